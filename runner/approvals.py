@@ -1,0 +1,78 @@
+"""What people bring to a gate: approvals, evidence, and the right time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, time, timedelta
+
+from runner.status import RunStatus
+from steps.base import ApprovalNeed, EvidenceNeed, GateNeeds
+
+
+def open_needs(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime) -> list[str]:
+    """What the gate still waits for, each in words that say what to do; [] opens it."""
+    found = []
+    if needs.approval is not None:
+        found += _approval(needs.approval, status, step=step, now=now)
+    for evidence in needs.evidence:
+        found += _evidence(evidence, status, step=step, now=now)
+    return found + _window(needs, now)
+
+
+def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime) -> list[str]:
+    operator = status.started.process.operator if status.started else ""
+    valid: dict[str, str] = {}
+    for one in status.approvals:
+        fits = one.step == step and one.approval_digest == status.approval_digest and not _past(one.expires, now)
+        fits = fits and not (need.not_operator and one.name == operator)
+        if fits and (not need.roles or one.role in need.roles):
+            valid[one.name] = one.role
+    missing = need.need - len(valid)
+    if missing <= 0:
+        return []
+    who = f" as {' or '.join(need.roles)}" if need.roles else ""
+    other = f", not by the operator ({operator})" if need.not_operator else ""
+    plural = "s" if missing > 1 else ""
+    given = f" ({', '.join(f'{name} as {role}' for name, role in valid.items())} given)" if valid else ""
+    return [f"{missing} approval{plural}{who}{other}{given}"]
+
+
+def _evidence(need: EvidenceNeed, status: RunStatus, *, step: str, now: datetime) -> list[str]:
+    given = [
+        one for one in status.evidence if one.step == step and one.name == need.name and not _past(one.expires, now)
+    ]
+    return [] if given or need.optional else [f"evidence {need.name!r}"]
+
+
+def _window(needs: GateNeeds, now: datetime) -> list[str]:
+    found = []
+    if needs.not_before and now < (opens := _moment(needs.not_before, now)):
+        found.append(f"the window opens at {opens:%Y-%m-%d %H:%M %Z}")
+    if needs.not_after and now > (closes := _moment(needs.not_after, now)):
+        found.append(f"the window closed at {closes:%Y-%m-%d %H:%M %Z}; next time {closes + timedelta(days=1):%H:%M}")
+    return found
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    """'22:00' today by this machine's clock, or an ISO date-time with its offset."""
+    if len(text) <= len("22:00"):
+        local = now.astimezone()
+        return datetime.combine(local.date(), time.fromisoformat(text), tzinfo=local.tzinfo)
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+def _past(expires: str, now: datetime) -> bool:
+    return bool(expires) and datetime.fromisoformat(expires) < now
+
+
+def expiry(need: ApprovalNeed | EvidenceNeed | None, *, given_s: float | None, now: datetime) -> str:
+    """When an approval or a piece of evidence ends: the shorter of what was asked and what the playbook allows."""
+    spans = [span for span in (given_s, need.valid_for if need else None) if span is not None]
+    return (now + timedelta(seconds=min(spans))).isoformat(timespec="seconds") if spans else ""
+
+
+def roles_open(needs: GateNeeds, names: Iterable[str]) -> list[str]:
+    """The roles that a gate names, without those already given."""
+    taken = set(names)
+    return [role for role in (needs.approval.roles if needs.approval else ()) if role not in taken]

@@ -1,0 +1,75 @@
+"""What building a playbook shares: its documents, its faults, and pydantic's faults turned into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from runner.source import Document, Fault, Faulty, Mark, near
+from steps.words import Query
+
+Place = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass
+class Sources:
+    """All documents of one playbook, with one way to say where something stands."""
+
+    main: Document
+    included: list[Document] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    origin: dict[str, Document] = field(default_factory=dict)  # "queries.coverage" → where it is written
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def mark(self, path: Place, *, key: bool = False) -> Mark:
+        document = self.main
+        for depth in (2, 1):
+            document = self.origin.get(".".join(str(part) for part in path[:depth]), document)
+            if document is not self.main:
+                break
+        return document.key_mark(path) if key else document.mark(path)
+
+    def fault(self, path: Place, message: str, *, key: bool = False) -> None:
+        self.faults.append(Fault(self.mark(path, key=key), message))
+
+    def stop_if_faulty(self) -> None:
+        if self.faults:
+            raise Faulty(self.faults)
+
+
+def validated(
+    sources: Sources,
+    model: type[M],
+    values: object,
+    *,
+    path: Place,
+    queries: Mapping[str, Query] | None = None,
+    aliases: Mapping[str, str] | None = None,
+) -> M | None:
+    """Build a model; each of pydantic's faults becomes one of ours, with its place. None where there were any."""
+    try:
+        return model.model_validate(values, context={"queries": queries or {}})
+    except ValidationError as error:
+        for one in error.errors():
+            location = tuple((aliases or {}).get(str(part), part) for part in one["loc"])
+            _explain(sources, model, path + location, one["type"], str(one["msg"]), dict(one.get("ctx") or {}))
+        return None
+
+
+def _explain(
+    sources: Sources, model: type[BaseModel], path: Place, kind: str, message: str, context: dict[str, Any]
+) -> None:
+    name = str(path[-1]) if path else ""
+    if kind == "extra_forbidden":
+        known = {field.alias or key for key, field in model.model_fields.items()}
+        sources.fault(path, f"unknown key {name!r}{near(name, known)}", key=True)
+    elif kind == "missing":
+        sources.fault(path[:-1], f"cannot do without `{name}:`")
+    elif kind == "value_error":
+        sources.fault(path, str(context.get("error", message)))
+    else:
+        sources.fault(path, f"cannot use `{name}`: {message[0].lower() + message[1:]}")

@@ -1,0 +1,181 @@
+"""Builds the checks of a playbook: probe, `that:`, and the names that an expression may use where it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from runner.building import Place, Sources, validated
+from runner.model import ID, Check, Entry, Guard, Requirement
+from runner.source import Data, near
+from steps import registry
+from steps.base import Probe, Step
+from steps.expressions import BadExpression, Expression, check_names, parse
+from steps.words import Query
+
+OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only"})
+GUARD = frozenset({"for", "else"})
+_GUARD_FIELDS: tuple[tuple[str, str], ...] = (("for", "hold_for"), ("else", "action"))
+RUNNING = ("visited", "written", "already", "no_key", "not_in_source", "deferred", "dead", "dead_pct", "in_range",
+           "visited_per_second", "batch_rows", "batch_ms", "done", "total", "seconds")  # fmt: skip
+
+
+class Builder:
+    """Collects what can be named so far, in the order in which a run will know it."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        queries: Mapping[str, Query],
+        *,
+        limits: Mapping[str, Data],
+        inputs: Mapping[str, object],
+    ) -> None:
+        self.sources = sources
+        self.queries = queries
+        self.requires: tuple[Requirement, ...] = ()
+        self._known: set[str] = {f"limits.{name}" for name in limits} | {f"inputs.{name}" for name in inputs}
+        self._ids: dict[str, Place] = {}
+
+    def claim(self, name: object, path: Place) -> None:
+        """Take an id for a step or check; each stands once in a playbook."""
+        if not isinstance(name, str) or not re.match(ID, name):
+            self.sources.fault(
+                (*path, "id"), f"cannot use the id {name!r}: small letters, digits and _, beginning with a letter"
+            )
+        elif name in self._ids:
+            self.sources.fault(
+                (*path, "id"),
+                f"cannot use the id {name!r} twice: it stands in {self.sources.mark(self._ids[name])} already",
+            )
+        else:
+            self._ids[name] = path
+
+    def done(self, name: str, kind: type[Step]) -> None:
+        """From here on a step's result can be named."""
+        self._known |= {f"{name}.{field}" for field in kind.Result.model_fields}
+
+    def step_names(self, kind: type[Step]) -> frozenset[str]:
+        return frozenset(kind.Result.model_fields)
+
+    def checks(self, data: Data, path: Place, *, own: frozenset[str] | None = None) -> tuple[Check, ...]:
+        """The checks of one list; `own`: the names of the step's own result, for criteria without `check:`."""
+        if not isinstance(data, list):
+            self.sources.fault(path, f"cannot read {path[-1]}: it must be a list of checks")
+            return ()
+        found = [self._check(one, (*path, index), own=own) for index, one in enumerate(data)]
+        return tuple(check for check in found if check is not None)
+
+    def guards(self, data: Data, path: Place) -> tuple[Guard, ...]:
+        """Checks that are sampled while a step runs."""
+        guards = []
+        for index, one in enumerate(data if isinstance(data, list) else []):
+            if not isinstance(one, dict):
+                continue
+            plain = {key: value for key, value in one.items() if key not in GUARD}
+            check = self._check(plain, (*path, index), own=frozenset(RUNNING))
+            values: dict[str, object] = {"check": check}
+            for key, name in _GUARD_FIELDS:
+                if key in one:
+                    values[name] = one[key]
+            guard = validated(self.sources, Guard, values, path=(*path, index)) if check else None
+            guards += [guard] if guard else []
+        return tuple(guards)
+
+    def _check(self, data: Data, path: Place, *, own: frozenset[str] | None) -> Check | None:
+        if not isinstance(data, dict):
+            self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
+            return None
+        self.claim(data.get("id"), path)
+        probe, names = self._probe(data, path, own=own)
+        check: dict[str, object] = {
+            "id": data.get("id"),
+            "probe": probe,
+            "that": self._expression(data, "that", path, names),
+            "warn": self._expression(data, "warn", path, names),
+            "mark": self.sources.mark(path),
+            **{key: data[key] for key in ("why", "due", "record_only") if key in data},
+        }
+        built = validated(self.sources, Check, check, path=path)
+        if built is not None:
+            self._must_decide(built, data, path)
+            self._known |= {f"{built.id}.{name}" for name in self._own_names(probe)}
+        return built
+
+    def _probe(
+        self, data: dict[str, Data], path: Place, *, own: frozenset[str] | None
+    ) -> tuple[Probe | None, frozenset[str]]:
+        kinds = registry.probe_types()
+        kind = data.get("check")
+        if kind is None:
+            if own is None and "due" not in data:
+                self.sources.fault(
+                    path, "cannot do without `check:` here: only a step's own criteria speak of the step's result"
+                )
+            unknown = set(data) - OWN
+            for key in sorted(unknown):
+                self.sources.fault((*path, key), f"unknown key {key!r}{near(key, OWN)}", key=True)
+            return None, own or frozenset()
+        if not isinstance(kind, str) or kind not in kinds:
+            self.sources.fault(
+                (*path, "check"), f"unknown probe {kind!r}{near(str(kind), kinds)}; `runbook steps` lists them"
+            )
+            return None, frozenset({"*"})
+        fields = {key: value for key, value in data.items() if key not in OWN}
+        probe = validated(self.sources, kinds[kind], fields, path=path, queries=self.queries)
+        return probe, self._own_names(probe) if probe is not None else frozenset({"*"})
+
+    def _own_names(self, probe: BaseModel | None) -> frozenset[str]:
+        if not isinstance(probe, Probe):
+            return frozenset()
+        return frozenset({"*"} if probe.open_names else set()) | frozenset(probe.Result.model_fields)
+
+    def _expression(self, data: dict[str, Data], key: str, path: Place, names: frozenset[str]) -> Expression | None:
+        text = data.get(key)
+        if text is None:
+            return None
+        if isinstance(text, bool):
+            text = "True" if text else "False"
+        try:
+            expression = parse(str(text))
+        except BadExpression as error:
+            self.sources.fault((*path, key), str(error))
+            return None
+        self._check_names(expression, (*path, key), names)
+        return expression
+
+    def _check_names(self, expression: Expression, path: Place, names: frozenset[str]) -> None:
+        known = set(names) | self._known | {f"{one.short}.*" for one in self.requires if one.short}
+        open_names = "*" in names
+        for name, close in check_names(expression, known):
+            if open_names and "." not in name:
+                continue  # a column of the query: the dry run describes it
+            advice = f" (did you mean {close[0]!r}?)" if close else f"; known here: {', '.join(sorted(known)[:12])}"
+            self.sources.fault(path, f"unknown name {name!r} in {expression.text!r}{advice}")
+
+    def _must_decide(self, check: Check, data: dict[str, Data], path: Place) -> None:
+        decides = (
+            check.that is not None
+            or check.due
+            or check.record_only
+            or (check.probe is not None and check.probe.decides())
+        )
+        broken = "that" in data and check.that is None  # its fault is told already
+        if not decides and not broken and (check.probe is not None or "check" not in data):
+            self.sources.fault(
+                path, "cannot decide anything: write `that:`, a typed field, or `record_only: the reason`"
+            )
+
+    def finish(self, entries: Iterable[Entry]) -> None:
+        """What can only be seen when everything is known."""
+        for entry in entries:
+            if not entry.step.changes and entry.guards:
+                self.sources.faults.append(self._fault_of(entry, "cannot guard a step that changes nothing"))
+
+    def _fault_of(self, entry: Entry, message: str) -> Any:
+        from runner.source import Fault
+
+        return Fault(entry.mark, message)

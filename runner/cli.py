@@ -1,0 +1,116 @@
+"""The command line: options in, exit code out; a command's modules are loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# command → (module, what it does in a line); the groups are the order of `--help`
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run": {
+        "exec": ("run", "Run a playbook on a target, gated and recorded"),
+        "status": ("look", "How a run stands, and what to do next"),
+        "approve": ("people", "Say yes at a gate, or bring its evidence"),
+        "resume": ("run", "Go on with a run that waits, failed or was stopped"),
+        "rollback": ("run", "Take back what a run changed"),
+        "settle": ("people", "Say whether a step in doubt was done"),
+        "tune": ("people", "Hold, release, stop or re-tune a running run"),
+        "note": ("people", "Write a line into a run's timeline"),
+        "sql": ("people", "Send SQL by hand within a run (break-glass)"),
+    },
+    "Review": {
+        "plan": ("review", "What a playbook would do, step by step"),
+        "validate": ("review", "Every fault of a playbook, with its place"),
+        "schema": ("review", "The JSON schema of playbooks, for editors"),
+        "steps": ("review", "The step types and probes, with their fields"),
+    },
+    "Look": {
+        "runs": ("look", "The runs in the runs directory"),
+        "report": ("look", "What a run did and proved, as Markdown"),
+        "trail": ("look", "Show a run's trail, or verify its chain"),
+    },
+    "Set up": {
+        "demo": ("setup", "The whole mission on an embedded PostgreSQL"),
+        "target": ("setup", "Check a target, or make the ledger in it"),
+    },
+}
+
+
+class Commands(click.Group):
+    """Knows every command's name and help without importing it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [name for group in GROUPS.values() for name in group]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        for group in GROUPS.values():
+            if cmd_name in group:
+                module = importlib.import_module(f"runner.commands.{group[cmd_name][0]}")
+                command = getattr(module, f"{cmd_name}_command")
+                return command if isinstance(command, click.Command) else None
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, words) for name, (_module, words) in group.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="runbook-engine", message="%(version)s")
+def cli() -> None:
+    """Executable runbooks for high-stakes database changes.
+
+    \b
+    runbook demo                                 the whole thing, on a database of its own
+    runbook plan adr007-phase3.yaml              what it would do
+    runbook exec adr007-phase3.yaml -t prod      do it: gated, resumable, recorded
+    runbook status latest                        how it stands, and what to do next
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code; every failure that we know is told in four lines and never as a traceback."""
+    try:
+        code = cli.main(args=list(args) if args is not None else None, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        click.echo("aborted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `runbook report … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the one boundary: what we know becomes words, the rest a bug report
+        from runner.commands.boundary import told
+
+        sys.exit(told(error))
+
+
+if __name__ == "__main__":
+    main()

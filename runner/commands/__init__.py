@@ -1,0 +1,3 @@
+"""The commands of `runbook`: each parses its options, calls the workflow and prints."""
+
+from __future__ import annotations

@@ -1,0 +1,45 @@
+"""Where an exception ends: words for the operator and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from runner.errors import RunbookError
+from runner.source import BadInput
+
+
+def told(error: Exception) -> int:
+    """Print what stopped the command and return its exit code."""
+    if isinstance(error, RunbookError):
+        _known(error)
+        return error.exit_code
+    if isinstance(error, BadInput):
+        click.echo(f"{_red('refused:')} {error}", err=True)
+        return 6
+    if os.environ.get("RUNBOOK_TRACEBACK"):
+        traceback.print_exception(error)
+    click.echo(f"{_red('internal error:')} {type(error).__name__}: {error}", err=True)
+    click.echo("this is a fault of runbook, not of your playbook; RUNBOOK_TRACEBACK=1 shows where", err=True)
+    return 1
+
+
+def _known(error: RunbookError) -> None:
+    click.echo(f"\n{_red(error.title + ':')} {error.what}", err=True)
+    if error.why:
+        click.echo(f"why        {error.why}", err=True)
+    if error.stop:
+        for line in error.stop:
+            click.echo(line, err=True)
+        return
+    if error.state:
+        click.echo(f"state      {error.state}", err=True)
+    if error.then:
+        click.echo(f"next       {error.then}", err=True)
+
+
+def _red(text: str) -> str:
+    return click.style(text, fg="red", bold=True) if sys.stderr.isatty() else text

@@ -1,0 +1,200 @@
+"""status, runs, report and trail: what was and what is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from runner import identity, stop
+from runner.commands import options
+from runner.errors import RunRefused, TrailBroken
+from runner.events import RunState
+from runner.people import playbook_of
+from runner.source import BadInput
+from runner.status import RunStatus
+from runner.view import span
+from runner.watch import document_of
+from runner.workplace import Found, Place, all_runs, connected, find_run, now
+
+
+def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
+    """Without --target, a run is taken up where it began: by the target's name, or its URL."""
+    place = Place(target, runs)
+    if target is not None or place.environ.get("RUNBOOK_TARGET"):
+        return place
+    try:
+        found = find_run(runs_directory(place), run)
+    except RunRefused:
+        return place
+    return replace(place, target=found.status.started.target) if found.status.started else place
+
+
+def runs_directory(place: Place) -> Path:
+    """The runs directory, also where no target is configured."""
+    try:
+        return place.runs_directory(place.resolve())
+    except BadInput:
+        return place.runs_directory()
+
+
+@click.command("status", short_help="How a run stands")
+@click.argument("run", default="latest")
+@options.runs
+@options.as_json
+def status_command(*, run: str, runs: Path | None, as_json: bool) -> None:
+    """How a run stands: its steps, what it waits for, whether it is safe to leave, and the next command."""
+    found = find_run(runs_directory(Place(None, runs)), run)
+    playbook = playbook_of(found)
+    told = stop.stop(playbook, found.status, now=now(), state=state_words(found.status))
+    if as_json:
+        options.print_json(document_of(found.status) | {"stop": told.__dict__, "alive": _alive(found.status)})
+        return
+    status = found.status
+    click.echo(f"{status.run}  {playbook.title}")
+    if status.started:
+        click.echo(f"target {status.started.target} · operator {status.started.process.operator} · {_kind(status)}began {_local(status.started_at)}")
+    click.echo()
+    for entry in playbook.entries:
+        step = status.steps.get(entry.id)
+        words = "·" if step is None else step.reverted or ("in doubt" if step.open else step.outcome) or "waits"
+        seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
+        click.echo(f"  {str(words).replace('_', ' '):<18}{entry.id}: {entry.step.describe()}{seconds}")
+        if step is not None and step.error:
+            click.echo(f"{'':<20}{step.error}")
+        if step is not None and step.gate:
+            click.echo(f"{'':<20}waits for: {'; '.join(step.gate)}")
+    click.echo()
+    for line in told.lines():
+        click.echo(line)
+
+
+def state_words(status: RunStatus) -> str:
+    """The state, told as what it is: a run whose process is gone is not running."""
+    words = status.state.replace("_", " ")
+    if status.state is RunState.RUNNING and _alive(status) is False:
+        words = "interrupted: its process is gone"
+    held = f", held: {status.held}" if status.held else ""
+    what = f" ({status.what})" if status.what else ""
+    return f"{words}{held}{what}"
+
+
+def _alive(status: RunStatus) -> bool | None:
+    return identity.alive(status.process) if status.process is not None and status.state is RunState.RUNNING else None
+
+
+def _kind(status: RunStatus) -> str:
+    return f"{status.started.kind} · " if status.started and status.started.kind != "real" else ""
+
+
+def _local(at: str) -> str:
+    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M}" if at else "-"
+
+
+@click.command("runs", short_help="The runs in the runs directory")
+@options.runs
+@options.as_json
+def runs_command(*, runs: Path | None, as_json: bool) -> None:
+    """The runs in the runs directory, the newest first."""
+    directory = runs_directory(Place(None, runs))
+    found = all_runs(directory)
+    if as_json:
+        options.print_json([document_of(one.status) for one in found])
+        return
+    if not found:
+        click.echo(f"no runs in {directory}; `runbook exec PLAYBOOK` makes one")
+        return
+    width = max(len(one.status.run) for one in found)
+    for one in found:
+        target = one.status.started.target if one.status.started else "?"
+        click.echo(f"{one.status.run:<{width}}  {_local(one.status.started_at)}  {state_words(one.status).split(' (')[0]:<18}  {target}")
+
+
+@click.command("report", short_help="What a run did and proved")
+@click.argument("run", default="latest")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of to standard output.")
+@click.option("--rows", type=click.Choice(["dead", "refused"]), help="List these rows of the run's backfills instead, as CSV.")
+@options.target
+@options.runs
+@options.as_json
+def report_command(  # noqa: PLR0913 - one parameter an option
+    *, run: str, output: Path | None, rows: str | None, target: str | None, runs: Path | None, as_json: bool
+) -> None:
+    """What a run did and proved, as Markdown: change cards, checks with their values, timeline, and the trail's anchor."""
+    from runner import report
+
+    found = find_run(runs_directory(Place(None, runs)), run)
+    if rows:
+        with connected(place_of_run(run, target=target, runs=runs)) as there:
+            text = report.rows(there.database, found.status.run, kind=rows, as_json=as_json)
+    elif as_json:
+        options.print_json(document_of(found.status) | {"checks": [one.model_dump(mode="json") for one in found.status.checks]})
+        return
+    else:
+        text = report.markdown(found, playbook_of(found))
+    if output is not None:
+        output.write_text(text)
+        click.echo(f"wrote {output}")
+    else:
+        click.echo(text, nl=False)
+
+
+@click.group("trail", short_help="Show or verify a trail")
+def trail_command() -> None:
+    """Show a run's trail, or verify its chain."""
+
+
+@trail_command.command("show")
+@click.argument("run", default="latest")
+@options.runs
+@options.as_json
+def show(*, run: str, runs: Path | None, as_json: bool) -> None:
+    """Every record, in order."""
+    from runner.trail import read
+
+    found = find_run(runs_directory(Place(None, runs)), run)
+    if as_json:
+        click.echo(found.trail.read_text(), nl=False)
+        return
+    for record in read(found.trail):
+        fields = record.event.model_dump(mode="json", exclude={"event", "source", "process", "identity", "versions"}, exclude_defaults=True)
+        words = "  ".join(f"{key}={value}" for key, value in fields.items())
+        click.echo(f"{record.n:>5}  {_local(record.at)}  {record.event.event:<16} {words[:300]}")
+
+
+@trail_command.command("verify")
+@click.argument("run", default="latest")
+@click.option("--against-target", is_flag=True, help="Compare the chain with the anchors in the target's ledger too.")
+@options.target
+@options.runs
+@options.as_json
+def verify(*, run: str, against_target: bool, target: str | None, runs: Path | None, as_json: bool) -> None:
+    """Recompute the chain of hashes. RUN may be a run or a trail file.
+
+    A chain alone can't show a cut tail: --against-target asks the ledger, which vouches for the head at each step's end.
+    """
+    from runner import anchors
+    from runner.trail import verify as recompute
+
+    path = Path(run) if Path(run).is_file() else find_run(runs_directory(Place(None, runs)), run).trail
+    found = recompute(path)
+    vouched = anchors.in_trail(path)
+    if against_target:
+        with connected(place_of_run(run, target=target, runs=runs)) as there:
+            vouched = anchors.in_ledger(there.database, path.parent.name)
+    word = anchors.compare(found, vouched)
+    if as_json:
+        options.print_json({"records": found.records, "head": found.head, "torn": found.torn, "fault": found.fault or word.fault,
+                            "vouched_up_to": word.up_to, "vouched_by": word.by})  # fmt: skip
+    else:
+        click.echo(f"{path}: {found.records} records, head {found.head[:16]}…")
+        click.echo(word.text)
+        if found.torn:
+            click.echo("the last line is torn: a kill left it half written; resume cuts it off")
+    if found.fault or word.fault:
+        raise TrailBroken(f"the trail does not verify: {found.fault or word.fault}", then="compare with the ledger: --against-target")
+
+
+__all__ = ["Found", "place_of_run", "report_command", "runs_command", "runs_directory", "status_command", "trail_command"]

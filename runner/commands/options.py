@@ -1,0 +1,81 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def target(function: F) -> F:
+    """-t/--target: where."""
+    return click.option(
+        "-t", "--target", metavar="TARGET",
+        help="A name in targets.yaml, a URL without password, or a SQLite file. Default: RUNBOOK_TARGET, then targets.yaml's default.",
+    )(function)  # fmt: skip
+
+
+def runs(function: F) -> F:
+    """--runs: where trails lie."""
+    return click.option(
+        "--runs", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+        help="Where the runs lie. Default: RUNBOOK_RUNS, the target's `runs:`, ./runs.",
+    )(function)  # fmt: skip
+
+
+def operator(function: F) -> F:
+    """--operator: who says to act."""
+    return click.option("--operator", metavar="NAME", help="Who you are; recorded beside the system's user.")(function)
+
+
+def as_json(function: F) -> F:
+    """--json: for machines."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(function)
+
+
+def reason(function: F) -> F:
+    """--reason: why a person did it."""
+    return click.option("--reason", required=True, metavar="TEXT", help="Why; it stands in the trail.")(function)
+
+
+def by(function: F) -> F:
+    """--as: the claimed name."""
+    return click.option("--as", "by", default=_user, metavar="NAME", help="Your name. Default: the system's user.")(function)
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
+def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
+    """--input key=value (repeatable) over --inputs-file (YAML)."""
+    values: dict[str, str] = {}
+    if file is not None:
+        from runner.source import parse
+
+        data = parse(file.read_bytes(), str(file)).data
+        if not isinstance(data, dict):
+            raise click.UsageError(f"cannot read {file}: it must be a mapping from input to value")
+        values |= {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in data.items()}
+    for one in given:
+        key, sign, value = one.partition("=")
+        if not sign:
+            raise click.UsageError(f"cannot read --input {one!r}: write key=value")
+        values[key] = value
+    return values
+
+
+def print_json(data: object) -> None:
+    """JSON to stdout."""
+    click.echo(json.dumps(data, indent=1, ensure_ascii=False, default=str))

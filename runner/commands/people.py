@@ -1,0 +1,141 @@
+"""approve, settle, tune, note and sql: what people do by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from runner.commands import options
+from runner.commands.look import place_of_run
+from runner.workflow import Orders
+from steps.base import Value
+from steps.words import seconds
+
+
+@click.command("approve", short_help="Say yes at a gate")
+@click.argument("run")
+@click.option("--step", default="", help="The gate; needed when the run has several open ones.")
+@options.by
+@click.option("--role", default="", help="In which role: the gate names those that count.")
+@options.reason
+@click.option("--valid-for", metavar="TIME", help="How long it holds, e.g. '12 h'; never longer than the playbook allows.")
+@click.option("--evidence", metavar="NAME", help="Bring this piece of evidence instead of an approval.")
+@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The evidence's file; its SHA-256 is recorded.")
+@options.target
+@options.runs
+def approve_command(  # noqa: PLR0913 - one parameter an option
+    *,
+    run: str,
+    step: str,
+    by: str,
+    role: str,
+    reason: str,
+    valid_for: str | None,
+    evidence: str | None,
+    file: Path | None,
+    target: str | None,
+    runs: Path | None,
+) -> None:
+    """Say yes at a gate, or bring its evidence; from any terminal that sees the runs directory.
+
+    \b
+    runbook approve latest --as ines --role dba --reason 'rehearsed on staging'
+    runbook approve latest --evidence backup --file backup.log --reason 'restored and counted'
+    """
+    from runner import people
+
+    orders = Orders(place=place_of_run(run, target=target, runs=runs))
+    if evidence:
+        click.echo(people.bring(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
+        return
+    valid_s = _seconds(valid_for) if valid_for else None
+    click.echo(people.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
+
+
+@click.command("settle", short_help="Say whether a step in doubt was done")
+@click.argument("run")
+@click.argument("step")
+@click.argument("answer", type=click.Choice(["done", "not-done"]))
+@options.by
+@options.reason
+@options.runs
+def settle_command(*, run: str, step: str, answer: str, by: str, reason: str, runs: Path | None) -> None:
+    """Say whether a step that began and did not end was done; look at the database first."""
+    from runner import people
+
+    orders = Orders(place=place_of_run(run, target=None, runs=runs))
+    click.echo(people.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
+
+
+@click.command("note", short_help="Write a line into a run's timeline")
+@click.argument("run")
+@click.argument("text")
+@options.by
+@options.runs
+def note_command(*, run: str, text: str, by: str, runs: Path | None) -> None:
+    """Write a line into a run's timeline; the report shows it."""
+    from runner import people
+
+    click.echo(people.note(run, Orders(place=place_of_run(run, target=None, runs=runs)), text=text, by=by))
+
+
+@click.command("tune", short_help="Steer a running run")
+@click.argument("run")
+@click.argument("orders", nargs=-1, required=True, metavar="hold|go|stop|batch=TIME|rows=N|workers=N…")
+@options.by
+@options.reason
+@options.target
+@options.runs
+def tune_command(*, run: str, orders: tuple[str, ...], by: str, reason: str, target: str | None, runs: Path | None) -> None:
+    """Steer a running run from another terminal; it obeys at its next safe point, and the trail says so.
+
+    \b
+    runbook tune latest hold --reason 'replica is behind'
+    runbook tune latest go --reason 'it caught up'
+    runbook tune latest batch=100ms rows=2000 --reason 'gentler'
+    """
+    from runner import people
+
+    place = place_of_run(run, target=target, runs=runs)
+    click.echo(people.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
+
+
+def _order(words: tuple[str, ...]) -> dict[str, Value]:
+    order: dict[str, Value] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if key in {"hold", "go", "stop"} and not sign:
+            order[key] = True
+        elif key == "batch" and sign:
+            order["batch_seconds"] = _seconds(value)
+        elif key in {"rows", "workers"} and value.isdigit() and int(value) > 0:
+            order["max_rows" if key == "rows" else key] = int(value)
+        else:
+            raise click.UsageError(f"cannot read {word!r}: write hold, go, stop, batch=250ms, rows=1000 or workers=2")
+    return order
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(str(float(seconds(text))))  # type: ignore[arg-type] # seconds() gives a Timespan or raises
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@click.command("sql", short_help="Send SQL by hand within a run (break-glass)")
+@click.argument("run")
+@click.option("-c", "--command", "text", metavar="SQL", help="The statements; without it they are read from standard input.")
+@options.by
+@options.reason
+@options.target
+@options.runs
+def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str | None, runs: Path | None) -> None:
+    """Send statements by hand, one at a time, with the run's timeouts and under its name; each stands in the trail."""
+    from runner import people
+
+    orders = Orders(place=place_of_run(run, target=target, runs=runs))
+    for sent in people.sql(run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason):
+        rows = f"{sent.rows} rows" if sent.rows >= 0 else "done"
+        click.echo(f"{rows}: {' '.join(sent.sql.split())[:100]}")

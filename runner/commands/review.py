@@ -1,0 +1,114 @@
+"""plan, validate, schema and steps: what a playbook would do, and what can be written in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from runner.commands import options
+from runner.workflow import read_playbook
+from runner.workplace import Place, find_playbook
+
+
+@click.command("plan", short_help="What a playbook would do")
+@click.argument("playbook")
+@options.target
+@click.option("-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable.")
+@click.option("--sql", "show_sql", is_flag=True, help="Show every statement in full.")
+@options.as_json
+def plan_command(*, playbook: str, target: str | None, given: tuple[str, ...], show_sql: bool, as_json: bool) -> None:
+    """What a playbook would do, step by step: SQL, locks, rows, taking back, gates.
+
+    With --target the database is asked (and only asked): the preconditions are evaluated, and each step says how it
+    stands there. `exec --dry-run` is the same.
+    """
+    place = Place(target)
+    path = find_playbook(playbook, place.cwd)
+    values = options.inputs(given, None)
+    if target is not None:
+        dry_runs([path], place, values, as_json=as_json, show_sql=show_sql)
+        return
+    from runner import cards, plan
+
+    made = plan.plan(read_playbook(path, values or None))
+    if as_json:
+        options.print_json(cards.document(made))
+    else:
+        cards.show(made, show_sql=show_sql)
+
+
+def dry_runs(paths: list[Path], place: Place, values: Mapping[str, str], *, as_json: bool, show_sql: bool = False) -> None:
+    """Look at the target with each playbook; raises CriteriaNotMet where one could not begin. No trail is written."""
+    from runner import cards
+    from runner.dryrun import dry_run
+    from runner.errors import CriteriaNotMet
+
+    refused = []
+    for path in paths:
+        found = dry_run(read_playbook(path, values), place)
+        if as_json:
+            options.print_json(cards.document(found.plan) | {"kind": "preview", "checks": found.document(), "cannot_begin": found.faults})
+        else:
+            cards.show(found.plan, checks=found.answers, show_sql=show_sql)
+            click.echo(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")
+        refused += found.faults
+    if refused:
+        raise CriteriaNotMet("the playbook could not begin on this target now", why="; ".join(refused), state="nothing was changed")
+
+
+@click.command("validate", short_help="Every fault of a playbook")
+@click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…")
+@options.as_json
+def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
+    """Every fault of a playbook, with file:line:column, all at once. Nothing is run and no database is reached."""
+    from runner.errors import PlaybookFaulty
+
+    cwd = Path.cwd()
+    faults: list[str] = []
+    good = []
+    for name in playbooks:
+        path = find_playbook(name, cwd)
+        try:
+            playbook = read_playbook(path)
+        except PlaybookFaulty as error:
+            faults.append(error.what)
+        else:
+            good.append({"file": str(path), "name": playbook.name, "digest": playbook.digest, "steps": len(playbook.entries)})
+    if as_json:
+        options.print_json({"good": good, "faults": faults})
+    else:
+        for one in good:
+            click.echo(f"{one['file']}: good, {one['steps']} steps, digest {str(one['digest'])[:16]}…")
+    if faults:
+        raise PlaybookFaulty("\n".join(faults), state="nothing was run")
+
+
+@click.command("schema", short_help="The JSON schema of playbooks")
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+def schema_command(*, write: Path | None) -> None:
+    """The JSON schema of playbooks, for editors and for reviewers' tools."""
+    import json
+
+    from runner.schema import schema
+
+    text = json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+    if write is not None:
+        write.write_text(text)
+        click.echo(f"wrote {write}")
+    else:
+        click.echo(text, nl=False)
+
+
+@click.command("steps", short_help="The step types and probes")
+@click.argument("kind", required=False)
+@options.as_json
+def steps_command(*, kind: str | None, as_json: bool) -> None:
+    """The step types and probes; with a KIND, its fields."""
+    from runner import vocabulary
+
+    if as_json:
+        options.print_json(vocabulary.document(kind))
+    else:
+        click.echo(vocabulary.text(kind))

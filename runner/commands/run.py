@@ -1,0 +1,157 @@
+"""exec, resume and rollback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from runner.commands import options
+from runner.workflow import Orders, View, execute
+from runner.workplace import Place, find_playbook
+
+
+def _view(*, verbose: bool, as_json: bool) -> View:
+    if as_json:
+        from runner.view import JsonLines
+
+        lines = JsonLines(sys.stdout)
+        return View(heard=lines.heard)
+    from runner.view import Lines
+
+    shown = Lines(sys.stdout, verbose=verbose)
+    return View(heard=shown.heard, progress=shown.progress, begun=shown.begun, say=shown.say)
+
+
+@click.command("exec", short_help="Run a playbook on a target")
+@click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…")
+@options.target
+@options.runs
+@options.operator
+@click.option("-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable.")
+@click.option("--inputs-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Inputs from a YAML file.")
+@click.option("--status-dir", type=click.Path(path_type=Path, file_okay=False), help="Keep a second status.json here, for monitors.")
+@click.option("--from", "begin_at", default="", metavar="CHECKPOINT", help="Begin here; the steps before it must be done already.")
+@click.option("--to", "until", default="", metavar="CHECKPOINT", help="Stop before this checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Only look: preconditions and plan against the target. Writes no trail.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
+@options.as_json
+def exec_command(  # noqa: PLR0913 - one parameter an option
+    *,
+    playbooks: tuple[str, ...],
+    target: str | None,
+    runs: Path | None,
+    operator: str | None,
+    given: tuple[str, ...],
+    inputs_file: Path | None,
+    status_dir: Path | None,
+    begin_at: str,
+    until: str,
+    dry_run: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Run playbooks in order, each gated and recorded; the first that does not succeed ends it.
+
+    A playbook is a file, or the name of one in playbooks/.
+
+    \b
+    runbook exec adr007-phase1.yaml --target staging
+    runbook exec adr007-phase1 adr007-phase2 --target prod --operator dana
+    runbook exec adr007-phase3.yaml --dry-run
+    """
+    place = Place(target, runs)
+    values = options.inputs(given, inputs_file)
+    paths = [find_playbook(name, place.cwd) for name in playbooks]
+    if dry_run:
+        from runner.commands.review import dry_runs
+
+        dry_runs(paths, place, values, as_json=as_json)
+        return
+    for path in paths:
+        orders = Orders(
+            place=place, inputs=values, operator=operator, until=until, begin_at=begin_at, status_dir=status_dir,
+            view=_view(verbose=verbose, as_json=as_json),
+        )  # fmt: skip
+        run = execute(path, orders)
+        if not as_json:
+            click.echo(f"\n{_green('succeeded:')} {run}\nnext       runbook report {run}")
+
+
+@click.command("resume", short_help="Go on with a run")
+@click.argument("run")
+@options.target
+@options.runs
+@options.operator
+@click.option("-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="Secret inputs must be given again.")
+@click.option("--accept-changes", is_flag=True, help="The playbook was changed in steps that have not begun, and that is meant.")
+@click.option("--reason", default="", metavar="TEXT", help="Why; needed with --accept-changes.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
+@options.as_json
+def resume_command(  # noqa: PLR0913 - one parameter an option
+    *,
+    run: str,
+    target: str | None,
+    runs: Path | None,
+    operator: str | None,
+    given: tuple[str, ...],
+    accept_changes: bool,
+    reason: str,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Go on where the run stands: the database is asked, finished steps are not run again.
+
+    RUN is a run's name, an unambiguous beginning of it, or `latest`.
+    """
+    from runner.again import Accepted, resume
+
+    if accept_changes and not reason:
+        raise click.UsageError("--accept-changes needs --reason: it voids approvals, and stands in the trail")
+    orders = Orders(
+        place=_place(target, runs, run), inputs=options.inputs(given, None), operator=operator, view=_view(verbose=verbose, as_json=as_json)
+    )
+    name = resume(run, orders, accepted=Accepted(reason) if accept_changes else None)
+    if not as_json:
+        click.echo(f"\n{_green('succeeded:')} {name}\nnext       runbook report {name}")
+
+
+@click.command("rollback", short_help="Take back what a run changed")
+@click.argument("run")
+@options.target
+@options.runs
+@options.operator
+@click.option("--reason", default="asked by the operator", metavar="TEXT", help="Why; it stands in the trail.")
+@click.option("--to", "after", default="", metavar="STEP", help="Keep this step and those before it.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
+@options.as_json
+def rollback_command(  # noqa: PLR0913 - one parameter an option
+    *,
+    run: str,
+    target: str | None,
+    runs: Path | None,
+    operator: str | None,
+    reason: str,
+    after: str,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Take back the run's steps in reverse order, from what each remembered; only this run's rows, and none changed since."""
+    from runner.again import rollback
+
+    orders = Orders(place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json))
+    name = rollback(run, orders, reason=reason, after=after)
+    if not as_json:
+        click.echo(f"\n{_green('rolled back:')} {name}\nnext       runbook report {name}")
+
+
+def _place(target: str | None, runs: Path | None, run: str) -> Place:
+    """Without --target, a run goes on where it began."""
+    from runner.commands.look import place_of_run
+
+    return place_of_run(run, target=target, runs=runs)
+
+
+def _green(text: str) -> str:
+    return click.style(text, fg="green", bold=True) if sys.stdout.isatty() else text

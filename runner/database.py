@@ -1,0 +1,354 @@
+"""The only place that opens connections and commits; drivers' errors become ours here, once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from runner import drivers, faults
+from runner.drivers import translated
+from runner.errors import LeaseLost
+from steps import ledger
+from steps.base import NOTHING, AlreadyCommitted, DatabaseFault, Look, Params, Place, Row, StepError, Value, Work
+from steps.dialect import Dialect, bind
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, CursorResult, Engine
+
+    from runner.model import LockPolicy, Timeouts
+    from runner.targets import ConnectArguments
+
+SETTLE_S = 30.0  # how long a COMMIT whose answer was lost may still be in progress on the server
+
+
+@dataclass
+class Fence:
+    """The lease under which this process may commit; epoch 0 means that none was taken."""
+
+    scope: str = ""
+    epoch: int = 0
+
+
+@dataclass
+class Session:
+    """What all connections of one run share."""
+
+    run: str = ""
+    step: str = ""
+    action: str = "apply"
+    fence: Fence = field(default_factory=Fence)
+    lock_wait_s: float = 0.5
+    look_s: float = 300.0
+    statement_s: float = 60.0
+    long_s: float = 6 * 3600.0
+
+    @property
+    def place(self) -> Place | None:
+        return Place(self.run, self.step, self.action) if self.run and self.step else None
+
+    @property
+    def application_name(self) -> str:
+        return f"runbook:{self.run}:{self.step}"[:63] if self.run else "runbook"
+
+
+class Eyes:
+    """A view on one open connection; implements Look and Work."""
+
+    def __init__(self, database: RunDatabase, connection: Connection, *, place: Place | None = None) -> None:
+        self._database = database
+        self._connection = connection
+        self.dialect = database.dialect
+        self.schema = database.schema
+        self.version = database.version
+        self.place = place
+
+    def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
+        with translated(self.dialect, sql):
+            found = self._run(sql, params)
+            if not found.returns_rows:
+                return []
+            names = list(found.keys())
+            return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in found.fetchall()]
+
+    def row(self, sql: str, params: Params = NOTHING) -> Row:
+        rows = self.rows(sql, params)
+        if len(rows) != 1:
+            raise StepError(f"cannot read one row: the query gave {len(rows)}: {' '.join(sql.split())[:120]}")
+        return rows[0]
+
+    def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
+        """The names of a query's columns: it is planned and described, its rows are not fetched."""
+        with translated(self.dialect, sql):
+            text = sql.strip().rstrip(";")
+            found = self._run(f"SELECT * FROM (\n{text}\n) AS described LIMIT 0", params)
+            return list(found.keys())
+
+    def execute(self, sql: str, params: Params = NOTHING) -> int:
+        with translated(self.dialect, sql):
+            return int(self._run(sql, params).rowcount)
+
+    def trial(self, label: str) -> contextlib.AbstractContextManager[Work]:
+        return self._database.trial(label)
+
+    def environment(self) -> Mapping[str, str]:
+        return self._database.environment()
+
+    def _run(self, sql: str, params: Params) -> CursorResult[Any]:
+        values = {name: self._bound(value) for name, value in params.items()}
+        return self._connection.exec_driver_sql(bind(sql, self.dialect), values)
+
+    def _bound(self, value: Value) -> object:
+        if self.dialect is Dialect.SQLITE:
+            if isinstance(value, Decimal):
+                return float(value)
+            if isinstance(value, list | dict):
+                return json.dumps(value)
+        elif isinstance(value, dict):
+            return json.dumps(value)
+        return value
+
+
+class RunDatabase:
+    """The target as a run sees it; implements steps.base.Database.
+
+    One writing connection is kept for each thread; every look has a connection of its own. All of them are known, so that
+    they can be cancelled from elsewhere.
+    """
+
+    def __init__(self, arguments: ConnectArguments, *, schema: str = "public", session: Session | None = None) -> None:
+        self._arguments = arguments
+        self.session = session or Session()
+        self.dialect = Dialect.SQLITE if arguments.path is not None else Dialect.POSTGRESQL
+        self.schema = "main" if self.dialect is Dialect.SQLITE else schema
+        self._writer = drivers.engine(arguments, reading=False)
+        self._reader = drivers.engine(arguments, reading=True)
+        self._open: set[Connection] = set()
+        self._local = threading.local()
+        self._pending: str | None = None
+        self.version: tuple[int, ...] = self._server_version()
+
+    # ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────
+    @contextlib.contextmanager
+    def look(self) -> Iterator[Look]:
+        """One read-only snapshot; the database enforces that nothing is written."""
+        with self._connected(self._reader) as connection:
+            with translated(self.dialect):
+                drivers.begin_look(connection, self.dialect, self._settings(statement_s=self.session.look_s))
+            try:
+                yield Eyes(self, connection, place=self.session.place)
+            finally:
+                with contextlib.suppress(Exception):
+                    connection.rollback()
+
+    @contextlib.contextmanager
+    def trial(self, label: str) -> Iterator[Work]:
+        """A writing transaction that is always rolled back."""
+        del label
+        with self._connected(self._writer) as connection:
+            with translated(self.dialect):
+                drivers.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
+            try:
+                yield Eyes(self, connection, place=self.session.place)
+            finally:
+                with contextlib.suppress(Exception):
+                    connection.rollback()
+
+    # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
+    @contextlib.contextmanager
+    def commit(self, label: str) -> Iterator[Work]:
+        """One fenced transaction that ends with the ledger's row for `label` and COMMIT."""
+        place = self.session.place
+        if place is None:
+            raise StepError("cannot commit outside of a run")
+        with self._transaction() as (connection, eyes):
+            self._check_fence(eyes)
+            if ledger.has_act(eyes, place, label=label):
+                raise AlreadyCommitted(label)
+            yield eyes
+            before, self._pending = self._pending, None
+            try:
+                ledger.add_act(eyes, place, label=label, epoch=self.session.fence.epoch, before=before)
+                self._commit(connection, eyes, lambda look: ledger.has_act(look, place, label=label))
+            except BaseException:
+                self._pending = before
+                raise
+
+    @contextlib.contextmanager
+    def own(self, *, fenced: bool = True) -> Iterator[Work]:
+        """A transaction on the engine's own rows (run, step, lease, control)."""
+        with self._transaction() as (connection, eyes):
+            if fenced:
+                self._check_fence(eyes)
+            yield eyes
+            self._commit(connection, eyes, lambda _look: False)
+
+    @contextlib.contextmanager
+    def outside(self, label: str) -> Iterator[Work]:
+        """Autocommit, for what can't be in a transaction; what `remember` kept commits first."""
+        if self._pending is not None:
+            with contextlib.suppress(AlreadyCommitted), self.commit(f"{label}: remembered"):
+                pass
+        self._drop_writer()  # nothing of ours may be idle in a transaction while CONCURRENTLY waits for all of them
+        with self._connected(self._writer) as connection:
+            with translated(self.dialect):
+                drivers.begin_outside(
+                    connection, self.dialect, self._settings(lock_s=0, statement_s=self.session.long_s)
+                )
+            yield Eyes(self, connection, place=self.session.place)
+
+    def remember(self, before: BaseModel) -> None:
+        """Kept until the next commit, which writes it to the ledger."""
+        if self._pending is None:
+            self._pending = before.model_dump_json()
+
+    def committed(self) -> list[str]:
+        with self.look() as look:
+            return ledger.committed_labels(look, self.session.place)
+
+    # ─── for the engine ─────────────────────────────────────────────────────────────────────────────────────────────
+    def at(self, step: str, action: str = "apply") -> None:
+        """From here on connections work for this step; what an earlier one remembered and never committed is forgotten."""
+        self.session.step, self.session.action = step, action
+        self._pending = None
+        self._drop_writer()
+
+    def policy(self, *, lock: LockPolicy, timeout: Timeouts) -> None:
+        """The playbook's limits for the step at hand."""
+        self.session.lock_wait_s = lock.wait
+        self.session.look_s, self.session.statement_s, self.session.long_s = (
+            timeout.look,
+            timeout.statement,
+            timeout.long,
+        )
+
+    def backend_pid(self) -> int:
+        """The server process behind this thread's writing connection (PostgreSQL)."""
+        return drivers.backend_pid(self._thread_writer())
+
+    def cancel(self) -> None:
+        """Cancel whatever runs on any connection of this run."""
+        for connection in list(self._open):
+            with contextlib.suppress(Exception):
+                drivers.cancel(connection, self.dialect)
+
+    def environment(self) -> Mapping[str, str]:
+        return drivers.environment(self._arguments)
+
+    @property
+    def password(self) -> str | None:
+        """For masking only."""
+        return self._arguments.password
+
+    def close(self) -> None:
+        self._drop_writer()
+        self._writer.dispose()
+        self._reader.dispose()
+
+    # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> drivers.Settings:
+        wait = self.session.lock_wait_s if lock_s is None else lock_s
+        return drivers.Settings(
+            self.session.application_name, wait, statement_s, "" if self.schema == "main" else self.schema
+        )
+
+    @contextlib.contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        with translated(self.dialect):
+            connection = engine.connect()
+        self._open.add(connection)
+        try:
+            yield connection
+        finally:
+            self._open.discard(connection)
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[tuple[Connection, Eyes]]:
+        connection = self._thread_writer()
+        try:
+            with translated(self.dialect):
+                drivers.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
+            yield connection, Eyes(self, connection, place=self.session.place)
+        except BaseException as error:
+            self._roll_back(connection, lost=isinstance(error, DatabaseFault) and error.lost)
+            raise
+
+    def _roll_back(self, connection: Connection, *, lost: bool) -> None:
+        """A connection that was lost is never used again: it would come back without its settings."""
+        try:
+            if not lost:
+                connection.rollback()
+        except Exception:  # noqa: BLE001 - whatever the driver says, the transaction is gone with its connection
+            lost = True
+        if lost or connection.invalidated:
+            self._drop_writer()
+
+    def _thread_writer(self) -> Connection:
+        connection: Connection | None = getattr(self._local, "writer", None)
+        if connection is None:
+            with translated(self.dialect):
+                connection = self._writer.connect()
+            self._local.writer = connection
+            self._open.add(connection)
+        return connection
+
+    def _drop_writer(self) -> None:
+        connection: Connection | None = getattr(self._local, "writer", None)
+        if connection is not None:
+            self._local.writer = None
+            self._open.discard(connection)
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def _check_fence(self, eyes: Eyes) -> None:
+        fence = self.session.fence
+        if fence.epoch and not ledger.fence(eyes, scope=fence.scope, epoch=fence.epoch):
+            raise LeaseLost(
+                "cannot commit: another run took over this target",
+                why=f"the lease no longer stands at epoch {fence.epoch}",
+                state="this run's last transaction was rolled back; everything before it is committed",
+                then="runbook status",
+            )
+
+    def _commit(self, connection: Connection, eyes: Eyes, known: Callable[[Look], bool]) -> None:
+        """COMMIT; where its answer is lost, the server's own transaction status says what became of it."""
+        xid = drivers.transaction_id(eyes)
+        faults.point("commit.before")
+        try:
+            with translated(self.dialect):
+                connection.commit()
+        except DatabaseFault as fault:
+            if not fault.lost:
+                raise
+            self._drop_writer()
+            if not self._settled(xid, known):
+                raise
+        faults.point("commit.after")
+
+    def _settled(self, xid: str | None, known: Callable[[Look], bool]) -> bool:
+        """Ask a new connection whether that transaction committed, for as long as the server still works on it."""
+        until = time.monotonic() + SETTLE_S
+        while True:
+            try:
+                with self.look() as look:
+                    status = drivers.transaction_status(look, xid)
+                    if status != "in progress":
+                        return status == "committed" or (status is None and known(look))
+            except DatabaseFault:
+                pass  # a server that restarts; asked again until the time is over
+            if time.monotonic() > until:
+                raise DatabaseFault("cannot learn whether the last COMMIT acted: the server does not answer", lost=True)
+            time.sleep(0.2)
+
+    def _server_version(self) -> tuple[int, ...]:
+        with self._connected(self._reader) as connection, translated(self.dialect):
+            return drivers.server_version(connection, self.dialect)

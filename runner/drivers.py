@@ -1,0 +1,314 @@
+"""What differs between psycopg and sqlite3 behind SQLAlchemy: opening, settings, faults, cancelling."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from steps.base import DatabaseFault, Look, Value
+from steps.dialect import Dialect, quote
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from sqlalchemy.engine import Connection, Engine
+
+    from runner.targets import ConnectArguments
+
+CONNECT_S = 10
+BUSY_MS = 5000
+_LOST = ("08", "57P01", "57P02", "57P03")
+# SQLite's primary result codes → the nearest SQLSTATE
+_SQLITE = {
+    5: "55P03",
+    6: "55P03",
+    8: "25006",
+    9: "57014",
+    11: "XX001",
+    13: "53100",
+    14: "08001",
+    19: "23000",
+    23: "42501",
+    1: "HY000",
+}
+_CONSTRAINTS = {275: "23514", 787: "23503", 1299: "23502", 1555: "23505", 2067: "23505"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What each transaction is sent with; seconds, 0 for no limit."""
+
+    application_name: str
+    lock_s: float
+    statement_s: float
+    schema: str
+
+
+# ─── opening ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def engine(arguments: ConnectArguments, *, reading: bool) -> Engine:
+    """An engine without a pool: a connection is physical and never comes back silently without its settings."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    if arguments.path is not None:
+        return create_engine("sqlite://", poolclass=NullPool, creator=lambda: _open_sqlite(arguments, reading=reading))
+    return create_engine(
+        "postgresql+psycopg://",
+        poolclass=NullPool,
+        creator=lambda: _open_postgresql(arguments, reading=reading),
+        use_native_hstore=False,
+    )
+
+
+def _open_sqlite(arguments: ConnectArguments, *, reading: bool) -> sqlite3.Connection:
+    import sqlite3
+
+    connection = sqlite3.connect(
+        str(arguments.path), timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    if reading:
+        connection.execute("PRAGMA query_only = ON")
+        connection.set_authorizer(_read_only)
+    return connection
+
+
+def _read_only(action: int, one: str | None, two: str | None, _database: str | None, _trigger: str | None) -> int:
+    """SQLite asks before each kind of act while it prepares a statement: reading is all that is allowed."""
+    import sqlite3
+
+    reading = {
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_FUNCTION,
+        sqlite3.SQLITE_RECURSIVE,
+        sqlite3.SQLITE_TRANSACTION,
+    }
+    if action in reading:
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_UPDATE and one == "sqlite_master":
+        return sqlite3.SQLITE_OK  # how SQLite declares its own pragma tables; a real one needs writable_schema, which is denied
+    asks = action == sqlite3.SQLITE_PRAGMA and one is not None and (one.endswith(_ASKING_OF) or (one in _ASKING and two is None))
+    return sqlite3.SQLITE_OK if asks else sqlite3.SQLITE_DENY
+
+
+_ASKING = frozenset({"read_uncommitted", "page_count", "page_size", "freelist_count", "database_list", "journal_mode", "encoding",
+                     "data_version", "compile_options", "user_version"})  # fmt: skip
+_ASKING_OF = ("_info", "_xinfo", "_list", "_check")
+
+
+def _open_postgresql(arguments: ConnectArguments, *, reading: bool) -> object:
+    import psycopg
+
+    words: dict[str, Any] = {"connect_timeout": CONNECT_S, "application_name": "runbook", **arguments.libpq}
+    if arguments.password is not None:
+        words["password"] = arguments.password
+    if reading:
+        words["cursor_factory"] = _one_statement()
+    connection = psycopg.connect(**words, prepare_threshold=None)
+    if reading:
+        connection.read_only = True
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    return connection
+
+
+def _one_statement() -> type:
+    """A cursor that speaks the extended protocol, which takes one statement: `SELECT 1; DELETE …` is refused by the server."""
+    import psycopg
+
+    class OneStatement(psycopg.Cursor[Any]):
+        def execute(
+            self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool | None = None
+        ) -> Any:
+            del prepare, binary
+            return super().execute(query, params, prepare=False, binary=True)
+
+    return OneStatement
+
+
+# ─── transactions ───────────────────────────────────────────────────────────────────────────────────────────────────
+def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+    if dialect is Dialect.SQLITE:
+        connection.exec_driver_sql("BEGIN")
+    else:
+        _set_local(connection, settings)  # a first SELECT: from here on the transaction can't be made writable
+
+
+def begin_work(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+    if dialect is Dialect.SQLITE:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), 1)}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        _set_local(connection, settings)
+
+
+def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+    if dialect is Dialect.SQLITE:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}")
+        return
+    raw: Any = connection.connection.driver_connection
+    raw.rollback()
+    raw.autocommit = True
+    _set_local(connection, settings, local=False)
+
+
+def _set_local(connection: Connection, settings: Settings, *, local: bool = True) -> None:
+    """All settings in one round trip; local to the transaction, so that a pooler can't hand them to somebody else."""
+    values = {
+        "application_name": settings.application_name,
+        "lock_timeout": f"{int(settings.lock_s * 1000)}ms",
+        "statement_timeout": f"{int(settings.statement_s * 1000)}ms",
+        "idle_in_transaction_session_timeout": "5min",
+        "client_connection_check_interval": "500ms",
+        "search_path": f"{quote(settings.schema)}, pg_catalog, pg_temp" if settings.schema else "pg_catalog, pg_temp",
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, YMD",
+    }
+    calls = ", ".join(f"set_config('{name}', %({name})s, {str(local).lower()})" for name in values)
+    connection.exec_driver_sql(f"SELECT {calls}", values).fetchall()
+
+
+def cancel(connection: Connection, dialect: Dialect) -> None:
+    """Cancel what runs on this connection, from another thread."""
+    raw: Any = connection.connection.driver_connection
+    if dialect is Dialect.SQLITE:
+        raw.interrupt()
+    else:
+        raw.cancel_safe(timeout=5.0)
+
+
+def backend_pid(connection: Connection) -> int:
+    raw: Any = connection.connection.driver_connection
+    return int(raw.info.backend_pid)
+
+
+def transaction_id(look: Look) -> str | None:
+    """The server's own number of this transaction; None on SQLite, which can't lose an answer."""
+    if look.dialect is Dialect.SQLITE:
+        return None
+    return look.row("SELECT pg_current_xact_id()::text AS xid").text("xid")
+
+
+def transaction_status(look: Look, xid: str | None) -> str | None:
+    """'committed', 'aborted', 'in progress', or None where the server no longer knows."""
+    if xid is None:
+        return None
+    return look.row("SELECT pg_xact_status(CAST(:xid AS xid8)) AS status", {"xid": xid}).maybe_text("status")
+
+
+def server_version(connection: Connection, dialect: Dialect) -> tuple[int, ...]:
+    if dialect is Dialect.SQLITE:
+        import sqlite3
+
+        connection.exec_driver_sql(
+            "SELECT count(*) FROM sqlite_master"
+        ).fetchall()  # a file that is no database fails here
+        return sqlite3.sqlite_version_info
+    raw: Any = connection.connection.driver_connection
+    number = int(raw.info.server_version)
+    return (number // 10000, number % 10000)
+
+
+def environment(arguments: ConnectArguments) -> dict[str, str]:
+    """What a child process needs to reach the same database; the password is in PGPASSWORD, never in argv."""
+    if arguments.path is not None:
+        return {"RUNBOOK_URL": arguments.url}
+    names = {
+        "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER", "service": "PGSERVICE",
+        "passfile": "PGPASSFILE", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT",
+    }  # fmt: skip
+    found = {names[word]: value for word, value in arguments.libpq.items() if word in names}
+    if arguments.password is not None:
+        found["PGPASSWORD"] = arguments.password
+    return {**found, "RUNBOOK_URL": arguments.url}
+
+
+# ─── values and faults ──────────────────────────────────────────────────────────────────────────────────────────────
+def plain(value: object) -> Value:
+    """A driver's value as one of ours; what is none (an inet, a range) as its text."""
+    match value:
+        case None | bool() | int() | float() | Decimal() | str() | bytes() | datetime() | date() | timedelta() | UUID():
+            return value
+        case list() | tuple():
+            return [plain(one) for one in value]
+        case dict():
+            return {str(key): plain(one) for key, one in value.items()}
+        case memoryview():
+            return value.tobytes()
+        case ipaddress.IPv4Interface() | ipaddress.IPv6Interface():
+            return str(value)
+        case _:
+            return str(value)
+
+
+@contextlib.contextmanager
+def translated(dialect: Dialect, sql: str = "") -> Iterator[None]:
+    """Driver errors become DatabaseFault, classified by SQLSTATE and never by text."""
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    try:
+        yield
+    except DBAPIError as error:
+        raise _fault(error.orig, dialect, sql, invalidated=error.connection_invalidated) from error.orig
+    except SQLAlchemyError as error:
+        raise DatabaseFault(str(error).splitlines()[0], lost=True) from error
+    except OSError as error:
+        raise DatabaseFault(str(error), sqlstate="08001", lost=True) from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("psycopg", "sqlite3")):
+            raise
+        raise _fault(error, dialect, sql, invalidated=False) from error
+
+
+def _fault(error: BaseException | None, dialect: Dialect, sql: str, *, invalidated: bool) -> DatabaseFault:
+    return (
+        _sqlite_fault(error, sql)
+        if dialect is Dialect.SQLITE
+        else _postgresql_fault(error, sql, invalidated=invalidated)
+    )
+
+
+def _postgresql_fault(error: Any, sql: str, *, invalidated: bool) -> DatabaseFault:
+    state = getattr(error, "sqlstate", None) or ""
+    diagnosis = getattr(error, "diag", None)
+    message = getattr(diagnosis, "message_primary", None) or str(error).strip().splitlines()[0]
+    import psycopg
+
+    lost = (
+        invalidated
+        or state.startswith(_LOST)
+        or (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError))
+    )
+    return DatabaseFault(
+        f"{message}{_where(sql)}",
+        sqlstate=state or ("08006" if lost else ""),
+        detail=getattr(diagnosis, "message_detail", None) or "",
+        constraint=getattr(diagnosis, "constraint_name", None) or "",
+        lost=lost,
+    )
+
+
+def _sqlite_fault(error: Any, sql: str) -> DatabaseFault:
+    code = cast("int", getattr(error, "sqlite_errorcode", 1))
+    state = _CONSTRAINTS.get(code) or _SQLITE.get(code & 0xFF, "HY000")
+    return DatabaseFault(f"{error}{_where(sql)}", sqlstate=state)
+
+
+def _where(sql: str) -> str:
+    text = " ".join(sql.split())
+    return f" (in: {text[:160]}{'…' if len(text) > 160 else ''})" if text else ""
+
+
+def describe_arguments(arguments: ConnectArguments) -> Mapping[str, str]:
+    """Where a connection goes, without anything secret."""
+    if arguments.path is not None:
+        return {"file": str(arguments.path)}
+    return {
+        word: arguments.libpq[word] for word in ("host", "port", "dbname", "user", "service") if word in arguments.libpq
+    }

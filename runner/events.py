@@ -1,0 +1,369 @@
+"""Everything that can happen in a run, one frozen type each: a closed union, written to the trail as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+from steps.base import Answer, State
+
+Json = JsonValue
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
+
+
+class Kind(StrEnum):
+    """What a run is, so that no record of one reads as another."""
+
+    REAL = "real"
+    DEMO = "demo"
+    ROLLBACK = "rollback"
+
+
+class Outcome(StrEnum):
+    """How a step ended."""
+
+    DONE = "done"  # applied, and verified afterwards
+    ALREADY_SO = "already_so"  # verify said so before anything was sent
+    PASSED = "passed"  # a gate: it changes nothing
+    FAILED = "failed"
+    CRITERIA_NOT_MET = "criteria_not_met"  # applied, but a criterion did not hold
+    CONTINUED = "continued"  # failed, and the playbook says why the run goes on
+    PAUSED = "paused"  # stands at a gate of its own
+    STOPPED = "stopped"  # somebody stopped it at a safe point
+    REVERTED = "reverted"
+    NOTHING_TO_REVERT = "nothing_to_revert"
+
+
+class RunState(StrEnum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    WAITING = "waiting"  # at a gate
+    SUCCEEDED = "succeeded"  # every criterion evaluated and held
+    FAILED = "failed"  # a step could not make its change
+    CRITERIA_NOT_MET = "criteria_not_met"
+    ABORTED = "aborted"  # stopped by a person or a signal
+    IN_DOUBT = "in_doubt"  # a person must settle a step
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+
+
+class Process(_Event):
+    """Who acts: the system's user and host are facts, a name given by option is a claim."""
+
+    operator: str
+    user: str
+    host: str
+    pid: int
+    started: float  # seconds since the epoch, as the system says of this pid
+    versions: dict[str, str]
+
+
+class RunStarted(_Event):
+    event: Literal["run_started"] = "run_started"
+    run: str
+    kind: Kind
+    playbook: str
+    title: str
+    file: str
+    digest: str
+    approval_digest: str
+    source: dict[str, str]  # file name → text, as run
+    steps: dict[str, str]  # step id → digest of what is written
+    inputs: dict[str, Json]
+    limits: dict[str, Json]
+    target: str
+    identity: dict[str, Json]
+    process: Process
+    until: str = ""  # a checkpoint to stop before, from --to
+    undo_of: str = ""  # the run that this one takes back
+
+
+class RunResumed(_Event):
+    event: Literal["run_resumed"] = "run_resumed"
+    process: Process
+    reason: str = ""
+    changed_steps: tuple[str, ...] = ()
+    digest: str = ""  # the playbook's, where it changed
+    approval_digest: str = ""
+    source: dict[str, str] | None = None
+    steps: dict[str, str] | None = None
+
+
+class TornTail(_Event):
+    """A kill left half a line; it was cut off."""
+
+    event: Literal["torn_tail"] = "torn_tail"
+    bytes_cut: int
+
+
+class LeaseTaken(_Event):
+    event: Literal["lease_taken"] = "lease_taken"
+    scope: str
+    epoch: int
+    over_from: str = ""  # the run whose dead holder had it
+
+
+class LedgerCreated(_Event):
+    event: Literal["ledger_created"] = "ledger_created"
+
+
+class CheckAnswered(_Event):
+    """One check, with the value of every operand."""
+
+    event: Literal["check_answered"] = "check_answered"
+    step: str  # "" for the playbook's own
+    role: Literal["precondition", "criterion", "guard", "requirement", "preflight"]
+    id: str
+    probe: str
+    answer: Answer
+    text: str
+    that: str = ""
+    operands: dict[str, Json] = Field(default_factory=dict)
+    result: dict[str, Json] = Field(default_factory=dict)
+    warned: bool = False
+    records_only: bool = False
+    seconds: float = 0.0
+
+
+class NotDue(_Event):
+    """A check that this playbook names and another one decides."""
+
+    event: Literal["not_due"] = "not_due"
+    step: str
+    id: str
+    due: str
+
+
+class StepStarted(_Event):
+    event: Literal["step_started"] = "step_started"
+    step: str
+    type: str
+    action: Literal["apply", "revert"]
+    describe: str
+    attempt: int = 1
+
+
+class StepVerified(_Event):
+    """What the database said of a step's change."""
+
+    event: Literal["step_verified"] = "step_verified"
+    step: str
+    when: Literal["before", "after", "in_doubt", "after_revert"]
+    state: State
+    evidence: str
+
+
+class LockWaited(_Event):
+    event: Literal["lock_waited"] = "lock_waited"
+    step: str
+    label: str
+    attempt: int
+    sqlstate: str
+    blockers: tuple[str, ...]
+    next_try_s: float
+
+
+class Retried(_Event):
+    event: Literal["retried"] = "retried"
+    step: str
+    attempt: int
+    sqlstate: str
+    error: str
+    next_try_s: float
+
+
+class StepEnded(_Event):
+    event: Literal["step_ended"] = "step_ended"
+    step: str
+    action: Literal["apply", "revert"]
+    outcome: Outcome
+    seconds: float
+    results: dict[str, Json] = Field(default_factory=dict)
+    error: str = ""
+    sqlstate: str = ""
+
+
+class GateReached(_Event):
+    """The run waits here; the gate's needs are those that are still open."""
+
+    event: Literal["gate_reached"] = "gate_reached"
+    step: str
+    needs: tuple[str, ...]
+
+
+class Approved(_Event):
+    event: Literal["approved"] = "approved"
+    step: str
+    name: str  # as claimed: an approval without a signature proves no more
+    role: str
+    reason: str
+    approval_digest: str
+    chain_head: str
+    expires: str
+    user: str
+    host: str
+    signed: bool = False
+
+
+class EvidenceGiven(_Event):
+    event: Literal["evidence_given"] = "evidence_given"
+    step: str
+    name: str
+    by: str
+    reason: str
+    file: str = ""
+    sha256: str = ""
+    expires: str = ""
+
+
+class Settled(_Event):
+    event: Literal["settled"] = "settled"
+    step: str
+    done: bool
+    by: str
+    reason: str
+
+
+class Noted(_Event):
+    event: Literal["noted"] = "noted"
+    by: str
+    text: str
+
+
+class SqlByHand(_Event):
+    """One statement that a person sent within the run (break-glass)."""
+
+    event: Literal["sql_by_hand"] = "sql_by_hand"
+    by: str
+    reason: str
+    sql: str
+    rows: int
+    error: str = ""
+
+
+class StopAsked(_Event):
+    event: Literal["stop_asked"] = "stop_asked"
+    by: str  # "SIGINT", "SIGTERM", "guard disk", "dana (tune)"
+    reason: str
+
+
+class Held(_Event):
+    event: Literal["held"] = "held"
+    step: str
+    by: str
+    reason: str
+
+
+class Released(_Event):
+    event: Literal["released"] = "released"
+    step: str
+    by: str
+    reason: str
+    seconds: float
+
+
+class Tuned(_Event):
+    event: Literal["tuned"] = "tuned"
+    by: str
+    reason: str
+    order: dict[str, Json]
+
+
+class RollbackStarted(_Event):
+    event: Literal["rollback_started"] = "rollback_started"
+    steps: tuple[str, ...]
+    reason: str
+    process: Process
+
+
+class RunEnded(_Event):
+    """How the run stands when its process lets go of it."""
+
+    event: Literal["run_ended"] = "run_ended"
+    state: RunState
+    exit_code: int
+    what: str = ""
+    why: str = ""
+
+
+Event = (
+    RunStarted
+    | RunResumed
+    | TornTail
+    | LeaseTaken
+    | LedgerCreated
+    | CheckAnswered
+    | NotDue
+    | StepStarted
+    | StepVerified
+    | LockWaited
+    | Retried
+    | StepEnded
+    | GateReached
+    | Approved
+    | EvidenceGiven
+    | Settled
+    | Noted
+    | SqlByHand
+    | StopAsked
+    | Held
+    | Released
+    | Tuned
+    | RollbackStarted
+    | RunEnded
+)
+ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+class Record(BaseModel):
+    """One line of the trail: the event in its envelope."""
+
+    model_config = ConfigDict(frozen=True)
+    n: int
+    at: str
+    prev: str
+    event: Annotated[Event, Field(discriminator="event")]
+    hash: str = ""
+
+
+def jsonable(values: Mapping[str, object]) -> dict[str, Json]:
+    """Values of any step or probe as JSON: Decimals as numbers, times as ISO texts, what JSON doesn't know as text."""
+    return {str(key): _plain(value) for key, value in values.items()}
+
+
+def _plain(value: object) -> Json:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case Decimal():
+            return int(value) if value == value.to_integral_value() and abs(value) < 10**15 else _finite(float(value))
+        case float():
+            return _finite(value)
+        case datetime() | date():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case BaseModel():
+            return _plain(dict(value))
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(one) for one in value]
+        case _:
+            return str(value)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

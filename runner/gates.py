@@ -1,0 +1,219 @@
+"""What a check's answer is and means: look, evaluate, and never open a gate for anything but a pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Literal
+
+from pydantic import BaseModel
+
+from runner.events import CheckAnswered, Json, NotDue, jsonable
+from runner.model import Check
+from steps.base import Answer, DatabaseFault, Look, StepError, Unknown, Value
+from steps.expressions import BadOperand, Evaluation, UnknownName, evaluate, explain
+from steps.words import NoText
+
+Role = Literal["precondition", "criterion", "guard", "requirement", "preflight"]
+Looker = Callable[[], AbstractContextManager[Look]]
+_WORST = (Answer.ERROR, Answer.FAIL, Answer.UNKNOWN, Answer.PASS)
+_CONFLICTS = frozenset({"40001", "40P01"})  # a standby that cancels a read is no failed criterion
+TRIES = 3
+
+
+def ask(
+    checks: Iterable[Check],
+    *,
+    step: str,
+    role: Role,
+    look: Looker,
+    scope: Mapping[str, Value],
+    own: Mapping[str, Value] | None = None,
+) -> list[CheckAnswered | NotDue]:
+    """Answer a group of checks; those that only read share one snapshot, so that their figures fit each other."""
+    known = dict(scope)
+    answered: list[CheckAnswered | NotDue] = []
+    waiting = list(checks)
+    while waiting:
+        group = _group(waiting)
+        waiting = waiting[len(group) :]
+        if group[0].due:
+            answered.append(NotDue(step=step, id=group[0].id, due=group[0].due))
+            continue
+        if group[0].probe is None:
+            answered.append(_answer(group[0], None, own or {}, step=step, role=role, scope=known))
+        else:
+            results = _with_look(group, look, step=step, role=role, scope=known)
+            waiting = group[len(results) :] + waiting  # an error ended the snapshot: the rest gets a new one
+            answered += results
+    return answered
+
+
+def _group(checks: list[Check]) -> list[Check]:
+    """The longest run of checks that can share a snapshot, from the first one on."""
+    first = checks[0]
+    if first.due or first.probe is None or first.probe.alone:
+        return [first]
+    group = []
+    for check in checks:
+        if check.due or check.probe is None or check.probe.alone:
+            break
+        group.append(check)
+    return group
+
+
+def _with_look(
+    group: list[Check], look: Looker, *, step: str, role: Role, scope: dict[str, Value]
+) -> list[CheckAnswered]:
+    results: list[CheckAnswered] = []
+    try:
+        with look() as eyes:
+            for check in group:
+                answer = _answer(check, eyes, {}, step=step, role=role, scope=scope)
+                results.append(answer)
+                if answer.answer is Answer.ERROR:
+                    break
+    except DatabaseFault as fault:  # the connection itself
+        if not results:
+            results.append(_event(group[0], Answer.ERROR, f"cannot look: {fault}", step=step, role=role))
+    return results
+
+
+def _answer(
+    check: Check, eyes: Look | None, own: Mapping[str, Value], *, step: str, role: Role, scope: dict[str, Value]
+) -> CheckAnswered:
+    began = time.monotonic()
+    try:
+        result = own if eyes is None or check.probe is None else _observe(check, eyes)
+    except Unknown as error:
+        return _event(check, Answer.UNKNOWN, str(error), step=step, role=role, seconds=time.monotonic() - began)
+    except (StepError, NoText, KeyError, TypeError, ValueError, OSError) as error:
+        return _event(check, Answer.ERROR, _words(error), step=step, role=role, seconds=time.monotonic() - began)
+    seconds = time.monotonic() - began
+    values = fields(result) if isinstance(result, BaseModel) else dict(result)
+    scope.update({f"{check.id}.{name}": value for name, value in values.items()})
+    answer, text, operands, warned = _decide(check, result, values, scope)
+    return _event(
+        check,
+        answer,
+        text,
+        step=step,
+        role=role,
+        seconds=seconds,
+        operands=operands,
+        result=jsonable(values),
+        warned=warned,
+    )
+
+
+def _observe(check: Check, eyes: Look) -> BaseModel:
+    if check.probe is None:
+        raise ValueError("a check about a step's own result has nothing to observe")
+    if check.probe.only and check.probe.only != eyes.dialect:
+        raise Unknown(f"{check.probe.kind} can look at {check.probe.only} only")
+    for _ in range(TRIES - 1):
+        try:
+            return check.probe.observe(eyes)
+        except DatabaseFault as fault:
+            if fault.sqlstate not in _CONFLICTS:
+                raise
+    return check.probe.observe(eyes)
+
+
+def _decide(
+    check: Check, result: BaseModel | Mapping[str, Value], values: Mapping[str, Value], scope: Mapping[str, Value]
+) -> tuple[Answer, str, dict[str, Json], bool]:
+    """The probe's typed fields and `that:` must both hold; `warn:` only marks a pass."""
+    parts: list[tuple[Answer, str]] = []
+    verdict = check.probe.verdict(result) if check.probe is not None and isinstance(result, BaseModel) else None
+    if verdict is not None:
+        parts.append((verdict.answer, verdict.why))
+    operands: dict[str, Json] = {}
+    names = {**scope, **values}
+    if check.that is not None:
+        answer, text, evaluation = _evaluate(check, names)
+        parts.append((answer, text))
+        operands = jsonable(dict(evaluation.operands)) if evaluation is not None else {}
+    if not parts:
+        return Answer.PASS, _brief(values), operands, False
+    answer = min((answer for answer, _ in parts), key=_WORST.index)
+    text = "; ".join(text for one, text in parts if text and (one is answer or answer is Answer.PASS))
+    return answer, text, operands, answer is Answer.PASS and _warned(check, names)
+
+
+def _evaluate(check: Check, names: Mapping[str, Value]) -> tuple[Answer, str, Evaluation | None]:
+    if check.that is None:
+        return Answer.ERROR, "nothing to evaluate", None
+    try:
+        found = evaluate(check.that, names)
+    except (UnknownName, BadOperand) as error:
+        return Answer.ERROR, str(error), None
+    if found.value is None:
+        return Answer.UNKNOWN, found.reason, found
+    return (Answer.PASS if found.value else Answer.FAIL), explain(found), found
+
+
+def _warned(check: Check, names: Mapping[str, Value]) -> bool:
+    if check.warn is None:
+        return False
+    try:
+        return evaluate(check.warn, names).value is not True
+    except (UnknownName, BadOperand):
+        return True
+
+
+def fields(result: BaseModel) -> dict[str, Value]:
+    """A result's figures by name, without descending into them."""
+    return dict(result)
+
+
+def _brief(values: Mapping[str, Value]) -> str:
+    shown = [f"{name}={value}" for name, value in values.items() if not isinstance(value, list | dict | tuple | bytes)]
+    return ", ".join(shown)[:200]
+
+
+def _words(error: BaseException) -> str:
+    return str(error) if isinstance(error, StepError | NoText) else f"{type(error).__name__}: {error}"
+
+
+def _event(  # noqa: PLR0913 - the fields of one event
+    check: Check,
+    answer: Answer,
+    text: str,
+    *,
+    step: str,
+    role: Role,
+    seconds: float = 0.0,
+    operands: dict[str, Json] | None = None,
+    result: dict[str, Json] | None = None,
+    warned: bool = False,
+) -> CheckAnswered:
+    return CheckAnswered(
+        step=step,
+        role=role,
+        id=check.id,
+        probe=check.probe.kind if check.probe is not None else "own result",
+        answer=answer,
+        text=text,
+        that=check.that.text if check.that is not None else "",
+        operands=operands or {},
+        result=result or {},
+        warned=warned,
+        records_only=bool(check.record_only),
+        seconds=round(seconds, 3),
+    )
+
+
+def opens(answers: Iterable[CheckAnswered | NotDue]) -> bool:
+    """Only passes open a gate; what is only recorded, and what is not due here, gates nothing."""
+    return not unmet(answers)
+
+
+def unmet(answers: Iterable[CheckAnswered | NotDue]) -> list[CheckAnswered]:
+    """The answers that keep a gate shut."""
+    return [
+        one
+        for one in answers
+        if isinstance(one, CheckAnswered) and not one.records_only and one.answer is not Answer.PASS
+    ]

@@ -1,0 +1,131 @@
+"""Which database this is, so that nothing approved or begun on one goes on upon another."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.drivers import describe_arguments
+from runner.events import Json, Process
+from steps.base import DatabaseFault, Look
+from steps.dialect import Dialect
+
+if TYPE_CHECKING:
+    from runner.database import RunDatabase
+    from runner.targets import ConnectArguments
+
+_POSTGRESQL = """
+SELECT d.oid::bigint AS database_oid, d.datname::text AS database, pg_is_in_recovery() AS standby,
+       coalesce(host(inet_server_addr()), '') AS address, inet_server_port() AS port, version() AS server
+FROM pg_catalog.pg_database d WHERE d.datname = current_database()"""
+_CONTROL = """SELECT s.system_identifier::text AS system, c.timeline_id AS timeline
+FROM pg_control_system() s, pg_control_checkpoint() c"""
+
+
+def of_target(database: RunDatabase, *, name: str, arguments: ConnectArguments) -> dict[str, Json]:
+    """System identifier, timeline, database, address and the name in the targets file.
+
+    The same system identifier under another address or name is a copy or a failover: it counts as another target.
+    """
+    where: dict[str, Json] = {"name": name, **describe_arguments(arguments)}
+    with database.look() as look:
+        if look.dialect is Dialect.SQLITE:
+            path = Path(str(where["file"])).resolve()
+            return {**where, "dialect": "sqlite", "file": str(path), "inode": path.stat().st_ino}
+        found = look.row(_POSTGRESQL)
+        identity: dict[str, Json] = {
+            **where,
+            "dialect": "postgresql",
+            "database": found.text("database"),
+            "database_oid": found.integer("database_oid"),
+            "standby": found.flag("standby"),
+            "address": found.text("address"),
+            "port": found.maybe_integer("port"),
+            "schema": look.schema,
+        }
+    return identity | _control(database)
+
+
+def _control(database: RunDatabase) -> dict[str, Json]:
+    """In a look of its own: a role that may not read it must not spoil the other's transaction."""
+    try:
+        with database.look() as look:
+            row = look.row(_CONTROL)
+            return {"system": row.text("system"), "timeline": row.integer("timeline")}
+    except DatabaseFault:
+        return {"system": None, "timeline": None}
+
+
+def server_words(look: Look) -> str:
+    """Dialect and version for people: "PostgreSQL 18.6"."""
+    name = "PostgreSQL" if look.dialect is Dialect.POSTGRESQL else "SQLite"
+    return f"{name} {'.'.join(map(str, look.version))}"
+
+
+def differences(one: dict[str, Json], other: dict[str, Json]) -> list[str]:
+    """What differs between two identities, in words."""
+    keys = sorted(set(one) | set(other))
+    return [f"{key}: {one.get(key)!r} then, {other.get(key)!r} now" for key in keys if one.get(key) != other.get(key)]
+
+
+def process(operator: str | None) -> Process:
+    """This process, and who says to act in it."""
+    user = _user()
+    return Process(
+        operator=operator or user,
+        user=user,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=started(os.getpid()) or 0.0,
+        versions={
+            "runbook": version(),
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()}",
+        },
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user without an entry in the system's list, as in some containers
+        return str(os.getuid())
+
+
+def started(pid: int) -> float | None:
+    """When this pid's process began, by the system's clock; None where there is none: a pid alone is used again."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def alive(process: Process) -> bool | None:
+    """Whether that very process still runs; None where it is on another host."""
+    if process.host != socket.gethostname():
+        return None
+    now = started(process.pid)
+    return now is not None and abs(now - process.started) < 1.0
+
+
+def version() -> str:
+    """The engine's own version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("runbook-engine")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def interactive() -> bool:
+    """Whether a person sits at a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,0 +1,97 @@
+"""The inputs of a run: what the playbook declares, what was given, and what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from runner.building import Sources, validated
+from runner.model import Input, span
+from runner.source import Data, near
+
+_BLANK: Mapping[str, JsonValue] = {"text": "example", "integer": 1, "number": 1.0, "boolean": False, "time span": 1.0}
+
+
+def resolve(sources: Sources, data: Mapping[str, Data], given: Mapping[str, str] | None) -> dict[str, JsonValue]:
+    """The value of each declared input; `given` None means that the playbook is only looked at, not run.
+
+    Each fault is added to the sources': unknown, missing, out of range.
+    """
+    declared = data.get("inputs", {})
+    if not isinstance(declared, dict):
+        sources.fault(("inputs",), "cannot read inputs: it must be a mapping from name to {type, default, …}")
+        return {}
+    for name in given or {}:
+        if name not in declared:
+            sources.fault(
+                ("inputs",), f"cannot use --input {name}: this playbook has no such input{near(name, declared)}"
+            )
+    values: dict[str, JsonValue] = {}
+    for name, spec in declared.items():
+        model = validated(sources, Input, spec, path=("inputs", name))
+        if model is not None:
+            values[name] = _value(sources, name, model, given)
+    return values
+
+
+def _value(sources: Sources, name: str, spec: Input, given: Mapping[str, str] | None) -> JsonValue:
+    text = (given or {}).get(name)
+    if text is None:
+        if spec.default is None and spec.required and given is not None:
+            sources.fault(
+                ("inputs", name),
+                f"cannot run without the input {name!r}: give --input {name}=… ({spec.help or spec.type})",
+            )
+        if spec.default is None:
+            return _BLANK[spec.type] if given is None else None
+        return _read(
+            sources, name, spec, str(spec.default).lower() if isinstance(spec.default, bool) else str(spec.default)
+        )
+    return _read(sources, name, spec, text)
+
+
+def _read(sources: Sources, name: str, spec: Input, text: str) -> JsonValue:
+    try:
+        value = _typed(spec, text)
+    except ValueError as error:
+        sources.fault(("inputs", name), f"cannot use {_shown(spec, text)} for the input {name!r}: {error}")
+        return None
+    reason = _out_of_range(spec, value, text)
+    if reason:
+        sources.fault(("inputs", name), f"cannot use {_shown(spec, text)} for the input {name!r}: {reason}")
+    return value
+
+
+def _shown(spec: Input, text: str) -> str:
+    return "the given value" if spec.secret else repr(text)
+
+
+def _typed(spec: Input, text: str) -> JsonValue:
+    match spec.type:
+        case "text":
+            return text
+        case "integer":
+            return int(text)
+        case "number":
+            return float(text)
+        case "time span":
+            return span(text)
+        case "boolean":
+            if text not in {"true", "false"}:
+                raise ValueError("write true or false")
+            return text == "true"
+
+
+def _out_of_range(spec: Input, value: JsonValue, text: str) -> str:
+    if spec.one_of and value not in spec.one_of:
+        return f"it must be one of {', '.join(map(str, spec.one_of))}"
+    if spec.pattern and not re.fullmatch(spec.pattern, text):
+        return f"it must match {spec.pattern}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if spec.min is not None and value < spec.min:
+            return f"it must be at least {spec.min:g}"
+        if spec.max is not None and value > spec.max:
+            return f"it must be at most {spec.max:g}"
+    return ""

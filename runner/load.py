@@ -1,0 +1,352 @@
+"""YAML text → Playbook: every fault with file:line:column, all at once, and nothing is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from runner import checks, digest
+from runner import inputs as given
+from runner.building import Place, Sources, validated
+from runner.fill import BadTemplate, fill, fill_sql, has_template
+from runner.model import FORMAT, ID, NAME, Entry, Playbook, Requirement
+from runner.source import BadInput, Data, Document, Fault, Faulty, near, parse
+from steps import registry
+from steps.words import Query
+
+Reader = Callable[[str], str]
+"""File name → text, from disk or from the copy in a trail."""
+
+HEADER = frozenset({
+    "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",
+    "include", "schema", "target", "inputs", "limits", "queries", "requires", "window", "scope", "lock", "timeout", "retry",
+    "preconditions", "steps", "success_criteria", "rollback",
+})  # fmt: skip
+SHARED = frozenset(
+    {"runbook", "schema", "target", "inputs", "limits", "queries", "contacts", "lock", "timeout", "retry", "scope"}
+)
+COMMON = frozenset({
+    "id", "type", "why", "preconditions", "success_criteria", "guards", "on_failure", "if_stopped_here", "timeout", "lock", "retry",
+})  # fmt: skip
+SQL = frozenset({"queries", "query", "source", "match", "where", "using", "statements", "sql", "text", "a", "b", "applied_if", "revert",
+                 "check", "default", "that", "warn"})  # fmt: skip
+SPOKEN = frozenset(
+    {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
+)
+
+
+def from_disk(directory: Path) -> Reader:
+    """Reads files beside a playbook, and none outside of its directory."""
+
+    def read(name: str) -> str:
+        path = (directory / name).resolve()
+        if not path.is_relative_to(directory.resolve()):
+            raise BadInput(f"cannot read {name!r}: it lies outside of the playbook's directory")
+        try:
+            return path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise BadInput(f"cannot read {name!r}: {error.strerror or error}") from error
+
+    return read
+
+
+def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playbook:
+    """Load the playbook in this file; `values` are inputs as they were typed.
+
+    Raises Faulty with all faults, or BadInput where the file can't be read.
+    """
+    return load(path.name, from_disk(path.parent), shown=str(path), values=values)
+
+
+def load(name: str, read: Reader, *, shown: str = "", values: Mapping[str, str] | None = None) -> Playbook:
+    """Load a playbook by its file name through a reader (disk, or the copy that a trail holds)."""
+    sources = _read(name, read, shown=shown or name)
+    data = _merge(sources, read)
+    sources.stop_if_faulty()
+    _header(sources, data)
+    _files(sources, data, read)
+    inputs = given.resolve(sources, data, values)
+    sources.stop_if_faulty()
+    written = digest.of_data({key: value for key, value in data.items() if key != "include"})
+    filled = _fill(sources, data, (), {"inputs": inputs, **inputs})
+    if not isinstance(filled, dict):
+        raise TypeError("a mapping stays a mapping")
+    return _playbook(sources, filled, data, inputs=inputs, written=written)
+
+
+# ─── reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _read(name: str, read: Reader, *, shown: str) -> Sources:
+    text = read(name)
+    sources = Sources(parse(text, shown))
+    sources.texts[name] = text
+    return sources
+
+
+def _merge(sources: Sources, read: Reader) -> dict[str, Data]:
+    """The playbook with its included files; a name that both define is a fault, because then two places can drift apart."""
+    main = sources.main.data
+    if not isinstance(main, dict):
+        sources.fault((), "cannot read this as a playbook: it must be a mapping that begins with `runbook: 1`")
+        return {}
+    data = dict(main)
+    wanted = main.get("include", [])
+    for index, name in enumerate([wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []):
+        at: Place = ("include",) if isinstance(wanted, str) else ("include", index)
+        try:
+            text = read(str(name))
+            document = parse(text, str(Path(sources.main.file).parent / str(name)))
+        except Faulty as error:
+            sources.faults.extend(error.faults)
+            continue
+        except BadInput as error:
+            sources.fault(at, str(error))
+            continue
+        sources.texts[str(name)] = text
+        sources.included.append(document)
+        _take_in(sources, data, document)
+    return data
+
+
+def _take_in(sources: Sources, data: dict[str, Data], document: Document) -> None:
+    included = document.data if isinstance(document.data, dict) else {}
+    for key, value in included.items():
+        if key not in SHARED:
+            sources.faults.append(
+                Fault(
+                    document.key_mark((key,)),
+                    f"cannot include {key!r}: an included file shares only {', '.join(sorted(SHARED))}",
+                )
+            )
+        elif key == "runbook":
+            continue
+        elif key not in data:
+            data[key] = value
+            sources.origin[key] = document
+        elif isinstance(value, dict) and isinstance(mine := data[key], dict):
+            for name in sorted(set(value) & set(mine)):
+                there = document.mark((key, name))
+                sources.fault((key, name), f"cannot define {key}.{name} twice: it stands in {there} already", key=True)
+            for name in set(value) - set(mine):
+                sources.origin[f"{key}.{name}"] = document
+            data[key] = {**value, **mine}
+        else:
+            sources.fault(
+                (key,), f"cannot define {key!r} twice: it stands in {document.mark((key,))} already", key=True
+            )
+
+
+def _header(sources: Sources, data: dict[str, Data]) -> None:
+    for key in data:
+        if key not in HEADER:
+            sources.fault((key,), f"unknown key {key!r}{near(key, HEADER)}", key=True)
+    if data.get("runbook") != FORMAT or isinstance(data.get("runbook"), bool):
+        sources.fault(
+            ("runbook",), f"cannot read format {data.get('runbook')!r}: write `runbook: {FORMAT}` as the first line"
+        )
+    for key in ("name", "title", "steps"):
+        if not data.get(key):
+            sources.fault((), f"cannot run without `{key}:`")
+
+
+def _files(sources: Sources, data: Data, read: Reader, path: Place = ()) -> None:
+    """Replace every `{file: name.sql}` by that file's text, so that it counts in the digest."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if isinstance(value, dict) and set(value) == {"file"} and isinstance(value["file"], str):
+                try:
+                    data[key] = sources.texts[value["file"]] = read(value["file"])
+                except BadInput as error:
+                    sources.fault((*path, key), str(error))
+            else:
+                _files(sources, value, read, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            _files(sources, value, read, (*path, index))
+
+
+def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object]) -> Data:
+    """Fill templates: freely in words for people, as quoted identifiers everywhere else."""
+    if isinstance(data, dict):
+        return {key: _fill(sources, value, (*path, key), values) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_fill(sources, value, (*path, index), values) for index, value in enumerate(data)]
+    if not isinstance(data, str) or not has_template(data):
+        return data
+    whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
+    if whole and path[-1] not in SPOKEN and not SQL & {str(part) for part in path}:
+        return _typed(sources, path, whole[1], values)
+    try:
+        spoken = path[-1] in SPOKEN or path[0] in {"contacts", "links"}
+        where = ".".join(map(str, path))
+        return fill(data, values, where=where) if spoken else fill_sql(data, values, where=where)
+    except BadTemplate as error:
+        sources.fault(path, str(error))
+        return data
+
+
+def _typed(sources: Sources, path: Place, name: str, values: Mapping[str, object]) -> Data:
+    """A scalar that is nothing but one input takes that input's type; never where SQL is written."""
+    inputs = cast("Mapping[str, Data]", values["inputs"])
+    key = name.removeprefix("inputs.")
+    if key not in inputs:
+        sources.fault(path, f"unknown input {name!r}{near(key, inputs)}")
+        return None
+    return inputs[key]
+
+
+# ─── building ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def _playbook(
+    sources: Sources, data: dict[str, Data], raw: dict[str, Data], *, inputs: Mapping[str, JsonValue], written: str
+) -> Playbook:
+    queries = _queries(sources, data.get("queries", {}))
+    builder = checks.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
+    builder.requires = tuple(_requires(sources, data.get("requires", [])))
+    header: dict[str, Any] = {key: data[key] for key in data if key in _PLAIN}
+    common: dict[str, Data] = {key: data[key] for key in ("lock", "timeout", "retry") if key in data}
+    built: dict[str, Any] = {
+        **header,
+        "db_schema": data.get("schema", "public"),
+        "values": inputs,
+        "queries": queries,
+        "requires": builder.requires,
+        "preconditions": builder.checks(data.get("preconditions", []), ("preconditions",)),
+        "entries": _entries(builder, data.get("steps", []), raw.get("steps", []), common),
+        "success_criteria": builder.checks(data.get("success_criteria", []), ("success_criteria",)),
+        **_rollback(sources, data.get("rollback", "reverse")),
+        "file": sources.main.file,
+        "source": sources.texts,
+        "digest": written,
+    }
+    builder.finish(built["entries"])
+    playbook = validated(sources, Playbook, built, path=(), aliases={"db_schema": "schema"})
+    _names(sources, data)
+    sources.stop_if_faulty()
+    if playbook is None:
+        raise Faulty([])
+    return playbook
+
+
+_PLAIN = frozenset({
+    "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes", "window", "scope",
+    "target", "limits", "inputs",
+})  # fmt: skip
+
+
+def _entries(builder: checks.Builder, steps: Data, written: Data, common: dict[str, Data]) -> tuple[Entry, ...]:
+    if not isinstance(steps, list):
+        builder.sources.fault(("steps",), "cannot read steps: it must be a list")
+        return ()
+    raw = written if isinstance(written, list) else []
+    entries = []
+    for index, step in enumerate(steps):
+        entry = _entry(builder, step, raw[index], ("steps", index), common)
+        if entry is not None:
+            entries.append(entry)
+    return tuple(entries)
+
+
+def _entry(builder: checks.Builder, data: Data, written: Data, path: Place, common: dict[str, Data]) -> Entry | None:
+    sources = builder.sources
+    if not isinstance(data, dict):
+        sources.fault(path, "cannot read this step: it must be a mapping with `id:` and `type:`")
+        return None
+    builder.claim(data.get("id"), path)
+    kinds = registry.step_types()
+    kind = data.get("type")
+    if not isinstance(kind, str) or kind not in kinds:
+        sources.fault(
+            (*path, "type"), f"unknown step type {kind!r}{near(str(kind), kinds)}; `runbook steps` lists them"
+        )
+        return None
+    own = {key: value for key, value in data.items() if key not in COMMON}
+    step = validated(sources, kinds[kind], own, path=path, queries=builder.queries)
+    shared: dict[str, Any] = {
+        key: data.get(key, common.get(key)) for key in ("lock", "timeout", "retry") if key in data or key in common
+    }
+    shared |= {key: data[key] for key in ("why", "on_failure", "if_stopped_here") if key in data}
+    earlier = builder.step_names(kinds[kind])
+    entry = {
+        **shared,
+        "id": data.get("id"),
+        "step": step,
+        "preconditions": builder.checks(data.get("preconditions", []), (*path, "preconditions")),
+        "success_criteria": builder.checks(data.get("success_criteria", []), (*path, "success_criteria"), own=earlier),
+        "guards": builder.guards(data.get("guards", []), (*path, "guards")),
+        "mark": sources.mark(path),
+        "digest": digest.of_data(written),
+    }
+    builder.done(str(data.get("id")), kinds[kind])
+    return validated(sources, Entry, entry, path=path) if step is not None else None
+
+
+def _queries(sources: Sources, data: Data) -> dict[str, Query]:
+    queries: dict[str, Query] = {}
+    for name, text in _mapping(data).items():
+        if isinstance(text, str):
+            queries[name] = Query(name=name, texts={"": text})
+        elif (
+            isinstance(text, dict)
+            and text
+            and set(text) <= {"postgresql", "sqlite"}
+            and all(isinstance(t, str) for t in text.values())
+        ):
+            queries[name] = Query(name=name, texts={key: str(value) for key, value in text.items()})
+        else:
+            sources.fault(
+                ("queries", name),
+                f"cannot read query {name!r}: write SQL, or one text for each of postgresql and sqlite",
+            )
+    return queries
+
+
+def _requires(sources: Sources, data: Data) -> list[Requirement]:
+    found = []
+    for index, one in enumerate(data if isinstance(data, list) else []):
+        requirement = validated(sources, Requirement, one, path=("requires", index))
+        if requirement is not None:
+            found.append(requirement)
+    if not isinstance(data, list):
+        sources.fault(("requires",), "cannot read requires: it must be a list of playbook names")
+    return found
+
+
+def _rollback(sources: Sources, data: Data) -> dict[str, Any]:
+    if data == "reverse":
+        return {"rollback": "reverse"}
+    if isinstance(data, dict) and set(data) == {"none"} and isinstance(data["none"], str) and data["none"].strip():
+        return {"rollback": "none", "rollback_reason": data["none"]}
+    if isinstance(data, list) and all(isinstance(one, str) for one in data):
+        return {"rollback": "reverse", "rollback_steps": tuple(str(one) for one in data)}
+    sources.fault(("rollback",), "cannot read rollback: write `reverse`, a list of step ids, or {none: the reason}")
+    return {}
+
+
+def _names(sources: Sources, data: dict[str, Data]) -> None:
+    if isinstance(name := data.get("name"), str) and not re.match(NAME, name):
+        sources.fault(
+            ("name",), f"cannot use the name {name!r}: small letters, digits and hyphens, beginning with a letter"
+        )
+    for key in ("limits", "queries", "inputs"):
+        for one in _mapping(data.get(key)):
+            if not re.match(ID, one):
+                sources.fault(
+                    (key, one),
+                    f"cannot use the name {one!r}: small letters, digits and _, so that `that:` can say it",
+                    key=True,
+                )
+    ids = (
+        {step.get("id") for step in steps if isinstance(step, dict)}
+        if isinstance(steps := data.get("steps"), list)
+        else set()
+    )
+    for index, step in enumerate(order if isinstance(order := data.get("rollback"), list) else []):
+        if step not in ids:
+            sources.fault(("rollback", index), f"cannot find the step {step!r}{near(str(step), {str(i) for i in ids})}")
+
+
+def _mapping(data: Data) -> dict[str, Data]:
+    return data if isinstance(data, dict) else {}

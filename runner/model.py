@@ -1,0 +1,207 @@
+"""A playbook as a value: what load makes of YAML, and all that plan and engine ever read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from runner.source import Mark
+from steps.base import Probe, Step
+from steps.expressions import Expression
+from steps.words import Model, Query, Seconds, seconds
+
+FORMAT = 1
+NAME = r"^[a-z][a-z0-9-]*$"
+ID = r"^[a-z][a-z0-9_]*$"
+
+
+class OnFailure(StrEnum):
+    """What a failed step means for the run."""
+
+    STOP = "stop"  # a stopped run is the question: resume, rollback, settle
+    ROLLBACK = "rollback"
+    CONTINUE = "continue"
+
+
+class Input(Model):
+    """A typed value that a run is given."""
+
+    type: Literal["text", "integer", "number", "boolean", "time span"] = "text"
+    default: JsonValue = None
+    required: bool = False
+    min: float | None = None
+    max: float | None = None
+    pattern: str = ""
+    one_of: tuple[JsonValue, ...] = ()
+    help: str = ""
+    secret: bool = False
+
+
+class LockPolicy(Model):
+    """How long a statement queues for a lock, and for how long it is tried again."""
+
+    wait: Seconds = 0.5
+    retry_for: Seconds = 1800.0
+
+
+class RetryPolicy(Model):
+    """Faults after which a step is taken up again. Lost connections count once the outcome is known."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    first_wait: Seconds = 0.1
+    longest_wait: Seconds = 60.0
+    on: tuple[str, ...] = ("40001", "40P01", "08", "57P01", "57P02", "57P03")  # SQLSTATEs or their classes
+
+
+class Timeouts(Model):
+    """Longest times of one statement. A step's own long statements (CONCURRENTLY, VALIDATE, VACUUM) have `long`."""
+
+    look: Seconds = 300.0
+    statement: Seconds = 60.0
+    long: Seconds = 6 * 3600.0
+
+
+class Requirement(Model):
+    """An earlier playbook that must have succeeded on this target."""
+
+    playbook: Annotated[str, Field(pattern=NAME)]
+    short: Annotated[str, Field(pattern=ID, alias="as")] = ""
+    within: Seconds | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name(cls, data: object) -> object:
+        return {"playbook": data} if isinstance(data, str) else data
+
+
+class TargetNeeds(Model):
+    """Where a playbook can run."""
+
+    postgresql: str = ""
+    sqlite: str = ""
+
+
+class OnFailureSpec(Model):
+    """`stop`, `rollback`, or {continue: reason}."""
+
+    policy: OnFailure = OnFailure.STOP
+    reason: str = ""
+
+
+def _on_failure(data: object) -> object:
+    if isinstance(data, str) and data in {"stop", "rollback"}:
+        return {"policy": data}
+    if (
+        isinstance(data, dict)
+        and set(data) == {"continue"}
+        and isinstance(data["continue"], str)
+        and data["continue"].strip()
+    ):
+        return {"policy": "continue", "reason": data["continue"]}
+    if isinstance(data, OnFailureSpec):
+        return data
+    raise ValueError("on_failure is stop, rollback, or {continue: the reason}")
+
+
+class Check(Model):
+    """One observation and what must hold of it; the same object wherever a check may stand."""
+
+    id: str
+    probe: Probe | None  # None: about the step's own result
+    that: Expression | None = None
+    warn: Expression | None = None
+    why: str = ""
+    due: str = ""
+    record_only: str = ""
+    mark: Mark
+
+
+class GuardAction(StrEnum):
+    """What a guard does when it does not hold."""
+
+    WARN = "warn"
+    HOLD = "hold"
+    SMALLER_BATCHES = "smaller_batches"
+    ABORT = "abort"
+    ROLLBACK = "rollback"
+
+
+class Guard(Model):
+    """A check that is sampled while a step runs."""
+
+    check: Check
+    hold_for: Seconds = 0.0  # `for:` how long it must be broken before the action is taken
+    action: GuardAction = GuardAction.HOLD
+
+
+class Entry(Model):
+    """A step in its place: the step itself and what the engine does around it."""
+
+    id: str
+    step: Step
+    why: str = ""
+    preconditions: tuple[Check, ...] = ()
+    success_criteria: tuple[Check, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    on_failure: Annotated[OnFailureSpec, BeforeValidator(_on_failure)] = OnFailureSpec()
+    if_stopped_here: str = ""
+    timeout: Timeouts = Timeouts()
+    lock: LockPolicy = LockPolicy()
+    retry: RetryPolicy = RetryPolicy()
+    mark: Mark
+    digest: str
+
+
+class Playbook(Model):
+    """A phase of a runbook."""
+
+    name: str
+    title: str
+    description: str = ""
+    owner: str = ""
+    contacts: Mapping[str, str] = {}
+    links: Mapping[str, str] = {}
+    revision: str = ""
+    reviewed: str = ""
+    review_after: str = ""
+    takes: str = ""
+    window: Seconds | None = None
+    scope: str = "target"
+    db_schema: str = "public"
+    target: TargetNeeds = TargetNeeds()
+    inputs: Mapping[str, Input] = {}
+    values: Mapping[str, JsonValue] = {}  # the inputs of this run
+    limits: Mapping[str, JsonValue] = {}
+    queries: Mapping[str, Query] = {}
+    requires: tuple[Requirement, ...] = ()
+    preconditions: tuple[Check, ...] = ()
+    entries: tuple[Entry, ...]
+    success_criteria: tuple[Check, ...] = ()
+    rollback: Literal["reverse", "none"] = "reverse"
+    rollback_reason: str = ""
+    rollback_steps: tuple[str, ...] = ()  # another order than the reverse, by id
+    file: str
+    source: Mapping[str, str]
+    digest: str
+
+    def entry(self, name: str) -> Entry:
+        """The step of this id (StopIteration where there is none: the ids were checked by load)."""
+        return next(entry for entry in self.entries if entry.id == name)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(entry.id for entry in self.entries)
+
+    @property
+    def changes(self) -> bool:
+        """Whether any step changes anything: if not, no lease is taken and no ledger needed."""
+        return any(entry.step.changes for entry in self.entries)
+
+
+def span(text: str) -> float:
+    """A time span in seconds, for inputs of that type."""
+    value = seconds(text)
+    return float(value) if isinstance(value, float) else 0.0

@@ -1,0 +1,172 @@
+"""Playbook (and target) → Plan: pure, complete, printable; the same cards are the plan, the live view and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from runner.model import Check, Entry, Playbook
+from steps.base import Declared, Effect, Estimable, Gate, Look, Oneway, Preflighted, Reversible, Statement, StepError
+from steps.words import NoText
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One step as a reviewer weighs it: what, SQL, lock, rows, taking back, gate."""
+
+    id: str
+    type: str
+    what: str
+    why: str
+    statements: tuple[Statement, ...] = ()
+    rows: int | None = None
+    taking_back: str = ""
+    gate: tuple[str, ...] = ()
+    on_failure: str = "stop"
+    if_stopped_here: str = ""
+    state: Effect | None = None
+    faults: tuple[str, ...] = ()
+
+    @property
+    def lock(self) -> str:
+        """The strongest locks, each with how long it is held in kind."""
+        locks = dict.fromkeys(
+            f"{one.lock} ({one.length})" if one.length else one.lock for one in self.statements if one.lock
+        )
+        return ", ".join(locks)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run of this playbook would do, in order."""
+
+    name: str
+    title: str
+    digest: str
+    target: str
+    cards: tuple[Card, ...]
+    preconditions: tuple[str, ...]
+    success_criteria: tuple[str, ...]
+    requires: tuple[str, ...]
+    rollback: str
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def faults(self) -> list[str]:
+        return [f"{card.id}: {fault}" for card in self.cards for fault in card.faults]
+
+
+def plan(playbook: Playbook, *, look: Look | None = None, target: str = "") -> Plan:
+    """Make the plan; with a look at the target the cards have statements, rows and how things stand there now."""
+    return Plan(
+        name=playbook.name,
+        title=playbook.title,
+        digest=playbook.digest,
+        target=target,
+        cards=tuple(_card(entry, look) for entry in playbook.entries),
+        preconditions=tuple(words(check) for check in playbook.preconditions),
+        success_criteria=tuple(words(check) for check in playbook.success_criteria),
+        requires=tuple(
+            one.playbook + (f" within {one.within / 86400:g} days" if one.within else "") for one in playbook.requires
+        ),
+        rollback=_rollback_words(playbook),
+        notes=_notes(playbook),
+    )
+
+
+def words(check: Check) -> str:
+    """A check in one line."""
+    if check.due:
+        return f"{check.id}: not due here, decided by {check.due}"
+    kind = check.probe.kind if check.probe is not None else "the step's result"
+    condition = f", that: {check.that.text}" if check.that is not None else ""
+    record = f" (recorded only: {check.record_only})" if check.record_only else ""
+    free = "" if check.probe is None or check.probe.enforced else " (not enforced read-only by the database)"
+    return f"{check.id}: {kind}{condition}{record}{free}"
+
+
+def _card(entry: Entry, look: Look | None) -> Card:
+    step = entry.step
+    faults: list[str] = []
+    card = {
+        "id": entry.id,
+        "type": step.kind,
+        "what": step.describe(),
+        "why": entry.why,
+        "taking_back": taking_back(entry),
+        "gate": tuple(words(check) for check in (*entry.preconditions, *entry.success_criteria)),
+        "on_failure": entry.on_failure.policy + (f": {entry.on_failure.reason}" if entry.on_failure.reason else ""),
+        "if_stopped_here": entry.if_stopped_here,
+    }
+    if look is None:
+        return Card(**card)  # type: ignore[arg-type] # a plain mapping of the fields above
+    none: tuple[Statement, ...] = ()
+    statements = _try(faults, lambda: tuple(step.statements(look)), none) if isinstance(step, Declared) else ()
+    rows = _try(faults, lambda: step.rows(look), None) if isinstance(step, Estimable) else None
+    state = _try(faults, lambda: step.verify(look), None)
+    return Card(**card, statements=statements, rows=rows, state=state, faults=tuple(faults))  # type: ignore[arg-type] # the same
+
+
+def preflight(entry: Entry, look: Look) -> list[str]:
+    """What would make a step fail or hurt, before anything began."""
+    step = entry.step
+    found: list[str] = []
+    if step.only and step.only != look.dialect:
+        effect = step.verify(look)
+        if effect.state != "done":
+            found.append(f"{step.kind} exists on {step.only} only, and it is not already so: {effect.evidence}")
+        return found
+    if isinstance(step, Preflighted):
+        found += step.preflight(look)
+    return found
+
+
+def _try(faults: list[str], act: Callable[[], T], otherwise: T) -> T:
+    try:
+        return act()
+    except (StepError, NoText) as error:
+        faults.append(str(error))
+        return otherwise
+
+
+def taking_back(entry: Entry) -> str:
+    """Whether a step can be taken back, in words; "" where there is nothing to take back."""
+    step = entry.step
+    if isinstance(step, Gate) or not step.changes:
+        return ""
+    if not step.lasting:
+        return "nothing to take back (maintenance)"
+    reason = one_way(entry)
+    return f"one way: {reason}" if reason else "yes"
+
+
+def one_way(entry: Entry) -> str:
+    """Why a step can't be taken back; "" where it can."""
+    step = entry.step
+    if not step.changes or not step.lasting:
+        return ""
+    if not isinstance(step, Reversible):
+        return f"{step.kind} has no way back"
+    return step.one_way() if isinstance(step, Oneway) else ""
+
+
+def _rollback_words(playbook: Playbook) -> str:
+    if playbook.rollback == "none":
+        return f"none: {playbook.rollback_reason}"
+    order = playbook.rollback_steps or tuple(reversed(playbook.ids))
+    steps = [name for name in order if taking_back(playbook.entry(name)) == "yes"]
+    return f"reverse: {', then '.join(steps)}" if steps else "nothing to take back"
+
+
+def _notes(playbook: Playbook) -> tuple[str, ...]:
+    notes = []
+    for entry in playbook.entries:
+        reason = one_way(entry)
+        if reason:
+            notes.append(f"{entry.id} is one way: {reason}")
+    if playbook.changes and not playbook.success_criteria:
+        notes.append("no success criterion for the whole: nothing proves that this playbook did what it is for")
+    return tuple(notes)

@@ -1,0 +1,92 @@
+"""What is refused before a run begins: the wrong target, unmet requirements, steps that could never work there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from runner import plan, requirements
+from runner.errors import RunRefused
+from runner.model import Playbook
+from runner.workplace import Connected
+from steps.base import Gate, Look, StepError, Value
+from steps.dialect import Dialect
+
+
+def refuse(playbook: Playbook, target: Connected, *, until: str = "", begin_at: str = "") -> dict[str, Value]:
+    """Raise RunRefused for what can't be; the figures of the required runs otherwise. Only looks."""
+    with target.database.look() as look:
+        _right_database(playbook, look)
+        _checkpoint(playbook, until, "--to")
+        _checkpoint(playbook, begin_at, "--from")
+        answers, scope = requirements.ask(playbook, look)
+        requirements.refuse_unmet(answers)
+        _first_steps(playbook, look)
+    return scope
+
+
+def requirements_scope(playbook: Playbook, target: Connected) -> Mapping[str, Value]:
+    """The figures of the required runs, for a run that goes on: it was allowed to begin."""
+    with target.database.look() as look:
+        return requirements.ask(playbook, look)[1]
+
+
+def _right_database(playbook: Playbook, look: Look) -> None:
+    wanted = playbook.target.sqlite if look.dialect is Dialect.SQLITE else playbook.target.postgresql
+    if not (playbook.target.sqlite or playbook.target.postgresql):
+        return
+    if not wanted:
+        raise RunRefused(
+            f"cannot run {playbook.name} on {look.dialect}: its `target:` does not name it",
+            state="nothing was changed",
+            then="check --target",
+        )
+    if not version_fits(look.version, wanted):
+        have = ".".join(map(str, look.version))
+        raise RunRefused(
+            f"cannot run {playbook.name} on {look.dialect} {have}: it needs {wanted}", state="nothing was changed"
+        )
+
+
+def version_fits(version: tuple[int, ...], wanted: str) -> bool:
+    """Whether a version fits ">=14" or ">=14 <19"."""
+    for sign, number in re.findall(r"(>=|<=|<|>|==)\s*([\d.]+)", wanted):
+        other = tuple(int(part) for part in number.split("."))
+        mine = version[: len(other)]
+        if not {">=": mine >= other, "<=": mine <= other, "<": mine < other, ">": mine > other, "==": mine == other}[
+            sign
+        ]:
+            return False
+    return True
+
+
+def _checkpoint(playbook: Playbook, name: str, option: str) -> None:
+    if not name:
+        return
+    gates = [entry.id for entry in playbook.entries if isinstance(entry.step, Gate)]
+    if name not in gates:
+        raise RunRefused(
+            f"cannot use {option} {name}: it is no checkpoint of {playbook.name}",
+            why=f"its checkpoints: {', '.join(gates) or 'none'}",
+            state="nothing was changed",
+        )
+
+
+def _first_steps(playbook: Playbook, look: Look) -> None:
+    """What an earlier step can't mend is refused at once; the rest is asked again right before each step."""
+    for index, entry in enumerate(playbook.entries):
+        step = entry.step
+        wrong = bool(step.only) and step.only != look.dialect
+        if index and not wrong:
+            continue
+        try:
+            faults = plan.preflight(entry, look)
+        except StepError as error:
+            faults = [str(error)]
+        if faults:
+            raise RunRefused(
+                f"cannot begin {playbook.name}: step {entry.id} ({entry.mark}) would not work here",
+                why="; ".join(faults),
+                state="nothing was changed",
+                then="runbook plan --target … shows all steps",
+            )

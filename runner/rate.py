@@ -1,0 +1,48 @@
+"""How fast something goes: now, on the whole, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+WINDOW_S = 10.0
+
+
+@dataclass
+class Rate:
+    """Done so far over time, with a window for the rate of now."""
+
+    clock: Callable[[], float] = time.monotonic
+    _points: deque[tuple[float, int]] = field(default_factory=deque)
+    _first: tuple[float, int] | None = None
+
+    def add(self, done: int) -> None:
+        """Note how much is done now."""
+        point = (self.clock(), done)
+        self._first = self._first or point
+        self._points.append(point)
+        while len(self._points) > 2 and point[0] - self._points[0][0] > WINDOW_S:
+            self._points.popleft()
+
+    @property
+    def now(self) -> float:
+        """Per second, over the last ten."""
+        return _per_second(self._points[0], self._points[-1]) if len(self._points) > 1 else 0.0
+
+    @property
+    def mean(self) -> float:
+        """Per second, since this process began to count."""
+        return _per_second(self._first, self._points[-1]) if self._first and self._points else 0.0
+
+    def seconds_left(self, total: int | None) -> float | None:
+        """By the mean rate; None while nothing can be said."""
+        if total is None or not self._points or self.mean <= 0:
+            return None
+        return max(total - self._points[-1][1], 0) / self.mean
+
+
+def _per_second(one: tuple[float, int], other: tuple[float, int]) -> float:
+    seconds = other[0] - one[0]
+    return (other[1] - one[1]) / seconds if seconds > 0 else 0.0

@@ -1,0 +1,221 @@
+"""How a run stands: a pure fold of its trail, and status.json beside it for monitors that poll."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+
+from runner import events
+from runner.events import Json, Outcome, Record, RunState
+from steps.base import Answer
+
+
+@dataclass
+class StepStatus:
+    """One step: what was done to it, and what came of it."""
+
+    id: str
+    type: str = ""
+    describe: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+    outcome: Outcome | None = None
+    seconds: float = 0.0
+    results: dict[str, Json] = field(default_factory=dict)
+    error: str = ""
+    open: str = ""  # the action that began and did not end: "apply" or "revert"
+    settled: bool | None = None
+    gate: tuple[str, ...] = ()
+    reverted: Outcome | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Done for good: a resume doesn't run it again."""
+        return self.outcome in {Outcome.DONE, Outcome.ALREADY_SO, Outcome.PASSED, Outcome.CONTINUED}
+
+    @property
+    def standing(self) -> bool:
+        """Something of it may stand in the database, so that a rollback must look at it."""
+        changed = {
+            Outcome.DONE,
+            Outcome.FAILED,
+            Outcome.CRITERIA_NOT_MET,
+            Outcome.PAUSED,
+            Outcome.STOPPED,
+            Outcome.CONTINUED,
+        }
+        return self.reverted is None and (self.outcome in changed or self.open != "")
+
+
+@dataclass
+class RunStatus:
+    """A run as its trail tells it."""
+
+    started: events.RunStarted | None = None
+    process: events.Process | None = None
+    state: RunState = RunState.RUNNING
+    exit_code: int | None = None
+    what: str = ""
+    why: str = ""
+    steps: dict[str, StepStatus] = field(default_factory=dict)
+    checks: list[events.CheckAnswered] = field(default_factory=list)
+    approvals: list[events.Approved] = field(default_factory=list)
+    evidence: list[events.EvidenceGiven] = field(default_factory=list)
+    not_due: list[events.NotDue] = field(default_factory=list)
+    figures: dict[str, dict[str, Json]] = field(default_factory=dict)
+    digest: str = ""
+    approval_digest: str = ""
+    source: dict[str, str] = field(default_factory=dict)
+    step_digests: dict[str, str] = field(default_factory=dict)
+    started_at: str = ""
+    last_at: str = ""
+    held: str = ""
+    epoch: int = 0
+    head: str = ""
+    length: int = 0
+
+    @property
+    def run(self) -> str:
+        return self.started.run if self.started else ""
+
+    def step(self, name: str) -> StepStatus:
+        return self.steps.setdefault(name, StepStatus(name))
+
+
+def fold(records: Iterable[Record]) -> RunStatus:
+    """Read a run through its records; status, report, resume and tests all use this one function."""
+    status = RunStatus()
+    for record in records:
+        add(status, record)
+    return status
+
+
+def add(status: RunStatus, record: Record) -> None:
+    """Take in one more record."""
+    status.last_at, status.head, status.length = record.at, record.hash, record.n
+    event = record.event
+    match event:
+        case (
+            events.RunStarted()
+            | events.RunResumed()
+            | events.RunEnded()
+            | events.RollbackStarted()
+            | events.LeaseTaken()
+        ):
+            _run(status, event, record.at)
+        case (
+            events.StepStarted() | events.StepEnded() | events.StepVerified() | events.GateReached() | events.Settled()
+        ):
+            _step(status, event, record.at)
+        case events.CheckAnswered():
+            _check(status, event)
+        case events.NotDue():
+            status.not_due.append(event)
+        case events.Approved():
+            status.approvals.append(event)
+        case events.EvidenceGiven():
+            status.evidence.append(event)
+        case events.Held():
+            status.held = event.reason
+        case events.Released():
+            status.held = ""
+        case (
+            events.TornTail()
+            | events.LedgerCreated()
+            | events.LockWaited()
+            | events.Retried()
+            | events.Noted()
+            | events.SqlByHand()
+            | events.StopAsked()
+            | events.Tuned()
+        ):
+            pass  # told by the report; they don't change how the run stands
+        case _:
+            assert_never(event)
+
+
+def _run(
+    status: RunStatus,
+    event: events.RunStarted | events.RunResumed | events.RunEnded | events.RollbackStarted | events.LeaseTaken,
+    at: str,
+) -> None:
+    match event:
+        case events.RunStarted():
+            status.started, status.process, status.started_at = event, event.process, at
+            status.digest, status.approval_digest = event.digest, event.approval_digest
+            status.source, status.step_digests = event.source, event.steps
+        case events.RunResumed():
+            status.process, status.state, status.exit_code, status.what, status.why = (
+                event.process,
+                RunState.RUNNING,
+                None,
+                "",
+                "",
+            )
+            if event.source is not None and event.steps is not None:
+                status.source, status.step_digests = event.source, event.steps
+                status.digest, status.approval_digest = event.digest, event.approval_digest
+        case events.RunEnded():
+            status.state, status.exit_code, status.what, status.why = (
+                event.state,
+                event.exit_code,
+                event.what,
+                event.why,
+            )
+        case events.RollbackStarted():
+            status.process, status.state, status.exit_code = event.process, RunState.RUNNING, None
+        case events.LeaseTaken():
+            status.epoch = event.epoch
+        case _:
+            assert_never(event)
+
+
+def _step(
+    status: RunStatus,
+    event: events.StepStarted | events.StepEnded | events.StepVerified | events.GateReached | events.Settled,
+    at: str,
+) -> None:
+    step = status.step(event.step)
+    match event:
+        case events.StepStarted():
+            step.type, step.describe, step.open, step.settled = event.type, event.describe, event.action, None
+            step.started_at, step.error = step.started_at or at, ""
+        case events.StepEnded():
+            _ended(status, step, event, at)
+        case events.StepVerified():
+            pass
+        case events.GateReached():
+            step.gate = event.needs
+        case events.Settled():
+            step.settled = event.done
+        case _:
+            assert_never(event)
+
+
+def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded, at: str) -> None:
+    step.open, step.ended_at, step.error, step.gate = "", at, event.error, ()
+    if event.action == "revert":
+        step.reverted = event.outcome if event.outcome in {Outcome.REVERTED, Outcome.NOTHING_TO_REVERT} else None
+        step.open = "" if step.reverted else "revert"
+        return
+    step.outcome, step.results = event.outcome, event.results
+    step.seconds += event.seconds
+    if event.results:
+        status.figures[event.step] = event.results
+
+
+def _check(status: RunStatus, event: events.CheckAnswered) -> None:
+    status.checks.append(event)
+    if event.role in {"precondition", "criterion"} and event.answer in {Answer.PASS, Answer.FAIL}:
+        status.figures[event.id] = event.result
+
+
+def write_status(directory: Path, document: dict[str, Json]) -> None:
+    """Replace status.json in one move; derived from the trail, so it is not fsynced."""
+    temporary = directory / f".status.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    temporary.replace(directory / "status.json")

@@ -1,0 +1,192 @@
+"""What a person sees while a run goes: a line for each thing that happened, and one that moves on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from runner import events
+from runner.events import Event, Outcome
+from runner.rate import Rate
+from steps.base import Answer, Progress
+
+_MARKS = {
+    Answer.PASS: ("✓", "green"),
+    Answer.FAIL: ("✗", "red"),
+    Answer.ERROR: ("!", "red"),
+    Answer.UNKNOWN: ("?", "yellow"),
+}
+_OUTCOMES = {
+    Outcome.DONE: ("✓", "green"), Outcome.ALREADY_SO: ("=", "green"), Outcome.PASSED: ("✓", "green"),
+    Outcome.REVERTED: ("↩", "green"), Outcome.NOTHING_TO_REVERT: ("=", "green"), Outcome.PAUSED: ("⏸", "yellow"),
+    Outcome.STOPPED: ("■", "yellow"), Outcome.CONTINUED: ("!", "yellow"),
+}  # fmt: skip
+FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # how often a plain line tells of progress
+
+
+def painted(text: str, colour: str, out: TextIO) -> str:
+    """Colour only on a terminal."""
+    import click
+
+    return click.style(text, fg=colour) if out.isatty() else text
+
+
+@dataclass
+class Lines:
+    """The live view; on a terminal the progress line moves, elsewhere a plain line is written now and then."""
+
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    verbose: bool = False
+    clock: Callable[[], float] = time.monotonic
+    _moving: bool = False
+    _rate: Rate = field(default_factory=Rate)
+    _step: str = ""
+    _began: float = 0.0
+    _last: float = 0.0
+
+    def begun(self, run: str, directory: Path) -> None:
+        self._write(f"run    {run}\ntrail  {directory / 'trail.jsonl'}")
+
+    def say(self, text: str) -> None:
+        self._write(painted(text, "yellow", self.out))
+
+    def heard(self, event: Event) -> None:
+        """One line for what an operator wants to know; everything is in the trail."""
+        match event:
+            case events.RunStarted():
+                where = f"{event.target} ({event.process.versions.get('server', '')})"
+                kind = "" if event.kind is events.Kind.REAL else f" · {event.kind}"
+                self._write(
+                    f"{event.playbook}  {event.title}\ntarget {where} · operator {event.process.operator}{kind}\n"
+                )
+            case events.CheckAnswered():
+                self._check(event)
+            case events.StepStarted():
+                self._step, self._rate, self._began = event.step, Rate(), self.clock()
+                self._write(f"→ {event.step}: {event.describe}")
+            case events.StepEnded():
+                self._ended(event)
+            case _:
+                self._rarer(event)
+
+    def _rarer(self, event: Event) -> None:
+        match event:
+            case events.NotDue():
+                self._write(f"  · {event.id}: not due here, decided by {event.due}")
+            case events.LockWaited():
+                who = f"; in the way: {'; '.join(event.blockers)}" if event.blockers else ""
+                self._write(
+                    self._yellow(f"  ⏳ lock not free (try {event.attempt}), again in {event.next_try_s:g} s{who}")
+                )
+            case events.Retried():
+                self._write(self._yellow(f"  ⏳ {event.error} [{event.sqlstate}], again in {event.next_try_s:g} s"))
+            case events.Held():
+                self._write(self._yellow(f"  ⏸ held by {event.by}: {event.reason}"))
+            case events.Released():
+                self._write(f"  ▶ goes on after {event.seconds:g} s")
+            case events.StepVerified() if self.verbose or event.when == "in_doubt":
+                self._write(f"  the database says {event.state}: {event.evidence}")
+            case events.GateReached():
+                self._write(self._yellow(f"  ⏸ {event.step} waits for: {'; '.join(event.needs)}"))
+            case events.Approved():
+                self._write(f"  ✓ approved by {event.name} as {event.role} (unsigned): {event.reason}")
+            case events.EvidenceGiven():
+                self._write(f"  ✓ evidence {event.name} by {event.by}: {event.reason}")
+            case events.LeaseTaken() if event.over_from:
+                self._write(self._yellow(f"  took the lease over from {event.over_from}, whose process is gone"))
+            case events.LedgerCreated():
+                self._write("  made the ledger in the target")
+            case _:
+                pass
+
+    def _check(self, event: events.CheckAnswered) -> None:
+        mark, colour = _MARKS[event.answer]
+        if event.records_only:
+            mark, colour = "·", "cyan"
+        warned = self._yellow(" (warn)") if event.warned else ""
+        text = f": {event.text}" if event.text else ""
+        self._write(f"  {painted(mark, colour, self.out)} {event.id}{text}{warned}")
+
+    def _ended(self, event: events.StepEnded) -> None:
+        mark, colour = _OUTCOMES.get(event.outcome, ("✗", "red"))
+        words = event.outcome.replace("_", " ")
+        figures = ", ".join(
+            f"{key} {_figure(value)}" for key, value in event.results.items() if isinstance(value, int | float)
+        )
+        more = f" · {figures}" if figures else ""
+        error = f" · {event.error}" if event.error else ""
+        self._write(f"  {painted(mark, colour, self.out)} {event.step} {words} in {event.seconds:.1f} s{more}{error}")
+
+    def _yellow(self, text: str) -> str:
+        return painted(text, "yellow", self.out)
+
+    def progress(self, step: str, progress: Progress) -> None:
+        """Rows, rate and time left; moving on a terminal, now and then elsewhere."""
+        now = self.clock()
+        self._rate.add(progress.done)
+        every = 0.2 if self.out.isatty() else FIRST_MINUTE_S if now - self._began < 60 else LATER_S
+        if now - self._last < every:
+            return
+        self._last = now
+        line = progress_line(step, progress, self._rate)
+        if self.out.isatty():
+            self.out.write(f"\r\x1b[2K  {line[: max(_width() - 3, 20)]}")
+            self._moving = True
+            self.out.flush()
+        else:
+            self._write(f"  {line}")
+
+    def _write(self, text: str) -> None:
+        if self._moving:
+            self.out.write("\r\x1b[2K")
+            self._moving = False
+        self.out.write(text + "\n")
+        self.out.flush()
+
+
+def progress_line(step: str, progress: Progress, rate: Rate) -> str:
+    """'fill 42,000 of 100,000 rows (42 %) · 11,200/s now, 10,900/s mean · 5 s left · …'."""
+    of = f" of {progress.total:,}" if progress.total is not None else ""
+    share = f" ({100 * progress.done / progress.total:.0f} %)" if progress.total else ""
+    left = rate.seconds_left(progress.total)
+    eta = (
+        f" · {span(left)} left"
+        if left is not None and progress.total and progress.done >= progress.total / 1000
+        else ""
+    )
+    speed = f" · {rate.now:,.0f}/s now, {rate.mean:,.0f}/s mean" if rate.mean > 0 else ""
+    note = f" · {progress.note}" if progress.note else ""
+    return f"{step} {progress.done:,}{of} {progress.unit}{share}{speed}{eta}{note}"
+
+
+def span(seconds: float) -> str:
+    """'45 s', '12 min', '1 h 40 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _figure(value: int | float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+@dataclass
+class JsonLines:
+    """Every event as one JSON line, for machines that read along."""
+
+    out: TextIO
+
+    def heard(self, event: Event) -> None:
+        self.out.write(event.model_dump_json() + "\n")
+        self.out.flush()

@@ -1,0 +1,337 @@
+"""The stages of exec, resume and rollback, as lists that can be read aloud."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from runner import digest, identity, preflight, requirements, stop
+from runner.control import Control, signals
+from runner.engine import Engine
+from runner.errors import (
+    Aborted,
+    CriteriaNotMet,
+    InDoubt,
+    PlaybookFaulty,
+    RollbackFailed,
+    RolledBack,
+    RunbookError,
+    RunRefused,
+    StepFailed,
+    TargetUnreachable,
+    TrailBroken,
+    Waiting,
+)
+from runner.events import (
+    Event,
+    Kind,
+    LedgerCreated,
+    RollbackStarted,
+    RunEnded,
+    RunStarted,
+    RunState,
+    jsonable,
+)
+from runner.lease import Holder
+from runner.load import load, load_file
+from runner.masks import Masks
+from runner.model import Playbook
+from runner.rollback import Reverser, joined, sources, undoer
+from runner.source import BadInput, Faulty
+from runner.status import RunStatus
+from runner.trail import Trail
+from runner.watch import StatusFile
+from runner.workplace import Connected, Place, connected, new_run, now
+from steps import ledger
+from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, Value
+
+STATES: Mapping[type[RunbookError], RunState] = {
+    Waiting: RunState.WAITING,
+    CriteriaNotMet: RunState.CRITERIA_NOT_MET,
+    Aborted: RunState.ABORTED,
+    InDoubt: RunState.IN_DOUBT,
+    RolledBack: RunState.ROLLED_BACK,
+    RollbackFailed: RunState.ROLLBACK_FAILED,
+}
+
+
+@dataclass
+class View:
+    """Who is told while a run goes: nobody, a terminal, plain lines."""
+
+    heard: Callable[[Event], None] = lambda _event: None
+    progress: Callable[[str, Progress], None] = lambda _step, _progress: None
+    begun: Callable[[str, Path], None] = lambda _run, _directory: None
+    say: Callable[[str], None] = lambda _text: None
+
+
+@dataclass
+class Orders:
+    """What a command was asked to do."""
+
+    place: Place
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    operator: str | None = None
+    until: str = ""
+    begin_at: str = ""
+    status_dir: Path | None = None
+    kind: Kind = Kind.REAL
+    view: View = field(default_factory=View)
+
+
+# ─── exec ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbook:
+    """Load it, or raise PlaybookFaulty with every fault."""
+    try:
+        playbook = load_file(path, values=inputs)
+    except Faulty as error:
+        raise PlaybookFaulty(
+            f"cannot run {path}: {len(error.faults)} fault{'s' if len(error.faults) != 1 else ''}\n{error}",
+            state="nothing was run",
+        ) from error
+    except BadInput as error:
+        raise PlaybookFaulty(f"cannot run {path}: {error}", state="nothing was run") from error
+    requirements.refuse_cycles(playbook)
+    return playbook
+
+
+def execute(path: Path, orders: Orders) -> str:
+    """Load → reach the target → refuse what can't be → run; the run's name. Raises a RunbookError for each other end."""
+    playbook = read_playbook(path, orders.inputs)
+    masks = masks_of(playbook)
+    with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
+        scope = preflight.refuse(playbook, target, until=orders.until, begin_at=orders.begin_at)
+        name = new_run(playbook.name, now())
+        directory = orders.place.runs_directory(target.target) / name
+        started = _started(playbook, target, orders, name)
+        with opened(playbook, target, orders, directory, RunStatus(), scope) as engine:
+            orders.view.begun(name, directory)
+            (directory / "playbook.yaml").write_text(next(iter(playbook.source.values())))
+            engine.emit(started)
+            carry(engine, target, orders, lambda: run_or_take_back(engine))
+        return name
+
+
+def masks_of(playbook: Playbook) -> Masks:
+    masks = Masks()
+    for name, spec in playbook.inputs.items():
+        if spec.secret and playbook.values.get(name):
+            masks.add(str(playbook.values[name]))
+    return masks
+
+
+def _started(playbook: Playbook, target: Connected, orders: Orders, name: str) -> RunStarted:
+    process = identity.process(orders.operator)
+    with target.database.look() as look:
+        process.versions["server"] = identity.server_words(look)
+    return RunStarted(
+        run=name, kind=orders.kind, playbook=playbook.name, title=playbook.title, file=playbook.file, digest=playbook.digest,
+        approval_digest=digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity),
+        source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
+        inputs=jsonable(playbook.values), limits=jsonable(playbook.limits), target=target.name, identity=target.identity,
+        process=process, until=orders.until,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def opened(
+    playbook: Playbook,
+    target: Connected,
+    orders: Orders,
+    directory: Path,
+    status: RunStatus,
+    scope: Mapping[str, Value],
+) -> Iterator[Engine]:
+    trail = Trail(directory / "trail.jsonl", masks=target.masks)
+    places = (directory, orders.status_dir) if orders.status_dir else (directory,)
+    if orders.status_dir:
+        orders.status_dir.mkdir(parents=True, exist_ok=True)
+    watcher = StatusFile(places, status, dict)
+    control = Control(cancel=target.database.cancel, say=orders.view.say)
+    engine = Engine(
+        playbook=playbook, database=target.database, trail=trail, status=status, control=control,
+        watcher=_Both(watcher, orders.view), now=now, listeners=[watcher.heard, orders.view.heard],
+        scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at,
+    )  # fmt: skip
+    engine.undo = undoer(engine, lambda text: stored(sources(text)))
+    try:
+        yield engine
+    finally:
+        trail.close()
+
+
+@dataclass
+class _Both:
+    """Progress goes to status.json and to whoever looks on."""
+
+    file: StatusFile
+    view: View
+
+    def progress(self, step: str, progress: Progress) -> None:
+        self.file.progress(step, progress)
+        self.view.progress(step, progress)
+
+
+def _scope(playbook: Playbook, more: Mapping[str, Value]) -> dict[str, Value]:
+    limits = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
+    inputs = {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
+    return {**limits, **inputs, **more}
+
+
+def stored(texts: Mapping[str, str], values: Mapping[str, str] | None = None) -> Playbook:
+    """The playbook as a run keeps it: the first text is the playbook, the others are what it includes."""
+    main = next(iter(texts))
+
+    def read(name: str) -> str:
+        if name not in texts:
+            raise BadInput(f"cannot read {name!r}: the run keeps no copy of it")
+        return texts[name]
+
+    return load(main, read, values=values)
+
+
+def given_again(status: RunStatus) -> dict[str, str]:
+    inputs = status.started.inputs if status.started else {}
+    return {key: typed_again(value) for key, value in inputs.items() if value is not None}
+
+
+def typed_again(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# ─── carrying a run ─────────────────────────────────────────────────────────────────────────────────────────────────
+def carry(engine: Engine, target: Connected, orders: Orders, act: Callable[[], None]) -> None:
+    """Ledger → lease → act → how it ended, in the trail and in the ledger; the lease is given back whatever happens."""
+    database, status = target.database, engine.status
+    database.session.run = status.run
+    holder: Holder | None = None
+    try:
+        with signals(engine.control), contextlib.ExitStack() as stack:
+            _ledger(engine)
+            if engine.playbook.changes:
+                process = status.process or identity.process(orders.operator)
+                holder = Holder(database, engine.control, status.run, engine.playbook.scope, process)
+                engine.emit(holder.take())
+                stack.enter_context(holder.beating(target.another))
+            _run_row(engine)
+            act()
+        _ended(engine, RunState.SUCCEEDED, 0)
+    except RunbookError as error:
+        _end_with(engine, error)
+        told = stop.stop(engine.playbook, status, now=now(), state=error.state, then=error.then)
+        error.stop = tuple(told.lines())
+        raise
+    except DatabaseFault as fault:
+        unreachable = TargetUnreachable(
+            f"the database can't be reached or refused: {fault}",
+            why=f"SQLSTATE {fault.sqlstate}" if fault.sqlstate else "",
+            state="what had committed stays; what was in flight is settled when you resume",
+            then=f"runbook resume {status.run}",
+        )
+        _end_with(engine, unreachable)
+        raise unreachable from fault
+    finally:
+        if holder is not None:
+            holder.give_back()
+
+
+def _end_with(engine: Engine, error: RunbookError) -> None:
+    if not isinstance(error, TrailBroken):
+        with contextlib.suppress(TrailBroken):
+            _ended(engine, STATES.get(type(error), RunState.FAILED), error.exit_code, what=error.what, why=error.why)
+
+
+def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: str = "") -> None:
+    engine.emit(RunEnded(state=state, exit_code=code, what=what, why=why))
+    if not engine.recorded:
+        return
+    with contextlib.suppress(DatabaseFault, RunbookError), engine.database.own(fenced=False) as work:
+        ledger.end_run(
+            work, run=engine.status.run, state=state, figures=json.dumps(engine.status.figures),
+            head=engine.trail.head, length=engine.trail.length,
+        )  # fmt: skip
+
+
+def _ledger(engine: Engine) -> None:
+    """Make the ledger where a changing playbook finds none; a playbook that only looks goes without."""
+    with engine.database.look() as look:
+        if ledger.exists(look):
+            return
+    if not engine.playbook.changes:
+        engine.recorded = False
+        return
+    try:
+        with engine.database.own(fenced=False) as work:
+            ledger.create(work)
+    except DatabaseFault as fault:
+        if fault.sqlstate != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise RunRefused(
+            "cannot run without a ledger in the target, and this role may not make it",
+            why=str(fault),
+            state="nothing was changed",
+            then="runbook target init --print, and give what it prints to the DBA",
+        ) from fault
+    engine.emit(LedgerCreated())
+
+
+def _run_row(engine: Engine) -> None:
+    started = engine.status.started
+    if not engine.recorded or started is None:
+        return
+    with engine.database.look() as look:
+        if ledger.find_run(look, started.run) is not None:
+            return
+    row = ledger.RunRow(
+        run=started.run, playbook=started.playbook, digest=started.digest, approval_digest=started.approval_digest,
+        kind=started.kind, state="running", target=started.target, identity=json.dumps(started.identity),
+        inputs=json.dumps(started.inputs), operator=started.process.operator, host=started.process.host,
+        steps=json.dumps(started.steps), source=json.dumps(started.source), figures="{}",
+        trail_head=engine.trail.head, trail_length=engine.trail.length,
+    )  # fmt: skip
+    try:
+        with engine.database.own(fenced=bool(engine.database.session.fence.epoch)) as work:
+            ledger.add_run(work, row)
+    except DatabaseFault:
+        if engine.playbook.changes:
+            raise
+        engine.recorded = False  # a role that may only read: the run is real, but can't be required by another
+
+
+def run_or_take_back(engine: Engine) -> None:
+    """Run; where the failed step's policy is rollback, or a guard asked for it, take back what stands."""
+    try:
+        engine.run()
+    except (StepFailed, CriteriaNotMet, Aborted) as error:
+        if not engine.wants_rollback:
+            raise
+        raise roll_back_after(engine, error) from error
+
+
+def roll_back_after(engine: Engine, error: RunbookError) -> RunbookError:
+    """`on_failure: rollback`: take back what stands, and say both what failed and what became of it."""
+    reverser = Reverser(engine, engine.status.run, engine.playbook)
+    try:
+        entries = reverser.order()
+        process = engine.status.process or identity.process(None)
+        engine.emit(RollbackStarted(steps=tuple(entry.id for entry in entries), reason=error.what, process=process))
+        reverser.revert(entries)
+    except RunbookError as second:
+        failed = RollbackFailed(
+            f"{error.what}; and taking it back failed: {second.what}",
+            why=f"{error.why}; {second.why}",
+            state=second.state,
+            then=second.then,
+        )
+        failed.__cause__ = joined(error, second)
+        return failed
+    return RolledBack(
+        error.what,
+        why=error.why,
+        state="every step that had changed something is taken back",
+        then="runbook report latest",
+    )

@@ -1,0 +1,239 @@
+"""Fills columns that are NULL from a query, in batches that commit data, cursor, undo and counters together."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from steps import catalog, passes, taking_back
+from steps.backfill_batch import Order, batch_params, sqlite_statements, statement
+from steps.backfill_checks import faults
+from steps.backfill_figures import share
+from steps.backfill_order import Route, begin, choose, window
+from steps.backfill_run import Document, Pass, Settings
+from steps.backfill_shape import Words, read_shape
+from steps.backfill_sql import Shape
+from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepError, StepResult
+from steps.reading import ReadQuery
+from steps.taking_back import Written
+from steps.words import Identifier, Model, Seconds, Text
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[Identifier, ...], BeforeValidator(_several)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class BatchSize(Model):
+    """How long a batch should take, and between how many rows it may choose to get there."""
+
+    time: Annotated[Seconds, Field(gt=0, le=60)] = 0.25
+    rows: tuple[Count, Count] = (100, 10_000)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BatchSize:
+        if self.rows[0] > self.rows[1]:
+            raise ValueError(f"cannot use rows {list(self.rows)}: the smaller number comes first")
+        return self
+
+
+class PauseAfter(Model):
+    """Where the pass waits once for a person: after so many rows written, or so many batches."""
+
+    written: Annotated[int, Field(ge=1)] | None = None
+    batches: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> PauseAfter:
+        if (self.written is None) == (self.batches is None):
+            raise ValueError("cannot tell when to pause: write either written or batches")
+        return self
+
+
+class DeadLetters(Model):
+    """How many rows may be set aside before the step stops: a number and a share of the rows in range, both hold."""
+
+    max: Annotated[int, Field(ge=0)] = 100
+    pct: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+
+class BackfillResult(StepResult):
+    """What a pass came to. visited = written + already + no_key + not_in_source + deferred + dead, each row once.
+
+    in_range: rows that the pass had to answer for: those it visited, and those `left`, which it missed; at_start: rows
+    in range when it began; already: nothing to fill; no_key: the match is NULL; not_in_source: no source row for the
+    key; deferred: held or changed by others to the end; late: what the sweep at the end reached; seconds: in batches.
+    """
+
+    in_range: int
+    at_start: int
+    visited: int
+    written: int
+    already: int
+    no_key: int
+    not_in_source: int
+    deferred: int
+    dead: int
+    dead_pct: float
+    left: int
+    late: int
+    seconds: float
+    rows_per_second: float
+    batches: int
+
+
+class Backfill(Step):
+    """Fills each row's NULL columns from the source row that `match` names; what isn't NULL is never changed.
+
+    Every row is visited once, in the heap's or a key's order; progress is rows visited, so that rows which never match
+    can't keep it going. Bounds are fixed at the beginning. What was written can be taken back for exactly its rows.
+    """
+
+    kind: ClassVar[str] = "backfill"
+    summary: ClassVar[str] = "fills NULL columns from a query, in adaptive batches that can be resumed and taken back"
+    Result: ClassVar[type[StepResult]] = BackfillResult
+    Before: ClassVar[type[BaseModel]] = Written
+
+    table: Identifier
+    key: Names = ()
+    source: ReadQuery
+    match: Text
+    fill: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    where: Text | None = None
+    batch: BatchSize = BatchSize()
+    order: Annotated[str, Field(min_length=1)] = "auto"
+    pause_after: PauseAfter | None = None
+    expect_work: bool = True
+    undo: bool = True
+    dead_letters: DeadLetters = DeadLetters()
+    triggers: Literal["refuse", "acknowledged"] = "refuse"
+
+    def describe(self) -> str:
+        scope = f" where {' '.join(next(iter(self.where.texts.values())).split())}" if self.where else ""
+        return (
+            f"fill {', '.join(self.fill)} of {self.table}{scope} from {self.source.name or 'a query'}, only where NULL"
+        )
+
+    # ─── before ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def rows(self, look: Look) -> int | None:
+        found = catalog.relation(look, self.table)
+        return None if found is None else found.estimated_rows
+
+    def preflight(self, look: Look) -> list[str]:
+        try:
+            shape = self._shape(look)
+        except StepError as fault:
+            return [str(fault)]
+        acknowledged = self.triggers == "acknowledged"
+        return faults(
+            look, self.table, shape, route=lambda: self._route(look, shape), triggers_acknowledged=acknowledged
+        )
+
+    def statements(self, look: Look) -> list[Statement]:
+        """The first batch as it will be sent; the others differ in their bounds only."""
+        shape = self._shape(look)
+        route = self._route(look, shape)
+        start = begin(look, shape, route)
+        if not start.ranges:
+            return []
+        part = start.ranges[0]
+        first = window(shape, route, part, lo=part.lo, start=start, rows=1000)
+        texts = [statement(shape, first)] if shape.pg else sqlite_statements(shape, first)
+        params = batch_params(look.place or Place("", "", "apply"), Order(1, 0, part.lo, first))
+        note = f"once per batch of about {self.batch.time * 1000:.0f} ms, in {route.kind} order: {route.why}"
+        return [
+            Statement(
+                text, params, lock="ROW EXCLUSIVE" if shape.pg else "", length="instant", table=self.table, note=note
+            )
+            for text in texts
+        ]
+
+    def verify(self, look: Look) -> Effect:
+        place = look.place
+        text = passes.document(look, Place(place.run, place.step, "apply")) if place else None
+        if place is None or text is None:
+            rows = self.rows(look)
+            return Effect(
+                State.NOT_DONE, f"no pass over {self.table} has begun" + (f"; about {rows:,} rows" if rows else "")
+            )
+        return self._found(look, place, Document.model_validate_json(text))
+
+    def _found(self, look: Look, place: Place, document: Document) -> Effect:
+        totals = passes.totals(look, Place(place.run, place.step, "apply"))
+        kept, back = taking_back.state_of(look, run=place.run, step=place.step)
+        told = (
+            f"{totals.seen:,} of {document.start.rows:,} rows visited, {totals.written:,} written, {totals.dead} dead"
+        )
+        if back:
+            state = State.NOT_DONE if back >= kept else State.PARTLY
+            return Effect(state, f"{told}; {back} of {kept} batches taken back")
+        if document.finished:
+            return Effect(State.DONE, f"{told}; {document.left} left")
+        return Effect(State.PARTLY, f"{told}; not finished")
+
+    # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
+    def apply(self, ctx: Context) -> BackfillResult:
+        with ctx.db.look() as look:
+            place = look.place
+            if place is None:
+                raise StepError(f"cannot backfill {self.table} outside of a run")
+            shape = self._shape(look)
+            route = self._route(look, shape)
+        if self.undo:
+            ctx.remember(Written(table=shape.table, key=shape.key, fill=shape.fill))
+        document = Pass(ctx, place, shape, self._settings(), route).run()
+        with ctx.db.look() as look:
+            return _result(look, place, document)
+
+    def revert(self, ctx: Context, before: BaseModel) -> None:
+        taking_back.take_back(ctx, Written.model_validate(before.model_dump()))
+
+    def one_way(self) -> str:
+        return "" if self.undo else "undo: false keeps no record of what it writes"
+
+    def _shape(self, look: Look) -> Shape:
+        words = Words(self.table, self.key, self.source, self.match, self.fill, self.where, self.undo)
+        return read_shape(look, words)
+
+    def _route(self, look: Look, shape: Shape) -> Route:
+        return choose(look, self.table, wish=self.order, key=shape.key)
+
+    def _settings(self) -> Settings:
+        pause = self.pause_after or PauseAfter.model_construct(written=None, batches=None)
+        return Settings(
+            seconds=self.batch.time,
+            fewest=self.batch.rows[0],
+            most=self.batch.rows[1],
+            pause_written=pause.written,
+            pause_batches=pause.batches,
+            expect_work=self.expect_work,
+            dead_max=self.dead_letters.max,
+            dead_pct=self.dead_letters.pct,
+        )
+
+
+def _result(look: Look, place: Place, document: Document) -> BackfillResult:
+    totals = passes.totals(look, place)
+    late = passes.totals(look, place, worker=passes.SWEEP).seen
+    seconds = totals.ms / 1000
+    return BackfillResult(
+        in_range=totals.seen + document.left,
+        at_start=document.start.rows,
+        visited=totals.seen,
+        written=totals.written,
+        already=totals.already,
+        no_key=totals.no_key,
+        not_in_source=totals.not_in_source,
+        deferred=totals.deferred,
+        dead=totals.dead,
+        dead_pct=share(totals.dead, totals.seen),
+        left=document.left,
+        late=late,
+        seconds=round(seconds, 3),
+        rows_per_second=round(totals.seen / seconds, 1) if seconds else 0.0,
+        batches=totals.batches,
+    )

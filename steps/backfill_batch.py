@@ -1,0 +1,234 @@
+"""One batch of a backfill: data, cursor, undo payload and counters, in one transaction."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from steps.backfill_sql import Shape, Window, counts, json_of, judged, key_text, looked_at
+from steps.base import Place, Row, StepError, Value, Work
+from steps.ledger import table
+from steps.passes import DEFERRED, Totals, read_totals
+
+TEMP = "temp.runbook_window"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to do in one transaction. returned: rows of a listed window that had been deferred and counted before.
+
+    careful: rows that the application holds are left out instead of waited for.
+    """
+
+    n: int
+    worker: int
+    lo: str
+    window: Window
+    careful: bool = False
+    returned: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one transaction did. taken: rows that the window held; hi: where it ended."""
+
+    figures: Totals
+    taken: int
+    hi: str
+    heap: int = 0  # the file that the pages were in, where the window was one of pages
+
+
+def run_batch(work: Work, place: Place, shape: Shape, order: Order) -> Outcome:
+    """Write one batch with its ledger rows; raises StepError where the source has several rows for one key."""
+    params = batch_params(place, order)
+    if shape.pg:
+        if not order.window.pages:  # a plan that reads the whole table for each batch is never right here
+            work.rows("SELECT set_config('enable_seqscan', 'off', true) AS off")
+        row = work.row(statement(shape, order.window, careful=order.careful), params)
+    else:
+        began = time.perf_counter()
+        *steps, last = sqlite_statements(shape, order.window)
+        for sql in steps:
+            work.execute(sql, {**params, "ms": (time.perf_counter() - began) * 1000})
+        row = work.row(last, params)
+    return _outcome(row, shape)
+
+
+def batch_params(place: Place, order: Order) -> dict[str, Value]:
+    """The values for the statements below."""
+    own: dict[str, Value] = {
+        "run": place.run,
+        "step": place.step,
+        "n": order.n,
+        "worker": order.worker,
+        "lo": order.lo,
+        "end": order.window.end,
+        "returned": order.returned,
+    }
+    return {**order.window.all_params(), **own}
+
+
+def _outcome(row: Row, shape: Shape) -> Outcome:
+    if row.integer("twins"):
+        found = ", ".join(pair.column for pair in shape.pairs)
+        raise StepError(
+            f"cannot choose a value: the source has more than one row for a key, so {found} must be unique in it; "
+            "make it so with DISTINCT ON, GROUP BY or a narrower WHERE"
+        )
+    return Outcome(read_totals(row), row.integer("taken"), row.text("hi"), row.integer("heap") if "heap" in row else 0)
+
+
+# ─── PostgreSQL: one statement ──────────────────────────────────────────────────────────────────────────────────────
+def statement(shape: Shape, window: Window, *, careful: bool = False) -> str:
+    """The whole batch. What it examined and what it writes is the same version of a row, because of xmin.
+
+    A row that the application changes in between is not written but deferred; its own values are never overwritten.
+    """
+    return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window))}),
+    {_locks(shape) if careful else ""}
+    rb_u AS ({update(shape, window, careful=careful)}),
+    rb_tally AS MATERIALIZED ({_tally(shape, window)}),
+    {f"rb_undo AS ({_undo(shape)})," if shape.undo else ""}
+    rb_late AS ({_late(shape)}),
+    rb_batch AS ({_batch(shape)})
+    SELECT * FROM rb_tally"""
+
+
+def update(shape: Shape, window: Window, *, careful: bool = False) -> str:
+    """The UPDATE itself, of the judged rows rb_j."""
+    sets = ", ".join(f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill))
+    keys = ", ".join(f"rb_j.rb_k{n}" for n in range(len(shape.key)))
+    written = ", ".join(
+        f"CASE WHEN rb_j.rb_n{n} THEN CAST(target.{c.sql} AS text) END AS rb_o{n}" for n, c in enumerate(shape.fill)
+    )
+    held = f" AND {_same_row('rb_locked', 'rb_j', shape)}" if careful else ""
+    bounds = f" AND {window.condition}" if window.pages else ""
+    return f"""UPDATE {shape.table} AS target SET {sets} FROM rb_j{", rb_locked" if careful else ""}
+        WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{held}{bounds}
+        RETURNING {keys}, {written}, {_identity("rb_j", shape)}"""
+
+
+def _identity(alias: str, shape: Shape) -> str:
+    return f"{alias}.rb_tid" + (f", {alias}.rb_rel" if shape.many else "")
+
+
+def _same_row(left: str, right: str, shape: Shape) -> str:
+    return f"{left}.rb_tid = {right}.rb_tid" + (f" AND {left}.rb_rel = {right}.rb_rel" if shape.many else "")
+
+
+def _same_version(shape: Shape) -> str:
+    """By ctid to find it; by xmin because older servers don't look at the ctid again after waiting for a lock."""
+    found = "target.ctid = rb_j.rb_tid AND target.xmin = rb_j.rb_xmin"
+    if not shape.many:
+        return found
+    by_key = [f"target.{c.sql} = CAST(rb_j.rb_k{n} AS {c.type})" for n, c in enumerate(shape.key)]
+    return " AND ".join([*by_key, "target.tableoid = rb_j.rb_rel", found])
+
+
+def _locks(shape: Shape) -> str:
+    return f"""rb_locked AS MATERIALIZED (SELECT {_identity("rb_j", shape)} FROM {shape.table} AS target JOIN rb_j
+        ON {_same_version(shape)} WHERE rb_j.rb_c = 'written' FOR NO KEY UPDATE OF target SKIP LOCKED),"""
+
+
+def _tally(shape: Shape, window: Window) -> str:
+    """Aggregates of rb_j come first; then the UPDATE runs, because it is counted; then what time and WAL it took."""
+    last = "CAST(:end AS text)"
+    if window.order:
+        cursor = (
+            f"rb_e.{_column(0)}"
+            if window.pages
+            else json_of(shape, [f"rb_e.{_column(n)}" for n in range(len(window.order))])
+        )
+        reached = f"(SELECT {cursor} FROM rb_j AS rb_e ORDER BY rb_e.rb_at DESC LIMIT 1)"
+        last = f"CASE WHEN rb_c.taken < CAST(:rb_rows AS bigint) THEN {last} ELSE {reached} END"
+    twins = """CASE WHEN rb_c.wanted > rb_c.written THEN
+        (SELECT count(*) - count(DISTINCT rb_e.rb_tid) FROM rb_j AS rb_e) ELSE 0 END"""
+    return f"""SELECT 1 AS batches, rb_c.taken, rb_c.seen - CAST(:returned AS bigint) AS seen, rb_c.written,
+        rb_c.wanted, rb_c.already, rb_c.no_key, rb_c.not_in_source,
+        rb_c.wanted - rb_c.written - CAST(:returned AS bigint) AS deferred, 0 AS dead, {last} AS hi, {twins if not shape.many else "0"} AS twins, rb_c.wal,
+        {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - statement_timestamp()) AS ms
+        FROM (SELECT rb_f.*, (SELECT count(*) FROM rb_u) AS written, clock_timestamp() AS ended,
+              CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint) AS wal
+              FROM (SELECT {counts()}, min(rb_j.rb_lsn) AS lsn FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
+
+
+def _heap(shape: Shape, window: Window) -> str:
+    literal = shape.table.replace("'", "''")
+    return f"coalesce(CAST(pg_relation_filenode(CAST('{literal}' AS regclass)) AS bigint), 0)" if window.pages else "0"
+
+
+def _column(n: int) -> str:
+    return f"rb_o{n}"
+
+
+def _undo(shape: Shape) -> str:
+    """What was written, per row an array of texts: the key's values, then each column's, NULL where it wasn't ours."""
+    values = [f"rb_u.rb_k{n}" for n in range(len(shape.key))] + [f"rb_u.rb_o{n}" for n in range(len(shape.fill))]
+    return f"""INSERT INTO {table("undo", shape.dialect)} (run, step, n, rows, payload)
+        SELECT CAST(:run AS text), CAST(:step AS text), CAST(:n AS bigint), count(*),
+               to_jsonb(array_agg(ARRAY[{", ".join(values)}])) FROM rb_u HAVING count(*) > 0"""
+
+
+def _late(shape: Shape) -> str:
+    """Keys of rows that somebody holds or changed meanwhile; looked for only where the counts differ."""
+    return f"""INSERT INTO {table("dead", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
+        SELECT CAST(:run AS text), CAST(:step AS text), '{DEFERRED}', {key_text(shape, "rb_j")}, '55P03',
+               'held or changed by another transaction', 1
+        FROM rb_j WHERE rb_j.rb_c = 'written' AND (SELECT wanted > written FROM rb_tally)
+        AND NOT EXISTS (SELECT 1 FROM rb_u WHERE {_same_row("rb_u", "rb_j", shape)}) ON CONFLICT DO NOTHING"""
+
+
+def _batch(shape: Shape) -> str:
+    return f"""INSERT INTO {table("batch", shape.dialect)} (run, step, action, n, worker, lo, hi, seen, written,
+            already, no_key, not_in_source, deferred, dead, ms, server_wal_bytes)
+        SELECT CAST(:run AS text), CAST(:step AS text), 'apply', CAST(:n AS bigint), CAST(:worker AS integer),
+               CAST(:lo AS text), hi, seen, written, already, no_key, not_in_source, deferred, 0, ms, wal
+        FROM rb_tally"""
+
+
+# ─── SQLite: one transaction, which nobody else writes in ───────────────────────────────────────────────────────────
+def sqlite_statements(shape: Shape, window: Window) -> list[str]:
+    """The batch in order; the last one gives the figures."""
+    same = " AND ".join(f"target.{c.sql} = rb_j.rb_k{n}" for n, c in enumerate(shape.key))
+    sets = ", ".join(f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill))
+    return [
+        f"DROP TABLE IF EXISTS {TEMP}",
+        f"CREATE TEMP TABLE runbook_window AS {judged(shape, looked_at(shape, window))}",
+        f"UPDATE {shape.table} AS target SET {sets} FROM {TEMP} AS rb_j WHERE {same} AND rb_j.rb_c = 'written'",
+        *([_sqlite_undo(shape, same)] if shape.undo else []),
+        _sqlite_batch(shape, window),
+        _sqlite_figures(shape),
+    ]
+
+
+def _sqlite_undo(shape: Shape, same: str) -> str:
+    values = [f"rb_j.rb_k{n}" for n in range(len(shape.key))]
+    values += [
+        f"CASE WHEN rb_j.rb_n{n} AND target.{c.sql} IS NOT NULL THEN quote(target.{c.sql}) END"
+        for n, c in enumerate(shape.fill)
+    ]
+    return f"""INSERT INTO {table("undo", shape.dialect)} (run, step, n, rows, payload)
+        SELECT :run, :step, :n, count(*), json_group_array(json_array({", ".join(values)}))
+        FROM {TEMP} AS rb_j CROSS JOIN {shape.table} AS target
+        WHERE {same} AND rb_j.rb_c = 'written' HAVING count(*) > 0"""
+
+
+def _sqlite_batch(shape: Shape, window: Window) -> str:
+    last = ":end"
+    if window.order:
+        cursor = json_of(shape, [f"rb_e.{_column(n)}" for n in range(len(window.order))])
+        reached = f"(SELECT {cursor} FROM {TEMP} AS rb_e ORDER BY rb_e.rb_at DESC LIMIT 1)"
+        last = f"CASE WHEN rb_f.taken < :rb_rows THEN :end ELSE {reached} END"
+    return f"""INSERT INTO {table("batch", shape.dialect)} (run, step, action, n, worker, lo, hi, seen, written,
+            already, no_key, not_in_source, deferred, dead, ms)
+        SELECT :run, :step, 'apply', :n, :worker, :lo, {last}, rb_f.seen - :returned, rb_f.wanted, rb_f.already,
+               rb_f.no_key, rb_f.not_in_source, 0 - :returned, 0, :ms
+        FROM (SELECT {counts()} FROM {TEMP} AS rb_j) AS rb_f"""
+
+
+def _sqlite_figures(shape: Shape) -> str:
+    unique = ", ".join(f"rb_e.rb_k{n}" for n in range(len(shape.key)))
+    return f"""SELECT 1 AS batches, rb_b.*, (SELECT count(*) FROM {TEMP}) AS taken,
+        (SELECT count(*) FROM {TEMP}) - (SELECT count(*) FROM (SELECT DISTINCT {unique} FROM {TEMP} AS rb_e)) AS twins
+        FROM {table("batch", shape.dialect)} AS rb_b
+        WHERE rb_b.run = :run AND rb_b.step = :step AND rb_b.action = 'apply' AND rb_b.n = :n"""

@@ -1,0 +1,201 @@
+"""What would make a backfill fail or hurt, looked for before it begins; each fault says what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+from steps import catalog
+from steps.alike import affinity
+from steps.backfill_batch import update
+from steps.backfill_order import Route, begin, last_position, window
+from steps.backfill_sql import Shape, Window, judged, looked_at
+from steps.base import DatabaseFault, Look, Params, StepError
+from steps.dialect import Dialect, quote
+
+TABLES = ("table", "partition", "partitioned table")
+_PAGES = """SELECT coalesce(max(c.relpages), 0) AS n FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace WHERE s.nspname = :schema AND c.relname = :name"""
+LARGE = 2_000  # pages; a scan of less is nothing beside a batch
+
+
+def faults(
+    look: Look, table: str, shape: Shape, *, route: Callable[[], Route], triggers_acknowledged: bool
+) -> list[str]:
+    """All faults; those of the statement itself only where nothing simpler explains them."""
+    found = [
+        *_table_faults(look, table),
+        *_key_faults(look, table, shape),
+        *_fill_faults(look, table, shape),
+        *([] if triggers_acknowledged else _trigger_faults(look, table)),
+    ]
+    if found:
+        return found
+    try:
+        return [*_source_faults(look, shape), *_plan_faults(look, shape, route())]
+    except (DatabaseFault, StepError) as fault:
+        return [f"cannot backfill {table}: {fault}"]
+
+
+def _table_faults(look: Look, table: str) -> Iterator[str]:
+    found = catalog.relation(look, table)
+    if found is not None and found.kind not in TABLES:
+        yield f"cannot backfill {table}: it is a {found.kind}; name the table that holds the rows"
+    if catalog.row_security(look, table).applies:
+        yield (
+            f"cannot backfill {table}: row level security hides rows from this role, so that they would be missed unseen; "
+            "run as the owner or as a role with BYPASSRLS"
+        )
+    sent = [one.name for one in catalog.publications(look, table) if one.updates]
+    if sent and found is not None and not _has_identity(look, table, found.replica_identity):
+        yield (
+            f"cannot update {table}: publication {', '.join(sent)} sends its updates and it has no replica identity, "
+            "so PostgreSQL refuses them; add a primary key or ALTER TABLE … REPLICA IDENTITY"
+        )
+
+
+def _has_identity(look: Look, table: str, identity: str) -> bool:
+    if identity.lower() in ("d", "default"):
+        return bool(catalog.primary_key(look, table))
+    return identity.lower() not in ("n", "nothing")
+
+
+def _key_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
+    columns, names = catalog.columns(look, table), tuple(one.name for one in shape.key)
+    text = ", ".join(names)
+    nullable = [name for name in names if not columns[name].not_null and name not in catalog.primary_key(look, table)]
+    if nullable and not _is_rowid(look, table, names):
+        yield (
+            f"cannot page by {text}: {', '.join(nullable)} may be NULL, and such rows would never be visited; "
+            "choose a key that is NOT NULL"
+        )
+    if not _is_unique(look, table, names):
+        yield (
+            f"cannot page by {text}: no unique index has exactly these columns in this order, so rows with equal values "
+            "would be skipped; choose the primary key or another unique one"
+        )
+    twice = [name for name in names if name in {one.name for one in shape.fill}]
+    if twice:
+        yield f"cannot fill {', '.join(twice)}: it is part of the key that the pass goes by"
+    if look.dialect is Dialect.SQLITE:
+        bad = [one.name for one in shape.key if affinity(one.type) in ("REAL", "BLOB")]
+        if bad:
+            yield f"cannot page by {', '.join(bad)}: the ledger can't hold a REAL or BLOB exactly; choose another key"
+
+
+def _is_rowid(look: Look, table: str, names: tuple[str, ...]) -> bool:
+    column = catalog.columns(look, table)[names[0]]
+    return (
+        look.dialect is Dialect.SQLITE
+        and names == catalog.primary_key(look, table)
+        and column.type.upper() == "INTEGER"
+    )
+
+
+def _is_unique(look: Look, table: str, names: tuple[str, ...]) -> bool:
+    unique = (
+        one for one in catalog.indexes(look, table) if one.unique and one.usable and not one.predicate and one.plain
+    )
+    return any(one.columns[: len(names)] == names and len(one.columns) == len(names) for one in unique) or _is_rowid(
+        look, table, names
+    )
+
+
+def _fill_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
+    columns, parted = catalog.columns(look, table), catalog.partitioned(look, table)
+    for one in shape.fill:
+        column = columns[one.name]
+        if column.generated or column.identity.lower() in ("a", "always"):
+            yield f"cannot fill {table}.{one.name}: the database generates it; leave it out of fill"
+        if column.not_null:
+            yield f"cannot fill {table}.{one.name}: it is NOT NULL, so nothing is to be filled; leave it out of fill"
+        if parted is not None and _names_word(parted.key, one.name):
+            yield f"cannot fill {table}.{one.name}: the table is partitioned by it, and its rows would move"
+
+
+def _names_word(text: str, word: str) -> bool:
+    return word in text.replace("(", " ").replace(")", " ").replace(",", " ").replace('"', "").split()
+
+
+def _trigger_faults(look: Look, table: str) -> Iterator[str]:
+    active = [one.name for one in catalog.triggers(look, table) if one.enabled]
+    if active:
+        yield (
+            f"cannot backfill {table} unasked: its triggers {', '.join(active)} would fire for each written row; "
+            "read what they do, then write triggers: acknowledged"
+        )
+
+
+# ─── the source and the statement ───────────────────────────────────────────────────────────────────────────────────
+def _source_faults(look: Look, shape: Shape) -> Iterator[str]:
+    names = set(look.columns(shape.source))
+    wanted = [one.name for one in shape.fill] + [one.column for one in shape.pairs]
+    missing = [name for name in dict.fromkeys(wanted) if name not in names]
+    if missing:
+        yield f"cannot find {', '.join(missing)} among the source's columns {', '.join(sorted(names))}: name them with AS"
+        return
+    keys = ", ".join(f"source.{quote(one.column)}" for one in shape.pairs)
+    present = " AND ".join(f"source.{quote(one.column)} IS NOT NULL" for one in shape.pairs)
+    sql = (
+        f"SELECT 1 AS one FROM ({shape.source}\n) AS source WHERE {present} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+    )
+    if look.rows(sql):
+        yield (
+            f"cannot choose a value: the source has more than one row for a {_compared(shape)}; "
+            "make it unique with DISTINCT ON, GROUP BY or a narrower WHERE"
+        )
+
+
+def _plan_faults(look: Look, shape: Shape, route: Route) -> Iterator[str]:
+    """Plan one batch, never run it: types, names and privileges show there, and a batch that would read everything."""
+    start = begin(look, shape, route)
+    if not start.ranges:
+        return
+    part = start.ranges[0]
+    lo = part.lo or _middle(look, shape, route)
+    one = window(shape, route, part, lo=lo, start=start, rows=1000)
+    if not shape.pg:
+        yield from _sqlite_plan(look, shape, one)
+        return
+    sql = f"WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, one))}) {update(shape, one)}"
+    scanned = _scanned(look, f"EXPLAIN (FORMAT JSON, VERBOSE) {sql}", one.all_params())
+    for schema, name in scanned:
+        if look.row(_PAGES, {"schema": schema, "name": name}).integer("n") > LARGE:
+            yield (
+                f"cannot backfill in batches: each one would read all of {schema}.{name} (Seq Scan); "
+                "index what match or order compares"
+            )
+
+
+def _compared(shape: Shape) -> str:
+    return ", ".join(one.column for one in shape.pairs)
+
+
+def _middle(look: Look, shape: Shape, route: Route) -> str:
+    """Any position that is not the first: the plan of a later batch is what counts."""
+    return last_position(look, shape, route.columns, descending=False) if route.columns else ""
+
+
+def _scanned(look: Look, sql: str, params: Params) -> list[tuple[str, str]]:
+    found = look.row(sql, params)["QUERY PLAN"]
+    tree = json.loads(found) if isinstance(found, str) else found
+    return list(dict.fromkeys(_seq_scans(tree)))
+
+
+def _seq_scans(node: object) -> Iterator[tuple[str, str]]:
+    if isinstance(node, list):
+        for one in node:
+            yield from _seq_scans(one)
+    elif isinstance(node, Mapping):
+        if node.get("Node Type") == "Seq Scan":
+            yield str(node.get("Schema")), str(node.get("Relation Name"))
+        for one in node.values():
+            if isinstance(one, list | Mapping):
+                yield from _seq_scans(one)
+
+
+def _sqlite_plan(look: Look, shape: Shape, one: Window) -> Iterator[str]:
+    sql = judged(shape, looked_at(shape, one))
+    details = [row.text("detail") for row in look.rows(f"EXPLAIN QUERY PLAN {sql}", one.all_params())]
+    if any(detail.startswith("SCAN target") and "INDEX" not in detail for detail in details):
+        yield f"cannot backfill in batches: each would read all of {shape.table} (SCAN); give it an index on its key"

@@ -1,0 +1,74 @@
+"""What a backfill says of itself: its figures for guards and criteria, its progress, and the forecast at a pause."""
+
+from __future__ import annotations
+
+from steps.backfill_order import Start
+from steps.backfill_sql import Shape
+from steps.base import Look, Progress, Value
+from steps.passes import Totals
+
+
+def figures(totals: Totals, start: Start) -> dict[str, Value]:
+    """The names that guards may read, as far as the ledger has them."""
+    return {
+        "in_range": max(start.rows, totals.seen),
+        "visited": totals.seen,
+        "written": totals.written,
+        "already": totals.already,
+        "no_key": totals.no_key,
+        "not_in_source": totals.not_in_source,
+        "deferred": totals.deferred,
+        "dead": totals.dead,
+        "dead_pct": share(totals.dead, totals.seen),
+        "batches": totals.batches,
+    }
+
+
+def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float) -> Progress:
+    """Where the pass is: rows visited of those in range, never rows changed."""
+    speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
+    note = f"{totals.written:,} written"
+    total = max(start.rows, totals.seen)
+    return Progress(totals.seen, total, "rows", note=note, figures={**figures(totals, start), **speed})
+
+
+def share(part: int, whole: int) -> float:
+    """In per cent; 0 of nothing."""
+    return round(100.0 * part / whole, 3) if whole else 0.0
+
+
+def size(look: Look, shape: Shape) -> int:
+    """Bytes of the table with all that belongs to it; on SQLite of the whole file."""
+    if shape.pg:
+        sql = "SELECT pg_total_relation_size(CAST(:name AS regclass)) AS n"
+        return look.row(sql, {"name": shape.table}).integer("n")
+    return look.row("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size").integer("n")
+
+
+def forecast(totals: Totals, start: Start, *, bytes_now: int) -> str:
+    """The sentence of a pause: what was done, how fast, what it cost, and what the rest would take at this rate."""
+    seconds = max(totals.ms / 1000, 0.001)
+    rest, grown = max(start.rows - totals.seen, 0), max(bytes_now - start.bytes, 0)
+    factor = rest / max(totals.seen, 1)
+    return (
+        f"paused as the playbook asks, after {totals.batches} batches: {totals.written:,} rows written, "
+        f"{totals.seen:,} of {start.rows:,} visited in {_span(seconds)} ({totals.seen / seconds:,.0f} rows/s); "
+        f"it grew by {_bytes(grown)}; the other {rest:,} rows take about {_span(seconds * factor)} and {_bytes(round(grown * factor))} at this rate"
+    )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _bytes(count: int) -> str:
+    number, units = float(count), ("B", "kB", "MB", "GB", "TB")
+    for unit in units[:-1]:
+        if number < 1000:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.0f} {units[-1]}"

@@ -1,0 +1,256 @@
+"""The SQL of a backfill that both databases share: which rows a window holds, and what each of them needs.
+
+Every name made up here begins with rb_, so that a playbook's own expressions over `target` and `source` never meet it.
+The verdict on a row is its rb_c: written, already (nothing to fill), no_key, not_in_source, or outside (of `where`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from steps.base import Value
+from steps.dialect import Dialect, quote
+from steps.ledger import table as ledger_table
+from steps.matching import Pair
+
+ROWID = "rowid"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A column with its type as the catalogue writes it."""
+
+    name: str
+    type: str
+
+    @property
+    def sql(self) -> str:
+        return self.name if self.name == ROWID and self.type == ROWID else quote(self.name)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A backfill as SQL sees it. table: qualified and quoted; many: the table's rows lie in several heaps."""
+
+    dialect: Dialect
+    table: str
+    key: tuple[Named, ...]
+    fill: tuple[Named, ...]
+    source: str
+    pairs: tuple[Pair, ...]
+    where: str = ""
+    many: bool = False
+    undo: bool = True
+
+    @property
+    def pg(self) -> bool:
+        return self.dialect is Dialect.POSTGRESQL
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows to look at: a condition over target, with its parameters.
+
+    order: the columns whose last values are the cursor, () where `end` is; limit: rows at most; fresh: row versions
+    made since the pass began may be met again, and then don't count; listed: the rows are named one by one.
+    """
+
+    condition: str
+    params: dict[str, Value]
+    order: tuple[Named, ...] = ()
+    limit: int | None = None
+    end: str = ""
+    fresh: bool = False
+    listed: bool = False
+    pages: bool = False
+
+    def all_params(self) -> dict[str, Value]:
+        limited: dict[str, Value] = {} if self.limit is None else {"rb_rows": self.limit}
+        return {**self.params, **limited}
+
+
+# ─── windows ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def pages(lo: str, hi: str, *, start_xid: str, limit: int | None = None) -> Window:
+    """Rows by their place in the heap, from one TID (without it) to another (without it)."""
+    condition = "target.ctid > CAST(:rb_lo AS tid) AND target.ctid < CAST(:rb_hi AS tid)"
+    params: dict[str, Value] = {"rb_lo": lo, "rb_hi": hi, "rb_xid": start_xid}
+    order = () if limit is None else (Named("ctid", "tid"),)
+    return Window(condition, params, order=order, limit=limit, end=hi, fresh=True, pages=True)
+
+
+def keys(shape: Shape, order: tuple[Named, ...], *, lo: str, hi: str, limit: int | None, extra: str = "") -> Window:
+    """Rows after `lo` ("": from the first) up to and with `hi`, both JSON arrays; compared in the server only."""
+    names = ", ".join(f"target.{column.sql}" for column in order)
+    parts, params = [extra] if extra else [], dict[str, Value]()
+    for sign, text, letter in ((">", lo, "lo"), ("<=", hi, "hi")):
+        if text:
+            values = position(text)
+            names_of = [f"rb_{letter}{n}" for n in range(len(order))]
+            casts = ", ".join(cast_to(shape, c, f":{p}") for c, p in zip(order, names_of, strict=True))
+            parts.append(f"({names}) {sign} ({casts})")
+            params |= dict(zip(names_of, values, strict=True))
+    return Window(" AND ".join(parts) or "true", params, order=order, limit=limit, end=hi)
+
+
+def listed(shape: Shape, wanted: Sequence[str]) -> Window:
+    """The rows of these keys, each a JSON array."""
+    values = json.dumps([json.loads(key) for key in wanted])
+    end = wanted[-1] if wanted else ""
+    same = " AND ".join(f"target.{c.sql} = {cast_to(shape, c, _element(shape, n))}" for n, c in enumerate(shape.key))
+    return Window(same, {"rb_keys": values}, end=end, listed=True)
+
+
+def position(text: str) -> list[Value]:
+    """The values of a cursor."""
+    values = json.loads(text)
+    if not isinstance(values, list):
+        raise TypeError(f"cannot read the cursor {text!r}: it isn't a list")
+    return values
+
+
+def cast_to(shape: Shape, column: Named, expression: str) -> str:
+    """A text as a value of the column's type; SQLite's values carry their own."""
+    return f"CAST(CAST({expression} AS text) AS {column.type})" if shape.pg else expression
+
+
+def as_text(shape: Shape, expression: str) -> str:
+    return f"CAST({expression} AS text)" if shape.pg else expression
+
+
+def json_of(shape: Shape, expressions: Sequence[str]) -> str:
+    """A JSON array of these values, as text."""
+    inside = ", ".join(expressions)
+    return f"CAST(json_build_array({inside}) AS text)" if shape.pg else f"json_array({inside})"
+
+
+def key_text(shape: Shape, alias: str) -> str:
+    """A row's key as the ledger writes it."""
+    return json_of(shape, [f"{alias}.rb_k{n}" for n in range(len(shape.key))])
+
+
+def same_key(shape: Shape, left: str, right: str) -> str:
+    return " AND ".join(f"{left}.rb_k{n} = {right}.rb_k{n}" for n in range(len(shape.key)))
+
+
+def _element(shape: Shape, n: int) -> str:
+    return f"(rb_l.value ->> {n})" if shape.pg else f"json_extract(rb_l.value, '$[{n}]')"
+
+
+# ─── rows and verdicts ──────────────────────────────────────────────────────────────────────────────────────────────
+def needs(shape: Shape) -> str:
+    """Whether anything could be filled in a row."""
+    return "(" + " OR ".join(f"target.{column.sql} IS NULL" for column in shape.fill) + ")"
+
+
+def inside(shape: Shape) -> str:
+    """Whether a row belongs to the scope."""
+    return f"(({shape.where}\n) IS TRUE)" if shape.where else "true"
+
+
+def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
+    """The SELECT of a window's rows; `unless`: a condition under which a row's match isn't evaluated."""
+    columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
+    columns += [f"target.{c.sql} IS NULL AS rb_n{n}" for n, c in enumerate(shape.fill)]
+    columns += [f"{needs(shape)} AS rb_needs", f"{inside(shape)} AS rb_inside"]
+    asked = f"{needs(shape)} AND {inside(shape)}" + (f" AND NOT {unless}" if unless else "")
+    columns += [f"CASE WHEN {asked} THEN ({pair.expression}\n) END AS rb_m{n}" for n, pair in enumerate(shape.pairs)]
+    columns += _place_columns(shape, window)
+    return f"SELECT {', '.join(columns)} FROM {_from(shape, window)}{_limited(window)}"
+
+
+def _place_columns(shape: Shape, window: Window) -> list[str]:
+    columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_o{n}" for n, c in enumerate(window.order)]
+    if window.order:
+        columns.append(f"row_number() OVER (ORDER BY {_ordering(window)}) AS rb_at")
+    if shape.pg:
+        columns += ["target.ctid AS rb_tid", "target.xmin AS rb_xmin", "(SELECT pg_current_wal_insert_lsn()) AS rb_lsn"]
+        columns += ["target.tableoid AS rb_rel"] if shape.many else []
+        columns.append(f"{_fresh() if window.fresh else 'false'} AS rb_fresh")
+    else:
+        columns.append("0 AS rb_fresh")
+    return columns
+
+
+def _fresh() -> str:
+    """Whether this version of the row was made since the pass began; age() is negative for what is older than 2^31."""
+    return "(age(target.xmin) BETWEEN 0 AND age(CAST(:rb_xid AS xid)))"
+
+
+def _from(shape: Shape, window: Window) -> str:
+    if not window.listed:
+        return f"{shape.table} AS target WHERE {window.condition}"
+    if shape.pg:
+        return f"json_array_elements(CAST(:rb_keys AS json)) AS rb_l JOIN {shape.table} AS target ON {window.condition}"
+    return f"json_each(:rb_keys) AS rb_l CROSS JOIN {shape.table} AS target WHERE {window.condition}"
+
+
+def _limited(window: Window) -> str:
+    if window.limit is None:
+        return ""
+    return f" ORDER BY {_ordering(window)} LIMIT :rb_rows"
+
+
+def _ordering(window: Window) -> str:
+    return ", ".join(f"target.{column.sql}" for column in window.order)
+
+
+def judged(shape: Shape, rows: str) -> str:
+    """The SELECT that joins the source to looked-at rows and gives each its verdict."""
+    values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
+    found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
+    keyless = " OR ".join(f"rb_w.rb_m{n} IS NULL" for n in range(len(shape.pairs)))
+    changes = " OR ".join(f"rb_w.rb_n{n} AND source.{c.sql} IS NOT NULL" for n, c in enumerate(shape.fill))
+    return f"""SELECT rb_w.*, {values},
+        CASE WHEN NOT rb_w.rb_inside THEN 'outside' WHEN NOT rb_w.rb_needs THEN 'already' WHEN {keyless} THEN 'no_key'
+             WHEN source.{quote(shape.pairs[0].column)} IS NULL THEN 'not_in_source' WHEN {changes} THEN 'written'
+             ELSE 'already' END AS rb_c
+        FROM ({rows}) AS rb_w LEFT JOIN ({shape.source}\n) AS source ON {found}"""
+
+
+def counts() -> str:
+    """The figures of judged rows rb_j, by name; taken counts all of them."""
+    old = "NOT (rb_j.rb_fresh AND rb_j.rb_c = 'already')"
+    each = ", ".join(f"count(*) FILTER (WHERE rb_j.rb_c = '{name}') AS {name}" for name in ("no_key", "not_in_source"))
+    return f"""count(*) AS taken, count(*) FILTER (WHERE rb_j.rb_c = 'written') AS wanted,
+        count(*) FILTER (WHERE rb_j.rb_c <> 'outside' AND {old}) AS seen,
+        count(*) FILTER (WHERE rb_j.rb_c = 'already' AND {old}) AS already, {each}"""
+
+
+# ─── looking only ───────────────────────────────────────────────────────────────────────────────────────────────────
+def preview(shape: Shape, window: Window) -> str:
+    """What a batch of this window would do, counted."""
+    return f"SELECT {counts()} FROM ({judged(shape, looked_at(shape, window))}) AS rb_j"
+
+
+def missed(shape: Shape, window: Window, *, after: str, limit: int) -> tuple[str, dict[str, Value]]:
+    """The keys of rows that could still be filled, in order; those that are dead or deferred are known and left out."""
+    listed_key = key_text(shape, "rb_j")
+    order = tuple(Named(f"rb_k{n}", "text") for n in range(len(shape.key)))
+    names = ", ".join(f"rb_j.{column.name}" for column in order)
+    values = position(after) if after else []
+    beyond = f" AND ({names}) > ({', '.join(f':rb_a{n}' for n in range(len(values)))})" if after else ""
+    sql = f"""SELECT {listed_key} AS key FROM ({_fillable(shape, window)}) AS rb_j
+              WHERE rb_j.rb_c = 'written'{beyond} ORDER BY {names} LIMIT :rb_most"""
+    return sql, {**window.all_params(), **{f"rb_a{n}": v for n, v in enumerate(values)}, "rb_most": limit}
+
+
+def left(shape: Shape, window: Window) -> str:
+    """Counts the rows that could still be filled and that nobody changed since the pass began (on SQLite: all)."""
+    old = f" AND NOT {_fresh().replace('target.xmin', 'rb_j.rb_xmin')}" if shape.pg else ""
+    return f"SELECT count(*) AS n FROM ({_fillable(shape, window)}) AS rb_j WHERE rb_j.rb_c = 'written'{old}"
+
+
+def _fillable(shape: Shape, window: Window) -> str:
+    key = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
+    known = f"""EXISTS (SELECT 1 FROM {ledger_table("dead", shape.dialect)} AS rb_d
+                WHERE rb_d.run = :run AND rb_d.step = :step AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
+    needy = replace(window, condition=f"{window.condition} AND {needs(shape)}", order=(), limit=None, fresh=False)
+    return judged(shape, looked_at(shape, needy, unless=known))
+
+
+def counting(shape: Shape, window: Window) -> str:
+    """Counts a window's rows in scope."""
+    scope = f" AND {inside(shape)}" if shape.where else ""
+    return f"SELECT count(*) AS n FROM {shape.table} AS target WHERE {window.condition}{scope}"

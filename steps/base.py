@@ -1,0 +1,426 @@
+"""The contract between what can be done (steps, probes) and how a run goes (the engine)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, TypeAlias, runtime_checkable
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from steps.words import Model, Seconds
+
+if TYPE_CHECKING:
+    from steps.dialect import Dialect
+
+Value: TypeAlias = "bool | int | float | Decimal | str | bytes | date | datetime | timedelta | UUID | list[Value] | dict[str, Value] | None"
+Params: TypeAlias = Mapping[str, Value]
+NOTHING: Params = {}
+
+
+# ─── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Answer(StrEnum):
+    """What a check says; only PASS opens a gate."""
+
+    PASS = "pass"  # evaluated, and it held
+    FAIL = "fail"  # evaluated, and it did not hold
+    ERROR = "error"  # could not be evaluated: the probe itself failed
+    UNKNOWN = "unknown"  # evaluated, but what was seen can't decide (NULL, missing privilege, noise)
+
+
+class State(StrEnum):
+    """What the database says of a step's change."""
+
+    DONE = "done"
+    NOT_DONE = "not_done"
+    PARTLY = "partly"
+    UNKNOWN = "unknown"  # the step can't tell from the database: a person must
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The answer of `verify`, with what it was read from."""
+
+    state: State
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A probe's own decision from its typed fields (`has`, `lacks`, `rows` …), before any `that:`."""
+
+    answer: Answer
+    why: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a step, as preview, lint, lock table and `apply` all see it.
+
+    lock: the strongest lock in PostgreSQL's words ("ACCESS EXCLUSIVE"), or "" for none worth naming.
+    length: how long that lock is held, in kind: "instant", "one scan", "one rewrite".
+    """
+
+    sql: str
+    params: Params = field(default_factory=dict)
+    lock: str = ""
+    length: str = ""
+    table: str = ""
+    transactional: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step has come at a safe point."""
+
+    done: int
+    total: int | None
+    unit: str  # "rows", "statements", …
+    note: str = ""
+    figures: Mapping[str, Value] | None = None  # what guards may read: visited, written, dead_pct, visited_per_second …
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What an operator or a guard asks of a running step, read at every safe point; None: as the playbook says."""
+
+    batch_seconds: float | None = None
+    workers: int | None = None
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run a connection works: the ledger's rows carry it."""
+
+    run: str
+    step: str
+    action: str  # "apply" or "revert"
+
+
+# ─── what can stop a step ───────────────────────────────────────────────────────────────────────────────────────────
+class StepError(Exception):
+    """The step cannot go on; the message says why, in the operator's words."""
+
+
+class Refused(StepError):
+    """The step was not begun: nothing was changed by it."""
+
+
+class Paused(Exception):
+    """The step stopped at a gate of its own after committing what it had done; `resume` goes on."""
+
+
+class Stopped(Exception):
+    """Someone asked the run to stop; raised at a safe point by `pulse`."""
+
+
+class DatabaseFault(StepError):
+    """The database refused or was lost.
+
+    sqlstate: five characters (SQLite's errors are mapped to the nearest SQLSTATE), or "" where none is known.
+    lost: the connection is gone, so what was in flight was settled or must be.
+    """
+
+    def __init__(
+        self, message: str, *, sqlstate: str = "", detail: str = "", constraint: str = "", lost: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.detail = detail
+        self.constraint = constraint
+        self.lost = lost
+
+
+LOCK_NOT_AVAILABLE = "55P03"
+DEADLOCK = "40P01"
+SERIALIZATION = "40001"
+QUERY_CANCELED = "57014"
+INSUFFICIENT_PRIVILEGE = "42501"
+
+
+# ─── the database ───────────────────────────────────────────────────────────────────────────────────────────────────
+class Row(dict[str, Value]):
+    """One row by column name, with typed readers so that no caller needs a cast."""
+
+    def integer(self, name: str) -> int:
+        value = self[name]
+        if isinstance(value, Decimal | float | bool | str):
+            return int(value)
+        if isinstance(value, int):
+            return value
+        raise TypeError(f"cannot read {name!r} as an integer: it is {value!r}")
+
+    def maybe_integer(self, name: str) -> int | None:
+        return None if self[name] is None else self.integer(name)
+
+    def number(self, name: str) -> float:
+        value = self[name]
+        if isinstance(value, int | float | Decimal | str):
+            return float(value)
+        raise TypeError(f"cannot read {name!r} as a number: it is {value!r}")
+
+    def text(self, name: str) -> str:
+        value = self[name]
+        if isinstance(value, bytes):
+            return value.decode()
+        return str(value)
+
+    def maybe_text(self, name: str) -> str | None:
+        return None if self[name] is None else self.text(name)
+
+    def flag(self, name: str) -> bool:
+        return bool(self[name])
+
+    def texts(self, name: str) -> list[str]:
+        value = self[name]
+        return [str(one) for one in value] if isinstance(value, list) else []
+
+
+class Look(Protocol):
+    """A read-only view of the database: one snapshot, one statement a call, timeouts; enforced by the database.
+
+    SQL is written with `:name` parameters; values are always bound. `%` needs no doubling.
+    """
+
+    @property
+    def dialect(self) -> Dialect: ...
+    @property
+    def schema(self) -> str:
+        """The playbook's schema ("main" on SQLite)."""
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the server: (18, 6) or (3, 40, 1)."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where in a run this is; None in a plan or a preflight."""
+
+    def rows(self, sql: str, params: Params = NOTHING) -> list[Row]: ...
+    def row(self, sql: str, params: Params = NOTHING) -> Row:
+        """Exactly one row, else a StepError that says how many."""
+
+    def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
+        """The names of a query's result columns, without running it to its end."""
+
+    def trial(self, label: str) -> AbstractContextManager[Work]:
+        """A writing transaction on a connection of its own that is always rolled back."""
+
+    def environment(self) -> Mapping[str, str]:
+        """For child processes: libpq's variables and RUNBOOK_URL (without password), so that no secret enters argv."""
+
+
+class Work(Look, Protocol):
+    """A writing view: inside one transaction of the engine's, or (from `outside`) each statement on its own."""
+
+    def execute(self, sql: str, params: Params = NOTHING) -> int:
+        """Run one statement; the number of rows it touched (-1 where the driver can't say)."""
+
+
+class Database(Protocol):
+    """Gives connections and keeps them for cancelling; implemented by runner.database, which alone opens them."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+    @property
+    def schema(self) -> str: ...
+    @property
+    def version(self) -> tuple[int, ...]: ...
+    def look(self) -> AbstractContextManager[Look]:
+        """Read-only, REPEATABLE READ, with timeouts."""
+
+    def commit(self, label: str) -> AbstractContextManager[Work]:
+        """One transaction, fenced by the run's epoch, with SET LOCAL timeouts; ends with the ledger's row and COMMIT.
+
+        The label is unique within (run, step, action): one that is already in the ledger raises AlreadyCommitted
+        before the body runs, so that nothing is done twice. A lost answer to COMMIT is settled inside. An exception
+        in the body rolls all of it back.
+        """
+
+    def outside(self, label: str) -> AbstractContextManager[Work]:
+        """Autocommit, for CONCURRENTLY and VACUUM: each statement on its own, not fenced, lock_timeout 0."""
+
+    def committed(self) -> list[str]:
+        """The labels that this step has committed so far, in order: where a resume goes on."""
+
+
+class AlreadyCommitted(Exception):
+    """This label's transaction is already in the ledger: its work is done."""
+
+
+class Context(Protocol):
+    """What the engine lends to a step while it changes something."""
+
+    @property
+    def db(self) -> Database: ...
+    def pulse(self, progress: Progress) -> Tuning:
+        """A safe point between transactions: reports, may hold, may raise Stopped; says what tuning is wanted now."""
+
+    def remember(self, before: BaseModel) -> None:
+        """What revert will need: commits with the next `commit` (alone before `outside`); the first one stays."""
+
+    def patiently(self, label: str, act: Callable[[Work], None]) -> None:
+        """`act` in one commit under the playbook's lock policy.
+
+        A short lock_timeout, tried again with full jitter within the total budget, each wait reported with those who
+        block; also again on deadlock and serialization failure. A label already committed is not done again.
+        """
+
+
+# ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+class StepResult(Model):
+    """What a step found or did; its fields are the names that the step's own criteria may use."""
+
+
+class Step(Model):
+    """A change. The fields of a subclass are its keys in YAML; common keys (id, why, checks …) belong to the engine."""
+
+    kind: ClassVar[str]  # the word behind `type:`
+    summary: ClassVar[str]  # one line for `runbook steps`
+    changes: ClassVar[bool] = True  # False only for a step that is nothing but a gate
+    lasting: ClassVar[bool] = True  # False: maintenance (VACUUM, ANALYZE, REINDEX) that leaves nothing to take back
+    only: ClassVar[str] = ""  # the one dialect where this exists ("postgresql"), "" for both
+    Result: ClassVar[type[StepResult]] = StepResult
+
+    def describe(self) -> str:
+        """One line with the user's own names, the same in plan, trail and report."""
+        raise NotImplementedError
+
+    def verify(self, look: Look) -> Effect:
+        """Ask the database whether the change is there: before, after, in doubt, and in `doctor`."""
+        raise NotImplementedError
+
+    def apply(self, ctx: Context) -> StepResult:
+        """Make the change; may be called again after a kill and must go on where the ledger says it stood."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Declared(Protocol):
+    """The change is SQL that can be shown beforehand: preview, lint, locks and apply are one list."""
+
+    def statements(self, look: Look) -> list[Statement]: ...
+
+
+@runtime_checkable
+class Reversible(Protocol):
+    """The change can be taken back from what `remember` kept."""
+
+    Before: ClassVar[type[BaseModel]]
+
+    def revert(self, ctx: Context, before: BaseModel) -> StepResult | None:
+        """Take the change back; may say what it restored and what it refused."""
+
+
+@runtime_checkable
+class Oneway(Protocol):
+    """A type that is Reversible in general, but not this step: says why in words, or "" when it can be reverted."""
+
+    def one_way(self) -> str: ...
+
+
+@runtime_checkable
+class Recounted(Protocol):
+    """Its result can be read from the ledger again, after a kill between the last commit and the trail's record of it."""
+
+    def result(self, look: Look) -> StepResult: ...
+
+
+@runtime_checkable
+class UndoesRun(Protocol):
+    """Takes back the latest run of another playbook on this target; the engine does it with that run's own steps."""
+
+    def undoes(self) -> str:
+        """The playbook's name."""
+
+
+@runtime_checkable
+class Estimable(Protocol):
+    """Can say beforehand how many rows it will touch."""
+
+    def rows(self, look: Look) -> int | None: ...
+
+
+@runtime_checkable
+class Preflighted(Protocol):
+    """Looks for what would make it fail (or hurt) before the run starts; each text is a fault that stops the run."""
+
+    def preflight(self, look: Look) -> list[str]: ...
+
+
+@runtime_checkable
+class Gate(Protocol):
+    """A step that waits for people or for time instead of changing something."""
+
+    def needs(self) -> GateNeeds: ...
+
+
+class ApprovalNeed(Model):
+    """Who must say yes before the run goes on."""
+
+    roles: tuple[str, ...] = ()
+    need: Annotated[int, Field(ge=1, le=20)] = 1
+    by: str = ""
+    not_operator: bool = False
+    valid_for: Seconds | None = None
+
+
+class EvidenceNeed(Model):
+    """A file or statement that a person brings: its SHA-256 goes into the trail."""
+
+    name: str
+    optional: bool = False
+    valid_for: Seconds | None = None
+
+
+class GateNeeds(Model):
+    """All that a gate waits for beside its criteria."""
+
+    approval: ApprovalNeed | None = None
+    evidence: tuple[EvidenceNeed, ...] = ()
+    not_before: str = ""  # local wall-clock "22:00" or an ISO date-time with offset
+    not_after: str = ""
+    message: str = ""
+
+
+# ─── probes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Probe(Model):
+    """Something that can be looked at. The fields of a subclass are its keys in YAML beside id, that, warn, why."""
+
+    kind: ClassVar[str]  # the word behind `check:`
+    summary: ClassVar[str]
+    enforced: ClassVar[bool] = True  # read-only by the database itself; False: shown as such in the plan
+    alone: ClassVar[bool] = False  # wants a look of its own (long or repeated measurement), not the group's snapshot
+    only: ClassVar[str] = ""
+    Result: ClassVar[type[BaseModel]]  # its fields are the names for `that:`
+    open_names: ClassVar[bool] = False  # further names come from the query at hand
+
+    def observe(self, look: Look) -> BaseModel:
+        """Look, and return the figures; raises Unknown where what could be seen can't decide."""
+        raise NotImplementedError
+
+    def verdict(self, result: BaseModel) -> Verdict | None:
+        """What the typed fields say of it; None where only `that:` decides."""
+        del result
+        return None
+
+    def decides(self) -> bool:
+        """Whether the typed fields alone make this a check, so that `that:` may be absent."""
+        return False
+
+
+class Unknown(Exception):
+    """What could be seen can't decide; the text names the missing grant, statistic or host."""
+
+
+class Figures(Model):
+    """A probe's result whose names come from the query: {name: value}."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)

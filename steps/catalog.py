@@ -1,0 +1,366 @@
+"""What the database's catalogue says about tables, with one meaning for PostgreSQL and SQLite.
+
+The SQL stands in queries.sql and reads pg_catalog (information_schema hides what a role may not touch) or SQLite's
+pragmas; every look-up names its schema: that of the look, or the one written before the table as `schema.table`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping
+
+from steps.base import Look, Params, Row
+from steps.dialect import Dialect, qualified, quote
+from steps.shapes import (
+    ColumnInfo,
+    ConstraintInfo,
+    Dependant,
+    IndexInfo,
+    Partitioning,
+    Publication,
+    Relation,
+    RowSecurity,
+    TableShape,
+    Tie,
+    TriggerInfo,
+)
+from steps.words import ColumnRef
+
+__all__ = [
+    "ColumnInfo",
+    "ConstraintInfo",
+    "Dependant",
+    "IndexInfo",
+    "Partitioning",
+    "Publication",
+    "Relation",
+    "RowSecurity",
+    "TableShape",
+    "Tie",
+    "TriggerInfo",
+]
+
+LONGEST_NAME = 63  # bytes; PostgreSQL cuts a longer one silently
+
+
+# ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def named(look: Look, table: str) -> tuple[str, str]:
+    """(schema, name) of a table or index as the playbook writes it: `schema.table`, or a name in the look's schema."""
+    schema, dot, name = table.partition(".")
+    return (schema, name) if dot else (look.schema, table)
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, for statements that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sql_name(look: Look, table: str) -> str:
+    """The table's or index's qualified and quoted name."""
+    schema, name = named(look, table)
+    return qualified(schema, name, look.dialect)
+
+
+def too_long(*names: str) -> list[str]:
+    """A fault for each name that PostgreSQL would cut without saying so."""
+    return [
+        f"cannot use the name {name!r}: of its {len(name.encode())} bytes PostgreSQL keeps {LONGEST_NAME}; shorten it"
+        for name in names
+        if len(name.encode()) > LONGEST_NAME
+    ]
+
+
+def not_owned(look: Look, table: str) -> list[str]:
+    """A fault where this role may not change the table's definition."""
+    found = relation(look, table)
+    if found is None or found.owned:
+        return []
+    return [f"cannot change {table}: it belongs to {found.owner!r}; connect as a member of that role, or GRANT it"]
+
+
+def may_maintain(look: Look, table: str) -> bool:
+    """Whether this role may vacuum, analyze and reindex the table; True for one that isn't there."""
+    found = relation(look, table)
+    if found is None or found.owned or not on_postgresql(look):
+        return True
+    rows = answers(look, "maintain" if look.version >= (17,) else "maintain_before_17", _table(look, table))
+    return rows[0].flag("allowed")
+
+
+# ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def relation(look: Look, table: str) -> Relation | None:
+    """The table (or view, or index) of this name, None where there is none."""
+    rows = answers(look, "relation", _table(look, table))
+    if not rows:
+        return None
+    row = rows[0]
+    return Relation(
+        oid=row.maybe_integer("oid"),
+        schema=row.text("schema"),
+        name=row.text("name"),
+        kind=row.text("kind"),
+        estimated_rows=row.maybe_integer("estimated_rows") if on_postgresql(look) else _estimate(look, table),
+        bytes=row.maybe_integer("bytes"),
+        owned=row.flag("owned"),
+        owner=row.text("owner"),
+        replica_identity=row.text("replica_identity"),
+        comment=row.maybe_text("comment") or "",
+        grants=_texts(row, "grants"),
+    )
+
+
+def columns(look: Look, table: str) -> dict[str, ColumnInfo]:
+    """The table's columns by name, in their order; {} where there is no such table."""
+    return {row.text("name"): _column(row) for row in answers(look, "columns", _table(look, table))}
+
+
+def indexes(look: Look, table: str) -> list[IndexInfo]:
+    """The table's indexes by name, invalid ones included."""
+    return [_index(row) for row in answers(look, "indexes", {**_table(look, table), "index": ""})]
+
+
+def index(look: Look, name: str) -> IndexInfo | None:
+    """The index of this name (`schema.index`, or in the look's schema)."""
+    schema, bare = named(look, name)
+    rows = answers(look, "indexes", {"schema": schema, "table": "", "index": bare})
+    return _index(rows[0]) if rows else None
+
+
+def constraints(look: Look, table: str) -> list[ConstraintInfo]:
+    """The table's constraints by name; NOT NULL is a matter of its column. SQLite's foreign keys are fk_0, fk_1 …"""
+    return [_constraint(row) for row in answers(look, "constraints", _table(look, table))]
+
+
+def triggers(look: Look, table: str) -> list[TriggerInfo]:
+    """The table's triggers by name."""
+    return [
+        TriggerInfo(r.text("name"), r.text("definition"), r.flag("enabled"), r.text("function"), r.text("body"))
+        for r in answers(look, "triggers", _table(look, table))
+    ]
+
+
+def dependants(look: Look, column: ColumnRef) -> list[Dependant]:
+    """All that uses a column: what the catalogue tracks, and what only names it in its source.
+
+    A source counts when it names column and table, or belongs to a trigger of the table (which says NEW.column).
+    """
+    params = {**_table(look, column.table), "column": column.column}
+    found = {
+        Dependant(row.text("kind"), row.text("name"), _tie(row.text("kind"))): None
+        for row in answers(look, "tracked", params)
+    }
+    generated = [] if on_postgresql(look) else _generated_from(look, column)
+    bodies = [
+        Dependant(row.text("kind"), row.text("name"), Tie.TEXT if on_postgresql(look) else Tie.TRACKED)
+        for row in answers(look, "bodies", params)
+        if _mentions(row.text("body"), column.column)
+        and (row.flag("on_table") or _mentions(row.text("body"), named(look, column.table)[1]))
+    ]
+    return [*found, *generated, *bodies]
+
+
+def publications(look: Look, table: str) -> list[Publication]:
+    """The publications that send this table's changes; [] on SQLite."""
+    if not on_postgresql(look):
+        return []
+    return [
+        Publication(r.text("name"), r.flag("inserts"), r.flag("updates"), r.flag("deletes"))
+        for r in answers(look, "publications", _table(look, table))
+    ]
+
+
+def row_security(look: Look, table: str) -> RowSecurity:
+    """The table's row level security; all off on SQLite, or where there is no such table."""
+    rows = answers(look, "row_security", _table(look, table)) if on_postgresql(look) else []
+    if not rows:
+        return RowSecurity(enabled=False, forced=False, applies=False, policies=())
+    row = rows[0]
+    return RowSecurity(row.flag("enabled"), row.flag("forced"), row.flag("applies"), _texts(row, "policies"))
+
+
+def partitioned(look: Look, table: str) -> Partitioning | None:
+    """How the table is partitioned, None where it isn't."""
+    rows = answers(look, "partitioning", _table(look, table)) if on_postgresql(look) else []
+    return Partitioning(rows[0].text("key"), _texts(rows[0], "partitions")) if rows else None
+
+
+def primary_key(look: Look, table: str) -> tuple[str, ...]:
+    """The primary key's columns in their order, () where there is none."""
+    return tuple(row.text("name") for row in answers(look, "primary_key", _table(look, table)))
+
+
+def definition(look: Look, table: str) -> str:
+    """The table's or view's own CREATE statement, which only SQLite keeps; "" on PostgreSQL."""
+    rows = [] if on_postgresql(look) else answers(look, "definition", _table(look, table))
+    return rows[0].text("sql") if rows else ""
+
+
+def builders(look: Look, table: str) -> list[int]:
+    """The backends that build an index on this table right now: what they have made is invalid until they end."""
+    return [row.integer("pid") for row in answers(look, "builders", _table(look, table))] if on_postgresql(look) else []
+
+
+def snapshot(look: Look, table: str) -> TableShape:
+    """The table by definition, to be compared with another moment's."""
+    found, held = relation(look, table), columns(look, table)
+    known, bound = indexes(look, table), constraints(look, table)
+    if found is None:
+        raise LookupError(f"cannot find {table}")
+    return TableShape(
+        kind=found.kind,
+        comment=found.comment,
+        grants=found.grants,
+        columns={
+            c.name: (
+                c.type,
+                c.not_null,
+                c.default,
+                c.generated,
+                c.identity,
+                c.comment,
+                c.collation,
+                c.settings,
+                c.grants,
+            )
+            for c in held.values()
+        },
+        indexes={i.name: (i.definition, i.columns, i.valid, i.ready, i.constraint, i.comment) for i in known},
+        constraints={k.name: (k.kind, k.definition, k.columns, k.references, k.validated, k.comment) for k in bound},
+        triggers={t.name: (t.definition, t.enabled) for t in triggers(look, table)},
+        publications=tuple(publications(look, table)),
+        row_security=row_security(look, table),
+        oids={found.name: found.oid} | {i.name: i.oid for i in known},
+        order=tuple(held),
+    )
+
+
+# ─── reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@functools.cache
+def _queries() -> Mapping[str, str]:
+    text = importlib.resources.files("steps").joinpath("queries.sql").read_text("utf-8")
+    pieces = re.split(r"^-- ([a-z_0-9]+\.(?:postgresql|sqlite)) --$", text, flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
+
+
+def answers(look: Look, name: str, params: Params) -> list[Row]:
+    """The rows of a query of queries.sql in the look's dialect; parameters that it doesn't name are left out."""
+    sql = _queries()[f"{name}.{look.dialect}"].replace("{schema}", quote(str(params.get("schema", look.schema))))
+    return look.rows(sql, {key: value for key, value in params.items() if f":{key}" in sql})
+
+
+def on_postgresql(look: Look) -> bool:
+    """Whether the database is PostgreSQL (else it is SQLite)."""
+    return look.dialect is Dialect.POSTGRESQL
+
+
+def _table(look: Look, table: str) -> dict[str, str]:
+    schema, name = named(look, table)
+    return {"schema": schema, "table": name}
+
+
+def _texts(row: Row, name: str) -> tuple[str, ...]:
+    value = row[name]
+    return tuple(str(one) for one in (json.loads(value) if isinstance(value, str) else row.texts(name)))
+
+
+def _estimate(look: Look, table: str) -> int | None:
+    schema, name = named(look, table)
+    if not answers(look, "relation", {"schema": schema, "table": "sqlite_stat1"}):
+        return None
+    rows = answers(look, "estimate", {"schema": schema, "table": name})
+    return int(rows[0].text("stat").split()[0]) if rows else None
+
+
+def _column(row: Row) -> ColumnInfo:
+    return ColumnInfo(
+        name=row.text("name"),
+        type=row.text("type"),
+        not_null=row.flag("not_null"),
+        default=row.maybe_text("default_value"),
+        generated=row.maybe_text("generated"),
+        identity=row.text("identity"),
+        position=row.integer("position"),
+        comment=row.maybe_text("comment") or "",
+        collation=row.maybe_text("collation") or "",
+        settings=_texts(row, "settings"),
+        grants=_texts(row, "grants"),
+    )
+
+
+def _index(row: Row) -> IndexInfo:
+    return IndexInfo(
+        oid=row.maybe_integer("oid"),
+        schema=row.text("schema"),
+        name=row.text("name"),
+        table=row.text("table_name"),
+        columns=_texts(row, "columns"),
+        method=row.text("method"),
+        unique=row.flag("is_unique"),
+        primary=row.flag("is_primary"),
+        valid=row.flag("valid"),
+        ready=row.flag("ready"),
+        plain=row.flag("plain"),
+        partitioned=row.flag("partitioned"),
+        replica_identity=row.flag("replica_identity"),
+        predicate=_predicate(row.maybe_text("predicate") or ""),
+        definition=row.text("definition"),
+        constraint=row.maybe_text("constraint_name") or "",
+        comment=row.maybe_text("comment") or "",
+        bytes=row.maybe_integer("bytes"),
+    )
+
+
+def _predicate(text: str) -> str:
+    """A partial index's condition; SQLite gives the whole CREATE INDEX, whose condition is its end."""
+    found = re.match(r"CREATE\b.*?\)\s*WHERE\b(.*)$", text, flags=re.IGNORECASE | re.DOTALL)
+    return found.group(1).strip() if found else text
+
+
+def _constraint(row: Row) -> ConstraintInfo:
+    table = row.maybe_text("foreign_table")
+    return ConstraintInfo(
+        name=row.text("name"),
+        kind=row.text("kind"),
+        definition=row.text("definition"),
+        validated=row.flag("validated"),
+        columns=_texts(row, "columns"),
+        expression=row.maybe_text("expression") or "",
+        references=None if table is None else (row.text("foreign_schema"), table),
+        foreign_columns=_texts(row, "foreign_columns"),
+        on_delete=row.text("on_delete"),
+        comment=row.maybe_text("comment") or "",
+    )
+
+
+def _tie(kind: str) -> Tie:
+    return Tie.OWN if kind in {"index", "constraint", "sequence", "partition key"} else Tie.TRACKED
+
+
+def _mentions(text: str, word: str) -> bool:
+    return re.search(rf"(?<![\w$]){re.escape(word)}(?![\w$])", text, flags=re.IGNORECASE) is not None
+
+
+def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
+    """SQLite keeps a generated column's expression only in the table's own text."""
+    made = {c.name for c in columns(look, column.table).values() if c.generated and c.name != column.column}
+    parts = _parts(definition(look, column.table)) if made else []
+    return [
+        Dependant("generated column", name, Tie.TRACKED)
+        for name in sorted(made)
+        if any(part.lstrip('"[` ').startswith(name) and _mentions(part, column.column) for part in parts)
+    ]
+
+
+def _parts(create: str) -> list[str]:
+    """The column and constraint definitions of a CREATE TABLE: what stands between commas inside one parenthesis."""
+    depth, parts = 0, [""]
+    for sign in create:
+        depth += (sign == "(") - (sign == ")")
+        if depth == 1 and sign in "(,":
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts[1:]]

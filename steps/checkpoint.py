@@ -1,0 +1,123 @@
+"""The one step that changes nothing: it waits for criteria, approval, evidence or a time of day."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator
+
+from steps.base import (
+    ApprovalNeed,
+    Context,
+    Effect,
+    EvidenceNeed,
+    GateNeeds,
+    Look,
+    State,
+    Step,
+    StepResult,
+)
+
+
+def _approval(value: object) -> object:
+    """`not: operator` in words; a single role without brackets."""
+    if not isinstance(value, Mapping):
+        return value
+    fields = dict(value)
+    if "not" in fields:
+        if fields.pop("not") != "operator":
+            raise ValueError(
+                "cannot read `not`: only `not: operator` is known, which keeps the operator from approving"
+            )
+        fields["not_operator"] = True
+    if isinstance(fields.get("roles"), str):
+        fields["roles"] = (fields["roles"],)
+    return fields
+
+
+def _evidence(value: object) -> object:
+    """A list of names, or {name: required | optional}, or {name: {optional: …, valid_for: …}}."""
+    if isinstance(value, Mapping):
+        return tuple(_one_evidence(str(name), kind) for name, kind in value.items())
+    if isinstance(value, list | tuple):
+        return tuple({"name": one} if isinstance(one, str) else one for one in value)
+    return value
+
+
+def _one_evidence(name: str, kind: object) -> object:
+    if isinstance(kind, Mapping):
+        return {"name": name, **kind}
+    if kind not in ("required", "optional"):
+        raise ValueError(f"cannot read the evidence {name!r}: write required or optional, not {kind!r}")
+    return {"name": name, "optional": kind == "optional"}
+
+
+def _moment(value: object) -> object:
+    """A wall-clock time "22:00", or a date and time with its offset."""
+    if value == "" or (isinstance(value, str) and re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value)):
+        return value
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"cannot read {value!r} as a time: write '22:00', or a date and time with its offset")
+    return str(value)
+
+
+Moment = Annotated[str, BeforeValidator(_moment)]
+
+
+class Checkpoint(Step):
+    """Waits; its criteria are its preconditions and success criteria, as on every step.
+
+    `by` names one person; `need` counts approvals; evidence is a file or statement whose digest goes into the trail.
+    """
+
+    kind: ClassVar[str] = "checkpoint"
+    summary: ClassVar[str] = "waits for criteria, approval, evidence or a time of day; changes nothing"
+    changes: ClassVar[bool] = False
+
+    approval: Annotated[ApprovalNeed | None, BeforeValidator(_approval)] = None
+    evidence: Annotated[tuple[EvidenceNeed, ...], BeforeValidator(_evidence)] = ()
+    not_before: Moment = ""
+    not_after: Moment = ""
+    message: str = ""
+
+    def needs(self) -> GateNeeds:
+        return GateNeeds(
+            approval=self.approval,
+            evidence=self.evidence,
+            not_before=self.not_before,
+            not_after=self.not_after,
+            message=self.message,
+        )
+
+    def describe(self) -> str:
+        waits = [*_approvals(self.approval), *map(_evidence_text, self.evidence)]
+        waits += [f"not before {self.not_before}"] if self.not_before else []
+        waits += [f"not after {self.not_after}"] if self.not_after else []
+        return f"wait for {'; '.join(waits)}" if waits else "wait for its criteria"
+
+    def verify(self, look: Look) -> Effect:
+        del look
+        return Effect(State.DONE, "a gate changes nothing")
+
+    def apply(self, ctx: Context) -> StepResult:
+        del ctx
+        return StepResult()
+
+
+def _approvals(need: ApprovalNeed | None) -> list[str]:
+    if need is None:
+        return []
+    who = need.by or " or ".join(need.roles) or "anybody"
+    not_operator = ", not the operator" if need.not_operator else ""
+    return [f"{need.need} approval{'s' if need.need > 1 else ''} by {who}{not_operator}"]
+
+
+def _evidence_text(need: EvidenceNeed) -> str:
+    return f"evidence {need.name}{' (optional)' if need.optional else ''}"

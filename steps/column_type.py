@@ -1,0 +1,261 @@
+"""A column's type changed on PostgreSQL: by a rewrite that keeps the values, or in an instant where there are none."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from steps import alike, catalog, concurrently, converted, ledger
+from steps.base import (
+    Context,
+    Effect,
+    Look,
+    Refused,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Work,
+)
+from steps.dialect import Dialect, quote
+from steps.shapes import ColumnInfo, Tie
+from steps.words import Column
+
+KEPT_VALUES = 100_000  # more of them would make the ledger's row too large to be read in an incident
+_REBUILT = {"foreign key", "statistics"}  # what ALTER TYPE carries along by itself
+
+
+class ChangeColumnType(Step):
+    """Another type for a column. Values are kept for the way back where the conversion loses something."""
+
+    kind: ClassVar[str] = "change_column_type"
+    summary: ClassVar[str] = "change a column's type: a rewrite that keeps its values, or an instant where all are NULL"
+    only: ClassVar[str] = "postgresql"
+    Before: ClassVar[type[BaseModel]] = converted.Converted
+
+    column: Column
+    to: Annotated[str, Field(min_length=1)]
+    using: str | None = None
+    while_all_null: Literal["rewrite", "replace"] = "rewrite"
+    keep_values: bool = True
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> ChangeColumnType:
+        if self.while_all_null == "replace" and not self.keep_values:
+            raise ValueError("cannot combine replace with keep_values: false: replace never loses a value")
+        return self
+
+    def describe(self) -> str:
+        how = " (replaced, while all are NULL)" if self._replaces else f" using {self.using}" if self.using else ""
+        return f"change {self.column} to {self.to}{how}"
+
+    def one_way(self) -> str:
+        return "" if self.keep_values else "the old values aren't kept (keep_values: false)"
+
+    def verify(self, look: Look) -> Effect:
+        found = catalog.columns(look, self.column.table).get(self.column.column)
+        if found is None:
+            return Effect(State.UNKNOWN, f"there is no {self.column}")
+        labels = ledger.committed_labels(look, look.place)
+        if {"replace", "back"} & {*labels} and "indexes" not in labels:
+            return Effect(State.PARTLY, f"{self.column} is {found.type}; its indexes aren't built again yet")
+        if alike.same_type(look, found.type, self.to):
+            return Effect(State.DONE, f"{self.column} is {found.type}")
+        return Effect(State.NOT_DONE, f"{self.column} is {found.type}, not {self.to}")
+
+    def statements(self, look: Look) -> list[Statement]:
+        found = catalog.columns(look, self.column.table).get(self.column.column)
+        if found is None or look.dialect is Dialect.SQLITE:
+            return []
+        if not self._replaces:
+            return [self._rewrite(look, found)]
+        before = self._read(look, found)
+        builds = [kept.build(look.dialect).sql for kept in before.indexes]
+        return [
+            *(
+                self._declared(look, sql)
+                for sql in (converted.lock(look, self.column), converted.filled(look, self.column))
+            ),
+            *(self._declared(look, sql) for sql in converted.replaced(look, before, wanted=self.to)),
+            *(
+                Statement(
+                    sql,
+                    lock="SHARE UPDATE EXCLUSIVE",
+                    length=concurrently.WRITES_GO_ON,
+                    table=self.column.table,
+                    transactional=False,
+                )
+                for sql in builds
+            ),
+        ]
+
+    def preflight(self, look: Look) -> list[str]:
+        found = catalog.columns(look, self.column.table).get(self.column.column)
+        if found is None or alike.same_type(look, found.type, self.to) or look.dialect is Dialect.SQLITE:
+            return []
+        faults = catalog.not_owned(look, self.column.table)
+        if self._replaces:
+            return faults + self._not_replaceable(look, found)
+        return faults + self._in_the_way(look) + self._not_restorable(look, found)
+
+    def apply(self, ctx: Context) -> StepResult:
+        if not {"replace", "rewrite"} & {*ctx.db.committed()}:
+            with ctx.db.look() as look:
+                faults = self.preflight(look)
+            if faults:
+                raise Refused("; ".join(faults))
+        if self._replaces:
+            ctx.patiently("replace", lambda work: self._replace_now(work, ctx))
+            _build_indexes(ctx, _remembered(ctx))
+        else:
+            ctx.patiently("rewrite", lambda work: self._rewrite_now(work, ctx))
+        return StepResult()
+
+    def revert(self, ctx: Context, before: BaseModel) -> None:
+        """The old type again, with the old values where nobody changed them since."""
+        if not isinstance(before, converted.Converted):
+            raise TypeError(f"cannot revert from {before!r}")
+        if before.replaced:
+            with contextlib.suppress(Refused):  # it has values by now, or can't be proven empty: converted below
+                ctx.patiently("back", lambda work: converted.go_back_empty(work, before))
+        if "back" not in ctx.db.committed():
+            ctx.patiently("back", lambda work: converted.go_back_filled(work, before))
+        _build_indexes(ctx, before)
+
+    # ── replace ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    @property
+    def _replaces(self) -> bool:
+        return self.while_all_null == "replace"
+
+    def _replace_now(self, work: Work, ctx: Context) -> None:
+        work.execute(converted.lock(work, self.column))
+        if converted.is_filled(work, self.column):
+            raise Refused(converted.FILLED.format(self.column))
+        found = catalog.columns(work, self.column.table)[self.column.column]
+        before = self._read(work, found)
+        ctx.remember(before)
+        for sql in converted.replaced(work, before, wanted=self.to):
+            work.execute(sql)
+
+    def _not_replaceable(self, look: Look, found: ColumnInfo) -> list[str]:
+        known = [one for one in catalog.dependants(look, self.column) if one.how is not Tie.TEXT]
+        bound = [one for one in known if one.kind != "index"]
+        odd = [
+            one.name
+            for one in converted.indexes(look, self.column)
+            if not converted.rebuildable(one, column=self.column.column)
+        ]
+        reasons = (
+            (found.not_null or found.generated or found.identity, "it is NOT NULL or generated"),
+            (catalog.partitioned(look, self.column.table), "its table is partitioned"),
+            (bound, f"{', '.join(map(str, bound))} would go with it"),
+            (odd, f"index {', '.join(odd)} can't be built the same way on {self.to}: drop it first (drop_index)"),
+        )
+        faults = [
+            f"cannot replace {self.column}: {why}; or use while_all_null: rewrite" for held, why in reasons if held
+        ]
+        if look.row(converted.filled(look, self.column)).flag("filled"):
+            faults.append(converted.FILLED.format(self.column))
+        return faults
+
+    def _in_the_way(self, look: Look) -> list[str]:
+        tracked = [one for one in catalog.dependants(look, self.column) if one.how is Tie.TRACKED]
+        blocking = [str(one) for one in tracked if one.kind not in _REBUILT]
+        why = "PostgreSQL changes no type that they use; drop them first and make them again"
+        return [f"cannot change {self.column}: {', '.join(blocking)} depends on it; {why}"] if blocking else []
+
+    def _declared(self, look: Look, sql: str) -> Statement:
+        del look
+        return Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.column.table)
+
+    # ── rewrite ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _rewrite(self, look: Look, found: ColumnInfo) -> Statement:
+        using = f" USING {self.using}" if self.using else ""
+        table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
+        binary = not using and alike.conversion(look, found.type, self.to).binary
+        return Statement(
+            f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {self.to}{using}",
+            lock="ACCESS EXCLUSIVE",
+            length="instant" if binary else "one rewrite",
+            table=self.column.table,
+        )
+
+    def _rewrite_now(self, work: Work, ctx: Context) -> None:
+        work.execute(converted.lock(work, self.column))
+        found = catalog.columns(work, self.column.table)[self.column.column]
+        before = self._read(work, found)
+        ctx.remember(self._with_values(work, before) if self._loses(work, found) else before)
+        work.execute(self._rewrite(work, found).sql)
+
+    def _loses(self, look: Look, found: ColumnInfo) -> bool:
+        if not self.keep_values:
+            return False
+        return self.using is not None or not alike.conversion(look, found.type, self.to).keeps
+
+    def _not_restorable(self, look: Look, found: ColumnInfo) -> list[str]:
+        if not self._loses(look, found):
+            return []
+        table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
+        some = f"SELECT 1 FROM {table} WHERE {name} IS NOT NULL LIMIT {KEPT_VALUES + 1}"
+        faults = []
+        if look.row(f"SELECT count(*) AS n FROM ({some}) AS found").integer("n") > KEPT_VALUES:
+            faults.append(f"more than {KEPT_VALUES} values would have to be kept for the way back")
+        if not catalog.primary_key(look, self.column.table):
+            faults.append(f"{self.column.table} has no primary key by which old values could be put back")
+        if not alike.castable(look, self.to, found.type.removesuffix("[]")):
+            faults.append(f"nothing turns {self.to} back into {found.type}")
+        return [f"cannot revert {self.column}: {why}; keep_values: false makes it one-way" for why in faults]
+
+    def _with_values(self, work: Work, before: converted.Converted) -> converted.Converted:
+        columns, key = catalog.columns(work, self.column.table), catalog.primary_key(work, self.column.table)
+        name, new = quote(self.column.column), self.using or quote(self.column.column)
+        keys = "".join(f", CAST({quote(one)} AS text) AS k{n}" for n, one in enumerate(key))
+        rows = work.rows(
+            f"SELECT CAST({name} AS text) AS old, CAST(CAST({new} AS {self.to}) AS text) AS new{keys} "
+            f"FROM {catalog.sql_name(work, self.column.table)} WHERE {name} IS NOT NULL LIMIT {KEPT_VALUES + 1}"
+        )
+        if len(rows) > KEPT_VALUES or not key:
+            raise Refused(f"cannot keep the old values of {self.column}: too many, or no primary key")
+        names = ["old", "new", *(f"k{n}" for n in range(len(key)))]
+        return before.model_copy(
+            update={
+                "key": key,
+                "key_types": tuple(columns[one].type for one in key),
+                "values": tuple(tuple(row.maybe_text(one) for one in names) for row in rows),
+            }
+        )
+
+    def _read(self, look: Look, found: ColumnInfo) -> converted.Converted:
+        kept = [concurrently.Kept.of(one) for one in converted.indexes(look, self.column)] if self._replaces else []
+        return converted.Converted(
+            column=self.column,
+            type=found.type,
+            new_type=self.to,
+            collation=found.collation,
+            default=found.default,
+            comment=found.comment,
+            settings=found.settings,
+            grants=found.grants,
+            indexes=tuple(kept),
+            replaced=self._replaces,
+        )
+
+
+def _build_indexes(ctx: Context, before: converted.Converted) -> None:
+    for kept in before.indexes:
+        concurrently.create(ctx, kept.build(ctx.db.dialect), label=f"index {kept.name}")
+    if "indexes" not in ctx.db.committed():
+        with ctx.db.commit("indexes"):
+            pass  # the mark by which verify knows that nothing is missing
+
+
+def _remembered(ctx: Context) -> converted.Converted:
+    with ctx.db.look() as look:
+        place = look.place
+        kept = ledger.remembered(look, run=place.run, step=place.step) if place else None
+    if kept is None:
+        raise StepError("cannot build the indexes again: the ledger doesn't have what this step remembered")
+    return converted.Converted.model_validate_json(kept)

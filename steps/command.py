@@ -1,0 +1,222 @@
+"""A step that runs a program; its start is in the ledger before it works, so that no orphan stays unknown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, Field
+
+from steps import ledger, processes
+from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepError, StepResult
+from steps.reading import ReadQuery
+from steps.words import Seconds, Timespan
+
+Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=1)]
+
+DONE = "done"
+PULSE_S = 1.0
+SHOWN = 4096  # characters of the output's end that go into the result
+_STARTED = re.compile(r"^started pid=(\d+) start=([0-9.]+) host=(.*)$")
+
+
+class CommandResult(StepResult):
+    """How the command ended; of its output the end."""
+
+    exit_code: int
+    seconds: float
+    stdout: str = ""
+    stderr: str = ""
+
+
+class CommandBefore(BaseModel):
+    """What stood in the ledger before the command worked."""
+
+    pid: int
+    started: float
+    host: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """One start of a command, as its label in the ledger says it."""
+
+    pid: int
+    started: float
+    host: str
+
+    def label(self) -> str:
+        return f"started pid={self.pid} start={self.started:.3f} host={self.host}"
+
+    def running(self) -> bool | None:
+        """Whether it still runs; None where that can't be seen from here."""
+        return processes.alive(self.pid, self.started) if self.host == socket.gethostname() else None
+
+
+class Command(Step):
+    """Run a program by its argv, without a shell.
+
+    Whether it was done comes from `applied_if` (a query whose single value is true when it was), else from the ledger:
+    a start without an end is unknown, and a person settles it.
+    """
+
+    kind: ClassVar[str] = "command"
+    summary: ClassVar[str] = "run a program (argv, no shell) in a process group of its own"
+    Result: ClassVar[type[StepResult]] = CommandResult
+    Before: ClassVar[type[BaseModel]] = CommandBefore
+
+    argv: Argv
+    timeout: Seconds = Timespan(600)
+    exit_codes: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    cwd: str | None = None
+    env_from: tuple[str, ...] = ()
+    database: bool = False
+    applied_if: ReadQuery | None = None
+    undo_argv: Argv | None = Field(default=None, alias="revert")
+
+    def describe(self) -> str:
+        return "run " + _shown(self.argv)
+
+    def one_way(self) -> str:
+        return "" if self.undo_argv else "it has no `revert:` command"
+
+    def verify(self, look: Look) -> Effect:
+        if self.applied_if is not None:
+            return _asked(look, self.applied_if.text(look.dialect))
+        return _from_ledger(look)
+
+    def apply(self, ctx: Context) -> CommandResult:
+        return self._run(ctx, self.argv)
+
+    def revert(self, ctx: Context, before: BaseModel) -> None:
+        del before
+        if self.undo_argv is None:
+            raise StepError(f"cannot take back {self.describe()!r}: {self.one_way()}")
+        self._run(ctx, self.undo_argv)
+
+    def _run(self, ctx: Context, argv: Argv) -> CommandResult:
+        _refuse_orphan(ctx.db.committed())
+        with ctx.db.look() as look:
+            extra = look.environment() if self.database else None
+        finished = processes.run(
+            argv,
+            timeout_s=self.timeout,
+            env=processes.environment(names=self.env_from, extra=extra),
+            cwd=self.cwd,
+            on_start=lambda pid, started: _record(ctx, Started(pid, started, socket.gethostname())),
+            stop=_pulses(ctx, _shown(argv)),
+        )
+        self._judge(argv, finished)
+        with ctx.db.commit(DONE):
+            pass
+        return CommandResult(
+            exit_code=finished.exit_code,
+            seconds=round(finished.seconds, 3),
+            stdout=finished.stdout[-SHOWN:],
+            stderr=finished.stderr[-SHOWN:],
+        )
+
+    def _judge(self, argv: Argv, finished: processes.Finished) -> None:
+        if finished.timed_out:
+            raise StepError(
+                f"cannot finish {_shown(argv)!r}: ended after {self.timeout:g} s, with its process group; "
+                f"what it had done is not known{_tail(finished)}"
+            )
+        if finished.exit_code not in self.exit_codes:
+            raise StepError(
+                f"cannot go on: {_shown(argv)!r} ended with exit code {finished.exit_code}{_tail(finished)}"
+            )
+
+
+def _asked(look: Look, sql: str) -> Effect:
+    rows = look.rows(sql)
+    if not rows:
+        return Effect(State.NOT_DONE, "applied_if gives no row")
+    values = list(rows[0].values())
+    if len(rows) > 1 or len(values) != 1:
+        raise StepError(
+            f"cannot read applied_if: it must give one value, not {len(rows)} rows of {len(values)} columns"
+        )
+    if values[0] is None:
+        return Effect(State.UNKNOWN, "applied_if gives NULL")
+    return Effect(State.DONE if values[0] else State.NOT_DONE, f"applied_if gives {values[0]!r}")
+
+
+def _from_ledger(look: Look) -> Effect:
+    if look.place is None:
+        return Effect(State.NOT_DONE, "not yet run; without `applied_if` only a run's ledger can tell")
+    undone = _effect(_labels(look, look.place, action="revert"))
+    if undone.state is State.DONE:
+        return Effect(State.NOT_DONE, f"taken back: {undone.evidence}")
+    if undone.state is State.UNKNOWN:
+        return undone
+    return _effect(_labels(look, look.place, action="apply"))
+
+
+def _labels(look: Look, place: Place, *, action: str) -> list[str]:
+    return ledger.committed_labels(look, Place(run=place.run, step=place.step, action=action))
+
+
+def _effect(labels: list[str]) -> Effect:
+    if DONE in labels:
+        return Effect(State.DONE, "the ledger says that it ended well")
+    starts = started(labels)
+    if not starts:
+        return Effect(State.NOT_DONE, "the ledger knows no start of it")
+    last = starts[-1]
+    now = {True: "still runs", False: "has ended", None: "can't be seen from here"}[last.running()]
+    return Effect(
+        State.UNKNOWN,
+        f"started as process {last.pid} on {last.host} (start time {last.started:.3f}), which {now}; "
+        "whether it succeeded is not known",
+    )
+
+
+def started(labels: list[str]) -> list[Started]:
+    """The starts among a step's labels, in order."""
+    found = (_STARTED.match(label) for label in labels)
+    return [Started(int(one[1]), float(one[2]), one[3]) for one in found if one]
+
+
+def _refuse_orphan(labels: list[str]) -> None:
+    for one in started(labels):
+        if one.running():
+            raise StepError(
+                f"cannot start the command again: process {one.pid} of an earlier start still runs on this host; "
+                f"wait for it, or end it with `kill -- -{one.pid}`"
+            )
+
+
+def _record(ctx: Context, start: Started) -> None:
+    ctx.remember(CommandBefore(pid=start.pid, started=start.started, host=start.host))
+    with ctx.db.commit(start.label()):
+        pass
+
+
+def _pulses(ctx: Context, shown: str) -> Callable[[], bool]:
+    """Reports about once a second; raises Stopped where a stop is wanted, which ends the command's group."""
+    began = last = time.monotonic()
+
+    def stop() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PULSE_S:
+            last = now
+            ctx.pulse(Progress(done=0, total=1, unit="commands", note=f"{shown} runs for {now - began:.0f} s"))
+        return False
+
+    return stop
+
+
+def _shown(argv: tuple[str, ...]) -> str:
+    return shlex.join(argv)
+
+
+def _tail(finished: processes.Finished) -> str:
+    text = (finished.stderr.strip() or finished.stdout.strip())[-500:]
+    return f": {text}" if text else ""

@@ -1,0 +1,295 @@
+"""Constraints added without holding the table: first for new rows (NOT VALID), then proven for the old by one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from steps import alike, catalog, concurrently
+from steps.base import (
+    Context,
+    DatabaseFault,
+    Effect,
+    Look,
+    Refused,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Work,
+)
+from steps.dialect import Dialect, quote
+from steps.shapes import ConstraintInfo
+from steps.words import Column, Identifier, Model, Text
+
+SHOWN_ROWS = 5
+COUNTED_ROWS = 10_000  # beyond this many violating rows "more than" says enough
+_VIOLATIONS = {"23502", "23503", "23514"}
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class ForeignKey(Model):
+    """A foreign key. references: `table.column`, or one such word for each column."""
+
+    columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    references: Annotated[tuple[Column, ...], BeforeValidator(_listed), Field(min_length=1)]
+    on_delete: Literal["no action", "restrict", "cascade", "set null", "set default"] = "no action"
+
+    @model_validator(mode="after")
+    def _paired(self) -> ForeignKey:
+        if len(self.columns) != len(self.references):
+            raise ValueError("cannot pair the foreign key's columns: columns and references differ in length")
+        if len({one.table for one in self.references}) > 1:
+            raise ValueError("cannot reference two tables with one foreign key")
+        return self
+
+    @property
+    def table(self) -> str:
+        return self.references[0].table
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(one.column for one in self.references)
+
+
+class Earlier(Model):
+    """What stood there: a constraint that was only NOT VALID yet, or the index that became the constraint."""
+
+    earlier: str = ""
+    index: concurrently.Kept | None = None
+
+
+class AddConstraint(Step):
+    """A check, foreign key, NOT NULL, or a unique index made a constraint."""
+
+    kind: ClassVar[str] = "add_constraint"
+    summary: ClassVar[str] = "add a constraint for new rows at once, then prove the old ones without blocking writes"
+    only: ClassVar[str] = "postgresql"
+    Before: ClassVar[type[BaseModel]] = Earlier
+
+    table: Identifier
+    name: Identifier
+    check: Text | None = None
+    foreign_key: ForeignKey | None = None
+    not_null: Identifier | None = None
+    unique_index: Identifier | None = None
+    validated: bool = Field(default=True, alias="validate")  # pydantic has a method of that name
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> AddConstraint:
+        kinds = (self.check, self.foreign_key, self.not_null, self.unique_index)
+        if sum(one is not None for one in kinds) != 1:
+            raise ValueError("cannot add the constraint: write one of check, foreign_key, not_null, unique_index")
+        return self
+
+    def describe(self) -> str:
+        later = "" if self.validated or self.unique_index else ", not validated"
+        return f"add constraint {self.name} to {self.table}: {self._what()}{later}"
+
+    def verify(self, look: Look) -> Effect:
+        if look.dialect is Dialect.SQLITE:
+            return self._verify_sqlite(look)
+        columns, found = catalog.columns(look, self.table), self._found(look)
+        if self.not_null and self.not_null not in columns:
+            return Effect(State.UNKNOWN, f"{self.table} has no column {self.not_null}")
+        if self.not_null and columns[self.not_null].not_null and found is None:
+            return Effect(State.DONE, f"{self.table}.{self.not_null} is NOT NULL")
+        if found is None:
+            return Effect(State.NOT_DONE, f"no constraint {self.name} on {self.table}")
+        return self._verify_found(look, found)
+
+    def statements(self, look: Look) -> list[Statement]:
+        return [one for phase in self._phases(look).values() for one in phase]
+
+    def preflight(self, look: Look) -> list[str]:
+        faults = catalog.too_long(self.name) + catalog.not_owned(look, self.table)
+        if self.foreign_key and look.version < (18,) and catalog.partitioned(look, self.table):
+            faults.append(f"cannot add {self.name}: {self.table} is partitioned, NOT VALID there needs PostgreSQL 18")
+        index = catalog.index(look, self._index_name(look)) if self.unique_index else None
+        if index is not None and not (index.unique and index.usable and not index.predicate):
+            faults.append(f"cannot make {self.unique_index} a constraint: it must be unique, valid and without WHERE")
+        return faults
+
+    def apply(self, ctx: Context) -> StepResult:
+        """Add and validate in transactions of their own, so that no lock on the table outlives its instant."""
+        with ctx.db.look() as look:
+            faults, phases, before = self.preflight(look), self._phases(look), self._before(look)
+            found = self._found(look)
+            if found is not None and (difference := self._differs(look, found)):
+                faults.append(f"cannot add {self.name}: a constraint of this name is there, but {difference}")
+        if faults:
+            raise Refused("; ".join(faults))
+        ctx.remember(before)
+        for label, statements in phases.items():
+            self._run(ctx, label, statements)
+        return StepResult()
+
+    def revert(self, ctx: Context, before: BaseModel) -> None:
+        """Take the constraint away; bring back what stood there."""
+        if not isinstance(before, Earlier):
+            raise TypeError(f"cannot revert from {before!r}")
+        ctx.patiently("drop", lambda work: self._drop(work, before))
+        if before.index is not None:
+            concurrently.create(ctx, before.index.build(ctx.db.dialect), label="index")
+
+    # ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────────
+    def _phases(self, look: Look) -> Mapping[str, list[Statement]]:
+        """The statements by transaction; what is there already is left out."""
+        if look.dialect is Dialect.SQLITE:
+            return {}
+        table, name, found = catalog.sql_name(look, self.table), quote(self.name), self._found(look)
+        phases: dict[str, list[Statement]] = {}
+        if found is None:
+            phases["add"] = [self._add(look, table)]
+        if self.unique_index or not self.validated:
+            return phases
+        if found is None or not found.validated:
+            sql = f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}"
+            phases["validate"] = [Statement(sql, lock="SHARE UPDATE EXCLUSIVE", length="one scan", table=self.table)]
+        if self.not_null:
+            both = (f"ALTER COLUMN {quote(self.not_null)} SET NOT NULL", f"DROP CONSTRAINT {name}")
+            phases["set"] = [self._instant(f"ALTER TABLE {table} {one}") for one in both]
+        return phases
+
+    def _add(self, look: Look, table: str) -> Statement:
+        start = f"ALTER TABLE {table} ADD CONSTRAINT {quote(self.name)}"
+        if self.unique_index:
+            return self._instant(f"{start} UNIQUE USING INDEX {quote(self._index_name(look).partition('.')[2])}")
+        if self.foreign_key is None:
+            return self._instant(f"{start} CHECK ({self._condition(look)}) NOT VALID")
+        key = self.foreign_key
+        sql = (
+            f"{start} FOREIGN KEY ({_names(key.columns)}) REFERENCES {catalog.sql_name(look, key.table)} "
+            f"({_names(key.targets)}) ON DELETE {key.on_delete.upper()} NOT VALID"
+        )
+        note = f"also on {key.table}"
+        return Statement(sql, lock="SHARE ROW EXCLUSIVE", length="instant", table=self.table, note=note)
+
+    def _instant(self, sql: str) -> Statement:
+        return Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.table)
+
+    def _run(self, ctx: Context, label: str, statements: list[Statement]) -> None:
+        def act(work: Work) -> None:
+            if label == "validate":  # a scan of the whole table, and nobody waits for it
+                work.execute("SET LOCAL statement_timeout = 0")
+            concurrently.execute(work, statements)
+
+        try:
+            ctx.patiently(label, act)
+        except DatabaseFault as fault:
+            if label != "validate" or fault.sqlstate not in _VIOLATIONS:
+                raise
+            with ctx.db.look() as look:
+                raise StepError(self._named_violations(look)) from fault
+
+    def _drop(self, work: Work, before: Earlier) -> None:
+        table = catalog.sql_name(work, self.table)
+        if self.not_null and not before.earlier:
+            work.execute(f"ALTER TABLE {table} ALTER COLUMN {quote(self.not_null)} DROP NOT NULL")
+        if self._found(work) is not None:
+            work.execute(f"ALTER TABLE {table} DROP CONSTRAINT {quote(self.name)}")
+        if before.earlier:
+            work.execute(f"ALTER TABLE {table} ADD CONSTRAINT {quote(self.name)} {before.earlier}")
+
+    # ── what is there ───────────────────────────────────────────────────────────────────────────────────────────────
+    def _found(self, look: Look) -> ConstraintInfo | None:
+        return next((one for one in catalog.constraints(look, self.table) if one.name == self.name), None)
+
+    def _before(self, look: Look) -> Earlier:
+        found = self._found(look)
+        index = catalog.index(look, self._index_name(look)) if self.unique_index else None
+        return Earlier(earlier=found.definition if found else "", index=concurrently.Kept.of(index) if index else None)
+
+    def _verify_found(self, look: Look, found: ConstraintInfo) -> Effect:
+        if difference := self._differs(look, found):
+            return Effect(State.PARTLY, f"constraint {self.name} is there, but {difference}")
+        if self.validated and not found.validated:
+            return Effect(State.PARTLY, f"constraint {self.name} holds for new rows only: it isn't validated")
+        if self.not_null and self.validated:
+            return Effect(State.PARTLY, f"constraint {self.name} is validated, the column isn't NOT NULL yet")
+        return Effect(State.DONE, f"constraint {self.name}: {found.definition}")
+
+    def _differs(self, look: Look, found: ConstraintInfo) -> str:
+        wanted = "foreign key" if self.foreign_key else "unique" if self.unique_index else "check"
+        if found.kind != wanted:
+            return f"it is a {found.kind}"
+        if self.foreign_key is not None:
+            same = self._same_key(look, found)
+        elif self.unique_index:
+            same = True
+        else:
+            same = alike.same_condition(look, self.table, has=found.expression, wants=self._condition(look))
+        return "" if same else f"it is {found.definition}"
+
+    def _same_key(self, look: Look, found: ConstraintInfo) -> bool:
+        key = self.foreign_key
+        return key is not None and (found.columns, found.references, found.foreign_columns, found.on_delete) == (
+            key.columns,
+            catalog.named(look, key.table),
+            key.targets,
+            key.on_delete,
+        )
+
+    def _verify_sqlite(self, look: Look) -> Effect:
+        """SQLite can't add a constraint to a table, but the table may have it by its definition."""
+        columns, known = catalog.columns(look, self.table), catalog.constraints(look, self.table)
+        if self.not_null:
+            there = self.not_null in columns and columns[self.not_null].not_null
+        elif self.foreign_key:
+            there = any(one.kind == "foreign key" and self._same_key(look, one) for one in known)
+        elif self.unique_index:
+            index = catalog.index(look, self._index_name(look))
+            there = index is not None and index.unique
+        else:
+            wanted = alike.plain_sql(f"CHECK ({self._condition(look)})")
+            there = wanted in alike.plain_sql(catalog.definition(look, self.table))
+        if there:
+            return Effect(State.DONE, f"the table {self.table} has it by its definition")
+        return Effect(State.NOT_DONE, f"the table {self.table} doesn't have it, and SQLite can't add it")
+
+    def _condition(self, look: Look) -> str:
+        if self.not_null:
+            return f"{quote(self.not_null)} IS NOT NULL"
+        return self.check.text(look.dialect) if self.check else ""
+
+    def _index_name(self, look: Look) -> str:
+        return f"{catalog.named(look, self.table)[0]}.{(self.unique_index or '').rpartition('.')[2]}"
+
+    def _what(self) -> str:
+        if self.foreign_key:
+            key = self.foreign_key
+            return f"({', '.join(key.columns)}) references {key.table} ({', '.join(key.targets)})"
+        if self.not_null:
+            return f"{self.not_null} not null"
+        return f"unique by {self.unique_index}" if self.unique_index else "check"
+
+    def _named_violations(self, look: Look) -> str:
+        rows = f"FROM {catalog.sql_name(look, self.table)} AS child WHERE {self._violated(look)}"
+        count = look.row(f"SELECT count(*) AS n FROM (SELECT 1 {rows} LIMIT {COUNTED_ROWS + 1}) AS found").integer("n")
+        key = catalog.primary_key(look, self.table)
+        shown = look.rows(f"SELECT {_names(key) if key else '*'} {rows} LIMIT {SHOWN_ROWS}")
+        named = "; ".join(", ".join(f"{name}={value!r}" for name, value in row.items()) for row in shown)
+        many = f"more than {COUNTED_ROWS}" if count > COUNTED_ROWS else str(count)
+        return (
+            f"cannot validate {self.name}: {many} rows of {self.table} violate it, the first {len(shown)}: {named}; "
+            "the constraint stands and guards new rows: mend these, then resume"
+        )
+
+    def _violated(self, look: Look) -> str:
+        if self.foreign_key is None:
+            return f"NOT ({self._condition(look)})"
+        key = self.foreign_key
+        pairs = list(zip(key.columns, key.targets, strict=True))
+        present = " AND ".join(f"child.{quote(column)} IS NOT NULL" for column in key.columns)
+        same = " AND ".join(f"parent.{quote(target)} = child.{quote(column)}" for column, target in pairs)
+        return f"{present} AND NOT EXISTS (SELECT 1 FROM {catalog.sql_name(look, key.table)} AS parent WHERE {same})"
+
+
+def _names(columns: tuple[str, ...]) -> str:
+    return ", ".join(quote(one) for one in columns)

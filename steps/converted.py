@@ -1,0 +1,168 @@
+"""A column before its type changed: what the catalogue had, what runs under the lock, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from steps import catalog, concurrently
+from steps.base import QUERY_CANCELED, DatabaseFault, Look, Refused, Value, Work
+from steps.dialect import quote
+from steps.shapes import IndexInfo
+from steps.words import ColumnRef, Model
+
+PROOF = "3s"  # how long everybody may wait while the column is proven empty under the lock
+_ANY_TYPE = {"btree", "hash", "brin"}  # methods that index nearly every type; gin and gist must be chosen for it
+# CAST(… AS varchar(10)) cuts what is too long; without the length the assignment that follows refuses it
+_UNBOUNDED = {
+    "character varying": "character varying",
+    "character": "bpchar",
+    "bit": "bit varying",
+    "bit varying": "bit varying",
+}
+
+
+class Converted(Model):
+    """The column before: by definition, with its indexes and, where the conversion loses something, its values.
+
+    values: (old, new, key …) as texts; grants and settings as the catalogue gives them.
+    """
+
+    column: ColumnRef
+    type: str
+    new_type: str
+    collation: str
+    default: str | None
+    comment: str
+    settings: tuple[str, ...]
+    grants: tuple[str, ...]
+    indexes: tuple[concurrently.Kept, ...] = ()
+    replaced: bool = False
+    key: tuple[str, ...] = ()
+    key_types: tuple[str, ...] = ()
+    values: tuple[tuple[str | None, ...], ...] = ()
+
+
+FILLED = "cannot replace {}: it holds values; use while_all_null: rewrite, which keeps them (and rewrites the table)"
+
+
+# ─── what runs under the lock ───────────────────────────────────────────────────────────────────────────────────────
+def lock(look: Look, column: ColumnRef) -> str:
+    return f"LOCK TABLE {catalog.sql_name(look, column.table)} IN ACCESS EXCLUSIVE MODE"
+
+
+def filled(look: Look, column: ColumnRef) -> str:
+    table = catalog.sql_name(look, column.table)
+    return f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {quote(column.column)} IS NOT NULL) AS filled"
+
+
+def is_filled(work: Work, column: ColumnRef) -> bool:
+    """Whether any row has a value, by the column's index where it has one; Refused where that takes too long."""
+    whole = [one for one in indexes(work, column) if one.usable and one.method == "btree" and not one.predicate]
+    indexed = any(one.columns[:1] == (column.column,) for one in whole)
+    try:
+        with _setting(work, "statement_timeout", PROOF), _setting(work, "enable_seqscan", "off" if indexed else "on"):
+            return work.row(filled(work, column)).flag("filled")
+    except DatabaseFault as fault:
+        if fault.sqlstate != QUERY_CANCELED:
+            raise
+        why = f"to prove it empty takes longer than {PROOF} under the lock"
+        raise Refused(f"cannot replace {column}: {why}; index it first, or use while_all_null: rewrite") from fault
+
+
+@contextlib.contextmanager
+def _setting(work: Work, name: str, value: str) -> Iterator[None]:
+    was = work.row("SELECT current_setting(:name) AS was", {"name": name}).text("was")
+    work.row("SELECT set_config(:name, :value, true) AS now", {"name": name, "value": value})
+    yield
+    work.row("SELECT set_config(:name, :value, true) AS now", {"name": name, "value": was})
+
+
+def replaced(look: Look, before: Converted, *, wanted: str) -> list[str]:
+    """Drop the column, add it with the other type, and give it back what hung on it."""
+    table, name = catalog.sql_name(look, before.column.table), quote(before.column.column)
+    collate = f" COLLATE {before.collation}" if before.collation and wanted == before.type else ""
+    default = [f"SET DEFAULT {before.default}"] if before.default is not None else []
+    # how a value is stored depends on its type: only the old type gets it back
+    settings = [one for one in before.settings if wanted == before.type or not one.startswith("SET STORAGE")]
+    comment = [f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(before.comment)}"] if before.comment else []
+    return [
+        f"ALTER TABLE {table} DROP COLUMN {name}",
+        f"ALTER TABLE {table} ADD COLUMN {name} {wanted}{collate}",
+        *(f"ALTER TABLE {table} ALTER COLUMN {name} {one}" for one in [*default, *settings]),
+        *(_grant(table, name, one) for one in before.grants),
+        *comment,
+    ]
+
+
+def _grant(table: str, name: str, grant: str) -> str:
+    privilege, _, role = grant.partition("=")
+    to = quote(role) if role else "PUBLIC"
+    option = " WITH GRANT OPTION" if privilege.endswith("*") else ""
+    return f"GRANT {privilege.rstrip('*')} ({name}) ON {table} TO {to}{option}"
+
+
+def go_back_empty(work: Work, before: Converted) -> None:
+    """Replace it back; Refused where it has values by now, or that can't be proven in time."""
+    work.execute(lock(work, before.column))
+    if is_filled(work, before.column):
+        raise Refused(FILLED.format(before.column))
+    for sql in replaced(work, before, wanted=before.type):
+        work.execute(sql)
+
+
+def go_back_filled(work: Work, before: Converted) -> None:
+    """Convert it back, with the remembered values where nobody changed them since."""
+    work.execute(lock(work, before.column))
+    table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
+    default = f", ALTER COLUMN {name} SET DEFAULT {before.default}" if before.default is not None else ""
+    collate = f" COLLATE {before.collation}" if before.collation else ""
+    work.execute(
+        f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT, ALTER COLUMN {name} TYPE {before.type}{collate} "
+        f"USING {turned_back(name, before.type, new=before.new_type)}{default}"
+    )
+    for one in before.settings:  # a change of type forgets how the column was stored
+        work.execute(f"ALTER TABLE {table} ALTER COLUMN {name} {one}")
+    if before.values:
+        _put_back(work, before)
+
+
+def _put_back(work: Work, before: Converted) -> None:
+    """The old values, only where what the conversion wrote still stands."""
+    table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
+    names = ["old", "new", *(f"k{n}" for n in range(len(before.key)))]
+    lists: dict[str, Value] = {one: [row[n] for row in before.values] for n, one in enumerate(names)}
+    old = turned_back("kept.old", before.type, new=before.type)
+    ours = turned_back(f"CAST(kept.new AS {before.new_type})", before.type, new=before.new_type)
+    same = "".join(
+        f" AND target.{quote(one)} = CAST(kept.k{n} AS {kind})"
+        for n, (one, kind) in enumerate(zip(before.key, before.key_types, strict=True))
+    )
+    work.execute(
+        f"UPDATE {table} AS target SET {name} = {old} "
+        f"FROM unnest({', '.join(f'CAST(:{one} AS text[])' for one in names)}) AS kept({', '.join(names)}) "
+        f"WHERE CAST(target.{name} AS text) IS NOT DISTINCT FROM CAST({ours} AS text){same}",
+        lists,
+    )
+
+
+def turned_back(value: str, old: str, *, new: str) -> str:
+    """A value of the new type as the old one; an element becomes an array of itself, NULL stays NULL."""
+    found = re.fullmatch(r"([a-z ]+)\(\d+\)((?:\[\])*)", old)
+    kind = _UNBOUNDED[found[1]] + found[2] if found and found[1] in _UNBOUNDED else old
+    if old.endswith("[]") and not new.endswith("[]"):
+        return f"CASE WHEN {value} IS NOT NULL THEN CAST(ARRAY[{value}] AS {kind}) END"
+    return f"CAST({value} AS {kind})"
+
+
+# ─── indexes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def indexes(look: Look, column: ColumnRef) -> list[IndexInfo]:
+    names = {one.name for one in catalog.dependants(look, column) if one.kind == "index"}
+    return [one for one in catalog.indexes(look, column.table) if one.name in names]
+
+
+def rebuildable(index: IndexInfo, *, column: str) -> bool:
+    """Whether the same definition makes the same index for another type, with nothing lost meanwhile."""
+    simple = column in index.columns and index.plain and not index.predicate and index.method in _ANY_TYPE
+    return simple and not (index.unique or index.partitioned or index.replica_identity)

@@ -1,0 +1,318 @@
+"""What differs between PostgreSQL and SQLite in writing SQL: names, parameters, and what a statement may do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import dropwhile, islice, pairwise, takewhile
+
+from steps.sqltext import BadSql, Dialect, Kind, Piece, Token, line_of, scan, split
+
+__all__ = [
+    "BadIdentifier",
+    "BadSql",
+    "Dialect",
+    "Piece",
+    "Template",
+    "bad_templates",
+    "bind",
+    "controls_transaction",
+    "fill_identifiers",
+    "first_words",
+    "is_single_select",
+    "needs_autocommit",
+    "parameters",
+    "qualified",
+    "quote",
+    "split",
+    "templates",
+]
+
+LONGEST_NAME = 63  # bytes: PostgreSQL cuts a longer name without an error, and two names can become one
+
+
+class BadIdentifier(Exception):
+    """A name that the database would refuse, or cut."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"cannot use {name!r} as a name: {reason}")
+        self.name, self.reason = name, reason
+
+
+def quote(name: str) -> str:
+    """One identifier in double quotes; raises BadIdentifier."""
+    if not name:
+        raise BadIdentifier(name, "it is empty")
+    if "\0" in name:
+        raise BadIdentifier(name, "it has a NUL character")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadIdentifier(name, "it isn't valid Unicode") from None
+    if size > LONGEST_NAME:
+        raise BadIdentifier(name, f"it has {size} bytes, and PostgreSQL cuts it at {LONGEST_NAME}")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def qualified(schema: str | None, table: str, dialect: Dialect) -> str:
+    """The quoted table with its schema where one is given; raises BadIdentifier."""
+    if dialect is Dialect.SQLITE and schema not in (None, "main"):
+        raise BadIdentifier(schema or "", "SQLite has no schemas: leave it out, or write main")
+    return quote(table) if schema is None else f"{quote(schema)}.{quote(table)}"
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+
+
+def parameters(sql: str, dialect: Dialect) -> tuple[str, ...]:
+    """The names of the `:name` parameters, each once, in order of appearance; raises BadSql.
+
+    A parameter is a colon and a name of ASCII letters, digits and underscores, not begun by a digit, outside literals,
+    quoted names and comments. The character before the colon is no colon (`x::int`), word character, `]`, `)` or
+    quote: those write slices (`x[1:n]`) and keys (`JSON_OBJECT('a':b)`).
+    """
+    found = (token.text[1:] for token in scan(sql, dialect) if token.kind is Kind.PARAMETER)
+    return tuple(dict.fromkeys(found))
+
+
+def bind(sql: str, dialect: Dialect) -> str:
+    """The text for the driver, which is always given a mapping of parameters; raises BadSql.
+
+    For psycopg `:name` becomes `%(name)s` and every other % is doubled; SQLite reads `:name` itself.
+    """
+    tokens = list(scan(sql, dialect))
+    if any(token.kind is Kind.PARAMETER for token in tokens):
+        _refuse_positional(sql, tokens, dialect)
+    if dialect is Dialect.SQLITE:
+        return sql
+    return "".join(
+        f"%({token.text[1:]})s" if token.kind is Kind.PARAMETER else token.text.replace("%", "%%") for token in tokens
+    )
+
+
+def _refuse_positional(sql: str, tokens: Sequence[Token], dialect: Dialect) -> None:
+    # Beside :name, the driver's own numbering would give $1 or ? the value of another parameter.
+    signs = [token for token in tokens if dialect is Dialect.SQLITE and token.sign == "?"]
+    signs += [token for token, after in pairwise(tokens) if token.sign == "$" and after.kind is Kind.NUMBER]
+    if signs:
+        raise BadSql(line_of(sql, signs[0].start), f"{signs[0].text} beside a named parameter: name them all, as :name")
+
+
+# --- what a statement is -----------------------------------------------------------------------------------------
+
+_TRANSACTION = {"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE"}
+_TRANSACTION_SETTINGS = {
+    "TRANSACTION",
+    "CHARACTERISTICS",
+    "TRANSACTION_READ_ONLY",
+    "TRANSACTION_ISOLATION",
+    "TRANSACTION_DEFERRABLE",
+}
+_NEVER_IN_TRANSACTION = {
+    ("ALTER", "SYSTEM"),
+    ("CREATE", "DATABASE"),
+    ("CREATE", "SUBSCRIPTION"),
+    ("CREATE", "TABLESPACE"),
+    ("DISCARD", "ALL"),
+    ("DROP", "DATABASE"),
+    ("DROP", "SUBSCRIPTION"),
+    ("DROP", "TABLESPACE"),
+    ("REINDEX", "DATABASE"),
+    ("REINDEX", "SCHEMA"),
+    ("REINDEX", "SYSTEM"),
+}
+
+
+def first_words(sql: str, n: int = 3, *, dialect: Dialect = Dialect.POSTGRESQL) -> tuple[str, ...]:
+    """Up to n bare words at the beginning, in upper case, without comments and opening parentheses."""
+    meaningful = (token for token in scan(sql, dialect) if token.means_something)
+    inside = dropwhile(lambda token: token.sign == "(", meaningful)
+    return tuple(token.keyword for token in islice(takewhile(lambda token: token.keyword, inside), n))
+
+
+def controls_transaction(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> bool:
+    """Whether any statement of the text begins, ends or alters a transaction; what a procedure does isn't seen."""
+    return any(_controls(first_words(piece.text, 4, dialect=dialect)) for piece in split(sql, dialect))
+
+
+def _controls(words: tuple[str, ...]) -> bool:
+    if words[:1] == ("SET",):
+        setting = [word for word in words[1:] if word not in ("LOCAL", "SESSION")]
+        return bool(setting) and setting[0] in _TRANSACTION_SETTINGS
+    return words[:2] == ("PREPARE", "TRANSACTION") or not _TRANSACTION.isdisjoint(words[:1])
+
+
+def needs_autocommit(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> bool:
+    """Whether any statement of the text is refused inside a transaction; what a procedure does isn't seen."""
+    return any(_stands_alone(_meaningful(piece.text, dialect)) for piece in split(sql, dialect))
+
+
+def _stands_alone(tokens: Sequence[Token]) -> bool:
+    keywords = [token.keyword for token in tokens]
+    outer = tuple(token.keyword for token in _outside_parentheses(tokens))
+    if "CONCURRENTLY" in keywords:
+        return outer[0] in ("CREATE", "DROP", "REINDEX", "ALTER")  # but REFRESH … CONCURRENTLY may be in one
+    if outer[:2] == ("ALTER", "DATABASE"):
+        return outer[3:5] == ("SET", "TABLESPACE")
+    return outer[:1] == ("VACUUM",) or outer == ("CLUSTER",) or outer[:2] in _NEVER_IN_TRANSACTION
+
+
+def _outside_parentheses(tokens: Sequence[Token]) -> list[Token]:
+    depth, outer = 0, []
+    for token in tokens:
+        depth += {"(": 1, ")": -1}.get(token.sign, 0)
+        if depth == 0 and token.sign != ")":
+            outer.append(token)
+    return outer
+
+
+def _meaningful(sql: str, dialect: Dialect) -> list[Token]:
+    return [token for token in scan(sql, dialect) if token.means_something]
+
+
+# --- queries that only read --------------------------------------------------------------------------------------
+
+_READS = {
+    Dialect.POSTGRESQL: ("SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "SHOW"),
+    Dialect.SQLITE: ("SELECT", "WITH", "VALUES", "EXPLAIN", "PRAGMA"),
+}
+_WRITES = {"DELETE", "INSERT", "MERGE", "REPLACE", "UPDATE"}
+_PRAGMAS_OF_A_NAME = {
+    "foreign_key_check",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+}
+_PRAGMAS = _PRAGMAS_OF_A_NAME | {
+    "application_id",
+    "auto_vacuum",
+    "busy_timeout",
+    "cache_size",
+    "collation_list",
+    "compile_options",
+    "data_version",
+    "database_list",
+    "encoding",
+    "foreign_keys",
+    "freelist_count",
+    "function_list",
+    "journal_mode",
+    "page_count",
+    "page_size",
+    "query_only",
+    "schema_version",
+    "synchronous",
+    "user_version",
+    "wal_autocheckpoint",
+}
+
+
+def is_single_select(sql: str, dialect: Dialect) -> str | None:
+    """None where the text is one statement that reads; else why not.
+
+    A friendly refusal at load and no guard: a function can write, and only the read-only transaction stops it.
+    """
+    try:
+        pieces = split(sql, dialect)
+    except BadSql as exc:
+        return str(exc)
+    if len(pieces) != 1:
+        return f"it has {len(pieces)} statements, and a query is one" if pieces else "it is empty"
+    first = first_words(sql, 1, dialect=dialect)
+    if not first or first[0] not in _READS[dialect]:
+        begins = first[0] if first else pieces[0].text[:20]
+        return f"it begins with {begins!r}, and a query begins with {', '.join(_READS[dialect])}"
+    return _why_not_reading(first[0], _meaningful(sql, dialect))
+
+
+def _why_not_reading(first: str, tokens: list[Token]) -> str | None:
+    match first:
+        case "EXPLAIN":
+            options = takewhile(lambda token: token.keyword not in _READS[Dialect.POSTGRESQL], tokens[1:])
+            analyzes = {"ANALYZE", "ANALYSE"} & {token.keyword for token in options}
+            return "EXPLAIN ANALYZE runs the statement: leave ANALYZE out" if analyzes else None
+        case "PRAGMA":
+            return _why_pragma_writes([token for token in tokens if token.sign != ";"])
+        case "SHOW":
+            return None
+        case _:
+            return _why_select_writes(tokens)
+
+
+def _why_select_writes(tokens: list[Token]) -> str | None:
+    for before, token, after in zip(tokens, tokens[1:], [*tokens[2:], None], strict=False):
+        if token.keyword in _WRITES and before.sign in ("(", ")") and not (after and after.sign == "("):
+            return f"it changes data ({token.keyword}): a query only reads"
+        if token.keyword == "INTO":
+            return "it makes a table (SELECT … INTO): a query only reads"
+        if before.keyword == "FOR" and token.keyword in ("UPDATE", "SHARE", "NO", "KEY"):
+            return f"it locks rows (FOR {token.keyword}): a query only reads"
+    return None
+
+
+def _why_pragma_writes(tokens: list[Token]) -> str | None:
+    signs = [token.sign for token in tokens]
+    name = tokens[3 if signs[2:3] == ["."] and len(tokens) > 3 else 1].text.lower() if len(tokens) > 1 else ""
+    if "=" in signs or name not in _PRAGMAS or ("(" in signs and name not in _PRAGMAS_OF_A_NAME):
+        return f"PRAGMA {name} can change the database: a query only reads"
+    return None
+
+
+# --- templates ---------------------------------------------------------------------------------------------------
+
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{\{|\{%[-+]?\s*[A-Za-z].*?%\}|\{#.*?#\}", re.DOTALL)
+_IDENTIFIER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\|\s*ident\s*\}\}")
+_SHIELDED = (Kind.STRING, Kind.QUOTED, Kind.COMMENT)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A `{{ … }}` in SQL: the name that it inserts, or the reason why it can't."""
+
+    text: str
+    start: int
+    line: int
+    name: str
+    reason: str
+
+
+def templates(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> list[Template]:
+    """All templates in the text; only `{{ name | ident }}` outside literals, quotes and comments has no reason."""
+    shielded = [(token.start, token.start + len(token.text)) for token in scan(sql, dialect) if token.kind in _SHIELDED]
+    found = []
+    for match in _TEMPLATE.finditer(sql):
+        name = _IDENTIFIER.fullmatch(match[0])
+        inside = any(start <= match.start() < end for start, end in shielded)
+        reason = "" if name else "in SQL only {{ name | ident }} is filled; a value is a parameter, :name"
+        if inside:  # the quotes of an identifier don't hold inside other quotes
+            reason = "nothing is filled inside a literal, a quoted name or a comment: write it outside"
+        line = line_of(sql, match.start())
+        found.append(Template(match[0], match.start(), line, name[1] if name else "", reason))
+    return found
+
+
+def bad_templates(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> list[str]:
+    """One sentence for each template that isn't allowed."""
+    return [
+        f"cannot fill {one.text!r}, line {one.line}: {one.reason}"
+        for one in templates(sql, dialect=dialect)
+        if one.reason
+    ]
+
+
+def fill_identifiers(sql: str, names: Mapping[str, str], *, dialect: Dialect = Dialect.POSTGRESQL) -> str:
+    """Put quoted names in the place of `{{ name | ident }}`; raises BadSql and BadIdentifier."""
+    parts, position = [], 0
+    for one in templates(sql, dialect=dialect):
+        if one.reason or one.name not in names:
+            raise BadSql(one.line, f"cannot fill {one.text!r}: {one.reason or f'there is no {one.name!r}'}")
+        parts += [sql[position : one.start], quote(names[one.name])]
+        position = one.start + len(one.text)
+    return "".join([*parts, sql[position:]])

@@ -1,0 +1,317 @@
+"""How a `that:` text is read: a strict syntax, checked at load without evaluating anything."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import math
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+MAX_LENGTH = 500  # a reviewer reads it in one go; also bounds the work of reading it
+MAX_DEPTH = 12  # parentheses and functions inside one another
+MAX_DIGITS = 12  # of round(x, digits)
+
+
+class BadExpression(Exception):
+    """The text isn't an expression of this language; column counts characters from 1."""
+
+    def __init__(self, text: str, column: int, reason: str) -> None:
+        super().__init__(f"cannot read expression {text[:80]!r} at column {column}: {reason}")
+        self.text, self.column, self.reason = text, column, reason
+
+
+_WORDS = {
+    "and": "write 'and' in lower case",
+    "or": "write 'or' in lower case",
+    "not": "write 'not' in lower case",
+    "in": "write 'in' in lower case",
+    "true": "write True",
+    "false": "write False",
+}
+_RIGHT = {"and", "or", "not", "in", "True", "False"}
+_NULL = "NULL is never compared (a NULL operand answers unknown by itself): count what is missing in the query"
+
+_MISTAKES = (
+    (r"['\"]", "the quote isn't closed"),
+    (
+        r"(?<=[\x01\x02])[ \t\n]*\x01",
+        "two texts side by side: a comma is missing, or a quote is doubled as in SQL",
+    ),
+    (r"[^\x00-\x7f]", "outside quotes stands plain ASCII only, as in >= and '...'"),
+    (r"\b[A-Za-z]{1,2}\x01", "a text has no prefix: write it in plain quotes"),
+    (r"#", "a comment isn't part of an expression: write it beside the key in the YAML"),
+    (r"\{\{|\{%", "an expression is no template: write the name alone, without braces"),
+    (r":=", "an expression can't assign: write == to compare"),
+    (r":[ \t]*[A-Za-z]", "an expression is no SQL: write the name without a colon"),
+    (r"&&?", "write 'and'"),
+    (r"\|\|?", "write 'or'"),
+    (r"<>", "write !="),
+    (r"=<", "write <="),
+    (r"=>", "write >="),
+    (r"===+", "write =="),
+    (r"(?<![=!<>])=(?!=)", "write == to compare"),
+    (r"!(?!=)", "write 'not'"),
+    (r"%", "write the number without %: the unit stands in the name, as in coverage_pct >= 95"),
+    (r"(?i)\bis[ \t\n]+(not[ \t\n]+)?null\b", _NULL),
+    (r"(?i)\b(null|none)\b", _NULL),
+    (r"(?i)\bis\b", "write == or != instead of 'is'"),
+    (r"(?i)\bbetween\b", "write low <= name <= high"),
+    (r"(?i)\bi?like\b", "there is no pattern match: decide it in the query"),
+    (
+        r"\b[A-Za-z]\w*-\w",
+        "a hyphen reads as a subtraction: ids have underscores, and 'as:' names a playbook",
+    ),
+    (
+        r"\b\d[\d_.]*(?![eE][+-]?\d)[A-Za-z]\w*",
+        "a number carries no unit: the unit stands in the name, as in age_s < 300",
+    ),
+)
+
+_REFUSED: dict[type[ast.AST], str] = {
+    ast.BinOp: "arithmetic isn't part of this language: compute it in the query",
+    ast.Subscript: "square brackets only write a list after 'in': let the query return the single value",
+    ast.List: "a list stands only after 'in'",
+    ast.Tuple: "a comma is no thousands separator (write 1000 or 1_000), and a list has square brackets",
+    ast.Set: "a list has square brackets",
+    ast.IfExp: "there is no condition in an expression: write two checks",
+    ast.Lambda: "there are no functions to define here",
+    ast.NamedExpr: "an expression can't assign: write == to compare",
+}
+_LANGUAGE = "only comparisons joined by and/or/not, names, numbers, texts and abs, len, max, min, round are allowed"
+_CHAINED = "'in' can't be part of a chain: join two comparisons by and"
+_ORDERING = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+_ARGUMENTS = {"abs": (1, 1), "len": (1, 1), "max": (2, 9), "min": (2, 9), "round": (1, 2)}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_FOREIGN = re.compile(r"[\\\x00-\x08\x0b-\x1f\x7f]")
+_LITERAL = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
+
+
+class Kind(StrEnum):
+    """What a part can be, as far as its text tells."""
+
+    TRUTH = "true or false"
+    NUMBER = "a number"
+    TEXT = "text"
+    ANY = "any"  # a name: its value decides
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A checked text, its syntax, and the dotted names in order of appearance."""
+
+    source: str
+    body: ast.expr
+    names: tuple[str, ...]
+
+    @property
+    def parts(self) -> list[ast.expr]:
+        """What is joined by the outermost `and`."""
+        if isinstance(self.body, ast.BoolOp) and isinstance(self.body.op, ast.And):
+            return self.body.values
+        return [self.body]
+
+
+@functools.lru_cache(maxsize=1024)
+def read(text: str) -> Tree:
+    """Check a text without evaluating anything; raises BadExpression."""
+    if len(text) > MAX_LENGTH:
+        raise BadExpression(text, MAX_LENGTH, f"longer than {MAX_LENGTH} characters: write several checks")
+    if not text.strip():
+        raise BadExpression(text, 1, "it is empty")
+    _refuse_mistakes(text)
+    source = text.replace("\n", " ").rstrip()
+    shift = len(source) - len(source.lstrip())
+    source = source[shift:]
+    try:
+        body = ast.parse(source, mode="eval").body
+    except SyntaxError as exc:
+        column = shift + (exc.offset or len(source) + 1)
+        raise BadExpression(text, column, f"it isn't an expression ({exc.msg})") from exc
+    except (ValueError, RecursionError, MemoryError) as exc:
+        raise BadExpression(text, 1, "it isn't an expression") from exc
+    reader = _Reader(text, source, shift)
+    reader.truth(body, depth=0)
+    return Tree(source, body, tuple(reader.names))
+
+
+@functools.cache  # compiled at first use: loading a playbook's types must stay fast
+def _mistakes() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(pattern), reason) for pattern, reason in _MISTAKES)
+
+
+def _refuse_mistakes(text: str) -> None:
+    if found := _FOREIGN.search(text):
+        raise BadExpression(text, found.start() + 1, "backslashes and control characters aren't part of this language")
+    # Texts in quotes are masked, so that 'a && b' inside one isn't taken for an operator.
+    masked = _LITERAL.sub(lambda found: "\x01" + "\x02" * (len(found[0]) - 1), text)
+    for pattern, reason in _mistakes():
+        if found := pattern.search(masked):
+            raise BadExpression(text, found.start() + 1, reason)
+    for found in re.finditer(r"(?<![.\w])[A-Za-z]+(?![.\w])", masked):
+        if found[0] not in _RIGHT and found[0].lower() in _WORDS:
+            raise BadExpression(text, found.start() + 1, _WORDS[found[0].lower()])
+
+
+@dataclass
+class _Reader:
+    """Walks a syntax tree, refuses what isn't of the language, and gathers the names."""
+
+    text: str
+    source: str
+    shift: int
+    names: dict[str, None] = field(default_factory=dict)
+
+    def fault(self, node: ast.expr, reason: str) -> BadExpression:
+        before = self.source.encode()[: node.col_offset].decode()  # ast counts bytes
+        return BadExpression(self.text, self.shift + len(before) + 1, reason)
+
+    def truth(self, node: ast.expr, *, depth: int) -> Kind:
+        kind = self.kind(node, depth=depth)
+        if kind not in (Kind.TRUTH, Kind.ANY):
+            raise self.fault(node, f"this is {kind}, and must be true or false: compare it with something")
+        return kind
+
+    def kind(self, node: ast.expr, *, depth: int) -> Kind:
+        if depth > MAX_DEPTH:
+            raise self.fault(node, f"nested deeper than {MAX_DEPTH}: write several checks")
+        match node:
+            case ast.BoolOp() | ast.UnaryOp() | ast.Compare() | ast.Call():
+                return self.combined(node, depth=depth + 1)
+            case ast.Name() | ast.Attribute():
+                self.names[self.name(node)] = None
+                return Kind.ANY
+            case ast.Constant():
+                return self.constant(node)
+            case _:
+                raise self.fault(node, _REFUSED.get(type(node), _LANGUAGE))
+
+    def combined(self, node: ast.BoolOp | ast.UnaryOp | ast.Compare | ast.Call, *, depth: int) -> Kind:
+        match node:
+            case ast.BoolOp():
+                for part in node.values:
+                    self.truth(part, depth=depth)
+                return Kind.TRUTH
+            case ast.UnaryOp():
+                return self.unary(node, depth=depth)
+            case ast.Compare(ops=[ast.In() | ast.NotIn(), *_]):
+                return self.membership(node, depth=depth)
+            case ast.Compare():
+                return self.comparison(node, depth=depth)
+            case ast.Call():
+                return self.call(node, depth=depth)
+
+    def unary(self, node: ast.UnaryOp, *, depth: int) -> Kind:
+        if isinstance(node.op, ast.Not):
+            return self.truth(node.operand, depth=depth)
+        if number(self.source, node) is None:
+            raise self.fault(node, "only a number can have a sign, and only a minus")
+        return self.kind(node.operand, depth=depth)
+
+    def comparison(self, node: ast.Compare, *, depth: int) -> Kind:
+        for sign, part in zip(node.ops, node.comparators, strict=True):
+            if isinstance(sign, ast.In | ast.NotIn):
+                raise self.fault(part, _CHAINED)
+        kinds = [self.kind(part, depth=depth) for part in (node.left, *node.comparators)]
+        for sign, left, right, part in zip(node.ops, kinds, kinds[1:], node.comparators, strict=False):
+            if reason := _why_incomparable({left, right}, ordering=isinstance(sign, _ORDERING)):
+                raise self.fault(part, reason)
+        return Kind.TRUTH
+
+    def membership(self, node: ast.Compare, *, depth: int) -> Kind:
+        allowed = node.comparators[0]
+        if len(node.ops) > 1:
+            raise self.fault(node.comparators[1], _CHAINED)
+        if not isinstance(allowed, ast.List) or not allowed.elts:
+            raise self.fault(allowed, "after 'in' stands a list of numbers or texts, as in status in ['open', 'held']")
+        if not all(isinstance(item, ast.Constant | ast.UnaryOp) for item in allowed.elts):
+            raise self.fault(allowed, "a list has only numbers or texts")
+        kinds = {self.kind(item, depth=depth) for item in allowed.elts}
+        if len(kinds) > 1 or not kinds <= {Kind.NUMBER, Kind.TEXT}:
+            raise self.fault(allowed, "a list has only numbers or only texts")
+        if not {self.kind(node.left, depth=depth)} <= kinds | {Kind.ANY}:
+            raise self.fault(node.left, "it can't be in this list: the kinds differ")
+        return Kind.TRUTH
+
+    def call(self, node: ast.Call, *, depth: int) -> Kind:
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name not in _ARGUMENTS:
+            raise self.fault(node, f"no such function: there are {', '.join(_ARGUMENTS)}")
+        low, high = _ARGUMENTS[name]
+        if node.keywords or not low <= len(node.args) <= high:
+            raise self.fault(node, f"{name} takes {low if low == high else f'{low} to {high}'} values")
+        if name == "round" and len(node.args) == 2 and not _is_digits(node.args[1]):
+            raise self.fault(node.args[1], f"round takes 0 to {MAX_DIGITS} digits, as a plain number")
+        wanted = {Kind.ANY, Kind.TEXT} if name == "len" else {Kind.ANY, Kind.NUMBER}
+        kinds = {self.kind(part, depth=depth) for part in node.args}
+        if not kinds <= wanted:
+            raise self.fault(node, f"{name} takes {'text or a list' if name == 'len' else 'numbers'}")
+        return Kind.ANY if name in ("min", "max") and kinds == {Kind.ANY} else Kind.NUMBER
+
+    def name(self, node: ast.expr) -> str:
+        text = dotted(node)
+        if text is None or not all(_NAME.fullmatch(part) for part in text.split(".")):
+            raise self.fault(
+                node, "a name is letters, digits and underscores, begins with a letter, and is joined by dots"
+            )
+        return text
+
+    def constant(self, node: ast.Constant) -> Kind:
+        match node.value:
+            case bool():
+                return Kind.TRUTH
+            case str():
+                return Kind.TEXT
+            case int():
+                return Kind.NUMBER
+            case float() if math.isfinite(node.value):  # 1e999 would be a number of a million digits
+                return Kind.NUMBER
+            case _:
+                raise self.fault(node, _LANGUAGE)
+
+
+def dotted(node: ast.expr) -> str | None:
+    """The dotted name that a node writes, None where it is anything else."""
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            before = dotted(node.value)
+            return before and f"{before}.{node.attr}"
+        case _:
+            return None
+
+
+def _is_digits(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) is int and node.value <= MAX_DIGITS
+
+
+def _why_incomparable(kinds: set[Kind], *, ordering: bool) -> str:
+    if ordering and Kind.TEXT in kinds:
+        return "text is never ordered: compare numbers, with their unit in the name"
+    if ordering and Kind.TRUTH in kinds:
+        return "true and false have no order"
+    if kinds == {Kind.TEXT}:
+        return "two fixed texts are compared: one side must be a name"
+    if len(kinds - {Kind.ANY}) > 1:
+        return f"{' and '.join(sorted(kinds - {Kind.ANY}))} are never equal"
+    return ""
+
+
+def number(source: str, node: ast.expr) -> int | Decimal | None:
+    """The number that a node writes, exactly; None where it is anything else.
+
+    A fraction is read from the source, not from the float: the decimal that is written is the decimal that is meant.
+    """
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):
+            value = number(source, node.operand)
+            return value.copy_negate() if isinstance(value, Decimal) else value and -value
+        case ast.Constant(value=float()):
+            return Decimal(str(ast.get_source_segment(source, node)))
+        case ast.Constant(value=int(value)) if not isinstance(node.value, bool):
+            return value
+        case _:
+            return None

@@ -1,0 +1,297 @@
+"""Indexes while the table stays in use: build, drop, rebuild. On PostgreSQL always CONCURRENTLY."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, Field, model_validator
+
+from steps import alike, catalog, concurrently
+from steps.base import Context, DatabaseFault, Effect, Look, Refused, Row, State, Statement, Step, StepError, StepResult
+from steps.dialect import Dialect, quote
+from steps.maintenance import Maintenance
+from steps.shapes import IndexInfo
+from steps.words import Identifier, Model, Text
+
+SHOWN_KEYS = 5
+_LEFT_BY_REINDEX = re.compile(r"_cc(new|old)\d*$")
+
+
+class CreatedIndex(Model):
+    """The index to drop when this is taken back."""
+
+    name: str
+    table: str
+
+
+class CreateIndexResult(StepResult):
+    """What was built."""
+
+    name: str
+    bytes: int | None = None
+
+
+class CreateIndex(Step):
+    """An index, built so that reads and writes go on; what an interrupted build left is repaired."""
+
+    kind: ClassVar[str] = "create_index"
+    summary: ClassVar[str] = "build an index while the table stays in use; repairs an interrupted build"
+    Result: ClassVar[type[StepResult]] = CreateIndexResult
+    Before: ClassVar[type[BaseModel]] = CreatedIndex
+
+    table: Identifier
+    columns: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=32)]
+    name: Identifier | None = None
+    unique: bool = False
+    where: Text | None = None
+    method: Annotated[str, Field(pattern=r"^[a-z_]+$")] = "btree"
+
+    @property
+    def index(self) -> str:
+        """The index's name: as written, or made from table and columns, with a hash where that is too long."""
+        return self.name or _default_name(self.table.rpartition(".")[2], self.columns)
+
+    def describe(self) -> str:
+        part = " where …" if self.where else ""
+        method = "" if self.method == "btree" else f" using {self.method}"
+        on = f"{self.table}{method} ({', '.join(self.columns)}){part}"
+        return f"create {'unique ' * self.unique}index {self.index} on {on}"
+
+    def verify(self, look: Look) -> Effect:
+        found = catalog.index(look, self._qualified(look)) or self._same_under_another_name(look)
+        if found is None:
+            return Effect(State.NOT_DONE, f"no index {self.index} on {self.table}")
+        if difference := self._differs(look, found):
+            return Effect(State.PARTLY, f"index {found.name} is there, but {difference}")
+        if not found.usable:
+            return Effect(State.PARTLY, f"index {found.name} is INVALID: an interrupted build left it")
+        return Effect(State.DONE, f"index {found.name} on {self.table} ({', '.join(found.columns)}) is valid and ready")
+
+    def statements(self, look: Look) -> list[Statement]:
+        return concurrently.statements(look, self._build(look))
+
+    def preflight(self, look: Look) -> list[str]:
+        faults = catalog.too_long(self.index) + catalog.not_owned(look, self.table)
+        if look.dialect is Dialect.SQLITE:
+            other = self.method != "btree"
+            return faults + [f"cannot use method {self.method!r}: SQLite has btree only"] * other
+        if cut := catalog.partitioned(look, self.table):
+            faults.append(
+                f"cannot build an index on {self.table} concurrently: it is partitioned; build it on each partition "
+                f"({', '.join(cut.partitions) or 'none yet'}), then CREATE INDEX ON ONLY {self.table} and ATTACH them"
+            )
+        return faults
+
+    def apply(self, ctx: Context) -> CreateIndexResult:
+        with ctx.db.look() as look:
+            build, faults = self._build(look), self.preflight(look)
+            if faults:
+                raise Refused("; ".join(faults))
+            concurrently.refuse_unless_free(look, build)
+        ctx.remember(CreatedIndex(name=build.name, table=self.table))
+        try:
+            concurrently.create(ctx, build, label="build")
+        except DatabaseFault as fault:
+            if fault.sqlstate != concurrently.UNIQUE_VIOLATION:
+                raise
+            raise StepError(self._named_duplicates(ctx)) from fault
+        with ctx.db.look() as look:
+            found = catalog.index(look, build.name)
+        return CreateIndexResult(name=self.index, bytes=found.bytes if found else None)
+
+    def revert(self, ctx: Context, before: BaseModel) -> None:
+        """Drop the index that was built."""
+        if not isinstance(before, CreatedIndex):
+            raise TypeError(f"cannot revert from {before!r}")
+        concurrently.remove(ctx, before.name, table=before.table, label="drop")
+
+    def _qualified(self, look: Look) -> str:
+        return f"{catalog.named(look, self.table)[0]}.{self.index}"
+
+    def _build(self, look: Look) -> concurrently.Build:
+        name, where = self._qualified(look), self.where.text(look.dialect) if self.where else ""
+        pg = look.dialect is Dialect.POSTGRESQL
+        table = catalog.sql_name(look, self.table) if pg else quote(catalog.named(look, self.table)[1])
+        made = quote(self.index) if pg else catalog.sql_name(look, name)  # SQLite's schema stands before the index
+        sql = (
+            f"CREATE {'UNIQUE ' * self.unique}INDEX {'CONCURRENTLY ' * pg}{made} ON {table}"
+            f"{f' USING {self.method}' * pg} ({', '.join(quote(one) for one in self.columns)})"
+            f"{f' WHERE {where}' if where else ''}"
+        )
+        return concurrently.Build(name, self.table, sql, self._differs)
+
+    def _same_under_another_name(self, look: Look) -> IndexInfo | None:
+        if self.name:
+            return None
+        known = catalog.indexes(look, self.table)
+        return next((one for one in known if one.usable and not self._differs(look, one)), None)
+
+    def _differs(self, look: Look, found: IndexInfo) -> str:
+        where = self.where.text(look.dialect) if self.where else ""
+        checks = (
+            (found.table == catalog.named(look, self.table)[1], f"it is on {found.table}"),
+            (found.columns == self.columns, f"it is on ({', '.join(found.columns)})"),
+            (found.unique == self.unique, f"it is {'' if found.unique else 'not '}unique"),
+            (found.method == self.method, f"its method is {found.method}"),
+            (found.plain, f"it is {found.definition!r}"),
+        )
+        if first := next((words for good, words in checks if not good), ""):
+            return first
+        same = alike.same_condition(look, self.table, has=found.predicate, wants=where)
+        return "" if same else f"its condition is {found.predicate or 'none'!r}"
+
+    def _named_duplicates(self, ctx: Context) -> str:
+        with ctx.db.look() as look:
+            keys = ", ".join(quote(one) for one in self.columns)
+            present = " AND ".join(f"{quote(one)} IS NOT NULL" for one in self.columns)
+            where = f" AND ({self.where.text(look.dialect)})" if self.where else ""
+            rows = look.rows(
+                f"SELECT {keys}, count(*) AS times FROM {catalog.sql_name(look, self.table)} WHERE {present}{where} "
+                f"GROUP BY {keys} HAVING count(*) > 1 ORDER BY times DESC LIMIT {SHOWN_KEYS}"
+            )
+        shown = "; ".join(_key(row, self.columns) for row in rows)
+        return (
+            f"cannot build the unique index {self.index}: {self.table} has duplicates, the first {len(rows)}: {shown}; "
+            "nothing is left of the build: make the keys unique, then resume"
+        )
+
+
+class DropIndex(Step):
+    """An index taken away while its readers go on; its definition is kept for the way back."""
+
+    kind: ClassVar[str] = "drop_index"
+    summary: ClassVar[str] = "drop an index while the table stays in use; revert builds it again"
+    Before: ClassVar[type[BaseModel]] = concurrently.Kept
+
+    index: Identifier
+
+    def describe(self) -> str:
+        return f"drop index {self.index}"
+
+    def verify(self, look: Look) -> Effect:
+        found = catalog.index(look, self.index)
+        if found is None:
+            return Effect(State.DONE, f"no index {self.index}")
+        if found.usable:
+            return Effect(State.NOT_DONE, f"index {found.name} on {found.table} is valid")
+        return Effect(State.PARTLY, f"index {found.name} on {found.table} is there, but INVALID")
+
+    def statements(self, look: Look) -> list[Statement]:
+        found = catalog.index(look, self.index)
+        return [concurrently.drop_statement(look, self.index, table=found.table)] if found else []
+
+    def preflight(self, look: Look) -> list[str]:
+        found = catalog.index(look, self.index)
+        if found is None:
+            return []
+        reasons = (
+            (found.constraint, f"the constraint {found.constraint} on {found.table} stands on it: drop that instead"),
+            (found.replica_identity, f"it is the replica identity of {found.table}: choose another first"),
+            (found.partitioned, "it belongs to a partitioned table, where CONCURRENTLY doesn't exist"),
+        )
+        faults = [f"cannot drop index {self.index}: {why}" for held, why in reasons if held]
+        return faults + catalog.not_owned(look, f"{found.schema}.{found.table}")
+
+    def apply(self, ctx: Context) -> StepResult:
+        with ctx.db.look() as look:
+            faults, found = self.preflight(look), catalog.index(look, self.index)
+        if faults:
+            raise Refused("; ".join(faults))
+        if found is not None:
+            kept = concurrently.Kept.of(found)
+            ctx.remember(kept)
+            concurrently.remove(ctx, self.index, table=kept.table, label="drop")
+        return StepResult()
+
+    def revert(self, ctx: Context, before: BaseModel) -> None:
+        """Build the index again as it was."""
+        if not isinstance(before, concurrently.Kept):
+            raise TypeError(f"cannot revert from {before!r}")
+        concurrently.create(ctx, before.build(ctx.db.dialect), label="build")
+
+
+class Reindex(Maintenance):
+    """An index, or all of a table's, built anew beside the old one; clears away what an interrupted rebuild left."""
+
+    kind: ClassVar[str] = "reindex"
+    summary: ClassVar[str] = "rebuild an index, or all of a table's, while the table stays in use"
+
+    index: Identifier | None = None
+    table: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Reindex:
+        if (self.index is None) == (self.table is None):
+            raise ValueError("cannot reindex: write either index or table")
+        return self
+
+    def describe(self) -> str:
+        return f"reindex {f'index {self.index}' if self.index else self.table}"
+
+    def statements(self, look: Look) -> list[Statement]:
+        if look.dialect is Dialect.SQLITE:
+            name = catalog.sql_name(look, self.index or self.table or "")
+            return [Statement(f"REINDEX {name}", lock="EXCLUSIVE", length="one scan", table=self._table(look))]
+        note = "an interrupted rebuild left it"
+        drops = [concurrently.drop_statement(look, _full(one), table=one.table, note=note) for one in self._left(look)]
+        if self.index:
+            return [*drops, self._again(look, f"INDEX CONCURRENTLY {catalog.sql_name(look, self.index)}")]
+        # REINDEX TABLE skips an invalid index with a mere warning
+        invalid = [one for one in self._known(look) if not one.usable and one not in self._left(look)]
+        return [
+            *drops,
+            self._again(look, f"TABLE CONCURRENTLY {catalog.sql_name(look, self.table or '')}"),
+            *(self._again(look, f"INDEX CONCURRENTLY {catalog.sql_name(look, _full(one))}") for one in invalid),
+        ]
+
+    def preflight(self, look: Look) -> list[str]:
+        if not catalog.may_maintain(look, self._table(look)):
+            return [f"cannot reindex {self.index or self.table}: the table isn't this role's"]
+        if self.left_over(look) and (pids := catalog.builders(look, self._table(look))):
+            return [f"cannot reindex {self._table(look)}: backend {pids[0]} is at it now; wait for its end, or end it"]
+        return []
+
+    def left_over(self, look: Look) -> str:
+        names = [one.name for one in self._known(look) if not one.usable]
+        return f"INVALID: {', '.join(names)}" if names else ""
+
+    def _again(self, look: Look, what: str) -> Statement:
+        return Statement(
+            f"REINDEX {what}",
+            table=self._table(look),
+            lock="SHARE UPDATE EXCLUSIVE",
+            length=concurrently.WRITES_GO_ON,
+            transactional=False,
+        )
+
+    def _table(self, look: Look) -> str:
+        if self.table:
+            return self.table
+        found = catalog.index(look, self.index or "")
+        return f"{found.schema}.{found.table}" if found else ""
+
+    def _known(self, look: Look) -> list[IndexInfo]:
+        known = catalog.indexes(look, self._table(look))
+        wanted = self.index and catalog.named(look, self.index)[1]
+        return [one for one in known if not wanted or _LEFT_BY_REINDEX.sub("", one.name) == wanted]
+
+    def _left(self, look: Look) -> list[IndexInfo]:
+        return [one for one in self._known(look) if not one.usable and _LEFT_BY_REINDEX.search(one.name)]
+
+
+def _full(index: IndexInfo) -> str:
+    return f"{index.schema}.{index.name}"
+
+
+def _key(row: Row, columns: tuple[str, ...]) -> str:
+    return ", ".join(f"{name}={row[name]!r}" for name in columns) + f" {row.integer('times')} times"
+
+
+def _default_name(table: str, columns: tuple[str, ...]) -> str:
+    whole = "_".join(("idx", table, *columns))
+    if len(whole.encode()) <= catalog.LONGEST_NAME:
+        return whole
+    kept = whole.encode()[: catalog.LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{kept}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

@@ -1,0 +1,370 @@
+"""The ledger: the engine's own tables in the target database, and all SQL that touches them.
+
+In PostgreSQL they are a schema of their own, `runbook`; in SQLite their names begin with `runbook_`. What a change needs to be
+resumed, fenced and taken back commits here together with the change itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from steps.base import DatabaseFault, Look, Place, Row, Value, Work
+from steps.dialect import Dialect
+
+SCHEMA = "runbook"
+
+# {id}: a growing number; {now}: the server's clock; {json}: a document; {at}: a point in time
+_TABLES: Mapping[str, str] = {
+    "run": """run text PRIMARY KEY, playbook text NOT NULL, digest text NOT NULL, approval_digest text NOT NULL,
+        kind text NOT NULL, state text NOT NULL, target text NOT NULL, identity text NOT NULL, inputs text NOT NULL,
+        operator text NOT NULL, host text NOT NULL, started_at {at} NOT NULL DEFAULT {now}, ended_at {at},
+        rolled_back_at {at}, steps text NOT NULL, source text NOT NULL,
+        figures text NOT NULL, trail_head text NOT NULL, trail_length bigint NOT NULL""",
+    "lease": """scope text PRIMARY KEY, epoch bigint NOT NULL, run text NOT NULL, holder text NOT NULL,
+        taken_at {at} NOT NULL DEFAULT {now}""",
+    "heartbeat": "scope text PRIMARY KEY, epoch bigint NOT NULL, beat_at {at} NOT NULL DEFAULT {now}",
+    "act": """seq {id}, run text NOT NULL, step text NOT NULL, action text NOT NULL, label text NOT NULL, epoch bigint NOT NULL,
+        before text, at {at} NOT NULL DEFAULT {now}, UNIQUE (run, step, action, label)""",
+    "step": """run text NOT NULL, step text NOT NULL, action text NOT NULL, state text NOT NULL, results text NOT NULL,
+        trail_head text NOT NULL, trail_length bigint NOT NULL, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action)""",
+    "control": """seq {id}, run text NOT NULL, command text NOT NULL, by_whom text NOT NULL, reason text NOT NULL,
+        at {at} NOT NULL DEFAULT {now}""",
+    "pass": """run text NOT NULL, step text NOT NULL, action text NOT NULL, document text NOT NULL,
+        at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action)""",
+    "batch": """run text NOT NULL, step text NOT NULL, action text NOT NULL, n bigint NOT NULL, worker integer NOT NULL,
+        lo text, hi text, seen bigint NOT NULL, written bigint NOT NULL, already bigint NOT NULL, no_key bigint NOT NULL,
+        not_in_source bigint NOT NULL, deferred bigint NOT NULL, dead bigint NOT NULL, ms double precision NOT NULL,
+        server_wal_bytes bigint, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action, n)""",
+    "undo": """run text NOT NULL, step text NOT NULL, n bigint NOT NULL, rows bigint NOT NULL, payload {json} NOT NULL,
+        PRIMARY KEY (run, step, n)""",
+    "dead": """run text NOT NULL, step text NOT NULL, action text NOT NULL, key text NOT NULL, sqlstate text NOT NULL,
+        message text NOT NULL, attempt integer NOT NULL, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action, key)""",
+}
+_WORDS: Mapping[Dialect, Mapping[str, str]] = {
+    Dialect.POSTGRESQL: {
+        "id": "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "now": "clock_timestamp()",
+        "at": "timestamptz",
+        "json": "jsonb",
+    },
+    Dialect.SQLITE: {
+        "id": "integer PRIMARY KEY AUTOINCREMENT",
+        "now": "(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+        "at": "text",
+        "json": "text",
+    },
+}
+
+
+def table(name: str, dialect: Dialect) -> str:
+    """The ledger table's name as SQL: `runbook.batch`, or `runbook_batch` on SQLite."""
+    return f"{SCHEMA}.{name}" if dialect is Dialect.POSTGRESQL else f"{SCHEMA}_{name}"
+
+
+def ddl(dialect: Dialect) -> list[str]:
+    """The statements that make the ledger; safe to repeat."""
+    statements = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"] if dialect is Dialect.POSTGRESQL else []
+    return statements + [
+        f"CREATE TABLE IF NOT EXISTS {table(name, dialect)} ({columns.format(**_WORDS[dialect])})"
+        for name, columns in _TABLES.items()
+    ]
+
+
+def grants(role: str) -> list[str]:
+    """What a DBA runs so that `role` (a quoted identifier) can work with a ledger it does not own."""
+    return [
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {role}",
+    ]
+
+
+def exists(look: Look) -> bool:
+    """Whether all of the ledger's tables are there."""
+    if look.dialect is Dialect.POSTGRESQL:
+        sql = """SELECT count(*) AS n FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+                 WHERE s.nspname = 'runbook' AND c.relkind = 'r' AND c.relname = ANY(:names)"""
+        return look.row(sql, {"names": list(_TABLES)}).integer("n") == len(_TABLES)
+    names = ", ".join(f"'{SCHEMA}_{name}'" for name in _TABLES)
+    sql = f"SELECT count(*) AS n FROM sqlite_master WHERE type = 'table' AND name IN ({names})"
+    return look.row(sql).integer("n") == len(_TABLES)
+
+
+def create(work: Work) -> None:
+    """Make the ledger where it is missing."""
+    for statement in ddl(work.dialect):
+        work.execute(statement)
+
+
+# ─── acts: what each step committed ─────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Act:
+    """One commit of a step."""
+
+    step: str
+    action: str
+    label: str
+    before: str | None
+
+
+def committed_labels(look: Look, place: Place | None) -> list[str]:
+    """The labels that this step has committed, in order; [] without a place or a ledger."""
+    if place is None or not exists(look):
+        return []
+    sql = f"""SELECT label FROM {table("act", look.dialect)}
+              WHERE run = :run AND step = :step AND action = :action ORDER BY seq"""
+    return [row.text("label") for row in look.rows(sql, _where(place))]
+
+
+def has_act(look: Look, place: Place, *, label: str) -> bool:
+    """Whether this label is committed."""
+    sql = f"""SELECT 1 AS one FROM {table("act", look.dialect)}
+              WHERE run = :run AND step = :step AND action = :action AND label = :label"""
+    return bool(look.rows(sql, {**_where(place), "label": label}))
+
+
+def add_act(work: Work, place: Place, *, label: str, epoch: int, before: str | None) -> None:
+    """Record one commit of a step, in the transaction that it is about."""
+    sql = f"""INSERT INTO {table("act", work.dialect)} (run, step, action, label, epoch, before)
+              VALUES (:run, :step, :action, :label, :epoch, :before)"""
+    work.execute(sql, {**_where(place), "label": label, "epoch": epoch, "before": before})
+
+
+def remembered(look: Look, *, run: str, step: str) -> str | None:
+    """What `apply` first kept for `revert`, as JSON; None where it kept nothing."""
+    sql = f"""SELECT before FROM {table("act", look.dialect)}
+              WHERE run = :run AND step = :step AND action = 'apply' AND before IS NOT NULL ORDER BY seq LIMIT 1"""
+    rows = look.rows(sql, {"run": run, "step": step})
+    return rows[0].text("before") if rows else None
+
+
+def acted(look: Look, *, run: str, action: str) -> set[str]:
+    """The steps of a run that committed anything under this action."""
+    sql = f'SELECT DISTINCT step FROM {table("act", look.dialect)} WHERE run = :run AND action = :action'
+    return {row.text("step") for row in look.rows(sql, {"run": run, "action": action})}
+
+
+def _where(place: Place) -> dict[str, Value]:
+    return {"run": place.run, "step": place.step, "action": place.action}
+
+
+# ─── runs: the authority on what happened to this target ────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class RunRow:
+    """One run as the target knows it. Documents (identity, inputs, steps, figures) are JSON texts."""
+
+    run: str
+    playbook: str
+    digest: str
+    approval_digest: str
+    kind: str
+    state: str
+    target: str
+    identity: str
+    inputs: str
+    operator: str
+    host: str
+    steps: str
+    source: str
+    figures: str
+    trail_head: str
+    trail_length: int
+    age_s: float = 0.0
+    rolled_back: bool = False
+
+
+_COLUMNS = (
+    "run, playbook, digest, approval_digest, kind, state, target, identity, inputs, operator, host, steps, source, figures, "
+    "trail_head, trail_length"
+)
+
+
+def add_run(work: Work, row: RunRow) -> None:
+    """Record that a run began."""
+    names = [name.strip() for name in _COLUMNS.split(",")]
+    sql = f"""INSERT INTO {table("run", work.dialect)} ({_COLUMNS}) VALUES ({", ".join(":" + name for name in names)})"""
+    work.execute(sql, {name: cast("Value", getattr(row, name)) for name in names})
+
+
+def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length: int) -> None:
+    """Record how a run stands now: succeeded, failed, waiting …"""
+    now = _WORDS[work.dialect]["now"]
+    sql = f"""UPDATE {table("run", work.dialect)} SET state = :state, figures = :figures, trail_head = :head,
+              trail_length = :length, ended_at = {now},
+              rolled_back_at = CASE WHEN :gone = 1 THEN {now} ELSE rolled_back_at END WHERE run = :run"""
+    gone = 1 if state == "rolled_back" else 0
+    work.execute(sql, {"run": run, "state": state, "figures": figures, "head": head, "length": length, "gone": gone})
+
+
+def find_run(look: Look, run: str) -> RunRow | None:
+    """The run of this name."""
+    rows = _runs(look, where="run = :run", params={"run": run})
+    return rows[0] if rows else None
+
+
+def latest_runs(look: Look, *, playbook: str) -> list[RunRow]:
+    """The runs of a playbook on this target, the newest first; demo and real runs, never a rehearsal of another target."""
+    return _runs(look, where="playbook = :playbook", params={"playbook": playbook})
+
+
+def _runs(look: Look, *, where: str, params: Mapping[str, Value]) -> list[RunRow]:
+    age = (
+        "extract(epoch FROM clock_timestamp() - coalesce(ended_at, started_at))"
+        if look.dialect is Dialect.POSTGRESQL
+        else "(julianday('now') - julianday(coalesce(ended_at, started_at))) * 86400.0"
+    )
+    sql = f"""SELECT {_COLUMNS}, {age} AS age_s, rolled_back_at IS NOT NULL AS rolled_back
+              FROM {table("run", look.dialect)} WHERE {where} ORDER BY started_at DESC, run DESC"""
+    return [_run(row) for row in look.rows(sql, params)]
+
+
+def _run(row: Row) -> RunRow:
+    texts = {name.strip(): row.text(name.strip()) for name in _COLUMNS.split(",") if name.strip() != "trail_length"}
+    length, age = row.integer("trail_length"), row.number("age_s")
+    return RunRow(**texts, trail_length=length, age_s=age, rolled_back=row.flag("rolled_back"))
+
+
+# ─── steps: outcome and anchor of the trail's chain ─────────────────────────────────────────────────────────────────
+def end_step(work: Work, place: Place, *, state: str, results: str, head: str, length: int) -> None:
+    """Record a step's outcome with the head of the trail's chain, where the trail's writer can't redo it unseen."""
+    sql = f"""INSERT INTO {table("step", work.dialect)} (run, step, action, state, results, trail_head, trail_length)
+              VALUES (:run, :step, :action, :state, :results, :head, :length)
+              ON CONFLICT (run, step, action) DO UPDATE SET state = excluded.state, results = excluded.results,
+              trail_head = excluded.trail_head, trail_length = excluded.trail_length"""
+    work.execute(sql, {**_where(place), "state": state, "results": results, "head": head, "length": length})
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The chain's head as the ledger vouches for it."""
+
+    step: str
+    head: str
+    length: int
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A step's outcome as the ledger has it; results is a JSON text."""
+
+    step: str
+    action: str
+    state: str
+    results: str
+
+
+def step_rows(look: Look, run: str) -> list[StepRow]:
+    """The outcomes of a run's steps, in the order in which they ended."""
+    sql = f'SELECT step, action, state, results FROM {table("step", look.dialect)} WHERE run = :run ORDER BY trail_length'
+    rows = look.rows(sql, {"run": run})
+    return [StepRow(r.text("step"), r.text("action"), r.text("state"), r.text("results")) for r in rows]
+
+
+def anchors(look: Look, run: str) -> list[Anchor]:
+    """All anchors of a run, the earliest first."""
+    sql = f'SELECT step, trail_head, trail_length FROM {table("step", look.dialect)} WHERE run = :run ORDER BY trail_length'
+    return [Anchor(row.text("step"), row.text("trail_head"), row.integer("trail_length")) for row in look.rows(sql, {"run": run})]
+
+
+# ─── lease: one changing run per target ─────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Lease:
+    """Who may change this target now. holder: JSON of host, pid and the process's start time."""
+
+    scope: str
+    epoch: int
+    run: str
+    holder: str
+    silent_s: float  # seconds since the last heartbeat, by the server's clock
+
+
+def lease(look: Look, scope: str) -> Lease | None:
+    """The lease as it stands; run '' means it was given back."""
+    silent = (
+        "extract(epoch FROM clock_timestamp() - h.beat_at)"
+        if look.dialect is Dialect.POSTGRESQL
+        else "(julianday('now') - julianday(h.beat_at)) * 86400.0"
+    )
+    sql = f"""SELECT l.scope, l.epoch, l.run, l.holder, {silent} AS silent_s FROM {table("lease", look.dialect)} l
+              JOIN {table("heartbeat", look.dialect)} h ON h.scope = l.scope WHERE l.scope = :scope"""
+    rows = look.rows(sql, {"scope": scope})
+    if not rows:
+        return None
+    row = rows[0]
+    return Lease(scope, row.integer("epoch"), row.text("run"), row.text("holder"), row.number("silent_s"))
+
+
+def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> int:
+    """Take the lease if it still stands at `epoch` (0: never taken); returns the new epoch, 0 where somebody was faster.
+
+    The UPDATE waits for commits in flight, because each of them holds the row FOR SHARE.
+    """
+    now = _WORDS[work.dialect]["now"]
+    values: dict[str, Value] = {"scope": scope, "run": run, "holder": holder, "epoch": epoch}
+    if epoch == 0:
+        sql = f"""INSERT INTO {table("lease", work.dialect)} (scope, epoch, run, holder) VALUES (:scope, 1, :run, :holder)
+                  ON CONFLICT (scope) DO NOTHING"""
+        taken = work.execute(sql, {k: values[k] for k in ("scope", "run", "holder")})
+    else:
+        sql = f"""UPDATE {table("lease", work.dialect)} SET epoch = epoch + 1, run = :run, holder = :holder, taken_at = {now}
+                  WHERE scope = :scope AND epoch = :epoch"""
+        taken = work.execute(sql, values)
+    if taken != 1:
+        return 0
+    beat = f"""INSERT INTO {table("heartbeat", work.dialect)} (scope, epoch) VALUES (:scope, :epoch)
+               ON CONFLICT (scope) DO UPDATE SET epoch = excluded.epoch, beat_at = {now}"""
+    work.execute(beat, {"scope": scope, "epoch": epoch + 1})
+    return epoch + 1
+
+
+def fence(work: Work, *, scope: str, epoch: int) -> bool:
+    """Whether this run still holds the lease; keeps a take-over waiting until this transaction ends."""
+    share = " FOR SHARE" if work.dialect is Dialect.POSTGRESQL else ""
+    sql = f'SELECT epoch FROM {table("lease", work.dialect)} WHERE scope = :scope AND epoch = :epoch{share}'
+    return bool(work.rows(sql, {"scope": scope, "epoch": epoch}))
+
+
+def beat(work: Work, *, scope: str, epoch: int) -> bool:
+    """Say that the holder lives; False where the lease was taken over."""
+    now = _WORDS[work.dialect]["now"]
+    sql = f'UPDATE {table("heartbeat", work.dialect)} SET beat_at = {now} WHERE scope = :scope AND epoch = :epoch'
+    return work.execute(sql, {"scope": scope, "epoch": epoch}) == 1
+
+
+def give_back(work: Work, *, scope: str, epoch: int) -> None:
+    """End the lease: the epoch stays, so that what was fenced by it stays fenced."""
+    sql = f"UPDATE {table('lease', work.dialect)} SET run = '', epoch = epoch + 1 WHERE scope = :scope AND epoch = :epoch"
+    work.execute(sql, {"scope": scope, "epoch": epoch})
+
+
+# ─── control: how a running run is steered from elsewhere ───────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Command:
+    """One order to a running run. order: JSON such as {"hold": true} or {"batch_seconds": 0.1}."""
+
+    seq: int
+    order: str
+    by: str
+    reason: str
+
+
+def add_command(work: Work, *, run: str, order: Mapping[str, Value], by: str, reason: str) -> None:
+    """Steer a run: it reads this at its next safe point."""
+    sql = f'INSERT INTO {table("control", work.dialect)} (run, command, by_whom, reason) VALUES (:run, :order, :by, :reason)'
+    work.execute(sql, {"run": run, "order": json.dumps(order), "by": by, "reason": reason})
+
+
+def commands(look: Look, *, run: str, after: int) -> list[Command]:
+    """The orders since `after`, the oldest first."""
+    sql = f"""SELECT seq, command, by_whom, reason FROM {table("control", look.dialect)}
+              WHERE run = :run AND seq > :after ORDER BY seq"""
+    rows = look.rows(sql, {"run": run, "after": after})
+    return [Command(r.integer("seq"), r.text("command"), r.text("by_whom"), r.text("reason")) for r in rows]
+
+
+def missing(fault: DatabaseFault) -> bool:
+    """Whether a fault says that the ledger isn't there (undefined schema or table)."""
+    return fault.sqlstate in {"3F000", "42P01"}

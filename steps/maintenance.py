@@ -1,0 +1,63 @@
+"""What maintenance steps share: the catalogue doesn't show their work, so a mark in the ledger says that it ran."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from steps import concurrently, ledger
+from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepResult
+from steps.dialect import Dialect
+from steps.words import Model
+
+DONE = "done"
+
+
+class Nothing(Model):
+    """Maintenance changes no data and no definition: there is nothing to take back."""
+
+
+class Maintenance(Step):
+    """Runs each time; `statements` is all that it does."""
+
+    Before: ClassVar[type[BaseModel]] = Nothing
+
+    def statements(self, look: Look) -> list[Statement]:
+        """What runs, each statement on its own."""
+        raise NotImplementedError
+
+    def preflight(self, look: Look) -> list[str]:
+        """What would make it fail, or do nothing without saying so."""
+        raise NotImplementedError
+
+    def left_over(self, look: Look) -> str:
+        """What a run that was interrupted left behind, in words."""
+        del look
+        return ""
+
+    def verify(self, look: Look) -> Effect:
+        """Done when this run's mark is in the ledger: nothing else shows that maintenance ran."""
+        if left := self.left_over(look):
+            return Effect(State.PARTLY, left)
+        if DONE in ledger.committed_labels(look, look.place):
+            return Effect(State.DONE, "this run's ledger says that it ran")
+        return Effect(State.NOT_DONE, "runs each time: nothing in the catalogue shows it")
+
+    def apply(self, ctx: Context) -> StepResult:
+        """Run the statements, then leave the mark; after a kill they run again."""
+        with ctx.db.look() as look:
+            faults, needed = self.preflight(look), self.statements(look)
+        if faults:
+            raise Refused("; ".join(faults))
+        ctx.remember(Nothing())
+        if ctx.db.dialect is Dialect.SQLITE:
+            ctx.patiently(DONE, lambda work: concurrently.execute(work, needed))
+        elif DONE not in ctx.db.committed():
+            concurrently.run(ctx, needed, label=self.kind)
+            with ctx.db.commit(DONE):
+                pass  # the mark is the ledger's own row
+        return StepResult()
+
+    def revert(self, ctx: Context, before: BaseModel) -> None:
+        """Nothing to take back."""

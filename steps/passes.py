@@ -1,0 +1,165 @@
+"""The ledger's tables pass, batch, undo and dead: how far a pass over a table came, as sums of what was committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import cast
+
+from steps.base import Look, Place, Row, Value, Work
+from steps.dialect import Dialect
+from steps.ledger import exists, table
+
+SWEEP = -1  # the number, in the batch table, of what goes after rows that the ranges of a pass did not settle
+DEFERRED = "deferred"  # the action, in the dead table, of rows that were locked: they are returned to
+DEAD_ACTION = "apply"
+REFUSED = "revert"  # the action, in the dead table, of rows that are not taken back
+_MESSAGE_LIMIT = 500  # characters; a driver's message can carry a whole row
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums of a pass's batches. seen = written + already + no_key + not_in_source + deferred + dead."""
+
+    batches: int = 0
+    seen: int = 0
+    written: int = 0
+    already: int = 0
+    no_key: int = 0
+    not_in_source: int = 0
+    deferred: int = 0
+    dead: int = 0
+    ms: float = 0.0
+
+    def plus(self, other: Totals) -> Totals:
+        return Totals(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(Totals)})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One committed batch. worker: the number of its range in the pass, or SWEEP; lo, hi: where it began and ended."""
+
+    n: int
+    worker: int
+    lo: str
+    hi: str
+    figures: Totals
+
+
+_FIGURES = ("seen", "written", "already", "no_key", "not_in_source", "deferred", "dead", "ms")
+_OURS = "run = :run AND step = :step AND action = :action"
+
+
+# ─── the pass ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def document(look: Look, place: Place) -> str | None:
+    """The pass's document (JSON); None before it began, or where there is no ledger."""
+    if not exists(look):
+        return None
+    rows = look.rows(f"SELECT document FROM {table('pass', look.dialect)} WHERE {_OURS}", _where(place))
+    return rows[0].text("document") if rows else None
+
+
+def keep_document(work: Work, place: Place, text: str) -> None:
+    """Store the pass's document, the first time or again."""
+    sql = f"""INSERT INTO {table("pass", work.dialect)} (run, step, action, document)
+              VALUES (:run, :step, :action, :document)
+              ON CONFLICT (run, step, action) DO UPDATE SET document = excluded.document"""
+    work.execute(sql, {**_where(place), "document": text})
+
+
+# ─── batches ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def totals(look: Look, place: Place, *, worker: int | None = None) -> Totals:
+    """What the pass did so far, of all ranges or of one."""
+    sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _FIGURES)
+    only, params = (
+        ("", _where(place)) if worker is None else (" AND worker = :worker", {**_where(place), "worker": worker})
+    )
+    sql = f"SELECT count(*) AS batches, {sums} FROM {table('batch', look.dialect)} WHERE {_OURS}{only}"
+    return read_totals(look.row(sql, params))
+
+
+def read_totals(row: Row) -> Totals:
+    """The figures of a row that has them all, of one batch or of many."""
+    counts = {one.name: row.integer(one.name) for one in fields(Totals) if one.name != "ms"}
+    return Totals(**counts, ms=row.number("ms"))
+
+
+def cursor(look: Look, place: Place, *, worker: int) -> str | None:
+    """Where the last committed batch of a range ended; None before the first."""
+    sql = (
+        f"""SELECT hi FROM {table("batch", look.dialect)} WHERE {_OURS} AND worker = :worker ORDER BY n DESC LIMIT 1"""
+    )
+    rows = look.rows(sql, {**_where(place), "worker": worker})
+    return rows[0].text("hi") if rows else None
+
+
+def last_number(look: Look, place: Place) -> int:
+    """The number of the latest batch, 0 before the first."""
+    sql = f"SELECT coalesce(max(n), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"
+    return look.row(sql, _where(place)).integer("n")
+
+
+def add_batch(work: Work, place: Place, batch: Batch) -> None:
+    """Record a batch whose figures are known here; most are recorded by the statement that makes them."""
+    sql = f"""INSERT INTO {table("batch", work.dialect)} (run, step, action, n, worker, lo, hi, {", ".join(_FIGURES)})
+              VALUES (:run, :step, :action, :n, :worker, :lo, :hi, {", ".join(":" + name for name in _FIGURES)})"""
+    figures = {name: cast("Value", getattr(batch.figures, name)) for name in _FIGURES}
+    where = {**_where(place), "n": batch.n, "worker": batch.worker, "lo": batch.lo, "hi": batch.hi}
+    work.execute(sql, {**where, **figures})
+
+
+# ─── rows that were not written ─────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Letter:
+    """A row that could not be settled. key: a JSON array of the key's values."""
+
+    key: str
+    sqlstate: str
+    message: str
+    attempt: int = 1
+
+
+def add_letter(work: Work, place: Place, letter: Letter, *, action: str) -> None:
+    """Keep a row aside; again with a higher attempt where it is there already."""
+    sql = f"""INSERT INTO {table("dead", work.dialect)} (run, step, action, key, sqlstate, message, attempt)
+              VALUES (:run, :step, :action, :key, :sqlstate, :message, :attempt)
+              ON CONFLICT (run, step, action, key) DO UPDATE SET sqlstate = excluded.sqlstate,
+              message = excluded.message, attempt = {table("dead", work.dialect)}.attempt + 1"""
+    values: dict[str, Value] = {"key": letter.key, "sqlstate": letter.sqlstate, "attempt": letter.attempt}
+    work.execute(sql, {**_where(place), "action": action, **values, "message": letter.message[:_MESSAGE_LIMIT]})
+
+
+def letters(look: Look, *, run: str, step: str, action: str) -> list[Letter]:
+    """The rows kept aside under this action, in the order of their keys."""
+    sql = f"""SELECT key, sqlstate, message, attempt FROM {table("dead", look.dialect)} WHERE {_OURS} ORDER BY key"""
+    rows = look.rows(sql, {"run": run, "step": step, "action": action})
+    return [Letter(r.text("key"), r.text("sqlstate"), r.text("message"), r.integer("attempt")) for r in rows]
+
+
+def forget_deferred(work: Work, place: Place, keys: str) -> int:
+    """Drop the notes on deferred rows (keys: a JSON array of JSON texts); how many there were."""
+    listed = (
+        "SELECT value FROM json_array_elements_text(CAST(:keys AS json))"
+        if work.dialect is Dialect.POSTGRESQL
+        else "SELECT value FROM json_each(:keys)"
+    )
+    sql = f"DELETE FROM {table('dead', work.dialect)} WHERE {_OURS} AND key IN ({listed})"
+    return work.execute(sql, {**_where(place), "action": DEFERRED, "keys": keys})
+
+
+# ─── undo ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Kept:
+    """How many rows of a batch can be taken back."""
+
+    n: int
+    rows: int
+
+
+def kept(look: Look, *, run: str, step: str) -> list[Kept]:
+    """The batches of a step that wrote rows, the newest first."""
+    sql = f"SELECT n, rows FROM {table('undo', look.dialect)} WHERE run = :run AND step = :step ORDER BY n DESC"
+    return [Kept(row.integer("n"), row.integer("rows")) for row in look.rows(sql, {"run": run, "step": step})]
+
+
+def _where(place: Place) -> dict[str, Value]:
+    return {"run": place.run, "step": place.step, "action": place.action}

@@ -1,0 +1,207 @@
+"""Probes on how queries run: the shape of a plan, and two queries measured against each other."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from steps.base import Answer, Look, Probe, Row, Value, Verdict
+from steps.reading import ReadQuery, explain, require_all_rows, text_of
+from steps.words import Identifier, Model
+
+
+class PlanResult(Model):
+    """nodes: in PostgreSQL's words ("Seq Scan", "Index Scan") on both databases; cost: None on SQLite."""
+
+    nodes: tuple[str, ...]
+    indexes: tuple[str, ...]
+    tables: tuple[str, ...]
+    cost: float | None
+    text: str
+
+
+class PlanProbe(Probe):
+    """The shape of a query's plan; the query itself is never run."""
+
+    kind: ClassVar[str] = "plan"
+    summary: ClassVar[str] = "the shape of a query's plan (EXPLAIN, never ANALYZE)"
+    Result: ClassVar[type[BaseModel]] = PlanResult
+
+    query: ReadQuery
+    uses: Identifier | None = None
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+    def observe(self, look: Look) -> PlanResult:
+        plan = explain(look, text_of(self.query, look))
+        return PlanResult(nodes=plan.nodes, indexes=plan.indexes, tables=plan.tables, cost=plan.cost, text=plan.text)
+
+    def verdict(self, result: BaseModel) -> Verdict | None:
+        if not self.decides():
+            return None
+        seen = PlanResult.model_validate(result)
+        nodes = {node.lower() for node in seen.nodes}
+        faults = [f"has no {node}" for node in self.has if node.lower() not in nodes]
+        faults += [f"has a {node}" for node in self.lacks if node.lower() in nodes]
+        if self.uses and self.uses not in seen.indexes:
+            faults.append(f"does not use {self.uses}, but {', '.join(seen.indexes) or 'no index'}")
+        if faults:
+            return Verdict(Answer.FAIL, "the plan " + "; ".join(faults))
+        return Verdict(Answer.PASS, "the plan is " + ", ".join(seen.nodes))
+
+    def decides(self) -> bool:
+        return bool(self.uses or self.has or self.lacks)
+
+
+class CompareResult(Model):
+    """a_ms, b_ms: medians at the client; speedup: b_ms ÷ a_ms, so a is the one meant to be faster.
+
+    noise_pct: the wider interquartile range, in percent of its median. undecided: the interquartile ranges of a and b
+    overlap, so that the difference may be noise. *_value: the first column of a single row, else how many rows.
+    """
+
+    a_ms: float
+    b_ms: float
+    speedup: float
+    agree: bool
+    noise_pct: float
+    undecided: bool
+    a_value: str | None
+    b_value: str | None
+    difference_pct: float | None
+    a_plan: str
+    b_plan: str
+
+
+class Compare(Probe):
+    """Two queries, run in turn (a b a b …) after a warm-up, with medians, noise, plans, and whether they agree."""
+
+    kind: ClassVar[str] = "compare"
+    summary: ClassVar[str] = "two queries: do they agree, and which is faster beyond the noise"
+    alone: ClassVar[bool] = True
+    Result: ClassVar[type[BaseModel]] = CompareResult
+
+    a: ReadQuery
+    b: ReadQuery
+    runs: Annotated[int, Field(ge=3, le=101)] = 7
+    warm_up: Annotated[int, Field(ge=1, le=20)] = 1
+    agree: str = "exact"
+
+    @field_validator("agree")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        _tolerance(text)
+        return text
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.a.texts == self.b.texts:
+            raise ValueError("a and b are the same query")
+        return self
+
+    def observe(self, look: Look) -> CompareResult:
+        first, second = text_of(self.a, look), text_of(self.b, look)
+        for sql in (first, second):
+            require_all_rows(look, sql)
+        for _ in range(self.warm_up):
+            a_rows, b_rows = look.rows(first), look.rows(second)
+        a_ms, b_ms = [], []
+        for _ in range(self.runs):
+            a_ms.append(_timed(lambda: look.rows(first)))
+            b_ms.append(_timed(lambda: look.rows(second)))
+        a, b = _spread(a_ms), _spread(b_ms)
+        a_value, b_value = _value(a_rows), _value(b_rows)
+        return CompareResult(
+            a_ms=round(a.median, 3),
+            b_ms=round(b.median, 3),
+            speedup=round(b.median / a.median, 2),
+            agree=self._agrees(a_rows, b_rows),
+            noise_pct=round(max(a.noise_pct, b.noise_pct), 1),
+            undecided=a.low <= b.high and b.low <= a.high,
+            a_value=_text(a_value),
+            b_value=_text(b_value),
+            difference_pct=_difference(a_value, b_value),
+            a_plan=explain(look, first).text,
+            b_plan=explain(look, second).text,
+        )
+
+    def _agrees(self, a_rows: list[Row], b_rows: list[Row]) -> bool:
+        tolerance = _tolerance(self.agree)
+        if tolerance is None:
+            return sorted(map(_comparable, a_rows)) == sorted(map(_comparable, b_rows))
+        difference = _difference(_value(a_rows), _value(b_rows))
+        return difference is not None and difference <= tolerance
+
+    def verdict(self, result: BaseModel) -> Verdict | None:
+        seen = CompareResult.model_validate(result)
+        if not seen.agree:
+            by = "" if seen.difference_pct is None else f", {seen.difference_pct:g} % apart"
+            return Verdict(Answer.FAIL, f"the results disagree: {seen.a_value} and {seen.b_value}{by}")
+        if seen.undecided:
+            return Verdict(
+                Answer.UNKNOWN,
+                f"undecided: noise of {seen.noise_pct:g} % above the effect ({seen.a_ms:g} ms and {seen.b_ms:g} ms)",
+            )
+        return Verdict(Answer.PASS, f"they agree; {seen.speedup:g} times ({seen.a_ms:g} ms and {seen.b_ms:g} ms)")
+
+
+@dataclass(frozen=True)
+class _Spread:
+    low: float
+    median: float
+    high: float
+
+    @property
+    def noise_pct(self) -> float:
+        return 100 * (self.high - self.low) / self.median
+
+
+def _spread(times: list[float]) -> _Spread:
+    import statistics
+
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    return _Spread(low, median, high)
+
+
+def _timed(act: Callable[[], object]) -> float:
+    """Milliseconds, never 0."""
+    began = time.perf_counter()
+    act()
+    return max((time.perf_counter() - began) * 1000, 1e-6)
+
+
+def _tolerance(text: str) -> float | None:
+    """Percent; None for exact."""
+    if text == "exact":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text)
+    if found is None:
+        raise ValueError(f"cannot read {text!r} as a tolerance: write `exact` or a percentage such as '1 %'")
+    return float(found[1])
+
+
+def _value(rows: list[Row]) -> Value:
+    return next(iter(rows[0].values())) if len(rows) == 1 else len(rows)
+
+
+def _difference(a: Value, b: Value) -> float | None:
+    """How far apart, in percent of the larger; None where they aren't both numbers."""
+    if not (isinstance(a, int | float | Decimal) and isinstance(b, int | float | Decimal)):
+        return None
+    one, other = Decimal(str(a)), Decimal(str(b))
+    larger = max(abs(one), abs(other))
+    return round(float(100 * abs(one - other) / larger), 3) if larger else 0.0
+
+
+def _comparable(row: Row) -> tuple[str, ...]:
+    return tuple(repr(float(v)) if isinstance(v, int | float | Decimal) else repr(v) for v in row.values())
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)

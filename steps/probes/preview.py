@@ -1,0 +1,59 @@
+"""A probe that says what a backfill's first rows would get, without writing: the read half of one batch."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from steps.backfill_shape import Words, read_shape
+from steps.backfill_sql import keys, preview
+from steps.base import Look, Probe
+from steps.reading import ReadQuery
+from steps.words import Identifier, Model, Text
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class PreviewResult(Model):
+    """seen = would_write + already + no_key + not_in_source, of the first rows in the key's order."""
+
+    seen: int
+    would_write: int
+    already: int
+    no_key: int
+    not_in_source: int
+    seconds: float
+
+
+class Preview(Probe):
+    """What a backfill with the same words would do to the table's first rows, in the key's order; nothing is written."""
+
+    kind: ClassVar[str] = "preview"
+    summary: ClassVar[str] = "what a backfill's first rows would get: the read half of one batch"
+    Result: ClassVar[type[BaseModel]] = PreviewResult
+
+    table: Identifier
+    key: Annotated[tuple[Identifier, ...], BeforeValidator(_several)] = ()
+    source: ReadQuery
+    match: Text
+    fill: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    where: Text | None = None
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+    def observe(self, look: Look) -> PreviewResult:
+        shape = read_shape(look, Words(self.table, self.key, self.source, self.match, self.fill, self.where))
+        first = keys(shape, shape.key, lo="", hi="", limit=self.limit)
+        began = time.perf_counter()
+        row = look.row(preview(shape, first), first.all_params())
+        return PreviewResult(
+            seen=row.integer("seen"),
+            would_write=row.integer("wanted"),
+            already=row.integer("already"),
+            no_key=row.integer("no_key"),
+            not_in_source=row.integer("not_in_source"),
+            seconds=round(time.perf_counter() - began, 4),
+        )

@@ -1,0 +1,115 @@
+"""Probes on rows: a query's own figures, and how many rows there are."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from steps import catalog
+from steps.base import Answer, Figures, Look, Probe, StepError, Verdict
+from steps.reading import ReadQuery, require_all_rows, text_of
+from steps.words import Identifier, Model, Text
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class QueryProbe(Probe):
+    """The columns of a query that gives one row are names for `that:`; of several rows, only how many there are.
+
+    show: columns whose values a person at a checkpoint and the report's reader see, at most max_rows rows.
+    rows: exactly so many rows are expected; a check on its own.
+    """
+
+    kind: ClassVar[str] = "query"
+    summary: ClassVar[str] = "the figures of a named query"
+    Result: ClassVar[type[BaseModel]] = Figures
+    open_names: ClassVar[bool] = True
+
+    query: ReadQuery
+    show: tuple[str, ...] = ()
+    max_rows: Annotated[int, Field(ge=1, le=20)] = 20
+    rows: Count | None = None
+
+    def observe(self, look: Look) -> Figures:
+        sql = text_of(self.query, look)
+        require_all_rows(look, sql)
+        found = look.rows(f"SELECT * FROM (\n{sql}) AS the_query LIMIT {self.max_rows + 1}")
+        count = len(found)
+        if count > self.max_rows:
+            count = look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS the_query").integer("n")
+        missing = [name for name in self.show if found and name not in found[0]]
+        if missing:
+            raise StepError(f"cannot show {', '.join(missing)}: the query has {', '.join(found[0])}")
+        figures: dict[str, object] = {"rows": count}
+        if self.show:
+            figures["table"] = [{name: row[name] for name in self.show} for row in found[: self.max_rows]]
+        return Figures.model_validate({**figures, **(found[0] if count == 1 else {})})
+
+    def verdict(self, result: BaseModel) -> Verdict | None:
+        if self.rows is None:
+            return None
+        count = Figures.model_validate(result).model_dump()["rows"]
+        answer = Answer.PASS if count == self.rows else Answer.FAIL
+        return Verdict(answer, f"{count} rows, expected {self.rows}")
+
+    def decides(self) -> bool:
+        return self.rows is not None
+
+
+class RowsResult(Model):
+    """rows: an exact count, in the snapshot of the check's group."""
+
+    rows: int
+
+
+class RowsProbe(Probe):
+    """An exact count of a table's rows or of a query's, with the bounds that it must keep."""
+
+    kind: ClassVar[str] = "rows"
+    summary: ClassVar[str] = "an exact count of rows"
+    Result: ClassVar[type[BaseModel]] = RowsResult
+
+    table: Identifier | None = None
+    where: Text | None = None
+    query: ReadQuery | None = None
+    at_least: Count | None = None
+    at_most: Count | None = None
+    exactly: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either `table` or `query`")
+        if self.where is not None and self.table is None:
+            raise ValueError("`where` goes with `table`; a query has its own")
+        return self
+
+    def observe(self, look: Look) -> RowsResult:
+        sql = self._source(look)
+        require_all_rows(look, sql)
+        return RowsResult(rows=look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS counted").integer("n"))
+
+    def _source(self, look: Look) -> str:
+        if self.query is not None:
+            return text_of(self.query, look)
+        where = f" WHERE ({self.where.text(look.dialect)}\n)" if self.where else ""
+        return f"SELECT 1 AS one FROM {catalog.sql_name(look, str(self.table))} AS target{where}"
+
+    def verdict(self, result: BaseModel) -> Verdict | None:
+        if not self.decides():
+            return None
+        rows = RowsResult.model_validate(result).rows
+        faults = [
+            f"expected {word} {bound}"
+            for word, bound, held in (
+                ("at least", self.at_least, self.at_least is None or rows >= self.at_least),
+                ("at most", self.at_most, self.at_most is None or rows <= self.at_most),
+                ("exactly", self.exactly, self.exactly is None or rows == self.exactly),
+            )
+            if not held
+        ]
+        return Verdict(Answer.FAIL if faults else Answer.PASS, ", ".join([f"{rows} rows", *faults]))
+
+    def decides(self) -> bool:
+        return any(bound is not None for bound in (self.at_least, self.at_most, self.exactly))

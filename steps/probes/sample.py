@@ -1,0 +1,129 @@
+"""A probe that compares a random sample of rows with what they should be: the accuracy of a backfill."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, Field
+
+from steps import catalog
+from steps.base import Look, Probe, Row, Value
+from steps.dialect import Dialect, quote
+from steps.reading import ReadQuery, require_all_rows, text_of
+from steps.words import Identifier, Model, Text
+
+SEED = 20250601  # any number will do; a fixed one makes two runs of a check comparable
+SHOWN = 20  # differences that are listed
+_PRIME = 2_147_483_647
+
+
+class Difference(Model):
+    """One value that is not what the source says; None is NULL."""
+
+    key: str
+    column: str
+    stored: str | None
+    expected: str | None
+
+
+class SampleResult(Model):
+    """matched + mismatched + not_in_source = sampled; accuracy_pct: of those compared, None where there is none."""
+
+    sampled: int
+    matched: int
+    mismatched: int
+    not_in_source: int
+    ambiguous: int
+    accuracy_pct: float | None
+    seed: int
+    worst: tuple[Difference, ...] = ()
+
+
+class Sample(Probe):
+    """A seeded random sample over the whole key space, each row compared NULL-safely with the source's columns.
+
+    `match` joins `target` and `source`; `where` limits the rows (by `target`). A row that matches several source rows
+    is ambiguous and counts as mismatched; one that matches none is counted apart. The same seed gives the same sample;
+    on SQLite it follows the row ids.
+    """
+
+    kind: ClassVar[str] = "sample"
+    summary: ClassVar[str] = "a random sample of rows, compared with the query that they come from"
+    Result: ClassVar[type[BaseModel]] = SampleResult
+
+    table: Identifier
+    key: Identifier
+    columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    source: ReadQuery
+    match: Text
+    where: Text | None = None
+    size: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    seed: Annotated[int, Field(ge=0, le=_PRIME)] = SEED
+
+    def observe(self, look: Look) -> SampleResult:
+        sql = self._sql(look)
+        require_all_rows(look, sql)
+        by_key: dict[str, list[Row]] = {}
+        for row in look.rows(sql, {"seed": self.seed, "size": self.size}):
+            by_key.setdefault(str(row["k"]), []).append(row)
+        return self._judge(by_key)
+
+    def _sql(self, look: Look) -> str:
+        same = "IS" if look.dialect is Dialect.SQLITE else "IS NOT DISTINCT FROM"
+        names = [quote(name) for name in self.columns]
+        values = ", ".join(
+            f"target.{name} AS s{n}, source.{name} AS e{n}, target.{name} {same} source.{name} AS ok{n}"
+            for n, name in enumerate(names)
+        )
+        where = f"WHERE ({self.where.text(look.dialect)}\n)" if self.where else ""
+        return f"""
+            SELECT target.{quote(self.key)} AS k, source.found_in_source AS found, {values}
+            FROM (SELECT target.* FROM {catalog.sql_name(look, self.table)} AS target {where}
+                  ORDER BY {self._shuffle(look)} LIMIT :size) AS target
+            LEFT JOIN (SELECT the_source.*, 1 AS found_in_source
+                       FROM (\n{text_of(self.source, look)}) AS the_source) AS source
+              ON ({self.match.text(look.dialect)}\n)
+            ORDER BY 1"""
+
+    def _shuffle(self, look: Look) -> str:
+        """An order that depends on key and seed only, and on neither age nor place of a row."""
+        key = f"target.{quote(self.key)}"
+        if look.dialect is not Dialect.SQLITE:
+            return f"md5({key}::text || ':' || CAST(:seed AS bigint)::text), {key}"
+        # SQLite has no hash: the residues of a quadratic polynomial over the row ids scatter well enough
+        x = f"((target.rowid % {_PRIME}) * (48271 + :seed % 1000000) % {_PRIME})"
+        return f"({x} * {x} + :seed + target.rowid % {_PRIME}) % {_PRIME}, {key}"
+
+    def _judge(self, by_key: dict[str, list[Row]]) -> SampleResult:
+        matched = absent = ambiguous = 0
+        worst: list[Difference] = []
+        for key, rows in by_key.items():
+            differs = self._differences(key, rows[0])
+            absent += rows[0]["found"] is None
+            ambiguous += len(rows) > 1
+            matched += not differs and len(rows) == 1 and rows[0]["found"] is not None
+            worst += differs[: SHOWN - len(worst)]
+        compared = len(by_key) - absent
+        return SampleResult(
+            sampled=len(by_key),
+            matched=matched,
+            mismatched=compared - matched,
+            not_in_source=absent,
+            ambiguous=ambiguous,
+            accuracy_pct=round(100 * matched / compared, 2) if compared else None,
+            seed=self.seed,
+            worst=tuple(worst),
+        )
+
+    def _differences(self, key: str, row: Row) -> list[Difference]:
+        if row["found"] is None:
+            return []
+        return [
+            Difference(key=key, column=name, stored=_text(row[f"s{n}"]), expected=_text(row[f"e{n}"]))
+            for n, name in enumerate(self.columns)
+            if not row.flag(f"ok{n}")
+        ]
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)[:200]

@@ -1,0 +1,160 @@
+"""A probe that runs a pytest suite in a process of its own and reads, test by test, what it says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import BaseModel, Field
+
+from steps import processes
+from steps.base import Answer, Look, Probe, StepError, Verdict
+from steps.words import Model, Seconds, Timespan
+
+if TYPE_CHECKING:
+    import xml.etree.ElementTree as ET
+
+_NONE_COLLECTED = 5  # pytest's exit code: it ran, and found no test
+_OURS = ("PYTEST_", "COV_CORE_", "COVERAGE_")  # of the process that runs us, where that is itself a test run
+
+
+class SuiteResult(Model):
+    """Names of tests; a parametrised test's name is once in the list, with its worst outcome."""
+
+    passed: tuple[str, ...]
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    missing: tuple[str, ...]
+    passed_count: int
+    failed_count: int
+    skipped_count: int
+    missing_count: int
+    seconds: float
+    exit_code: int
+    output: str = ""
+
+
+class Suite(Probe):
+    """A real suite, run by argv; with `names` each of them must have passed, without it all that ran.
+
+    A name that is missing from the run is a fail, and so is a skipped one. The suite finds the database in RUNBOOK_URL
+    and libpq's variables; it may write, since nothing but its author keeps it from that.
+    """
+
+    kind: ClassVar[str] = "pytest"
+    summary: ClassVar[str] = "named tests of a pytest suite"
+    enforced: ClassVar[bool] = False
+    alone: ClassVar[bool] = True
+    Result: ClassVar[type[BaseModel]] = SuiteResult
+
+    path: str
+    names: tuple[str, ...] = ()
+    marker: str | None = None
+    timeout: Seconds = Timespan(600)
+    python: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+    def observe(self, look: Look) -> SuiteResult:
+        if not Path(self.path.partition("::")[0]).exists():
+            raise StepError(f"cannot run the suite {self.path!r}: it does not exist")
+        with tempfile.TemporaryDirectory(prefix="runbook-suite-") as directory:
+            report = Path(directory) / "junit.xml"
+            finished = processes.run(self._argv(report), timeout_s=self.timeout, env=_environment(look))
+            if finished.timed_out:
+                raise StepError(f"cannot decide: the suite {self.path!r} was ended after {self.timeout:g} s")
+            if not report.exists():
+                raise StepError(
+                    f"cannot decide: the suite {self.path!r} gave no report, exit code {finished.exit_code}: "
+                    + (finished.stderr.strip() or finished.stdout.strip())[-500:]
+                )
+            return self._result(_read(report), finished)
+
+    def _argv(self, report: Path) -> list[str]:
+        marker = ["-m", self.marker] if self.marker else []
+        return [*(self.python or (sys.executable,)), "-m", "pytest", self.path, *marker, f"--junit-xml={report}",
+                "-p", "no:cacheprovider", "-q"]  # fmt: skip
+
+    def _result(self, cases: list[_Case], finished: processes.Finished) -> SuiteResult:
+        outcomes: dict[str, str] = {}
+        for case in cases:
+            for name in self._asked(case):
+                outcomes[name] = _worse(outcomes.get(name, "passed"), case.outcome)
+        passed, failed, skipped = (
+            tuple(name for name, outcome in outcomes.items() if outcome == wanted)
+            for wanted in ("passed", "failed", "skipped")
+        )
+        missing = tuple(name for name in self.names if name not in outcomes)
+        return SuiteResult(
+            passed=passed,
+            failed=failed,
+            skipped=skipped,
+            missing=missing,
+            passed_count=len(passed),
+            failed_count=len(failed),
+            skipped_count=len(skipped),
+            missing_count=len(missing),
+            seconds=round(finished.seconds, 3),
+            exit_code=finished.exit_code,
+            output=finished.stdout[-4096:] if finished.exit_code else "",
+        )
+
+    def _asked(self, case: _Case) -> list[str]:
+        """Under which names this case counts."""
+        if not self.names:
+            return [case.test]
+        return [name for name in self.names if name in {case.name, case.test, f"{case.owner}::{case.test}"}]
+
+    def verdict(self, result: BaseModel) -> Verdict | None:
+        seen = SuiteResult.model_validate(result)
+        bad = [
+            f"{word}: {', '.join(names)}"
+            for word, names in (("failed", seen.failed), ("missing", seen.missing), ("skipped", seen.skipped))
+            if names and (self.names or word == "failed")
+        ]
+        if not self.names and (seen.exit_code != 0 or not seen.passed):
+            none = seen.exit_code == _NONE_COLLECTED or not seen.passed
+            bad.append("no test passed" if none else f"pytest ended with exit code {seen.exit_code}")
+        if bad:
+            return Verdict(Answer.FAIL, "; ".join(bad))
+        return Verdict(Answer.PASS, f"{seen.passed_count} tests passed")
+
+    def decides(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class _Case:
+    name: str  # test_x[param]
+    owner: str  # the class, or the module, that it stands in
+    outcome: str
+
+    @property
+    def test(self) -> str:
+        return self.name.partition("[")[0]
+
+
+def _read(report: Path) -> list[_Case]:
+    import xml.etree.ElementTree as ET
+
+    return list(_cases(ET.parse(report).getroot()))  # noqa: S314 - our own child has just written it
+
+
+def _cases(root: ET.Element) -> Iterator[_Case]:
+    for case in root.iter("testcase"):
+        tags = {child.tag for child in case}
+        outcome = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+        yield _Case(case.get("name", ""), case.get("classname", "").rpartition(".")[2], outcome)
+
+
+def _worse(one: str, other: str) -> str:
+    order = ("passed", "skipped", "failed")
+    return max(one, other, key=order.index)
+
+
+def _environment(look: Look) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return {**ours, **look.environment()}

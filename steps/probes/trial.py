@@ -1,0 +1,66 @@
+"""A probe that writes and takes it back: a smoke test in a transaction that never commits."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, Field
+
+from steps.base import Answer, DatabaseFault, Look, Probe, Verdict
+from steps.dialect import is_single_select
+from steps.words import Model, Text
+
+
+class TrialResult(Model):
+    """rows: given or touched by the last statement, None where it could not be run; error: the database's words."""
+
+    rows: int | None
+    seconds: float
+    error: str = ""
+    sqlstate: str = ""
+
+
+class Trial(Probe):
+    """Statements in a transaction that is always rolled back; passes where none of them fails.
+
+    What is not undone by a rollback stays: numbers taken from sequences, dead row versions, WAL.
+    """
+
+    kind: ClassVar[str] = "trial"
+    summary: ClassVar[str] = "statements in a transaction that is always rolled back (sequences and bloat remain)"
+    enforced: ClassVar[bool] = False
+    Result: ClassVar[type[BaseModel]] = TrialResult
+
+    statements: Annotated[tuple[Text, ...], Field(min_length=1)]
+    rows: Annotated[int, Field(ge=0)] | None = None
+
+    def observe(self, look: Look) -> TrialResult:
+        began = time.monotonic()
+        rows = None
+        try:
+            with look.trial("trial") as work:
+                for statement in self.statements:
+                    sql = statement.text(look.dialect)
+                    reads = is_single_select(sql, look.dialect) is None
+                    rows = len(work.rows(sql)) if reads else work.execute(sql)
+        except DatabaseFault as fault:
+            if fault.lost:
+                raise
+            return TrialResult(rows=None, seconds=_since(began), error=str(fault), sqlstate=fault.sqlstate)
+        return TrialResult(rows=rows, seconds=_since(began))
+
+    def verdict(self, result: BaseModel) -> Verdict | None:
+        seen = TrialResult.model_validate(result)
+        if seen.error:
+            return Verdict(Answer.FAIL, f"the database refused: {seen.error}")
+        if self.rows is not None and seen.rows != self.rows:
+            return Verdict(Answer.FAIL, f"the last statement gave {seen.rows} rows, expected {self.rows}")
+        return Verdict(Answer.PASS, f"{len(self.statements)} statements ran and were rolled back")
+
+    def decides(self) -> bool:
+        return True
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)

@@ -1,0 +1,244 @@
+"""Child processes: a group of their own, ended with their time limit, their output bounded, never through a shell."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from steps.base import StepError
+
+KEPT_BYTES = 64 * 1024  # of each stream, its tail: what went wrong stands at the end
+GRACE_S = 5.0  # between SIGTERM and SIGKILL
+POLL_S = 0.02
+SAME_START_S = 2.0  # two readings of one start may lie this far apart: the clock may be set between them
+SAFE_NAMES = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES",
+    "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSH_AUTH_SOCK", "PGPASSFILE", "SSL_CERT_FILE",
+)  # fmt: skip
+"""What a child may see of our environment without being asked for: nothing that holds a secret itself."""
+
+# The child waits here, before it becomes the command, until its pid is on disk; if we die meanwhile it reads the end
+# of the pipe and the command never runs. (A preexec_fn would do the same, but may dead-lock where threads run.)
+_GATE = (
+    "import os,sys\n"
+    "fd=int(sys.argv[1])\n"
+    "go=os.read(fd,1)\n"
+    "os.close(fd)\n"
+    "go==b'g' or os._exit(125)\n"
+    "os.execvp(sys.argv[2],sys.argv[2:])\n"
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a child process ended; exit_code is negative (minus the signal) where a signal ended it."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    timed_out: bool = False
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """When a child must end although it has not."""
+
+    timeout_s: float
+    stop: Callable[[], bool] | None
+
+
+def environment(*, names: Sequence[str] = (), extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A child's environment: the safe names, the names asked for, and what the look gives."""
+    kept = {name: os.environ[name] for name in (*SAFE_NAMES, *names) if name in os.environ}
+    return {**kept, **(extra or {})}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str],
+    cwd: str | None = None,
+    on_start: Callable[[int, float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Finished:
+    """Run a program to its end, or to the end of its time; its whole process group ends with it.
+
+    on_start is told the pid and the start time (epoch seconds) before the command does any work: what it writes is
+    durable first; if it raises, the command never runs. stop is asked some times a second; it may also raise.
+    Raises StepError where the program can't be started.
+    """
+    _must_exist(argv, env=env, cwd=cwd)
+    began = time.monotonic()
+    child, release = _start(argv, env=env, cwd=cwd, gated=on_start is not None)
+    tails = [_Tail(stream) for stream in (child.stdout, child.stderr) if stream is not None]
+    timed_out = stopped = False
+    try:
+        if on_start is not None and release is not None:
+            on_start(child.pid, start_time(child.pid))
+            _let_go(release)
+        timed_out, stopped = _wait(child, _Limits(timeout_s, stop))
+    finally:
+        if release is not None:
+            os.close(release)
+        _end(child)
+    stdout, stderr = (tail.text() for tail in tails)
+    return Finished(child.returncode, stdout, stderr, time.monotonic() - began, timed_out, stopped)
+
+
+def start_time(pid: int) -> float:
+    """When this process started, in epoch seconds; with the pid it names one process for ever."""
+    import psutil
+
+    return float(psutil.Process(pid).create_time())
+
+
+def alive(pid: int, started: float) -> bool:
+    """Whether the process that had this pid and start time is still there."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - started) <= SAME_START_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def end_group(pid: int, started: float) -> bool:
+    """End the process group of an orphan; False where its leader is gone, since its number may be another's by now."""
+    if not alive(pid, started):
+        return False
+    _signal(pid, signal.SIGTERM)
+    until = time.monotonic() + GRACE_S
+    while alive(pid, started) and time.monotonic() < until:
+        time.sleep(POLL_S)
+    _signal(pid, signal.SIGKILL)
+    return True
+
+
+def _must_exist(argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None) -> None:
+    if not argv:
+        raise StepError("cannot run a command: argv is empty")
+    program = argv[0]
+    if cwd is not None and not Path(cwd).is_dir():
+        raise StepError(f"cannot run {program!r}: the directory {cwd!r} does not exist")
+    found: object = shutil.which(program, path=env.get("PATH", os.defpath))
+    if os.sep in program:
+        path = Path(cwd or ".") / program
+        found = path.is_file() and os.access(path, os.X_OK)
+    if not found:
+        raise StepError(f"cannot run {program!r}: no such program; give its path, or a PATH that has it")
+
+
+def _start(
+    argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None, gated: bool
+) -> tuple[subprocess.Popen[bytes], int | None]:
+    if not gated:
+        return _popen(list(argv), env=env, cwd=cwd), None
+    reading, writing = os.pipe()
+    try:
+        gate = [sys.executable, "-I", "-S", "-c", _GATE, str(reading), *argv]
+        return _popen(gate, env=env, cwd=cwd, pass_fds=(reading,)), writing
+    except BaseException:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+
+
+def _popen(
+    argv: list[str], *, env: Mapping[str, str], cwd: str | None, pass_fds: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            env=dict(env),
+            cwd=cwd,
+            pass_fds=pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as fault:
+        raise StepError(f"cannot run {argv[0]!r}: {fault.strerror}") from fault
+
+
+def _let_go(release: int) -> None:
+    try:
+        os.write(release, b"g")
+    except BrokenPipeError:  # it was ended while it waited: its exit code says so
+        return
+
+
+def _wait(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bool, bool]:
+    """(timed out, stopped)."""
+    until = time.monotonic() + limits.timeout_s
+    while not _exited(child):
+        if time.monotonic() >= until:
+            return True, False
+        if limits.stop is not None and limits.stop():
+            return False, True
+        time.sleep(POLL_S)
+    return False, False
+
+
+def _exited(child: subprocess.Popen[bytes]) -> bool:
+    """Ended but not reaped: until it is reaped, its number can't become another group's."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return child.poll() is not None
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End what is left of the group, and reap the leader last."""
+    if child.returncode is not None:
+        return
+    if not _exited(child):
+        _signal(child.pid, signal.SIGTERM)
+        _wait(child, _Limits(GRACE_S, None))
+    _signal(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _signal(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # gone already, or (macOS) nothing but zombies
+        return
+
+
+class _Tail:
+    """Reads a stream to its end in a thread, so that the child never blocks on it, and keeps the last bytes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._kept = bytearray()
+        self._cut = False
+        self._thread = threading.Thread(target=self._read, name="child-output", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            while chunk := os.read(self._stream.fileno(), 64 * 1024):
+                self._kept += chunk
+                if len(self._kept) > KEPT_BYTES:
+                    self._cut = True
+                    del self._kept[:-KEPT_BYTES]
+
+    def text(self) -> str:
+        """What came; a daemon that left the group may hold the stream open, and is not waited for."""
+        self._thread.join(timeout=1.0)
+        return ("… (cut)\n" if self._cut else "") + bytes(self._kept).decode(errors="replace")

@@ -1,0 +1,294 @@
+-- What the catalogue of PostgreSQL and SQLite says, in the same columns for both. A query's name stands between two dashes;
+-- its dialect follows the dot. Values are bound; {schema} is the quoted schema, for SQLite's own tables.
+
+-- relation.postgresql --
+SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
+       CASE c.relkind WHEN 'r' THEN CASE WHEN c.relispartition THEN 'partition' ELSE 'table' END
+                      WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
+                      WHEN 'f' THEN 'foreign table' WHEN 'S' THEN 'sequence' WHEN 'i' THEN 'index'
+                      WHEN 'I' THEN 'partitioned index' ELSE 'type' END AS kind,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END AS estimated_rows,
+       pg_total_relation_size(c.oid) AS bytes,
+       pg_has_role(c.relowner, 'USAGE') AS owned, pg_get_userbyid(c.relowner)::text AS owner,
+       CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'n' THEN 'nothing' WHEN 'f' THEN 'full' ELSE 'index' END
+         AS replica_identity,
+       obj_description(c.oid, 'pg_class') AS comment,
+       ARRAY(SELECT x.privilege_type || CASE WHEN x.is_grantable THEN '*' ELSE '' END || '='
+                    || coalesce(r.rolname::text, '')
+             FROM aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x
+             LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee ORDER BY 1) AS grants
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND c.relname = :table
+
+-- relation.sqlite --
+SELECT NULL AS oid, l.schema AS schema, l.name AS name,
+       CASE l.type WHEN 'virtual' THEN 'virtual table' WHEN 'shadow' THEN 'shadow table' ELSE l.type END AS kind,
+       NULL AS estimated_rows, NULL AS bytes, 1 AS owned, '' AS owner, 'default' AS replica_identity, NULL AS comment,
+       '[]' AS grants
+FROM pragma_table_list l WHERE l.schema = :schema COLLATE NOCASE AND l.name = :table COLLATE NOCASE
+
+-- estimate.sqlite --
+SELECT stat FROM {schema}.sqlite_stat1 WHERE tbl = :table COLLATE NOCASE AND stat IS NOT NULL LIMIT 1
+
+-- columns.postgresql --
+SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
+       a.attnotnull AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid
+         AND o.contype = 'n' AND o.conkey = ARRAY[a.attnum] AND NOT o.convalidated) AS not_null,
+       CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END AS default_value,
+       CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generated,
+       CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' ELSE '' END AS identity,
+       a.attnum AS position, col_description(c.oid, a.attnum) AS comment,
+       CASE WHEN a.attcollation <> t.typcollation
+            THEN (SELECT quote_ident(k.nspname) || '.' || quote_ident(o.collname)
+                  FROM pg_catalog.pg_collation o JOIN pg_catalog.pg_namespace k ON k.oid = o.collnamespace
+                  WHERE o.oid = a.attcollation) END AS collation,
+       array_remove(ARRAY[
+         CASE WHEN a.attstattarget >= 0 THEN 'SET STATISTICS ' || a.attstattarget END,
+         CASE WHEN a.attoptions IS NOT NULL THEN 'SET (' || array_to_string(a.attoptions, ', ') || ')' END,
+         CASE WHEN a.attstorage <> t.typstorage THEN 'SET STORAGE ' || CASE a.attstorage WHEN 'p' THEN 'PLAIN'
+              WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END], NULL) AS settings,
+       ARRAY(SELECT x.privilege_type || CASE WHEN x.is_grantable THEN '*' ELSE '' END || '='
+                    || coalesce(r.rolname::text, '')
+             FROM aclexplode(a.attacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee ORDER BY 1) AS grants
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE n.nspname = :schema AND c.relname = :table ORDER BY a.attnum
+
+-- columns.sqlite --
+SELECT name, lower(type) AS type, "notnull" AS not_null, dflt_value AS default_value,
+       CASE hidden WHEN 2 THEN 'virtual' WHEN 3 THEN 'stored' END AS generated, '' AS identity,
+       cid + 1 AS position, NULL AS comment, NULL AS collation, '[]' AS settings, '[]' AS grants
+FROM pragma_table_xinfo(:table, :schema) WHERE hidden <> 1 ORDER BY cid
+
+-- indexes.postgresql --
+SELECT x.oid::bigint AS oid, n.nspname::text AS schema, x.relname::text AS name, c.relname::text AS table_name,
+       m.amname::text AS method, i.indisunique AS is_unique, i.indisprimary AS is_primary, i.indisvalid AS valid,
+       i.indisready AS ready, i.indisreplident AS replica_identity, x.relkind = 'I' AS partitioned,
+       pg_get_indexdef(x.oid) AS definition, pg_get_expr(i.indpred, i.indrelid) AS predicate,
+       pg_relation_size(x.oid) AS bytes, obj_description(x.oid, 'pg_class') AS comment,
+       (SELECT o.conname::text FROM pg_catalog.pg_constraint o
+        WHERE o.conindid = x.oid AND o.contype IN ('p', 'u', 'x') LIMIT 1) AS constraint_name,
+       ARRAY(SELECT coalesce(a.attname::text, pg_get_indexdef(x.oid, k.n, true))
+             FROM generate_series(1, i.indnkeyatts) AS k(n)
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n - 1]
+                                                AND a.attnum <> 0 ORDER BY k.n) AS columns,
+       i.indnatts = i.indnkeyatts AND pg_get_indexdef(x.oid) NOT LIKE '% NULLS NOT DISTINCT%'
+         AND NOT EXISTS (SELECT 1 FROM unnest(i.indoption::int2[]) AS o(bits) WHERE o.bits <> 0)
+         AND NOT EXISTS (SELECT 1 FROM unnest(i.indclass::oid[]) AS k(class)
+                         JOIN pg_catalog.pg_opclass p ON p.oid = k.class WHERE NOT p.opcdefault) AS plain
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace
+JOIN pg_catalog.pg_am m ON m.oid = x.relam
+WHERE n.nspname = :schema AND (c.relname = :table OR x.relname = :index) ORDER BY x.relname
+
+-- indexes.sqlite --
+SELECT NULL AS oid, :schema AS schema, m.name AS name, m.tbl_name AS table_name, 'btree' AS method,
+       l."unique" AS is_unique, l.origin = 'pk' AS is_primary, 1 AS valid, 1 AS ready, 0 AS replica_identity,
+       0 AS partitioned, coalesce(m.sql, '') AS definition, CASE WHEN l.partial THEN m.sql END AS predicate,
+       NULL AS bytes, NULL AS comment, CASE WHEN l.origin <> 'c' THEN m.name END AS constraint_name,
+       (SELECT json_group_array(coalesce(k.name, '(expression)'))
+        FROM (SELECT name FROM pragma_index_xinfo(m.name, :schema) WHERE "key" ORDER BY seqno) k) AS columns,
+       NOT EXISTS (SELECT 1 FROM pragma_index_xinfo(m.name, :schema) WHERE "key" AND "desc") AS plain
+FROM {schema}.sqlite_master m JOIN pragma_index_list(m.tbl_name, :schema) l ON l.name = m.name
+WHERE m.type = 'index' AND (m.tbl_name = :table COLLATE NOCASE OR m.name = :index COLLATE NOCASE) ORDER BY m.name
+
+-- constraints.postgresql --
+SELECT o.conname::text AS name,
+       CASE o.contype WHEN 'c' THEN 'check' WHEN 'f' THEN 'foreign key' WHEN 'p' THEN 'primary key'
+                      WHEN 'u' THEN 'unique' ELSE 'exclusion' END AS kind,
+       pg_get_constraintdef(o.oid) AS definition, o.convalidated AS validated,
+       pg_get_expr(o.conbin, o.conrelid) AS expression,
+       ARRAY(SELECT a.attname::text FROM unnest(o.conkey) WITH ORDINALITY AS k(num, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.num ORDER BY k.n) AS columns,
+       fn.nspname::text AS foreign_schema, f.relname::text AS foreign_table,
+       ARRAY(SELECT a.attname::text FROM unnest(o.confkey) WITH ORDINALITY AS k(num, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.num ORDER BY k.n)
+         AS foreign_columns,
+       CASE o.confdeltype WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade' WHEN 'n' THEN 'set null'
+                          WHEN 'd' THEN 'set default' ELSE 'no action' END AS on_delete,
+       obj_description(o.oid, 'pg_constraint') AS comment
+FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_class f ON f.oid = o.confrelid LEFT JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+WHERE n.nspname = :schema AND c.relname = :table AND o.contype IN ('c', 'f', 'p', 'u', 'x') ORDER BY o.conname
+
+-- constraints.sqlite --
+SELECT 'fk_' || id AS name, 'foreign key' AS kind, '' AS definition, 1 AS validated, NULL AS expression,
+       json_group_array("from") AS columns, :schema AS foreign_schema, "table" AS foreign_table,
+       json_group_array("to") AS foreign_columns, lower(on_delete) AS on_delete, NULL AS comment
+FROM (SELECT f.id, f."table", f."from", f.on_delete,
+             coalesce(f."to", (SELECT p.name FROM pragma_table_xinfo(f."table", :schema) p WHERE p.pk = f.seq + 1)) AS "to"
+      FROM pragma_foreign_key_list(:table, :schema) f ORDER BY f.id, f.seq) GROUP BY id
+UNION ALL
+SELECT l.name, CASE l.origin WHEN 'pk' THEN 'primary key' ELSE 'unique' END, '', 1, NULL,
+       (SELECT json_group_array(k.name)
+        FROM (SELECT name FROM pragma_index_xinfo(l.name, :schema) WHERE "key" ORDER BY seqno) k),
+       NULL, NULL, '[]', '', NULL
+FROM pragma_index_list(:table, :schema) l WHERE l.origin <> 'c' ORDER BY 1
+
+-- triggers.postgresql --
+SELECT t.tgname::text AS name, pg_get_triggerdef(t.oid) AS definition, t.tgenabled <> 'D' AS enabled,
+       quote_ident(k.nspname) || '.' || quote_ident(p.proname) AS function, p.prosrc AS body
+FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace k ON k.oid = p.pronamespace
+WHERE n.nspname = :schema AND c.relname = :table AND NOT t.tgisinternal ORDER BY t.tgname
+
+-- triggers.sqlite --
+SELECT name, sql AS definition, 1 AS enabled, '' AS function, sql AS body
+FROM {schema}.sqlite_master WHERE type = 'trigger' AND tbl_name = :table COLLATE NOCASE ORDER BY name
+
+-- tracked.postgresql --
+WITH target AS (
+  SELECT c.oid, a.attnum FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column AND NOT a.attisdropped
+  WHERE n.nspname = :schema AND c.relname = :table)
+SELECT DISTINCT
+  CASE d.classid
+    WHEN 'pg_catalog.pg_rewrite'::regclass THEN
+      CASE r.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'rule' END
+    WHEN 'pg_catalog.pg_attrdef'::regclass THEN 'generated column'
+    WHEN 'pg_catalog.pg_policy'::regclass THEN 'policy'
+    WHEN 'pg_catalog.pg_trigger'::regclass THEN 'trigger'
+    WHEN 'pg_catalog.pg_proc'::regclass THEN 'function'
+    WHEN 'pg_catalog.pg_statistic_ext'::regclass THEN 'statistics'
+    WHEN 'pg_catalog.pg_publication_rel'::regclass THEN 'publication'
+    WHEN 'pg_catalog.pg_constraint'::regclass THEN
+      CASE WHEN o.contype = 'f' AND o.conrelid <> t.oid THEN 'foreign key' ELSE 'constraint' END
+    WHEN 'pg_catalog.pg_class'::regclass THEN
+      CASE WHEN d.objsubid > 0 THEN 'generated column' WHEN x.relkind IN ('i', 'I') THEN 'index'
+           WHEN x.relkind = 'S' THEN 'sequence' ELSE 'partition key' END
+    ELSE 'other object' END AS kind,
+  CASE d.classid
+    WHEN 'pg_catalog.pg_rewrite'::regclass THEN
+      quote_ident(rn.nspname) || '.' || quote_ident(r.relname)
+      || CASE WHEN r.relkind IN ('v', 'm') THEN '' ELSE '.' || quote_ident(w.rulename) END
+    WHEN 'pg_catalog.pg_attrdef'::regclass THEN g.attname::text
+    WHEN 'pg_catalog.pg_policy'::regclass THEN y.polname::text
+    WHEN 'pg_catalog.pg_trigger'::regclass THEN tr.tgname::text
+    WHEN 'pg_catalog.pg_constraint'::regclass THEN o.conname::text
+    WHEN 'pg_catalog.pg_publication_rel'::regclass THEN pb.pubname::text
+    WHEN 'pg_catalog.pg_class'::regclass THEN coalesce(gc.attname::text, x.relname::text)
+    ELSE (pg_identify_object(d.classid, d.objid, d.objsubid)).identity END AS name
+FROM target t JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass
+  AND d.refobjid = t.oid AND d.refobjsubid = t.attnum
+LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND w.oid = d.objid
+LEFT JOIN pg_catalog.pg_class r ON r.oid = w.ev_class LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+LEFT JOIN pg_catalog.pg_attrdef e ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND e.oid = d.objid
+LEFT JOIN pg_catalog.pg_attribute g ON g.attrelid = e.adrelid AND g.attnum = e.adnum
+LEFT JOIN pg_catalog.pg_policy y ON d.classid = 'pg_catalog.pg_policy'::regclass AND y.oid = d.objid
+LEFT JOIN pg_catalog.pg_trigger tr ON d.classid = 'pg_catalog.pg_trigger'::regclass AND tr.oid = d.objid
+LEFT JOIN pg_catalog.pg_constraint o ON d.classid = 'pg_catalog.pg_constraint'::regclass AND o.oid = d.objid
+LEFT JOIN pg_catalog.pg_publication_rel pr
+  ON d.classid = 'pg_catalog.pg_publication_rel'::regclass AND pr.oid = d.objid
+LEFT JOIN pg_catalog.pg_publication pb ON pb.oid = pr.prpubid
+LEFT JOIN pg_catalog.pg_class x ON d.classid = 'pg_catalog.pg_class'::regclass AND x.oid = d.objid
+LEFT JOIN pg_catalog.pg_attribute gc ON d.objsubid > 0 AND gc.attrelid = x.oid AND gc.attnum = d.objsubid
+WHERE NOT (d.classid = 'pg_catalog.pg_attrdef'::regclass AND e.adrelid = t.oid AND e.adnum = t.attnum)
+  AND NOT coalesce(tr.tgisinternal, false)
+ORDER BY 1, 2
+
+-- tracked.sqlite --
+SELECT DISTINCT 'foreign key' AS kind, m.name AS name
+FROM {schema}.sqlite_master m JOIN pragma_foreign_key_list(m.name, :schema) f
+WHERE m.type = 'table' AND f."table" = :table COLLATE NOCASE AND f."to" = :column COLLATE NOCASE
+  AND m.name <> :table COLLATE NOCASE
+UNION
+SELECT 'index', m.name FROM {schema}.sqlite_master m JOIN pragma_index_xinfo(m.name, :schema) k
+WHERE m.type = 'index' AND m.tbl_name = :table COLLATE NOCASE AND k."key" AND k.name = :column COLLATE NOCASE
+UNION
+SELECT 'constraint', 'fk_' || f.id FROM pragma_foreign_key_list(:table, :schema) f
+WHERE f."from" = :column COLLATE NOCASE
+ORDER BY 1, 2
+
+-- bodies.postgresql --
+SELECT CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END AS kind,
+       quote_ident(k.nspname) || '.' || quote_ident(p.proname) AS name, p.prosrc AS body,
+       EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE t.tgfoid = p.oid AND n.nspname = :schema AND c.relname = :table) AS on_table
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace k ON k.oid = p.pronamespace
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE k.nspname NOT IN ('pg_catalog', 'information_schema') AND l.lanname NOT IN ('c', 'internal')
+  AND position(lower(:column) IN lower(p.prosrc)) > 0 ORDER BY 2
+
+-- bodies.sqlite --
+SELECT type AS kind, name, sql AS body, tbl_name = :table COLLATE NOCASE AS on_table
+FROM {schema}.sqlite_master WHERE type IN ('view', 'trigger') AND instr(lower(sql), lower(:column)) > 0 ORDER BY name
+
+-- publications.postgresql --
+SELECT p.pubname::text AS name, p.pubinsert AS inserts, p.pubupdate AS updates, p.pubdelete AS deletes
+FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
+WHERE t.schemaname = :schema AND t.tablename = :table ORDER BY p.pubname
+
+-- row_security.postgresql --
+SELECT c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
+       c.relkind IN ('r', 'p') AND row_security_active(c.oid) AS applies,
+       ARRAY(SELECT p.polname || ' ' || p.polcmd::text || CASE WHEN p.polpermissive THEN ' permissive' ELSE ' restrictive' END
+                    || ' to ' || array_to_string(ARRAY(SELECT coalesce(r.rolname::text, 'public')
+                         FROM unnest(p.polroles) AS u(oid) LEFT JOIN pg_catalog.pg_roles r ON r.oid = u.oid ORDER BY 1), ',')
+                    || coalesce(' using ' || pg_get_expr(p.polqual, p.polrelid), '')
+                    || coalesce(' check ' || pg_get_expr(p.polwithcheck, p.polrelid), '')
+             FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid ORDER BY p.polname) AS policies
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND c.relname = :table
+
+-- partitioning.postgresql --
+SELECT pg_get_partkeydef(c.oid) AS key,
+       ARRAY(SELECT quote_ident(k.nspname) || '.' || quote_ident(x.relname) FROM pg_catalog.pg_inherits i
+             JOIN pg_catalog.pg_class x ON x.oid = i.inhrelid JOIN pg_catalog.pg_namespace k ON k.oid = x.relnamespace
+             WHERE i.inhparent = c.oid ORDER BY 1) AS partitions
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND c.relname = :table AND c.relkind = 'p'
+
+-- primary_key.postgresql --
+SELECT a.attname::text AS name
+FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace CROSS JOIN unnest(o.conkey) WITH ORDINALITY AS k(num, n)
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num
+WHERE n.nspname = :schema AND c.relname = :table AND o.contype = 'p' ORDER BY k.n
+
+-- primary_key.sqlite --
+SELECT name FROM pragma_table_xinfo(:table, :schema) WHERE pk > 0 ORDER BY pk
+
+-- builders.postgresql --
+SELECT DISTINCT l.pid AS pid
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_stat_progress_create_index p ON p.pid = l.pid
+WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND n.nspname = :schema AND c.relname = :table AND l.pid <> pg_backend_pid()
+
+-- maintain.postgresql --
+SELECT has_table_privilege(c.oid, 'MAINTAIN') OR (NOT c.relisshared AND pg_has_role(b.datdba, 'USAGE')) AS allowed
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_database b ON b.datname = current_database()
+WHERE n.nspname = :schema AND c.relname = :table
+
+-- maintain_before_17.postgresql --
+SELECT NOT c.relisshared AND pg_has_role(b.datdba, 'USAGE') AS allowed
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_database b ON b.datname = current_database()
+WHERE n.nspname = :schema AND c.relname = :table
+
+-- type.postgresql --
+SELECT format_type(to_regtype(:wanted)::oid, NULL) AS name
+
+-- cast.postgresql --
+SELECT c.castmethod = 'b' AS binary, c.castcontext = 'i' AND c.casttarget NOT IN ('float4'::regtype, 'float8'::regtype)
+         AS implicit
+FROM pg_catalog.pg_cast c WHERE c.castsource = to_regtype(:source) AND c.casttarget = to_regtype(:wanted)
+
+-- castable.postgresql --
+SELECT 1 AS one FROM pg_catalog.pg_type s CROSS JOIN pg_catalog.pg_type t
+WHERE s.oid = to_regtype(:source) AND t.oid = to_regtype(:wanted)
+  AND ('S' IN (s.typcategory, t.typcategory)
+       OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast c WHERE c.castsource = s.oid AND c.casttarget = t.oid))
+
+-- volatile.postgresql --
+SELECT p.proname::text AS name FROM pg_catalog.pg_proc p WHERE p.proname = ANY(:names) AND p.provolatile = 'v' LIMIT 1
+
+-- definition.sqlite --
+SELECT sql FROM {schema}.sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE

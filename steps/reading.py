@@ -1,0 +1,141 @@
+"""What probes and steps share when they read: queries of one SELECT, their plans, and what a role may not have seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from steps.base import Look, Unknown
+from steps.dialect import Dialect, first_words, is_single_select
+from steps.words import NamedQuery, Query
+
+_SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")  # not SHOW, EXPLAIN or PRAGMA: they can't stand in parentheses
+
+
+def _single(query: Query) -> Query:
+    for dialect, text in query.texts.items():
+        reasons = [_why_not(text, one) for one in ([Dialect(dialect)] if dialect else Dialect)]
+        if all(reasons):  # a text for both may be meant for one of them
+            raise ValueError(f"cannot use {query.name or text[:60]!r} as a query: {reasons[0]}")
+    return query
+
+
+def _why_not(text: str, dialect: Dialect) -> str | None:
+    reason = is_single_select(text, dialect)
+    if reason is None and first_words(text, 1, dialect=dialect)[:1] not in [(word,) for word in _SELECTS]:
+        return "it must be a SELECT"
+    return reason
+
+
+ReadQuery = Annotated[NamedQuery, AfterValidator(_single)]
+"""A named query, or SQL in place, that is refused unless it is a single SELECT."""
+
+
+def text_of(query: Query, look: Look) -> str:
+    """The query's text for this database, fit to stand in parentheses."""
+    return query.text(look.dialect).strip().rstrip(";").rstrip() + "\n"
+
+
+# ─── plans ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Plan:
+    """A query's plan, never run. nodes are PostgreSQL's words on both; cost in its units, None on SQLite."""
+
+    nodes: tuple[str, ...]
+    indexes: tuple[str, ...]
+    tables: tuple[str, ...]
+    cost: float | None
+    text: str
+
+
+def explain(look: Look, sql: str) -> Plan:
+    """The plan of a query, without running it."""
+    if look.dialect is Dialect.SQLITE:
+        return _sqlite_plan([row.text("detail") for row in look.rows("EXPLAIN QUERY PLAN " + sql)])
+    found = look.row("EXPLAIN (VERBOSE, FORMAT JSON) " + sql)["QUERY PLAN"]
+    tree = json.loads(found) if isinstance(found, str) else found
+    root = _node(tree[0] if isinstance(tree, list) else tree)
+    top = _node(root["Plan"])
+    nodes = list(_walk(top))
+    lines = look.rows("EXPLAIN " + sql)
+    return Plan(
+        nodes=tuple(str(node["Node Type"]) for node in nodes),
+        indexes=_unique(str(node["Index Name"]) for node in nodes if "Index Name" in node),
+        tables=_unique(f"{node.get('Schema')}.{node['Relation Name']}" for node in nodes if "Relation Name" in node),
+        cost=float(str(top["Total Cost"])),
+        text="\n".join(line.text("QUERY PLAN") for line in lines),
+    )
+
+
+def _node(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _walk(node: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    yield node
+    below = node.get("Plans")
+    for one in below if isinstance(below, list) else []:
+        yield from _walk(_node(one))
+
+
+def _unique(names: Iterator[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _sqlite_plan(details: list[str]) -> Plan:
+    scans = [one for one in details if one.startswith(("SCAN ", "SEARCH "))]
+    return Plan(
+        nodes=tuple(_word(one) for one in details),
+        indexes=_unique(_index_of(one) for one in scans if " INDEX " in one),
+        tables=_unique(one.split()[1] for one in scans),
+        cost=None,
+        text="\n".join(details),
+    )
+
+
+def _word(detail: str) -> str:
+    """SQLite's line in PostgreSQL's words, so that one playbook can say `lacks: [Seq Scan]` for both."""
+    if detail.startswith(("SCAN ", "SEARCH ")):
+        if " USING COVERING INDEX " in detail:
+            return "Index Only Scan"
+        return "Index Scan" if " USING " in detail else "Seq Scan"
+    return "Sort" if detail.startswith("USE TEMP B-TREE") else detail
+
+
+def _index_of(detail: str) -> str:
+    return detail.split(" INDEX ", 1)[1].split(" (", 1)[0]
+
+
+# ─── what a role may not have seen ──────────────────────────────────────────────────────────────────────────────────
+def require_all_rows(look: Look, sql: str) -> None:
+    """Raises Unknown where row-level security may hide rows of this query from this role."""
+    if look.dialect is Dialect.SQLITE:
+        return
+    filtered = _filtered(look)
+    if not filtered:
+        return
+    hit = sorted(filtered & set(explain(look, sql).tables))
+    if hit:
+        raise Unknown(
+            f"row-level security on {', '.join(hit)} may hide rows from this role: "
+            "ask for BYPASSRLS, or for a policy that lets it see all rows"
+        )
+
+
+def _filtered(look: Look) -> set[str]:
+    rows = look.rows(
+        """SELECT n.nspname || '.' || c.relname AS name FROM pg_catalog.pg_class c
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relrowsecurity AND pg_catalog.row_security_active(c.oid)"""
+    )
+    return {row.text("name") for row in rows}
+
+
+def has_role(look: Look, role: str) -> bool:
+    """Whether this connection's role may use what the predefined role may (a superuser may)."""
+    sql = "SELECT pg_catalog.pg_has_role(current_user, CAST(:role AS name), 'USAGE') AS ok"
+    return look.row(sql, {"role": role}).flag("ok")

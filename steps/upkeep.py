@@ -1,0 +1,74 @@
+"""VACUUM and ANALYZE of one table: what a backfill leaves to be cleared up, and statistics for good plans."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from steps import catalog
+from steps.base import Look, Statement
+from steps.dialect import Dialect
+from steps.maintenance import Maintenance
+from steps.words import Identifier
+
+
+class Vacuum(Maintenance):
+    """Clears dead rows and marks pages all-visible, which index-only scans need."""
+
+    kind: ClassVar[str] = "vacuum"
+    summary: ClassVar[str] = "clear a table's dead rows, with fresh statistics; SQLite: statistics only"
+
+    table: Identifier
+    analyze: bool = True
+
+    def describe(self) -> str:
+        return f"vacuum{' and analyze' if self.analyze else ''} {self.table}"
+
+    def statements(self, look: Look) -> list[Statement]:
+        """SQLite's VACUUM rewrites the whole file and blocks everybody, which nobody means here: ANALYZE there."""
+        if look.dialect is Dialect.SQLITE:
+            return [_analyze(look, self.table, note="on SQLite instead of VACUUM, which would rewrite the whole file")]
+        options = " (ANALYZE)" if self.analyze else ""
+        return [
+            Statement(
+                f"VACUUM{options} {catalog.sql_name(look, self.table)}",
+                table=self.table,
+                lock="SHARE UPDATE EXCLUSIVE",
+                length="one scan",
+                transactional=False,
+                note="readers and writers go on",
+            )
+        ]
+
+    def preflight(self, look: Look) -> list[str]:
+        return _not_allowed(look, self.table)
+
+
+class Analyze(Maintenance):
+    """Gathers the statistics from which plans are made."""
+
+    kind: ClassVar[str] = "analyze"
+    summary: ClassVar[str] = "gather a table's statistics, from which plans are made"
+
+    table: Identifier
+
+    def describe(self) -> str:
+        return f"analyze {self.table}"
+
+    def statements(self, look: Look) -> list[Statement]:
+        return [_analyze(look, self.table)]
+
+    def preflight(self, look: Look) -> list[str]:
+        return _not_allowed(look, self.table)
+
+
+def _analyze(look: Look, table: str, *, note: str = "") -> Statement:
+    lock = "SHARE UPDATE EXCLUSIVE" if look.dialect is Dialect.POSTGRESQL else "EXCLUSIVE"
+    sql = f"ANALYZE {catalog.sql_name(look, table)}"
+    return Statement(sql, table=table, lock=lock, length="one scan", note=note)
+
+
+def _not_allowed(look: Look, table: str) -> list[str]:
+    """VACUUM and ANALYZE skip with a mere warning what this role may not touch, so it is asked beforehand."""
+    if catalog.may_maintain(look, table):
+        return []
+    return [f"cannot vacuum or analyze {table}: it isn't this role's; connect as its owner, or GRANT MAINTAIN (17 on)"]

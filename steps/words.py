@@ -1,0 +1,126 @@
+"""The words of the playbook format that steps and probes share: time spans, names, columns, queries."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+
+class Model(BaseModel):
+    """A frozen value in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "days": 86400.0, "day": 86400.0}
+
+
+def seconds(text: object) -> object:
+    """'250 ms', '5 min', '3 h', '7 days' → seconds; a bare number is refused because its unit can't be read from it."""
+    if isinstance(text, Timespan):
+        return text
+    if not isinstance(text, str):
+        raise ValueError(
+            f"cannot read {text!r} as a time span: write a number and its unit, e.g. '200 ms', '5 min', '3 h', '7 days'"
+        )
+    number, _, unit = text.strip().partition(" ")
+    if not unit:
+        cut = len(number.rstrip("abcdefghijklmnopqrstuvwxyz"))
+        number, unit = number[:cut], number[cut:]
+    if unit.strip() not in _UNITS:
+        raise ValueError(f"cannot read {text!r} as a time span: the unit must be one of ms, s, min, h, days")
+    try:
+        return Timespan(float(number) * _UNITS[unit.strip()])
+    except ValueError:
+        raise ValueError(f"cannot read {text!r} as a time span: {number!r} is not a number") from None
+
+
+class Timespan(float):
+    """Seconds, written in YAML with their unit."""
+
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+
+Identifier = Annotated[str, Field(min_length=1, max_length=63)]
+"""A table, column or index name, exactly as the database has it (it is always quoted)."""
+
+
+def _column(text: object) -> object:
+    if isinstance(text, ColumnRef) or not isinstance(text, str):
+        return text
+    table, dot, column = text.rpartition(".")
+    if not dot or not table or not column:
+        raise ValueError(f"cannot read {text!r} as a column: write table.column")
+    return ColumnRef(table=table, column=column)
+
+
+class NoText(Exception):
+    """A query or statement has no text for this dialect."""
+
+
+class ColumnRef(Model):
+    """A column, one word in YAML: `table.column`."""
+
+    table: Identifier
+    column: Identifier
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column}"
+
+
+Column = Annotated[ColumnRef, BeforeValidator(_column)]
+
+
+class Query(Model):
+    """A named query of the playbook: one text per dialect (or one for both)."""
+
+    name: str
+    texts: Mapping[str, str]  # dialect → SQL; "" for both
+
+    def text(self, dialect: str) -> str:
+        found = self.texts.get(str(dialect)) or self.texts.get("")
+        if found is None:
+            raise NoText(f"cannot use query {self.name!r} on {dialect}: it has no text for it")
+        return found
+
+
+def _named(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, Query) or not isinstance(value, str):
+        return value
+    known: Mapping[str, Query] = (info.context or {}).get("queries", {})
+    if value in known:
+        return known[value]
+    if len(value.split()) > 1:
+        return Query(name="", texts={"": value})
+    near = difflib.get_close_matches(value, known, 1)
+    raise ValueError(
+        f"cannot find the query {value!r}" + (f": did you mean {near[0]!r}?" if near else ": name it under queries")
+    )
+
+
+NamedQuery = Annotated[Query, BeforeValidator(_named)]
+"""A name from the playbook's `queries:`, or SQL written in place."""
+
+
+class Text(Model):
+    """SQL that may differ by dialect: a text, or {postgresql: …, sqlite: …}."""
+
+    texts: Mapping[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either(cls, data: object) -> object:
+        if isinstance(data, str):
+            return {"texts": {"": data}}
+        if isinstance(data, dict) and data and set(data) <= {"postgresql", "sqlite"}:
+            return {"texts": data}
+        return data
+
+    def text(self, dialect: str) -> str:
+        found = self.texts.get(str(dialect)) or self.texts.get("")
+        if found is None:
+            raise NoText(f"cannot run on {dialect}: the playbook has no SQL for it")
+        return found

@@ -1,0 +1,261 @@
+"""A small but real context for trying a step by itself: real connections, real transactions, the real ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg
+from databases import Database as TestDatabase
+from pydantic import BaseModel
+
+from steps import catalog, ledger
+from steps.base import (
+    NOTHING,
+    AlreadyCommitted,
+    DatabaseFault,
+    Effect,
+    Look,
+    Params,
+    Place,
+    Progress,
+    Row,
+    State,
+    Step,
+    StepError,
+    StepResult,
+    Tuning,
+    Work,
+)
+from steps.dialect import Dialect, bind
+from steps.shapes import TableShape
+
+SQLITE_STATES = {"SQLITE_CONSTRAINT_UNIQUE": "23505", "SQLITE_BUSY": "55P03", "SQLITE_LOCKED": "55P03"}
+_runs = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DatabaseFault(
+            str(error), sqlstate=error.sqlstate or "", detail=error.diag.message_detail or ""
+        ) from error
+    except sqlite3.Error as error:
+        state = SQLITE_STATES.get(getattr(error, "sqlite_errorname", ""), "")
+        raise DatabaseFault(str(error), sqlstate=state) from error
+
+
+@dataclass
+class PlainWork:
+    """A look or a work, as its transaction allows."""
+
+    connection: Any
+    dialect: Dialect
+    schema: str
+    version: tuple[int, ...]
+    place: Place | None
+    trials: Callable[[str], contextlib.AbstractContextManager[Work]]
+
+    def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
+        with _translated():
+            cursor = self.connection.execute(bind(sql, self.dialect), dict(params))
+            names = [column[0] for column in cursor.description]
+            return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+    def row(self, sql: str, params: Params = NOTHING) -> Row:
+        rows = self.rows(sql, params)
+        if len(rows) != 1:
+            raise StepError(f"cannot read one row: there are {len(rows)}")
+        return rows[0]
+
+    def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
+        with _translated():
+            cursor = self.connection.execute(
+                bind(f"SELECT * FROM ({sql}) AS described LIMIT 0", self.dialect), dict(params)
+            )
+            return [column[0] for column in cursor.description]
+
+    def trial(self, label: str) -> contextlib.AbstractContextManager[Work]:
+        return self.trials(label)
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    def execute(self, sql: str, params: Params = NOTHING) -> int:
+        with _translated():
+            return self.connection.execute(bind(sql, self.dialect), dict(params)).rowcount
+
+
+@dataclass
+class PlainDatabase:
+    """Opens a connection for each look, commit and outside, and closes it at once."""
+
+    target: TestDatabase
+    place: Place
+    lock_timeout: str = "2s"
+    before: list[BaseModel] = field(default_factory=list)
+    statements: list[str] = field(default_factory=list)
+    crash_before: str = ""  # the label at which the process "dies"
+
+    @property
+    def dialect(self) -> Dialect:
+        return Dialect(self.target.dialect)
+
+    @property
+    def schema(self) -> str:
+        return "main" if self.dialect is Dialect.SQLITE else "public"
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        return (self.target.major, 0) if self.target.server else sqlite3.sqlite_version_info
+
+    @contextlib.contextmanager
+    def _connected(self, *begin: str) -> Iterator[PlainWork]:
+        with contextlib.closing(self.target.connect()) as connection:
+            for statement in begin:
+                connection.execute(statement)
+            yield PlainWork(connection, self.dialect, self.schema, self.version, self.place, self.trial)
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[Look]:
+        begin = ["BEGIN"] if self.dialect is Dialect.SQLITE else ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"]
+        with self._connected(*begin) as look:
+            yield look
+
+    @contextlib.contextmanager
+    def trial(self, label: str) -> Iterator[Work]:
+        with self._connected("BEGIN") as work:
+            yield work
+            work.connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def commit(self, label: str) -> Iterator[Work]:
+        if label == self.crash_before:
+            raise KeyboardInterrupt(label)
+        if label in self.committed():
+            raise AlreadyCommitted(label)
+        if self.dialect is Dialect.SQLITE:
+            begin = ["PRAGMA busy_timeout = 2000", "BEGIN IMMEDIATE"]
+        else:
+            begin = ["BEGIN", f"SET LOCAL lock_timeout = '{self.lock_timeout}'", "SET LOCAL statement_timeout = '60s'"]
+        with self._connected(*begin) as work:
+            yield work
+            self._record(work, label)
+            with _translated():
+                work.connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def outside(self, label: str) -> Iterator[Work]:
+        if label == self.crash_before:
+            raise KeyboardInterrupt(label)
+        if self.before and f"before {label}" not in self.committed():
+            with self._connected("BEGIN") as work:
+                self._record(work, f"before {label}")
+                work.connection.execute("COMMIT")
+        with self._connected() as work:
+            yield work
+
+    def committed(self) -> list[str]:
+        with self.look() as look:
+            return ledger.committed_labels(look, self.place)
+
+    def _record(self, work: Work, label: str) -> None:
+        before = self.before[0].model_dump_json() if self.before else None
+        ledger.add_act(work, self.place, label=label, epoch=1, before=before)
+
+
+@dataclass
+class PlainContext:
+    """What the engine lends to a step, without the engine."""
+
+    db: PlainDatabase
+
+    def pulse(self, progress: Progress) -> Tuning:
+        return Tuning()
+
+    def remember(self, before: BaseModel) -> None:
+        if not self.db.before:
+            self.db.before.append(before)
+
+    def patiently(self, label: str, act: Callable[[Work], None]) -> None:
+        with contextlib.suppress(AlreadyCommitted), self.db.commit(label) as work:
+            act(work)
+
+
+@dataclass
+class Trial:
+    """One step on one database: apply, verify and revert, each asked of the database itself."""
+
+    target: TestDatabase
+    step: Step
+    run: str = field(default_factory=lambda: f"run_{next(_runs)}")
+    crash_before: str = ""
+
+    def __post_init__(self) -> None:
+        with self.database("apply")._connected() as work:
+            ledger.create(work)
+
+    def database(self, action: str) -> PlainDatabase:
+        return PlainDatabase(self.target, Place(self.run, "step", action), crash_before=self.crash_before)
+
+    def look(self, action: str = "apply") -> contextlib.AbstractContextManager[Look]:
+        return self.database(action).look()
+
+    def verify(self, action: str = "apply") -> Effect:
+        with self.look(action) as look:
+            return self.step.verify(look)
+
+    def state(self, action: str = "apply") -> State:
+        return self.verify(action).state
+
+    def apply(self) -> StepResult:
+        return self.step.apply(PlainContext(self.database("apply")))
+
+    def revert(self) -> None:
+        with self.look() as look:
+            kept = ledger.remembered(look, run=self.run, step="step")
+        assert kept is not None, "apply remembered nothing"
+        before = self.step.Before.model_validate_json(kept)  # type: ignore[attr-defined]
+        self.step.revert(PlainContext(self.database("revert")), before)  # type: ignore[attr-defined]
+
+    def preflight(self) -> list[str]:
+        with self.look() as look:
+            return self.step.preflight(look)  # type: ignore[attr-defined]
+
+    def statements(self) -> list[str]:
+        with self.look() as look:
+            return [one.sql for one in self.step.statements(look)]  # type: ignore[attr-defined]
+
+    def shape(self, table: str) -> TableShape:
+        with self.look() as look:
+            return catalog.snapshot(look, table)
+
+    def whole_life(self, table: str) -> Trial:
+        """Verify, apply, verify, revert, catalogue as before, apply again; returns the trial of the second run."""
+        before = self.shape(table)
+        assert self.state() is State.NOT_DONE
+        assert self.preflight() == []
+        self.apply()
+        assert self.state() is State.DONE, self.verify()
+        assert self.shape(table) != before
+        self.revert()
+        assert self.state("revert") is State.NOT_DONE, self.verify("revert")
+        assert self.shape(table) == before
+        second = self.again()
+        second.apply()
+        assert second.state() is State.DONE
+        return second
+
+    def again(self) -> Trial:
+        """The same step in a new run."""
+        return replace(self, run=f"run_{next(_runs)}")
+
+    def dying_before(self, label: str) -> Trial:
+        """The same run, in a process that dies before this label commits."""
+        return replace(self, crash_before=label)

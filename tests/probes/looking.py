@@ -1,0 +1,44 @@
+"""What the probes' tests share: a probe from its YAML keys, and one look at a test's own database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from databases import Database
+from plain_look import PlainDatabase
+from pydantic import BaseModel
+
+from steps.base import Answer, Probe
+from steps.registry import probe_types
+from steps.words import Query
+
+
+def probe(kind: str, *, queries: Mapping[str, str | Mapping[str, str]] | None = None, **keys: object) -> Probe:
+    """The probe as a playbook gives it; queries: name → text, or dialect → text."""
+    known = {
+        name: Query(name=name, texts={"": text} if isinstance(text, str) else text)
+        for name, text in (queries or {}).items()
+    }
+    return probe_types()[kind].model_validate(keys, context={"queries": known})
+
+
+def look_at(database: Database, one: Probe, *, user: str | None = None) -> BaseModel:
+    with PlainDatabase(database, user=user).look() as look:
+        return one.observe(look)
+
+
+def answer(database: Database, one: Probe, *, user: str | None = None) -> Answer | None:
+    verdict = one.verdict(look_at(database, one, user=user))
+    return None if verdict is None else verdict.answer
+
+
+@contextlib.contextmanager
+def role(database: Database, *grants: str) -> Iterator[str]:
+    """A role that may log in and what `grants` give ({} is its name); gone afterwards."""
+    name = f"role_{database.name}"
+    database.script(f"CREATE ROLE {name} LOGIN;" + "".join(f"{grant.format(name)};" for grant in grants))
+    try:
+        yield name
+    finally:
+        database.script(f"DROP OWNED BY {name}; DROP ROLE {name}")
