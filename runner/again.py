@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from runner.workflow import (
     typed_again,
 )
 from runner.workplace import Connected, Found, connected, find_run
+from steps import ledger
 
 
 # ─── resume ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -41,10 +43,12 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None) -> st
     """Find the run → the same playbook, inputs and target → go on where the database says it stands."""
     found = find_run(runs_of(orders), name)
     status = found.status
-    _refuse_resume(found)
+    _refuse_running(status)
     playbook, resumed = _playbook_again(found, orders, accepted)
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
+        if status.state in {RunState.SUCCEEDED, RunState.ROLLED_BACK}:
+            return _finished(status, target)
         if resumed.digest:
             new = digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity)
             resumed = resumed.model_copy(update={"approval_digest": new})
@@ -63,15 +67,30 @@ def runs_of(orders: Orders) -> Path:
         return orders.place.runs_directory()
 
 
-def _refuse_resume(found: Found) -> None:
-    status = found.status
-    if status.state in {RunState.SUCCEEDED, RunState.ROLLED_BACK}:
-        raise RunRefused(f"cannot resume {status.run}: it has {status.state}", then=f"runbook report {status.run}")
+def _refuse_running(status: RunStatus) -> None:
     if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
         raise RunRefused(
             f"cannot resume {status.run}: its process still runs (pid {status.process.pid})",
             then=f"runbook status {status.run}",
         )
+
+
+def _finished(status: RunStatus, target: Connected) -> str:
+    """A run that has ended is not resumed; where it was killed before the ledger heard of its end, the ledger hears it now."""
+    with target.database.look() as look:
+        row = ledger.find_run(look, status.run) if ledger.exists(look) else None
+    if row is None or row.state == status.state:
+        raise RunRefused(f"cannot resume {status.run}: it has {status.state}", then=f"runbook report {status.run}")
+    with target.database.own(fenced=False) as work:
+        ledger.end_run(
+            work,
+            run=status.run,
+            state=status.state,
+            figures=json.dumps(status.figures),
+            head=status.head,
+            length=status.length,
+        )
+    return status.run
 
 
 def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> tuple[Playbook, RunResumed]:

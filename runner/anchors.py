@@ -32,7 +32,11 @@ class Word:
 
 def in_trail(path: Path) -> list[Voucher]:
     """Approvals carry the head that the approver saw."""
-    return [Voucher(f"approval by {r.event.name}", r.event.chain_head, 0) for r in read(path) if isinstance(r.event, Approved)]
+    return [
+        Voucher(f"approval by {r.event.name}", r.event.chain_head, 0)
+        for r in read(path)
+        if isinstance(r.event, Approved)
+    ]
 
 
 def in_ledger(database: RunDatabase, run: str) -> list[Voucher]:
@@ -40,7 +44,10 @@ def in_ledger(database: RunDatabase, run: str) -> list[Voucher]:
     with database.look() as look:
         if not ledger.exists(look):
             return []
-        found = [Voucher(f"the ledger at the end of step {one.step}", one.head, one.length) for one in ledger.anchors(look, run)]
+        found = [
+            Voucher(f"the ledger at the end of step {one.step}", one.head, one.length)
+            for one in ledger.anchors(look, run)
+        ]
         row = ledger.find_run(look, run)
     if row is not None:
         found.append(Voucher(f"the ledger, run {row.state}", row.trail_head, row.trail_length))
@@ -54,7 +61,12 @@ def compare(found: Verification, vouchers: list[Voucher]) -> Word:
     for one in vouchers:
         place = places.get(one.head, 0)
         if not place or (one.length and place != one.length):
-            return Word(up_to, by, f"{one.by} has a head that this chain doesn't have", f"NOT vouched for: {one.by} has another head")
+            return Word(
+                up_to,
+                by,
+                f"{one.by} has a head that this chain doesn't have",
+                f"NOT vouched for: {one.by} has another head",
+            )
         if place >= up_to:
             up_to, by = place, one.by
     if not up_to:

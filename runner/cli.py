@@ -107,7 +107,7 @@ def main(args: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the one boundary: what we know becomes words, the rest a bug report
-        from runner.commands.boundary import told
+        from runner.boundary import told
 
         sys.exit(told(error))
 

@@ -93,8 +93,14 @@ def _read_only(action: int, one: str | None, two: str | None, _database: str | N
     if action in reading:
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_UPDATE and one == "sqlite_master":
-        return sqlite3.SQLITE_OK  # how SQLite declares its own pragma tables; a real one needs writable_schema, which is denied
-    asks = action == sqlite3.SQLITE_PRAGMA and one is not None and (one.endswith(_ASKING_OF) or (one in _ASKING and two is None))
+        return (
+            sqlite3.SQLITE_OK
+        )  # how SQLite declares its own pragma tables; a real one needs writable_schema, which is denied
+    asks = (
+        action == sqlite3.SQLITE_PRAGMA
+        and one is not None
+        and (one.endswith(_ASKING_OF) or (one in _ASKING and two is None))
+    )
     return sqlite3.SQLITE_OK if asks else sqlite3.SQLITE_DENY
 
 
@@ -137,7 +143,8 @@ def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> 
     if dialect is Dialect.SQLITE:
         connection.exec_driver_sql("BEGIN")
     else:
-        _set_local(connection, settings)  # a first SELECT: from here on the transaction can't be made writable
+        # a first SELECT: from here on the transaction can't be made writable; a row that a policy hides is an error, not a smaller count
+        _set_local(connection, settings, row_security="off")
 
 
 def begin_work(connection: Connection, dialect: Dialect, settings: Settings) -> None:
@@ -158,7 +165,7 @@ def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) 
     _set_local(connection, settings, local=False)
 
 
-def _set_local(connection: Connection, settings: Settings, *, local: bool = True) -> None:
+def _set_local(connection: Connection, settings: Settings, *, local: bool = True, row_security: str = "on") -> None:
     """All settings in one round trip; local to the transaction, so that a pooler can't hand them to somebody else."""
     values = {
         "application_name": settings.application_name,
@@ -166,9 +173,10 @@ def _set_local(connection: Connection, settings: Settings, *, local: bool = True
         "statement_timeout": f"{int(settings.statement_s * 1000)}ms",
         "idle_in_transaction_session_timeout": "5min",
         "client_connection_check_interval": "500ms",
-        "search_path": f"{quote(settings.schema)}, pg_catalog, pg_temp" if settings.schema else "pg_catalog, pg_temp",
+        "search_path": f"{quote(settings.schema)}, pg_temp" if settings.schema else "pg_temp",
         "TimeZone": "UTC",
         "DateStyle": "ISO, YMD",
+        "row_security": row_security,
     }
     calls = ", ".join(f"set_config('{name}', %({name})s, {str(local).lower()})" for name in values)
     connection.exec_driver_sql(f"SELECT {calls}", values).fetchall()

@@ -36,7 +36,7 @@ from runner.binaries import (
 
 __all__ = ["Account", "Binaries", "Server", "ServerUnavailable", "find_binaries", "reap"]
 
-USER = "runbook"
+USER = "owner"
 VERSION = "version"  # the major version, written when the database cluster is complete
 RECORD = "server.json"  # who runs here: written at the start, removed by stop()
 LOG = "server.log"

@@ -341,7 +341,7 @@ def jsonable(values: Mapping[str, object]) -> dict[str, Json]:
     return {str(key): _plain(value) for key, value in values.items()}
 
 
-def _plain(value: object) -> Json:
+def _plain(value: object) -> Json:  # noqa: C901, PLR0911 - one flat match over all kinds of values
     match value:
         case None | bool() | int() | str():
             return value

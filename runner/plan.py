@@ -107,6 +107,7 @@ def _card(entry: Entry, look: Look | None) -> Card:
     statements = _try(faults, lambda: tuple(step.statements(look)), none) if isinstance(step, Declared) else ()
     rows = _try(faults, lambda: step.rows(look), None) if isinstance(step, Estimable) else None
     state = _try(faults, lambda: step.verify(look), None)
+    faults += _try(faults, lambda: preflight(entry, look), [])
     return Card(**card, statements=statements, rows=rows, state=state, faults=tuple(faults))  # type: ignore[arg-type] # the same
 
 

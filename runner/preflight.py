@@ -16,7 +16,7 @@ from steps.dialect import Dialect
 def refuse(playbook: Playbook, target: Connected, *, until: str = "", begin_at: str = "") -> dict[str, Value]:
     """Raise RunRefused for what can't be; the figures of the required runs otherwise. Only looks."""
     with target.database.look() as look:
-        _right_database(playbook, look)
+        right_database(playbook, look)
         _checkpoint(playbook, until, "--to")
         _checkpoint(playbook, begin_at, "--from")
         answers, scope = requirements.ask(playbook, look)
@@ -31,7 +31,7 @@ def requirements_scope(playbook: Playbook, target: Connected) -> Mapping[str, Va
         return requirements.ask(playbook, look)[1]
 
 
-def _right_database(playbook: Playbook, look: Look) -> None:
+def right_database(playbook: Playbook, look: Look) -> None:
     wanted = playbook.target.sqlite if look.dialect is Dialect.SQLITE else playbook.target.postgresql
     if not (playbook.target.sqlite or playbook.target.postgresql):
         return

@@ -66,7 +66,7 @@ def _leave(playbook: Playbook, status: RunStatus) -> str:
     begun = [
         name
         for name in playbook.ids
-        if name in status.steps and status.steps[name].outcome or name in status.steps and status.steps[name].open
+        if (name in status.steps and status.steps[name].outcome) or (name in status.steps and status.steps[name].open)
     ]
     changed = [name for name in begun if playbook.entry(name).step.changes]
     if not changed:

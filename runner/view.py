@@ -73,7 +73,7 @@ class Lines:
             case _:
                 self._rarer(event)
 
-    def _rarer(self, event: Event) -> None:
+    def _rarer(self, event: Event) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
         match event:
             case events.NotDue():
                 self._write(f"  · {event.id}: not due here, decided by {event.due}")
@@ -171,7 +171,7 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _figure(value: int | float) -> str:
+def _figure(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 

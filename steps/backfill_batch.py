@@ -145,7 +145,8 @@ def _tally(shape: Shape, window: Window) -> str:
         (SELECT count(*) - count(DISTINCT rb_e.rb_tid) FROM rb_j AS rb_e) ELSE 0 END"""
     return f"""SELECT 1 AS batches, rb_c.taken, rb_c.seen - CAST(:returned AS bigint) AS seen, rb_c.written,
         rb_c.wanted, rb_c.already, rb_c.no_key, rb_c.not_in_source,
-        rb_c.wanted - rb_c.written - CAST(:returned AS bigint) AS deferred, 0 AS dead, {last} AS hi, {twins if not shape.many else "0"} AS twins, rb_c.wal,
+        rb_c.wanted - rb_c.written - CAST(:returned AS bigint) AS deferred, 0 AS dead,
+        {last} AS hi, {twins if not shape.many else "0"} AS twins, rb_c.wal,
         {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - statement_timestamp()) AS ms
         FROM (SELECT rb_f.*, (SELECT count(*) FROM rb_u) AS written, clock_timestamp() AS ended,
               CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint) AS wal

@@ -43,7 +43,7 @@ def _table_faults(look: Look, table: str) -> Iterator[str]:
         yield f"cannot backfill {table}: it is a {found.kind}; name the table that holds the rows"
     if catalog.row_security(look, table).applies:
         yield (
-            f"cannot backfill {table}: row level security hides rows from this role, so that they would be missed unseen; "
+            f"cannot backfill {table}: row level security hides rows from this role, so they would be missed unseen; "
             "run as the owner or as a role with BYPASSRLS"
         )
     sent = [one.name for one in catalog.publications(look, table) if one.updates]
@@ -71,7 +71,7 @@ def _key_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
         )
     if not _is_unique(look, table, names):
         yield (
-            f"cannot page by {text}: no unique index has exactly these columns in this order, so rows with equal values "
+            f"cannot page by {text}: no unique index has exactly these columns in this order, so equal values "
             "would be skipped; choose the primary key or another unique one"
         )
     twice = [name for name in names if name in {one.name for one in shape.fill}]
@@ -132,7 +132,7 @@ def _source_faults(look: Look, shape: Shape) -> Iterator[str]:
     wanted = [one.name for one in shape.fill] + [one.column for one in shape.pairs]
     missing = [name for name in dict.fromkeys(wanted) if name not in names]
     if missing:
-        yield f"cannot find {', '.join(missing)} among the source's columns {', '.join(sorted(names))}: name them with AS"
+        yield f"cannot find {', '.join(missing)} among the source's columns ({', '.join(sorted(names))}): use AS"
         return
     keys = ", ".join(f"source.{quote(one.column)}" for one in shape.pairs)
     present = " AND ".join(f"source.{quote(one.column)} IS NOT NULL" for one in shape.pairs)

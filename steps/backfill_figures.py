@@ -53,7 +53,8 @@ def forecast(totals: Totals, start: Start, *, bytes_now: int) -> str:
     return (
         f"paused as the playbook asks, after {totals.batches} batches: {totals.written:,} rows written, "
         f"{totals.seen:,} of {start.rows:,} visited in {_span(seconds)} ({totals.seen / seconds:,.0f} rows/s); "
-        f"it grew by {_bytes(grown)}; the other {rest:,} rows take about {_span(seconds * factor)} and {_bytes(round(grown * factor))} at this rate"
+        f"it grew by {_bytes(grown)}; the other {rest:,} rows take about {_span(seconds * factor)} "
+        f"and {_bytes(round(grown * factor))} at this rate"
     )
 
 

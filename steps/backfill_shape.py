@@ -15,7 +15,7 @@ from steps.words import Query, Text
 
 @dataclass(frozen=True)
 class Words:
-    """What a playbook says of a backfill. key: () for the primary key; undo: whether what is written can be taken back."""
+    """What a playbook says of a backfill. key: () for the primary key; undo: whether it can be taken back."""
 
     table: str
     key: tuple[str, ...]

@@ -245,7 +245,8 @@ def left(shape: Shape, window: Window) -> str:
 def _fillable(shape: Shape, window: Window) -> str:
     key = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
     known = f"""EXISTS (SELECT 1 FROM {ledger_table("dead", shape.dialect)} AS rb_d
-                WHERE rb_d.run = :run AND rb_d.step = :step AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
+                WHERE rb_d.run = :run AND rb_d.step = :step
+                AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
     needy = replace(window, condition=f"{window.condition} AND {needs(shape)}", order=(), limit=None, fresh=False)
     return judged(shape, looked_at(shape, needy, unless=known))
 

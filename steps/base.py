@@ -13,6 +13,17 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from steps.stops import DEADLOCK as DEADLOCK
+from steps.stops import INSUFFICIENT_PRIVILEGE as INSUFFICIENT_PRIVILEGE
+from steps.stops import LOCK_NOT_AVAILABLE as LOCK_NOT_AVAILABLE
+from steps.stops import QUERY_CANCELED as QUERY_CANCELED
+from steps.stops import SERIALIZATION as SERIALIZATION
+from steps.stops import AlreadyCommitted as AlreadyCommitted
+from steps.stops import DatabaseFault as DatabaseFault
+from steps.stops import Paused as Paused
+from steps.stops import Refused as Refused
+from steps.stops import StepError as StepError
+from steps.stops import Stopped as Stopped
 from steps.words import Model, Seconds
 
 if TYPE_CHECKING:
@@ -102,47 +113,6 @@ class Place:
     run: str
     step: str
     action: str  # "apply" or "revert"
-
-
-# ─── what can stop a step ───────────────────────────────────────────────────────────────────────────────────────────
-class StepError(Exception):
-    """The step cannot go on; the message says why, in the operator's words."""
-
-
-class Refused(StepError):
-    """The step was not begun: nothing was changed by it."""
-
-
-class Paused(Exception):
-    """The step stopped at a gate of its own after committing what it had done; `resume` goes on."""
-
-
-class Stopped(Exception):
-    """Someone asked the run to stop; raised at a safe point by `pulse`."""
-
-
-class DatabaseFault(StepError):
-    """The database refused or was lost.
-
-    sqlstate: five characters (SQLite's errors are mapped to the nearest SQLSTATE), or "" where none is known.
-    lost: the connection is gone, so what was in flight was settled or must be.
-    """
-
-    def __init__(
-        self, message: str, *, sqlstate: str = "", detail: str = "", constraint: str = "", lost: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.sqlstate = sqlstate
-        self.detail = detail
-        self.constraint = constraint
-        self.lost = lost
-
-
-LOCK_NOT_AVAILABLE = "55P03"
-DEADLOCK = "40P01"
-SERIALIZATION = "40001"
-QUERY_CANCELED = "57014"
-INSUFFICIENT_PRIVILEGE = "42501"
 
 
 # ─── the database ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,10 +219,6 @@ class Database(Protocol):
 
     def committed(self) -> list[str]:
         """The labels that this step has committed so far, in order: where a resume goes on."""
-
-
-class AlreadyCommitted(Exception):
-    """This label's transaction is already in the ledger: its work is done."""
 
 
 class Context(Protocol):

@@ -108,6 +108,8 @@ class AddConstraint(Step):
         return [one for phase in self._phases(look).values() for one in phase]
 
     def preflight(self, look: Look) -> list[str]:
+        if self.verify(look).state is State.DONE:
+            return []
         faults = catalog.too_long(self.name) + catalog.not_owned(look, self.table)
         if self.foreign_key and look.version < (18,) and catalog.partitioned(look, self.table):
             faults.append(f"cannot add {self.name}: {self.table} is partitioned, NOT VALID there needs PostgreSQL 18")

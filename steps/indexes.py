@@ -73,6 +73,8 @@ class CreateIndex(Step):
         return concurrently.statements(look, self._build(look))
 
     def preflight(self, look: Look) -> list[str]:
+        if self.verify(look).state is State.DONE:
+            return []
         faults = catalog.too_long(self.index) + catalog.not_owned(look, self.table)
         if look.dialect is Dialect.SQLITE:
             other = self.method != "btree"
@@ -98,8 +100,12 @@ class CreateIndex(Step):
                 raise
             raise StepError(self._named_duplicates(ctx)) from fault
         with ctx.db.look() as look:
-            found = catalog.index(look, build.name)
-        return CreateIndexResult(name=self.index, bytes=found.bytes if found else None)
+            return self.result(look)
+
+    def result(self, look: Look) -> CreateIndexResult:
+        """Its name and size, as the catalogue has them now."""
+        found = catalog.index(look, self._qualified(look)) or self._same_under_another_name(look)
+        return CreateIndexResult(name=found.name if found else self.index, bytes=found.bytes if found else None)
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
         """Drop the index that was built."""

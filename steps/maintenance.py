@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel
-
 from steps import concurrently, ledger
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepResult
 from steps.dialect import Dialect
-from steps.words import Model
 
 DONE = "done"
-
-
-class Nothing(Model):
-    """Maintenance changes no data and no definition: there is nothing to take back."""
 
 
 class Maintenance(Step):
     """Runs each time; `statements` is all that it does."""
 
-    Before: ClassVar[type[BaseModel]] = Nothing
+    lasting: ClassVar[bool] = False
 
     def statements(self, look: Look) -> list[Statement]:
         """What runs, each statement on its own."""
@@ -50,7 +43,6 @@ class Maintenance(Step):
             faults, needed = self.preflight(look), self.statements(look)
         if faults:
             raise Refused("; ".join(faults))
-        ctx.remember(Nothing())
         if ctx.db.dialect is Dialect.SQLITE:
             ctx.patiently(DONE, lambda work: concurrently.execute(work, needed))
         elif DONE not in ctx.db.committed():
@@ -58,6 +50,3 @@ class Maintenance(Step):
             with ctx.db.commit(DONE):
                 pass  # the mark is the ledger's own row
         return StepResult()
-
-    def revert(self, ctx: Context, before: BaseModel) -> None:
-        """Nothing to take back."""

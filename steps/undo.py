@@ -23,7 +23,7 @@ class UndoesRun(Protocol):
 
 
 class Undo(Step):
-    """Takes back the latest run of a playbook on this target, or some of its steps; one that was taken back is skipped."""
+    """Takes back the latest run of a playbook on this target, or some of its steps; what was taken back is skipped."""
 
     kind: ClassVar[str] = "undo"
     summary: ClassVar[str] = "takes back another playbook's latest run on this target"

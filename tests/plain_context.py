@@ -250,6 +250,7 @@ class Trial:
         second = self.again()
         second.apply()
         assert second.state() is State.DONE
+        assert second.preflight() == []
         return second
 
     def again(self) -> Trial:

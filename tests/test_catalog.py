@@ -14,7 +14,8 @@ TABLES = {
     "postgresql": """
         CREATE TABLE asn (number integer PRIMARY KEY);
         CREATE TABLE visits (
-            id varchar(64) PRIMARY KEY, kind text[], country varchar(2) DEFAULT 'XX', asn integer REFERENCES asn (number) ON DELETE SET NULL,
+            id varchar(64) PRIMARY KEY, kind text[], country varchar(2) DEFAULT 'XX',
+            asn integer REFERENCES asn (number) ON DELETE SET NULL,
             big varchar(2) GENERATED ALWAYS AS (upper(country)) STORED, updated timestamptz NOT NULL DEFAULT now(),
             CONSTRAINT country_iso CHECK (country ~ '^[A-Z]{2}$'));
         CREATE INDEX visits_pair ON visits (country, asn) WHERE country IS NOT NULL;
@@ -22,7 +23,8 @@ TABLES = {
         COMMENT ON COLUMN visits.country IS 'where it''s from';
         CREATE ROLE reader_NUMBER; GRANT SELECT (country) ON visits TO reader_NUMBER WITH GRANT OPTION;
         CREATE VIEW by_country AS SELECT country, count(*) AS n FROM visits GROUP BY country;
-        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.country := upper(NEW.country); RETURN NEW; END $$;
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN NEW.country := upper(NEW.country); RETURN NEW; END $$;
         CREATE FUNCTION harmless() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN 'country'; END $$;
         CREATE FUNCTION top() RETURNS bigint LANGUAGE sql AS 'SELECT count(country) FROM visits';
         CREATE TRIGGER touch_it BEFORE UPDATE OF country ON visits FOR EACH ROW EXECUTE FUNCTION touch();
@@ -33,7 +35,8 @@ TABLES = {
     "sqlite": """
         CREATE TABLE asn (number integer PRIMARY KEY);
         CREATE TABLE visits (
-            id varchar(64) PRIMARY KEY, kind text, country VARCHAR(2) DEFAULT 'XX', asn integer REFERENCES asn (number) ON DELETE SET NULL,
+            id varchar(64) PRIMARY KEY, kind text, country VARCHAR(2) DEFAULT 'XX',
+            asn integer REFERENCES asn (number) ON DELETE SET NULL,
             big text AS (coalesce(upper(id), country)) VIRTUAL, updated text NOT NULL,
             CONSTRAINT country_iso CHECK (length(country) = 2));
         CREATE INDEX visits_pair ON visits (country, asn) WHERE country IS NOT NULL;
@@ -85,7 +88,7 @@ def test_columns_by_name(empty_database: Database) -> None:
         assert held["country"].type == "varchar(2)"
 
 
-def test_schema_written_before_table(pg: str, databases) -> None:
+def test_schema_written_before_table(databases) -> None:
     """F: G01, T: 21"""
     for kind in ("pg15", "pg18"):
         with databases.kind(kind).database() as database, _look(_made(database)) as look:
@@ -182,7 +185,8 @@ def test_row_security_and_publications(databases) -> None:
 def test_partitioned_named(databases) -> None:
     with databases.kind("pg15").database() as database:
         database.script(
-            "CREATE TABLE p (a int, b int) PARTITION BY RANGE (a); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9)"
+            "CREATE TABLE p (a int, b int) PARTITION BY RANGE (a); "
+            "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9)"
         )
         with _look(database) as look:
             cut = catalog.partitioned(look, "p")
@@ -201,7 +205,8 @@ def test_names_in_mixed_case(databases) -> None:
     """F: G11"""
     with databases.kind("pg18").database() as database:
         database.script(
-            'CREATE TABLE "Visits" ("Kind" text); CREATE TABLE visits (other text); CREATE INDEX "Idx" ON "Visits" ("Kind")'
+            'CREATE TABLE "Visits" ("Kind" text); CREATE TABLE visits (other text); '
+            'CREATE INDEX "Idx" ON "Visits" ("Kind")'
         )
         with _look(database) as look:
             assert list(catalog.columns(look, "Visits")) == ["Kind"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from databases import Database
 from plain_context import Trial
@@ -48,7 +46,7 @@ def test_rename_resumed_after_commit(honeypot: Database) -> None:
     assert trial.state() is State.DONE
 
 
-def test_rename_function_body_uses_name(pg: str, databases) -> None:
+def test_rename_function_body_uses_name(databases) -> None:
     """F: G04, T: 22"""
     with databases.kind("pg15").database("empty") as database:
         database.script(f"""CREATE FUNCTION types() RETURNS bigint LANGUAGE plpgsql AS $$
@@ -56,7 +54,7 @@ def test_rename_function_body_uses_name(pg: str, databases) -> None:
         trial = Trial(database, _rename())
         [fault] = trial.preflight()
         assert "function public.types" in fault
-        with pytest.raises(Refused, match="public.types"):
+        with pytest.raises(Refused, match=r"public\.types"):
             trial.apply()
         assert trial.state() is State.NOT_DONE
 
@@ -77,7 +75,8 @@ def test_rename_view_left_behind(sqlite_path, databases) -> None:
     database.script(f"CREATE VIEW typed AS SELECT session_id, snapshot_ip_types FROM {SESSIONS}")
     trial = Trial(database, _rename())
     database.script(f"""PRAGMA writable_schema = ON;
-        UPDATE sqlite_master SET sql = replace(sql, 'snapshot_ip_types', 'snapshot_ip_type') WHERE name = '{SESSIONS}';""")
+        UPDATE sqlite_master SET sql = replace(sql, 'snapshot_ip_types', 'snapshot_ip_type')
+        WHERE name = '{SESSIONS}';""")
     found = trial.verify()
     assert found.state is State.PARTLY
     assert "typed" in found.evidence
@@ -94,9 +93,7 @@ def test_rename_in_schema_written_before_table(databases) -> None:
     with databases.kind("pg18").database() as database:
         database.script("CREATE SCHEMA other; CREATE TABLE other.t (a int); CREATE TABLE t (a int)")
         Trial(database, RenameColumn.model_validate({"column": "other.t.a", "to": "b"})).apply()
-        assert database.rows(
-            "SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'b' AND attrelid > 16384"
-        ) == [("other.t",)]
+        assert database.rows("SELECT a.b FROM other.t a") == []
 
 
 def test_rename_refused_without_ownership(databases) -> None:
@@ -171,4 +168,3 @@ def test_rename_gives_up_behind_a_reader(databases) -> None:
         assert fault.value.sqlstate == "55P03"
         reader.close()
         assert trial.state() is State.NOT_DONE
-        assert threading.active_count() >= 1

@@ -132,7 +132,8 @@ def test_constraint_index_not_unique(pgdb: Database) -> None:
 def test_constraint_on_sqlite_by_definition(databases: Databases) -> None:
     with databases.files.database() as database:
         database.script("""CREATE TABLE parent (id integer PRIMARY KEY);
-            CREATE TABLE child (id integer PRIMARY KEY, parent integer REFERENCES parent ON DELETE SET NULL, kind text NOT NULL,
+            CREATE TABLE child (id integer PRIMARY KEY,
+                                parent integer REFERENCES parent ON DELETE SET NULL, kind text NOT NULL,
                                 CHECK (kind  IN ('a','b')));
             CREATE UNIQUE INDEX by_kind ON child (kind)""")
         have = [

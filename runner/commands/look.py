@@ -55,7 +55,10 @@ def status_command(*, run: str, runs: Path | None, as_json: bool) -> None:
     status = found.status
     click.echo(f"{status.run}  {playbook.title}")
     if status.started:
-        click.echo(f"target {status.started.target} · operator {status.started.process.operator} · {_kind(status)}began {_local(status.started_at)}")
+        who = status.started.process.operator
+        click.echo(
+            f"target {status.started.target} · operator {who} · {_kind(status)}began {_local(status.started_at)}"
+        )
     click.echo()
     for entry in playbook.entries:
         step = status.steps.get(entry.id)
@@ -109,17 +112,26 @@ def runs_command(*, runs: Path | None, as_json: bool) -> None:
     width = max(len(one.status.run) for one in found)
     for one in found:
         target = one.status.started.target if one.status.started else "?"
-        click.echo(f"{one.status.run:<{width}}  {_local(one.status.started_at)}  {state_words(one.status).split(' (')[0]:<18}  {target}")
+        click.echo(
+            f"{one.status.run:<{width}}  {_local(one.status.started_at)}  {state_words(one.status).split(' (')[0]:<18}  {target}"
+        )
 
 
 @click.command("report", short_help="What a run did and proved")
 @click.argument("run", default="latest")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of to standard output.")
-@click.option("--rows", type=click.Choice(["dead", "refused"]), help="List these rows of the run's backfills instead, as CSV.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it here instead of to standard output.",
+)
+@click.option(
+    "--rows", type=click.Choice(["dead", "refused"]), help="List these rows of the run's backfills instead, as CSV."
+)
 @options.target
 @options.runs
 @options.as_json
-def report_command(  # noqa: PLR0913 - one parameter an option
+def report_command(
     *, run: str, output: Path | None, rows: str | None, target: str | None, runs: Path | None, as_json: bool
 ) -> None:
     """What a run did and proved, as Markdown: change cards, checks with their values, timeline, and the trail's anchor."""
@@ -130,7 +142,9 @@ def report_command(  # noqa: PLR0913 - one parameter an option
         with connected(place_of_run(run, target=target, runs=runs)) as there:
             text = report.rows(there.database, found.status.run, kind=rows, as_json=as_json)
     elif as_json:
-        options.print_json(document_of(found.status) | {"checks": [one.model_dump(mode="json") for one in found.status.checks]})
+        options.print_json(
+            document_of(found.status) | {"checks": [one.model_dump(mode="json") for one in found.status.checks]}
+        )
         return
     else:
         text = report.markdown(found, playbook_of(found))
@@ -159,7 +173,9 @@ def show(*, run: str, runs: Path | None, as_json: bool) -> None:
         click.echo(found.trail.read_text(), nl=False)
         return
     for record in read(found.trail):
-        fields = record.event.model_dump(mode="json", exclude={"event", "source", "process", "identity", "versions"}, exclude_defaults=True)
+        fields = record.event.model_dump(
+            mode="json", exclude={"event", "source", "process", "identity", "versions"}, exclude_defaults=True
+        )
         words = "  ".join(f"{key}={value}" for key, value in fields.items())
         click.echo(f"{record.n:>5}  {_local(record.at)}  {record.event.event:<16} {words[:300]}")
 
@@ -194,7 +210,17 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
         if found.torn:
             click.echo("the last line is torn: a kill left it half written; resume cuts it off")
     if found.fault or word.fault:
-        raise TrailBroken(f"the trail does not verify: {found.fault or word.fault}", then="compare with the ledger: --against-target")
+        raise TrailBroken(
+            f"the trail does not verify: {found.fault or word.fault}", then="compare with the ledger: --against-target"
+        )
 
 
-__all__ = ["Found", "place_of_run", "report_command", "runs_command", "runs_directory", "status_command", "trail_command"]
+__all__ = [
+    "Found",
+    "place_of_run",
+    "report_command",
+    "runs_command",
+    "runs_directory",
+    "status_command",
+    "trail_command",
+]

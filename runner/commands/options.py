@@ -46,7 +46,9 @@ def reason(function: F) -> F:
 
 def by(function: F) -> F:
     """--as: the claimed name."""
-    return click.option("--as", "by", default=_user, metavar="NAME", help="Your name. Default: the system's user.")(function)
+    return click.option("--as", "by", default=_user, metavar="NAME", help="Your name. Default: the system's user.")(
+        function
+    )
 
 
 def _user() -> str:

@@ -20,9 +20,15 @@ from steps.words import seconds
 @options.by
 @click.option("--role", default="", help="In which role: the gate names those that count.")
 @options.reason
-@click.option("--valid-for", metavar="TIME", help="How long it holds, e.g. '12 h'; never longer than the playbook allows.")
+@click.option(
+    "--valid-for", metavar="TIME", help="How long it holds, e.g. '12 h'; never longer than the playbook allows."
+)
 @click.option("--evidence", metavar="NAME", help="Bring this piece of evidence instead of an approval.")
-@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The evidence's file; its SHA-256 is recorded.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The evidence's file; its SHA-256 is recorded.",
+)
 @options.target
 @options.runs
 def approve_command(  # noqa: PLR0913 - one parameter an option
@@ -88,7 +94,9 @@ def note_command(*, run: str, text: str, by: str, runs: Path | None) -> None:
 @options.reason
 @options.target
 @options.runs
-def tune_command(*, run: str, orders: tuple[str, ...], by: str, reason: str, target: str | None, runs: Path | None) -> None:
+def tune_command(
+    *, run: str, orders: tuple[str, ...], by: str, reason: str, target: str | None, runs: Path | None
+) -> None:
     """Steer a running run from another terminal; it obeys at its next safe point, and the trail says so.
 
     \b
@@ -126,7 +134,9 @@ def _seconds(text: str) -> float:
 
 @click.command("sql", short_help="Send SQL by hand within a run (break-glass)")
 @click.argument("run")
-@click.option("-c", "--command", "text", metavar="SQL", help="The statements; without it they are read from standard input.")
+@click.option(
+    "-c", "--command", "text", metavar="SQL", help="The statements; without it they are read from standard input."
+)
 @options.by
 @options.reason
 @options.target

@@ -15,7 +15,9 @@ from runner.workplace import Place, find_playbook
 @click.command("plan", short_help="What a playbook would do")
 @click.argument("playbook")
 @options.target
-@click.option("-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable.")
+@click.option(
+    "-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable."
+)
 @click.option("--sql", "show_sql", is_flag=True, help="Show every statement in full.")
 @options.as_json
 def plan_command(*, playbook: str, target: str | None, given: tuple[str, ...], show_sql: bool, as_json: bool) -> None:
@@ -39,7 +41,9 @@ def plan_command(*, playbook: str, target: str | None, given: tuple[str, ...], s
         cards.show(made, show_sql=show_sql)
 
 
-def dry_runs(paths: list[Path], place: Place, values: Mapping[str, str], *, as_json: bool, show_sql: bool = False) -> None:
+def dry_runs(
+    paths: list[Path], place: Place, values: Mapping[str, str], *, as_json: bool, show_sql: bool = False
+) -> None:
     """Look at the target with each playbook; raises CriteriaNotMet where one could not begin. No trail is written."""
     from runner import cards
     from runner.dryrun import dry_run
@@ -49,13 +53,18 @@ def dry_runs(paths: list[Path], place: Place, values: Mapping[str, str], *, as_j
     for path in paths:
         found = dry_run(read_playbook(path, values), place)
         if as_json:
-            options.print_json(cards.document(found.plan) | {"kind": "preview", "checks": found.document(), "cannot_begin": found.faults})
+            options.print_json(
+                cards.document(found.plan)
+                | {"kind": "preview", "checks": found.document(), "cannot_begin": found.faults}
+            )
         else:
             cards.show(found.plan, checks=found.answers, show_sql=show_sql)
             click.echo(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")
         refused += found.faults
     if refused:
-        raise CriteriaNotMet("the playbook could not begin on this target now", why="; ".join(refused), state="nothing was changed")
+        raise CriteriaNotMet(
+            "the playbook could not begin on this target now", why="; ".join(refused), state="nothing was changed"
+        )
 
 
 @click.command("validate", short_help="Every fault of a playbook")
@@ -75,7 +84,9 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
         except PlaybookFaulty as error:
             faults.append(error.what)
         else:
-            good.append({"file": str(path), "name": playbook.name, "digest": playbook.digest, "steps": len(playbook.entries)})
+            good.append(
+                {"file": str(path), "name": playbook.name, "digest": playbook.digest, "steps": len(playbook.entries)}
+            )
     if as_json:
         options.print_json({"good": good, "faults": faults})
     else:

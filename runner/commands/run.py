@@ -29,10 +29,20 @@ def _view(*, verbose: bool, as_json: bool) -> View:
 @options.target
 @options.runs
 @options.operator
-@click.option("-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable.")
-@click.option("--inputs-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Inputs from a YAML file.")
-@click.option("--status-dir", type=click.Path(path_type=Path, file_okay=False), help="Keep a second status.json here, for monitors.")
-@click.option("--from", "begin_at", default="", metavar="CHECKPOINT", help="Begin here; the steps before it must be done already.")
+@click.option(
+    "-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable."
+)
+@click.option(
+    "--inputs-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Inputs from a YAML file."
+)
+@click.option(
+    "--status-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep a second status.json here, for monitors.",
+)
+@click.option(
+    "--from", "begin_at", default="", metavar="CHECKPOINT", help="Begin here; the steps before it must be done already."
+)
 @click.option("--to", "until", default="", metavar="CHECKPOINT", help="Stop before this checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Only look: preconditions and plan against the target. Writes no trail.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
@@ -85,7 +95,9 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
 @options.runs
 @options.operator
 @click.option("-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="Secret inputs must be given again.")
-@click.option("--accept-changes", is_flag=True, help="The playbook was changed in steps that have not begun, and that is meant.")
+@click.option(
+    "--accept-changes", is_flag=True, help="The playbook was changed in steps that have not begun, and that is meant."
+)
 @click.option("--reason", default="", metavar="TEXT", help="Why; needed with --accept-changes.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
 @options.as_json
@@ -110,7 +122,10 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     if accept_changes and not reason:
         raise click.UsageError("--accept-changes needs --reason: it voids approvals, and stands in the trail")
     orders = Orders(
-        place=_place(target, runs, run), inputs=options.inputs(given, None), operator=operator, view=_view(verbose=verbose, as_json=as_json)
+        place=_place(target, runs, run),
+        inputs=options.inputs(given, None),
+        operator=operator,
+        view=_view(verbose=verbose, as_json=as_json),
     )
     name = resume(run, orders, accepted=Accepted(reason) if accept_changes else None)
     if not as_json:

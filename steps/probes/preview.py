@@ -30,7 +30,7 @@ class PreviewResult(Model):
 
 
 class Preview(Probe):
-    """What a backfill with the same words would do to the table's first rows, in the key's order; nothing is written."""
+    """What a backfill with the same words would do to the first rows by key; nothing is written."""
 
     kind: ClassVar[str] = "preview"
     summary: ClassVar[str] = "what a backfill's first rows would get: the read half of one batch"

@@ -1,0 +1,211 @@
+"""What is done with one step: ask, write ahead, act, record the end, and anchor it in the ledger."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from runner import plan
+from runner.context import StepContext, Watcher
+from runner.control import Control
+from runner.database import RunDatabase
+from runner.errors import (
+    CriteriaNotMet,
+    InDoubt,
+    TargetUnreachable,
+)
+from runner.events import (
+    Event,
+    Json,
+    Outcome,
+    Retried,
+    StepEnded,
+    StepStarted,
+    StepVerified,
+    jsonable,
+)
+from runner.model import Entry, Playbook
+from runner.status import RunStatus, add
+from runner.trail import Trail
+from steps import ledger
+from steps.base import (
+    DatabaseFault,
+    Effect,
+    Place,
+    Recounted,
+    State,
+    StepError,
+    StepResult,
+    UndoesRun,
+    Value,
+)
+
+Listener = Callable[[Event], None]
+Undo = Callable[[str, Entry], StepResult]
+
+
+@dataclass
+class Acting:
+    """What can be done with one step; the engine says when."""
+
+    playbook: Playbook
+    database: RunDatabase
+    trail: Trail
+    status: RunStatus
+    control: Control
+    watcher: Watcher
+    now: Callable[[], datetime]
+    listeners: list[Listener] = field(default_factory=list)
+    scope: dict[str, Value] = field(default_factory=dict)
+    recorded: bool = True  # whether the ledger has a row of this run
+    undo: Undo | None = None
+
+    def emit(self, event: Event) -> None:
+        """On disk first; then everyone else hears of it."""
+        record = self.trail.append(event)
+        add(self.status, record)
+        for listener in self.listeners:
+            listener(record.event)
+
+    def learn(self, name: str, figures: Mapping[str, Json]) -> None:
+        self.scope |= {f"{name}.{key}": cast("Value", value) for key, value in figures.items()}
+
+    def verify(self, entry: Entry, when: str) -> Effect:
+        with self.database.look() as look:
+            effect = entry.step.verify(look)
+        if when == "before" and effect.state is State.NOT_DONE:
+            return effect  # the ordinary case: the record of the start says it all
+        self.emit(
+            StepVerified.model_validate(
+                {"step": entry.id, "when": when, "state": effect.state, "evidence": effect.evidence}
+            )
+        )
+        return effect
+
+    def preflight(self, entry: Entry) -> None:
+        """What the step itself finds in its way, now that all steps before it are done."""
+        with self.database.look() as look:
+            faults = plan.preflight(entry, look)
+        if faults:
+            raise CriteriaNotMet(
+                f"step {entry.id} ({entry.mark}) would not work here", why="; ".join(faults), state="nothing was changed by this step",
+                then=f"mend it, then runbook resume {self.status.run}",
+            )  # fmt: skip
+
+    def apply(self, entry: Entry) -> StepResult:
+        """Write-ahead, then act; connection classes are tried again, because the step goes on where the ledger says."""
+        kind = entry.step.kind
+        self.emit(StepStarted(step=entry.id, type=kind, action="apply", describe=entry.step.describe()))
+        context = self._context(entry)
+        attempt = 1
+        while True:
+            try:
+                context.obey()
+                if isinstance(entry.step, UndoesRun) and self.undo is not None:
+                    return self.undo(entry.step.undoes(), entry)
+                return entry.step.apply(context)
+            except DatabaseFault as fault:
+                if (
+                    attempt >= entry.retry.attempts
+                    or not fault.sqlstate.startswith(entry.retry.on)
+                    or not fault.sqlstate
+                ):
+                    raise
+                pause = random.uniform(0, min(entry.retry.longest_wait, entry.retry.first_wait * 2**attempt))  # noqa: S311 - jitter
+                self.emit(
+                    Retried(
+                        step=entry.id,
+                        attempt=attempt,
+                        sqlstate=fault.sqlstate,
+                        error=str(fault),
+                        next_try_s=round(pause, 2),
+                    )
+                )
+                self.control.wait(pause)
+                attempt += 1
+                self._doubt_after_loss(entry)
+
+    def _doubt_after_loss(self, entry: Entry) -> None:
+        """Before another try: a step that can't say what became of it is a person's to settle."""
+        effect = self.verify(entry, "in_doubt")
+        if effect.state is State.UNKNOWN:
+            raise in_doubt(entry, self.status.run, effect)
+
+    def _context(self, entry: Entry) -> StepContext:
+        return StepContext(
+            db=self.database, entry=entry, run=self.status.run, emit=self.emit, control=self.control, watcher=self.watcher,
+            scope=self.scope, lock=entry.lock, steered=self.recorded,
+        )  # fmt: skip
+
+    def recounted(self, entry: Entry) -> StepResult:
+        """A step's result from the ledger, where it keeps one; else an empty one."""
+        if not isinstance(entry.step, Recounted):
+            return StepResult()
+        try:
+            with self.database.look() as look:
+                return entry.step.result(look)
+        except StepError:
+            return StepResult()
+
+    def end(
+        self,
+        entry: Entry,
+        outcome: Outcome,
+        *,
+        began: float,
+        result: StepResult | None = None,
+        error: str = "",
+        sqlstate: str = "",
+    ) -> None:
+        """Record the outcome in the trail, then anchor the trail's head in the ledger."""
+        results = jsonable(dict(result)) if result is not None else {}
+        seconds = round(time.monotonic() - began, 3)
+        self.emit(
+            StepEnded(
+                step=entry.id,
+                action="apply",
+                outcome=outcome,
+                seconds=seconds,
+                results=results,
+                error=error,
+                sqlstate=sqlstate,
+            )
+        )
+        self.learn(entry.id, results)
+        self.anchor(Place(self.status.run, entry.id, "apply"), outcome=outcome, results=results)
+
+    def anchor(self, place: Place, *, outcome: Outcome, results: Mapping[str, Json]) -> None:
+        """The head of the chain into the ledger, where whoever rewrites the trail can't rewrite it unseen."""
+        if not self.recorded:
+            return
+        try:
+            with self.database.own(fenced=bool(self.database.session.fence.epoch)) as work:
+                ledger.end_step(
+                    work,
+                    place,
+                    state=outcome,
+                    results=json.dumps(results),
+                    head=self.trail.head,
+                    length=self.trail.length,
+                )
+        except DatabaseFault as fault:
+            raise TargetUnreachable(
+                f"cannot record the end of step {place.step} in the ledger: {fault}",
+                state="the step's change stays; its end is in the trail",
+                then=f"runbook resume {self.status.run}",
+            ) from fault
+
+
+def in_doubt(entry: Entry, run: str, effect: Effect) -> InDoubt:
+    """Nobody but a person can say what became of this step."""
+    return InDoubt(
+        f"step {entry.id} ({entry.mark}) began and did not end, and the database can't tell whether it was done",
+        why=effect.evidence,
+        state="unknown for this step; all steps before it are done",
+        then=f"runbook settle {run} {entry.id} done|not-done --reason '…', then runbook resume {run}",
+    )

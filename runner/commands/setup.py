@@ -1,0 +1,75 @@
+"""demo and target: getting to know the product, and getting a database ready for it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from runner.commands import options
+from runner.workplace import Place
+
+
+@click.command("demo", short_help="The whole mission on an embedded PostgreSQL")
+@click.option(
+    "--sessions",
+    default=100_000,
+    show_default=True,
+    type=click.IntRange(2_000, 20_000_000),
+    help="How many sessions the database has.",
+)
+@click.option("--shape", type=click.Choice(["empty", "stored", "bad"]), default="empty", show_default=True,
+              help="empty: no source_ip yet; stored: v16 filled it; bad: only 90 % can be covered, so a criterion must fail.")  # fmt: skip
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Leave runs here, and the server's data for a second look.",
+)
+def demo_command(*, sessions: int, shape: str, keep: Path | None) -> None:
+    """Start a private PostgreSQL, fill it with sessions, and run phases 1 to 4 with their gates."""
+    from runner.demo import demo
+
+    sys.exit(demo(sessions=sessions, shape=shape, keep=keep))
+
+
+@click.group("target", short_help="Check a target, or make the ledger in it")
+def target_command() -> None:
+    """Check a target, or make the ledger in it."""
+
+
+@target_command.command("check")
+@options.target
+@options.as_json
+def check(*, target: str | None, as_json: bool) -> None:
+    """Python, drivers, server, identity, ledger and what this role may do there."""
+    from runner.readiness import check as look
+
+    found = look(Place(target))
+    if as_json:
+        options.print_json([one.__dict__ for one in found])
+    else:
+        for one in found:
+            click.echo(f"{'✓' if one.good else '✗'} {one.name}: {one.text}")
+    if not all(one.good for one in found):
+        sys.exit(3)
+
+
+@target_command.command("init")
+@options.target
+@click.option("--print", "only_print", is_flag=True, help="Print the statements for the DBA instead of running them.")
+@click.option("--role", default="", help="With --print: the role that will run playbooks, for its grants.")
+@click.option(
+    "--dialect",
+    type=click.Choice(["postgresql", "sqlite"]),
+    default="postgresql",
+    help="With --print, without a target.",
+)
+def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> None:
+    """Make the ledger: the engine's own tables, in a schema `runbook` (SQLite: tables runbook_…)."""
+    from runner import readiness
+
+    if only_print:
+        click.echo(readiness.statements(dialect, role), nl=False)
+        return
+    click.echo(readiness.init(Place(target)))

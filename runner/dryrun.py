@@ -1,0 +1,56 @@
+"""`plan --target`: preconditions and plan against the database, which is only asked; no trail, so no record that could mislead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from runner import gates, plan, requirements
+from runner.errors import RunRefused
+from runner.events import CheckAnswered, Json, NotDue
+from runner.model import Playbook
+from runner.preflight import right_database
+from runner.workflow import masks_of
+from runner.workplace import Place, connected
+from steps.base import Value
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a look at the target found; faults are the reasons why a run could not begin now."""
+
+    plan: plan.Plan
+    answers: list[CheckAnswered | NotDue]
+    faults: list[str]
+
+    def document(self) -> list[Json]:
+        return [cast("Json", one.model_dump(mode="json")) for one in self.answers]
+
+
+def dry_run(playbook: Playbook, place: Place) -> DryRun:
+    """Look, and say what would happen. Steps that wait for earlier ones may say that something is missing: those are notes."""
+    with connected(place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
+        faults: list[str] = []
+        with target.database.look() as look:
+            try:
+                right_database(playbook, look)
+            except RunRefused as error:
+                faults.append(error.what)
+            required, scope = requirements.ask(playbook, look)
+            made = plan.plan(playbook, look=look, target=target.name)
+            faults += _first_faults(playbook, made)
+        values = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
+        values |= {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
+        answers = gates.ask(
+            playbook.preconditions, step="", role="precondition", look=target.database.look, scope={**values, **scope}
+        )
+        faults += [f"{one.id}: {one.text}" for one in gates.unmet([*required, *answers])]
+    return DryRun(made, [*required, *answers], faults)
+
+
+def _first_faults(playbook: Playbook, made: plan.Plan) -> list[str]:
+    """Only the first step's faults stop a run: what a later one misses may be what an earlier one makes."""
+    return [f"{card.id}: {fault}" for card in made.cards[:1] for fault in card.faults] if playbook.entries else []
+
+
+__all__ = ["DryRun", "dry_run"]

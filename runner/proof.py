@@ -1,0 +1,194 @@
+"""What a run proved: every check with what was asked, what was found and the answer; approvals and evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from runner import events
+from runner.events import CheckAnswered, NotDue, Record
+from runner.markdown import code, escaped, table
+from runner.model import Check, Playbook
+from runner.status import RunStatus
+from runner.timeline import clock
+from steps.base import Answer
+from steps.words import Query, Text, Timespan
+
+CELL = 160  # signs of one value before it is cut short: the trail has all of it
+_ROLES = {"requirement": "required", "preflight": "preflight"}
+
+
+@dataclass
+class _Asked:
+    """One check that was asked, with the guard's earlier samples counted."""
+
+    at: str
+    event: CheckAnswered | NotDue
+    times: int = 1
+    broken: int = 0
+
+
+def checks(records: Iterable[Record], playbook: Playbook) -> list[str]:
+    """Every check in the order in which it was asked, as a Markdown table; and those that never were."""
+    known = {check.id: check for check in all_checks(playbook)}
+    asked = _asked(records)
+    rows = [_row(one, known.get(one.event.id), playbook) for one in asked]
+    seen = {one.event.id for one in asked}
+    rows += [["", "", code(check.id), _question(check), "", "*never asked*"]
+             for check in known.values() if check.id not in seen]  # fmt: skip
+    return table(["asked at (UTC)", "where", "check", "asked", "operands", "answer"], rows)
+
+
+def all_checks(playbook: Playbook) -> Iterator[Check]:
+    """In the order of the playbook, guards too."""
+    yield from playbook.preconditions
+    for entry in playbook.entries:
+        yield from entry.preconditions
+        yield from (guard.check for guard in entry.guards)
+        yield from entry.success_criteria
+    yield from playbook.success_criteria
+
+
+def _asked(records: Iterable[Record]) -> list[_Asked]:
+    """A guard is asked every few seconds: one row, with its last answer that was no pass, or its last."""
+    found: list[_Asked] = []
+    guards: dict[tuple[str, str], _Asked] = {}
+    for record in records:
+        event = record.event
+        if not isinstance(event, CheckAnswered | NotDue):
+            continue
+        if isinstance(event, NotDue) or event.role != "guard":
+            found.append(_Asked(record.at, event))
+            continue
+        bad = int(event.answer is not Answer.PASS)
+        row = guards.get((event.step, event.id))
+        if row is None:
+            row = guards[event.step, event.id] = _Asked(record.at, event, times=0)
+            found.append(row)
+        row.times, row.broken = row.times + 1, row.broken + bad
+        if bad or not row.broken:
+            row.at, row.event = record.at, event
+    return found
+
+
+def _row(asked: _Asked, check: Check | None, playbook: Playbook) -> list[str]:
+    event = asked.event
+    question = _question(check) if check is not None else ""
+    if isinstance(event, NotDue):
+        answer = f"*not due here*: decided by {code(event.due)}"
+        return [clock(asked.at), _where(event, playbook), code(event.id), question, "", answer]
+    operands = ", ".join(f"{name} = {_brief(value)}" for name, value in event.operands.items())
+    return [clock(asked.at), _where(event, playbook), code(event.id), question or code(event.probe), escaped(operands),
+            _answer(event, asked, check)]  # fmt: skip
+
+
+def _where(event: CheckAnswered | NotDue, playbook: Playbook) -> str:
+    role = event.role if isinstance(event, CheckAnswered) else "criterion"
+    if role in _ROLES:
+        return _ROLES[role]
+    if not event.step:
+        return "before the run" if role == "precondition" else "the whole"
+    if any(check.id == event.id for check in playbook.entry(event.step).preconditions):
+        role = "precondition"
+    return f"{ {'precondition': 'before', 'guard': 'guard of'}.get(role, 'after') } {code(event.step)}"
+
+
+def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
+    text = escaped(_cut(event.text)) if event.text and (not event.operands or event.answer is not Answer.PASS) else ""
+    word = event.answer.value if event.answer is Answer.PASS else f"**{event.answer.value}**"
+    if event.records_only:
+        reason = f" ({escaped(check.record_only)})" if check is not None and check.record_only else ""
+        word = f"*recorded only*{reason}, {event.answer.value}"
+    word += " **(warn)**" if event.warned else ""
+    if asked.times > 1:
+        word += f" (asked {asked.times} times, {asked.broken} of them no pass)"
+    return f"{word}: {text}" if text else word
+
+
+# ─── what a check asks ──────────────────────────────────────────────────────────────────────────────────────────────
+def question(check: Check) -> str:
+    """A check as its author wrote it, in one line: probe, typed fields, and `that`."""
+    probe = f"{check.probe.kind}{_fields(check.probe)}" if check.probe is not None else ""
+    that = f"that: {check.that.text}" if check.that is not None else ""
+    return ", ".join(part for part in (probe, that) if part)
+
+
+def _question(check: Check) -> str:
+    why = f"<br>*{escaped(check.why)}*" if check.why else ""
+    return code(question(check)) + why
+
+
+def _fields(probe: BaseModel) -> str:
+    given = [name for name in type(probe).model_fields if name in probe.model_fields_set]
+    words = ", ".join(
+        f"{type(probe).model_fields[name].alias or name}: {_written(getattr(probe, name))}" for name in given
+    )
+    return f" ({words})" if words else ""
+
+
+def _written(value: object) -> str:
+    match value:
+        case Query():
+            return value.name or _cut(" ".join(next(iter(value.texts.values())).split()), 60)
+        case Text():
+            return _cut(" ".join(next(iter(value.texts.values())).split()), 60)
+        case Timespan():
+            return f"{value:g} s"
+        case tuple() | list():
+            return f"[{', '.join(map(_written, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{key}: {_written(one)}' for key, one in value.items())}}}"
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)
+
+
+def _brief(value: object) -> str:
+    return _cut(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+
+
+def _cut(text: str, most: int = CELL) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+# ─── people's word ──────────────────────────────────────────────────────────────────────────────────────────────────
+def approvals(records: Iterable[Record], status: RunStatus) -> list[str]:
+    """Who said yes, and what it is worth: a name that nobody proved is called unsigned."""
+    rows = [
+        [
+            clock(record.at), code(one.step), escaped(one.name), escaped(one.role), escaped(one.reason),
+            "signed" if one.signed else "**unsigned**: a claim",
+            f"{escaped(one.user)} at {escaped(one.host)}", clock(one.expires) or "never",
+            "this version" if one.approval_digest == status.approval_digest else "**another version**",
+        ]
+        for record in records
+        if isinstance(one := record.event, events.Approved)
+    ]  # fmt: skip
+    return table(
+        ["given (UTC)", "gate", "name", "role", "reason", "signature", "system's user", "expires", "bound to"], rows
+    )
+
+
+def evidence(records: Iterable[Record]) -> list[str]:
+    """What people brought; a file is named by the hash of its bytes."""
+    rows = [
+        [clock(record.at), code(one.step), code(one.name), escaped(one.by), escaped(one.reason), code(one.file),
+         code(one.sha256), clock(one.expires) or "never"]
+        for record in records
+        if isinstance(one := record.event, events.EvidenceGiven)
+    ]  # fmt: skip
+    return table(["given (UTC)", "gate", "evidence", "by", "reason", "file", "SHA-256", "expires"], rows)
+
+
+def tally(found: Sequence[CheckAnswered]) -> str:
+    """'9 checks passed, 1 failed, 2 recorded only' of each check's last answer."""
+    last = {(one.step, one.role, one.id): one for one in found}.values()
+    counts = {word: sum(one.answer is word and not one.records_only for one in last) for word in Answer}
+    words = [f"{counts[Answer.PASS]} checks passed"]
+    names = {Answer.FAIL: "failed", Answer.ERROR: "could not be evaluated", Answer.UNKNOWN: "answered unknown"}
+    words += [f"{counts[answer]} {name}" for answer, name in names.items() if counts[answer]]
+    recorded = sum(one.records_only for one in last)
+    return ", ".join(words + ([f"{recorded} recorded only"] if recorded else []))

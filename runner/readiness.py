@@ -1,0 +1,116 @@
+"""Is everything there that a run will need: Python, drivers, server, ledger, privileges."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from runner import identity
+from runner.database import RunDatabase
+from runner.errors import RunRefused
+from runner.workplace import Connected, Place, connected
+from steps import ledger
+from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Look
+from steps.dialect import Dialect, quote
+
+PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "pyyaml", "click", "jinja2", "simpleeval", "psutil")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    good: bool
+    text: str
+
+
+def check(place: Place) -> list[Finding]:
+    """Everything that can be known without changing anything; raises TargetUnreachable."""
+    found = [Finding("python", sys.version_info >= (3, 11), platform.python_version())]
+    found += [_package(name) for name in PACKAGES]
+    with connected(place) as target:
+        with target.database.look() as look:
+            found.append(Finding("server", True, identity.server_words(look)))
+            found.append(_ledger(look))
+        found.append(
+            Finding(
+                "identity",
+                True,
+                ", ".join(f"{key} {value}" for key, value in target.identity.items() if value is not None),
+            )
+        )
+        found += _privileges(target)
+    return found
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, f"not installed: pip install {name}")
+
+
+def _ledger(look: Look) -> Finding:
+    if ledger.exists(look):
+        return Finding("ledger", True, "there")
+    if look.dialect is Dialect.SQLITE:
+        return Finding("ledger", True, "not there yet; the first changing run makes it")
+    may = look.row("SELECT has_database_privilege(current_database(), 'CREATE') AS may").flag("may")
+    words = "the first changing run makes it" if may else "this role may not make it: runbook target init --print"
+    return Finding("ledger", may, f"not there yet; {words}")
+
+
+def _privileges(target: Connected) -> list[Finding]:
+    """What later checks will want to see; a missing one makes them answer unknown, not pass."""
+    if target.database.dialect is Dialect.SQLITE:
+        return []
+    with target.database.look() as look:
+        row = look.row(
+            """SELECT current_user::text AS role, pg_has_role(current_user, 'pg_read_all_stats', 'MEMBER') AS stats,
+                      pg_has_role(current_user, 'pg_read_all_settings', 'MEMBER') AS settings"""
+        )
+    role = quote(row.text("role"))
+    return [
+        Finding(
+            "other sessions visible",
+            row.flag("stats"),
+            "yes" if row.flag("stats") else f"no: GRANT pg_read_all_stats TO {role}",
+        ),
+        Finding(
+            "all settings visible",
+            row.flag("settings"),
+            "yes" if row.flag("settings") else f"no: GRANT pg_read_all_settings TO {role}",
+        ),
+    ]
+
+
+def statements(dialect: str, role: str) -> str:
+    """What a DBA runs where the role may not make the ledger itself."""
+    kind = Dialect(dialect)
+    lines = ledger.ddl(kind)
+    if role and kind is Dialect.POSTGRESQL:
+        lines += ledger.grants(quote(role))
+    return "".join(" ".join(line.split()) + ";\n" for line in lines)
+
+
+def init(place: Place) -> str:
+    """Make the ledger; raises RunRefused where this role may not."""
+    with connected(place) as target:
+        database: RunDatabase = target.database
+        with database.look() as look:
+            if ledger.exists(look):
+                return f"the ledger is there already in {target.name}"
+        try:
+            with database.own(fenced=False) as work:
+                ledger.create(work)
+        except DatabaseFault as fault:
+            if fault.sqlstate != INSUFFICIENT_PRIVILEGE:
+                raise
+            raise RunRefused(
+                "cannot make the ledger: this role may not", why=str(fault), state="nothing was changed",
+                then="runbook target init --print --role ROLE, and give what it prints to the DBA",
+            ) from fault  # fmt: skip
+        return f"made the ledger in {target.name}"

@@ -1,0 +1,270 @@
+"""What a run did and proved, from its trail alone: the verdict first, the change cards with what really happened."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from runner import cards, events, identity, plan, proof, stop, trail
+from runner.events import Json, Kind, Record, RunState
+from runner.markdown import code, escaped, table
+from runner.model import Playbook
+from runner.status import RunStatus, StepStatus
+from runner.timeline import OUTCOMES, clock, timeline, took
+from runner.workplace import Found
+from steps import ledger
+from steps.base import Database, Value
+
+_VERDICTS = {
+    RunState.RUNNING: "Running",
+    RunState.WAITING: "Waiting at a gate",
+    RunState.SUCCEEDED: "Succeeded",
+    RunState.FAILED: "Failed",
+    RunState.CRITERIA_NOT_MET: "Criteria not met",
+    RunState.ABORTED: "Aborted",
+    RunState.IN_DOUBT: "In doubt",
+    RunState.ROLLED_BACK: "Rolled back",
+    RunState.ROLLBACK_FAILED: "Rollback failed",
+}
+_KINDS = {
+    Kind.REAL: "",
+    Kind.DEMO: "a **demo** run, on a database made for it: it says nothing of any other",
+    Kind.ROLLBACK: "a run that takes another one back",
+}
+_ACTIONS = {"dead": "apply", "refused": "revert"}  # of the ledger's `dead` table: what put the row there
+ENDED = frozenset({RunState.SUCCEEDED, RunState.ROLLED_BACK})
+_COUNTED = ("visited", "written")  # a step with these has gone over a table, and its figures get a table of their own
+
+
+def markdown(found: Found, playbook: Playbook) -> str:
+    """The report of a run; no database is asked."""
+    records = trail.read(found.trail)
+    status = found.status
+    parts = [
+        _head(found, playbook),
+        _section("Run", _facts(status, playbook)),
+        _section("How it stands", _standing(playbook, status)),
+        _section("Steps", _steps(records, playbook, status)),
+        _section("Figures", _figures(playbook, status)),
+        _section("Checks", proof.checks(records, playbook)),
+        _section("Approvals", proof.approvals(records, status)),
+        _section("Evidence", proof.evidence(records)),
+        _section("Timeline", timeline(records)),
+        _section("Trail", _anchor(found)),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *lines] if lines else []
+
+
+# ─── the verdict ────────────────────────────────────────────────────────────────────────────────────────────────────
+def _head(found: Found, playbook: Playbook) -> list[str]:
+    status = found.status
+    kind = status.started.kind if status.started else Kind.REAL
+    title = f"# {'Demo: ' if kind is Kind.DEMO else ''}{escaped(playbook.title)}"
+    lines = [title, "", f"**{verdict(status)}.** {_proof(playbook, status)}"]
+    if _KINDS[kind]:
+        undone = f", {code(status.started.undo_of)}" if status.started and status.started.undo_of else ""
+        lines += ["", f"This was {_KINDS[kind]}{undone}."]
+    if status.what and status.state not in ENDED:
+        lines += ["", f"> {escaped(status.what)}", *([f"> {escaped(status.why)}"] if status.why else [])]
+    broken = trail.verify(found.trail).fault
+    if broken:
+        lines += ["", f"**This trail does not verify: {escaped(broken)}. What follows can't be relied on.**"]
+    return lines
+
+
+def verdict(status: RunStatus) -> str:
+    """How the run came out, in words; a run whose process is gone is not running."""
+    if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process) is False:
+        return "Interrupted: its process is gone"
+    return _VERDICTS[status.state] + (f", held: {escaped(status.held)}" if status.held else "")
+
+
+def _proof(playbook: Playbook, status: RunStatus) -> str:
+    steps = [status.steps[name] for name in playbook.ids if name in status.steps]
+    done = sum(step.finished and step.reverted is None for step in steps)
+    back = sum(step.reverted is not None for step in steps)
+    taken = f", {back} taken back" if back else ""
+    not_due = f", {len(status.not_due)} not due here" if status.not_due else ""
+    return f"{done} of {len(playbook.ids)} steps done{taken}; {proof.tally(status.checks)}{not_due}."
+
+
+# ─── who, when, where ───────────────────────────────────────────────────────────────────────────────────────────────
+def _facts(status: RunStatus, playbook: Playbook) -> list[str]:
+    started = status.started
+    if started is None:
+        return ["The trail has no beginning: nothing is known of who ran what."]
+    who, versions = started.process, started.process.versions
+    rows = [
+        ("run", code(started.run)),
+        ("playbook", f"{code(started.playbook)} from {code(started.file)}"),
+        ("target", f"{code(started.target)} ({escaped(versions.get('server', 'version not known'))})"),
+        ("identity", code(_pairs(started.identity))),
+        ("operator", f"{escaped(who.operator)} (as claimed); system's user {escaped(who.user)} at {escaped(who.host)}"),
+        ("from, to", f"{clock(status.started_at)} to {clock(status.last_at)} UTC, {_working(status)}"),
+        ("engine", escaped(", ".join(f"{key} {value}" for key, value in versions.items() if key != "server"))),
+        ("digest", code(status.digest)),
+        ("approval digest", code(status.approval_digest)),
+        ("inputs", code(_pairs(started.inputs))),
+        ("limits", code(_pairs(started.limits))),
+        ("until", code(started.until)),
+        ("owner", escaped(playbook.owner)),
+        ("contacts", escaped(", ".join(f"{role.replace('_', ' ')}: {who}" for role, who in playbook.contacts.items()))),
+        ("links", escaped(", ".join(f"{name}: {link}" for name, link in playbook.links.items()))),
+    ]
+    return table(["", ""], [[f"**{name}**", text] for name, text in rows if text])
+
+
+def _working(status: RunStatus) -> str:
+    return f"steps worked for {took(sum(step.seconds for step in status.steps.values()))}"
+
+
+def _pairs(values: Mapping[str, Json]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
+
+
+def _standing(playbook: Playbook, status: RunStatus) -> list[str]:
+    """The five lines of every stop, while the run is not over."""
+    if status.state in ENDED:
+        return []
+    now = trail.utc_now()
+    told = stop.stop(playbook, status, now=now)
+    return table(["", ""], [
+        ["**state**", escaped(told.state)], ["**leave it?**", escaped(told.leave)],
+        ["**take back**", escaped(told.back)], ["**call**", escaped(told.call)], ["**next**", code(told.then)],
+    ])  # fmt: skip
+
+
+# ─── the cards, with what really happened ───────────────────────────────────────────────────────────────────────────
+@dataclass
+class _Seen:
+    """What the trail tells of one step beside its status."""
+
+    evidence: str = ""
+    waits: int = 0
+    waited_s: float = 0.0
+    retries: int = 0
+    revert_s: float = 0.0
+    back: dict[str, Json] = field(default_factory=dict)  # what taking it back came to
+
+
+def _seen(records: Iterable[Record]) -> dict[str, _Seen]:
+    found: dict[str, _Seen] = {}
+    for record in records:
+        match record.event:
+            case events.StepVerified(step=step) as event:
+                found.setdefault(step, _Seen()).evidence = event.evidence
+            case events.LockWaited(step=step) as waited:
+                seen = found.setdefault(step, _Seen())
+                seen.waits, seen.waited_s = seen.waits + 1, seen.waited_s + waited.next_try_s
+            case events.Retried(step=step):
+                found.setdefault(step, _Seen()).retries += 1
+            case events.StepEnded(step=step, action="revert") as ended:
+                seen = found.setdefault(step, _Seen())
+                seen.revert_s, seen.back = seen.revert_s + ended.seconds, ended.results
+            case _:
+                pass
+    return found
+
+
+def _steps(records: Sequence[Record], playbook: Playbook, status: RunStatus) -> list[str]:
+    made = plan.plan(playbook)
+    seen = _seen(records)
+    steps = [status.steps.get(card.id) for card in made.cards]
+    return cards.rows(
+        made.cards,
+        more={
+            "what happened": [
+                _happened(step, seen.get(card.id, _Seen())) for step, card in zip(steps, made.cards, strict=True)
+            ],
+            "began (UTC)": [clock(step.started_at) if step else "" for step in steps],
+            "took": [took(step.seconds) if step and step.outcome else "" for step in steps],
+        },
+    )
+
+
+def _happened(step: StepStatus | None, seen: _Seen) -> str:
+    if step is None:
+        return "*not begun*"
+    outcome = "waits at its gate" if step.gate else "**began and did not end**" if step.open else "*not begun*"
+    words = [OUTCOMES[step.outcome] if step.outcome and not step.open else outcome]
+    words += [escaped(step.error)] if step.error else []
+    words += [f"taken back in {took(seen.revert_s)}{_short(seen.back, ': ')}"] if step.reverted else []
+    words += [f"the database says: {escaped(seen.evidence)}"] if seen.evidence else []
+    words += [_short(step.results)] if step.results and not _went_over(step) else []
+    words += [f"settled by a person: {'done' if step.settled else 'not done'}"] if step.settled is not None else []
+    words += [f"the lock was not free {seen.waits} times, {took(seen.waited_s)} between tries"] if seen.waits else []
+    words += [f"tried again {seen.retries} times after faults"] if seen.retries else []
+    return "<br>".join(words)
+
+
+def _short(results: Mapping[str, Json], before: str = "") -> str:
+    words = [f"{name} {_figure(value)}" for name, value in results.items() if value not in (None, "")]
+    return before + escaped(", ".join(words)) if words else ""
+
+
+def _figure(value: Json) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        text = str(value)
+        return text if len(text) <= 100 else f"{text[:99]}…"
+    return f"{value:,}"
+
+
+def _went_over(step: StepStatus) -> bool:
+    return all(name in step.results for name in _COUNTED)
+
+
+def _figures(playbook: Playbook, status: RunStatus) -> list[str]:
+    """What each pass over a table came to, a column a step."""
+    passes = [step for name in playbook.ids if (step := status.steps.get(name)) and _went_over(step)]
+    names = dict.fromkeys(name for step in passes for name in step.results)
+    lines = table(
+        ["figure", *(code(step.id) for step in passes)],
+        [[escaped(name), *(_figure(step.results.get(name)) for step in passes)] for name in names] if passes else [],
+    )
+    dead = sum(count for step in passes if isinstance(count := step.results.get("dead"), int))
+    return [*lines, "", f"The dead rows, by key: {code(f'runbook report {status.run} --rows dead')}"] if dead else lines
+
+
+def _anchor(found: Found) -> list[str]:
+    verified = trail.verify(found.trail)
+    word = f"does **not** verify: {escaped(verified.fault)}" if verified.fault else "verifies"
+    torn = "; its last line is torn" if verified.torn else ""
+    command = f"runbook trail verify {found.status.run} --against-target"
+    return [
+        *table(["", ""], [
+            ["**path**", code(str(found.trail))], ["**head**", code(found.status.head)],
+            ["**length**", f"{found.status.length} records; the chain {word}{torn}"],
+        ]),
+        "",
+        f"Keep the head elsewhere: a chain alone can't show a cut tail. {code(command)} asks the target's ledger too.",
+    ]  # fmt: skip
+
+
+# ─── rows ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+def rows(database: Database, run: str, *, kind: str, as_json: bool) -> str:
+    """The rows that a run's backfills set aside, or that its rollback left alone, as CSV or JSON.
+
+    kind: "dead" or "refused".
+    """
+    names = ("step", "key", "sqlstate", "message", "attempt", "at")
+    with database.look() as look:
+        if not ledger.exists(look):
+            found: list[dict[str, Value]] = []
+        else:
+            sql = f"""SELECT {", ".join(names)} FROM {ledger.table("dead", look.dialect)}
+                      WHERE run = :run AND action = :action ORDER BY step, key"""
+            found = [dict(row) for row in look.rows(sql, {"run": run, "action": _ACTIONS[kind]})]
+    if as_json:
+        return json.dumps([events.jsonable(row) for row in found], indent=1, ensure_ascii=False) + "\n"
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return out.getvalue()

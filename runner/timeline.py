@@ -1,0 +1,179 @@
+"""What happened in a run, a line each in the order of the trail: what a post-mortem is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import cast
+
+from runner import events
+from runner.events import Event, Outcome, Record
+from runner.markdown import code, escaped, table
+from runner.view import span
+
+OUTCOMES = {
+    Outcome.DONE: "done",
+    Outcome.ALREADY_SO: "already so",
+    Outcome.PASSED: "passed",
+    Outcome.FAILED: "**failed**",
+    Outcome.CRITERIA_NOT_MET: "**applied, but a criterion did not hold**",
+    Outcome.CONTINUED: "**failed, and the run went on**",
+    Outcome.PAUSED: "paused",
+    Outcome.STOPPED: "stopped at a safe point",
+    Outcome.REVERTED: "taken back",
+    Outcome.NOTHING_TO_REVERT: "nothing to take back",
+}
+
+
+def clock(at: str) -> str:
+    """A time of the trail for people: UTC, to the second."""
+    return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+@dataclass
+class _Line:
+    """One line that may stand for many records of the same kind."""
+
+    at: str
+    text: str
+    waits: list[events.LockWaited] = field(default_factory=list)
+
+    def words(self) -> str:
+        if not self.waits:
+            return self.text
+        first, last = self.waits[0], self.waits[-1]
+        tries = f"try {first.attempt}" if first is last else f"tries {first.attempt} to {last.attempt}"
+        return f"{code(first.step)}: lock not free ({tries}){_blockers(self.waits)}"
+
+
+def _blockers(waits: Iterable[events.LockWaited]) -> str:
+    names = list(dict.fromkeys(one for wait in waits for one in wait.blockers))
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"; in the way: {'; '.join(map(escaped, names[:5]))}{more}" if names else ""
+
+
+def timeline(records: Iterable[Record]) -> list[str]:
+    """The run's acts and people's, as a Markdown table; waits for one lock, one after the other, are one line."""
+    lines: list[_Line] = []
+    for record in records:
+        event = record.event
+        if isinstance(event, events.LockWaited):
+            before = lines[-1].waits if lines else []
+            if before and (before[-1].step, before[-1].label) == (event.step, event.label):
+                before.append(event)
+            else:
+                lines.append(_Line(record.at, "", [event]))
+        elif text := words(event):
+            lines.append(_Line(record.at, text))
+    return table(["time (UTC)", "what"], [[clock(line.at), line.words()] for line in lines])
+
+
+def words(event: Event) -> str:
+    """One event as a line of Markdown; "" for what stands elsewhere in the report (checks, what steps verified)."""
+    return _of_run(event) or _of_step(event) or _of_people(event)
+
+
+def _of_run(event: Event) -> str:
+    match event:
+        case events.RunStarted():
+            return f"begun by {_process(event.process)}"
+        case events.RunResumed():
+            changed = f"; changed since: {_codes(event.changed_steps)}" if event.changed_steps else ""
+            return f"resumed by {_process(event.process)}{_reason(event.reason)}{changed}"
+        case events.RollbackStarted():
+            return f"rollback of {_codes(event.steps)} begun by {_process(event.process)}{_reason(event.reason)}"
+        case events.RunEnded():
+            what = f": {escaped(event.what)}" if event.what else ""
+            return f"**{event.state.replace('_', ' ')}**, exit code {event.exit_code}{what}"
+        case _:
+            return _of_engine(event)
+
+
+def _of_engine(event: Event) -> str:
+    match event:
+        case events.TornTail():
+            return (
+                f"the trail ended in half a line ({event.bytes_cut} bytes), which was cut off: its process was killed"
+            )
+        case events.LeaseTaken() if event.over_from:
+            return f"took the lease over from {code(event.over_from)}, whose process was gone"
+        case events.LedgerCreated():
+            return "made the ledger in the target"
+        case _:
+            return ""
+
+
+def _of_step(event: Event) -> str:
+    match event:
+        case events.StepStarted():
+            again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+            return f"{code(event.step)} begun{again}: {escaped(event.describe)}"
+        case events.StepEnded():
+            error = f": {escaped(event.error)}" if event.error else ""
+            state = f" [{escaped(event.sqlstate)}]" if event.sqlstate else ""
+            return f"{code(event.step)} {OUTCOMES[event.outcome]} in {took(event.seconds)}{error}{state}"
+        case events.StepVerified(when="in_doubt"):
+            return f"{code(event.step)} was in doubt; the database says {event.state}: {escaped(event.evidence)}"
+        case events.Retried():
+            error = f"{escaped(event.error)} [{escaped(event.sqlstate)}]"
+            return f"{code(event.step)} tried again after {error} (attempt {event.attempt})"
+        case events.GateReached():
+            return f"{code(event.step)} waits for: {escaped('; '.join(event.needs))}"
+        case _:
+            return ""
+
+
+def _of_people(event: Event) -> str:
+    match event:
+        case events.Approved():
+            signed = "" if event.signed else ", unsigned"
+            role = f" as {escaped(event.role)}" if event.role else ""
+            return f"{code(event.step)} approved by {escaped(event.name)}{role}{signed}{_reason(event.reason)}"
+        case events.EvidenceGiven():
+            return f"evidence {code(event.name)} for {code(event.step)} from {escaped(event.by)}{_reason(event.reason)}"
+        case events.Settled():
+            done = "done" if event.done else "not done"
+            return f"{escaped(event.by)} settled that {code(event.step)} is {done}{_reason(event.reason)}"
+        case events.Noted():
+            return f"{escaped(event.by)} noted: {escaped(event.text)}"
+        case events.SqlByHand():
+            came = f"failed: {escaped(event.error)}" if event.error else f"{event.rows} rows"
+            return f"**SQL by hand** from {escaped(event.by)}{_reason(event.reason)}: {code(event.sql)}, {came}"
+        case _:
+            return _of_steering(event)
+
+
+def _of_steering(event: Event) -> str:
+    match event:
+        case events.StopAsked():
+            return f"stop asked by {escaped(event.by)}{_reason(event.reason)}"
+        case events.Held():
+            return f"{code(event.step)} held by {escaped(event.by)}{_reason(event.reason)}"
+        case events.Released():
+            return (
+                f"{code(event.step)} goes on after {took(event.seconds)}, by {escaped(event.by)}{_reason(event.reason)}"
+            )
+        case events.Tuned():
+            order = ", ".join(f"{key} = {cast('object', value)!r}" for key, value in event.order.items())
+            return f"tuned by {escaped(event.by)}: {code(order)}{_reason(event.reason)}"
+        case _:
+            return ""
+
+
+def took(seconds: float) -> str:
+    """'0.04 s', '12 s', '3 min'."""
+    return f"{seconds:.2g} s" if seconds < 9.5 else span(seconds)
+
+
+def _process(process: events.Process) -> str:
+    claimed = f"{escaped(process.operator)}, " if process.operator != process.user else ""
+    return f"{claimed}{escaped(process.user)} at {escaped(process.host)}, pid {process.pid}"
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(map(code, names)) or "nothing"
+
+
+def _reason(reason: str) -> str:
+    return f" ({escaped(reason)})" if reason else ""

@@ -1,0 +1,93 @@
+"""kill -9 at every point where a crash can leave something to settle; resume; the same result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import KILLED, Desk
+from databases import Database
+
+
+PHASE1 = """
+runbook: 1
+name: phase1
+title: Make the plural a text, then rename it
+lock: {wait: 200 ms, retry_for: 30 s}
+steps:
+  - {id: make_it_text, type: change_column_type, column: session_summaries.snapshot_ip_types, to: text, using: "snapshot_ip_types[1]", while_all_null: replace}
+  - {id: rename, type: rename_column, column: session_summaries.snapshot_ip_types, to: snapshot_ip_type}
+success_criteria:
+  - {id: singular, check: columns, table: session_summaries, has: {snapshot_ip_type: text}, lacks: [snapshot_ip_types]}
+rollback: reverse
+"""
+
+
+POINTS = ("trail.before", "trail.after", "commit.before", "commit.after")
+
+
+def _columns(database: Database) -> list[str]:
+    if database.dialect == "sqlite":
+        return sorted(f"{row[1]} {row[2]}" for row in database.rows("PRAGMA table_info(session_summaries)"))
+    sql = """SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute
+             WHERE attrelid = 'session_summaries'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY 1"""
+    return [row[0] for row in database.rows(sql)]
+
+
+def _points(database: Database) -> list[str]:
+    """Around every kind of commit and record; all points together are the soak's."""
+    if database.dialect == "sqlite":
+        return ["trail.before:1", "trail.after:1", "commit.before:2", "commit.after:3", "commit.before:4", "commit.after:4", "commit.before:6"]
+    return ["commit.before:4", "commit.after:4", "trail.after:9"] if database.major == 18 else ["commit.after:5"]
+
+
+@pytest.mark.soak
+def test_phase1_killed_at_all_points(honeypot: Database, tmp_path: Path) -> None:
+    """Every one of the points, on every database. F: E01, E07."""
+    _killed(honeypot, tmp_path, [f"{name}:{n}" for name in POINTS for n in range(1, 12)])
+
+
+def test_phase1_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
+    """Whatever the point, resume ends with the column renamed once and the rollback restores the catalogue. F: E01, E07."""
+    _killed(honeypot, tmp_path, _points(honeypot))
+
+
+def _killed(honeypot: Database, tmp_path: Path, points: list[str]) -> None:
+    before = _columns(honeypot)
+    for point in points:
+        directory = tmp_path / point.replace(":", "-")
+        directory.mkdir()
+        desk = Desk(directory, honeypot.url)
+        desk.playbook("phase1", PHASE1)
+        done = desk.runbook("exec", "phase1.yaml", fault=point)
+        if done.code == KILLED and (directory / "runs").exists() and desk.trail.stat().st_size:
+            done = desk.runbook("resume", "latest")
+        elif done.code == KILLED:
+            done = desk.runbook("exec", "phase1.yaml")  # killed before anything was on disk: nothing had begun
+        assert done.code == 0, (point, done.text)
+        after = _columns(honeypot)
+        assert "snapshot_ip_type text" in [one.lower() for one in after], point
+        assert desk.runbook("trail", "verify", "latest", "--against-target").code == 0, point
+        back = desk.runbook("rollback", "latest")
+        assert back.code == 0, (point, back.text)
+        assert _columns(honeypot) == before, point
+
+
+def test_rollback_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
+    """A rollback that was killed is rolled back again. F: F01."""
+    if honeypot.dialect != "sqlite" and honeypot.major == 15:
+        pytest.skip("one server is enough for this one")
+    before = _columns(honeypot)
+    for point in ("trail.after:3", "commit.before:3", "commit.after:3", "commit.after:4"):
+        directory = tmp_path / point.replace(":", "-")
+        directory.mkdir()
+        desk = Desk(directory, honeypot.url)
+        desk.playbook("phase1", PHASE1)
+        assert desk.runbook("exec", "phase1.yaml").code == 0
+        done = desk.runbook("rollback", "latest", fault=point)
+        assert done.code == KILLED, (point, done.text)
+        back = desk.runbook("rollback", "latest")
+        assert back.code == 0, (point, back.text)
+        assert _columns(honeypot) == before, point
+
+
