@@ -13,6 +13,7 @@ from runner.engine import Engine
 from runner.errors import RolledBack, RunRefused, TrailBroken
 from runner.events import RollbackStarted, RunResumed, RunStarted, RunState, jsonable
 from runner.model import Playbook
+from runner.playbooks import read_playbook
 from runner.rollback import Reverser
 from runner.source import BadInput
 from runner.status import RunStatus
@@ -22,10 +23,8 @@ from runner.workflow import (
     given_again,
     masks_of,
     opened,
-    read_playbook,
     run_or_take_back,
     stored,
-    typed_again,
 )
 from runner.workplace import Connected, Found, connected, find_run
 from steps import ledger
@@ -79,8 +78,9 @@ def _finished(status: RunStatus, target: Connected) -> str:
     """A run that has ended is not resumed; where it was killed before the ledger heard of its end, the ledger hears it now."""
     with target.database.look() as look:
         row = ledger.find_run(look, status.run) if ledger.exists(look) else None
+    words = status.state.replace("_", " ")
     if row is None or row.state == status.state:
-        raise RunRefused(f"cannot resume {status.run}: it has {status.state}", then=f"runbook report {status.run}")
+        raise RunRefused(f"cannot go on with {status.run}: it has {words}", then=f"runbook report {status.run}")
     with target.database.own(fenced=False) as work:
         ledger.end_run(
             work,
@@ -99,10 +99,14 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> 
     started = status.started
     if started is None:
         raise TrailBroken(f"the trail {found.trail} does not begin with a start")
-    given = {
-        **{key: typed_again(value) for key, value in started.inputs.items() if value is not None},
-        **orders.inputs,
-    }
+    given = {**given_again(status), **orders.inputs}
+    masked = [name for name, value in started.inputs.items() if value == "***" and name not in orders.inputs]
+    if masked:
+        raise RunRefused(
+            f"cannot resume {status.run} without its secret inputs: {', '.join(masked)}",
+            why="the trail has no secret, so they must be given again",
+            then=f"runbook resume {status.run} --input {masked[0]}=…",
+        )
     process = identity.process(orders.operator)
     path = Path(started.file)
     playbook = read_playbook(path, given) if path.is_file() else stored(status.source, given)
@@ -162,10 +166,6 @@ def rollback(name: str, orders: Orders, *, reason: str, after: str = "") -> str:
     """Take back a run of which something stands: its own steps, in reverse, from what each remembered."""
     found = find_run(runs_of(orders), name)
     status = found.status
-    if status.state is RunState.ROLLED_BACK:
-        raise RunRefused(
-            f"cannot roll back {status.run}: it is rolled back already", then=f"runbook report {status.run}"
-        )
     if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
         raise RunRefused(
             f"cannot roll back {status.run} while it runs", then="stop it with ^C or `runbook tune RUN stop` first"
@@ -173,6 +173,8 @@ def rollback(name: str, orders: Orders, *, reason: str, after: str = "") -> str:
     playbook = stored(status.source, given_again(status))
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
+        if status.state is RunState.ROLLED_BACK:
+            return _finished(status, target)
         with opened(playbook, target, orders, found.directory, status, {}) as engine:
             reverser = Reverser(engine, status.run, playbook)
             entries = reverser.order(after=after)

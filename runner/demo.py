@@ -19,9 +19,10 @@ from runner.embedded import Server
 from runner.errors import RunbookError, Waiting
 from runner.events import Kind
 from runner.model import Playbook
+from runner.playbooks import read_playbook
 from runner.status import RunStatus
 from runner.view import Lines, span
-from runner.workflow import Orders, View, execute, read_playbook
+from runner.workflow import Orders, View, execute
 from runner.workplace import Place, load_run
 from steps.base import Gate
 

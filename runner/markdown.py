@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 # An underscore inside a word is no emphasis, and column names are full of them; & matters where an entity would begin.
-_SPECIAL = re.compile(r"([\\`*\[\]<|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|^[#>+=-])")
+_SPECIAL = re.compile(r"([\\`*<|~]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|^[#>+=-])")
 
 
 def plain(text: str, *, lines: bool = False) -> str:

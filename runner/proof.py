@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
 
 from runner import events
 from runner.events import CheckAnswered, NotDue, Record
@@ -13,8 +14,9 @@ from runner.markdown import code, escaped, table
 from runner.model import Check, Playbook
 from runner.status import RunStatus
 from runner.timeline import clock
+from runner.view import span
 from steps.base import Answer
-from steps.words import Query, Text, Timespan
+from steps.words import Query, Text, seconds
 
 CELL = 160  # signs of one value before it is cut short: the trail has all of it
 _ROLES = {"requirement": "required", "preflight": "preflight"}
@@ -39,6 +41,13 @@ def checks(records: Iterable[Record], playbook: Playbook) -> list[str]:
     rows += [["", "", code(check.id), _question(check), "", "*never asked*"]
              for check in known.values() if check.id not in seen]  # fmt: skip
     return table(["asked at (UTC)", "where", "check", "asked", "operands", "answer"], rows)
+
+
+def unasked(status: RunStatus, playbook: Playbook) -> int:
+    """How many checks nobody asked; guards don't count, which a short step is done without."""
+    seen = {one.id for one in status.checks} | {one.id for one in status.not_due}
+    guards = {guard.check.id for entry in playbook.entries for guard in entry.guards}
+    return sum(check.id not in seen | guards for check in all_checks(playbook))
 
 
 def all_checks(playbook: Playbook) -> Iterator[Check]:
@@ -121,21 +130,26 @@ def _question(check: Check) -> str:
 
 
 def _fields(probe: BaseModel) -> str:
-    given = [name for name in type(probe).model_fields if name in probe.model_fields_set]
-    words = ", ".join(
-        f"{type(probe).model_fields[name].alias or name}: {_written(getattr(probe, name))}" for name in given
-    )
-    return f" ({words})" if words else ""
+    fields = {name: field for name, field in type(probe).model_fields.items() if name in probe.model_fields_set}
+    words = [
+        f"{field.alias or name}: {_written(getattr(probe, name), time=_is_time(field))}"
+        for name, field in fields.items()
+    ]
+    return f" ({', '.join(words)})" if words else ""
 
 
-def _written(value: object) -> str:
+def _is_time(field: FieldInfo) -> bool:
+    return any(isinstance(one, BeforeValidator) and one.func is seconds for one in field.metadata)
+
+
+def _written(value: object, *, time: bool = False) -> str:
     match value:
         case Query():
             return value.name or _cut(" ".join(next(iter(value.texts.values())).split()), 60)
         case Text():
             return _cut(" ".join(next(iter(value.texts.values())).split()), 60)
-        case Timespan():
-            return f"{value:g} s"
+        case float() if time:
+            return span(value)
         case tuple() | list():
             return f"[{', '.join(map(_written, value))}]"
         case dict():
@@ -187,7 +201,7 @@ def tally(found: Sequence[CheckAnswered]) -> str:
     """'9 checks passed, 1 failed, 2 recorded only' of each check's last answer."""
     last = {(one.step, one.role, one.id): one for one in found}.values()
     counts = {word: sum(one.answer is word and not one.records_only for one in last) for word in Answer}
-    words = [f"{counts[Answer.PASS]} checks passed"]
+    words = [f"{counts[Answer.PASS]} check{'' if counts[Answer.PASS] == 1 else 's'} passed"]
     names = {Answer.FAIL: "failed", Answer.ERROR: "could not be evaluated", Answer.UNKNOWN: "answered unknown"}
     words += [f"{counts[answer]} {name}" for answer, name in names.items() if counts[answer]]
     recorded = sum(one.records_only for one in last)

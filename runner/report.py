@@ -92,6 +92,8 @@ def _proof(playbook: Playbook, status: RunStatus) -> str:
     back = sum(step.reverted is not None for step in steps)
     taken = f", {back} taken back" if back else ""
     not_due = f", {len(status.not_due)} not due here" if status.not_due else ""
+    never = proof.unasked(status, playbook)
+    not_due += f", {never} never asked" if never else ""
     return f"{done} of {len(playbook.ids)} steps done{taken}; {proof.tally(status.checks)}{not_due}."
 
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from runner.errors import PlaybookFaulty, RunRefused
+from runner.errors import RunRefused
 from runner.events import CheckAnswered
 from runner.load import load_file
 from runner.model import Playbook, Requirement
-from runner.source import BadInput, parse
+from runner.source import BadInput
 from steps import ledger
 from steps.base import Answer, Look, Value
 
@@ -84,37 +84,3 @@ def refuse_unmet(answers: list[CheckAnswered]) -> None:
             state="nothing was changed",
             then=f"runbook exec {unmet[0].id}.yaml",
         )
-
-
-def refuse_cycles(playbook: Playbook) -> None:
-    """Playbooks that require each other could never begin; seen from the files at hand."""
-    directory = Path(playbook.file).parent
-    stack: list[str] = [playbook.name]
-
-    def follow(names: list[str]) -> None:
-        for name in names:
-            if name in stack:
-                raise PlaybookFaulty(
-                    f"{playbook.file}: `requires:` goes in a circle: {' → '.join([*stack[stack.index(name) :], name])}",
-                    why="none of them could ever begin",
-                    state="nothing was run",
-                )
-            stack.append(name)
-            follow(_required_by(directory / f"{name}.yaml"))
-            stack.pop()
-
-    follow([one.playbook for one in playbook.requires])
-
-
-def _required_by(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    try:
-        data = parse(path.read_text(), str(path)).data
-    except (BadInput, OSError, UnicodeDecodeError):
-        return []
-    wanted = data.get("requires", []) if isinstance(data, dict) else []
-    names = [
-        one.get("playbook") if isinstance(one, dict) else one for one in (wanted if isinstance(wanted, list) else [])
-    ]
-    return [str(name) for name in names if name]

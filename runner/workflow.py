@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, identity, preflight, requirements, stop
+from runner import digest, identity, preflight, stop
 from runner.control import Control, signals
 from runner.engine import Engine
 from runner.errors import (
     Aborted,
     CriteriaNotMet,
     InDoubt,
-    PlaybookFaulty,
     RollbackFailed,
     RolledBack,
     RunbookError,
@@ -37,11 +36,12 @@ from runner.events import (
     jsonable,
 )
 from runner.lease import Holder
-from runner.load import load, load_file
+from runner.load import load
 from runner.masks import Masks
 from runner.model import Playbook
+from runner.playbooks import read_playbook
 from runner.rollback import Reverser, joined, sources, undoer
-from runner.source import BadInput, Faulty
+from runner.source import BadInput
 from runner.status import RunStatus
 from runner.trail import Trail
 from runner.watch import StatusFile
@@ -84,21 +84,6 @@ class Orders:
 
 
 # ─── exec ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbook:
-    """Load it, or raise PlaybookFaulty with every fault."""
-    try:
-        playbook = load_file(path, values=inputs)
-    except Faulty as error:
-        raise PlaybookFaulty(
-            f"cannot run {path}: {len(error.faults)} fault{'s' if len(error.faults) != 1 else ''}\n{error}",
-            state="nothing was run",
-        ) from error
-    except BadInput as error:
-        raise PlaybookFaulty(f"cannot run {path}: {error}", state="nothing was run") from error
-    requirements.refuse_cycles(playbook)
-    return playbook
-
-
 def execute(path: Path, orders: Orders) -> str:
     """Load → reach the target → refuse what can't be → run; the run's name. Raises a RunbookError for each other end."""
     playbook = read_playbook(path, orders.inputs)

@@ -143,23 +143,4 @@ def all_runs(runs: Path) -> list[Found]:
     return sorted(found, key=lambda one: one.status.started_at, reverse=True)
 
 
-def find_playbook(name: str, cwd: Path) -> Path:
-    """The file as given, then in playbooks/, with and without its ending; a near miss where there is none."""
-    for candidate in (cwd / name, cwd / "playbooks" / name, cwd / f"{name}.yaml", cwd / "playbooks" / f"{name}.yaml"):
-        if candidate.is_file():
-            return (
-                candidate
-                if Path(name).is_absolute()
-                else candidate.relative_to(cwd)
-                if candidate.is_relative_to(cwd)
-                else candidate
-            )
-    import difflib
-
-    there = sorted(path.name for path in (cwd / "playbooks").glob("*.yaml"))
-    near = difflib.get_close_matches(Path(name).name, there, 1)
-    hint = f"did you mean {near[0]}?" if near else f"playbooks/ has {', '.join(there) or 'none'}"
-    raise RunRefused(f"cannot find the playbook {name!r} here or in playbooks/: {hint}", then="runbook exec FILE")
-
-
 now = utc_now

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from runner.commands import options
-from runner.workflow import read_playbook
-from runner.workplace import Place, find_playbook
+from runner.playbooks import find_playbook, read_playbook
+from runner.workplace import Place
 
 
 @click.command("plan", short_help="What a playbook would do")

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from runner.commands import options
+from runner.playbooks import find_playbook
 from runner.workflow import Orders, View, execute
-from runner.workplace import Place, find_playbook
+from runner.workplace import Place
 
 
 def _view(*, verbose: bool, as_json: bool) -> View:

@@ -1,0 +1,135 @@
+"""An example of a step type or probe: the smallest in playbooks/examples, else one made of its required fields."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from runner.shapes import Schema, Shapes, definitions
+from runner.source import BadInput, Data, Document, parse
+from runner.source import Path as Place
+from steps.base import Probe, Step
+
+EXAMPLES = Path(__file__).parent.parent / "playbooks" / "examples"
+MOST_OPTIONAL = 2  # fields that are tried beside the required ones, until the model takes the example
+_WORDS = {
+    "time_span": "5 min", "column": "table_name.column_name", "query": "SELECT count(*) AS n FROM table_name",
+    "SQL": "SELECT 1", "template": "",
+}  # fmt: skip
+_VALUES: dict[str, Data] = {"integer": 1, "number": 1, "boolean": True, "string": "some_name"}
+
+
+def of(kind: str, model: type[Step | Probe]) -> str:
+    """YAML of one step or check, as it stands in a list."""
+    key = "type" if issubclass(model, Step) else "check"
+    return _written(kind, key) or _made(kind, key, model)
+
+
+# ─── from the examples ──────────────────────────────────────────────────────────────────────────────────────────────
+def _written(kind: str, key: str) -> str:
+    found = []
+    for path in sorted(EXAMPLES.glob("*.yaml")):
+        try:
+            text = path.read_text()
+            document = parse(text, path.name)
+        except (OSError, BadInput):
+            continue
+        found += [_lines(document, place) for place in _places(document.data, kind, key)]
+    return min((one for one in found if one), key=len, default="")
+
+
+def _places(data: Data, kind: str, key: str, place: Place = ()) -> Iterator[Place]:
+    """Where an item of a list says `type: kind` or `check: kind`."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield from _places(value, kind, key, (*place, name))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            if isinstance(value, dict) and value.get(key) == kind and "id" in value:
+                yield (*place, index)
+            yield from _places(value, kind, key, (*place, index))
+
+
+def _lines(document: Document, place: Place) -> str:
+    """The item's own lines: from its dash to where the indentation ends; "" where it doesn't begin its line."""
+    lines = document.text.splitlines()
+    mark = document.mark(place)
+    first = lines[mark.line - 1]
+    dash = len(first) - len(first.lstrip())
+    if first[dash : mark.column - 1].strip() != "-":
+        return ""
+    found = [first]
+    for line in lines[mark.line :]:
+        if line.strip() and len(line) - len(line.lstrip()) <= dash:
+            break
+        found.append(line)
+    return textwrap.dedent("\n".join(found)).rstrip()
+
+
+# ─── made ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _made(kind: str, key: str, model: type[Step | Probe]) -> str:
+    shapes = definitions([model])
+    fields = _fields(model, shapes)
+    if issubclass(model, Probe) and not model(**fields).decides():
+        fields = {**fields, "that": _condition(model)}
+    return _yaml({"id": f"my_{'step' if key == 'type' else 'check'}", key: kind, **fields})
+
+
+def _fields(model: type[Step | Probe], shapes: Shapes) -> dict[str, Data]:
+    """The required fields, and as few more as the model wants: some ask for one of several."""
+    shape = shapes.of[model]
+    nodes: dict[str, Schema] = shape.get("properties", {})
+    required = {name: _value(nodes[name], shapes) for name in shape.get("required", [])}
+    optional = [name for name in nodes if name not in required]
+    for count in range(MOST_OPTIONAL + 1):
+        for names in itertools.combinations(optional, count):
+            tried = {**required, **{name: _value(nodes[name], shapes) for name in names}}
+            if _accepted(model, tried):
+                return tried
+    return required
+
+
+def _accepted(model: type[BaseModel], fields: dict[str, Data]) -> bool:
+    try:
+        model.model_validate(fields, context={"queries": {}})
+    except ValidationError:
+        return False
+    return True
+
+
+def _value(node: Schema, shapes: Shapes) -> Data:
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        return _WORDS[name] if name in _WORDS else _value(shapes.shared[name], shapes)
+    if "anyOf" in node:
+        return _value(node["anyOf"][0], shapes)
+    if "enum" in node:
+        return str(node["enum"][0])
+    match node.get("type"):
+        case "array":
+            return [_value(node.get("items", {}), shapes)]
+        case "object":
+            return {name: _value(node["properties"][name], shapes) for name in node.get("required", [])}
+        case kind:
+            return max(1, node["minimum"]) if "minimum" in node else _VALUES.get(str(kind), "some_name")
+
+
+def _condition(model: type[Probe]) -> str:
+    """Something to ask of the first figure."""
+    if model.open_names or not model.Result.model_fields:
+        return "n > 0"
+    name, field = next(iter(model.Result.model_fields.items()))
+    if field.annotation is bool:
+        return f"{name} == True"
+    return f"{name} != ''" if field.annotation is str else f"{name} >= 0"
+
+
+def _yaml(item: dict[str, Data]) -> str:
+    import yaml
+
+    text = yaml.safe_dump(item, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    return "- " + textwrap.indent(text, "  ").strip()

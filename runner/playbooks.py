@@ -1,0 +1,78 @@
+"""Finding a playbook by its name and reading it, with every fault: what `validate` needs, and no database."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from runner.errors import PlaybookFaulty, RunRefused
+from runner.load import load_file
+from runner.model import Playbook
+from runner.source import BadInput, Faulty, parse
+
+
+def find_playbook(name: str, cwd: Path) -> Path:
+    """The file as given, then in playbooks/, with and without its ending; a near miss where there is none."""
+    for candidate in (cwd / name, cwd / "playbooks" / name, cwd / f"{name}.yaml", cwd / "playbooks" / f"{name}.yaml"):
+        if candidate.is_file():
+            return (
+                candidate
+                if Path(name).is_absolute()
+                else candidate.relative_to(cwd)
+                if candidate.is_relative_to(cwd)
+                else candidate
+            )
+    there = sorted(path.name for path in (cwd / "playbooks").glob("*.yaml"))
+    near = difflib.get_close_matches(Path(name).name, there, 1)
+    hint = f"did you mean {near[0]}?" if near else f"playbooks/ has {', '.join(there) or 'none'}"
+    raise RunRefused(f"cannot find the playbook {name!r} here or in playbooks/: {hint}", then="runbook exec FILE")
+
+
+def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbook:
+    """Load it, or raise PlaybookFaulty with every fault."""
+    try:
+        playbook = load_file(path, values=inputs)
+    except Faulty as error:
+        raise PlaybookFaulty(
+            f"cannot run {path}: {len(error.faults)} fault{'s' if len(error.faults) != 1 else ''}\n{error}",
+            state="nothing was run",
+        ) from error
+    except BadInput as error:
+        raise PlaybookFaulty(f"cannot run {path}: {error}", state="nothing was run") from error
+    refuse_cycles(playbook)
+    return playbook
+
+
+def refuse_cycles(playbook: Playbook) -> None:
+    """Playbooks that require each other could never begin; seen from the files at hand."""
+    directory = Path(playbook.file).parent
+    stack: list[str] = [playbook.name]
+
+    def follow(names: list[str]) -> None:
+        for name in names:
+            if name in stack:
+                raise PlaybookFaulty(
+                    f"{playbook.file}: `requires:` goes in a circle: {' → '.join([*stack[stack.index(name) :], name])}",
+                    why="none of them could ever begin",
+                    state="nothing was run",
+                )
+            stack.append(name)
+            follow(_required_by(directory / f"{name}.yaml"))
+            stack.pop()
+
+    follow([one.playbook for one in playbook.requires])
+
+
+def _required_by(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    try:
+        data = parse(path.read_text(), str(path)).data
+    except (BadInput, OSError, UnicodeDecodeError):
+        return []
+    wanted = data.get("requires", []) if isinstance(data, dict) else []
+    names = [
+        one.get("playbook") if isinstance(one, dict) else one for one in (wanted if isinstance(wanted, list) else [])
+    ]
+    return [str(name) for name in names if name]

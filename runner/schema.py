@@ -1,0 +1,217 @@
+"""The JSON Schema of playbooks, for editors that complete and check, and for reviewers' tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from runner import load
+from runner.model import FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
+from runner.shapes import SPAN, Schema, definitions
+from steps import registry
+from steps.base import Step
+
+_TEXT: Schema = {"type": "string"}
+_ID: Schema = {"type": "string", "pattern": ID}
+_SQL: Schema = {"$ref": "#/$defs/SQL"}
+
+
+def schema() -> dict[str, Any]:
+    """The whole schema, draft 2020-12: the header's keys, a step for each type, a check for each probe.
+
+    It accepts what the loader accepts as far as one file can tell: names that must exist, expressions and SQL are
+    checked by `runbook validate` alone.
+    """
+    kinds, probes = registry.step_types(), registry.probe_types()
+    models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), Input, LockPolicy, RetryPolicy, Timeouts]
+    shapes = definitions(models)
+    defs: dict[str, Any] = dict(shapes.shared)
+    for model, name in ((Input, "input"), (LockPolicy, "lock"), (RetryPolicy, "retry"), (Timeouts, "timeout")):
+        defs[name] = shapes.of[model]
+    defs["due"], defs["own"] = _due(), _own()
+    for kind, probe in probes.items():
+        defs[f"check.{kind}"] = _check(kind, shapes.of[probe], summary=probe.summary)
+        defs[f"guard.{kind}"] = _guard(defs[f"check.{kind}"])
+    defs["guard.own"] = _guard(defs["own"])
+    for kind, step in kinds.items():
+        defs[f"step.{kind}"] = _step(kind, shapes.of[step], step)
+    defs["check"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/due"}]}
+    defs["criterion"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/own"}]}
+    defs["guard"] = {"oneOf": [*_refs("guard", probes), {"$ref": "#/$defs/guard.own"}]}
+    defs["step"] = {"oneOf": _refs("step", kinds)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Runbook playbook",
+        "description": "An executable runbook for a database change. A file without name, title and steps is a part that others include.",
+        "type": "object",
+        "properties": _header(),
+        "required": ["runbook"],
+        "dependentRequired": {
+            key: ["name", "title", "steps"] for key in sorted(load.HEADER - load.SHARED - {"include", "description"})
+        },
+        "additionalProperties": False,
+        "$defs": dict(sorted(defs.items())),
+    }  # fmt: skip
+
+
+def _refs(group: str, kinds: Mapping[str, object]) -> list[Schema]:
+    return [{"$ref": f"#/$defs/{group}.{kind}"} for kind in kinds]
+
+
+# ─── header ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _header() -> dict[str, Schema]:
+    return {
+        "runbook": {"const": FORMAT, "description": "The format's version; the first line of every file."},
+        "name": {"type": "string", "pattern": NAME, "description": "What other playbooks and runs call it."},
+        "title": _text("What it does, in one line."),
+        "description": _text("What it does, at length."),
+        "owner": _text("Who answers for the playbook."),
+        "contacts": _mapping(_TEXT, "Whom to call, by role; printed at every stop."),
+        "links": _mapping(_TEXT, "Further reading, by name."),
+        "revision": _text("The playbook's own version."),
+        "reviewed": _text("When it was last reviewed."),
+        "review_after": _text("When it must be reviewed again."),
+        "takes": _text("How long it takes, in words."),
+        "include": _one_or_list(_TEXT, "Files beside this one whose shared keys belong to it."),
+        "schema": _text("The schema of all tables named without one. Default: public."),
+        "target": _target(),
+        "inputs": _mapping({"$ref": "#/$defs/input"}, "Typed values that a run is given, as {{ name }}.", named=ID),
+        "limits": _mapping({"type": ["string", "number", "boolean", "null"]}, "Figures that checks name as limits.x.", named=ID),
+        "queries": _mapping(_SQL, "Named SELECTs, defined once and used by steps and checks.", named=ID),
+        "requires": {"type": "array", "items": _requirement(),
+                     "description": "Playbooks that must have succeeded on this target before."},
+        "window": {**SPAN, "description": "How long the run may take; from it comes the latest time to turn back."},
+        "scope": _text("What one run at a time holds. Default: the whole target."),
+        **{key: {"$ref": f"#/$defs/{key}", "description": f"{words} Of all steps."} for key, words in _POLICIES.items()},
+        "preconditions": _list("check", "What must hold before the run begins."),
+        "steps": {**_list("step", "The changes and gates, in order."), "minItems": 1},
+        "success_criteria": _list("check", "What proves that the whole did what it is for."),
+        "rollback": _rollback(),
+    }  # fmt: skip
+
+
+_POLICIES = {
+    "lock": "How long a statement waits for a lock, and for how long it is tried again.",
+    "timeout": "The longest times of one statement.",
+    "retry": "After which faults a step is taken up again.",
+}
+
+
+def _text(description: str) -> Schema:
+    return {**_TEXT, "description": description}
+
+
+def _mapping(values: Schema, description: str, *, named: str = "") -> Schema:
+    names: Schema = {"propertyNames": {"pattern": named}} if named else {}
+    return {"type": "object", "additionalProperties": values, "description": description, **names}
+
+
+def _list(of: str, description: str) -> Schema:
+    return {"type": "array", "items": {"$ref": f"#/$defs/{of}"}, "description": description}
+
+
+def _one_or_list(item: Schema, description: str) -> Schema:
+    return {"anyOf": [item, {"type": "array", "items": item}], "description": description}
+
+
+def _object(properties: Mapping[str, Schema], *, required: list[str], description: str = "") -> Schema:
+    found: Schema = {"type": "object", "properties": dict(properties), "required": required}
+    return {**found, "additionalProperties": False, **({"description": description} if description else {})}
+
+
+def _target() -> Schema:
+    versions = {name: _text("Versions, such as >=14.") for name in ("postgresql", "sqlite")}
+    return _object(versions, required=[], description="Where the playbook can run.")
+
+
+def _requirement() -> Schema:
+    name: Schema = {"type": "string", "pattern": NAME}
+    fields = {
+        "playbook": name,
+        "as": {**_ID, "description": "Short name for the figures of that run."},
+        "within": {**SPAN, "description": "How old that run may be."},
+    }
+    return {"anyOf": [name, _object(fields, required=["playbook"])]}
+
+
+def _rollback() -> Schema:
+    return {
+        "description": "How the whole is taken back: in reverse, in an order by ids, or not, with the reason.",
+        "anyOf": [
+            {"const": "reverse"},
+            {"type": "array", "items": _ID},
+            _object({"none": {**_TEXT, "pattern": r"\S"}}, required=["none"]),
+        ],
+    }
+
+
+# ─── checks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _check_keys() -> dict[str, Schema]:
+    condition: Schema = {"type": ["string", "boolean"]}
+    return {
+        "id": {**_ID, "description": "Its name, once in a playbook."},
+        "that": {**condition, "description": "What must hold of the figures, such as: pct >= limits.coverage_pct"},
+        "warn": {**condition, "description": "Where this does not hold, a pass is marked with a warning."},
+        "why": _text("Why it is asked."),
+        "due": _text("The playbook that decides this check; here it is only named."),
+        "record_only": _text("Why the answer is recorded and gates nothing."),
+    }
+
+
+def _check(kind: str, shape: Schema, *, summary: str) -> Schema:
+    properties = {"id": _check_keys()["id"], "check": {"const": kind, "description": summary}}
+    properties |= shape.get("properties", {}) | _check_keys()
+    return _object(properties, required=["id", "check", *shape.get("required", [])], description=summary)
+
+
+def _own() -> Schema:
+    """A criterion without a probe: about the step's own result."""
+    found = _object(_check_keys(), required=["id"], description="About the step's own result.")
+    return {**found, "anyOf": [{"required": [key]} for key in ("that", "due", "record_only")]}
+
+
+def _due() -> Schema:
+    return _object(_check_keys(), required=["id", "due"], description="A check that another playbook decides.")
+
+
+def _guard(check: Schema) -> Schema:
+    more = {
+        "for": {**SPAN, "description": "How long it must be broken before something is done."},
+        "else": {"enum": [one.value for one in GuardAction], "description": "What is done. Default: hold."},
+    }
+    return {**check, "properties": {**check["properties"], **more}}
+
+
+# ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _step(kind: str, shape: Schema, step: type[Step]) -> Schema:
+    common = _common_keys()
+    head = {"id": common.pop("id"), "type": {"const": kind, "description": step.summary}, "why": common.pop("why")}
+    properties = {**head, **shape.get("properties", {}), **common}
+    return _object(properties, required=["id", "type", *shape.get("required", [])], description=_described(step))
+
+
+def _described(step: type[Step]) -> str:
+    where = {"postgresql": " PostgreSQL only.", "sqlite": " SQLite only."}.get(step.only, "")
+    return f"{step.summary[:1].upper()}{step.summary[1:]}.{where}"
+
+
+def _common_keys() -> dict[str, Schema]:
+    """The keys that every step has; the engine's, not the type's."""
+    return {
+        "id": {**_ID, "description": "Its name, once in a playbook; criteria name its result as id.name."},
+        "why": _text("Why this step; it stands in plan and report."),
+        "preconditions": _list("check", "What must hold right before this step."),
+        "success_criteria": _list("criterion", "What proves it; without `check:` about the step's own result."),
+        "guards": _list("guard", "Checks that are sampled while the step runs."),
+        "on_failure": {
+            "description": "What a failure means for the run. Default: stop.",
+            "anyOf": [
+                {"enum": ["stop", "rollback"]},
+                _object({"continue": {**_TEXT, "pattern": r"\S"}}, required=["continue"]),
+            ],
+        },
+        "if_stopped_here": _text("Whether the database can be left as it is after this step, and why."),
+        **{key: {"$ref": f"#/$defs/{key}", "description": words} for key, words in _POLICIES.items()},
+    }

@@ -1,0 +1,418 @@
+"""The backfill on every kind of database: each row once, only NULLs, exact figures, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from itertools import count
+
+import pytest
+from databases import Database
+from filling import adds_up, backfill, filled, oracle, prepare, run, snapshots
+from plain_context import Trial
+
+from steps.base import Paused, State, StepError, Tuning
+from steps.probes.preview import Preview
+
+ORDERS = ["auto", "key", "first_event_at"]
+both = pytest.mark.parametrize("honeypot_shape", ["empty", "stored"])
+
+
+@pytest.fixture
+def ready(honeypot: Database) -> Database:
+    prepare(honeypot)
+    return honeypot
+
+
+@pytest.fixture
+def ready_pg(honeypot: Database) -> Database:
+    if honeypot.dialect == "sqlite":
+        pytest.skip("row locks are PostgreSQL's")
+    prepare(honeypot)
+    return honeypot
+
+
+# ─── the whole life ─────────────────────────────────────────────────────────────────────────────────────────────────
+def lives_its_life(database: Database, order: str) -> None:
+    trial, before = Trial(database, snapshots(order=order)), filled(database)
+    assert trial.state() is State.NOT_DONE
+    assert trial.preflight() == []
+    result = trial.apply()
+    wanted = oracle(database)
+    assert filled(database) == wanted
+    assert adds_up(result)
+    assert (result.visited, result.in_range, result.at_start, result.left) == (2000, 2000, 2000, 0)
+    assert result.written == sum(wanted[key] != before[key] for key in wanted)
+    assert result.not_in_source > 0
+    assert result.no_key + result.dead > 0  # broken JSON is an error of its batch on SQLite, and a text on PostgreSQL
+    assert trial.state() is State.DONE
+    assert trial.apply() == result
+    trial.revert()
+    assert filled(database) == before
+    assert trial.state() is State.NOT_DONE
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_backfill_fills_what_the_oracle_says(ready: Database, order: str) -> None:
+    """One pass ends on rows that never match, and reverts exactly. F: B01 F: B14 F: F01 T: 5 T: 8 T: 11"""
+    lives_its_life(ready, order)
+
+
+@pytest.mark.shape("stored")
+@pytest.mark.parametrize("order", ORDERS)
+def test_backfill_keeps_a_stored_source(ready: Database, order: str) -> None:
+    """Values that existed before stay, also through the way back. F: F03 T: 18"""
+    lives_its_life(ready, order)
+
+
+def test_second_run_writes_no_row_version(ready: Database) -> None:
+    """F: H03 T: 9"""
+    version = "rowid" if ready.dialect == "sqlite" else "ctid::text || xmin::text"
+    Trial(ready, snapshots()).apply()
+    before = ready.rows(f"SELECT session_id, {version} FROM session_summaries ORDER BY 1")
+    again = Trial(ready, snapshots()).apply()
+    assert (again.written, again.visited, again.left) == (0, 2000, 0)
+    assert ready.rows(f"SELECT session_id, {version} FROM session_summaries ORDER BY 1") == before
+
+
+def test_existing_value_is_never_overwritten(ready: Database) -> None:
+    """F: C05 T: 9"""
+    ready.script("UPDATE session_summaries SET snapshot_country = 'ZZ' WHERE event_count = 5")
+    Trial(ready, snapshots()).apply()
+    assert ready.value("SELECT count(*) FROM session_summaries WHERE event_count = 5 AND snapshot_country <> 'ZZ'") == 0
+    assert ready.value("SELECT count(*) FROM session_summaries WHERE event_count = 5 AND snapshot_asn IS NOT NULL") > 0
+
+
+def test_where_limits_the_scope(ready: Database) -> None:
+    trial = Trial(ready, snapshots(where="target.event_count = 5"))
+    result = trial.apply()
+    assert result.visited == result.at_start == ready.value("SELECT count(*) FROM session_summaries WHERE event_count = 5")
+    assert ready.value("SELECT count(*) FROM session_summaries WHERE event_count <> 5 AND source_ip IS NOT NULL") == 0
+
+
+def test_empty_scope_is_a_decision(ready: Database) -> None:
+    """F: B16 T: 11"""
+    with pytest.raises(StepError, match="expect_work: false"):
+        Trial(ready, snapshots(where="target.event_count < 0")).apply()
+    trial = Trial(ready, snapshots(where="target.event_count < 0", expect_work=False))
+    assert trial.apply().visited == 0
+    assert trial.state() is State.DONE
+
+
+def test_without_undo_nothing_is_kept(ready: Database) -> None:
+    step = snapshots(undo=False)
+    assert "undo: false" in step.one_way()
+    Trial(ready, step).apply()
+    assert ready.value(f"SELECT count(*) FROM runbook{'_' if ready.dialect == 'sqlite' else '.'}undo") == 0
+
+
+def test_statement_shown_is_the_statement_that_runs(ready: Database) -> None:
+    trial = Trial(ready, snapshots())
+    with trial.look() as look:
+        shown = trial.step.statements(look)
+        with look.trial("shown") as work:
+            rows = [work.rows(one.sql, one.params) if one is shown[-1] else work.execute(one.sql, {**one.params, "ms": 0}) for one in shown]
+    assert rows[-1][0]["taken"] == 1000 or ready.dialect != "sqlite"
+    assert "once per batch" in shown[0].note
+
+
+def test_preview_says_what_a_batch_would_write(ready: Database) -> None:
+    words = snapshots()
+    probe = Preview(table=words.table, source=words.source, match=words.match, fill=words.fill, limit=500)
+    before = filled(ready)
+    with Trial(ready, words).look() as look:
+        found = probe.observe(look) if ready.dialect != "sqlite" else None
+    if found:
+        assert found.seen == 500 == found.would_write + found.already + found.no_key + found.not_in_source
+    assert filled(ready) == before
+
+
+# ─── stopping and going on ──────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("order", ["auto", "key"])
+def test_killed_anywhere_counts_once(ready: Database, order: str) -> None:
+    """Killed before each commit in turn, every process gets one batch further. F: E01 F: E02 F: E05 T: 10"""
+    trial, result = Trial(ready, snapshots(order=order, batch={"time": "10 s", "rows": [300, 300]})), None
+    for n in count(1):
+        with contextlib.suppress(KeyboardInterrupt):
+            result = trial.dying_before(f"batch {n}").apply()
+            break
+        assert trial.state() is (State.NOT_DONE if n == 0 else State.PARTLY)
+    assert n > 6
+    assert (result.visited, result.in_range) == (2000, 2000)
+    assert filled(ready) == oracle(ready)
+
+
+def test_pause_after_exactly_so_many_written(ready: Database) -> None:
+    trial = Trial(ready, snapshots(pause_after={"written": 500}))
+    with pytest.raises(Paused, match="500 rows written.*the other"):
+        trial.apply()
+    assert sum(row[0] is not None for row in filled(ready).values()) == 500
+    assert trial.state() is State.PARTLY
+    result = trial.apply()
+    assert result.visited == 2000
+    assert filled(ready) == oracle(ready)
+
+
+def test_pause_after_batches_comes_once(ready: Database) -> None:
+    trial = Trial(ready, snapshots(pause_after={"batches": 2}))
+    with pytest.raises(Paused, match="after 2 batches"):
+        trial.apply()
+    assert trial.apply().visited == 2000
+
+
+def test_batches_grow_and_obey_tuning(ready: Database) -> None:
+    trial = Trial(ready, snapshots(batch={"time": "20 s", "rows": [10, 10_000]}))
+    result, reports = run(trial, tuning=Tuning(max_rows=100))
+    assert result.batches >= 20 and result.visited == 2000
+    sizes = [one.figures["batch_rows"] for one in reports]
+    assert max(sizes[1:]) <= 100
+    assert all(one.done <= one.total for one in reports)
+
+
+# ─── rows at fault ──────────────────────────────────────────────────────────────────────────────────────────────────
+def poison(database: Database, rows: int) -> list[str]:
+    """Make so many rows impossible to write, each for itself."""
+    keys = [row[0] for row in database.rows(f"SELECT session_id FROM session_summaries WHERE event_count = 7 ORDER BY 1 LIMIT {rows}")]
+    listed = ", ".join(f"'{key}'" for key in keys)
+    if database.dialect == "sqlite":
+        database.script(f"""CREATE TRIGGER poison BEFORE UPDATE ON session_summaries WHEN OLD.session_id IN ({listed})
+                            BEGIN SELECT RAISE(ABORT, 'poisoned'); END""")
+    else:
+        database.script(
+            f"ALTER TABLE session_summaries ADD CONSTRAINT poison CHECK (source_ip IS NULL OR session_id NOT IN ({listed}))"
+        )
+    return keys
+
+
+@pytest.mark.parametrize("order", ["auto", "key"])
+def test_poisoned_rows_become_dead_letters(ready: Database, order: str) -> None:
+    """The rest is done, and each transaction tries a smaller batch. F: B15 F: C12 F: G08"""
+    keys = poison(ready, 3)
+    trial = Trial(ready, snapshots(order=order, triggers="acknowledged"))
+    result = trial.apply()
+    broken = result.dead - len(keys)  # SQLite's broken JSON
+    assert (result.visited, result.left, broken <= 1) == (2000, 0, True)
+    assert adds_up(result)
+    prefix = "runbook_" if ready.dialect == "sqlite" else "runbook."
+    letters = ready.rows(f"SELECT key, sqlstate, message FROM {prefix}dead WHERE action = 'apply'")
+    assert {f'["{key}"]' for key in keys} <= {letter[0] for letter in letters}
+    wanted = oracle(ready)
+    assert all(filled(ready)[key] == wanted[key] for key in wanted if key not in keys)
+
+
+def test_too_many_dead_letters_stop_the_step(ready: Database) -> None:
+    """F: B15"""
+    poison(ready, 6)
+    with pytest.raises(StepError, match="dead_letters allows 4"):
+        Trial(ready, snapshots(triggers="acknowledged", dead_letters={"max": 4, "pct": 100})).apply()
+
+
+def test_fault_of_the_statement_stops_at_once(ready_pg: Database) -> None:
+    ready_pg.script("REVOKE ALL ON session_summaries FROM PUBLIC; DROP TABLE ip_inventory CASCADE")
+    with pytest.raises(StepError, match="ip_inventory"):
+        Trial(ready_pg, snapshots()).apply()
+
+
+# ─── the application at work ────────────────────────────────────────────────────────────────────────────────────────
+def test_locked_row_is_deferred_and_returned_to(ready_pg: Database) -> None:
+    """F: B13"""
+    with ready_pg.connect() as other:
+        other.execute("BEGIN")
+        [key] = other.execute("SELECT session_id FROM session_summaries WHERE event_count = 9 LIMIT 1 FOR UPDATE").fetchone()
+
+        def release(progress):
+            if progress.done == 2000 and progress.figures["deferred"] == 1:
+                other.execute("COMMIT")
+
+        result, reports = run(Trial(ready_pg, snapshots()), release)
+    assert any(one.figures["deferred"] == 1 for one in reports)
+    assert (result.deferred, result.visited, result.left) == (0, 2000, 0)
+    assert filled(ready_pg) == oracle(ready_pg)
+
+
+def test_row_locked_to_the_end_stays_deferred(ready_pg: Database) -> None:
+    """F: B13"""
+    with ready_pg.connect() as other:
+        other.execute("BEGIN")
+        [key] = other.execute("SELECT session_id FROM session_summaries WHERE event_count = 9 LIMIT 1 FOR UPDATE").fetchone()
+        result, _ = run(Trial(ready_pg, snapshots()))
+        other.execute("ROLLBACK")
+    wanted = oracle(ready_pg)
+    assert (result.deferred, result.visited, result.in_range) == (1, 2000, 2000)
+    assert {k for k, v in filled(ready_pg).items() if v != wanted[k]} == {key}
+
+
+def test_value_written_while_we_wait_is_kept(ready_pg: Database) -> None:
+    """The application commits its own value while our batch waits for its lock. F: C05"""
+    with ready_pg.connect() as other:
+        other.execute("BEGIN")
+        [key] = other.execute(
+            "UPDATE session_summaries SET snapshot_country = 'ZZ' WHERE session_id = (SELECT min(session_id) FROM "
+            "session_summaries WHERE event_count = 9) RETURNING session_id"
+        ).fetchone()
+        timer = threading.Timer(0.4, other.execute, ["COMMIT"])
+        timer.start()
+        result, _ = run(Trial(ready_pg, snapshots()), lock_timeout="10s")
+        timer.join()
+    found, wanted = filled(ready_pg)[key], oracle(ready_pg)[key]
+    assert found[2] == "ZZ"
+    assert (found[0], found[1], found[3]) == (wanted[0], wanted[1], wanted[3])
+    assert (result.deferred, result.left) == (0, 0)
+
+
+def test_deadlock_is_tried_again(ready_pg: Database) -> None:
+    """The application takes two rows against our order. F: C03 F: C16"""
+    keys = [row[0] for row in ready_pg.rows("SELECT session_id FROM session_summaries ORDER BY ctid LIMIT 300")]
+    with ready_pg.connect() as other:
+        other.execute("BEGIN")
+        other.execute("UPDATE session_summaries SET risk_score = 1 WHERE session_id = %s", [keys[-1]])
+
+        def cross() -> None:
+            with contextlib.suppress(Exception):
+                other.execute("UPDATE session_summaries SET risk_score = 1 WHERE session_id = %s", [keys[0]])
+            other.execute("ROLLBACK")
+
+        timer = threading.Timer(0.5, cross)
+        timer.start()
+        result, _ = run(Trial(ready_pg, snapshots()), lock_timeout="20s")
+        timer.join()
+    assert (result.visited, result.deferred) == (2000, 0)
+    assert filled(ready_pg) == oracle(ready_pg)
+
+
+@pytest.mark.parametrize("order", ["auto", "key", "first_event_at"])
+def test_rows_that_the_application_moves_are_reached(ready: Database, order: str) -> None:
+    """Updates give rows new places, deletes make room behind the cursor, key moves included. F: B10 F: B12 F: B17"""
+    turns = count()
+
+    def work(progress):
+        turn = next(turns)
+        ready.script(f"""UPDATE session_summaries SET risk_score = {turn}, first_event_at = NULL WHERE event_count = {3 + 2 * (turn % 8)};
+                         DELETE FROM session_summaries WHERE event_count = {19 + 2 * (turn % 4)} AND login_attempts < 12;""")
+        if ready.dialect != "sqlite" and turn % 3 == 0:
+            ready.script("VACUUM session_summaries")
+
+    result, _ = run(Trial(ready, snapshots(order=order)), work)
+    wanted = oracle(ready)
+    found = filled(ready)
+    assert {key: found[key] for key in found} == {key: wanted[key] for key in found}
+    assert (result.left, result.in_range == result.visited) == (0, True)
+
+
+def test_inserts_cannot_keep_it_going(empty_database: Database) -> None:
+    """At twice its speed; the upper bound is the one of the beginning. F: B03"""
+    table(empty_database, rows=600)
+    keys = count(1000)
+
+    def insert(progress):
+        values = ", ".join(f"({next(keys)}, NULL, 1)" for _ in range(200))
+        empty_database.script(f"INSERT INTO t (id, v, k) VALUES {values}")
+
+    step = simple(order="key", batch={"time": "250 ms", "rows": [100, 100]})
+    result, reports = run(Trial(empty_database, step), insert)
+    assert (result.visited, result.in_range, result.written) == (600, 600, 600)
+    assert empty_database.value("SELECT count(*) FROM t WHERE id < 1000 AND v IS NULL") == 0
+
+
+def test_inserts_cannot_keep_the_heap_going(empty_database: Database) -> None:
+    """F: B03"""
+    table(empty_database, rows=3000)
+    keys = count(10_000)
+
+    def insert(progress):
+        values = ", ".join(f"({next(keys)}, NULL, 1)" for _ in range(800))
+        empty_database.script(f"INSERT INTO t (id, v, k) VALUES {values}")
+
+    result, reports = run(Trial(empty_database, simple(batch={"time": "250 ms", "rows": [400, 400]})), insert)
+    assert (result.at_start, result.left) == (3000, 0)
+    assert result.visited == result.in_range < 30_000
+    assert empty_database.value("SELECT count(*) FROM t WHERE id < 10000 AND v IS NULL") == 0
+
+
+def test_rewritten_heap_is_begun_again(ready_pg: Database) -> None:
+    """VACUUM FULL while it waits gives each row another place, and nothing is written twice. F: B17"""
+    trial = Trial(ready_pg, snapshots(pause_after={"written": 700}))
+    with pytest.raises(Paused):
+        trial.apply()
+    ready_pg.script("DELETE FROM session_summaries WHERE event_count = 7 AND source_ip IS NULL")
+    ready_pg.script("VACUUM FULL session_summaries")
+    result = trial.apply()
+    wanted, found = oracle(ready_pg), filled(ready_pg)
+    assert found == {key: wanted[key] for key in found}
+    assert (result.left, result.written) == (0, sum(row != (None,) * 5 for row in found.values()))
+
+
+# ─── tables of other shapes ─────────────────────────────────────────────────────────────────────────────────────────
+def table(database: Database, *, rows: int) -> None:
+    """t(id, v, k) with v to be filled from s(k, v)."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+    database.script(f"""CREATE TABLE s (k integer PRIMARY KEY, v text); INSERT INTO s VALUES (1, 'one'), (2, NULL);
+        CREATE TABLE t (id integer PRIMARY KEY, v text, k integer);
+        INSERT INTO t (id, v, k) {numbers} SELECT i, NULL, 1 FROM n;""")
+
+
+def simple(**words):
+    return backfill(**{"table": "t", "source": "SELECT k, v FROM s", "match": "source.k = target.k", "fill": ["v"], **words})
+
+
+def test_large_key_order_needs_no_scan(empty_database: Database) -> None:
+    """F: B20 F: B14"""
+    table(empty_database, rows=5000)
+    if empty_database.dialect != "sqlite":
+        empty_database.script("ANALYZE t; ANALYZE s")
+    trial = Trial(empty_database, simple(order="key"))
+    assert trial.preflight() == []
+    with trial.look() as look:
+        [shown, *_] = [one for one in trial.step.statements(look) if "rb_j" in one.sql or "target" in one.sql]
+        sql = shown.sql.split(" AS ", 1)[1] if look.dialect == "sqlite" else shown.sql
+        words = "EXPLAIN QUERY PLAN " if look.dialect == "sqlite" else "EXPLAIN "
+        if look.dialect != "sqlite":
+            look.rows("SELECT set_config('enable_seqscan', 'off', true)")
+        lines = [" ".join(map(str, row.values())) for row in look.rows(words + sql, shown.params)]
+    assert not [line for line in lines if "Seq Scan on t" in line or "SCAN target" in line]
+
+
+def test_partitioned_table_is_filled(empty_database: Database) -> None:
+    """F: G12"""
+    if empty_database.dialect == "sqlite":
+        pytest.skip("partitions are PostgreSQL's")
+    empty_database.script("""CREATE TABLE s (k integer PRIMARY KEY, v text); INSERT INTO s SELECT i, 'v' || i FROM generate_series(1, 9) i;
+        CREATE TABLE t (id integer, part integer, v text, k integer, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1); CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2);
+        INSERT INTO t SELECT i, 1 + i % 2, NULL, i % 11 FROM generate_series(1, 900) i""")
+    trial = Trial(empty_database, simple(batch={"time": "250 ms", "rows": [100, 200]}))
+    assert trial.preflight() == []
+    result = trial.apply()
+    assert (result.visited, result.left, result.written) == (900, 0, result.visited - result.not_in_source)
+    assert empty_database.value("SELECT count(*) FROM t WHERE v IS DISTINCT FROM (SELECT s.v FROM s WHERE s.k = t.k)") == 0
+    trial.revert()
+    assert empty_database.value("SELECT count(v) FROM t") == 0
+
+
+def test_collation_of_the_key_is_the_servers(empty_database: Database) -> None:
+    """F: B09 F: B08"""
+    if empty_database.dialect == "sqlite":
+        collation = "NOCASE"
+    else:
+        empty_database.script("CREATE COLLATION folded (provider = icu, locale = 'de-u-kn-true')")
+        collation = "folded"
+    names = ["a-", "A", "ä", "a 10", "a 9", "Z", "z1", "ß", "ss1", "%", "'", '"', "\\", "é", "_"]
+    values = ", ".join("('" + name.replace("'", "''") + "', NULL, 1)" for name in names)
+    empty_database.script(f"""CREATE TABLE s (k integer PRIMARY KEY, v text); INSERT INTO s VALUES (1, 'one');
+        CREATE TABLE t (id varchar(20) COLLATE {collation} PRIMARY KEY NOT NULL, v text, k integer); INSERT INTO t VALUES {values}""")
+    trial = Trial(empty_database, simple(order="key", batch={"time": "10 s", "rows": [2, 2]}))
+    assert trial.preflight() == []
+    result = trial.apply()
+    assert (result.visited, result.written, result.left) == (15, 15, 0)
+    assert empty_database.value("SELECT count(*) FROM t WHERE v IS NULL") == 0
+    trial.revert()
+    assert empty_database.value("SELECT count(v) FROM t") == 0
+
+
+def test_ambiguous_source_is_refused(empty_database: Database) -> None:
+    table(empty_database, rows=10)
+    trial = Trial(empty_database, simple(source="SELECT k, v FROM s UNION ALL SELECT 1, 'other'"))
+    assert "more than one row for a k" in trial.preflight()[0]
+    with pytest.raises(StepError, match="more than one row"):
+        trial.apply()
+    assert empty_database.value("SELECT count(v) FROM t") == 0
