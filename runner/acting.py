@@ -101,7 +101,7 @@ class Acting:
         """Write-ahead, then act; connection classes are tried again, because the step goes on where the ledger says."""
         kind = entry.step.kind
         self.emit(StepStarted(step=entry.id, type=kind, action="apply", describe=entry.step.describe()))
-        context = self._context(entry)
+        context = self.context(entry)
         attempt = 1
         while True:
             try:
@@ -136,7 +136,8 @@ class Acting:
         if effect.state is State.UNKNOWN:
             raise in_doubt(entry, self.status.run, effect)
 
-    def _context(self, entry: Entry) -> StepContext:
+    def context(self, entry: Entry) -> StepContext:
+        """What the step is lent."""
         return StepContext(
             db=self.database, entry=entry, run=self.status.run, emit=self.emit, control=self.control, watcher=self.watcher,
             scope=self.scope, lock=entry.lock, steered=self.recorded,

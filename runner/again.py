@@ -80,7 +80,7 @@ def _finished(status: RunStatus, target: Connected) -> str:
         row = ledger.find_run(look, status.run) if ledger.exists(look) else None
     words = status.state.replace("_", " ")
     if row is None or row.state == status.state:
-        raise RunRefused(f"cannot go on with {status.run}: it has {words}", then=f"runbook report {status.run}")
+        raise RunRefused(f"cannot go on with {status.run}: it has ended ({words})", then=f"runbook report {status.run}")
     with target.database.own(fenced=False) as work:
         ledger.end_run(
             work,
@@ -109,7 +109,7 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> 
         )
     process = identity.process(orders.operator)
     path = Path(started.file)
-    playbook = read_playbook(path, given) if path.is_file() else stored(status.source, given)
+    playbook = read_playbook(path, given) if path.is_file() else stored(status.source, given, file=started.file)
     _same_inputs(started, playbook)
     if playbook.digest == status.digest:
         return playbook, RunResumed(process=process)

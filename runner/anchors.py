@@ -5,10 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from runner.database import RunDatabase
-from runner.events import Approved
-from runner.trail import Verification, read
+from runner.events import (
+    Approved,
+    Event,
+    EvidenceGiven,
+    Noted,
+    Record,
+    RollbackStarted,
+    RunResumed,
+    RunStarted,
+    RunState,
+    Settled,
+    SqlByHand,
+    TornTail,
+)
+from runner.trail import Verification
 from steps import ledger
+
+# what may follow a run's end: people's words, and a process that takes the run up again
+_AFTER_THE_END = (Approved, EvidenceGiven, Noted, Settled, SqlByHand, TornTail)
+_GOES_ON = (RunResumed, RollbackStarted)
 
 
 @dataclass(frozen=True)
@@ -18,6 +37,7 @@ class Voucher:
     by: str
     head: str
     length: int
+    ended: bool = False  # the run's process had let go of it then
 
 
 @dataclass(frozen=True)
@@ -30,12 +50,29 @@ class Word:
     text: str
 
 
-def in_trail(path: Path) -> list[Voucher]:
+def records(path: Path, *, up_to: int) -> list[Record]:
+    """The first records of a trail, as many as its chain holds together; one that is of no kind we know ends them."""
+    found = []
+    for line in path.read_bytes().split(b"\n")[:up_to]:
+        try:
+            found.append(Record.model_validate_json(line))
+        except ValidationError:
+            break
+    return found
+
+
+def run_of(known: list[Record], path: Path) -> str:
+    """Whose trail it is, wherever the file lies."""
+    first = known[0].event if known else None
+    return first.run if isinstance(first, RunStarted) else path.absolute().parent.name
+
+
+def in_trail(known: list[Record]) -> list[Voucher]:
     """Approvals carry the head that the approver saw."""
     return [
-        Voucher(f"approval by {r.event.name}", r.event.chain_head, 0)
-        for r in read(path)
-        if isinstance(r.event, Approved)
+        Voucher(f"approval by {one.event.name}", one.event.chain_head, 0)
+        for one in known
+        if isinstance(one.event, Approved)
     ]
 
 
@@ -50,7 +87,8 @@ def in_ledger(database: RunDatabase, run: str) -> list[Voucher]:
         ]
         row = ledger.find_run(look, run)
     if row is not None:
-        found.append(Voucher(f"the ledger, run {row.state}", row.trail_head, row.trail_length))
+        ended = row.state != RunState.RUNNING
+        found.append(Voucher(f"the ledger, run {row.state}", row.trail_head, row.trail_length, ended))
     return sorted(found, key=lambda one: one.length)
 
 
@@ -71,4 +109,18 @@ def compare(found: Verification, vouchers: list[Voucher]) -> Word:
             up_to, by = place, one.by
     if not up_to:
         return Word(0, "", "", "the chain is whole; nobody else vouches for it (a chain alone can't show a cut tail)")
-    return Word(up_to, by, "", f"the chain is whole; vouched for up to record {up_to} by {by}")
+    rest = len(found.hashes) - up_to
+    after = f"; nobody vouches for the {rest} after it" if rest else ""
+    return Word(up_to, by, "", f"the chain is whole; vouched for up to record {up_to} by {by}{after}")
+
+
+def beyond(known: list[Record], vouchers: list[Voucher]) -> str:
+    """What stands behind a run's end and can't be: an engine's record without a process that took the run up again."""
+    ends = [one.length for one in vouchers if one.ended]
+    for one in known[max(ends) :] if ends else []:
+        event: Event = one.event
+        if isinstance(event, _GOES_ON):
+            return ""
+        if not isinstance(event, _AFTER_THE_END):
+            return f"record {one.n} ({event.event}) stands behind the run's end, which the ledger has at {max(ends)}"
+    return ""

@@ -8,6 +8,8 @@ from datetime import datetime, time, timedelta
 from runner.status import RunStatus
 from steps.base import ApprovalNeed, EvidenceNeed, GateNeeds
 
+_WHEN = "%Y-%m-%d %H:%M %Z"
+
 
 def open_needs(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime) -> list[str]:
     """What the gate still waits for, each in words that say what to do; [] opens it."""
@@ -24,13 +26,14 @@ def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime
     valid: dict[str, str] = {}
     for one in status.approvals:
         fits = one.step == step and one.approval_digest == status.approval_digest and not _past(one.expires, now)
-        fits = fits and not (need.not_operator and one.name == operator)
+        fits = fits and not (need.not_operator and one.name == operator) and need.by in {"", one.name}
         if fits and (not need.roles or one.role in need.roles):
             valid[one.name] = one.role
     missing = need.need - len(valid)
     if missing <= 0:
         return []
-    who = f" as {' or '.join(need.roles)}" if need.roles else ""
+    who = f" by {need.by}" if need.by else ""
+    who += f" as {' or '.join(need.roles)}" if need.roles else ""
     other = f", not by the operator ({operator})" if need.not_operator else ""
     plural = "s" if missing > 1 else ""
     given = f" ({', '.join(f'{name} as {role}' for name, role in valid.items())} given)" if valid else ""
@@ -45,17 +48,25 @@ def _evidence(need: EvidenceNeed, status: RunStatus, *, step: str, now: datetime
 
 
 def _window(needs: GateNeeds, now: datetime) -> list[str]:
-    found = []
-    if needs.not_before and now < (opens := _moment(needs.not_before, now)):
-        found.append(f"the window opens at {opens:%Y-%m-%d %H:%M %Z}")
-    if needs.not_after and now > (closes := _moment(needs.not_after, now)):
-        found.append(f"the window closed at {closes:%Y-%m-%d %H:%M %Z}; next time {closes + timedelta(days=1):%H:%M}")
-    return found
+    opens = _moment(needs.not_before, now) if needs.not_before else now
+    closes = _moment(needs.not_after, now) if needs.not_after else now
+    if _daily(needs.not_before) and _daily(needs.not_after) and opens > closes:  # over midnight
+        return [f"the window opens at {opens:{_WHEN}}"] if closes < now < opens else []
+    if now < opens:
+        return [f"the window opens at {opens:{_WHEN}}"]
+    if now <= closes:
+        return []
+    again = f"; it opens again at {needs.not_before or '00:00'}" if _daily(needs.not_after) else ""
+    return [f"the window closed at {closes:{_WHEN}}{again}"]
+
+
+def _daily(text: str) -> bool:
+    return 0 < len(text) <= len("22:00")
 
 
 def _moment(text: str, now: datetime) -> datetime:
     """'22:00' today by this machine's clock, or an ISO date-time with its offset."""
-    if len(text) <= len("22:00"):
+    if _daily(text):
         local = now.astimezone()
         return datetime.combine(local.date(), time.fromisoformat(text), tzinfo=local.tzinfo)
     moment = datetime.fromisoformat(text)

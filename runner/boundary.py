@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -15,7 +16,8 @@ from runner.source import BadInput
 def told(error: Exception) -> int:
     """Print what stopped the command and return its exit code."""
     if isinstance(error, RunbookError):
-        _known(error)
+        with contextlib.suppress(OSError):  # the terminal may be gone; the code is still heard
+            _known(error)
         return error.exit_code
     if isinstance(error, BadInput):
         click.echo(f"{_red('refused:')} {error}", err=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -24,6 +25,7 @@ class Sources:
     faults: list[Fault] = field(default_factory=list)
     origin: dict[str, Document] = field(default_factory=dict)  # "queries.coverage" → where it is written
     texts: dict[str, str] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)  # the inputs that nobody may see
 
     def mark(self, path: Place, *, key: bool = False) -> Mark:
         document = self.main
@@ -49,23 +51,29 @@ def validated(
     path: Place,
     queries: Mapping[str, Query] | None = None,
     aliases: Mapping[str, str] | None = None,
+    also: Collection[str] = (),
 ) -> M | None:
-    """Build a model; each of pydantic's faults becomes one of ours, with its place. None where there were any."""
+    """Build a model; each of pydantic's faults becomes one of ours, with its place. None where there were any.
+
+    `also`: keys that may stand beside the model's own, for near misses.
+    """
     try:
-        return model.model_validate(values, context={"queries": queries or {}})
+        return model.model_validate(values, context={"queries": queries or {}, "directory": str(Path(sources.main.file).parent)})
     except ValidationError as error:
         for one in error.errors():
             location = tuple((aliases or {}).get(str(part), part) for part in one["loc"])
-            _explain(sources, model, path + location, one["type"], str(one["msg"]), dict(one.get("ctx") or {}))
+            known = {*_fields(model), *also} if len(location) == 1 else set()
+            _explain(sources, known, path + location, one["type"], str(one["msg"]), dict(one.get("ctx") or {}))
         return None
 
 
-def _explain(
-    sources: Sources, model: type[BaseModel], path: Place, kind: str, message: str, context: dict[str, Any]
-) -> None:
+def _fields(model: type[BaseModel]) -> set[str]:
+    return {field.alias or key for key, field in model.model_fields.items()}
+
+
+def _explain(sources: Sources, known: set[str], path: Place, kind: str, message: str, context: dict[str, Any]) -> None:
     name = str(path[-1]) if path else ""
     if kind == "extra_forbidden":
-        known = {field.alias or key for key, field in model.model_fields.items()}
         sources.fault(path, f"unknown key {name!r}{near(name, known)}", key=True)
     elif kind == "missing":
         sources.fault(path[:-1], f"cannot do without `{name}:`")

@@ -72,8 +72,13 @@ class Builder:
     def guards(self, data: Data, path: Place) -> tuple[Guard, ...]:
         """Checks that are sampled while a step runs."""
         guards = []
+        if not isinstance(data, list):
+            self.sources.fault(path, "cannot read guards: it must be a list of checks")
         for index, one in enumerate(data if isinstance(data, list) else []):
             if not isinstance(one, dict):
+                self.sources.fault(
+                    (*path, index), "cannot read this guard: it must be a mapping with `id:` and `check:`"
+                )
                 continue
             plain = {key: value for key, value in one.items() if key not in GUARD}
             check = self._check(plain, (*path, index), own=frozenset(RUNNING))
@@ -125,7 +130,7 @@ class Builder:
             )
             return None, frozenset({"*"})
         fields = {key: value for key, value in data.items() if key not in OWN}
-        probe = validated(self.sources, kinds[kind], fields, path=path, queries=self.queries)
+        probe = validated(self.sources, kinds[kind], fields, path=path, queries=self.queries, also=OWN)
         return probe, self._own_names(probe) if probe is not None else frozenset({"*"})
 
     def _own_names(self, probe: BaseModel | None) -> frozenset[str]:

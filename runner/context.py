@@ -58,8 +58,6 @@ class StepContext:
     scope: Mapping[str, Value]
     lock: LockPolicy
     steered: bool = True  # whether a ledger is there to be steered by
-    _seen_command: int = 0
-    _next_steer: float = 0.0
     _next_guards: float = 0.0
     _broken_since: dict[str, float] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
@@ -68,12 +66,16 @@ class StepContext:
     def pulse(self, progress: Progress) -> Tuning:
         """Report, obey, and say what tuning is wanted; raises Stopped, or holds for as long as somebody wants it."""
         self.watcher.progress(self.entry.id, progress)
-        self._steer()
         self._guard(progress)
+        self.rest()
+        return self.control.tuning
+
+    def rest(self) -> None:
+        """A safe point without anything to report: read orders, obey, hold."""
+        self._steer()
         self.obey()
         if self.control.hold_by:
             self._hold()
-        return self.control.tuning
 
     def obey(self) -> None:
         """Raise what was asked for."""
@@ -91,7 +93,7 @@ class StepContext:
         self.emit(Held(step=self.entry.id, by=by, reason=reason))
         while self.control.hold_by:
             self.control.wait(HOLD_S)
-            self._next_steer = 0.0
+            self.control.next_steer = 0.0
             self._steer()
             self._guard(None)
             self.obey()
@@ -99,13 +101,13 @@ class StepContext:
 
     def _steer(self) -> None:
         """Read orders from the ledger's control rows."""
-        if not self.steered or time.monotonic() < self._next_steer:
+        if not self.steered or time.monotonic() < self.control.next_steer:
             return
-        self._next_steer = time.monotonic() + STEER_S
+        self.control.next_steer = time.monotonic() + STEER_S
         with self.db.look() as look:
-            commands = ledger.commands(look, run=self.run, after=self._seen_command)
+            commands = ledger.commands(look, run=self.run, after=self.control.orders_seen)
         for command in commands:
-            self._seen_command = command.seq
+            self.control.orders_seen = command.seq
             self._take(json.loads(command.order), by=command.by, reason=command.reason)
 
     def _take(self, order: Mapping[str, object], *, by: str, reason: str) -> None:
@@ -116,12 +118,7 @@ class StepContext:
             self.control.hold_by = self.control.hold_reason = ""
         if order.get("stop"):
             self.control.ask_stop(by, reason)
-        now = self.control.tuning
-        self.control.tuning = Tuning(
-            batch_seconds=_number(order.get("batch_seconds"), now.batch_seconds),
-            workers=_count(order.get("workers"), now.workers),
-            max_rows=_count(order.get("max_rows"), now.max_rows),
-        )
+        self.control.tuning = _tuned(self.control.tuning, order)
 
     # ─── guards ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _guard(self, progress: Progress | None) -> None:
@@ -186,18 +183,38 @@ class StepContext:
             except AlreadyCommitted:
                 return
             except DatabaseFault as fault:
-                if fault.sqlstate not in _PATIENT or time.monotonic() >= until:
+                if fault.sqlstate not in _PATIENT:
                     raise
-                pause = random.uniform(0, min(60.0, 0.1 * 2 ** (attempt - 1), max(until - time.monotonic(), 0.0)))  # noqa: S311 - jitter
+                left = max(until - time.monotonic(), 0.0)
+                pause = random.uniform(0, min(60.0, 0.1 * 2 ** min(attempt - 1, 10), left))  # noqa: S311 - jitter
                 self.emit(
                     LockWaited(
                         step=self.entry.id, label=label, attempt=attempt, sqlstate=fault.sqlstate,
                         blockers=tuple(blocking), next_try_s=round(pause, 2),
                     )
                 )  # fmt: skip
-            self.obey()
+                if not left:
+                    raise
             self.control.wait(pause)
+            self.rest()
             attempt += 1
+
+
+def take_up_orders(db: RunDatabase, control: Control, run: str) -> None:
+    """Orders from before this process: how fast to go still holds, a stop or a hold was for the process that is gone."""
+    with db.look() as look:
+        earlier = ledger.commands(look, run=run, after=control.orders_seen) if ledger.exists(look) else []
+    for command in earlier:
+        control.orders_seen = command.seq
+        control.tuning = _tuned(control.tuning, json.loads(command.order))
+
+
+def _tuned(now: Tuning, order: Mapping[str, object]) -> Tuning:
+    return Tuning(
+        batch_seconds=_number(order.get("batch_seconds"), now.batch_seconds),
+        workers=_count(order.get("workers"), now.workers),
+        max_rows=_count(order.get("max_rows"), now.max_rows),
+    )
 
 
 def _number(value: object, otherwise: float | None) -> float | None:

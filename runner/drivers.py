@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10
 BUSY_MS = 5000
+IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
 _LOST = ("08", "57P01", "57P02", "57P03")
 # SQLite's primary result codes → the nearest SQLSTATE
 _SQLITE = {
@@ -149,10 +150,11 @@ def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> 
 
 def begin_work(connection: Connection, dialect: Dialect, settings: Settings) -> None:
     if dialect is Dialect.SQLITE:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), 1)}")
+        # nobody queues behind a wait here, so there is no reason to give up as soon as on a server
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
-        _set_local(connection, settings)
+        _set_local(connection, settings, idle=IDLE)
 
 
 def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:
@@ -165,13 +167,15 @@ def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) 
     _set_local(connection, settings, local=False)
 
 
-def _set_local(connection: Connection, settings: Settings, *, local: bool = True, row_security: str = "on") -> None:
+def _set_local(
+    connection: Connection, settings: Settings, *, local: bool = True, row_security: str = "on", idle: str = "5min"
+) -> None:
     """All settings in one round trip; local to the transaction, so that a pooler can't hand them to somebody else."""
     values = {
         "application_name": settings.application_name,
         "lock_timeout": f"{int(settings.lock_s * 1000)}ms",
         "statement_timeout": f"{int(settings.statement_s * 1000)}ms",
-        "idle_in_transaction_session_timeout": "5min",
+        "idle_in_transaction_session_timeout": idle,
         "client_connection_check_interval": "500ms",
         "search_path": f"{quote(settings.schema)}, pg_temp" if settings.schema else "pg_temp",
         "TimeZone": "UTC",

@@ -11,6 +11,8 @@ from runner.acting import Acting, in_doubt
 from runner.errors import (
     Aborted,
     CriteriaNotMet,
+    Interrupted,
+    LeaseLost,
     RunbookError,
     RunRefused,
     StepFailed,
@@ -97,24 +99,37 @@ class Engine(Acting):
     # ─── one step ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _entry(self, entry: Entry) -> None:
         step = self.status.step(entry.id)
-        self._obey()
+        self._obey(entry)
         self.database.at(entry.id)
         self.database.policy(lock=entry.lock, timeout=entry.timeout)
         if isinstance(entry.step, Gate):
             if not self.begin_at or self.begin_at == entry.id:
                 self._gate(entry)
             return
-        fresh = step.outcome is None and not step.open
-        if fresh:
-            what = f"step {entry.id} ({entry.mark}): its preconditions are not met"
-            self._ask(entry.preconditions, role="precondition", what=what, step=entry.id)
-            self.preflight(entry)
-        effect = self.verify(entry, "before" if fresh else "in_doubt")
+        effect = self._stands(entry, fresh=step.outcome is None and not step.open)
         outcome = self._before(entry, step, effect)
         if outcome is Outcome.ALREADY_SO:
             self.end(entry, Outcome.ALREADY_SO, began=time.monotonic(), result=self.recounted(entry))
             return
         self._carry_out(entry, done=outcome is Outcome.DONE)
+
+    def _stands(self, entry: Entry, *, fresh: bool) -> Effect:
+        """How the step stands, as the database says; before it first begins, also whether it may."""
+        try:
+            if fresh and not self.begin_at:
+                what = f"step {entry.id} ({entry.mark}): its preconditions are not met"
+                self._ask(entry.preconditions, role="precondition", what=what, step=entry.id)
+                self.preflight(entry)
+            return self.verify(entry, "before" if fresh else "in_doubt")
+        except (StepError, NoText) as error:
+            if isinstance(error, DatabaseFault) and (error.lost or self.control.interrupted):
+                raise
+            raise StepFailed(
+                f"cannot see how step {entry.id} ({entry.mark}) stands",
+                why=str(error),
+                state="nothing was sent by this step" if fresh else "",
+                then=f"mend it, then runbook resume {self.status.run}",
+            ) from error
 
     def _before(self, entry: Entry, step: StepStatus, effect: Effect) -> Outcome | None:
         """What the database's word means: ALREADY_SO and DONE need no act, None needs one."""
@@ -180,9 +195,14 @@ class Engine(Acting):
         ) from pause
 
     def _end_failed(self, entry: Entry, began: float, error: Exception) -> None:
+        if self.control.lease_lost:
+            raise LeaseLost(
+                f"step {entry.id} ({entry.mark}) was cut short: another run took over this target", why=str(error),
+                state="what this run committed stays; nothing more is sent", then="runbook status",
+            ) from error  # fmt: skip
         if self.control.interrupted:
-            self.end(entry, Outcome.STOPPED, began=began, error=f"cancelled: {error}")
-            self._stopped(entry, "cancelled by a second signal")
+            self.end(entry, Outcome.STOPPED, began=began, error=f"cancelled: {error}", result=self.recounted(entry))
+            self._stopped(entry, f"a second signal cancelled it: {error}")
         fault = error if isinstance(error, DatabaseFault) else None
         if fault is not None and fault.lost:
             raise TargetUnreachable(  # no end is recorded: what was in flight is settled at resume, by the database
@@ -224,19 +244,23 @@ class Engine(Acting):
     def _stopped(self, entry: Entry, reason: str) -> None:
         self.emit(StopAsked(by=self.control.stop_by or "signal", reason=self.control.stop_reason or reason))
         self.wants_rollback = self.control.take_back
-        raise Aborted(
-            f"stopped in step {entry.id} ({entry.mark}) at a safe point",
+        cut = self.control.interrupted
+        raise (Interrupted if cut else Aborted)(
+            f"stopped in step {entry.id} ({entry.mark}){'' if cut else ' at a safe point'}",
             why=reason,
             state=entry.if_stopped_here or "what had committed stays; the step goes on where it stood",
             then=f"runbook resume {self.status.run}",
         )
 
-    def _obey(self) -> None:
-        if self.control.stop_by:
+    def _obey(self, entry: Entry) -> None:
+        """Between two steps: orders from elsewhere are read, held for, and obeyed."""
+        try:
+            self.context(entry).rest()
+        except Stopped as stop:
             self.emit(StopAsked(by=self.control.stop_by, reason=self.control.stop_reason))
             raise Aborted(
-                "stopped between two steps", why=self.control.stop_reason, then=f"runbook resume {self.status.run}"
-            )
+                f"stopped between two steps, before {entry.id}", why=str(stop), then=f"runbook resume {self.status.run}"
+            ) from stop
 
     # ─── parts of a step ────────────────────────────────────────────────────────────────────────────────────────────
     def _gate(self, entry: Entry) -> None:
@@ -247,7 +271,12 @@ class Engine(Acting):
         began = time.monotonic()
         self.emit(StepStarted(step=entry.id, type=entry.step.kind, action="apply", describe=entry.step.describe()))
         checks = (*entry.preconditions, *entry.success_criteria)
-        self._ask(checks, role="criterion", what=f"gate {entry.id} ({entry.mark}) stays shut", step=entry.id)
+        try:
+            self._ask(checks, role="criterion", what=f"gate {entry.id} ({entry.mark}) stays shut", step=entry.id)
+        except CriteriaNotMet as error:
+            self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=error.what)
+            self._failed(entry, error)
+            return
         needs = approvals.open_needs(step.needs(), self.status, step=entry.id, now=self.now())
         if needs:
             self.emit(GateReached(step=entry.id, needs=tuple(needs)))

@@ -65,6 +65,13 @@ class Aborted(RunbookError):
     title = "aborted"
 
 
+class Interrupted(Aborted):
+    """Somebody asked twice: what was in flight was cancelled."""
+
+    exit_code = 130
+    title = "interrupted"
+
+
 class RolledBack(RunbookError):
     """The run failed and was taken back as the playbook says."""
 

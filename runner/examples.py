@@ -1,10 +1,10 @@
-"""An example of a step type or probe: the smallest in playbooks/examples, else one made of its required fields."""
+"""An example of a step type or probe: the smallest in playbooks/, else one made of its required fields."""
 
 from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -14,25 +14,26 @@ from runner.source import BadInput, Data, Document, parse
 from runner.source import Path as Place
 from steps.base import Probe, Step
 
-EXAMPLES = Path(__file__).parent.parent / "playbooks" / "examples"
+PLAYBOOKS = Path(__file__).parent.parent / "playbooks"
 MOST_OPTIONAL = 2  # fields that are tried beside the required ones, until the model takes the example
 _WORDS = {
-    "time_span": "5 min", "column": "table_name.column_name", "query": "SELECT count(*) AS n FROM table_name",
+    "time_span": "5 min", "column": "table_name.column_name", "query": "SELECT count(*) AS n FROM {field}_rows",
     "SQL": "SELECT 1", "template": "",
 }  # fmt: skip
-_VALUES: dict[str, Data] = {"integer": 1, "number": 1, "boolean": True, "string": "some_name"}
+_NO_QUERIES: Mapping[str, Mapping[str, str]] = {"queries": {}}
+_VALUES: dict[str, Data] = {"integer": 1, "number": 1, "boolean": True, "string": "some_{field}"}
 
 
 def of(kind: str, model: type[Step | Probe]) -> str:
     """YAML of one step or check, as it stands in a list."""
     key = "type" if issubclass(model, Step) else "check"
-    return _written(kind, key) or _made(kind, key, model)
+    return _written(kind, key, PLAYBOOKS / "examples") or _written(kind, key, PLAYBOOKS) or made(kind, key, model)
 
 
 # ─── from the examples ──────────────────────────────────────────────────────────────────────────────────────────────
-def _written(kind: str, key: str) -> str:
+def _written(kind: str, key: str, directory: Path) -> str:
     found = []
-    for path in sorted(EXAMPLES.glob("*.yaml")):
+    for path in sorted(directory.glob("*.yaml")):
         try:
             text = path.read_text()
             document = parse(text, path.name)
@@ -71,23 +72,25 @@ def _lines(document: Document, place: Place) -> str:
 
 
 # ─── made ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _made(kind: str, key: str, model: type[Step | Probe]) -> str:
+def made(kind: str, key: str, model: type[Step | Probe]) -> str:
+    """The least that the model takes, with names to be replaced."""
     shapes = definitions([model])
     fields = _fields(model, shapes)
-    if issubclass(model, Probe) and not model(**fields).decides():
-        fields = {**fields, "that": _condition(model)}
-    return _yaml({"id": f"my_{'step' if key == 'type' else 'check'}", key: kind, **fields})
+    more: dict[str, Data] = {}
+    if issubclass(model, Probe) and not model.model_validate(fields, context=_NO_QUERIES).decides():
+        more = {"that": _condition(model)}
+    return _yaml({"id": f"my_{'step' if key == 'type' else 'check'}", key: kind, **fields, **more})
 
 
 def _fields(model: type[Step | Probe], shapes: Shapes) -> dict[str, Data]:
     """The required fields, and as few more as the model wants: some ask for one of several."""
     shape = shapes.of[model]
     nodes: dict[str, Schema] = shape.get("properties", {})
-    required = {name: _value(nodes[name], shapes) for name in shape.get("required", [])}
+    required = {name: _value(nodes[name], shapes, field=name) for name in shape.get("required", [])}
     optional = [name for name in nodes if name not in required]
     for count in range(MOST_OPTIONAL + 1):
         for names in itertools.combinations(optional, count):
-            tried = {**required, **{name: _value(nodes[name], shapes) for name in names}}
+            tried = {**required, **{name: _value(nodes[name], shapes, field=name) for name in names}}
             if _accepted(model, tried):
                 return tried
     return required
@@ -95,27 +98,29 @@ def _fields(model: type[Step | Probe], shapes: Shapes) -> dict[str, Data]:
 
 def _accepted(model: type[BaseModel], fields: dict[str, Data]) -> bool:
     try:
-        model.model_validate(fields, context={"queries": {}})
+        model.model_validate(fields, context=_NO_QUERIES)
     except ValidationError:
         return False
     return True
 
 
-def _value(node: Schema, shapes: Shapes) -> Data:
+def _value(node: Schema, shapes: Shapes, *, field: str) -> Data:
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
-        return _WORDS[name] if name in _WORDS else _value(shapes.shared[name], shapes)
+        return _WORDS[name].format(field=field) if name in _WORDS else _value(shapes.shared[name], shapes, field=field)
     if "anyOf" in node:
-        return _value(node["anyOf"][0], shapes)
+        return _value(node["anyOf"][0], shapes, field=field)
     if "enum" in node:
         return str(node["enum"][0])
     match node.get("type"):
         case "array":
-            return [_value(node.get("items", {}), shapes)]
+            return [_value(node.get("items", {}), shapes, field=field.removesuffix("s"))]
         case "object":
-            return {name: _value(node["properties"][name], shapes) for name in node.get("required", [])}
+            fields: dict[str, Schema] = node.get("properties", {})
+            return {name: _value(fields[name], shapes, field=name) for name in node.get("required", [])}
         case kind:
-            return max(1, node["minimum"]) if "minimum" in node else _VALUES.get(str(kind), "some_name")
+            value = node.get("minimum", _VALUES.get(str(kind), "some_{field}"))
+            return value.format(field=field) if isinstance(value, str) else value
 
 
 def _condition(model: type[Probe]) -> str:

@@ -20,6 +20,7 @@ Looker = Callable[[], AbstractContextManager[Look]]
 _WORST = (Answer.ERROR, Answer.FAIL, Answer.UNKNOWN, Answer.PASS)
 _CONFLICTS = frozenset({"40001", "40P01"})  # a standby that cancels a read is no failed criterion
 TRIES = 3
+AGAIN_S = 0.1  # times the number of tries so far
 
 
 def ask(
@@ -44,7 +45,7 @@ def ask(
         if group[0].probe is None:
             answered.append(_answer(group[0], None, own or {}, step=step, role=role, scope=known))
         else:
-            results = _with_look(group, look, step=step, role=role, scope=known)
+            results = _together(group, look, step=step, role=role, scope=known)
             waiting = group[len(results) :] + waiting  # an error ended the snapshot: the rest gets a new one
             answered += results
     return answered
@@ -63,25 +64,47 @@ def _group(checks: list[Check]) -> list[Check]:
     return group
 
 
-def _with_look(
+def _together(
     group: list[Check], look: Looker, *, step: str, role: Role, scope: dict[str, Value]
 ) -> list[CheckAnswered]:
+    """One snapshot for all, up to the first error. A conflict or a lost connection is no answer: all of it is looked at again.
+
+    Raises DatabaseFault where the database stays away: nobody can say then whether a criterion holds. To a guard that is
+    an answer like any other.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            return _snapshot(group, look, step=step, role=role, scope=scope, last=attempt == TRIES)
+        except DatabaseFault as fault:
+            if attempt == TRIES and fault.lost and role != "guard":
+                raise
+            error = fault
+        time.sleep(AGAIN_S * attempt)
+    return [_event(group[0], Answer.ERROR, f"cannot look: {error}", step=step, role=role)]
+
+
+def _snapshot(  # noqa: PLR0913 - what one answer needs, and whether it is the last try
+    group: list[Check], look: Looker, *, step: str, role: Role, scope: dict[str, Value], last: bool
+) -> list[CheckAnswered]:
     results: list[CheckAnswered] = []
-    try:
-        with look() as eyes:
-            for check in group:
-                answer = _answer(check, eyes, {}, step=step, role=role, scope=scope)
-                results.append(answer)
-                if answer.answer is Answer.ERROR:
-                    break
-    except DatabaseFault as fault:  # the connection itself
-        if not results:
-            results.append(_event(group[0], Answer.ERROR, f"cannot look: {fault}", step=step, role=role))
+    with look() as eyes:
+        for check in group:
+            answer = _answer(check, eyes, {}, step=step, role=role, scope=scope, last=last)
+            results.append(answer)
+            if answer.answer is Answer.ERROR:
+                break
     return results
 
 
-def _answer(
-    check: Check, eyes: Look | None, own: Mapping[str, Value], *, step: str, role: Role, scope: dict[str, Value]
+def _answer(  # noqa: PLR0913 - the fields of its event, and whether it is the last try
+    check: Check,
+    eyes: Look | None,
+    own: Mapping[str, Value],
+    *,
+    step: str,
+    role: Role,
+    scope: dict[str, Value],
+    last: bool = True,
 ) -> CheckAnswered:
     began = time.monotonic()
     try:
@@ -89,6 +112,8 @@ def _answer(
     except Unknown as error:
         return _event(check, Answer.UNKNOWN, str(error), step=step, role=role, seconds=time.monotonic() - began)
     except (StepError, NoText, KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, DatabaseFault) and (error.lost or (error.sqlstate in _CONFLICTS and not last)):
+            raise
         return _event(check, Answer.ERROR, _words(error), step=step, role=role, seconds=time.monotonic() - began)
     seconds = time.monotonic() - began
     values = fields(result) if isinstance(result, BaseModel) else dict(result)
@@ -112,12 +137,6 @@ def _observe(check: Check, eyes: Look) -> BaseModel:
         raise ValueError("a check about a step's own result has nothing to observe")
     if check.probe.only and check.probe.only != eyes.dialect:
         raise Unknown(f"{check.probe.kind} can look at {check.probe.only} only")
-    for _ in range(TRIES - 1):
-        try:
-            return check.probe.observe(eyes)
-        except DatabaseFault as fault:
-            if fault.sqlstate not in _CONFLICTS:
-                raise
     return check.probe.observe(eyes)
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 from pydantic import JsonValue
 
 from runner.building import Sources, validated
+from runner.errors import RunRefused
+from runner.masks import MASK
 from runner.model import Input, span
 from runner.source import Data, near
 
 _BLANK: Mapping[str, JsonValue] = {"text": "example", "integer": 1, "number": 1.0, "boolean": False, "time span": 1.0}
+
+
+class Seen(str):
+    """A value from the command line, which everybody on this machine can read there: no place for a secret."""
+
+    __slots__ = ()
+
+
+class Ambient(str):
+    """A value from the environment, which may be meant for another playbook."""
+
+    __slots__ = ()
 
 
 def resolve(sources: Sources, data: Mapping[str, Data], given: Mapping[str, str] | None) -> dict[str, JsonValue]:
@@ -23,17 +38,35 @@ def resolve(sources: Sources, data: Mapping[str, Data], given: Mapping[str, str]
     if not isinstance(declared, dict):
         sources.fault(("inputs",), "cannot read inputs: it must be a mapping from name to {type, default, …}")
         return {}
-    for name in given or {}:
-        if name not in declared:
+    for name, value in (given or {}).items():
+        if name not in declared and not isinstance(value, Ambient):
             sources.fault(
                 ("inputs",), f"cannot use --input {name}: this playbook has no such input{near(name, declared)}"
             )
     values: dict[str, JsonValue] = {}
     for name, spec in declared.items():
         model = validated(sources, Input, spec, path=("inputs", name))
-        if model is not None:
+        if model is not None and model.secret:
+            sources.secrets.add(name)
+        if model is not None and _declared_well(sources, name, model):
             values[name] = _value(sources, name, model, given)
     return values
+
+
+def _declared_well(sources: Sources, name: str, spec: Input) -> bool:
+    """What a declaration can get wrong by itself."""
+    reasons = []
+    if spec.secret and spec.default is not None:
+        reasons.append("it is a secret, and a default would stand in the playbook for everybody to read")
+    if spec.secret and spec.type != "text":
+        reasons.append("a secret is a text: only what is written as text can be masked everywhere")
+    try:
+        re.compile(spec.pattern)
+    except re.error as error:
+        reasons.append(f"its pattern can't be read: {error}")
+    for reason in reasons:
+        sources.fault(("inputs", name), f"cannot use the input {name!r}: {reason}")
+    return not reasons
 
 
 def _value(sources: Sources, name: str, spec: Input, given: Mapping[str, str] | None) -> JsonValue:
@@ -49,7 +82,21 @@ def _value(sources: Sources, name: str, spec: Input, given: Mapping[str, str] | 
         return _read(
             sources, name, spec, str(spec.default).lower() if isinstance(spec.default, bool) else str(spec.default)
         )
+    if spec.secret:
+        _refuse_seen(name, text)
+        if text == MASK:  # a run's own copy of its inputs, where nobody has to know the value
+            return text
     return _read(sources, name, spec, text)
+
+
+def _refuse_seen(name: str, text: str) -> None:
+    if isinstance(text, Seen):
+        raise RunRefused(
+            f"cannot take the secret input {name!r} from the command line: there it has been seen in the process list "
+            "and in the shell's history",
+            state="nothing was run",
+            then=f"change it, then give it as RUNBOOK_INPUT_{name.upper()} in the environment, or by --inputs-file",
+        )
 
 
 def _read(sources: Sources, name: str, spec: Input, text: str) -> JsonValue:
@@ -73,15 +120,27 @@ def _typed(spec: Input, text: str) -> JsonValue:
         case "text":
             return text
         case "integer":
+            if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+                raise ValueError("write a whole number of at most 18 digits")
             return int(text)
         case "number":
-            return float(text)
+            return _number(text)
         case "time span":
             return span(text)
         case "boolean":
             if text not in {"true", "false"}:
                 raise ValueError("write true or false")
             return text == "true"
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
+        raise ValueError("write a number, e.g. 0.5")
+    return value
 
 
 def _out_of_range(spec: Input, value: JsonValue, text: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,10 +18,15 @@ from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
 from steps import ledger
-from steps.base import DatabaseFault
+from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Row
+from steps.dialect import Dialect
 
-BEAT_S = 3.0
-SILENT_S = 15.0
+SILENT_S = float(os.environ.get("RUNBOOK_LEASE_SILENT_S", "15"))  # shorter in tests only; the fence holds whatever it is
+BEAT_S = SILENT_S / 5
+TAKE_S = 20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence
+_IN_FLIGHT = """SELECT pid, state, coalesce(left(regexp_replace(query, '\\s+', ' ', 'g'), 80), '') AS query
+FROM pg_catalog.pg_stat_activity WHERE starts_with(application_name, :prefix) AND state <> 'idle' AND pid <> pg_backend_pid()
+AND application_name <> :prefix || 'heartbeat' AND datname = current_database() ORDER BY pid LIMIT 1"""
 
 
 @dataclass
@@ -35,25 +42,50 @@ class Holder:
     def take(self) -> LeaseTaken:
         """Take the lease, over from a holder that is known to be dead or was silent for 15 s by the server's clock.
 
-        Raises RunRefused where another run lives; whoever is waited for commits first, because commits hold the row.
+        Raises RunRefused where another run lives. What the holder has in flight is waited for: commits hold the lease's
+        row, and what can't be in a transaction is found by its application_name.
         """
-        with self.database.look() as look:
-            found = ledger.lease(look, self.scope)
+        found = refuse_if_held(self.database, self.scope)
         if found is not None and found.run:
-            self._refuse_if_alive(found)
-        with self.database.own(fenced=False) as work:
-            epoch = ledger.take_lease(
-                work,
-                scope=self.scope,
-                run=self.run,
-                holder=self.process.model_dump_json(),
-                epoch=found.epoch if found else 0,
-            )
+            self._await_end(found.run)
+        epoch = self._raise_epoch(found.epoch if found else 0, found.run if found else "")
         if not epoch:
-            raise self._refusal("another run was faster", "runbook status")
+            raise _refusal("another run was faster", "runbook status")
         self.database.session.fence = Fence(self.scope, epoch)
         over = found.run if found is not None and found.run else ""
         return LeaseTaken(scope=self.scope, epoch=epoch, over_from=over)
+
+    def _raise_epoch(self, epoch: int, holder: str) -> int:
+        session = self.database.session
+        usual, session.lock_wait_s = session.lock_wait_s, TAKE_S
+        try:
+            with self.database.own(fenced=False) as work:
+                return ledger.take_lease(
+                    work, scope=self.scope, run=self.run, holder=self.process.model_dump_json(), epoch=epoch
+                )
+        except DatabaseFault as fault:
+            if fault.sqlstate != LOCK_NOT_AVAILABLE:
+                raise
+            why = f"a transaction of run {holder or 'another process'} is still open after {TAKE_S:.0f} s"
+            raise _refusal(why, "look into pg_stat_activity for application_name runbook:…") from fault
+        finally:
+            session.lock_wait_s = usual
+
+    def _await_end(self, run: str) -> None:
+        """Wait until nothing of that run works on the server any more; after kill -9 this is half a second."""
+        if self.database.dialect is not Dialect.POSTGRESQL:
+            return  # its statements die with their process
+        until = time.monotonic() + TAKE_S
+        while row := self._in_flight(run):
+            if time.monotonic() > until:
+                why = f"run {run} still works on the server, as pid {row.integer('pid')} ({row.text('state')}): {row.text('query')}"
+                raise _refusal(why, f"wait for it, or SELECT pg_terminate_backend({row.integer('pid')})")
+            self.control.wait(0.2)
+
+    def _in_flight(self, run: str) -> Row | None:
+        with self.database.look() as look:
+            rows = look.rows(_IN_FLIGHT, {"prefix": f"runbook:{run}:"[:63]})
+        return rows[0] if rows else None
 
     def give_back(self) -> None:
         """End the hold; where the database is gone or another took over there is nothing to give back."""
@@ -91,22 +123,29 @@ class Holder:
         if database is not None:
             database.close()
 
-    def _refuse_if_alive(self, found: ledger.Lease) -> None:
-        try:
-            holder = Process.model_validate_json(found.holder)
-        except ValidationError:
-            holder = None
-        alive = identity.alive(holder) if holder is not None else None
-        if alive is False or found.silent_s > SILENT_S:
-            return
-        who = f"{holder.operator} on {holder.host}, pid {holder.pid}" if holder is not None else "an unknown process"
-        raise self._refusal(
-            f"run {found.run} ({who}) has been changing this target; its last sign of life is {found.silent_s:.0f} s old",
-            f"runbook status {found.run}",
-        )
 
-    def _refusal(self, why: str, then: str) -> RunRefused:
-        return RunRefused(f"cannot change this target now: {why}", state="nothing was changed by this run", then=then)
+def refuse_if_held(database: RunDatabase, scope: str) -> ledger.Lease | None:
+    """The lease as it stands; raises RunRefused where its holder lives, or may live and was heard of within 15 s."""
+    with database.look() as look:
+        found = ledger.lease(look, scope) if ledger.exists(look) else None
+    if found is None or not found.run:
+        return found
+    try:
+        holder = Process.model_validate_json(found.holder)
+    except ValidationError:
+        holder = None
+    alive = identity.alive(holder) if holder is not None else None
+    if alive is False or found.silent_s > SILENT_S:
+        return found
+    who = f"{holder.operator} on {holder.host}, pid {holder.pid}" if holder is not None else "an unknown process"
+    raise _refusal(
+        f"run {found.run} ({who}) has been changing this target; its last sign of life is {found.silent_s:.0f} s old",
+        f"runbook status {found.run}",
+    )
+
+
+def _refusal(why: str, then: str) -> RunRefused:
+    return RunRefused(f"cannot change this target now: {why}", state="nothing was changed by this run", then=then)
 
 
 def holder_words(found: ledger.Lease) -> str:

@@ -12,11 +12,11 @@ from pydantic import JsonValue
 from runner import checks, digest
 from runner import inputs as given
 from runner.building import Place, Sources, validated
-from runner.fill import BadTemplate, fill, fill_sql, has_template
-from runner.model import FORMAT, ID, NAME, Entry, Playbook, Requirement
-from runner.source import BadInput, Data, Document, Fault, Faulty, near, parse
+from runner.fill import BadTemplate, fill, fill_sql, has_template, names
+from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
+from runner.source import MAX_BYTES, BadInput, Data, Document, Fault, Faulty, Mark, decoded, near, parse
 from steps import registry
-from steps.words import Query
+from steps.words import Model, Query
 
 Reader = Callable[[str], str]
 """File name → text, from disk or from the copy in a trail."""
@@ -43,15 +43,27 @@ def from_disk(directory: Path) -> Reader:
     """Reads files beside a playbook, and none outside of its directory."""
 
     def read(name: str) -> str:
-        path = (directory / name).resolve()
-        if not path.is_relative_to(directory.resolve()):
-            raise BadInput(f"cannot read {name!r}: it lies outside of the playbook's directory")
         try:
-            return path.read_bytes().decode("utf-8", "surrogateescape")
+            path = (directory / name).resolve()
+            if not path.is_relative_to(directory.resolve()):
+                raise BadInput(f"cannot read {name!r}: it lies outside of the playbook's directory")
+            return _text(path, name, shown=str(directory / name))
         except OSError as error:
             raise BadInput(f"cannot read {name!r}: {error.strerror or error}") from error
+        except (ValueError, RuntimeError) as error:  # a NUL in the name, a circle of links
+            raise BadInput(f"cannot read {name!r}: {error}") from error
 
     return read
+
+
+def _text(path: Path, name: str, *, shown: str) -> str:
+    if not path.is_file():
+        raise BadInput(f"cannot read {name!r}: {'it is no file' if path.exists() else 'there is no such file'}")
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise BadInput(f"cannot read {name!r}: it has more than {MAX_BYTES:,} bytes; split it with `include`")
+    return decoded(raw, shown)
 
 
 def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playbook:
@@ -71,7 +83,7 @@ def load(name: str, read: Reader, *, shown: str = "", values: Mapping[str, str] 
     _files(sources, data, read)
     inputs = given.resolve(sources, data, values)
     sources.stop_if_faulty()
-    written = digest.of_data({key: value for key, value in data.items() if key != "include"})
+    written = digest.of_playbook({key: value for key, value in data.items() if key != "include"})
     filled = _fill(sources, data, (), {"inputs": inputs, **inputs})
     if not isinstance(filled, dict):
         raise TypeError("a mapping stays a mapping")
@@ -94,7 +106,10 @@ def _merge(sources: Sources, read: Reader) -> dict[str, Data]:
         return {}
     data = dict(main)
     wanted = main.get("include", [])
-    for index, name in enumerate([wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []):
+    if not isinstance(wanted, str | list):
+        sources.fault(("include",), "cannot read include: it must be a file name, or a list of them")
+        return data
+    for index, name in enumerate([wanted] if isinstance(wanted, str) else wanted):
         at: Place = ("include",) if isinstance(wanted, str) else ("include", index)
         try:
             text = read(str(name))
@@ -112,44 +127,52 @@ def _merge(sources: Sources, read: Reader) -> dict[str, Data]:
 
 
 def _take_in(sources: Sources, data: dict[str, Data], document: Document) -> None:
-    included = document.data if isinstance(document.data, dict) else {}
+    included = document.data
+    if not isinstance(included, dict):
+        sources.faults.append(Fault(document.mark(()), "cannot include this: it must be a mapping"))
+        return
     for key, value in included.items():
         if key not in SHARED:
-            sources.faults.append(
-                Fault(
-                    document.key_mark((key,)),
-                    f"cannot include {key!r}: an included file shares only {', '.join(sorted(SHARED))}",
-                )
-            )
+            shares = f"an included file shares only {', '.join(sorted(SHARED))}"
+            sources.faults.append(Fault(document.key_mark((key,)), f"cannot include {key!r}: {shares}"))
         elif key == "runbook":
-            continue
+            _format(sources, value, document.mark((key,)))
         elif key not in data:
             data[key] = value
             sources.origin[key] = document
-        elif isinstance(value, dict) and isinstance(mine := data[key], dict):
-            for name in sorted(set(value) & set(mine)):
-                there = document.mark((key, name))
-                sources.fault((key, name), f"cannot define {key}.{name} twice: it stands in {there} already", key=True)
-            for name in set(value) - set(mine):
-                sources.origin[f"{key}.{name}"] = document
-            data[key] = {**value, **mine}
         else:
-            sources.fault(
-                (key,), f"cannot define {key!r} twice: it stands in {document.mark((key,))} already", key=True
-            )
+            _join(sources, data, document, key)
+
+
+def _join(sources: Sources, data: dict[str, Data], document: Document, key: str) -> None:
+    """A key of both: two mappings become one, if no name in them stands twice."""
+    mine, theirs = data[key], document.data[key] if isinstance(document.data, dict) else None
+    if not isinstance(mine, dict) or not isinstance(theirs, dict):
+        there = document.mark((key,))
+        sources.fault((key,), f"cannot define {key!r} twice: it stands in {there} already", key=True)
+        return
+    for name in sorted(set(theirs) & set(mine)):
+        there = document.mark((key, name))
+        sources.fault((key, name), f"cannot define {key}.{name} twice: it stands in {there} already", key=True)
+    for name in set(theirs) - set(mine):
+        sources.origin[f"{key}.{name}"] = document
+    data[key] = {**theirs, **mine}
 
 
 def _header(sources: Sources, data: dict[str, Data]) -> None:
     for key in data:
         if key not in HEADER:
             sources.fault((key,), f"unknown key {key!r}{near(key, HEADER)}", key=True)
-    if data.get("runbook") != FORMAT or isinstance(data.get("runbook"), bool):
-        sources.fault(
-            ("runbook",), f"cannot read format {data.get('runbook')!r}: write `runbook: {FORMAT}` as the first line"
-        )
+    _format(sources, data.get("runbook"), sources.mark(("runbook",)))
     for key in ("name", "title", "steps"):
         if not data.get(key):
             sources.fault((), f"cannot run without `{key}:`")
+
+
+def _format(sources: Sources, written: Data, mark: Mark) -> None:
+    if written != FORMAT or isinstance(written, bool):
+        message = f"cannot read format {written!r}: write `runbook: {FORMAT}` as the first line"
+        sources.faults.append(Fault(mark, message))
 
 
 def _files(sources: Sources, data: Data, read: Reader, path: Place = ()) -> None:
@@ -176,16 +199,25 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
         return [_fill(sources, value, (*path, index), values) for index, value in enumerate(data)]
     if not isinstance(data, str) or not has_template(data):
         return data
-    whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
-    if whole and path[-1] not in SPOKEN and not SQL & {str(part) for part in path}:
-        return _typed(sources, path, whole[1], values)
+    spoken = path[-1] in SPOKEN or path[0] in {"contacts", "links"}
+    where = ".".join(map(str, path))
     try:
-        spoken = path[-1] in SPOKEN or path[0] in {"contacts", "links"}
-        where = ".".join(map(str, path))
+        if not spoken and "params" not in path:
+            _refuse_secret(sources, names(data, where=where), where)
+        whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
+        if whole and not spoken and not SQL & {str(part) for part in path}:
+            return _typed(sources, path, whole[1], values)
         return fill(data, values, where=where) if spoken else fill_sql(data, values, where=where)
     except BadTemplate as error:
         sources.fault(path, str(error))
         return data
+
+
+def _refuse_secret(sources: Sources, used: set[str], where: str) -> None:
+    """Raises BadTemplate: a secret in an argv, an identifier or a name is seen by everybody who may list them."""
+    found = sorted({name.removeprefix("inputs.") for name in used} & sources.secrets)
+    if found:
+        raise BadTemplate(where, f"the secret input {found[0]!r} would be seen here: bind it as a parameter (params:)")
 
 
 def _typed(sources: Sources, path: Place, name: str, values: Mapping[str, object]) -> Data:
@@ -206,7 +238,7 @@ def _playbook(
     builder = checks.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
     builder.requires = tuple(_requires(sources, data.get("requires", [])))
     header: dict[str, Any] = {key: data[key] for key in data if key in _PLAIN}
-    common: dict[str, Data] = {key: data[key] for key in ("lock", "timeout", "retry") if key in data}
+    common = _policies(sources, data)
     built: dict[str, Any] = {
         **header,
         "db_schema": data.get("schema", "public"),
@@ -236,6 +268,20 @@ _PLAIN = frozenset({
 })  # fmt: skip
 
 
+def _policies(sources: Sources, data: Mapping[str, Data]) -> dict[str, Data]:
+    """The header's lock, timeout and retry, which each step may change in part; a fault in one is told once, here."""
+    kinds: dict[str, type[Model]] = {"lock": LockPolicy, "timeout": Timeouts, "retry": RetryPolicy}
+    return {
+        key: data[key]
+        for key, kind in kinds.items()
+        if key in data and validated(sources, kind, data[key], path=(key,)) is not None
+    }
+
+
+def _policy(common: Data, own: Data) -> Data:
+    return {**common, **own} if isinstance(common, dict) and isinstance(own, dict) else own
+
+
 def _entries(builder: checks.Builder, steps: Data, written: Data, common: dict[str, Data]) -> tuple[Entry, ...]:
     if not isinstance(steps, list):
         builder.sources.fault(("steps",), "cannot read steps: it must be a list")
@@ -263,10 +309,9 @@ def _entry(builder: checks.Builder, data: Data, written: Data, path: Place, comm
         )
         return None
     own = {key: value for key, value in data.items() if key not in COMMON}
-    step = validated(sources, kinds[kind], own, path=path, queries=builder.queries)
-    shared: dict[str, Any] = {
-        key: data.get(key, common.get(key)) for key in ("lock", "timeout", "retry") if key in data or key in common
-    }
+    step = validated(sources, kinds[kind], own, path=path, queries=builder.queries, also=COMMON)
+    policies = ("lock", "timeout", "retry")
+    shared: dict[str, Any] = {**common, **{key: _policy(common.get(key), data[key]) for key in policies if key in data}}
     shared |= {key: data[key] for key in ("why", "on_failure", "if_stopped_here") if key in data}
     earlier = builder.step_names(kinds[kind])
     entry = {
@@ -277,7 +322,7 @@ def _entry(builder: checks.Builder, data: Data, written: Data, path: Place, comm
         "success_criteria": builder.checks(data.get("success_criteria", []), (*path, "success_criteria"), own=earlier),
         "guards": builder.guards(data.get("guards", []), (*path, "guards")),
         "mark": sources.mark(path),
-        "digest": digest.of_data(written),
+        "digest": digest.of_step(written),
     }
     builder.done(str(data.get("id")), kinds[kind])
     return validated(sources, Entry, entry, path=path) if step is not None else None
@@ -304,10 +349,12 @@ def _queries(sources: Sources, data: Data) -> dict[str, Query]:
 
 
 def _requires(sources: Sources, data: Data) -> list[Requirement]:
-    found = []
+    found: list[Requirement] = []
     for index, one in enumerate(data if isinstance(data, list) else []):
         requirement = validated(sources, Requirement, one, path=("requires", index))
         if requirement is not None:
+            if requirement.short and requirement.short in {one.short for one in found}:
+                sources.fault(("requires", index), f"cannot use `as: {requirement.short}` for two playbooks")
             found.append(requirement)
     if not isinstance(data, list):
         sources.fault(("requires",), "cannot read requires: it must be a list of playbook names")

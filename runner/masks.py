@@ -42,6 +42,8 @@ class Masks:
         Raises:
             SecretTooShort: it has fewer than 6 characters.
         """
+        if secret == MASK:  # a run's own copy of an input that it never knew
+            return
         if len(secret) < MIN_LENGTH:
             raise SecretTooShort(len(secret))
         with self._lock:

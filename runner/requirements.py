@@ -36,7 +36,14 @@ def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, 
 
 
 def _newest(requirement: Requirement, look: Look) -> ledger.RunRow | None:
+    """The run that decides: the newest, but one that was stopped before it changed anything undoes no earlier change."""
     rows = ledger.latest_runs(look, playbook=requirement.playbook)
+    for row in rows:
+        acted = bool(ledger.acted(look, run=row.run, action="apply"))
+        if acted:
+            return row
+        if row.state == "succeeded":
+            return row if row is rows[0] else rows[0]
     return rows[0] if rows else None
 
 

@@ -155,6 +155,11 @@ def _folded(word: str) -> str:
     return word.casefold().replace("-", "_")
 
 
+def decoded(raw: bytes, file: str) -> str:
+    """A file's text without its byte order mark; raises Faulty with the place of the first byte that is not UTF-8."""
+    return _utf8(raw, file).removeprefix("\ufeff")
+
+
 def _decode(text: str | bytes, file: str, *, max_bytes: int) -> str:
     if len(text) > max_bytes:
         raise _faulty(

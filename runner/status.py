@@ -11,7 +11,7 @@ from typing import assert_never
 
 from runner import events
 from runner.events import Json, Outcome, Record, RunState
-from steps.base import Answer
+from steps.base import Answer, State
 
 
 @dataclass
@@ -28,6 +28,7 @@ class StepStatus:
     results: dict[str, Json] = field(default_factory=dict)
     error: str = ""
     open: str = ""  # the action that began and did not end: "apply" or "revert"
+    doubtful: bool = False  # the database couldn't tell what became of it
     settled: bool | None = None
     gate: tuple[str, ...] = ()
     reverted: Outcome | None = None
@@ -74,6 +75,7 @@ class RunStatus:
     started_at: str = ""
     last_at: str = ""
     held: str = ""
+    rolling_back: bool = False  # taking back has begun: there is no way forward any more
     epoch: int = 0
     head: str = ""
     length: int = 0
@@ -168,6 +170,7 @@ def _run(
             )
         case events.RollbackStarted():
             status.process, status.state, status.exit_code = event.process, RunState.RUNNING, None
+            status.rolling_back = True
         case events.LeaseTaken():
             status.epoch = event.epoch
         case _:
@@ -183,13 +186,14 @@ def _step(
     match event:
         case events.StepStarted():
             step.type, step.describe, step.open, step.settled = event.type, event.describe, event.action, None
+            step.doubtful = False
             step.started_at, step.error = step.started_at or at, ""
         case events.StepEnded():
             _ended(status, step, event, at)
         case events.StepVerified():
-            pass
+            step.doubtful = event.when == "in_doubt" and event.state is State.UNKNOWN
         case events.GateReached():
-            step.gate = event.needs
+            step.gate, step.open = event.needs, ""  # whoever waits is not in doubt
         case events.Settled():
             step.settled = event.done
         case _:
@@ -197,7 +201,7 @@ def _step(
 
 
 def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded, at: str) -> None:
-    step.open, step.ended_at, step.error, step.gate = "", at, event.error, ()
+    step.open, step.doubtful, step.ended_at, step.error, step.gate = "", False, at, event.error, ()
     if event.action == "revert":
         step.reverted = event.outcome if event.outcome in {Outcome.REVERTED, Outcome.NOTHING_TO_REVERT} else None
         step.open = "" if step.reverted else "revert"

@@ -50,7 +50,8 @@ def _state(playbook: Playbook, status: RunStatus) -> str:
     words = f"{len(done)} of {len(playbook.ids)} steps done"
     if at and at in status.steps:
         step = status.steps[at]
-        words += f"; {at} {'began and did not end' if step.open else (step.outcome or 'not begun').replace('_', ' ')}"
+        begun = "waits" if step.gate else (step.outcome or "not begun").replace("_", " ")
+        words += f"; {at} {'began and did not end' if step.open else begun}"
     return words
 
 
@@ -105,9 +106,9 @@ def next_command(status: RunStatus) -> str:
         case RunState.SUCCEEDED | RunState.ROLLED_BACK:
             return f"runbook report {status.run}"
         case RunState.IN_DOUBT:
-            step = next((one.id for one in status.steps.values() if one.open), "STEP")
+            step = next((one.id for one in status.steps.values() if one.open or one.doubtful), "STEP")
             return f"runbook settle {status.run} {step} done|not-done --reason '…'"
-        case RunState.ROLLBACK_FAILED:
+        case RunState.ROLLBACK_FAILED | RunState.ABORTED if status.rolling_back:
             return f"runbook rollback {status.run}"
         case RunState.RUNNING:
             return f"runbook status {status.run}"

@@ -48,7 +48,7 @@ class _Line:
 
 
 def _blockers(waits: Iterable[events.LockWaited]) -> str:
-    names = list(dict.fromkeys(one for wait in waits for one in wait.blockers))
+    names = list(dict.fromkeys(one for wait in waits for one in wait.blockers if one))
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"; in the way: {'; '.join(map(escaped, names[:5]))}{more}" if names else ""
 

@@ -20,6 +20,12 @@ from runner.events import ADAPTER, Event, Record, TornTail
 from runner.masks import Masks
 
 FIRST = "0" * 64
+# What the engine itself finds a run by again. A password `postgres` must not make `***ql` of a playbook's text.
+NAMES = frozenset({
+    "event", "run", "kind", "playbook", "file", "digest", "approval_digest", "source", "steps", "changed_steps", "target", "identity",
+    "process", "until", "undo_of", "step", "id", "type", "role", "probe", "answer", "action", "when", "state", "outcome", "sqlstate",
+    "scope", "due", "name", "chain_head", "sha256", "signed", "at", "expires",
+})  # fmt: skip
 _HASH = ',"hash":"'
 _TAIL = len(_HASH) + 64 + 2  # ,"hash":"<64 hex>"}
 
@@ -62,28 +68,44 @@ class Trail:
         """
         faults.point("trail.before")
         with self._locked():
-            self._catch_up()
-            record, line = self._line(event)
             try:
-                _write_all(self._file.fileno(), line)
-                os.fsync(self._file.fileno())
+                self._catch_up()
+                record = self._write(event)
             except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file.fileno(), self._size)
                 raise _unwritable(self.path, error) from error
-            self._size += len(line)
-            self.head, self.length = record.hash, record.n
         faults.point("trail.after")
         return record
 
     def close(self) -> None:
         self._file.close()
 
+    def _write(self, event: Event) -> Record:
+        """Write one record behind the last; what there is no room for is cut off again."""
+        record, line = self._line(event)
+        try:
+            _write_all(self._file.fileno(), line)
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), self._size)
+            raise
+        self._size += len(line)
+        self.head, self.length = record.hash, record.n
+        return record
+
+    def _masked(self, event: Event) -> Event:
+        """What is told on from here is masked as well; a number of ours is none of the secret's digits."""
+        found = event.model_dump(mode="json")
+        return ADAPTER.validate_python({
+            key: value if key in NAMES or isinstance(value, int | float) else self._masks.mask_data(value)
+            for key, value in found.items()
+        })  # fmt: skip
+
     def _line(self, event: Event) -> tuple[Record, bytes]:
-        written = event.model_dump_json()
-        text = self._masks.mask(written)
-        if text != written:
-            event = ADAPTER.validate_json(text)  # what is told on from here is masked as well
+        text = event.model_dump_json()
+        if self._masks.mask(text) != text:
+            event = self._masked(event)
+            text = event.model_dump_json()
         at = self._now().isoformat(timespec="milliseconds")
         body = f'{{"n":{self.length + 1},"at":"{at}","prev":"{self.head}","event":{text}}}'
         found = digest(body)
@@ -95,6 +117,13 @@ class Trail:
         size = os.fstat(self._file.fileno()).st_size
         if size == self._size:
             return
+        if size < self._size:
+            raise TrailBroken(
+                f"cannot go on with the trail {self.path}: somebody cut it while the run was going",
+                why=f"{self._size - size:,} bytes that were on disk are gone",
+                state="the database is as the ledger says; no statement was sent after the last record",
+                then=f"runbook trail verify {self.path} --against-target",
+            )
         data = os.pread(self._file.fileno(), size - self._size, self._size)
         whole = data.rfind(b"\n") + 1
         for line in data[:whole].splitlines():
@@ -103,10 +132,7 @@ class Trail:
         self._size += whole
         if whole < len(data):
             os.ftruncate(self._file.fileno(), self._size)
-            torn, line = self._line(TornTail(bytes_cut=len(data) - whole))
-            _write_all(self._file.fileno(), line)
-            self._size += len(line)
-            self.head, self.length = torn.hash, torn.n
+            self._write(TornTail(bytes_cut=len(data) - whole))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -174,14 +200,19 @@ class Verification:
 
 
 def verify(path: Path) -> Verification:
-    """Recompute the chain: a changed, dropped, inserted or reordered line is named; a torn last line is called torn."""
-    data = path.read_bytes()
-    lines = data.split(b"\n")
+    """Recompute the chain: a changed, dropped, inserted or reordered line is named; a torn last line is called torn.
+
+    Raises TrailBroken where the file can't be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise TrailBroken(f"cannot read the trail {path}: {error.strerror or error}", then="check --runs") from error
     torn = bool(lines[-1])
     hashes: list[str] = []
     head, fault = FIRST, ""
     for number, line in enumerate(lines[:-1], start=1):
-        fault = _fault(line.decode("utf-8", "replace"), number=number, head=head)
+        fault = _fault(line, number=number, head=head)
         if fault:
             break
         head = line[-66:-2].decode()
@@ -189,14 +220,14 @@ def verify(path: Path) -> Verification:
     return Verification(len(hashes), head, torn, fault, tuple(hashes))
 
 
-def _fault(line: str, *, number: int, head: str) -> str:
+def _fault(line: bytes, *, number: int, head: str) -> str:
     try:
         found = json.loads(line)
     except ValueError:
         return f"line {number} is not JSON"
     if not isinstance(found, dict) or not {"n", "prev", "hash"} <= set(found):
         return f"line {number} is not a record"
-    if digest(line[:-_TAIL] + "}") != found["hash"]:
+    if hashlib.sha256(line[:-_TAIL] + b"}").hexdigest() != found["hash"]:
         return f"line {number} was changed: its hash does not fit its text"
     if found["prev"] != head:
         return f"line {number} does not follow the line before it: one was dropped, inserted or moved"

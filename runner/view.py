@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +28,16 @@ _OUTCOMES = {
     Outcome.STOPPED: ("■", "yellow"), Outcome.CONTINUED: ("!", "yellow"),
 }  # fmt: skip
 FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # how often a plain line tells of progress
+
+
+def spoken(out: TextIO, text: str) -> None:
+    """Write for whoever reads along; when they have gone (a closed terminal, `| head`) the run goes on, and the trail has it all."""
+    try:
+        out.write(text)
+        out.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def painted(text: str, colour: str, out: TextIO) -> str:
@@ -134,18 +146,15 @@ class Lines:
         self._last = now
         line = progress_line(step, progress, self._rate)
         if self.out.isatty():
-            self.out.write(f"\r\x1b[2K  {line[: max(_width() - 3, 20)]}")
+            spoken(self.out, f"\r\x1b[2K  {line[: max(_width() - 3, 20)]}")
             self._moving = True
-            self.out.flush()
         else:
             self._write(f"  {line}")
 
     def _write(self, text: str) -> None:
-        if self._moving:
-            self.out.write("\r\x1b[2K")
-            self._moving = False
-        self.out.write(text + "\n")
-        self.out.flush()
+        clear = "\r\x1b[2K" if self._moving else ""
+        self._moving = False
+        spoken(self.out, f"{clear}{text}\n")
 
 
 def progress_line(step: str, progress: Progress, rate: Rate) -> str:
@@ -188,5 +197,4 @@ class JsonLines:
     out: TextIO
 
     def heard(self, event: Event) -> None:
-        self.out.write(event.model_dump_json() + "\n")
-        self.out.flush()
+        spoken(self.out, event.model_dump_json() + "\n")

@@ -227,6 +227,8 @@ def _default(value: object) -> str:
             return ""
         case bool():
             return str(value).lower()
+        case float():
+            return f"{value:g}"
         case list():
             return f"[{', '.join(_default(one) for one in value)}]"
         case _:

@@ -135,7 +135,7 @@ def opened(
     places = (directory, orders.status_dir) if orders.status_dir else (directory,)
     if orders.status_dir:
         orders.status_dir.mkdir(parents=True, exist_ok=True)
-    watcher = StatusFile(places, status, dict)
+    watcher = StatusFile(places, status, lambda: {"stop": jsonable(vars(stop.stop(playbook, status, now=now())))})
     control = Control(cancel=target.database.cancel, say=orders.view.say)
     engine = Engine(
         playbook=playbook, database=target.database, trail=trail, status=status, control=control,
@@ -167,7 +167,7 @@ def _scope(playbook: Playbook, more: Mapping[str, Value]) -> dict[str, Value]:
     return {**limits, **inputs, **more}
 
 
-def stored(texts: Mapping[str, str], values: Mapping[str, str] | None = None) -> Playbook:
+def stored(texts: Mapping[str, str], values: Mapping[str, str] | None = None, *, file: str = "") -> Playbook:
     """The playbook as a run keeps it: the first text is the playbook, the others are what it includes."""
     main = next(iter(texts))
 
@@ -176,7 +176,7 @@ def stored(texts: Mapping[str, str], values: Mapping[str, str] | None = None) ->
             raise BadInput(f"cannot read {name!r}: the run keeps no copy of it")
         return texts[name]
 
-    return load(main, read, values=values)
+    return load(main, read, shown=file or main, values=values)
 
 
 def given_again(status: RunStatus) -> dict[str, str]:

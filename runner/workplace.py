@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runner import identity, targets
 from runner.database import RunDatabase, Session
-from runner.errors import RunRefused, TargetUnreachable
+from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.events import Json
 from runner.masks import Masks, SecretTooShort
 from runner.status import RunStatus, fold
@@ -70,12 +70,47 @@ def connected(place: Place, *, schema: str = "public", masks: Masks | None = Non
     target = place.resolve()
     arguments = targets.connect_arguments(target, place.environ)
     masks = masks or Masks()
-    for secret in (arguments.password, place.environ.get("PGPASSWORD")):
-        if secret:
-            try:
-                masks.add(secret)
-            except SecretTooShort as error:
-                raise RunRefused(f"cannot use this password: {error}", then="give the role a longer one") from error
+    with told_masked(masks):
+        _mask_password(masks, arguments.password)
+        with _opened(target, arguments, schema, masks) as there:
+            yield there
+
+
+def _mask_password(masks: Masks, password: str | None) -> None:
+    if not password:
+        return
+    try:
+        masks.add(password)
+    except SecretTooShort as error:
+        raise RunRefused(f"cannot use this password: {error}", then="give the role a longer one") from error
+
+
+@contextmanager
+def told_masked(masks: Masks) -> Iterator[None]:
+    """What leaves this block as an error is shown to people and written to logs, so it is masked as the trail is."""
+    try:
+        yield
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None:
+            _mask_error(link, masks)
+            link = link.__cause__ or link.__context__
+        raise
+
+
+def _mask_error(error: BaseException, masks: Masks) -> None:
+    error.args = tuple(masks.mask(one) if isinstance(one, str) else one for one in error.args)
+    if isinstance(error, RunbookError):
+        error.what, error.why, error.state, error.then = map(
+            masks.mask, (error.what, error.why, error.state, error.then)
+        )
+        error.stop = tuple(masks.mask(line) for line in error.stop)
+
+
+@contextmanager
+def _opened(
+    target: targets.Target, arguments: targets.ConnectArguments, schema: str, masks: Masks
+) -> Iterator[Connected]:
     shown = target.name or target.url
     if arguments.path is not None and not arguments.path.exists():
         raise TargetUnreachable(
@@ -87,12 +122,11 @@ def connected(place: Place, *, schema: str = "public", masks: Masks | None = Non
         database = RunDatabase(arguments, schema=schema)
     except DatabaseFault as fault:
         raise TargetUnreachable(
-            f"cannot reach {shown}: {masks.mask(str(fault))}", state="nothing was changed", then="runbook target check"
+            f"cannot reach {shown}: {fault}", state="nothing was changed", then="runbook target check"
         ) from fault
     try:
-        yield Connected(
-            target, database, arguments, identity.of_target(database, name=shown, arguments=arguments), masks
-        )
+        known = identity.of_target(database, name=shown, arguments=arguments)
+        yield Connected(target, database, arguments, known, masks)
     finally:
         database.close()
 
@@ -114,33 +148,57 @@ class Found:
         return self.directory / "trail.jsonl"
 
 
-def find_run(runs: Path, name: str) -> Found:
-    """The run of this name, an unambiguous beginning of one, or `latest`.
+def find_trail(runs: Path, name: str) -> Path:
+    """The trail of the run of this name, of an unambiguous beginning of one, or of `latest`.
 
     Raises RunRefused where there is none or more than one.
     """
-    known = sorted(
-        (path.parent for path in runs.glob("*/trail.jsonl")), key=lambda path: (path / "trail.jsonl").stat().st_mtime
-    )
+    known = sorted(_trails(runs), key=lambda path: path.stat().st_mtime)
     if name == "latest":
         fits = known[-1:]
     else:
-        fits = [path for path in known if path.name == name] or [path for path in known if path.name.startswith(name)]
+        fits = [path for path in known if path.parent.name == name]
+        fits = fits or [path for path in known if path.parent.name.startswith(name)]
     if len(fits) != 1:
-        what = "there is none" if not fits else f"{len(fits)} begin so: {', '.join(path.name for path in fits[:5])}"
+        names = ", ".join(path.parent.name for path in fits[:5])
+        what = f"{len(fits)} begin so: {names}" if fits else "there is none"
         raise RunRefused(f"cannot find the run {name!r} in {runs}: {what}", then=f"runbook runs --runs {runs}")
-    return load_run(fits[0])
+    return fits[0]
+
+
+def _trails(runs: Path) -> list[Path]:
+    """All trails with something in them: a run that was killed before its first record had not begun."""
+    return [path for path in runs.glob("*/trail.jsonl") if path.stat().st_size]
+
+
+def find_run(runs: Path, name: str) -> Found:
+    """The run of this name, an unambiguous beginning of one, or `latest`.
+
+    Raises RunRefused where there is none or more than one, TrailBroken where its trail can't be read.
+    """
+    return load_run(find_trail(runs, name).parent)
 
 
 def load_run(directory: Path) -> Found:
-    """Read a run from its trail."""
-    return Found(directory, fold(read(directory / "trail.jsonl")))
+    """Read a run from its trail; raises TrailBroken where that can't be done."""
+    path = directory / "trail.jsonl"
+    status = fold(read(path))
+    if status.started is None:
+        raise TrailBroken(f"cannot read the run in {directory}: its trail does not begin with a start",
+                          state="nothing was sent before the first record", then=f"runbook trail verify {path}")  # fmt: skip
+    return Found(directory, status)
 
 
-def all_runs(runs: Path) -> list[Found]:
-    """Every run in the directory, the newest first."""
-    found = [load_run(path.parent) for path in runs.glob("*/trail.jsonl")]
-    return sorted(found, key=lambda one: one.status.started_at, reverse=True)
+def all_runs(runs: Path) -> tuple[list[Found], list[TrailBroken]]:
+    """Every run in the directory, the newest first; and what is wrong with those that can't be read."""
+    found: list[Found] = []
+    broken: list[TrailBroken] = []
+    for path in _trails(runs):
+        try:
+            found.append(load_run(path.parent))
+        except TrailBroken as error:
+            broken.append(error)
+    return sorted(found, key=lambda one: one.status.started_at, reverse=True), broken
 
 
 now = utc_now

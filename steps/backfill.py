@@ -107,10 +107,17 @@ class Backfill(Step):
     batch: BatchSize = BatchSize()
     order: Annotated[str, Field(min_length=1)] = "auto"
     pause_after: PauseAfter | None = None
+    stop_after: PauseAfter | None = None
     expect_work: bool = True
     undo: bool = True
     dead_letters: DeadLetters = DeadLetters()
     triggers: Literal["refuse", "acknowledged"] = "refuse"
+
+    @model_validator(mode="after")
+    def _one_gate(self) -> Backfill:
+        if self.stop_after is not None and self.pause_after is not None:
+            raise ValueError("cannot both pause and stop: write pause_after (resume goes on) or stop_after (the pass ends there)")
+        return self
 
     def describe(self) -> str:
         scope = f" where {' '.join(next(iter(self.where.texts.values())).split())}" if self.where else ""
@@ -189,6 +196,14 @@ class Backfill(Step):
         with ctx.db.look() as look:
             return _result(look, place, document)
 
+    def result(self, look: Look) -> BackfillResult:
+        """The counters again, from the ledger: sums of the batches, so that a resume can't count twice."""
+        place = look.place
+        text = passes.document(look, place) if place is not None else None
+        if place is None or text is None:
+            raise StepError(f"no pass over {self.table} has begun")
+        return _result(look, place, Document.model_validate_json(text))
+
     def revert(self, ctx: Context, before: BaseModel) -> None:
         taking_back.take_back(ctx, Written.model_validate(before.model_dump()))
 
@@ -203,13 +218,14 @@ class Backfill(Step):
         return choose(look, self.table, wish=self.order, key=shape.key)
 
     def _settings(self) -> Settings:
-        pause = self.pause_after or PauseAfter.model_construct(written=None, batches=None)
+        pause = self.stop_after or self.pause_after or PauseAfter.model_construct(written=None, batches=None)
         return Settings(
             seconds=self.batch.time,
             fewest=self.batch.rows[0],
             most=self.batch.rows[1],
             pause_written=pause.written,
             pause_batches=pause.batches,
+            ends=self.stop_after is not None,
             expect_work=self.expect_work,
             dead_max=self.dead_letters.max,
             dead_pct=self.dead_letters.pct,

@@ -32,7 +32,7 @@ def faults(
     if found:
         return found
     try:
-        return [*_source_faults(look, shape), *_plan_faults(look, shape, route())]
+        return list(_source_faults(look, shape)) or list(_plan_faults(look, shape, route()))
     except (DatabaseFault, StepError) as fault:
         return [f"cannot backfill {table}: {fault}"]
 

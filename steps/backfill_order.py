@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from typing import Literal
 
 from steps import catalog
@@ -177,15 +176,15 @@ def window(
         return keys(shape, columns, lo=lo, hi=part.hi, limit=rows, extra=extra)
     if rows is None:
         return pages(lo, part.hi, start_xid=start.start_xid)
-    end = min(_page(part.hi), _page(lo) + max(1, ceil(rows / start.rows_per_page)))
+    end = min(_page(part.hi), _page(lo) + max(1, int(rows / start.rows_per_page)))
     hi = part.hi if end == _page(part.hi) else f"({end},0)"
     return pages(lo, hi, start_xid=start.start_xid, limit=rows if exact else None)
 
 
 def whole(shape: Shape, route: Route, start: Start) -> Window:
-    """All rows that could lie in range, wherever they are now; only the key's order has a bound that no row leaves."""
-    if route.kind == "key" and start.ranges:
-        return keys(shape, shape.key, lo="", hi=start.ranges[0].hi, limit=None)
+    """All rows that could lie in range, wherever they are now: a key or row id has a bound that no row leaves."""
+    if route.kind != "column" and [one.kind for one in start.ranges] == ["keys"]:
+        return keys(shape, route.columns, lo="", hi=start.ranges[0].hi, limit=None)
     return Window("true", {})
 
 

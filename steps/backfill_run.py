@@ -45,6 +45,7 @@ class Settings:
     most: int
     pause_written: int | None
     pause_batches: int | None
+    ends: bool  # there the pass ends instead of waiting
     expect_work: bool
     dead_max: int
     dead_pct: float
@@ -58,6 +59,10 @@ class Document(Model):
     paused: bool = False
     finished: bool = False
     left: int = 0
+
+
+class Enough(Exception):
+    """The pass reached what `stop_after` asks for: it ends well, and says what it left."""
 
 
 class Pass:
@@ -75,14 +80,22 @@ class Pass:
     def run(self) -> Document:
         """Go from where the ledger says it stands to the end; raises Paused, Stopped, StepError."""
         self._open()
-        worker = 0
-        while not self.document.finished and worker < len(self.document.start.ranges):
-            self._range(worker)
-            worker += 1
         if not self.document.finished:
-            self._sweep()
+            try:
+                self._ranges()
+                self._sweep()
+            except Enough:
+                self._count_left()
             self._close()
         return self.document
+
+    def _ranges(self) -> None:
+        if self.settings.ends and self.document.paused:
+            raise Enough  # killed between the last batch and the end
+        worker = 0
+        while worker < len(self.document.start.ranges):
+            self._range(worker)
+            worker += 1
 
     def _open(self) -> None:
         with self.ctx.db.look() as look:
@@ -187,6 +200,8 @@ class Pass:
         self.totals, self.number = self.totals.plus(outcome.figures), order.n
         if document is not None:
             self.document = document
+            if self.settings.ends:
+                raise Enough
             with self.ctx.db.look() as look:
                 raise Paused(forecast(self.totals, document.start, bytes_now=size(look, self.shape)))
         return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import dropwhile, islice, pairwise, takewhile
 
 from steps.sqltext import BadSql, Dialect, Kind, Piece, Token, line_of, scan, split
@@ -76,6 +77,7 @@ def parameters(sql: str, dialect: Dialect) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+@lru_cache(maxsize=512)  # a backfill sends the same few texts thousands of times, and scanning one takes as long as a small query
 def bind(sql: str, dialect: Dialect) -> str:
     """The text for the driver, which is always given a mapping of parameters; raises BadSql.
 

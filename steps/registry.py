@@ -1,60 +1,102 @@
-"""Finds the step types and probes: in this package, and in other packages' entry points."""
+"""Finds the step types and probes: in this package, and in other packages' entry points.
+
+A type's module is imported when its word is first used, so that a playbook of two step types loads two families and not all.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
-from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib.metadata import entry_points
-from types import ModuleType
-from typing import TypeVar
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import steps
 import steps.probes
 from steps.base import Probe, Step
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 T = TypeVar("T", Step, Probe)
+_KIND = re.compile(r'^ +kind: ClassVar\[str\] = "(\w+)"', re.MULTILINE)
 
 
 class DuplicateKind(Exception):
-    """Two types answer to one name: nothing is loaded."""
+    """Two types answer to one word: nothing is loaded."""
+
+
+class Types(Mapping[str, type[T]]):
+    """Every type by its word; knows all words, and imports a type's module only when it is asked for."""
+
+    def __init__(self, base: type[T], folder: Path, package: str, group: str) -> None:
+        self._base: type[T] = base
+        self._group = group
+        self._places = _places(folder, package)
+        self._found: dict[str, type[T]] = {}
+
+    def __getitem__(self, word: str) -> type[T]:
+        if word not in self._found:
+            self._found[word] = self._ours(word) if word in self._places else self._theirs(word)
+        return self._found[word]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._places, *self._points}))
+
+    def __len__(self) -> int:
+        return len(self._places) + len(self._points)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._places or word in self._points
+
+    @cached_property
+    def _points(self) -> Mapping[str, EntryPoint]:
+        """Other packages' types; looked up only for a word that isn't ours, because looking through all packages takes time."""
+        from importlib.metadata import entry_points
+
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=self._group):
+            if point.name in self._places or point.name in found:
+                raise DuplicateKind(f"cannot load {point.value!r}: {point.name!r} exists already")
+            found[point.name] = point
+        return found
+
+    def _ours(self, word: str) -> type[T]:
+        module = importlib.import_module(self._places[word])
+        return next(found for value in vars(module).values() if (found := self._fits(value, word)) is not None)
+
+    def _theirs(self, word: str) -> type[T]:
+        found = self._fits(self._points[word].load(), word)
+        if found is None:
+            raise DuplicateKind(f"cannot load {self._points[word].value!r}: it is no {self._base.__name__} of kind {word!r}")
+        return found
+
+    def _fits(self, value: object, word: str) -> type[T] | None:
+        if inspect.isclass(value) and issubclass(value, self._base) and value.__dict__.get("kind") == word:
+            return value
+        return None
+
+
+def _places(folder: Path, package: str) -> dict[str, str]:
+    """Word → module, read from the source: `kind: ClassVar[str] = "word"` is how a type names itself."""
+    places: dict[str, str] = {}
+    for path in sorted(folder.glob("*.py")):
+        for word in _KIND.findall(path.read_text()):
+            if word in places:
+                raise DuplicateKind(f"cannot load {path.name}: {word!r} is already in {places[word]}")
+            places[word] = f"{package}.{path.stem}"
+    return places
 
 
 @cache
-def step_types() -> dict[str, type[Step]]:
+def step_types() -> Types[Step]:
     """Every step type by the word behind `type:`."""
-    return _collect(Step, [*_modules(steps), *_plugins("runbook.steps")])
+    return Types(Step, Path(steps.__path__[0]), "steps", "runbook.steps")
 
 
 @cache
-def probe_types() -> dict[str, type[Probe]]:
+def probe_types() -> Types[Probe]:
     """Every probe by the word behind `check:`."""
-    return _collect(Probe, [*_modules(steps.probes), *_plugins("runbook.probes")])
-
-
-def _modules(package: ModuleType) -> Iterator[ModuleType]:
-    for info in pkgutil.iter_modules(package.__path__):
-        if not info.ispkg:
-            yield importlib.import_module(f"{package.__name__}.{info.name}")
-
-
-def _plugins(group: str) -> Iterator[ModuleType]:
-    for point in entry_points(group=group):
-        yield importlib.import_module(point.module)
-
-
-def _collect(base: type[T], modules: Iterable[ModuleType]) -> dict[str, type[T]]:
-    found: dict[str, type[T]] = {}
-    for module in modules:
-        for value in vars(module).values():
-            if not (inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__):
-                continue
-            kind = value.__dict__.get("kind")
-            if kind is None:  # a shared base of a family
-                continue
-            if kind in found:
-                raise DuplicateKind(f"cannot load {value!r}: {kind!r} is already {found[kind]!r}")
-            found[kind] = value
-    return dict(sorted(found.items()))
+    return Types(Probe, Path(steps.probes.__path__[0]), "steps.probes", "runbook.probes")

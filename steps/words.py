@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
@@ -12,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 class Model(BaseModel):
     """A frozen value in which an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "days": 86400.0, "day": 86400.0}
@@ -72,6 +73,17 @@ class ColumnRef(Model):
 
 
 Column = Annotated[ColumnRef, BeforeValidator(_column)]
+
+
+def _beside(value: object, info: ValidationInfo) -> object:
+    directory = (info.context or {}).get("directory")
+    if isinstance(value, str) and directory and not Path(value).is_absolute():
+        return str(Path(directory) / value)
+    return value
+
+
+BesideFile = Annotated[str, BeforeValidator(_beside)]
+"""A file or folder, written relative to the playbook's own directory."""
 
 
 class Query(Model):

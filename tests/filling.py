@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from databases import Database
@@ -49,7 +49,11 @@ def prepare(database: Database) -> None:
 
 def filled(database: Database) -> dict[str, tuple]:
     """The five columns by session, in the oracle's form."""
-    at = "enrichment_at" if database.dialect == "sqlite" else "to_char(enrichment_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
+    at = (
+        "enrichment_at"
+        if database.dialect == "sqlite"
+        else "to_char(enrichment_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
+    )
     rows = database.rows(
         f"SELECT session_id, source_ip, snapshot_asn, snapshot_country, snapshot_ip_type, {at} FROM session_summaries"
     )
@@ -66,7 +70,7 @@ class Watched(PlainContext):
     """Calls `act` at each safe point, where the application gets its turn; keeps what was reported."""
 
     act: Callable[[Progress], None] = lambda _: None
-    tuning: Tuning = Tuning()
+    tuning: Tuning = field(default_factory=Tuning)
 
     def __post_init__(self) -> None:
         self.seen: list[Progress] = []
@@ -77,7 +81,13 @@ class Watched(PlainContext):
         return self.tuning
 
 
-def run(trial: Trial, act: Callable[[Progress], None] = lambda _: None, *, lock_timeout: str = "200ms", tuning: Tuning = Tuning()):
+def run(
+    trial: Trial,
+    act: Callable[[Progress], None] = lambda _: None,
+    *,
+    lock_timeout: str = "200ms",
+    tuning: Tuning = Tuning(),
+):
     """Apply with the application at work; (result, reports)."""
     database = PlainDatabase(trial.target, Place(trial.run, "step", "apply"), lock_timeout=lock_timeout)
     context = Watched(database, act, tuning)

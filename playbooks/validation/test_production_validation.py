@@ -55,7 +55,9 @@ def test_dry_run_safety(store: Store) -> None:
     store.begin_again()
     after = _first_thousand(store)
     assert after.keys() & before.keys()
-    assert all(after[key] == before[key] for key in after.keys() & before.keys())  # others may have arrived between them
+    assert all(
+        after[key] == before[key] for key in after.keys() & before.keys()
+    )  # others may have arrived between them
     with pytest.raises(_refusal(store)):
         store.connection.execute("UPDATE session_summaries SET snapshot_country = NULL WHERE session_id = ''")
 

@@ -17,7 +17,7 @@ from runner.source import BadInput
 from runner.status import RunStatus
 from runner.view import span
 from runner.watch import document_of
-from runner.workplace import Found, Place, all_runs, connected, find_run, now
+from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, now
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
@@ -62,7 +62,7 @@ def status_command(*, run: str, runs: Path | None, as_json: bool) -> None:
     click.echo()
     for entry in playbook.entries:
         step = status.steps.get(entry.id)
-        words = "·" if step is None else step.reverted or ("in doubt" if step.open else step.outcome) or "waits"
+        words = "·" if step is None else step.reverted or step.word
         seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
         click.echo(f"  {str(words).replace('_', ' '):<18}{entry.id}: {entry.step.describe()}{seconds}")
         if step is not None and step.error:
@@ -102,7 +102,9 @@ def _local(at: str) -> str:
 def runs_command(*, runs: Path | None, as_json: bool) -> None:
     """The runs in the runs directory, the newest first."""
     directory = runs_directory(Place(None, runs))
-    found = all_runs(directory)
+    found, broken = all_runs(directory)
+    for error in broken:
+        click.echo(error.what, err=True)
     if as_json:
         options.print_json([document_of(one.status) for one in found])
         return
@@ -194,25 +196,29 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     from runner import anchors
     from runner.trail import verify as recompute
 
-    path = Path(run) if Path(run).is_file() else find_run(runs_directory(Place(None, runs)), run).trail
+    path = Path(run) if Path(run).is_file() else find_trail(runs_directory(Place(None, runs)), run)
     found = recompute(path)
-    vouched = anchors.in_trail(path)
+    known = anchors.records(path, up_to=found.records)
+    vouched, fault = anchors.in_trail(known), found.fault
     if against_target:
-        with connected(place_of_run(run, target=target, runs=runs)) as there:
-            vouched = anchors.in_ledger(there.database, path.parent.name)
+        name = anchors.run_of(known, path)
+        with connected(place_of_run(name, target=target, runs=runs)) as there:
+            ledgers = anchors.in_ledger(there.database, name)
+        vouched += ledgers
+        fault = fault or anchors.beyond(known, ledgers)
     word = anchors.compare(found, vouched)
+    fault = fault or word.fault
     if as_json:
-        options.print_json({"records": found.records, "head": found.head, "torn": found.torn, "fault": found.fault or word.fault,
+        options.print_json({"records": found.records, "head": found.head, "torn": found.torn, "fault": fault,
                             "vouched_up_to": word.up_to, "vouched_by": word.by})  # fmt: skip
     else:
         click.echo(f"{path}: {found.records} records, head {found.head[:16]}…")
-        click.echo(word.text)
+        if not found.fault:
+            click.echo(word.text)
         if found.torn:
             click.echo("the last line is torn: a kill left it half written; resume cuts it off")
-    if found.fault or word.fault:
-        raise TrailBroken(
-            f"the trail does not verify: {found.fault or word.fault}", then="compare with the ledger: --against-target"
-        )
+    if fault:
+        raise TrailBroken(f"the trail does not verify: {fault}", then="compare with the ledger: --against-target")
 
 
 __all__ = [

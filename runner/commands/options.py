@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+# Before the name of an input in capitals: for secrets, which others must not see in a process list.
+INPUT = "RUNBOOK_INPUT_"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -61,7 +64,9 @@ def _user() -> str:
 
 
 def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
-    """--input key=value (repeatable) over --inputs-file (YAML)."""
+    """--input key=value (repeatable) over RUNBOOK_INPUT_KEY in the environment over --inputs-file (YAML)."""
+    from runner.inputs import Ambient, Seen
+
     values: dict[str, str] = {}
     if file is not None:
         from runner.source import parse
@@ -70,11 +75,14 @@ def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
         if not isinstance(data, dict):
             raise click.UsageError(f"cannot read {file}: it must be a mapping from input to value")
         values |= {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in data.items()}
+    values |= {
+        name.removeprefix(INPUT).lower(): Ambient(value) for name, value in os.environ.items() if name.startswith(INPUT)
+    }
     for one in given:
         key, sign, value = one.partition("=")
         if not sign:
-            raise click.UsageError(f"cannot read --input {one!r}: write key=value")
-        values[key] = value
+            raise click.UsageError(f"cannot read --input {key[:20]!r}: write key=value")
+        values[key] = Seen(value)
     return values
 
 

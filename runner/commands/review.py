@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from runner.commands import options
 from runner.playbooks import find_playbook, read_playbook
-from runner.workplace import Place
+
+if TYPE_CHECKING:
+    from runner.workplace import Place
 
 
 @click.command("plan", short_help="What a playbook would do")
@@ -26,11 +29,12 @@ def plan_command(*, playbook: str, target: str | None, given: tuple[str, ...], s
     With --target the database is asked (and only asked): the preconditions are evaluated, and each step says how it
     stands there. `exec --dry-run` is the same.
     """
-    place = Place(target)
-    path = find_playbook(playbook, place.cwd)
+    path = find_playbook(playbook, Path.cwd())
     values = options.inputs(given, None)
     if target is not None:
-        dry_runs([path], place, values, as_json=as_json, show_sql=show_sql)
+        from runner.workplace import Place
+
+        dry_runs([path], Place(target), values, as_json=as_json, show_sql=show_sql)
         return
     from runner import cards, plan
 

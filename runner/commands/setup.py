@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -26,7 +27,7 @@ from runner.workplace import Place
     type=click.Path(path_type=Path, file_okay=False),
     help="Leave runs here, and the server's data for a second look.",
 )
-def demo_command(*, sessions: int, shape: str, keep: Path | None) -> None:
+def demo_command(*, sessions: int, shape: Literal["empty", "stored", "bad"], keep: Path | None) -> None:
     """Start a private PostgreSQL, fill it with sessions, and run phases 1 to 4 with their gates."""
     from runner.demo import demo
 

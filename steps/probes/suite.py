@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from steps import processes
 from steps.base import Answer, Look, Probe, StepError, Verdict
-from steps.words import Model, Seconds, Timespan
+from steps.words import BesideFile, Model, Seconds, Timespan
 
 if TYPE_CHECKING:
     import xml.etree.ElementTree as ET
@@ -52,7 +52,7 @@ class Suite(Probe):
     alone: ClassVar[bool] = True
     Result: ClassVar[type[BaseModel]] = SuiteResult
 
-    path: str
+    path: BesideFile
     names: tuple[str, ...] = ()
     marker: str | None = None
     timeout: Seconds = Timespan(600)
