@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import digest, identity, preflight
+from runner import digest, identity, preflight, trail
+from runner.context import take_up_orders
 from runner.engine import Engine
-from runner.errors import RolledBack, RunRefused, TrailBroken
+from runner.errors import Aborted, RolledBack, RunRefused, TrailBroken
 from runner.events import RollbackStarted, RunResumed, RunStarted, RunState, jsonable
-from runner.model import Playbook
+from runner.lease import refuse_if_held
+from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
 from runner.rollback import Reverser
 from runner.source import BadInput
@@ -28,6 +29,7 @@ from runner.workflow import (
 )
 from runner.workplace import Connected, Found, connected, find_run
 from steps import ledger
+from steps.base import Gate
 
 
 # ─── resume ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -43,11 +45,14 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None) -> st
     found = find_run(runs_of(orders), name)
     status = found.status
     _refuse_running(status)
+    _refuse_broken(found)
     playbook, resumed = _playbook_again(found, orders, accepted)
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
         if status.state in {RunState.SUCCEEDED, RunState.ROLLED_BACK}:
             return _finished(status, target)
+        _refuse_rolling_back(status)
+        _refuse_held(playbook, target)
         if resumed.digest:
             new = digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity)
             resumed = resumed.model_copy(update={"approval_digest": new})
@@ -55,8 +60,35 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None) -> st
         with opened(playbook, target, orders, found.directory, status, scope) as engine:
             orders.view.begun(status.run, found.directory)
             engine.emit(resumed)
+            take_up_orders(target.database, engine.control, status.run)
             carry(engine, target, orders, lambda: run_or_take_back(engine))
     return status.run
+
+
+def _refuse_broken(found: Found) -> None:
+    """Nothing goes on from a record that somebody changed; a torn last line is no change."""
+    fault = trail.verify(found.trail).fault
+    if fault:
+        raise TrailBroken(
+            f"cannot resume from {found.trail}: {fault}",
+            state="nothing was changed",
+            then=f"runbook trail verify {found.status.run} --against-target",
+        )
+
+
+def _refuse_rolling_back(status: RunStatus) -> None:
+    """What is taken back can't be done again under the same run: its ledger has it as done."""
+    if status.rolling_back:
+        raise RunRefused(
+            f"cannot go on with {status.run}: taking it back has begun",
+            state="part of it may still stand",
+            then=f"runbook rollback {status.run}, or begin a new run: what stands is found as already so",
+        )
+
+
+def _refuse_held(playbook: Playbook, target: Connected) -> None:
+    if playbook.changes:
+        refuse_if_held(target.database, playbook.scope)
 
 
 def runs_of(orders: Orders) -> Path:
@@ -114,10 +146,9 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> 
     if playbook.digest == status.digest:
         return playbook, RunResumed(process=process)
     steps = {entry.id: entry.digest for entry in playbook.entries}
-    changed = sorted(
-        name for name in set(steps) | set(status.step_digests) if steps.get(name) != status.step_digests.get(name)
-    )
-    ran = [name for name in changed if name in status.steps and (status.steps[name].outcome or status.steps[name].open)]
+    before = stored(status.source, given)
+    changed = _changed(before, playbook)
+    ran = [name for name in changed if name in before.ids and _began(before.entry(name), status)]
     words = ", ".join(changed) or "checks, queries, limits or header"
     if ran:
         raise RunRefused(
@@ -135,6 +166,19 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> 
         process=process, reason=accepted.reason, changed_steps=tuple(changed), digest=playbook.digest,
         source=dict(playbook.source), steps=steps, approval_digest=status.approval_digest,
     )  # fmt: skip
+
+
+def _changed(before: Playbook, now: Playbook) -> list[str]:
+    """The steps that are written otherwise, or that name a query which is: what a step does is more than its own lines."""
+    then = {entry.id: (entry.digest, entry.step) for entry in before.entries}
+    here = {entry.id: (entry.digest, entry.step) for entry in now.entries}
+    return sorted(name for name in set(then) | set(here) if then.get(name) != here.get(name))
+
+
+def _began(entry: Entry, status: RunStatus) -> bool:
+    """Whether anything of a step may have happened; a gate that is not passed has done nothing."""
+    step = status.step(entry.id)
+    return step.finished if isinstance(entry.step, Gate) else bool(step.outcome or step.open)
 
 
 def _same_inputs(started: RunStarted, playbook: Playbook) -> None:
@@ -175,24 +219,36 @@ def rollback(name: str, orders: Orders, *, reason: str, after: str = "") -> str:
         same_target(status, target)
         if status.state is RunState.ROLLED_BACK:
             return _finished(status, target)
+        _refuse_held(playbook, target)
         with opened(playbook, target, orders, found.directory, status, {}) as engine:
             reverser = Reverser(engine, status.run, playbook)
             entries = reverser.order(after=after)
             orders.view.begun(status.run, found.directory)
             process = identity.process(orders.operator)
             engine.emit(RollbackStarted(steps=tuple(entry.id for entry in entries), reason=reason, process=process))
-            _carry_back(engine, target, orders, lambda: reverser.revert(entries))
+            take_up_orders(target.database, engine.control, status.run)
+            _carry_back(engine, target, orders, reverser, entries)
     return status.run
 
 
-def _carry_back(engine: Engine, target: Connected, orders: Orders, act: Callable[[], object]) -> None:
-    """As `_carry`, but the good end is called rolled back."""
+class _PartlyBack(Aborted):
+    """Taken back as far as --to asked: the good end of a rollback after which something still stands."""
+
+
+def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Reverser, entries: list[Entry]) -> None:
+    """As `carry`, but the good end is called rolled back, or aborted where some steps were to be kept."""
 
     def back() -> None:
-        act()
+        reverser.revert(entries)
+        left = reverser.standing()
+        if left:
+            raise _PartlyBack(
+                f"taken back as far as asked; {', '.join(left)} still stand",
+                then=f"runbook rollback {engine.status.run} takes back the rest",
+            )
         raise RolledBack(
             f"{engine.status.run} is rolled back", state="every step that had changed something is taken back"
         )
 
-    with contextlib.suppress(RolledBack):
+    with contextlib.suppress(RolledBack, _PartlyBack):
         carry(engine, target, orders, back)

@@ -83,7 +83,7 @@ def _together(
     return [_event(group[0], Answer.ERROR, f"cannot look: {error}", step=step, role=role)]
 
 
-def _snapshot(  # noqa: PLR0913 - what one answer needs, and whether it is the last try
+def _snapshot(
     group: list[Check], look: Looker, *, step: str, role: Role, scope: dict[str, Value], last: bool
 ) -> list[CheckAnswered]:
     results: list[CheckAnswered] = []
@@ -96,7 +96,7 @@ def _snapshot(  # noqa: PLR0913 - what one answer needs, and whether it is the l
     return results
 
 
-def _answer(  # noqa: PLR0913 - the fields of its event, and whether it is the last try
+def _answer(
     check: Check,
     eyes: Look | None,
     own: Mapping[str, Value],

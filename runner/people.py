@@ -10,7 +10,7 @@ from pathlib import Path
 from runner import approvals, identity
 from runner.again import runs_of, same_target
 from runner.errors import RunRefused, StepFailed
-from runner.events import Approved, Event, EvidenceGiven, Noted, Settled, SqlByHand
+from runner.events import Approved, Event, EvidenceGiven, Noted, RunState, Settled, SqlByHand
 from runner.masks import Masks
 from runner.model import Entry, Playbook
 from runner.trail import Trail, utc_now
@@ -38,6 +38,8 @@ def approve(
         raise RunRefused(
             f"cannot approve {entry.id} as {role or 'nobody'}: it asks for {' or '.join(need.roles)}", then="--role"
         )
+    if need.by and by != need.by:
+        raise RunRefused(f"cannot approve {entry.id} as {by}: only {need.by} may", then=f"ask {need.by}")
     operator = found.status.started.process.operator if found.status.started else ""
     if need.not_operator and by == operator:
         raise RunRefused(
@@ -86,8 +88,10 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
     """A person's word on a step in doubt."""
     found = _found(name, orders)
     status = found.status
-    if step not in status.steps or not status.steps[step].open:
-        doubtful = [one.id for one in status.steps.values() if one.open]
+    if _running(found):
+        raise RunRefused(f"cannot settle {step}: {status.run} still runs", then=f"runbook status {status.run}")
+    doubtful = [one.id for one in status.steps.values() if one.open or one.doubtful]
+    if step not in doubtful:
         raise RunRefused(
             f"cannot settle {step}: it is not in doubt", why=f"in doubt: {', '.join(doubtful) or 'no step'}"
         )
@@ -105,6 +109,11 @@ def note(name: str, orders: Orders, *, text: str, by: str) -> str:
 def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reason: str) -> str:
     """Steer a running run: it reads the order at its next safe point."""
     found = _found(name, orders)
+    if _running(found) is False:
+        raise RunRefused(
+            f"cannot tell {found.status.run} anything: it does not run now ({found.status.state.replace('_', ' ')})",
+            then=f"runbook status {found.status.run}",
+        )
     with connected(orders.place) as target:
         same_target(found.status, target)
         target.database.session.run = found.status.run
@@ -144,6 +153,14 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
                     f"cannot run this by hand: {error}", state=f"{len(sent) - 1} statements before it are committed"
                 )
     return sent
+
+
+def _running(found: Found) -> bool | None:
+    """Whether the run's process lives; None where that can't be seen from here."""
+    process = found.status.process
+    if found.status.state is not RunState.RUNNING or process is None:
+        return False
+    return identity.alive(process)
 
 
 def _found(name: str, orders: Orders) -> Found:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from runner import plan
 from runner.context import StepContext
 from runner.engine import Engine
-from runner.errors import RollbackFailed, RunbookError, RunRefused
+from runner.errors import Aborted, RollbackFailed, RunbookError, RunRefused
 from runner.events import Outcome, StepEnded, StepStarted, StepVerified, jsonable
 from runner.model import Entry, Playbook
 from steps import ledger
@@ -43,10 +43,11 @@ class Reverser:
 
     def order(self, *, after: str = "") -> list[Entry]:
         """The steps to take back, the last first; raises RunRefused before the first is touched where one is one-way."""
+        self._refuse(after)
         names = self.playbook.rollback_steps or tuple(reversed(self.playbook.ids))
         kept = self.playbook.ids[: self.playbook.ids.index(after) + 1] if after else ()
-        acted, reverted = self._acted()
-        entries = [self.playbook.entry(name) for name in names if name not in kept and name in acted - reverted]
+        stands = self._standing()
+        entries = [self.playbook.entry(name) for name in names if name not in kept and name in stands]
         stuck = [(entry, reason) for entry in entries if (reason := plan.one_way(entry))]
         if stuck:
             entry, reason = stuck[0]
@@ -58,6 +59,26 @@ class Reverser:
             )
         return [entry for entry in entries if entry.step.changes and entry.step.lasting]
 
+    def _refuse(self, after: str) -> None:
+        if after and after not in self.playbook.ids:
+            raise RunRefused(
+                f"cannot keep {after!r} and what came before it: {self.playbook.name} has no such step",
+                why=f"its steps: {', '.join(self.playbook.ids)}",
+                state="nothing was taken back",
+                then="--to STEP",
+            )
+        if self.playbook.rollback == "none":
+            raise RunRefused(
+                f"cannot take back run {self.run}: {self.playbook.name} says that there is no way back",
+                why=self.playbook.rollback_reason,
+                state="nothing was taken back",
+            )
+
+    def standing(self) -> list[str]:
+        """The steps of which something stands now, in the playbook's order."""
+        stands = self._standing()
+        return [entry.id for entry in self.playbook.entries if entry.id in stands and entry.step.lasting]
+
     def revert(self, entries: list[Entry]) -> Undone:
         """Take back these steps in this order; the first that fails ends it and says what still stands."""
         restored = refused = 0
@@ -65,6 +86,7 @@ class Reverser:
         self.engine.database.session.run = self.run
         try:
             for entry in entries:
+                self._obey(entry)
                 result = dict(self._one(entry) or {})
                 restored += _count(result.get("restored"))
                 refused += _count(result.get("refused"))
@@ -72,14 +94,26 @@ class Reverser:
             self.engine.database.session.run = own
         return Undone(run=self.run, steps=len(entries), restored=restored, refused=refused)
 
-    def _acted(self) -> tuple[set[str], set[str]]:
-        """The steps that committed anything, and those that are taken back already: by the ledger, not the trail."""
+    def _obey(self, entry: Entry) -> None:
+        if self.engine.control.stop_by:
+            raise self._stopped(f"before {entry.id}", self.engine.control.stop_reason)
+
+    def _stopped(self, where: str, reason: str) -> Aborted:
+        return Aborted(
+            f"taking back was stopped {where}",
+            why=reason,
+            state="what is taken back stays so; the rest still stands",
+            then=f"runbook rollback {self.run}",
+        )
+
+    def _standing(self) -> set[str]:
+        """The steps that committed anything and are not taken back already: by the ledger, not the trail."""
         with self.engine.database.look() as look:
             if not ledger.exists(look):
-                return set(), set()
+                return set()
             acted = ledger.acted(look, run=self.run, action="apply")
             rows = ledger.step_rows(look, self.run)
-        return acted, {row.step for row in rows if row.action == "revert" and row.state == Outcome.REVERTED}
+        return acted - {row.step for row in rows if row.action == "revert" and row.state == Outcome.REVERTED}
 
     def _one(self, entry: Entry) -> StepResult | None:
         engine, name = self.engine, self.prefix + entry.id
@@ -94,7 +128,13 @@ class Reverser:
         try:
             result = self._revert(entry)
             self._verify(entry, name)
-        except (StepError, NoText, Stopped, Paused, ValidationError) as error:
+        except Stopped as stop:
+            seconds = round(time.monotonic() - began, 3)
+            engine.emit(
+                StepEnded(step=name, action="revert", outcome=Outcome.STOPPED, seconds=seconds, error=str(stop))
+            )
+            raise self._stopped(f"in {entry.id}", str(stop)) from stop
+        except (StepError, NoText, Paused, ValidationError) as error:
             self._failed(entry, name, error, began)
         results = jsonable(dict(result)) if result is not None else {}
         seconds = round(time.monotonic() - began, 3)
@@ -110,8 +150,9 @@ class Reverser:
             text = ledger.remembered(look, run=self.run, step=entry.id)
         before: BaseModel = step.Before.model_validate_json(text or "{}")
         engine = self.engine
+        unguarded = entry.model_copy(update={"guards": ()})  # what broke on the way there must not stop the way back
         context = StepContext(
-            db=engine.database, entry=entry, run=engine.status.run, emit=engine.emit, control=engine.control,
+            db=engine.database, entry=unguarded, run=engine.status.run, emit=engine.emit, control=engine.control,
             watcher=engine.watcher, scope=engine.scope, lock=entry.lock, steered=engine.recorded,
         )  # fmt: skip
         return step.revert(context, before)

@@ -34,6 +34,13 @@ class StepStatus:
     reverted: Outcome | None = None
 
     @property
+    def word(self) -> str:
+        """How it stands, for people."""
+        if self.gate:
+            return "waits"
+        return "began and did not end" if self.open else (self.outcome or "not begun").replace("_", " ")
+
+    @property
     def finished(self) -> bool:
         """Done for good: a resume doesn't run it again."""
         return self.outcome in {Outcome.DONE, Outcome.ALREADY_SO, Outcome.PASSED, Outcome.CONTINUED}

@@ -50,8 +50,7 @@ def _state(playbook: Playbook, status: RunStatus) -> str:
     words = f"{len(done)} of {len(playbook.ids)} steps done"
     if at and at in status.steps:
         step = status.steps[at]
-        begun = "waits" if step.gate else (step.outcome or "not begun").replace("_", " ")
-        words += f"; {at} {'began and did not end' if step.open else begun}"
+        words += f"; {at} {step.word}"
     return words
 
 

@@ -16,6 +16,7 @@ from runner.errors import (
     Aborted,
     CriteriaNotMet,
     InDoubt,
+    Interrupted,
     RollbackFailed,
     RolledBack,
     RunbookError,
@@ -35,7 +36,7 @@ from runner.events import (
     RunState,
     jsonable,
 )
-from runner.lease import Holder
+from runner.lease import Holder, refuse_if_held
 from runner.load import load
 from runner.masks import Masks
 from runner.model import Playbook
@@ -90,6 +91,8 @@ def execute(path: Path, orders: Orders) -> str:
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
         scope = preflight.refuse(playbook, target, until=orders.until, begin_at=orders.begin_at)
+        if playbook.changes:
+            refuse_if_held(target.database, playbook.scope)  # before there is a run that `latest` could mean
         name = new_run(playbook.name, now())
         directory = orders.place.runs_directory(target.target) / name
         started = _started(playbook, target, orders, name)
@@ -211,14 +214,14 @@ def carry(engine: Engine, target: Connected, orders: Orders, act: Callable[[], N
         error.stop = tuple(told.lines())
         raise
     except DatabaseFault as fault:
-        unreachable = TargetUnreachable(
+        end = (Interrupted if engine.control.interrupted else TargetUnreachable)(
             f"the database can't be reached or refused: {fault}",
             why=f"SQLSTATE {fault.sqlstate}" if fault.sqlstate else "",
             state="what had committed stays; what was in flight is settled when you resume",
             then=f"runbook resume {status.run}",
         )
-        _end_with(engine, unreachable)
-        raise unreachable from fault
+        _end_with(engine, end)
+        raise end from fault
     finally:
         if holder is not None:
             holder.give_back()
@@ -227,7 +230,8 @@ def carry(engine: Engine, target: Connected, orders: Orders, act: Callable[[], N
 def _end_with(engine: Engine, error: RunbookError) -> None:
     if not isinstance(error, TrailBroken):
         with contextlib.suppress(TrailBroken):
-            _ended(engine, STATES.get(type(error), RunState.FAILED), error.exit_code, what=error.what, why=error.why)
+            state = next((STATES[kind] for kind in STATES if isinstance(error, kind)), RunState.FAILED)
+            _ended(engine, state, error.exit_code, what=error.what, why=error.why)
 
 
 def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: str = "") -> None:
@@ -299,6 +303,7 @@ def run_or_take_back(engine: Engine) -> None:
 
 def roll_back_after(engine: Engine, error: RunbookError) -> RunbookError:
     """`on_failure: rollback`: take back what stands, and say both what failed and what became of it."""
+    engine.control.go_on()  # a guard's stop has been obeyed
     reverser = Reverser(engine, engine.status.run, engine.playbook)
     try:
         entries = reverser.order()

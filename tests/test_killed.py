@@ -8,7 +8,6 @@ import pytest
 from command import KILLED, Desk
 from databases import Database
 
-
 PHASE1 = """
 runbook: 1
 name: phase1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import Desk, Done
 from databases import Database
+
 from playbooks.demo import honeypot as data
 
 ROOT = Path(__file__).parents[1]
