@@ -58,7 +58,9 @@ def validated(
     `also`: keys that may stand beside the model's own, for near misses.
     """
     try:
-        return model.model_validate(values, context={"queries": queries or {}, "directory": str(Path(sources.main.file).parent)})
+        return model.model_validate(
+            values, context={"queries": queries or {}, "directory": str(Path(sources.main.file).parent)}
+        )
     except ValidationError as error:
         for one in error.errors():
             location = tuple((aliases or {}).get(str(part), part) for part in one["loc"])

@@ -26,6 +26,7 @@ from steps.base import (
     Answer,
     DatabaseFault,
     Progress,
+    StepError,
     Stopped,
     Tuning,
     Value,
@@ -61,6 +62,7 @@ class StepContext:
     _next_guards: float = 0.0
     _broken_since: dict[str, float] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
+    _asked: set[str] = field(default_factory=set)
 
     # ─── safe points ────────────────────────────────────────────────────────────────────────────────────────────────
     def pulse(self, progress: Progress) -> Tuning:
@@ -138,6 +140,7 @@ class StepContext:
 
     def _judge(self, guard: Guard, answer: CheckAnswered) -> None:
         name = guard.check.id
+        self._first_answer(guard, answer)
         if answer.answer is Answer.PASS:
             self._broken_since.pop(name, None)
             self._warned.discard(name)
@@ -149,6 +152,16 @@ class StepContext:
             self._warned.add(name)
             self.emit(answer)
             self._act(guard, answer)
+
+    def _first_answer(self, guard: Guard, answer: CheckAnswered) -> None:
+        """The trail has each guard's first answer; one that can't answer at all is a fault before any work, not a hold for ever."""
+        name, looks = guard.check.id, guard.check.probe is not None
+        if name in self._asked or not (looks or answer.answer is Answer.PASS):
+            return  # a rate of 0 before the first batch says nothing yet
+        self._asked.add(name)
+        self.emit(answer)
+        if looks and answer.answer in {Answer.ERROR, Answer.UNKNOWN}:
+            raise StepError(f"cannot begin: guard {name} can't be answered here: {answer.text}")
 
     def _act(self, guard: Guard, answer: CheckAnswered) -> None:
         by, reason = f"guard {guard.check.id}", f"{guard.check.id} answered {answer.answer}: {answer.text}"

@@ -71,7 +71,9 @@ class Control:
             return
         self.signalled = True
         self.ask_stop(name, f"{name} from the terminal or the system")
-        with contextlib.suppress(RuntimeError, OSError):  # it may have come in the middle of a write, or the terminal is gone
+        with contextlib.suppress(
+            RuntimeError, OSError
+        ):  # it may have come in the middle of a write, or the terminal is gone
             if self.say is not None:
                 self.say(f"{name}: stopping at the next safe point; again to cancel what is running")
 

@@ -21,8 +21,9 @@ from runner.errors import RunbookError, Waiting
 from runner.events import Kind
 from runner.model import Playbook
 from runner.playbooks import read_playbook
+from runner.rate import span
 from runner.status import RunStatus
-from runner.view import Lines, span
+from runner.view import Lines
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, load_run
 from steps.base import Gate

@@ -90,9 +90,7 @@ class Engine(Acting):
                 self.learn(answer.id, answer.result)
         unmet = gates.unmet(answers)
         if unmet and self.control.interrupted:
-            raise Interrupted(
-                "cancelled while it looked", why=unmet[0].text, then=f"runbook resume {self.status.run}"
-            )
+            raise Interrupted("cancelled while it looked", why=unmet[0].text, then=f"runbook resume {self.status.run}")
         if unmet:
             where = next((str(check.mark) for check in checks if check.id == unmet[0].id), "")
             raise CriteriaNotMet(

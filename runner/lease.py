@@ -21,9 +21,13 @@ from steps import ledger
 from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Row
 from steps.dialect import Dialect
 
-SILENT_S = float(os.environ.get("RUNBOOK_LEASE_SILENT_S", "15"))  # shorter in tests only; the fence holds whatever it is
+SILENT_S = float(
+    os.environ.get("RUNBOOK_LEASE_SILENT_S", "15")
+)  # shorter in tests only; the fence holds whatever it is
 BEAT_S = SILENT_S / 5
-TAKE_S = 20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence
+TAKE_S = (
+    20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence
+)
 _IN_FLIGHT = """SELECT pid, state, coalesce(left(regexp_replace(query, '\\s+', ' ', 'g'), 80), '') AS query
 FROM pg_catalog.pg_stat_activity WHERE starts_with(application_name, :prefix) AND state <> 'idle' AND pid <> pg_backend_pid()
 AND application_name <> :prefix || 'heartbeat' AND datname = current_database() ORDER BY pid LIMIT 1"""

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from runner import checks, digest
 from runner import inputs as given
 from runner.building import Place, Sources, validated
-from runner.fill import BadTemplate, fill, fill_sql, has_template, names
+from runner.fill import BadTemplate, fill, fill_sql, has_template
 from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
 from runner.source import MAX_BYTES, BadInput, Data, Document, Fault, Faulty, Mark, decoded, near, parse
 from steps import registry
@@ -200,24 +200,27 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
     if not isinstance(data, str) or not has_template(data):
         return data
     spoken = path[-1] in SPOKEN or path[0] in {"contacts", "links"}
+    bound = "params" in path  # never a part of SQL, whatever the parameter is called
     where = ".".join(map(str, path))
     try:
-        if not spoken and "params" not in path:
-            _refuse_secret(sources, names(data, where=where), where)
+        if not spoken and not bound:
+            _refuse_secret(sources, data, where)
         whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
-        if whole and not spoken and not SQL & {str(part) for part in path}:
+        if whole and not spoken and (bound or not SQL & {str(part) for part in path}):
             return _typed(sources, path, whole[1], values)
-        return fill(data, values, where=where) if spoken else fill_sql(data, values, where=where)
+        return fill(data, values, where=where) if spoken or bound else fill_sql(data, values, where=where)
     except BadTemplate as error:
         sources.fault(path, str(error))
         return data
 
 
-def _refuse_secret(sources: Sources, used: set[str], where: str) -> None:
+def _refuse_secret(sources: Sources, text: str, where: str) -> None:
     """Raises BadTemplate: a secret in an argv, an identifier or a name is seen by everybody who may list them."""
-    found = sorted({name.removeprefix("inputs.") for name in used} & sources.secrets)
+    found = sources.secrets.intersection(re.findall(r"\{\{\s*(?:inputs\.)?([a-z][a-z0-9_]*)", text))
     if found:
-        raise BadTemplate(where, f"the secret input {found[0]!r} would be seen here: bind it as a parameter (params:)")
+        raise BadTemplate(
+            where, f"the secret input {min(found)!r} would be seen here: bind it as a parameter (params:)"
+        )
 
 
 def _typed(sources: Sources, path: Place, name: str, values: Mapping[str, object]) -> Data:

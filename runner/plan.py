@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from runner.model import Check, Entry, Playbook
+from runner.model import Check, Entry, Guard, Playbook
+from runner.questions import question
+from runner.rate import span
 from steps.base import Declared, Effect, Estimable, Gate, Look, Oneway, Preflighted, Reversible, Statement, StepError
 from steps.words import NoText
 
@@ -81,11 +83,16 @@ def words(check: Check) -> str:
     """A check in one line."""
     if check.due:
         return f"{check.id}: not due here, decided by {check.due}"
-    kind = check.probe.kind if check.probe is not None else "the step's result"
-    condition = f", that: {check.that.text}" if check.that is not None else ""
+    asked = question(check) if check.probe is not None else f"the step's result, {question(check)}"
     record = f" (recorded only: {check.record_only})" if check.record_only else ""
     free = "" if check.probe is None or check.probe.enforced else " (not enforced read-only by the database)"
-    return f"{check.id}: {kind}{condition}{record}{free}"
+    return f"{check.id}: {asked}{record}{free}"
+
+
+def guard_words(guard: Guard) -> str:
+    """A guard in one line: what is asked while the step runs, and what is done when it does not hold."""
+    lasting = f" for {span(guard.hold_for)}" if guard.hold_for else ""
+    return f"while it runs, {words(guard.check)}; broken{lasting}: {guard.action.replace('_', ' ')}"
 
 
 def _card(entry: Entry, look: Look | None) -> Card:
@@ -97,7 +104,7 @@ def _card(entry: Entry, look: Look | None) -> Card:
         "what": step.describe(),
         "why": entry.why,
         "taking_back": taking_back(entry),
-        "gate": tuple(words(check) for check in (*entry.preconditions, *entry.success_criteria)),
+        "gate": (*map(words, (*entry.preconditions, *entry.success_criteria)), *map(guard_words, entry.guards)),
         "on_failure": entry.on_failure.policy + (f": {entry.on_failure.reason}" if entry.on_failure.reason else ""),
         "if_stopped_here": entry.if_stopped_here,
     }

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, BeforeValidator
-from pydantic.fields import FieldInfo
-
 from runner import events
 from runner.events import CheckAnswered, NotDue, Record
 from runner.markdown import code, escaped, table
 from runner.model import Check, Playbook
+from runner.questions import cut, question
 from runner.status import RunStatus
 from runner.timeline import clock
-from runner.view import span
 from steps.base import Answer
-from steps.words import Query, Text, seconds
 
 CELL = 160  # signs of one value before it is cut short: the trail has all of it
 _ROLES = {"requirement": "required", "preflight": "preflight"}
@@ -105,7 +101,7 @@ def _where(event: CheckAnswered | NotDue, playbook: Playbook) -> str:
 
 
 def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
-    text = escaped(_cut(event.text)) if event.text and (not event.operands or event.answer is not Answer.PASS) else ""
+    text = escaped(cut(event.text, CELL)) if event.text and (not event.operands or event.answer is not Answer.PASS) else ""
     word = event.answer.value if event.answer is Answer.PASS else f"**{event.answer.value}**"
     if event.records_only:
         reason = f" ({escaped(check.record_only)})" if check is not None and check.record_only else ""
@@ -117,55 +113,13 @@ def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
 
 
 # ─── what a check asks ──────────────────────────────────────────────────────────────────────────────────────────────
-def question(check: Check) -> str:
-    """A check as its author wrote it, in one line: probe, typed fields, and `that`."""
-    probe = f"{check.probe.kind}{_fields(check.probe)}" if check.probe is not None else ""
-    that = f"that: {check.that.text}" if check.that is not None else ""
-    return ", ".join(part for part in (probe, that) if part)
-
-
 def _question(check: Check) -> str:
     why = f"<br>*{escaped(check.why)}*" if check.why else ""
     return code(question(check)) + why
 
 
-def _fields(probe: BaseModel) -> str:
-    fields = {name: field for name, field in type(probe).model_fields.items() if name in probe.model_fields_set}
-    words = [
-        f"{field.alias or name}: {_written(getattr(probe, name), time=_is_time(field))}"
-        for name, field in fields.items()
-    ]
-    return f" ({', '.join(words)})" if words else ""
-
-
-def _is_time(field: FieldInfo) -> bool:
-    return any(isinstance(one, BeforeValidator) and one.func is seconds for one in field.metadata)
-
-
-def _written(value: object, *, time: bool = False) -> str:
-    match value:
-        case Query():
-            return value.name or _cut(" ".join(next(iter(value.texts.values())).split()), 60)
-        case Text():
-            return _cut(" ".join(next(iter(value.texts.values())).split()), 60)
-        case float() if time:
-            return span(value)
-        case tuple() | list():
-            return f"[{', '.join(map(_written, value))}]"
-        case dict():
-            return f"{{{', '.join(f'{key}: {_written(one)}' for key, one in value.items())}}}"
-        case bool():
-            return str(value).lower()
-        case _:
-            return str(value)
-
-
 def _brief(value: object) -> str:
-    return _cut(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
-
-
-def _cut(text: str, most: int = CELL) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return cut(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value), CELL)
 
 
 # ─── people's word ──────────────────────────────────────────────────────────────────────────────────────────────────

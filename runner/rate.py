@@ -46,3 +46,11 @@ class Rate:
 def _per_second(one: tuple[float, int], other: tuple[float, int]) -> float:
     seconds = other[0] - one[0]
     return (other[1] - one[1]) / seconds if seconds > 0 else 0.0
+
+
+def span(seconds: float) -> str:
+    """'45 s', '12 min', '1 h 40 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from runner import plan
 from runner.events import RunState
 from runner.model import Playbook
+from runner.rate import span
 from runner.status import RunStatus
-from runner.view import span
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import cast
 from runner import events
 from runner.events import Event, Outcome, Record
 from runner.markdown import code, escaped, table
-from runner.view import span
+from runner.rate import span
 
 OUTCOMES = {
     Outcome.DONE: "done",

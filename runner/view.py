@@ -13,7 +13,7 @@ from typing import TextIO
 
 from runner import events
 from runner.events import Event, Outcome
-from runner.rate import Rate
+from runner.rate import Rate, span
 from steps.base import Answer, Progress
 
 _MARKS = {
@@ -170,14 +170,6 @@ def progress_line(step: str, progress: Progress, rate: Rate) -> str:
     speed = f" · {rate.now:,.0f}/s now, {rate.mean:,.0f}/s mean" if rate.mean > 0 else ""
     note = f" · {progress.note}" if progress.note else ""
     return f"{step} {progress.done:,}{of} {progress.unit}{share}{speed}{eta}{note}"
-
-
-def span(seconds: float) -> str:
-    """'45 s', '12 min', '1 h 40 min'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _figure(value: float) -> str:

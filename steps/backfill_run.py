@@ -31,7 +31,7 @@ from steps.passes import SWEEP, Batch, Letter, Totals
 from steps.words import Model
 
 AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
-RETURNS = 6  # times that deferred rows are returned to, with growing waits of up to about 3 s
+RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 SMALLER, LARGER = 0.5, 1.2  # how fast the batch size may change, per batch
 SMOOTHING = 0.3  # of the rate that guards read
 

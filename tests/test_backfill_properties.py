@@ -92,7 +92,7 @@ def test_backfill_equals_one_update(empty_database: Database, world, size: int, 
 
 
 @COMMON
-@given(size=st.integers(1, 400), dies=st.lists(st.integers(1, 12), max_size=4))
+@given(size=st.integers(20, 400), dies=st.lists(st.integers(1, 12), max_size=4))
 def test_any_deaths_leave_exact_figures(empty_database: Database, size: int, dies: list[int]) -> None:
     """F: E01 F: E05"""
     rows = [(n, None, None, n % 7) for n in range(200)]

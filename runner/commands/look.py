@@ -13,9 +13,9 @@ from runner.commands import options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
 from runner.people import playbook_of
+from runner.rate import span
 from runner.source import BadInput
 from runner.status import RunStatus
-from runner.view import span
 from runner.watch import document_of
 from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, now
 
