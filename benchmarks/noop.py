@@ -22,7 +22,7 @@ from pathlib import Path
 from measuring import RUNBOOK, Figure, Options, Report, Spent, progress, spend, workplace
 
 SMALL, LARGE = 1_000, 10_000
-PAIRS = 5
+PAIRS, LARGE_PAIRS = 5, 3
 HOPELESS = 3.0  # times the first tenth's cost, at 1,000 steps: 10,000 would take hours
 
 
@@ -41,7 +41,11 @@ def run(options: Options) -> Report:
         sqlite3.connect(directory / "empty.db").close()
         small = [_measure(directory, SMALL) for _ in range(options.pairs or PAIRS)]
         hopeless = statistics.median(one.growth for one in small) > HOPELESS
-        large = [] if hopeless else [_measure(directory, LARGE)]
+        large = (
+            []
+            if hopeless
+            else [_measure(directory, LARGE) for _ in range(min(options.pairs or LARGE_PAIRS, LARGE_PAIRS))]
+        )
     figures = [*_figures(small, SMALL, rss=80), *_figures(large, LARGE, rss=300)]
     note = (
         f"{LARGE:,} steps were left out: at {SMALL:,} the last tenth costs more than {HOPELESS:g} × the first already"

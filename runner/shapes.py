@@ -89,6 +89,7 @@ BEFORE: dict[str, Callable[[Schema], Schema]] = {
     "_moment": _moment,
     "_named": _as_it_is,
     "_column": _as_it_is,
+    "_beside": _as_it_is,
 }
 
 

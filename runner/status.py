@@ -38,6 +38,8 @@ class StepStatus:
         """How it stands, for people."""
         if self.gate:
             return "waits"
+        if self.doubtful:
+            return "in doubt"
         return "began and did not end" if self.open else (self.outcome or "not begun").replace("_", " ")
 
     @property
@@ -193,7 +195,7 @@ def _step(
     match event:
         case events.StepStarted():
             step.type, step.describe, step.open, step.settled = event.type, event.describe, event.action, None
-            step.doubtful = False
+            step.doubtful, step.gate = False, ()
             step.started_at, step.error = step.started_at or at, ""
         case events.StepEnded():
             _ended(status, step, event, at)

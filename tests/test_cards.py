@@ -95,7 +95,8 @@ def test_show_without_a_target_has_no_sql(playbook: Path, monkeypatch: pytest.Mo
     out = io.StringIO()
     cards.show(plan(load_file(playbook)), out=out)
     assert "SQL" not in out.getvalue().replace("no SQL for the way back", "")
-    assert "work: query, that: total > covered" in out.getvalue()
+    assert "work: query (query: " in out.getvalue()
+    assert "that: total > covered" in out.getvalue()
 
 
 def test_show_sql_is_whole_with_its_parameters_apart(looked: DryRun, monkeypatch: pytest.MonkeyPatch) -> None:
