@@ -7,11 +7,15 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
+import psycopg
 from command import Desk, Done
+from databases import Database
 
 from runner import trail
 from runner.cli import main
@@ -54,7 +58,10 @@ class Inside(Desk):
 
     def reached(self, kind: str, *, count: int = 1, seconds: float = 60) -> None:
         """Wait until a running command has written so many records of this kind."""
-        until(lambda: bool(list((self.directory / "runs").glob("*/trail.jsonl"))) and len(self.events(kind)) >= count, seconds)
+        until(
+            lambda: bool(list((self.directory / "runs").glob("*/trail.jsonl"))) and len(self.events(kind)) >= count,
+            seconds,
+        )
 
 
 def until(true: Callable[[], Any], seconds: float = 60) -> Any:
@@ -66,6 +73,28 @@ def until(true: Callable[[], Any], seconds: float = 60) -> Any:
             return found
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
+
+
+def written(desk: Desk, steps: str, head: str = "", *, name: str = "change") -> str:
+    """A playbook with these steps; its file name."""
+    return desk.playbook(name, f"runbook: 1\nname: {name}\ntitle: A change\n{head}steps:\n{indent(steps, '  ')}\n")
+
+
+@contextlib.contextmanager
+def session(database: Database, sql: str, **settings: str) -> Iterator[psycopg.Connection]:
+    """Somebody else's open transaction."""
+    with contextlib.closing(psycopg.connect(database.url, **settings)) as connection:
+        connection.execute(sql)
+        yield connection
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    """Within: `act` in a thread; what it raises is raised at the end."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(act)
+        yield
+        future.result(60)
 
 
 @contextlib.contextmanager

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from textwrap import indent
 
 import psycopg
 import pytest
 from databases import Database
-from inside import Inside, until
+from inside import Inside, meanwhile, session, until, written
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
@@ -25,33 +22,8 @@ def desk(empty_database: Database, tmp_path: Path) -> Inside:
     return Inside(tmp_path, empty_database.url)
 
 
-def written(desk: Inside, steps: str, head: str = "") -> str:
-    return desk.playbook("change", f"runbook: 1\nname: change\ntitle: A change\n{head}steps:\n{indent(steps, '  ')}\n")
-
-
 def rows(database: Database) -> list[tuple]:
     return database.rows("SELECT id, n FROM t ORDER BY id")
-
-
-@contextlib.contextmanager
-def session(database: Database, sql: str, **settings: str) -> Iterator[psycopg.Connection]:
-    """Somebody else's open transaction."""
-    with contextlib.closing(psycopg.connect(database.url, **settings)) as connection:
-        connection.execute(sql)
-        yield connection
-
-
-def meanwhile(act: Callable[[], object]) -> contextlib.AbstractContextManager:
-    """Within: `act` in a thread; what it raises is raised at the end."""
-
-    @contextlib.contextmanager
-    def running() -> Iterator[None]:
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(act)
-            yield
-            future.result(60)
-
-    return running()
 
 
 # ─── locks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -76,12 +48,13 @@ def test_waiting_for_a_lock_blocks_nobody_and_ends(desk: Inside, empty_database:
 
     name = written(desk, RENAME, "lock: {wait: 200 ms, retry_for: 2 s}\n")
     with session(empty_database, "SELECT * FROM t", application_name="nightly_report") as reader, meanwhile(third):
+        pid = reader.info.backend_pid
         found = desk.runbook("exec", name)
         done.set()
     assert found.code == 1, found.text
     waits = desk.events("lock_waited")
     assert len(waits) >= 2 and answered
-    assert any(f"pid {reader.info.backend_pid} " in one and "nightly_report" in one for wait in waits for one in wait.blockers)
+    assert any(f"pid {pid} " in one and "nightly_report" in one for wait in waits for one in wait.blockers)
     assert [one.sqlstate for one in desk.events("step_ended")] == ["55P03"]
     assert empty_database.rows("SELECT n FROM t") != []
 
@@ -159,7 +132,7 @@ def test_concurrent_index_does_not_wait_for_us(desk: Inside, empty_database: Dat
 # ─── statements ─────────────────────────────────────────────────────────────────────────────────────────────────────
 TWO = (
     "- {id: two, type: sql, revert: SELECT 1, statements: "
-    "[UPDATE t SET n = n + 1 WHERE id = 1, INSERT INTO t (id, n) VALUES (3, 1)]}"
+    "[UPDATE t SET n = n + 1 WHERE id = 1, 'INSERT INTO t (id, n) VALUES (3, 1)']}"
 )
 
 
@@ -252,7 +225,9 @@ def test_failure_is_taken_back(desk: Inside, empty_database: Database) -> None:
 @on_18
 def test_failing_way_back_tells_both_errors(desk: Inside, empty_database: Database) -> None:
     """exit 9; there is no way forward from there, and the way back goes on when its cause is mended."""
-    text = failing("rollback").replace("revert: UPDATE t SET n = n - 1 WHERE id = 1", "revert: UPDATE u SET n = 0 WHERE id = 1")
+    text = failing("rollback").replace(
+        "revert: UPDATE t SET n = n - 1 WHERE id = 1", "revert: UPDATE u SET n = 0 WHERE id = 1"
+    )
     found = desk.runbook("exec", written(desk, text))
     assert found.code == 9, found.text
     assert "duplicate key" in found.err and 'relation "u" does not exist' in found.err
@@ -324,7 +299,11 @@ def test_question_that_cannot_be_asked(desk: Inside) -> None:
 @on_both
 def test_one_way_step_stops_the_way_back_before_it_begins(desk: Inside, empty_database: Database) -> None:
     """Nothing is touched; --to takes back what came after it; it needs a run and goes no further than asked. F: F08"""
-    steps = BUMP + "\n- {id: forever, type: sql, text: INSERT INTO t VALUES (3, 3)}\n" + BUMP.replace("id: bump", "id: again")
+    steps = (
+        BUMP
+        + "\n- {id: forever, type: sql, text: 'INSERT INTO t VALUES (3, 3)'}\n"
+        + BUMP.replace("id: bump", "id: again")
+    )
     assert desk.runbook("exec", written(desk, steps)).code == 0
     refused = desk.runbook("rollback", "latest")
     assert refused.code == 6 and "forever" in refused.err and "one way" in refused.err
@@ -351,7 +330,7 @@ def test_playbook_without_a_way_back(desk: Inside, empty_database: Database) -> 
 def test_what_was_so_already_is_not_taken_back(desk: Inside, empty_database: Database) -> None:
     """F: F09"""
     empty_database.script("ALTER TABLE t ADD COLUMN extra integer")
-    name = written(desk, "- {id: add, type: add_column, column: t.extra, data_type: integer}\n" + BUMP)
+    name = written(desk, "- {id: add, type: add_column, column: t.extra, of_type: integer}\n" + BUMP)
     found = desk.runbook("exec", name)
     assert found.code == 0, found.text
     assert desk.events("step_ended")[0].outcome == "already_so"
