@@ -38,7 +38,7 @@ PEERS = (
     Tool("Ansible", ("ansible-core",), ("ansible-playbook", "-i", "localhost,", str(TEXTS / "ansible.yaml"))),
     Tool(
         "Chaos Toolkit",
-        ("chaostoolkit", "chaostoolkit-lib", "setuptools<81"),  # it imports pkg_resources, which newer ones lack
+        ("chaostoolkit", "chaostoolkit-lib"),
         ("chaos", "--no-version-check", "run", "--journal-path", "journal.json", str(TEXTS / "chaos.json")),
     ),
 )

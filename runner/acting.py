@@ -46,7 +46,7 @@ from steps.base import (
 )
 
 Listener = Callable[[Event], None]
-Undo = Callable[[str, Entry], StepResult]
+Undo = Callable[[UndoesRun, Entry], StepResult]
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Acting:
             try:
                 context.obey()
                 if isinstance(entry.step, UndoesRun) and self.undo is not None:
-                    return self.undo(entry.step.undoes(), entry)
+                    return self.undo(entry.step, entry)
                 return entry.step.apply(context)
             except DatabaseFault as fault:
                 if (

@@ -29,11 +29,13 @@ def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime
         fits = fits and not (need.not_operator and one.name == operator) and need.by in {"", one.name}
         if fits and (not need.roles or one.role in need.roles):
             valid[one.name] = one.role
-    missing = need.need - len(valid)
+    # as many people as roles: each role must be one of them, or two of the same kind would do for both
+    absent = [role for role in need.roles if role not in valid.values()] if need.need >= len(need.roles) else []
+    missing = max(need.need - len(valid), len(absent))
     if missing <= 0:
         return []
     who = f" by {need.by}" if need.by else ""
-    who += f" as {' or '.join(need.roles)}" if need.roles else ""
+    who += f" as {' and '.join(absent) if absent else ' or '.join(need.roles)}" if need.roles else ""
     other = f", not by the operator ({operator})" if need.not_operator else ""
     plural = "s" if missing > 1 else ""
     given = f" ({', '.join(f'{name} as {role}' for name, role in valid.items())} given)" if valid else ""

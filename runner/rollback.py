@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -16,7 +17,18 @@ from runner.errors import Aborted, RollbackFailed, RunbookError, RunRefused
 from runner.events import Outcome, StepEnded, StepStarted, StepVerified, jsonable
 from runner.model import Entry, Playbook
 from steps import ledger
-from steps.base import DatabaseFault, Paused, Place, Reversible, State, StepError, StepResult, Stopped
+from steps.base import (
+    AlreadyCommitted,
+    DatabaseFault,
+    Paused,
+    Place,
+    Reversible,
+    State,
+    StepError,
+    StepResult,
+    Stopped,
+    UndoesRun,
+)
 from steps.words import NoText
 
 Loader = Callable[[str], Playbook]
@@ -180,31 +192,23 @@ class Reverser:
         ) from error
 
 
-def undoer(engine: Engine, load: Loader) -> Callable[[str, Entry], StepResult]:
+def undoer(engine: Engine, load: Loader) -> Callable[[UndoesRun, Entry], StepResult]:
     """How the engine carries out a step that undoes another playbook's run."""
 
-    def undo(playbook: str, entry: Entry) -> StepResult:
+    def undo(step: UndoesRun, entry: Entry) -> StepResult:
         with engine.database.look() as look:
-            rows = [
-                row
-                for row in ledger.latest_runs(look, playbook=playbook)
-                if row.run != engine.status.run and not row.rolled_back
-            ]
-        if not rows:
-            raise StepError(f"no run of {playbook} stands on this target")
-        row = rows[0]
+            row = ledger.latest_standing(look, step.undoes())
+        if row is None:
+            raise StepError(f"no run of {step.undoes()} stands on this target")
         reverser = Reverser(engine, row.run, load(row.source), prefix=f"{entry.id}:")
-        result = reverser.revert(reverser.order())
+        only = step.only_steps()
+        result = reverser.revert([one for one in reverser.order() if not only or one.id in only])
         engine.database.at(entry.id)
-        with engine.database.commit("undone") as work:
-            ledger.end_run(
-                work,
-                run=row.run,
-                state="rolled_back",
-                figures=row.figures,
-                head=row.trail_head,
-                length=row.trail_length,
-            )
+        with contextlib.suppress(AlreadyCommitted), engine.database.commit("undone") as work:
+            if not reverser.order():
+                ledger.end_run(
+                    work, run=row.run, state="rolled_back", figures=row.figures, head=row.trail_head, length=row.trail_length
+                )  # fmt: skip
         return result
 
     return undo

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from runner import faults
 from runner.errors import TrailBroken
@@ -102,10 +103,9 @@ class Trail:
         })  # fmt: skip
 
     def _line(self, event: Event) -> tuple[Record, bytes]:
-        text = event.model_dump_json()
+        event, text = _as_json(event)
         if self._masks.mask(text) != text:
-            event = self._masked(event)
-            text = event.model_dump_json()
+            event, text = _as_json(self._masked(event))
         at = self._now().isoformat(timespec="milliseconds")
         body = f'{{"n":{self.length + 1},"at":"{at}","prev":"{self.head}","event":{text}}}'
         found = digest(body)
@@ -141,6 +141,27 @@ class Trail:
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+def _as_json(event: Event) -> tuple[Event, str]:
+    """An event as one line; bytes that are no text (in a shell's argument, say) are written as escapes."""
+    try:
+        return event, event.model_dump_json()
+    except PydanticSerializationError:
+        event = ADAPTER.validate_python(_escaped(event.model_dump(mode="python")))
+        return event, event.model_dump_json()
+
+
+def _escaped(data: object) -> object:
+    match data:
+        case str():
+            return data.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_escaped(key): _escaped(value) for key, value in data.items()}
+        case list() | tuple():
+            return [_escaped(one) for one in data]
+        case _:
+            return data
 
 
 def _write_all(handle: int, data: bytes) -> None:

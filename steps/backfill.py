@@ -116,7 +116,9 @@ class Backfill(Step):
     @model_validator(mode="after")
     def _one_gate(self) -> Backfill:
         if self.stop_after is not None and self.pause_after is not None:
-            raise ValueError("cannot both pause and stop: write pause_after (resume goes on) or stop_after (the pass ends there)")
+            raise ValueError(
+                "cannot both pause and stop: write pause_after (resume goes on) or stop_after (the pass ends there)"
+            )
         return self
 
     def describe(self) -> str:

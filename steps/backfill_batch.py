@@ -42,8 +42,6 @@ def run_batch(work: Work, place: Place, shape: Shape, order: Order) -> Outcome:
     """Write one batch with its ledger rows; raises StepError where the source has several rows for one key."""
     params = batch_params(place, order)
     if shape.pg:
-        if not order.window.pages:  # a plan that reads the whole table for each batch is never right here
-            work.rows("SELECT set_config('enable_seqscan', 'off', true) AS off")
         row = work.row(statement(shape, order.window, careful=order.careful), params)
     else:
         began = time.perf_counter()
@@ -176,7 +174,7 @@ def _late(shape: Shape) -> str:
         SELECT CAST(:run AS text), CAST(:step AS text), '{DEFERRED}', {key_text(shape, "rb_j")}, '55P03',
                'held or changed by another transaction', 1
         FROM rb_j WHERE rb_j.rb_c = 'written' AND (SELECT wanted > written FROM rb_tally)
-        AND NOT EXISTS (SELECT 1 FROM rb_u WHERE {_same_row("rb_u", "rb_j", shape)}) ON CONFLICT DO NOTHING"""
+        AND ({_identity("rb_j", shape)}) NOT IN (SELECT {_identity("rb_u", shape)} FROM rb_u) ON CONFLICT DO NOTHING"""
 
 
 def _batch(shape: Shape) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from steps import catalog
 from steps.alike import affinity
-from steps.backfill_batch import update
 from steps.backfill_order import Route, begin, last_position, window
+from steps.backfill_plan import scans
 from steps.backfill_sql import Shape, Window, judged, looked_at
-from steps.base import DatabaseFault, Look, Params, StepError
+from steps.base import DatabaseFault, Look, StepError
 from steps.dialect import Dialect, quote
 
 TABLES = ("table", "partition", "partitioned table")
@@ -157,9 +156,7 @@ def _plan_faults(look: Look, shape: Shape, route: Route) -> Iterator[str]:
     if not shape.pg:
         yield from _sqlite_plan(look, shape, one)
         return
-    sql = f"WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, one))}) {update(shape, one)}"
-    scanned = _scanned(look, f"EXPLAIN (FORMAT JSON, VERBOSE) {sql}", one.all_params())
-    for schema, name in scanned:
+    for schema, name in scans(look, shape, one):
         if look.row(_PAGES, {"schema": schema, "name": name}).integer("n") > LARGE:
             yield (
                 f"cannot backfill in batches: each one would read all of {schema}.{name} (Seq Scan); "
@@ -174,24 +171,6 @@ def _compared(shape: Shape) -> str:
 def _middle(look: Look, shape: Shape, route: Route) -> str:
     """Any position that is not the first: the plan of a later batch is what counts."""
     return last_position(look, shape, route.columns, descending=False) if route.columns else ""
-
-
-def _scanned(look: Look, sql: str, params: Params) -> list[tuple[str, str]]:
-    found = look.row(sql, params)["QUERY PLAN"]
-    tree = json.loads(found) if isinstance(found, str) else found
-    return list(dict.fromkeys(_seq_scans(tree)))
-
-
-def _seq_scans(node: object) -> Iterator[tuple[str, str]]:
-    if isinstance(node, list):
-        for one in node:
-            yield from _seq_scans(one)
-    elif isinstance(node, Mapping):
-        if node.get("Node Type") == "Seq Scan":
-            yield str(node.get("Schema")), str(node.get("Relation Name"))
-        for one in node.values():
-            if isinstance(one, list | Mapping):
-                yield from _seq_scans(one)
 
 
 def _sqlite_plan(look: Look, shape: Shape, one: Window) -> Iterator[str]:

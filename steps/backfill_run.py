@@ -14,6 +14,7 @@ from steps.backfill_batch import Order, Outcome, run_batch
 from steps.backfill_faults import Meaning, Trouble, meaning
 from steps.backfill_figures import forecast, progress, size
 from steps.backfill_order import Range, Route, Start, again, begin, first_of, heap_of, whole, window
+from steps.backfill_plan import off, settings_for
 from steps.backfill_sql import Shape, Window, left, listed, missed
 from steps.base import (
     LOCK_NOT_AVAILABLE,
@@ -75,6 +76,7 @@ class Pass:
         self.rows = float(min(max(1000, settings.fewest), settings.most))
         self.trouble = Trouble()
         self.rate, self.last_ms = 0.0, 0.0
+        self.switched_off: tuple[str, ...] = ()
 
     # ─── the whole ──────────────────────────────────────────────────────────────────────────────────────────────────
     def run(self) -> Document:
@@ -148,6 +150,8 @@ class Pass:
             return  # of a file that is gone
         with self.ctx.db.look() as look:
             at = passes.cursor(look, self.place, worker=worker) or part.lo
+            rows, exact = self._next_rows(Tuning())
+            self.switched_off = settings_for(look, self.shape, self._window(part, at, rows=rows, exact=exact))
         while at != part.hi and self.document.start.heap == heap:
             at = self._step(worker, at, tuning=self._pulse())
 
@@ -193,6 +197,8 @@ class Pass:
         with self.ctx.db.commit(f"batch {order.n}") as work:
             if keys:
                 order = replace(order, returned=passes.forget_deferred(work, self.place, _array(keys)))
+            if self.switched_off:
+                work.rows(off(self.switched_off))
             outcome = run_batch(work, self.place, self.shape, order)
             document = self._pausing(outcome)
             if document is not None:

@@ -306,6 +306,9 @@ class UndoesRun(Protocol):
     def undoes(self) -> str:
         """The playbook's name."""
 
+    def only_steps(self) -> tuple[str, ...]:
+        """The ids of the steps to take back; () for all of them."""
+
 
 @runtime_checkable
 class Estimable(Protocol):

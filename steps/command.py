@@ -71,7 +71,7 @@ class Command(Step):
     Before: ClassVar[type[BaseModel]] = CommandBefore
 
     argv: Argv
-    timeout: Seconds = Timespan(600)
+    takes_at_most: Seconds = Timespan(600)
     exit_codes: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     cwd: str | None = None
     env_from: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class Command(Step):
             extra = look.environment() if self.database else None
         finished = processes.run(
             argv,
-            timeout_s=self.timeout,
+            timeout_s=self.takes_at_most,
             env=processes.environment(names=self.env_from, extra=extra),
             cwd=self.cwd,
             on_start=lambda pid, started: _record(ctx, Started(pid, started, socket.gethostname())),
@@ -124,7 +124,7 @@ class Command(Step):
     def _judge(self, argv: Argv, finished: processes.Finished) -> None:
         if finished.timed_out:
             raise StepError(
-                f"cannot finish {_shown(argv)!r}: ended after {self.timeout:g} s, with its process group; "
+                f"cannot finish {_shown(argv)!r}: ended after {self.takes_at_most:g} s, with its process group; "
                 f"what it had done is not known{_tail(finished)}"
             )
         if finished.exit_code not in self.exit_codes:

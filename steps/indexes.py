@@ -76,6 +76,8 @@ class CreateIndex(Step):
         if self.verify(look).state is State.DONE:
             return []
         faults = catalog.too_long(self.index) + catalog.not_owned(look, self.table)
+        known = catalog.columns(look, self.table)  # SQLite would index the name itself, as a text
+        faults += [f"cannot index {self.table}.{name}: there is no such column" for name in self.columns if known and name not in known]
         if look.dialect is Dialect.SQLITE:
             other = self.method != "btree"
             return faults + [f"cannot use method {self.method!r}: SQLite has btree only"] * other

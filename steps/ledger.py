@@ -210,6 +210,14 @@ def latest_runs(look: Look, *, playbook: str) -> list[RunRow]:
     return _runs(look, where="playbook = :playbook", params={"playbook": playbook})
 
 
+def latest_standing(look: Look, playbook: str) -> RunRow | None:
+    """The newest run of a playbook that changed something and was not taken back; None where there is none."""
+    for run in latest_runs(look, playbook=playbook):
+        if not run.rolled_back and acted(look, run=run.run, action="apply"):
+            return run
+    return None
+
+
 def _runs(look: Look, *, where: str, params: Mapping[str, Value]) -> list[RunRow]:
     age = (
         "extract(epoch FROM clock_timestamp() - coalesce(ended_at, started_at))"

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from steps import ledger
 from steps.base import Context, Effect, Look, Refused, State, Step, StepResult
 from steps.ledger import RunRow
-
-
-@runtime_checkable
-class UndoesRun(Protocol):
-    """The engine takes back that playbook's latest run of which something stands, instead of calling `apply`."""
-
-    def undoes(self) -> str:
-        """The playbook's name."""
-
-    def only_steps(self) -> tuple[str, ...]:
-        """The ids of the steps to take back; () for all of them."""
 
 
 class Undo(Step):
@@ -30,6 +19,7 @@ class Undo(Step):
 
     of: Annotated[str, Field(min_length=1)]
     steps: tuple[str, ...] = ()
+    expect_run: bool = True  # a playbook that never ran here: a mistyped name, or (false) nothing to take back
 
     def describe(self) -> str:
         part = f"{', '.join(self.steps)} of " if self.steps else ""
@@ -44,8 +34,9 @@ class Undo(Step):
     def verify(self, look: Look) -> Effect:
         runs = ledger.latest_runs(look, playbook=self.of) if ledger.exists(look) else []
         if not runs:
-            return Effect(State.NOT_DONE, f"no run of {self.of} on this target")
-        standing = latest_standing(look, self.of)
+            state = State.NOT_DONE if self.expect_run else State.DONE
+            return Effect(state, f"no run of {self.of} on this target")
+        standing = ledger.latest_standing(look, self.of)
         if standing is None:
             return Effect(State.DONE, f"nothing of {self.of} stands: run {runs[0].run} {_ended(runs[0])}")
         wanted, back = set(self.steps), ledger.acted(look, run=standing.run, action="revert")
@@ -59,14 +50,6 @@ class Undo(Step):
         raise Refused(
             f"cannot take back {self.of} by itself: only the engine can, because it knows that playbook's steps"
         )
-
-
-def latest_standing(look: Look, playbook: str) -> RunRow | None:
-    """The newest run of a playbook that changed something and was not taken back; None where there is none."""
-    for run in ledger.latest_runs(look, playbook=playbook):
-        if not run.rolled_back and ledger.acted(look, run=run.run, action="apply"):
-            return run
-    return None
 
 
 def _ended(run: RunRow) -> str:

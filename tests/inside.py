@@ -31,12 +31,12 @@ class Inside(Desk):
             return super().runbook(*words, fault=fault, stdin=stdin, **env)
         out, err = io.StringIO(), io.StringIO()
         code = 0
-        with contextlib.chdir(self.directory), _environment({"RUNBOOK_TARGET": self.target, **env}):
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    main(list(words))
-                except SystemExit as end:
-                    code = end.code if isinstance(end.code, int) else 1
+        here = contextlib.chdir(self.directory), _environment({"RUNBOOK_TARGET": self.target, **env})
+        with here[0], here[1], contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main(list(words))
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
         return Done(code, out.getvalue(), err.getvalue())
 
     def kill(self, *words: str, fault: str) -> Done:

@@ -60,7 +60,7 @@ def test_allowed_exit_codes(ctx: PlainContext):
 
 def test_timeout_is_said(ctx: PlainContext):
     with pytest.raises(StepError, match=r"ended after 0.5 s, with its process group"):
-        command("sleep", "60", timeout="500 ms").apply(ctx)
+        command("sleep", "60", takes_at_most="500 ms").apply(ctx)
 
 
 def test_missing_program_changes_nothing(ctx: PlainContext):

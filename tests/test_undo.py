@@ -9,8 +9,8 @@ from databases import Database
 from plain_context import Trial
 
 from steps import ledger
-from steps.base import Place, Refused, State
-from steps.undo import Undo, UndoesRun, latest_standing
+from steps.base import Place, Refused, State, UndoesRun
+from steps.undo import Undo
 
 TEXTS = {one.name for one in fields(ledger.RunRow) if one.type == "str"} - {"run", "playbook", "state"}
 
@@ -40,7 +40,7 @@ def test_latest_run_of_which_something_stands(trial: Trial) -> None:
     record(trial, "b", state="rolled_back")
     record(trial, "c", state="failed", acts=0)
     with trial.look() as look:
-        assert latest_standing(look, "adr007-phase3").run == "a"
+        assert ledger.latest_standing(look, "adr007-phase3").run == "a"
     assert trial.verify().evidence == "run a of adr007-phase3 (succeeded) stands"
 
 
