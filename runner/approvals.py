@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, time, timedelta
 
 from runner.status import RunStatus
@@ -23,14 +23,14 @@ def open_needs(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime)
 
 def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime) -> list[str]:
     operator = status.started.process.operator if status.started else ""
-    valid: dict[str, str] = {}
+    valid: dict[str, list[str]] = {}
     for one in status.approvals:
         fits = one.step == step and one.approval_digest == status.approval_digest and not _past(one.expires, now)
         fits = fits and not (need.not_operator and one.name == operator) and need.by in {"", one.name}
         if fits and (not need.roles or one.role in need.roles):
-            valid[one.name] = one.role
+            valid.setdefault(one.name, []).append(one.role)
     # as many people as roles: each role must be one of them, or two of the same kind would do for both
-    absent = [role for role in need.roles if role not in valid.values()] if need.need >= len(need.roles) else []
+    absent = _unfilled(need.roles, valid) if need.need >= len(need.roles) else []
     missing = max(need.need - len(valid), len(absent))
     if missing <= 0:
         return []
@@ -38,8 +38,20 @@ def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime
     who += f" as {' and '.join(absent) if absent else ' or '.join(need.roles)}" if need.roles else ""
     other = f", not by the operator ({operator})" if need.not_operator else ""
     plural = "s" if missing > 1 else ""
-    given = f" ({', '.join(f'{name} as {role}' for name, role in valid.items())} given)" if valid else ""
+    given = f" ({', '.join(f'{name} as {roles[-1]}' for name, roles in valid.items())} given)" if valid else ""
     return [f"{missing} approval{plural}{who}{other}{given}"]
+
+
+def _unfilled(roles: Sequence[str], people: Mapping[str, Sequence[str]]) -> list[str]:
+    """The fewest roles that stay open when each person speaks in one role only."""
+    if not roles:
+        return []
+    first, rest = roles[0], roles[1:]
+    ways = [[first, *_unfilled(rest, people)]]
+    for name, theirs in people.items():
+        if first in theirs:
+            ways.append(_unfilled(rest, {other: people[other] for other in people if other != name}))
+    return min(ways, key=len)
 
 
 def _evidence(need: EvidenceNeed, status: RunStatus, *, step: str, now: datetime) -> list[str]:

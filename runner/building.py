@@ -1,19 +1,49 @@
-"""What building a playbook shares: its documents, its faults, and pydantic's faults turned into ours."""
+"""What building a playbook shares: its files, its faults, and pydantic's faults turned into ours."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from runner.source import Document, Fault, Faulty, Mark, near
+from runner.source import MAX_BYTES, MAX_FAULTS, BadInput, Document, Fault, Faulty, Mark, decoded, near
 from steps.words import Query
 
 Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
+
+Reader = Callable[[str], str]
+"""File name → text, from disk or from the copy in a trail."""
+
+
+def from_disk(directory: Path) -> Reader:
+    """Reads files beside a playbook, and none outside of its directory."""
+
+    def read(name: str) -> str:
+        try:
+            path = (directory / name).resolve()
+            if not path.is_relative_to(directory.resolve()):
+                raise BadInput(f"cannot read {name!r}: it lies outside of the playbook's directory")
+            return _text(path, name, shown=str(directory / name))
+        except OSError as error:
+            raise BadInput(f"cannot read {name!r}: {error.strerror or error}") from error
+        except (ValueError, RuntimeError) as error:  # a NUL in the name, a circle of links
+            raise BadInput(f"cannot read {name!r}: {error}") from error
+
+    return read
+
+
+def _text(path: Path, name: str, *, shown: str) -> str:
+    if not path.is_file():
+        raise BadInput(f"cannot read {name!r}: {'it is no file' if path.exists() else 'there is no such file'}")
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise BadInput(f"cannot read {name!r}: it has more than {MAX_BYTES:,} bytes; split it with `include`")
+    return decoded(raw, shown)
 
 
 @dataclass
@@ -39,6 +69,11 @@ class Sources:
         self.faults.append(Fault(self.mark(path, key=key), message))
 
     def stop_if_faulty(self) -> None:
+        if len(self.faults) > MAX_FAULTS:
+            first = Faulty(self.faults).faults[:MAX_FAULTS]
+            raise Faulty(
+                [*first, Fault(first[-1].mark, f"cannot list all {len(self.faults)} faults: mend these first")]
+            )
         if self.faults:
             raise Faulty(self.faults)
 

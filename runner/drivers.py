@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10
 BUSY_MS = 5000
+SIGNALS_EVERY = 1_000_000  # of SQLite's instructions, some 20 ms
 IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
 _LOST = ("08", "57P01", "57P02", "57P03")
 # SQLite's primary result codes → the nearest SQLSTATE
@@ -31,6 +32,7 @@ _SQLITE = {
     6: "55P03",
     8: "25006",
     9: "57014",
+    10: "58030",
     11: "XX001",
     13: "53100",
     14: "08001",
@@ -74,10 +76,16 @@ def _open_sqlite(arguments: ConnectArguments, *, reading: bool) -> sqlite3.Conne
         str(arguments.path), timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
     )
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.set_progress_handler(_let_signals_in, SIGNALS_EVERY)
     if reading:
         connection.execute("PRAGMA query_only = ON")
         connection.set_authorizer(_read_only)
     return connection
+
+
+def _let_signals_in() -> int:
+    """While SQLite works, Python runs here and nowhere else: without it ^C would wait for the end of the statement."""
+    return 0
 
 
 def _read_only(action: int, one: str | None, two: str | None, _database: str | None, _trigger: str | None) -> int:
@@ -181,6 +189,7 @@ def _set_local(
         "TimeZone": "UTC",
         "DateStyle": "ISO, YMD",
         "row_security": row_security,
+        "jit": "off",  # compiling takes longer than what our queries take
     }
     calls = ", ".join(f"set_config('{name}', %({name})s, {str(local).lower()})" for name in values)
     connection.exec_driver_sql(f"SELECT {calls}", values).fetchall()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from runner import gates, plan, requirements
 from runner.errors import RunRefused
-from runner.events import CheckAnswered, Json, NotDue
+from runner.events import CheckAnswered, Json, NotDue, jsonable
+from runner.masks import Masks
 from runner.model import Playbook
 from runner.preflight import right_database
+from runner.trail import masked
 from runner.workflow import masks_of
 from runner.workplace import Place, connected
-from steps.base import Value
+from steps.base import Params, Value
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,24 @@ def dry_run(playbook: Playbook, place: Place) -> DryRun:
             playbook.preconditions, step="", role="precondition", look=target.database.look, scope={**values, **scope}
         )
         faults += [f"{one.id}: {one.text}" for one in gates.unmet([*required, *answers])]
-    return DryRun(made, [*required, *answers], faults)
+    return _masked(DryRun(made, [*required, *answers], faults), target.masks)
+
+
+def _masked(found: DryRun, masks: Masks) -> DryRun:
+    """No trail masks what is only shown, so it is done here."""
+    cards = tuple(
+        replace(
+            card,
+            statements=tuple(
+                replace(one, params=cast("Params", masks.mask_data(jsonable(one.params)))) for one in card.statements
+            ),
+            state=card.state and replace(card.state, evidence=masks.mask(card.state.evidence)),
+            faults=tuple(masks.mask(fault) for fault in card.faults),
+        )
+        for card in found.plan.cards
+    )
+    answers = [cast("CheckAnswered | NotDue", masked(one, masks)) for one in found.answers]
+    return DryRun(replace(found.plan, cards=cards), answers, [masks.mask(fault) for fault in found.faults])
 
 
 def _first_faults(playbook: Playbook, made: plan.Plan) -> list[str]:

@@ -192,7 +192,6 @@ class Engine(Acting):
         raise Waiting(
             f"step {entry.id} stands at its own gate",
             why=str(pause),
-            state=entry.if_stopped_here,
             then=f"runbook resume {self.status.run}",
         ) from pause
 
@@ -250,7 +249,7 @@ class Engine(Acting):
         raise (Interrupted if cut else Aborted)(
             f"stopped in step {entry.id} ({entry.mark}){'' if cut else ' at a safe point'}",
             why=reason,
-            state=entry.if_stopped_here or "what had committed stays; the step goes on where it stood",
+            state="what had committed stays; the step goes on where it stood",
             then=f"runbook resume {self.status.run}",
         )
 
@@ -284,7 +283,6 @@ class Engine(Acting):
             self.emit(GateReached(step=entry.id, needs=tuple(needs)))
             raise Waiting(
                 f"waiting at {entry.id}: {'; '.join(needs)}",
-                state=entry.if_stopped_here,
                 then=f"runbook approve {self.status.run} --step {entry.id} --as NAME --role ROLE --reason '…', "
                 f"then runbook resume {self.status.run}",
             )

@@ -75,7 +75,7 @@ def _value(sources: Sources, name: str, spec: Input, given: Mapping[str, str] | 
         if spec.default is None and spec.required and given is not None:
             sources.fault(
                 ("inputs", name),
-                f"cannot run without the input {name!r}: give --input {name}=… ({spec.help or spec.type})",
+                f"cannot run without the input {name!r}: give {_way(name, spec)} ({spec.help or spec.type})",
             )
         if spec.default is None:
             return _BLANK[spec.type] if given is None else None
@@ -83,19 +83,26 @@ def _value(sources: Sources, name: str, spec: Input, given: Mapping[str, str] | 
             sources, name, spec, str(spec.default).lower() if isinstance(spec.default, bool) else str(spec.default)
         )
     if spec.secret:
-        _refuse_seen(name, text)
+        _refuse_seen(name, spec, text)
         if text == MASK:  # a run's own copy of its inputs, where nobody has to know the value
             return text
     return _read(sources, name, spec, text)
 
 
-def _refuse_seen(name: str, text: str) -> None:
+def _way(name: str, spec: Input) -> str:
+    """How to give an input; a secret never as an argument."""
+    if not spec.secret:
+        return f"--input {name}=…"
+    return f"RUNBOOK_INPUT_{name.upper()} in the environment, or a file by --inputs-file"
+
+
+def _refuse_seen(name: str, spec: Input, text: str) -> None:
     if isinstance(text, Seen):
         raise RunRefused(
             f"cannot take the secret input {name!r} from the command line: there it has been seen in the process list "
             "and in the shell's history",
             state="nothing was run",
-            then=f"change it, then give it as RUNBOOK_INPUT_{name.upper()} in the environment, or by --inputs-file",
+            then=f"change it, then give {_way(name, spec)}",
         )
 
 

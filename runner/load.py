@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,15 +11,13 @@ from pydantic import JsonValue
 
 from runner import checks, digest
 from runner import inputs as given
-from runner.building import Place, Sources, validated
+from runner.building import Place, Reader, Sources, from_disk, validated
 from runner.fill import BadTemplate, fill, fill_sql, has_template
+from runner.masks import MASK
 from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
-from runner.source import MAX_BYTES, BadInput, Data, Document, Fault, Faulty, Mark, decoded, near, parse
+from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
 from steps import registry
 from steps.words import Model, Query
-
-Reader = Callable[[str], str]
-"""File name → text, from disk or from the copy in a trail."""
 
 HEADER = frozenset({
     "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",
@@ -37,33 +35,6 @@ SQL = frozenset({"queries", "query", "source", "match", "where", "using", "state
 SPOKEN = frozenset(
     {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
 )
-
-
-def from_disk(directory: Path) -> Reader:
-    """Reads files beside a playbook, and none outside of its directory."""
-
-    def read(name: str) -> str:
-        try:
-            path = (directory / name).resolve()
-            if not path.is_relative_to(directory.resolve()):
-                raise BadInput(f"cannot read {name!r}: it lies outside of the playbook's directory")
-            return _text(path, name, shown=str(directory / name))
-        except OSError as error:
-            raise BadInput(f"cannot read {name!r}: {error.strerror or error}") from error
-        except (ValueError, RuntimeError) as error:  # a NUL in the name, a circle of links
-            raise BadInput(f"cannot read {name!r}: {error}") from error
-
-    return read
-
-
-def _text(path: Path, name: str, *, shown: str) -> str:
-    if not path.is_file():
-        raise BadInput(f"cannot read {name!r}: {'it is no file' if path.exists() else 'there is no such file'}")
-    with path.open("rb") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise BadInput(f"cannot read {name!r}: it has more than {MAX_BYTES:,} bytes; split it with `include`")
-    return decoded(raw, shown)
 
 
 def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playbook:
@@ -208,10 +179,18 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
         whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
         if whole and not spoken and (bound or not SQL & {str(part) for part in path}):
             return _typed(sources, path, whole[1], values)
-        return fill(data, values, where=where) if spoken or bound else fill_sql(data, values, where=where)
+        if spoken:
+            return fill(data, _without_secrets(sources, values), where=where)
+        return fill(data, values, where=where) if bound else fill_sql(data, values, where=where)
     except BadTemplate as error:
         sources.fault(path, str(error))
         return data
+
+
+def _without_secrets(sources: Sources, values: Mapping[str, object]) -> Mapping[str, object]:
+    """Words for people never have a secret in them, wherever they are shown."""
+    hidden = dict.fromkeys(sources.secrets, MASK)
+    return {**values, **hidden, "inputs": {**cast("Mapping[str, object]", values["inputs"]), **hidden}}
 
 
 def _refuse_secret(sources: Sources, text: str, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 import shlex
@@ -99,6 +98,8 @@ def _texts(secret: str) -> Iterator[str]:
     yield from (repr(secret)[1:-1], ascii(secret)[1:-1], repr(_bytes(secret))[2:-1])
     both = secret + "\"'"  # as Python writes it where the text around it has both quotes
     yield from (repr(both)[1:-4], ascii(both)[1:-4], repr(_bytes(both))[2:-4])
+    import html  # its table of entities is large, and a run without secrets needs none
+
     yield from (secret.replace("'", "''"), html.escape(secret), html.escape(secret, quote=False))
     yield from (shlex.quote(secret), shlex.quote(secret).removeprefix("'").removesuffix("'"))
     for quoted in (quote(_bytes(secret)), quote(_bytes(secret), safe=""), quote_plus(_bytes(secret))):

@@ -9,6 +9,7 @@ from runner import plan, requirements
 from runner.errors import RunRefused
 from runner.model import Playbook
 from runner.workplace import Connected
+from steps import ledger
 from steps.base import Gate, Look, StepError, Value
 from steps.dialect import Dialect
 
@@ -19,6 +20,7 @@ def refuse(playbook: Playbook, target: Connected, *, until: str = "", begin_at: 
         right_database(playbook, look)
         _checkpoint(playbook, until, "--to")
         _checkpoint(playbook, begin_at, "--from")
+        _ledger(playbook, look)
         answers, scope = requirements.ask(playbook, look)
         requirements.refuse_unmet(answers)
         _first_steps(playbook, look)
@@ -58,6 +60,25 @@ def version_fits(version: tuple[int, ...], wanted: str) -> bool:
         ]:
             return False
     return True
+
+
+def _ledger(playbook: Playbook, look: Look) -> None:
+    """A changing playbook needs the engine's own tables, and asks before it begins whether it may make or use them."""
+    if look.dialect is Dialect.SQLITE or not playbook.changes:
+        return
+    if ledger.exists(look):
+        sql = "SELECT has_schema_privilege('runbook', 'USAGE') AND has_table_privilege('runbook.run', 'INSERT') AS may"
+        what = "cannot run: this role may not use the ledger in the target"
+    else:
+        sql = "SELECT has_database_privilege(current_database(), 'CREATE') AS may"
+        what = "cannot run without a ledger in the target, and this role may not make it"
+    row = look.row(f"SELECT current_user::text AS role, ({sql}) AS may")
+    if not row.flag("may"):
+        raise RunRefused(
+            what,
+            state="nothing was changed",
+            then=f"runbook target init --print --role {row.text('role')}, and give what it prints to the DBA",
+        )
 
 
 def _checkpoint(playbook: Playbook, name: str, option: str) -> None:

@@ -101,7 +101,9 @@ def _where(event: CheckAnswered | NotDue, playbook: Playbook) -> str:
 
 
 def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
-    text = escaped(cut(event.text, CELL)) if event.text and (not event.operands or event.answer is not Answer.PASS) else ""
+    text = (
+        escaped(cut(event.text, CELL)) if event.text and (not event.operands or event.answer is not Answer.PASS) else ""
+    )
     word = event.answer.value if event.answer is Answer.PASS else f"**{event.answer.value}**"
     if event.records_only:
         reason = f" ({escaped(check.record_only)})" if check is not None and check.record_only else ""

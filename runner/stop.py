@@ -9,7 +9,7 @@ from runner import plan
 from runner.events import RunState
 from runner.model import Playbook
 from runner.rate import span
-from runner.status import RunStatus
+from runner.status import RunStatus, StepStatus
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,20 @@ def _leave(playbook: Playbook, status: RunStatus) -> str:
     """The author's sentence for the place where the run stands: of the step at hand if it began, else of the last one done."""
     if status.state in {RunState.SUCCEEDED, RunState.ROLLED_BACK}:
         return "yes: nothing is left half done"
-    begun = [
-        name
-        for name in playbook.ids
-        if (name in status.steps and status.steps[name].outcome) or (name in status.steps and status.steps[name].open)
-    ]
+    begun = [name for name in playbook.ids if name in status.steps and _reached(status.steps[name])]
     changed = [name for name in begun if playbook.entry(name).step.changes]
     if not changed:
         return "yes: nothing was changed"
-    said = playbook.entry(changed[-1]).if_stopped_here
+    since = begun[begun.index(changed[-1]) :]  # the last that changed something, and the gates behind it
+    said = next((words for name in reversed(since) if (words := playbook.entry(name).if_stopped_here)), "")
     return (
         said
         or f"not said: the playbook has no if_stopped_here for {changed[-1]}; ask {next(iter(playbook.contacts.values()), 'its owner')}"
     )
+
+
+def _reached(step: StepStatus) -> bool:
+    return bool(step.outcome or step.open or step.gate)
 
 
 def _back(playbook: Playbook, status: RunStatus, now: datetime) -> str:

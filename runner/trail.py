@@ -94,18 +94,10 @@ class Trail:
         self.head, self.length = record.hash, record.n
         return record
 
-    def _masked(self, event: Event) -> Event:
-        """What is told on from here is masked as well; a number of ours is none of the secret's digits."""
-        found = event.model_dump(mode="json")
-        return ADAPTER.validate_python({
-            key: value if key in NAMES or isinstance(value, int | float) else self._masks.mask_data(value)
-            for key, value in found.items()
-        })  # fmt: skip
-
     def _line(self, event: Event) -> tuple[Record, bytes]:
         event, text = _as_json(event)
         if self._masks.mask(text) != text:
-            event, text = _as_json(self._masked(event))
+            event, text = _as_json(masked(event, self._masks))  # what is told on from here is masked as well
         at = self._now().isoformat(timespec="milliseconds")
         body = f'{{"n":{self.length + 1},"at":"{at}","prev":"{self.head}","event":{text}}}'
         found = digest(body)
@@ -141,6 +133,15 @@ class Trail:
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+def masked(event: Event, masks: Masks) -> Event:
+    """The event as it may be told: what a run is found again by stays, and a number of ours is no secret's digits."""
+    found = event.model_dump(mode="json")
+    return ADAPTER.validate_python({
+        key: value if key in NAMES or isinstance(value, int | float) else masks.mask_data(value)
+        for key, value in found.items()
+    })  # fmt: skip
 
 
 def _as_json(event: Event) -> tuple[Event, str]:

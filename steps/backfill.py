@@ -173,13 +173,13 @@ class Backfill(Step):
 
     def _found(self, look: Look, place: Place, document: Document) -> Effect:
         totals = passes.totals(look, Place(place.run, place.step, "apply"))
-        kept, back = taking_back.state_of(look, run=place.run, step=place.step)
+        back = taking_back.state_of(look, run=place.run, step=place.step)
         told = (
             f"{totals.seen:,} of {document.start.rows:,} rows visited, {totals.written:,} written, {totals.dead} dead"
         )
-        if back:
-            state = State.NOT_DONE if back >= kept else State.PARTLY
-            return Effect(state, f"{told}; {back} of {kept} batches taken back")
+        if back.taken or back.ended:
+            state = State.NOT_DONE if back.ended else State.PARTLY
+            return Effect(state, f"{told}; {back.taken} of {back.kept} batches taken back")
         if document.finished:
             return Effect(State.DONE, f"{told}; {document.left} left")
         return Effect(State.PARTLY, f"{told}; not finished")

@@ -70,13 +70,24 @@ def take_back(ctx: Context, written: Written) -> Taken:
             f"cannot account for all rows: {taken.restored} restored and {taken.refused} refused of {total} written"
         )
     ctx.pulse(_progress(taken, total))
+    ctx.patiently("undo end", lambda work: passes.keep_document(work, Place(place.run, place.step, "revert"), "{}"))
     return taken
 
 
-def state_of(look: Look, *, run: str, step: str) -> tuple[int, int]:
-    """(batches that wrote rows, batches of them that were taken back)."""
+@dataclass(frozen=True)
+class Back:
+    """How far a step was taken back: batches that wrote rows, batches of them taken back, and whether it came to its end."""
+
+    kept: int
+    taken: int
+    ended: bool
+
+
+def state_of(look: Look, *, run: str, step: str) -> Back:
+    """As the ledger has it."""
     place = Place(run, step, "revert")
-    return len(passes.kept(look, run=run, step=step)), passes.totals(look, place).batches
+    ended = passes.document(look, place) is not None
+    return Back(len(passes.kept(look, run=run, step=step)), passes.totals(look, place).batches, ended)
 
 
 def _so_far(look: Look, place: Place) -> Taken:

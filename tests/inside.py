@@ -56,7 +56,7 @@ class Inside(Desk):
         """How the run stands."""
         return fold(trail.read(path or self.newest))
 
-    def reached(self, kind: str, *, count: int = 1, seconds: float = 60) -> None:
+    def reached(self, kind: str, *, count: int = 1, seconds: float = 30) -> None:
         """Wait until a running command has written so many records of this kind."""
         until(
             lambda: bool(list((self.directory / "runs").glob("*/trail.jsonl"))) and len(self.events(kind)) >= count,
@@ -64,7 +64,7 @@ class Inside(Desk):
         )
 
 
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+def until(true: Callable[[], Any], seconds: float = 30) -> Any:
     """Wait until something is so, and return it; an assertion fails when it never is."""
     end = time.monotonic() + seconds
     while True:
