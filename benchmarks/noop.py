@@ -41,13 +41,11 @@ class Measured:
 def run(options: Options) -> Report:
     with workplace() as directory:
         sqlite3.connect(directory / "empty.db").close()
-        small = [_measure(directory, SMALL) for _ in range(options.pairs or PAIRS)]
-        hopeless = statistics.median(one.growth for one in small) > HOPELESS
-        large = (
-            []
-            if hopeless
-            else [_measure(directory, LARGE) for _ in range(min(options.pairs or LARGE_PAIRS, LARGE_PAIRS))]
-        )
+        small = [_measure(directory, SMALL)]
+        hopeless = small[0].growth > HOPELESS
+        pairs = 0 if hopeless else options.pairs or PAIRS
+        small += [_measure(directory, SMALL) for _ in range(pairs - 1)]
+        large = [_measure(directory, LARGE) for _ in range(min(pairs, LARGE_PAIRS))]
     figures = [*_figures(small, SMALL, rss=80), *_figures(large, LARGE, rss=300)]
     note = (
         f"{LARGE:,} steps were left out: at {SMALL:,} the last tenth costs more than {HOPELESS:g} × the first already"

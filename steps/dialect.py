@@ -77,7 +77,9 @@ def parameters(sql: str, dialect: Dialect) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-@lru_cache(maxsize=512)  # a backfill sends the same few texts thousands of times, and scanning one takes as long as a small query
+@lru_cache(
+    maxsize=512
+)  # a backfill sends the same few texts thousands of times, and scanning one takes as long as a small query
 def bind(sql: str, dialect: Dialect) -> str:
     """The text for the driver, which is always given a mapping of parameters; raises BadSql.
 

@@ -143,7 +143,7 @@ def remembered(look: Look, *, run: str, step: str) -> str | None:
 
 def acted(look: Look, *, run: str, action: str) -> set[str]:
     """The steps of a run that committed anything under this action."""
-    sql = f'SELECT DISTINCT step FROM {table("act", look.dialect)} WHERE run = :run AND action = :action'
+    sql = f"SELECT DISTINCT step FROM {table('act', look.dialect)} WHERE run = :run AND action = :action"
     return {row.text("step") for row in look.rows(sql, {"run": run, "action": action})}
 
 
@@ -185,7 +185,9 @@ _COLUMNS = (
 def add_run(work: Work, row: RunRow) -> None:
     """Record that a run began."""
     names = [name.strip() for name in _COLUMNS.split(",")]
-    sql = f"""INSERT INTO {table("run", work.dialect)} ({_COLUMNS}) VALUES ({", ".join(":" + name for name in names)})"""
+    sql = (
+        f"""INSERT INTO {table("run", work.dialect)} ({_COLUMNS}) VALUES ({", ".join(":" + name for name in names)})"""
+    )
     work.execute(sql, {name: cast("Value", getattr(row, name)) for name in names})
 
 
@@ -266,15 +268,20 @@ class StepRow:
 
 def step_rows(look: Look, run: str) -> list[StepRow]:
     """The outcomes of a run's steps, in the order in which they ended."""
-    sql = f'SELECT step, action, state, results FROM {table("step", look.dialect)} WHERE run = :run ORDER BY trail_length'
+    sql = (
+        f"SELECT step, action, state, results FROM {table('step', look.dialect)} WHERE run = :run ORDER BY trail_length"
+    )
     rows = look.rows(sql, {"run": run})
     return [StepRow(r.text("step"), r.text("action"), r.text("state"), r.text("results")) for r in rows]
 
 
 def anchors(look: Look, run: str) -> list[Anchor]:
     """All anchors of a run, the earliest first."""
-    sql = f'SELECT step, trail_head, trail_length FROM {table("step", look.dialect)} WHERE run = :run ORDER BY trail_length'
-    return [Anchor(row.text("step"), row.text("trail_head"), row.integer("trail_length")) for row in look.rows(sql, {"run": run})]
+    sql = f"SELECT step, trail_head, trail_length FROM {table('step', look.dialect)} WHERE run = :run ORDER BY trail_length"
+    return [
+        Anchor(row.text("step"), row.text("trail_head"), row.integer("trail_length"))
+        for row in look.rows(sql, {"run": run})
+    ]
 
 
 # ─── lease: one changing run per target ─────────────────────────────────────────────────────────────────────────────
@@ -331,20 +338,22 @@ def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> 
 def fence(work: Work, *, scope: str, epoch: int) -> bool:
     """Whether this run still holds the lease; keeps a take-over waiting until this transaction ends."""
     share = " FOR SHARE" if work.dialect is Dialect.POSTGRESQL else ""
-    sql = f'SELECT epoch FROM {table("lease", work.dialect)} WHERE scope = :scope AND epoch = :epoch{share}'
+    sql = f"SELECT epoch FROM {table('lease', work.dialect)} WHERE scope = :scope AND epoch = :epoch{share}"
     return bool(work.rows(sql, {"scope": scope, "epoch": epoch}))
 
 
 def beat(work: Work, *, scope: str, epoch: int) -> bool:
     """Say that the holder lives; False where the lease was taken over."""
     now = _WORDS[work.dialect]["now"]
-    sql = f'UPDATE {table("heartbeat", work.dialect)} SET beat_at = {now} WHERE scope = :scope AND epoch = :epoch'
+    sql = f"UPDATE {table('heartbeat', work.dialect)} SET beat_at = {now} WHERE scope = :scope AND epoch = :epoch"
     return work.execute(sql, {"scope": scope, "epoch": epoch}) == 1
 
 
 def give_back(work: Work, *, scope: str, epoch: int) -> None:
     """End the lease: the epoch stays, so that what was fenced by it stays fenced."""
-    sql = f"UPDATE {table('lease', work.dialect)} SET run = '', epoch = epoch + 1 WHERE scope = :scope AND epoch = :epoch"
+    sql = (
+        f"UPDATE {table('lease', work.dialect)} SET run = '', epoch = epoch + 1 WHERE scope = :scope AND epoch = :epoch"
+    )
     work.execute(sql, {"scope": scope, "epoch": epoch})
 
 
@@ -361,7 +370,7 @@ class Command:
 
 def add_command(work: Work, *, run: str, order: Mapping[str, Value], by: str, reason: str) -> None:
     """Steer a run: it reads this at its next safe point."""
-    sql = f'INSERT INTO {table("control", work.dialect)} (run, command, by_whom, reason) VALUES (:run, :order, :by, :reason)'
+    sql = f"INSERT INTO {table('control', work.dialect)} (run, command, by_whom, reason) VALUES (:run, :order, :by, :reason)"
     work.execute(sql, {"run": run, "order": json.dumps(order), "by": by, "reason": reason})
 
 

@@ -70,7 +70,9 @@ class Types(Mapping[str, type[T]]):
     def _theirs(self, word: str) -> type[T]:
         found = self._fits(self._points[word].load(), word)
         if found is None:
-            raise DuplicateKind(f"cannot load {self._points[word].value!r}: it is no {self._base.__name__} of kind {word!r}")
+            raise DuplicateKind(
+                f"cannot load {self._points[word].value!r}: it is no {self._base.__name__} of kind {word!r}"
+            )
         return found
 
     def _fits(self, value: object, word: str) -> type[T] | None:

@@ -37,7 +37,14 @@ class Desk:
         """`runbook WORDS` here; `fault` names the point at which the process is killed."""
         more = {"RUNBOOK_TARGET": self.target, **({"RUNBOOK_FAULT": fault} if fault else {}), **env}
         done = subprocess.run(
-            [RUNBOOK, *words], cwd=self.directory, env={**os.environ, **more}, input=stdin, capture_output=True, text=True, timeout=120
+            [RUNBOOK, *words],
+            check=False,
+            cwd=self.directory,
+            env={**os.environ, **more},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

@@ -14,7 +14,8 @@ name: phase1
 title: Make the plural a text, then rename it
 lock: {wait: 200 ms, retry_for: 30 s}
 steps:
-  - {id: make_it_text, type: change_column_type, column: session_summaries.snapshot_ip_types, to: text, using: "snapshot_ip_types[1]", while_all_null: replace}
+  - {id: make_it_text, type: change_column_type, column: session_summaries.snapshot_ip_types, to: text,
+     using: "snapshot_ip_types[1]", while_all_null: replace}
   - {id: rename, type: rename_column, column: session_summaries.snapshot_ip_types, to: snapshot_ip_type}
 success_criteria:
   - {id: singular, check: columns, table: session_summaries, has: {snapshot_ip_type: text}, lacks: [snapshot_ip_types]}
@@ -36,7 +37,10 @@ def _columns(database: Database) -> list[str]:
 def _points(database: Database) -> list[str]:
     """Around every kind of commit and record; all points together are the soak's."""
     if database.dialect == "sqlite":
-        return ["trail.before:1", "trail.after:1", "commit.before:2", "commit.after:3", "commit.before:4", "commit.after:4", "commit.before:6"]
+        points = (
+            "trail.before:1 trail.after:1 commit.before:2 commit.after:3 commit.before:4 commit.after:4 commit.before:6"
+        )
+        return points.split()
     return ["commit.before:4", "commit.after:4", "trail.after:9"] if database.major == 18 else ["commit.after:5"]
 
 
@@ -88,5 +92,3 @@ def test_rollback_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
         back = desk.runbook("rollback", "latest")
         assert back.code == 0, (point, back.text)
         assert _columns(honeypot) == before, point
-
-

@@ -61,7 +61,10 @@ def _same_moment(value: object) -> str:
     return re.sub(r"[+-]\d\d(:?\d\d)?$", "", str(value)).replace("T", " ") if value is not None else ""
 
 
-@pytest.mark.parametrize("_shape", [pytest.param("empty", marks=pytest.mark.shape("empty")), pytest.param("stored", marks=pytest.mark.shape("stored"))])
+SHAPES = [pytest.param(name, marks=pytest.mark.shape(name)) for name in ("empty", "stored")]
+
+
+@pytest.mark.parametrize("_shape", SHAPES)
 def test_mission_forward_and_back(desk: Desk, honeypot: Database, _shape: str) -> None:
     """Every row is what an independent computation says, then what it was. T: 5 6 9 11 13 17 18. F: B01 F01 F02 F03 I07."""
     before_types = {row[0]: row[1] for row in honeypot.rows("SELECT session_id, source_ip FROM session_summaries")}
@@ -69,11 +72,19 @@ def test_mission_forward_and_back(desk: Desk, honeypot: Database, _shape: str) -
     oracle = data.expected(sessions=SESSIONS, shape=_shape)
     found = _rows(honeypot)
     for session, after in oracle.rows.items():
-        wanted = (after.source_ip, after.snapshot_asn, after.snapshot_country, after.snapshot_ip_type, _same_moment(after.enrichment_at))
+        wanted = (
+            after.source_ip,
+            after.snapshot_asn,
+            after.snapshot_country,
+            after.snapshot_ip_type,
+            _same_moment(after.enrichment_at),
+        )
         assert (*found[session][:4], _same_moment(found[session][4])) == wanted, session
     waiting = desk.runbook("exec", "adr007-phase4.yaml", *WAIVED)
     assert waiting.code == 5, waiting.text
-    _ok(desk.runbook("approve", "latest", "--evidence", "application_log", "--reason", "no errors since", "--as", "sam"))
+    _ok(
+        desk.runbook("approve", "latest", "--evidence", "application_log", "--reason", "no errors since", "--as", "sam")
+    )
     _ok(desk.runbook("resume", "latest"))
     _ok(desk.runbook("trail", "verify", "latest", "--against-target"))
 
@@ -87,7 +98,10 @@ def test_mission_forward_and_back(desk: Desk, honeypot: Database, _shape: str) -
 def _columns(database: Database) -> list[str]:
     if database.dialect == "sqlite":
         return [row[1] for row in database.rows("PRAGMA table_info(session_summaries)")]
-    return [row[0] for row in database.rows("SELECT attname FROM pg_attribute WHERE attrelid = 'session_summaries'::regclass")]
+    return [
+        row[0]
+        for row in database.rows("SELECT attname FROM pg_attribute WHERE attrelid = 'session_summaries'::regclass")
+    ]
 
 
 @pytest.mark.shape("bad")

@@ -195,6 +195,28 @@ def test_file_that_another_process_writes_to(tmp_path: Path, held_s: float, code
     assert desk.runbook("status", "latest", "--json").code == 0
 
 
+def test_required_playbook_that_was_changed_since(tmp_path: Path):
+    """A run of other bytes proves nothing: refused, with the step that differs; words for people don't count."""
+    path = tmp_path / "db.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(TABLE)
+    desk = Inside(tmp_path, f"sqlite:///{path}")
+    mark(desk)
+    text = (tmp_path / "mark.yaml").read_text()
+    desk.playbook(
+        "after", text.replace("name: mark\n", "name: after\nrequires: [mark]\n").replace("id: mark,", "id: later,")
+    )
+    assert desk.runbook("exec", "mark.yaml").code == 0
+    desk.playbook("mark", text.replace("type: sql,", "type: sql, why: to be told apart,") + "# a comment\n")
+    assert desk.runbook("exec", "after.yaml", "--dry-run").code == 0
+    for changed, words in (("SET n = 1", "since its run mark-"), ("that: n == 2", "checks, queries or limits")):
+        desk.playbook("mark", text.replace(changed, changed + "0"))
+        done = desk.runbook("exec", "after.yaml")
+        assert (done.code, words in done.err) == (6, True), done.text
+        assert (changed != "SET n = 1") or ": mark" in done.err.partition("since its run")[2]
+    assert len(list(tmp_path.glob("runs/*"))) == 1
+
+
 # ─── exit codes, machines, dry runs ─────────────────────────────────────────────────────────────────────────────────
 def _classes(kind: type[RunbookError]) -> Iterator[type[RunbookError]]:
     yield kind
