@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -189,9 +190,13 @@ class Playbook(Model):
 
     def entry(self, name: str) -> Entry:
         """The step of this id (StopIteration where there is none: the ids were checked by load)."""
-        return next(entry for entry in self.entries if entry.id == name)
+        return self._by_id[name]
 
-    @property
+    @functools.cached_property
+    def _by_id(self) -> Mapping[str, Entry]:
+        return {entry.id: entry for entry in self.entries}
+
+    @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         return tuple(entry.id for entry in self.entries)
 

@@ -230,5 +230,5 @@ def _check(status: RunStatus, event: events.CheckAnswered) -> None:
 def write_status(directory: Path, document: dict[str, Json]) -> None:
     """Replace status.json in one move; derived from the trail, so it is not fsynced."""
     temporary = directory / f".status.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    temporary.write_text(json.dumps(document, ensure_ascii=False) + "\n")
     temporary.replace(directory / "status.json")

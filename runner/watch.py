@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.events import Event, Json, StepEnded, StepStarted, jsonable
+from runner.events import (
+    Event,
+    GateReached,
+    Held,
+    Json,
+    Released,
+    RollbackStarted,
+    RunEnded,
+    RunResumed,
+    RunStarted,
+    StepEnded,
+    StepStarted,
+    StopAsked,
+    jsonable,
+)
 from runner.rate import Rate
 from runner.status import RunStatus, write_status
 from steps.base import Progress
 
 EVERY_S = 0.2
+SHARE = 0.05  # of the time at most goes into the file: with 10,000 steps it is some MB, and written more seldom
+AT_ONCE = (RunStarted, RunResumed, RunEnded, RollbackStarted, GateReached, StopAsked, Held, Released)
 
 
 @dataclass
@@ -23,9 +40,15 @@ class StatusFile:
     directories: tuple[Path, ...]
     status: RunStatus
     extra: Callable[[], dict[str, Json]]
-    _last: float = 0.0
+    _due: float = 0.0
+    _stale: threading.Event = field(default_factory=threading.Event)
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _progress: dict[str, Json] = field(default_factory=dict)
     _rate: Rate = field(default_factory=Rate)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._keep, name="status.json", daemon=True).start()
 
     def progress(self, step: str, progress: Progress) -> None:
         self._rate.add(progress.done)
@@ -35,22 +58,41 @@ class StatusFile:
             "per_second": round(self._rate.now, 1), "seconds_left": None if left is None else round(left),
             "figures": jsonable(progress.figures or {}),
         }  # fmt: skip
-        if time.monotonic() - self._last >= EVERY_S:
-            self.write()
+        self._stale.set()
 
     def heard(self, event: Event) -> None:
-        """Every event may change how the run stands."""
+        """A change of the run's state is there at once, all else within a fifth of a second."""
         if isinstance(event, StepStarted | StepEnded):
             self._progress, self._rate = {}, Rate()
-        self.write()
+        if isinstance(event, AT_ONCE):
+            self.write()
+        else:
+            self._stale.set()
 
     def write(self) -> None:
         """Never a reason for a run to fail."""
-        self._last = time.monotonic()
-        document = document_of(self.status) | {"progress": self._progress or None} | self.extra()
-        for directory in self.directories:
-            with contextlib.suppress(OSError):
-                write_status(directory, document)
+        with self._lock:
+            self._stale.clear()
+            began = time.monotonic()
+            document = document_of(self.status) | {"progress": self._progress or None} | self.extra()
+            for directory in self.directories:
+                with contextlib.suppress(OSError):
+                    write_status(directory, document)
+            ended = time.monotonic()
+            self._due = ended + max(EVERY_S, (ended - began) / SHARE)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._stale.set()
+        self.write()
+
+    def _keep(self) -> None:
+        while True:
+            self._stale.wait()
+            if self._closed.wait(max(0.0, self._due - time.monotonic())):
+                return
+            with contextlib.suppress(RuntimeError):  # the run went on while it was read: written again at once
+                self.write()
 
 
 def document_of(status: RunStatus) -> dict[str, Json]:
@@ -75,6 +117,6 @@ def document_of(status: RunStatus) -> dict[str, Json]:
                 "seconds": step.seconds, "error": step.error, "waits_for": list(step.gate), "reverted": step.reverted,
                 "results": step.results,
             }
-            for step in status.steps.values()
+            for step in tuple(status.steps.values())
         ],
     }  # fmt: skip

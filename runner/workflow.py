@@ -149,6 +149,7 @@ def opened(
     try:
         yield engine
     finally:
+        watcher.close()
         trail.close()
 
 

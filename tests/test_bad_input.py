@@ -78,7 +78,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         (GOOD + "#" + "x" * 10_000_000, "it has more than 4,194,304 bytes"),
         (HEAD + "steps:\n" + "  - {}\n" * 150, "cannot"),
     ],
-    ids=["empty", "words", "open list", "open map", "tab", "bomb", "merge", "twice", "tag", "documents", "deep", "nul", "bidi", "big", "all"],
+    ids=["empty", "words", "list", "map", "tab", "bomb", "merge", "twice", "tag", "documents", "deep", "nul", "bidi", "big", "all"],
 )  # fmt: skip
 def test_file_that_is_no_playbook(desk: Inside, text: str, message: str):
     (desk.directory / "p.yaml").write_text(text)

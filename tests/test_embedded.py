@@ -48,7 +48,7 @@ def test_server_whole_life(server: embedded.Server) -> None:
         assert _ask(server, "SHOW listen_addresses") == ""
         assert _ask(server, "SHOW server_encoding") == "UTF8"
         assert _ask(server, "SHOW fsync") == "off"
-        assert _ask(server, "SELECT current_user") == "runbook"
+        assert _ask(server, "SELECT current_user") == "owner"
         assert not [
             each for each in psutil.Process(server.pid).net_connections() if each.family.name.startswith("AF_INET")
         ]

@@ -67,6 +67,8 @@ SHAPES = [pytest.param(name, marks=pytest.mark.shape(name)) for name in ("empty"
 @pytest.mark.parametrize("_shape", SHAPES)
 def test_mission_forward_and_back(desk: Desk, honeypot: Database, _shape: str) -> None:
     """Every row is what an independent computation says, then what it was. T: 5 6 9 11 13 17 18. F: B01 F01 F02 F03 I07."""
+    if _shape == "stored" and honeypot.major == 15:
+        pytest.skip("one server and SQLite are enough for the second starting shape")
     before_types = {row[0]: row[1] for row in honeypot.rows("SELECT session_id, source_ip FROM session_summaries")}
     _forward(desk)
     oracle = data.expected(sessions=SESSIONS, shape=_shape)

@@ -156,7 +156,7 @@ def test_orphan_of_a_killed_run_is_found(desk: Inside) -> None:
 def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Database) -> None:
     """hold, go and stop, read at safe points; the trail has each with its reason, and how long it was held.
 
-    An old stop does not stop the run again when it is resumed, and nobody is told to obey who does not run. F: D09
+    An old stop does not stop the run again when it is resumed, and whoever does not run is told nothing.
     """
     empty_database.script("INSERT INTO pause VALUES (0.1)")
     statements = ", ".join(["SELECT pg_sleep(s) FROM pause"] * 300)

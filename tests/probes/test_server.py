@@ -64,7 +64,7 @@ def test_privileges_name_the_grant(honeypot_pg: Database):
         for grant in seen.grant:
             honeypot_pg.script(grant)
         assert look_at(honeypot_pg, one, user=user).missing == ()
-        honeypot_pg.script(f"REVOKE runbook, pg_read_all_stats FROM {user}")
+        honeypot_pg.script(f"REVOKE owner, pg_read_all_stats FROM {user}")
 
 
 def test_privileges_of_a_missing_table(honeypot_pg: Database):
