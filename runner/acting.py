@@ -178,7 +178,9 @@ class Acting:
             )
         )
         self.learn(entry.id, results)
-        self.anchor(Place(self.status.run, entry.id, "apply"), outcome=outcome, results=results)
+        # masked, as the trail has them
+        told = self.status.step(entry.id).results
+        self.anchor(Place(self.status.run, entry.id, "apply"), outcome=outcome, results=told)
 
     def anchor(self, place: Place, *, outcome: Outcome, results: Mapping[str, Json]) -> None:
         """The head of the chain into the ledger, where whoever rewrites the trail can't rewrite it unseen."""

@@ -137,7 +137,7 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> 
         raise RunRefused(
             f"cannot resume {status.run} without its secret inputs: {', '.join(masked)}",
             why="the trail has no secret, so they must be given again",
-            then=f"runbook resume {status.run} --input {masked[0]}=…",
+            then=f"set RUNBOOK_INPUT_{masked[0].upper()}, then runbook resume {status.run}",
         )
     process = identity.process(orders.operator)
     path = Path(started.file)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")  # looking for them through all packages takes time, and none is ours
+os.environ.setdefault(
+    "PYDANTIC_DISABLE_PLUGINS", "true"
+)  # looking for them through all packages takes time, and none is ours
 
 # command → (module, what it does in a line); the groups are the order of `--help`
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {

@@ -133,6 +133,7 @@ class RunDatabase:
         self._open: set[Connection] = set()
         self._local = threading.local()
         self._pending: str | None = None
+        self.password: str | None = None  # for masking only; libpq may have read it from a password file
         self.version: tuple[int, ...] = self._server_version()
 
     # ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -242,11 +243,6 @@ class RunDatabase:
     def environment(self) -> Mapping[str, str]:
         return drivers.environment(self._arguments)
 
-    @property
-    def password(self) -> str | None:
-        """For masking only."""
-        return self._arguments.password
-
     def close(self) -> None:
         self._drop_writer()
         self._writer.dispose()
@@ -351,4 +347,5 @@ class RunDatabase:
 
     def _server_version(self) -> tuple[int, ...]:
         with self._connected(self._reader) as connection, translated(self.dialect):
+            self.password = drivers.password_of(connection, self.dialect)
             return drivers.server_version(connection, self.dialect)

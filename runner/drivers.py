@@ -204,6 +204,12 @@ def cancel(connection: Connection, dialect: Dialect) -> None:
         raw.cancel_safe(timeout=5.0)
 
 
+def password_of(connection: Connection, dialect: Dialect) -> str | None:
+    """The password that this connection used, wherever libpq found it."""
+    raw: Any = connection.connection.driver_connection
+    return None if dialect is Dialect.SQLITE else (raw.info.password or None)
+
+
 def backend_pid(connection: Connection) -> int:
     raw: Any = connection.connection.driver_connection
     return int(raw.info.backend_pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 _WANTED = os.environ.get("RUNBOOK_FAULT", "")
 _count = 0
@@ -15,7 +16,7 @@ def point(name: str) -> None:
     Called only in trail.append and Database.commit: nowhere else can a crash leave something to settle.
     """
     global _count  # noqa: PLW0603 - one process, one fault
-    if not _WANTED:
+    if not _WANTED or threading.current_thread().name == "heartbeat":  # it would make the N-th another one each time
         return
     wanted, _, nth = _WANTED.partition(":")
     if wanted == name:

@@ -125,6 +125,7 @@ def _opened(
             f"cannot reach {shown}: {fault}", state="nothing was changed", then="runbook target check"
         ) from fault
     try:
+        _mask_password(masks, database.password)
         known = identity.of_target(database, name=shown, arguments=arguments)
         yield Connected(target, database, arguments, known, masks)
     finally:
