@@ -172,7 +172,19 @@ def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) 
     raw: Any = connection.connection.driver_connection
     raw.rollback()
     raw.autocommit = True
+    _refuse_pooler(connection)
     _set_local(connection, settings, local=False)
+
+
+def _refuse_pooler(connection: Connection) -> None:
+    """Settings of a session would stay with somebody else's connection, and nobody could find or cancel what runs."""
+    row = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
+    if int(row[0]) != backend_pid(connection):
+        raise DatabaseFault(
+            "cannot run this through a connection pooler: what is outside of a transaction (CONCURRENTLY, VACUUM) needs a "
+            "connection of its own; give --target the server's own host and port",
+            sqlstate="0A000",
+        )
 
 
 def _set_local(

@@ -58,7 +58,7 @@ def _masked(found: DryRun, masks: Masks) -> DryRun:
             statements=tuple(
                 replace(one, params=cast("Params", masks.mask_data(jsonable(one.params)))) for one in card.statements
             ),
-            state=card.state and replace(card.state, evidence=masks.mask(card.state.evidence)),
+            state=card.state and card.state._replace(evidence=masks.mask(card.state.evidence)),
             faults=tuple(masks.mask(fault) for fault in card.faults),
         )
         for card in found.plan.cards

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,16 +53,14 @@ class State(StrEnum):
     UNKNOWN = "unknown"  # the step can't tell from the database: a person must
 
 
-@dataclass(frozen=True)
-class Effect:
+class Effect(NamedTuple):
     """The answer of `verify`, with what it was read from."""
 
     state: State
     evidence: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A probe's own decision from its typed fields (`has`, `lacks`, `rows` …), before any `that:`."""
 
     answer: Answer
@@ -86,8 +84,7 @@ class Statement:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a step has come at a safe point."""
 
     done: int
@@ -97,8 +94,7 @@ class Progress:
     figures: Mapping[str, Value] | None = None  # what guards may read: visited, written, dead_pct, visited_per_second …
 
 
-@dataclass(frozen=True)
-class Tuning:
+class Tuning(NamedTuple):
     """What an operator or a guard asks of a running step, read at every safe point; None: as the playbook says."""
 
     batch_seconds: float | None = None
@@ -106,8 +102,7 @@ class Tuning:
     max_rows: int | None = None
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where in a run a connection works: the ledger's rows carry it."""
 
     run: str

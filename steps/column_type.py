@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, converted, ledger
+from steps import alike, catalog, concurrently, converted
 from steps.base import (
     Context,
     Effect,
@@ -59,6 +59,8 @@ class ChangeColumnType(Step):
         found = catalog.columns(look, self.column.table).get(self.column.column)
         if found is None:
             return Effect(State.UNKNOWN, f"there is no {self.column}")
+        from steps import ledger  # needed only where something ran: a playbook is read without it
+
         labels = ledger.committed_labels(look, look.place)
         if {"replace", "back"} & {*labels} and "indexes" not in labels:
             return Effect(State.PARTLY, f"{self.column} is {found.type}; its indexes aren't built again yet")
@@ -255,6 +257,8 @@ def _build_indexes(ctx: Context, before: converted.Converted) -> None:
 def _remembered(ctx: Context) -> converted.Converted:
     with ctx.db.look() as look:
         place = look.place
+        from steps import ledger
+
         kept = ledger.remembered(look, run=place.run, step=place.step) if place else None
     if kept is None:
         raise StepError("cannot build the indexes again: the ledger doesn't have what this step remembered")

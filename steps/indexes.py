@@ -77,7 +77,11 @@ class CreateIndex(Step):
             return []
         faults = catalog.too_long(self.index) + catalog.not_owned(look, self.table)
         known = catalog.columns(look, self.table)  # SQLite would index the name itself, as a text
-        faults += [f"cannot index {self.table}.{name}: there is no such column" for name in self.columns if known and name not in known]
+        faults += [
+            f"cannot index {self.table}.{name}: there is no such column"
+            for name in self.columns
+            if known and name not in known
+        ]
         if look.dialect is Dialect.SQLITE:
             other = self.method != "btree"
             return faults + [f"cannot use method {self.method!r}: SQLite has btree only"] * other

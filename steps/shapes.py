@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Relation:
+class Relation(NamedTuple):
     """A table, view or index.
 
     kind: "table", "partition", "partitioned table", "view", "materialized view", "foreign table", "virtual table" …
@@ -30,8 +30,7 @@ class Relation:
     grants: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ColumnInfo:
+class ColumnInfo(NamedTuple):
     """A column by definition. settings: what ALTER COLUMN says to restore statistics target, options and storage."""
 
     name: str
@@ -47,8 +46,7 @@ class ColumnInfo:
     grants: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class IndexInfo:
+class IndexInfo(NamedTuple):
     """An index. plain: ascending, default operator classes, no INCLUDE; predicate: of a partial index, else ""."""
 
     oid: int | None
@@ -76,8 +74,7 @@ class IndexInfo:
         return self.valid and self.ready
 
 
-@dataclass(frozen=True)
-class ConstraintInfo:
+class ConstraintInfo(NamedTuple):
     """A constraint. kind: "check", "foreign key", "primary key", "unique", "exclusion".
 
     references: the foreign key's (schema, table), else None.
@@ -95,8 +92,7 @@ class ConstraintInfo:
     comment: str
 
 
-@dataclass(frozen=True)
-class TriggerInfo:
+class TriggerInfo(NamedTuple):
     """A trigger that somebody made, not a foreign key's. body: its function's source, or SQLite's text."""
 
     name: str
@@ -114,8 +110,7 @@ class Tie(StrEnum):
     OWN = "own"  # an index or constraint of the table itself: it goes where the column goes
 
 
-@dataclass(frozen=True)
-class Dependant:
+class Dependant(NamedTuple):
     """Something that uses a column. kind: "view", "function", "generated column", "policy", "foreign key" …"""
 
     kind: str
@@ -126,8 +121,7 @@ class Dependant:
         return f"{self.kind} {self.name}"
 
 
-@dataclass(frozen=True)
-class Publication:
+class Publication(NamedTuple):
     """A publication that sends this table's changes."""
 
     name: str
@@ -136,8 +130,7 @@ class Publication:
     deletes: bool
 
 
-@dataclass(frozen=True)
-class RowSecurity:
+class RowSecurity(NamedTuple):
     """Row level security of a table. applies: whether it hides rows from this very role."""
 
     enabled: bool
@@ -146,8 +139,7 @@ class RowSecurity:
     policies: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Partitioning:
+class Partitioning(NamedTuple):
     """How a partitioned table is cut: the key's definition, and the partitions by qualified name."""
 
     key: str
