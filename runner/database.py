@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runner.model import LockPolicy, Timeouts
     from runner.targets import ConnectArguments
 
+Begin = Callable[["Connection", Dialect, drivers.Settings], None]
 SETTLE_S = 30.0  # how long a COMMIT whose answer was lost may still be in progress on the server
 
 
@@ -140,22 +141,22 @@ class RunDatabase:
     @contextlib.contextmanager
     def look(self) -> Iterator[Look]:
         """One read-only snapshot; the database enforces that nothing is written."""
-        with self._connected(self._reader) as connection:
-            with translated(self.dialect):
-                drivers.begin_look(connection, self.dialect, self._settings(statement_s=self.session.look_s))
-            try:
-                yield Eyes(self, connection, place=self.session.place)
-            finally:
-                with contextlib.suppress(Exception):
-                    connection.rollback()
+        with self._passing(self._reader, drivers.begin_look, self.session.look_s) as eyes:
+            yield eyes
 
     @contextlib.contextmanager
     def trial(self, label: str) -> Iterator[Work]:
         """A writing transaction that is always rolled back."""
         del label
-        with self._connected(self._writer) as connection:
+        with self._passing(self._writer, drivers.begin_work, self.session.statement_s) as eyes:
+            yield eyes
+
+    @contextlib.contextmanager
+    def _passing(self, engine: Engine, begin: Begin, statement_s: float) -> Iterator[Eyes]:
+        """A connection of its own, and a transaction of which nothing stays."""
+        with self._connected(engine) as connection:
             with translated(self.dialect):
-                drivers.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
+                begin(connection, self.dialect, self._settings(statement_s=statement_s))
             try:
                 yield Eyes(self, connection, place=self.session.place)
             finally:
