@@ -286,7 +286,7 @@ def test_look_for_secrets_finds_them():
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", PASSWORD])
     try:
         until = time.monotonic() + 30
-        while PASSWORD not in processes() and time.monotonic() < until:
+        while PASSWORD.encode() not in processes() and time.monotonic() < until:
             time.sleep(0.05)  # the process list is a moment behind on a busy machine
         with pytest.raises(AssertionError):
             assert_hidden(processes(), "the process list")
