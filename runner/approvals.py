@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, time, timedelta
 
 from runner.status import RunStatus
@@ -95,9 +95,3 @@ def expiry(need: ApprovalNeed | EvidenceNeed | None, *, given_s: float | None, n
     """When an approval or a piece of evidence ends: the shorter of what was asked and what the playbook allows."""
     spans = [span for span in (given_s, need.valid_for if need else None) if span is not None]
     return (now + timedelta(seconds=min(spans))).isoformat(timespec="seconds") if spans else ""
-
-
-def roles_open(needs: GateNeeds, names: Iterable[str]) -> list[str]:
-    """The roles that a gate names, without those already given."""
-    taken = set(names)
-    return [role for role in (needs.approval.roles if needs.approval else ()) if role not in taken]

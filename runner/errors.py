@@ -114,9 +114,6 @@ class LeaseLost(RunbookError):
     title = "lease lost"
 
 
-USAGE = 2  # click's own: an option or argument can't be used
-INTERRUPTED = 130  # a second ^C: what was in flight was cancelled
-
 EXIT_CODES: dict[int, str] = {
     0: "succeeded: every criterion was evaluated and held",
     1: "failed: a step could not make its change",

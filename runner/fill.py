@@ -110,15 +110,6 @@ def fill_sql(text: str, values: Mapping[str, object], *, where: str, quote: Call
     return "".join([*pieces, text[done:]])
 
 
-def sql_names(text: str, *, where: str = "SQL") -> set[str]:
-    """The dotted names that a field of SQL uses as identifiers.
-
-    Raises:
-        BadTemplate: there is any template but `{{ name | ident }}`.
-    """
-    return {name for _, _, name in _sql_uses(text, where)}
-
-
 def quote_identifier(name: str) -> str:
     """The name as an SQL identifier in double quotes.
 

@@ -6,7 +6,6 @@ import getpass
 import os
 import platform
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,8 +123,3 @@ def version() -> str:
         return installed("runbook-engine")
     except PackageNotFoundError:
         return "0+source"
-
-
-def interactive() -> bool:
-    """Whether a person sits at a terminal."""
-    return sys.stdin.isatty() and sys.stderr.isatty()

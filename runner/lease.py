@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 import time
@@ -150,9 +149,3 @@ def refuse_if_held(database: RunDatabase, scope: str) -> ledger.Lease | None:
 
 def _refusal(why: str, then: str) -> RunRefused:
     return RunRefused(f"cannot change this target now: {why}", state="nothing was changed by this run", then=then)
-
-
-def holder_words(found: ledger.Lease) -> str:
-    """Who holds a lease, for `status`."""
-    holder = json.loads(found.holder)
-    return f"{holder.get('operator')} on {holder.get('host')}, pid {holder.get('pid')}, seen {found.silent_s:.0f} s ago"

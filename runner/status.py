@@ -22,7 +22,6 @@ class StepStatus:
     type: str = ""
     describe: str = ""
     started_at: str = ""
-    ended_at: str = ""
     outcome: Outcome | None = None
     seconds: float = 0.0
     results: dict[str, Json] = field(default_factory=dict)
@@ -80,7 +79,6 @@ class RunStatus:
     digest: str = ""
     approval_digest: str = ""
     source: dict[str, str] = field(default_factory=dict)
-    step_digests: dict[str, str] = field(default_factory=dict)
     started_at: str = ""
     last_at: str = ""
     held: str = ""
@@ -158,7 +156,7 @@ def _run(
         case events.RunStarted():
             status.started, status.process, status.started_at = event, event.process, at
             status.digest, status.approval_digest = event.digest, event.approval_digest
-            status.source, status.step_digests = event.source, event.steps
+            status.source = event.source
         case events.RunResumed():
             status.process, status.state, status.exit_code, status.what, status.why = (
                 event.process,
@@ -168,7 +166,7 @@ def _run(
                 "",
             )
             if event.source is not None and event.steps is not None:
-                status.source, status.step_digests = event.source, event.steps
+                status.source = event.source
                 status.digest, status.approval_digest = event.digest, event.approval_digest
         case events.RunEnded():
             status.state, status.exit_code, status.what, status.why = (
@@ -198,7 +196,7 @@ def _step(
             step.doubtful, step.gate = False, ()
             step.started_at, step.error = step.started_at or at, ""
         case events.StepEnded():
-            _ended(status, step, event, at)
+            _ended(status, step, event)
         case events.StepVerified():
             step.doubtful = event.when == "in_doubt" and event.state is State.UNKNOWN
         case events.GateReached():
@@ -209,8 +207,8 @@ def _step(
             assert_never(event)
 
 
-def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded, at: str) -> None:
-    step.open, step.doubtful, step.ended_at, step.error, step.gate = "", False, at, event.error, ()
+def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded) -> None:
+    step.open, step.doubtful, step.error, step.gate = "", False, event.error, ()
     if event.action == "revert":
         step.reverted = event.outcome if event.outcome in {Outcome.REVERTED, Outcome.NOTHING_TO_REVERT} else None
         step.open = "" if step.reverted else "revert"

@@ -130,10 +130,6 @@ def key_text(shape: Shape, alias: str) -> str:
     return json_of(shape, [f"{alias}.rb_k{n}" for n in range(len(shape.key))])
 
 
-def same_key(shape: Shape, left: str, right: str) -> str:
-    return " AND ".join(f"{left}.rb_k{n} = {right}.rb_k{n}" for n in range(len(shape.key)))
-
-
 def _element(shape: Shape, n: int) -> str:
     return f"(rb_l.value ->> {n})" if shape.pg else f"json_extract(rb_l.value, '$[{n}]')"
 

@@ -100,16 +100,6 @@ def create(work: Work) -> None:
 
 
 # ─── acts: what each step committed ─────────────────────────────────────────────────────────────────────────────────
-@dataclass(frozen=True)
-class Act:
-    """One commit of a step."""
-
-    step: str
-    action: str
-    label: str
-    before: str | None
-
-
 def committed_labels(look: Look, place: Place | None) -> list[str]:
     """The labels that this step has committed, in order; [] without a place or a ledger."""
     if place is None or not exists(look):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from runner.fill import BadTemplate, fill, fill_sql, has_template, names, quote_identifier, sql_names
+from runner.fill import BadTemplate, fill, fill_sql, has_template, names, quote_identifier
 
 
 class Result(BaseModel):
@@ -228,9 +228,8 @@ def test_fill_sql_refuses_everything_else(sql, reason):
     assert str(caught.value) == f"sql: {reason}"
 
 
-def test_sql_names_and_own_quoting():
+def test_own_quoting():
     sql = "SELECT {{ a.b | ident }} FROM {{ c | ident }}"
-    assert sql_names(sql) == {"a.b", "c"}
     assert fill_sql(sql, {"a": {"b": "x"}, "c": "y"}, where="", quote=lambda name: f"[{name}]") == "SELECT [x] FROM [y]"
 
 
