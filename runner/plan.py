@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import TypeVar
 
 from runner.model import Check, Entry, Guard, Playbook
@@ -61,7 +62,7 @@ class Plan:
         return [f"{card.id}: {fault}" for card in self.cards for fault in card.faults]
 
 
-def plan(playbook: Playbook, *, look: Look | None = None, target: str = "") -> Plan:
+def plan(playbook: Playbook, *, look: Look | None = None, target: str = "", today: date | None = None) -> Plan:
     """Make the plan; with a look at the target the cards have statements, rows and how things stand there now."""
     return Plan(
         name=playbook.name,
@@ -75,7 +76,7 @@ def plan(playbook: Playbook, *, look: Look | None = None, target: str = "") -> P
             one.playbook + (f" within {one.within / 86400:g} days" if one.within else "") for one in playbook.requires
         ),
         rollback=_rollback_words(playbook),
-        notes=_notes(playbook),
+        notes=_notes(playbook, today or datetime.now(UTC).date()),
     )
 
 
@@ -169,12 +170,15 @@ def _rollback_words(playbook: Playbook) -> str:
     return f"reverse: {', then '.join(steps)}" if steps else "nothing to take back"
 
 
-def _notes(playbook: Playbook) -> tuple[str, ...]:
-    notes = []
+def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:
+    notes = [f"expected to take {playbook.takes}"] if playbook.takes else []
+    if playbook.review_after and playbook.review_after < f"{today:%Y-%m-%d}":
+        notes.append(f"its review was due after {playbook.review_after}; last reviewed {playbook.reviewed or 'never'}")
     for entry in playbook.entries:
         reason = one_way(entry)
         if reason:
             notes.append(f"{entry.id} is one way: {reason}")
-    if playbook.changes and not playbook.success_criteria:
-        notes.append("no success criterion for the whole: nothing proves that this playbook did what it is for")
+    proven = playbook.success_criteria or any(entry.success_criteria for entry in playbook.entries)
+    if playbook.changes and not proven:
+        notes.append("no success criterion anywhere: nothing proves that this playbook did what it is for")
     return tuple(notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from runner.commands import options
+from runner.errors import EXIT_CODES
 from runner.playbooks import find_playbook
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place
@@ -25,7 +26,10 @@ def _view(*, verbose: bool, as_json: bool) -> View:
     return View(heard=shown.heard, progress=shown.progress, begun=shown.begun, say=shown.say)
 
 
-@click.command("exec", short_help="Run a playbook on a target")
+_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES.items())
+
+
+@click.command("exec", short_help="Run a playbook on a target", epilog=_CODES)
 @click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…")
 @options.target
 @options.runs
