@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, model_validator
 
 from runner.source import Mark
 from steps.base import Probe, Step
@@ -111,13 +111,13 @@ class Check(Model):
     """One observation and what must hold of it; the same object wherever a check may stand."""
 
     id: str
-    probe: Probe | None  # None: about the step's own result
-    that: Expression | None = None
-    warn: Expression | None = None
+    probe: InstanceOf[Probe] | None  # None: about the step's own result
+    that: InstanceOf[Expression] | None = None
+    warn: InstanceOf[Expression] | None = None
     why: str = ""
     due: str = ""
     record_only: str = ""
-    mark: Mark
+    mark: InstanceOf[Mark]
 
 
 class GuardAction(StrEnum):
@@ -133,7 +133,7 @@ class GuardAction(StrEnum):
 class Guard(Model):
     """A check that is sampled while a step runs."""
 
-    check: Check
+    check: InstanceOf[Check]
     hold_for: Seconds = 0.0  # `for:` how long it must be broken before the action is taken
     action: GuardAction = GuardAction.HOLD
 
@@ -142,17 +142,17 @@ class Entry(Model):
     """A step in its place: the step itself and what the engine does around it."""
 
     id: str
-    step: Step
+    step: InstanceOf[Step]
     why: str = ""
-    preconditions: tuple[Check, ...] = ()
-    success_criteria: tuple[Check, ...] = ()
-    guards: tuple[Guard, ...] = ()
+    preconditions: tuple[InstanceOf[Check], ...] = ()
+    success_criteria: tuple[InstanceOf[Check], ...] = ()
+    guards: tuple[InstanceOf[Guard], ...] = ()
     on_failure: Annotated[OnFailureSpec, BeforeValidator(_on_failure)] = OnFailureSpec()
     if_stopped_here: str = ""
     timeout: Timeouts = Timeouts()
     lock: LockPolicy = LockPolicy()
     retry: RetryPolicy = RetryPolicy()
-    mark: Mark
+    mark: InstanceOf[Mark]
     digest: str
 
 
@@ -176,11 +176,11 @@ class Playbook(Model):
     inputs: Mapping[str, Input] = {}
     values: Mapping[str, JsonValue] = {}  # the inputs of this run
     limits: Mapping[str, JsonValue] = {}
-    queries: Mapping[str, Query] = {}
-    requires: tuple[Requirement, ...] = ()
-    preconditions: tuple[Check, ...] = ()
-    entries: tuple[Entry, ...]
-    success_criteria: tuple[Check, ...] = ()
+    queries: Mapping[str, InstanceOf[Query]] = {}
+    requires: tuple[InstanceOf[Requirement], ...] = ()
+    preconditions: tuple[InstanceOf[Check], ...] = ()
+    entries: tuple[InstanceOf[Entry], ...]
+    success_criteria: tuple[InstanceOf[Check], ...] = ()
     rollback: Literal["reverse", "none"] = "reverse"
     rollback_reason: str = ""
     rollback_steps: tuple[str, ...] = ()  # another order than the reverse, by id

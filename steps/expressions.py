@@ -13,7 +13,6 @@ from typing import TypeAlias
 from uuid import UUID
 
 from steps.grammar import BadExpression, Tree, dotted, number, read
-from steps.strength import compare_strength
 
 Scalar: TypeAlias = bool | int | float | Decimal | str | bytes | date | datetime | timedelta | UUID | None
 Value: TypeAlias = "Scalar | list[Value] | dict[str, Value]"
@@ -27,7 +26,6 @@ __all__ = [
     "UnknownName",
     "Value",
     "check_names",
-    "compare_strength",
     "evaluate",
     "explain",
     "parse",

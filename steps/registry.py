@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T", Step, Probe)
-_KIND = re.compile(r'^ +kind: ClassVar\[str\] = "(\w+)"', re.MULTILINE)
+_KIND = '\n    kind: ClassVar[str] = "'
 
 
 class DuplicateKind(Exception):
@@ -85,7 +84,8 @@ def _places(folder: Path, package: str) -> dict[str, str]:
     """Word → module, read from the source: `kind: ClassVar[str] = "word"` is how a type names itself."""
     places: dict[str, str] = {}
     for path in sorted(folder.glob("*.py")):
-        for word in _KIND.findall(path.read_text()):
+        for rest in path.read_text().split(_KIND)[1:]:
+            word = rest.partition('"')[0]
             if word in places:
                 raise DuplicateKind(f"cannot load {path.name}: {word!r} is already in {places[word]}")
             places[word] = f"{package}.{path.stem}"
