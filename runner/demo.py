@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -18,12 +19,12 @@ from runner import people
 from runner.again import resume
 from runner.embedded import Server
 from runner.errors import RunbookError, Waiting
-from runner.events import Kind
+from runner.events import CheckAnswered, Kind
 from runner.model import Playbook
 from runner.playbooks import read_playbook
 from runner.rate import span
 from runner.status import RunStatus
-from runner.view import Lines
+from runner.view import Lines, fitted
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, load_run
 from steps.base import Gate
@@ -195,25 +196,44 @@ def _sessions_arrive(run: Demo) -> Iterator[None]:
 
 def _told(run: Demo, code: int, seconds: float) -> None:
     """What was proven, where the trails lie, what to try next."""
-    click.echo(
-        f"\n{'─' * 100}\n{'the demo succeeded' if code == 0 else f'the demo ended with exit code {code}'} in {span(seconds)}\n"
-    )
-    click.echo("proven (each criterion was evaluated on the database, and is in the trail with its operands):")
-    for directory in run.runs:
-        status = load_run(directory).status
-        for check in status.checks:
-            if check.role == "criterion" and check.operands and check.answer == "pass" and not check.records_only:
-                click.echo(f"  {_playbook(status):<20} {check.id}: {check.text}")
-    click.echo("\ntrails:")
-    for directory in run.runs:
-        status = load_run(directory).status
-        click.echo(f"  {_playbook(status):<20} {status.state:<18} {directory / 'trail.jsonl'}")
-    runs = run.directory / "runs"
-    click.echo("\nnext:")
-    click.echo(f"  runbook report latest --runs {runs}        what the last run did and proved")
-    click.echo(f"  runbook trail verify latest --runs {runs}  that nobody changed its trail")
-    click.echo("  runbook plan adr007-phase3                 what the main phase would do")
-    click.echo("  runbook demo --shape bad                   where only 90 % can be covered, and the criterion says so")
+    statuses = [load_run(directory).status for directory in run.runs]
+    runs, me = run.directory / "runs", _command()
+    ended = "the demo succeeded" if code == 0 else f"the demo ended with exit code {code}"
+    lines = [
+        f"\n{'─' * 100}",
+        f"{ended} in {span(seconds)}",
+        "",
+        "proven: each was evaluated on the database, and is in the trail",
+        *(
+            f"  {_playbook(status):<18} {check.id}: {check.text}"
+            for status in statuses
+            for check in status.checks
+            if _proves(check)
+        ),
+        "",
+        f"trails: trail.jsonl, below {runs}/",
+        *(f"  {_playbook(status):<18} {status.state:<17} {status.run}" for status in statuses),
+        "",
+        "next:",
+        f"  {me} report latest --runs {runs}",
+        f"  {me} trail verify latest --runs {runs}",
+        f"  {me} plan adr007-phase3",
+        f"  {me} demo --shape bad    # where only 90 % can be covered, and the criterion says so",
+    ]
+    for line in lines:
+        click.echo(fitted(line) if sys.stdout.isatty() else line)
+
+
+def _proves(check: CheckAnswered) -> bool:
+    return check.role == "criterion" and bool(check.operands) and check.answer == "pass" and not check.records_only
+
+
+def _command() -> str:
+    """As it can be typed here: not everybody has .venv/bin on the path."""
+    found, mine = shutil.which("runbook"), Path(sys.argv[0]).absolute()
+    if found is not None and Path(found).resolve() == mine.resolve():
+        return "runbook"
+    return str(mine.relative_to(Path.cwd())) if mine.is_relative_to(Path.cwd()) else str(mine)
 
 
 def _playbook(status: RunStatus) -> str:

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from runner import events
 from runner.events import Json, Outcome, Record, RunState
-from steps.base import Answer, State
+from steps.base import State
 
 
 @dataclass
@@ -221,7 +221,7 @@ def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded) -> None
 
 def _check(status: RunStatus, event: events.CheckAnswered) -> None:
     status.checks.append(event)
-    if event.role in {"precondition", "criterion"} and event.answer in {Answer.PASS, Answer.FAIL}:
+    if event.role in {"precondition", "criterion"} and event.result:  # also undecided: what was seen can be named later
         status.figures[event.id] = event.result
 
 

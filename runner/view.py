@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -154,7 +155,19 @@ class Lines:
     def _write(self, text: str) -> None:
         clear = "\r\x1b[2K" if self._moving else ""
         self._moving = False
-        spoken(self.out, f"{clear}{text}\n")
+        spoken(self.out, f"{clear}{fitted(text) if self.out.isatty() else text}\n")
+
+
+def fitted(text: str) -> str:
+    """Long lines broken between words, with the rest indented; a path or a figure is never cut."""
+    width = max(_width() - 1, 40)
+    return "\n".join(_broken(line, width) if len(line) > width else line for line in text.split("\n"))
+
+
+def _broken(line: str, width: int) -> str:
+    return "\n".join(
+        textwrap.wrap(line, width, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
+    )
 
 
 def progress_line(step: str, progress: Progress, rate: Rate) -> str:
