@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -99,6 +100,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; every failure that we know is told in four lines and never as a traceback."""
+    gc.disable()  # what is loaded at the start is no garbage; a run, which lives long, turns it on again (workflow.carry)
     try:
         code = cli.main(args=list(args) if args is not None else None, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -115,6 +117,8 @@ def main(args: Sequence[str] | None = None) -> None:
         from runner.boundary import told
 
         sys.exit(told(error))
+    finally:
+        gc.enable()  # for whoever calls this from a process of its own
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -195,6 +196,7 @@ def typed_again(value: object) -> str:
 # ─── carrying a run ─────────────────────────────────────────────────────────────────────────────────────────────────
 def carry(engine: Engine, target: Connected, orders: Orders, act: Callable[[], None]) -> None:
     """Ledger → lease → act → how it ended, in the trail and in the ledger; the lease is given back whatever happens."""
+    gc.enable()  # a run lives long; until here what was loaded was no garbage (runner.cli)
     database, status = target.database, engine.status
     database.session.run = status.run
     holder: Holder | None = None

@@ -14,7 +14,6 @@ from command import Desk
 from databases import Database, Databases
 from inside import Inside
 
-from runner import errors
 from runner.embedded import Server
 from runner.errors import EXIT_CODES, RunbookError
 from runner.trail import read
@@ -229,12 +228,12 @@ def test_exit_codes_are_distinct_and_documented(tmp_path: Path):
     named = [kind for kind in _classes(RunbookError) if kind.__module__ == "runner.errors" and kind is not RunbookError]
     codes = [kind.exit_code for kind in named]
     assert len(set(codes)) == len(codes)
-    assert set(codes) | {0, errors.USAGE, errors.INTERRUPTED} == set(EXIT_CODES)
+    assert set(codes) | {0, 2} == set(EXIT_CODES)
     assert len({words.partition(":")[0] for words in EXIT_CODES.values()}) == len(EXIT_CODES)
     for kind in named:
         assert EXIT_CODES[kind.exit_code].startswith(kind.title), kind
-    assert Inside(tmp_path, "").runbook("exec").code == errors.USAGE
-    assert Inside(tmp_path, "").runbook("stauts").code == errors.USAGE
+    assert Inside(tmp_path, "").runbook("exec").code == 2
+    assert Inside(tmp_path, "").runbook("stauts").code == 2
 
 
 def _files(directory: Path) -> set[str]:
