@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +19,7 @@ from steps import ledger
 from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Row
 from steps.dialect import Dialect
 
-SILENT_S = float(
-    os.environ.get("RUNBOOK_LEASE_SILENT_S", "15")
-)  # shorter in tests only; the fence holds whatever it is
+SILENT_S = 15.0
 BEAT_S = SILENT_S / 5
 TAKE_S = (
     20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runner import approvals, identity
 from runner.again import runs_of, same_target
+from runner.database import RunDatabase
 from runner.errors import RunRefused, StepFailed
 from runner.events import Approved, Event, EvidenceGiven, Noted, RunState, Settled, SqlByHand
 from runner.masks import Masks
@@ -134,25 +135,28 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
         for piece in split(text, database.dialect):
             if controls_transaction(piece.text, dialect=database.dialect):
                 raise RunRefused("cannot send transaction control by hand: each statement is a transaction of its own")
-            rows, error = -1, ""
-            try:
-                way = (
-                    database.outside("by hand")
-                    if needs_autocommit(piece.text, dialect=database.dialect)
-                    else database.own(fenced=False)
-                )
-                with way as work:
-                    rows = work.execute(piece.text)
-            except (DatabaseFault, StepError) as fault:
-                error = str(fault)
+            # on disk before the act, as every other change is: a kill must not hide what may have been sent
+            _append(found, Noted(by=by, text=f"sends by hand ({reason}): {piece.text}"), target.masks)
+            rows, error = _send(database, piece.text)
             event = SqlByHand(by=by, reason=reason, sql=piece.text, rows=rows, error=error)
             _append(found, event, target.masks)
             sent.append(event)
-            if error:
+            if event.error:
                 raise StepFailed(
-                    f"cannot run this by hand: {error}", state=f"{len(sent) - 1} statements before it are committed"
+                    f"cannot run this by hand: {event.error}",
+                    state=f"{len(sent) - 1} statements before it are committed",
                 )
     return sent
+
+
+def _send(database: RunDatabase, text: str) -> tuple[int, str]:
+    """One statement in a transaction of its own, or outside of one where it must be; rows, and what went wrong."""
+    alone = needs_autocommit(text, dialect=database.dialect)
+    try:
+        with database.outside("by hand") if alone else database.own(fenced=False) as work:
+            return work.execute(text), ""
+    except (DatabaseFault, StepError) as fault:
+        return -1, str(fault)
 
 
 def _running(found: Found) -> bool | None:

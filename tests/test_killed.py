@@ -92,3 +92,19 @@ def test_rollback_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
         back = desk.runbook("rollback", "latest")
         assert back.code == 0 or "rolled back)" in back.text, (point, back.text)
         assert _columns(honeypot) == before, point
+
+
+def test_sql_by_hand_is_on_disk_before_it_is_sent(honeypot: Database, tmp_path: Path) -> None:
+    """Killed right after the record and before the statement: the trail tells of it, the database has nothing. F: E04."""
+    if honeypot.dialect != "sqlite":
+        pytest.skip("the order of record and act is the same on every database")
+    desk = Desk(tmp_path, honeypot.url)
+    desk.playbook("phase1", PHASE1)
+    assert desk.runbook("exec", "phase1.yaml").code == 0
+    statement = "UPDATE schema_state SET value = '99'"
+    words = ("sql", "latest", "-c", statement, "--reason", "a hot fix", "--as", "dana")
+    assert desk.runbook(*words, fault="trail.after:1").code == KILLED
+    assert statement in desk.trail.read_text()
+    assert honeypot.value("SELECT value FROM schema_state WHERE key = 'schema_version'") == "16"
+    assert desk.runbook(*words).code == 0
+    assert honeypot.value("SELECT value FROM schema_state WHERE key = 'schema_version'") == "99"
