@@ -99,3 +99,17 @@ def run(
 def adds_up(result: BackfillResult) -> bool:
     parts = result.written + result.already + result.no_key + result.not_in_source + result.deferred + result.dead
     return result.visited == parts
+
+
+def table(database: Database, *, rows: int) -> None:
+    """t(id, v, k) with v to be filled from s(k, v)."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+    database.script(f"""CREATE TABLE s (k integer PRIMARY KEY, v text); INSERT INTO s VALUES (1, 'one'), (2, NULL);
+        CREATE TABLE t (id integer PRIMARY KEY, v text, k integer);
+        INSERT INTO t (id, v, k) {numbers} SELECT i, NULL, 1 FROM n;""")
+
+
+def simple(**words: Any) -> Backfill:
+    return backfill(
+        **{"table": "t", "source": "SELECT k, v FROM s", "match": "source.k = target.k", "fill": ["v"], **words}
+    )
