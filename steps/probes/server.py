@@ -1,4 +1,4 @@
-"""Probes on the server as a whole: what it is, how big the database is, how its replicas keep up."""
+"""Probes on the server as a whole: what it is, and how big the database is."""
 
 from __future__ import annotations
 
@@ -6,45 +6,30 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps.base import Look, Probe, Unknown
+from steps.base import Look, Probe
 from steps.dialect import Dialect
-from steps.reading import has_role
 from steps.words import Model
 
 _SERVER = """
 SELECT current_setting('server_version_num')::int AS num, pg_is_in_recovery() AS in_recovery,
-       extract(epoch FROM clock_timestamp() - pg_postmaster_start_time()) AS started_s_ago,
-       current_setting('max_connections')::int AS max_connections,
-       (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend') AS connections"""
-
-_STANDBYS = """
-SELECT count(*) AS standbys, count(*) FILTER (WHERE state IS DISTINCT FROM 'streaming') AS not_streaming,
-       max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) AS lag_bytes,
-       max(extract(epoch FROM replay_lag)) AS lag_s
-FROM pg_catalog.pg_stat_replication"""
-
-_SLOTS = """
-SELECT slot_name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) AS retained_bytes
-FROM pg_catalog.pg_replication_slots ORDER BY slot_name"""
+       extract(epoch FROM clock_timestamp() - pg_postmaster_start_time()) AS started_s_ago"""
 
 
 class ServerResult(Model):
-    """started_s_ago, connections and max_connections are None on SQLite, which has no server."""
+    """started_s_ago is None on SQLite, which has no server."""
 
     dialect: str
     version_major: int
     version_num: int
     in_recovery: bool = False
     started_s_ago: float | None = None
-    connections: int | None = None
-    max_connections: int | None = None
 
 
 class Server(Probe):
-    """Version, role and connections of the server."""
+    """Version and role of the server."""
 
     kind: ClassVar[str] = "server"
-    summary: ClassVar[str] = "version, uptime, primary or standby, connections"
+    summary: ClassVar[str] = "version, uptime, primary or standby"
     Result: ClassVar[type[BaseModel]] = ServerResult
 
     def observe(self, look: Look) -> ServerResult:
@@ -60,8 +45,6 @@ class Server(Probe):
             version_num=row.integer("num"),
             in_recovery=row.flag("in_recovery"),
             started_s_ago=round(row.number("started_s_ago"), 1),
-            connections=row.integer("connections"),
-            max_connections=row.integer("max_connections"),
         )
 
 
@@ -86,55 +69,6 @@ class Size(Probe):
             sql = "SELECT pg_database_size(current_database()) AS bytes"
         size = look.row(sql).integer("bytes")
         return SizeResult(bytes=size, pretty=_pretty(size))
-
-
-class ReplicationResult(Model):
-    """lag_*: of the standby that is furthest behind; retained_bytes: WAL kept for the slot that is furthest behind."""
-
-    standbys: int
-    not_streaming: int
-    lag_bytes: int | None
-    lag_s: float | None
-    slots: int
-    inactive_slots: int
-    inactive: tuple[str, ...]
-    retained_bytes: int
-
-
-class Replication(Probe):
-    """Standbys' lag and the WAL that replication slots keep.
-
-    Raises Unknown where a standby doesn't say how far it is: no lag is not the same as no answer.
-    """
-
-    kind: ClassVar[str] = "replication"
-    summary: ClassVar[str] = "standbys' lag, WAL kept for slots"
-    only: ClassVar[str] = "postgresql"
-    Result: ClassVar[type[BaseModel]] = ReplicationResult
-
-    def observe(self, look: Look) -> ReplicationResult:
-        if look.row("SELECT pg_is_in_recovery() AS standby").flag("standby"):
-            raise Unknown("this server is a standby: look at the primary")
-        row = look.row(_STANDBYS)
-        standbys = row.integer("standbys")
-        if standbys and row["lag_bytes"] is None:
-            if not has_role(look, "pg_read_all_stats"):
-                raise Unknown(
-                    "this role can't see how far the standbys are: GRANT pg_read_all_stats (or pg_monitor) to it"
-                )
-            raise Unknown("no standby says how far it is")
-        slots = look.rows(_SLOTS)
-        inactive = tuple(slot.text("slot_name") for slot in slots if not slot.flag("active"))
-        return ReplicationResult(
-            standbys=standbys,
-            not_streaming=row.integer("not_streaming"),
-            lag_bytes=row.maybe_integer("lag_bytes"),
-            lag_s=None if row["lag_s"] is None else row.number("lag_s"),
-            slots=len(slots),
-            inactive_slots=len(inactive),
-            inactive=inactive,
-            retained_bytes=max((slot.maybe_integer("retained_bytes") or 0 for slot in slots), default=0),
-        )
 
 
 def _pretty(size: float) -> str:

@@ -1,4 +1,4 @@
-"""A probe on transactions that are open for long: they hold back locks, index builds and VACUUM."""
+"""Probes on transactions that are open for long: they hold back locks, index builds and VACUUM."""
 
 from __future__ import annotations
 
@@ -31,6 +31,38 @@ SELECT count(*) AS n FROM pg_catalog.pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
   AND NOT pg_catalog.pg_has_role(usesysid, 'USAGE')"""
 
+# A standby's feedback belongs to no database, an autovacuum worker to no role.
+_HIDDEN_HOLDERS = """
+SELECT count(*) AS n FROM pg_catalog.pg_stat_activity
+WHERE pid <> pg_backend_pid() AND NOT coalesce(pg_catalog.pg_has_role(usesysid, 'USAGE'), false)
+  AND (datname = current_database() OR pid IN (SELECT pid FROM pg_catalog.pg_stat_replication))"""
+
+# Of this database, and those without one (a standby's feedback); a lazy VACUUM's own snapshot holds back nobody else's.
+_HOLDERS = """
+SELECT 'pid ' || a.pid || ', ' || coalesce(a.usename || ', ', '') || coalesce(nullif(a.application_name, ''), a.backend_type)
+         || coalesce(', ' || a.state, '') AS who,
+       greatest(age(a.backend_xmin), age(a.backend_xid)) AS xmin_age, NULL::int AS catalog_xmin_age
+FROM pg_catalog.pg_stat_activity a
+WHERE a.pid <> pg_backend_pid() AND (a.datname = current_database() OR a.datname IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
+UNION ALL
+SELECT 'prepared ' || quote_literal(gid) || ' of ' || owner, age(transaction), NULL
+FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
+UNION ALL
+SELECT CASE WHEN active THEN '' ELSE 'inactive ' END || slot_type || ' slot ' || slot_name, age(xmin), age(catalog_xmin)
+FROM pg_catalog.pg_replication_slots"""
+
+_HORIZON = f"""
+SELECT coalesce(max(xmin_age), 0) AS xmin_age, coalesce(max(catalog_xmin_age), 0) AS catalog_xmin_age,
+       ARRAY(SELECT h.who || ': ' || greatest(h.xmin_age, h.catalog_xmin_age) || ' transactions' FROM holders h
+             WHERE greatest(h.xmin_age, h.catalog_xmin_age) IS NOT NULL
+             ORDER BY greatest(h.xmin_age, h.catalog_xmin_age) DESC LIMIT {SHOWN}) AS holders,
+       (SELECT max(age(datfrozenxid)) FROM pg_catalog.pg_database) AS frozen_age,
+       (SELECT max(mxid_age(datminmxid)) FROM pg_catalog.pg_database) AS multixact_age,
+       current_setting('autovacuum_freeze_max_age')::bigint AS frozen_max,
+       current_setting('autovacuum_multixact_freeze_max_age')::bigint AS multixact_max
+FROM holders"""
+
 
 class TransactionsResult(Model):
     """count: open for longer than asked, prepared ones included; oldest_s: seconds, 0 where none is open at all."""
@@ -57,7 +89,7 @@ class Transactions(Probe):
     def observe(self, look: Look) -> TransactionsResult:
         if look.dialect is Dialect.SQLITE:
             return TransactionsResult(count=0, oldest_s=0.0)
-        _require_sight(look)
+        _require_sight(look, _HIDDEN)
         ours = f"runbook:{look.place.run}:" if look.place else ""
         sessions = look.rows(_SESSIONS, {"ours": ours})
         prepared = look.rows(_PREPARED) if self.prepared else []
@@ -71,10 +103,51 @@ class Transactions(Probe):
         )
 
 
-def _require_sight(look: Look) -> None:
+class HorizonResult(Model):
+    """Ages count transactions. xmin_age: how far back VACUUM must keep dead rows; catalog_xmin_age: those of catalogues.
+
+    holders: the first ten who keep them, the oldest first. frozen_age, multixact_age: of the database that was frozen
+    longest ago; wraparound_pct: the greater of both ages, of the one at which autovacuum is forced to freeze.
+    """
+
+    xmin_age: int
+    catalog_xmin_age: int
+    holders: tuple[str, ...]
+    frozen_age: int
+    multixact_age: int
+    wraparound_pct: float
+
+
+class Horizon(Probe):
+    """What keeps VACUUM from removing dead rows: open and prepared transactions, slots, standbys' feedback.
+
+    This run's own transactions count, this look's doesn't. How long a transaction is open in seconds says `transactions`.
+    """
+
+    kind: ClassVar[str] = "horizon"
+    summary: ClassVar[str] = "who keeps VACUUM from removing rows, how near wraparound is"
+    only: ClassVar[str] = "postgresql"
+    Result: ClassVar[type[BaseModel]] = HorizonResult
+
+    def observe(self, look: Look) -> HorizonResult:
+        _require_sight(look, _HIDDEN_HOLDERS)
+        row = look.row(f"WITH holders AS MATERIALIZED ({_HOLDERS}) {_HORIZON}")
+        frozen, multixact = row.integer("frozen_age"), row.integer("multixact_age")
+        share = max(frozen / row.integer("frozen_max"), multixact / row.integer("multixact_max"))
+        return HorizonResult(
+            xmin_age=row.integer("xmin_age"),
+            catalog_xmin_age=row.integer("catalog_xmin_age"),
+            holders=tuple(row.texts("holders")),
+            frozen_age=frozen,
+            multixact_age=multixact,
+            wraparound_pct=round(100 * share, 2),
+        )
+
+
+def _require_sight(look: Look, hidden_ones: str) -> None:
     if has_role(look, "pg_read_all_stats"):
         return
-    hidden = look.row(_HIDDEN).integer("n")
+    hidden = look.row(hidden_ones).integer("n")
     if hidden:
         raise Unknown(f"{hidden} sessions of other roles hide their transactions: GRANT pg_read_all_stats to this role")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from databases import Database
+from inside import until
 from plain_look import PlainDatabase
 from pydantic import BaseModel
 
-from steps.base import Answer, Probe
+from steps.base import Answer, Probe, Unknown
 from steps.registry import probe_types
 from steps.words import Query
 
@@ -26,6 +27,17 @@ def probe(kind: str, *, queries: Mapping[str, str | Mapping[str, str]] | None = 
 def look_at(database: Database, one: Probe, *, user: str | None = None) -> BaseModel:
     with PlainDatabase(database, user=user).look() as look:
         return one.observe(look)
+
+
+def await_seen(database: Database, one: Probe, wanted: Callable[[BaseModel], bool]) -> BaseModel:
+    """What the probe sees as soon as it is so; PostgreSQL's counters follow a transaction's end by up to a second."""
+
+    def seen() -> BaseModel | None:
+        with contextlib.suppress(Unknown):
+            found = look_at(database, one)
+            return found if wanted(found) else None
+
+    return until(seen)
 
 
 def answer(database: Database, one: Probe, *, user: str | None = None) -> Answer | None:
