@@ -165,12 +165,12 @@ class RunDatabase:
 
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
-    def commit(self, label: str) -> Iterator[Work]:
+    def commit(self, label: str, *, durable: bool = True) -> Iterator[Work]:
         """One fenced transaction that ends with the ledger's row for `label` and COMMIT."""
         place = self.session.place
         if place is None:
             raise StepError("cannot commit outside of a run")
-        with self._transaction() as (connection, eyes):
+        with self._transaction(durable=durable) as (connection, eyes):
             self._check_fence(eyes)
             if ledger.has_act(eyes, place, label=label):
                 raise AlreadyCommitted(label)
@@ -244,6 +244,9 @@ class RunDatabase:
     def environment(self) -> Mapping[str, str]:
         return drivers.environment(self._arguments)
 
+    def release(self) -> None:
+        self._drop_writer()
+
     def close(self) -> None:
         self._drop_writer()
         self._writer.dispose()
@@ -269,11 +272,12 @@ class RunDatabase:
                 connection.close()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[tuple[Connection, Eyes]]:
+    def _transaction(self, *, durable: bool = True) -> Iterator[tuple[Connection, Eyes]]:
         connection = self._thread_writer()
         try:
             with translated(self.dialect):
-                drivers.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
+                settings = self._settings(statement_s=self.session.statement_s)
+                drivers.begin_work(connection, self.dialect, settings, durable=durable)
             yield connection, Eyes(self, connection, place=self.session.place)
         except BaseException as error:
             self._roll_back(connection, lost=isinstance(error, DatabaseFault) and error.lost)

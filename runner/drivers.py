@@ -156,13 +156,13 @@ def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> 
         _set_local(connection, settings, row_security="off")
 
 
-def begin_work(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+def begin_work(connection: Connection, dialect: Dialect, settings: Settings, *, durable: bool = True) -> None:
     if dialect is Dialect.SQLITE:
         # nobody queues behind a wait here, so there is no reason to give up as soon as on a server
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
-        _set_local(connection, settings, idle=IDLE)
+        _set_local(connection, settings, idle=IDLE, also="" if durable else _LAZY)
 
 
 def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:
@@ -187,8 +187,19 @@ def _refuse_pooler(connection: Connection) -> None:
         )
 
 
+# Who has synchronous standbys wants each commit to be there too.
+_LAZY = """, set_config('synchronous_commit', CASE current_setting('synchronous_standby_names') WHEN '' THEN 'off'
+            ELSE current_setting('synchronous_commit') END, true)"""
+
+
 def _set_local(
-    connection: Connection, settings: Settings, *, local: bool = True, row_security: str = "on", idle: str = "5min"
+    connection: Connection,
+    settings: Settings,
+    *,
+    local: bool = True,
+    row_security: str = "on",
+    idle: str = "5min",
+    also: str = "",
 ) -> None:
     """All settings in one round trip; local to the transaction, so that a pooler can't hand them to somebody else."""
     values = {
@@ -204,7 +215,7 @@ def _set_local(
         "jit": "off",  # compiling takes longer than what our queries take
     }
     calls = ", ".join(f"set_config('{name}', %({name})s, {str(local).lower()})" for name in values)
-    connection.exec_driver_sql(f"SELECT {calls}", values).fetchall()
+    connection.exec_driver_sql(f"SELECT {calls}{also}", values).fetchall()
 
 
 def cancel(connection: Connection, dialect: Dialect) -> None:

@@ -10,8 +10,9 @@ from steps import catalog, passes, taking_back
 from steps.backfill_batch import Order, batch_params, sqlite_statements, statement
 from steps.backfill_checks import faults
 from steps.backfill_figures import share
+from steps.backfill_lane import Document, Settings
 from steps.backfill_order import Route, begin, choose, window
-from steps.backfill_run import Document, Pass, Settings
+from steps.backfill_run import Pass
 from steps.backfill_shape import Words, read_shape
 from steps.backfill_sql import Shape
 from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepError, StepResult
@@ -106,6 +107,7 @@ class Backfill(Step):
     where: Text | None = None
     batch: BatchSize = BatchSize()
     order: Annotated[str, Field(min_length=1)] = "auto"
+    workers: Annotated[int, Field(ge=1, le=16)] = 1
     pause_after: PauseAfter | None = None
     stop_after: PauseAfter | None = None
     expect_work: bool = True
@@ -146,14 +148,15 @@ class Backfill(Step):
         """The first batch as it will be sent; the others differ in their bounds only."""
         shape = self._shape(look)
         route = self._route(look, shape)
-        start = begin(look, shape, route)
+        start = begin(look, shape, route, counted=False)
         if not start.ranges:
             return []
         part = start.ranges[0]
         first = window(shape, route, part, lo=part.lo, start=start, rows=1000)
         texts = [statement(shape, first)] if shape.pg else sqlite_statements(shape, first)
         params = batch_params(look.place or Place("", "", "apply"), Order(1, 0, part.lo, first))
-        note = f"once per batch of about {self.batch.time * 1000:.0f} ms, in {route.kind} order: {route.why}"
+        crew = f", by {self.workers} workers" if self.workers > 1 and shape.pg else ""
+        note = f"once per batch of about {self.batch.time * 1000:.0f} ms{crew}, in {route.kind} order: {route.why}"
         return [
             Statement(
                 text, params, lock="ROW EXCLUSIVE" if shape.pg else "", length="instant", table=self.table, note=note
@@ -225,6 +228,7 @@ class Backfill(Step):
             seconds=self.batch.time,
             fewest=self.batch.rows[0],
             most=self.batch.rows[1],
+            workers=self.workers,
             pause_written=pause.written,
             pause_batches=pause.batches,
             ends=self.stop_after is not None,

@@ -161,11 +161,11 @@ def _column(n: int) -> str:
 
 
 def _undo(shape: Shape) -> str:
-    """What was written, per row an array of texts: the key's values, then each column's, NULL where it wasn't ours."""
+    """What was written, a row of texts for each: the key's values, then each column's, NULL where it wasn't ours."""
     values = [f"rb_u.rb_k{n}" for n in range(len(shape.key))] + [f"rb_u.rb_o{n}" for n in range(len(shape.fill))]
     return f"""INSERT INTO {table("undo", shape.dialect)} (run, step, n, rows, payload)
         SELECT CAST(:run AS text), CAST(:step AS text), CAST(:n AS bigint), count(*),
-               to_jsonb(array_agg(ARRAY[{", ".join(values)}])) FROM rb_u HAVING count(*) > 0"""
+               array_agg(ARRAY[{", ".join(values)}]) FROM rb_u HAVING count(*) > 0"""
 
 
 def _late(shape: Shape) -> str:

@@ -147,7 +147,7 @@ def _source_faults(look: Look, shape: Shape) -> Iterator[str]:
 
 def _plan_faults(look: Look, shape: Shape, route: Route) -> Iterator[str]:
     """Plan one batch, never run it: types, names and privileges show there, and a batch that would read everything."""
-    start = begin(look, shape, route)
+    start = begin(look, shape, route, counted=False)
     if not start.ranges:
         return
     part = start.ranges[0]

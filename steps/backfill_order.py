@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from steps import catalog
@@ -11,15 +12,22 @@ from steps.base import Look, Params, StepError
 from steps.dialect import Dialect
 from steps.words import Model
 
+PARTS = 8  # ranges of a heap at least: how many workers a running pass may be given
+REST = 0.3  # of a batch: where no more than this is left of a range, the batch takes it too
+SMALLEST_PART = 128  # pages; fewer are not worth a batch of their own
 HEAP = "coalesce(CAST(pg_relation_filenode(CAST(:name AS regclass)) AS bigint), 0)"
 
 
 class Range(Model):
-    """A part of the table, fixed when the pass begins. kind: pages of the heap, keys in order, NULLs of the order."""
+    """A part of the table, fixed when the pass begins. kind: pages of the heap, keys in order, NULLs of the order.
+
+    heap: the file that the pages are in.
+    """
 
     kind: Literal["pages", "keys", "nulls"]
     lo: str
     hi: str
+    heap: int = 0
 
 
 class Start(Model):
@@ -31,6 +39,10 @@ class Start(Model):
     start_xid: str = ""
     heap: int = 0
     rows_per_page: float = 1.0
+
+    def stands(self, part: Range) -> bool:
+        """Whether the range is of this heap: VACUUM FULL gives rows new places in a new file."""
+        return part.kind != "pages" or part.heap == self.heap
 
 
 class Route(Model):
@@ -103,19 +115,24 @@ def _by_column(look: Look, table: str, *, wish: str, key: tuple[Named, ...]) -> 
 
 
 # ─── the start ──────────────────────────────────────────────────────────────────────────────────────────────────────
-def begin(look: Look, shape: Shape, route: Route) -> Start:
-    """The bounds of the pass and how much lies in them, of one moment."""
-    ranges = tuple(_ranges(look, shape, route))
+def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: bool = True) -> Start:
+    """The bounds of the pass and how much lies in them, of one moment; ranges enough for so many workers.
+
+    counted False: the rows are not counted, and as many as the statistics say are taken to lie on a page.
+    """
     if not shape.pg:
+        ranges = tuple(_ranges(look, shape, route, workers=1))
         size = look.row("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size").integer("n")
-        return Start(ranges=ranges, rows=_count(look, shape, ranges, route), bytes=size)
+        return Start(ranges=ranges, rows=_count(look, shape, ranges, route) if counted else 0, bytes=size)
+    ranges = tuple(_ranges(look, shape, route, workers=workers))
     xid = "CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS numeric) % 4294967296"
     sql = f"""SELECT CAST({xid} AS text) AS xid,
-             pg_total_relation_size(CAST(:name AS regclass)) AS bytes, {HEAP} AS heap"""
+             pg_total_relation_size(CAST(:name AS regclass)) AS bytes, {HEAP} AS heap,
+             (SELECT reltuples FROM pg_catalog.pg_class WHERE oid = CAST(:name AS regclass)) AS estimate"""
     row = look.row(sql, {"name": shape.table})
-    rows = _count(look, shape, ranges, route)
-    blocks = sum(_page(one.hi) for one in ranges if one.kind == "pages")
-    per = max(rows / blocks, 0.01) if blocks else 1.0
+    rows = _count(look, shape, ranges, route) if counted else 0
+    blocks = max((_page(one.hi) for one in ranges if one.kind == "pages"), default=0)
+    per = max((rows or row.number("estimate")) / blocks, 0.01) if blocks else 1.0
     return Start(
         ranges=ranges,
         rows=rows,
@@ -126,19 +143,43 @@ def begin(look: Look, shape: Shape, route: Route) -> Start:
     )
 
 
-def _ranges(look: Look, shape: Shape, route: Route) -> list[Range]:
+def _ranges(look: Look, shape: Shape, route: Route, *, workers: int) -> list[Range]:
     if route.kind == "heap" and shape.pg:
-        sql = (
-            """SELECT pg_relation_size(CAST(:name AS regclass)) / CAST(current_setting('block_size') AS bigint) AS n"""
-        )
-        blocks = look.row(sql, {"name": shape.table}).integer("n")
-        return [Range(kind="pages", lo="(0,0)", hi=f"({blocks},0)")] if blocks else []
+        return _heap_ranges(look, shape, workers=workers)
     found = [("keys", route.columns, "")]
     if route.kind == "column":
         leading = f"target.{route.columns[0].sql}"
         found = [("keys", route.columns, f"{leading} IS NOT NULL"), ("nulls", route.columns[1:], f"{leading} IS NULL")]
-    ends = [(kind, last_position(look, shape, columns, condition=condition)) for kind, columns, condition in found]
-    return [Range.model_validate({"kind": kind, "lo": "", "hi": hi}) for kind, hi in ends if hi]
+    ranges: list[Range] = []
+    for kind, columns, condition in found:
+        hi = last_position(look, shape, columns, condition=condition)
+        inner = _boundaries(look, shape, columns, condition=condition, parts=2 * workers) if workers > 1 and hi else []
+        bounds = ["", *(one for one in inner if one != hi), *([hi] if hi else [])]
+        ranges += [Range.model_validate({"kind": kind, "lo": lo, "hi": end}) for lo, end in pairwise(bounds)]
+    return ranges
+
+
+def _heap_ranges(look: Look, shape: Shape, *, workers: int) -> list[Range]:
+    """About as many pages each; there are enough of them that a running pass can be given more workers."""
+    sql = f"""SELECT pg_relation_size(CAST(:name AS regclass)) / CAST(current_setting('block_size') AS bigint) AS n,
+              {HEAP} AS heap"""
+    row = look.row(sql, {"name": shape.table})
+    blocks, heap = row.integer("n"), row.integer("heap")
+    parts = max(1, min(max(PARTS, 2 * workers), blocks // SMALLEST_PART))
+    bounds = [blocks * n // parts for n in range(parts + 1)] if blocks else []
+    return [Range(kind="pages", lo=f"({lo},0)", hi=f"({hi},0)", heap=heap) for lo, hi in pairwise(bounds)]
+
+
+def _boundaries(look: Look, shape: Shape, columns: Sequence[Named], *, condition: str, parts: int) -> list[str]:
+    """The positions that cut the order into about equal parts: one walk over its index."""
+    where = f" WHERE {condition}" if condition else ""
+    names = [f"target.{column.sql}" for column in columns]
+    inner = ", ".join(f"{name} AS rb_c{n}" for n, name in enumerate(names))
+    place = json_of(shape, [as_text(shape, f"rb_n.rb_c{n}") for n in range(len(columns))])
+    sql = f"""SELECT {place} AS place FROM (SELECT {inner}, row_number() OVER (ORDER BY {", ".join(names)}) AS rb_at,
+              count(*) OVER () AS rb_all FROM {shape.table} AS target{where}) AS rb_n
+              WHERE rb_n.rb_at % greatest(rb_n.rb_all / CAST(:parts AS bigint), 1) = 0 ORDER BY rb_n.rb_at"""
+    return [row.text("place") for row in look.rows(sql, {"parts": parts})]
 
 
 def last_position(
@@ -153,6 +194,8 @@ def last_position(
 
 
 def _count(look: Look, shape: Shape, ranges: Sequence[Range], route: Route) -> int:
+    if any(one.kind == "pages" for one in ranges):  # all of the table, which an index may answer
+        return look.row(counting(shape, Window("true", {}))).integer("n")
     start = Start(ranges=(), rows=0, bytes=0, start_xid="0")
     every = [window(shape, route, one, lo=one.lo, start=start, rows=None) for one in ranges]
     return sum(look.row(counting(shape, one), _used(counting(shape, one), one.params)).integer("n") for one in every)
@@ -176,8 +219,9 @@ def window(
         return keys(shape, columns, lo=lo, hi=part.hi, limit=rows, extra=extra)
     if rows is None:
         return pages(lo, part.hi, start_xid=start.start_xid)
-    end = min(_page(part.hi), _page(lo) + max(1, int(rows / start.rows_per_page)))
-    hi = part.hi if end == _page(part.hi) else f"({end},0)"
+    step, last = max(1, int(rows / start.rows_per_page)), _page(part.hi)
+    end = _page(lo) + step
+    hi = part.hi if end >= last or (not exact and last - end < REST * step) else f"({end},0)"
     return pages(lo, hi, start_xid=start.start_xid, limit=rows if exact else None)
 
 
@@ -199,7 +243,8 @@ def first_of(shape: Shape, within: Window) -> str:
 
 def again(look: Look, shape: Shape, start: Start) -> Start:
     """The start with one more range over the heap's new file, where VACUUM FULL or CLUSTER gave rows new places."""
-    fresh = _ranges(look, shape, Route(kind="heap", columns=(), why=""))
+    workers = max(1, sum(start.stands(one) for one in start.ranges) // 2)
+    fresh = _heap_ranges(look, shape, workers=workers)
     return start.model_copy(update={"ranges": (*start.ranges, *fresh), "heap": heap_of(look, shape)})
 
 

@@ -1,65 +1,25 @@
-"""One pass of a backfill: batch after batch in its order, what locks and bad rows do to it, the sweep at the end."""
+"""One pass of a backfill: its workers over their ranges, the rows to return to, the sweep at the end."""
 
 from __future__ import annotations
 
-import json
 import random
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import replace
 
 from steps import passes
 from steps.backfill_batch import Order, Outcome, run_batch
-from steps.backfill_faults import Meaning, Trouble, meaning
+from steps.backfill_crew import Crew
 from steps.backfill_figures import forecast, progress, size
-from steps.backfill_order import Range, Route, Start, again, begin, first_of, heap_of, whole, window
-from steps.backfill_plan import off, settings_for
-from steps.backfill_sql import Shape, Window, left, listed, missed
-from steps.base import (
-    LOCK_NOT_AVAILABLE,
-    AlreadyCommitted,
-    Context,
-    DatabaseFault,
-    Look,
-    Paused,
-    Place,
-    StepError,
-    Tuning,
-    Value,
-)
-from steps.passes import SWEEP, Batch, Letter, Totals
-from steps.words import Model
+from steps.backfill_lane import Document, Lane, Settings, array
+from steps.backfill_order import Route, Start, again, begin, heap_of, whole
+from steps.backfill_plan import off
+from steps.backfill_sql import Shape, left, missed
+from steps.base import Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
+from steps.passes import SWEEP, Totals
 
-AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
-SMALLER, LARGER = 0.5, 1.2  # how fast the batch size may change, per batch
-SMOOTHING = 0.3  # of the rate that guards read
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the playbook asks of the pass."""
-
-    seconds: float
-    fewest: int
-    most: int
-    pause_written: int | None
-    pause_batches: int | None
-    ends: bool  # there the pass ends instead of waiting
-    expect_work: bool
-    dead_max: int
-    dead_pct: float
-
-
-class Document(Model):
-    """The pass as the ledger keeps it: what was fixed at the beginning, and where it stands beside its batches."""
-
-    route: Route
-    start: Start
-    paused: bool = False
-    finished: bool = False
-    left: int = 0
 
 
 class Enough(Exception):
@@ -73,10 +33,9 @@ class Pass:
         self.ctx, self.place, self.shape, self.settings = ctx, place, shape, settings
         self.document = Document(route=route, start=Start(ranges=(), rows=0, bytes=0))
         self.totals, self.number = Totals(), 0
-        self.rows = float(min(max(1000, settings.fewest), settings.most))
-        self.trouble = Trouble()
-        self.rate, self.last_ms = 0.0, 0.0
-        self.switched_off: tuple[str, ...] = ()
+        self.crew = Crew(wanted=settings.workers, done=ctx.db.release)
+        self._figures = threading.Lock()  # of totals, number and document
+        self._turn = threading.Lock()  # one worker at a time reports and obeys; a hold holds them all
 
     # ─── the whole ──────────────────────────────────────────────────────────────────────────────────────────────────
     def run(self) -> Document:
@@ -91,26 +50,18 @@ class Pass:
             self._close()
         return self.document
 
-    def _ranges(self) -> None:
-        if self.settings.ends and self.document.paused:
-            raise Enough  # killed between the last batch and the end
-        worker = 0
-        while worker < len(self.document.start.ranges):
-            self._range(worker)
-            worker += 1
-
     def _open(self) -> None:
         with self.ctx.db.look() as look:
             text = passes.document(look, self.place)
             if text is None:
-                start = begin(look, self.shape, self.document.route)
+                start = begin(look, self.shape, self.document.route, workers=self.settings.workers)
                 self.document = self.document.model_copy(update={"start": start})
             else:
                 self.document = Document.model_validate_json(text)
                 self._reload(look)
         if text is None:
             self._first()
-        else:
+        elif not self.document.finished:
             self._follow()
 
     def _first(self) -> None:
@@ -119,15 +70,14 @@ class Pass:
                 f"nothing to do: no row of {self.shape.table} is in range; look at `where` and at the table, or write "
                 " expect_work: false where an empty range is right"
             )
-        with self.ctx.db.commit("begin") as work:
-            passes.keep_document(work, self.place, self.document.model_dump_json())
+        self._keep("begin")
 
     def _reload(self, look: Look) -> None:
         self.totals, self.number = passes.totals(look, self.place), passes.last_number(look, self.place)
 
     def _follow(self) -> None:
         """Begin the heap again where VACUUM FULL or CLUSTER gave its rows new places; nothing is written twice."""
-        if self.document.finished or not any(one.kind == "pages" for one in self.document.start.ranges):
+        if not any(one.kind == "pages" for one in self.document.start.ranges):
             return
         with self.ctx.db.look() as look:
             heap = heap_of(look, self.shape)
@@ -135,180 +85,121 @@ class Pass:
                 return
             start = again(look, self.shape, self.document.start)
         self.document = self.document.model_copy(update={"start": start})
-        with self.ctx.db.commit(f"heap {heap}") as work:
-            passes.keep_document(work, self.place, self.document.model_dump_json())
+        self._keep(f"heap {heap}")
 
     def _close(self) -> None:
         self.document = self.document.model_copy(update={"finished": True})
-        with self.ctx.db.commit("end") as work:
+        self._keep("end")
+
+    def _keep(self, label: str) -> None:
+        with self.ctx.db.commit(label) as work:
             passes.keep_document(work, self.place, self.document.model_dump_json())
 
-    # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
-    def _range(self, worker: int) -> None:
-        part, heap = self.document.start.ranges[worker], self.document.start.heap
-        if part.kind == "pages" and worker < len(self.document.start.ranges) - 1:
-            return  # of a file that is gone
-        with self.ctx.db.look() as look:
-            at = passes.cursor(look, self.place, worker=worker) or part.lo
-            rows, exact = self._next_rows(Tuning())
-            self.switched_off = settings_for(look, self.shape, self._window(part, at, rows=rows, exact=exact))
-        while at != part.hi and self.document.start.heap == heap:
-            at = self._step(worker, at, tuning=self._pulse())
-
-    def _step(self, worker: int, at: str, *, tuning: Tuning) -> str:
-        """Try the next rows of a range; where the cursor stands then."""
-        part, rows, exact = self.document.start.ranges[worker], *self._next_rows(tuning)
-        order = Order(
-            self.number + 1, worker, at, self._window(part, at, rows=rows, exact=exact), careful=self.trouble.careful
-        )
-        began = time.perf_counter()
-        try:
-            outcome = self._commit(order)
-        except DatabaseFault as fault:
-            return self._after(fault, order, rows=rows)
-        except AlreadyCommitted:
-            with self.ctx.db.look() as look:
-                self._reload(look)
-                return passes.cursor(look, self.place, worker=worker) or part.lo
-        self.trouble.passed(max(outcome.taken, 1))
-        self._adapt(outcome, time.perf_counter() - began, tuning=tuning)
-        if part.kind == "pages" and outcome.heap != self.document.start.heap:
+    # ─── the ranges ─────────────────────────────────────────────────────────────────────────────────────────────────
+    def _ranges(self) -> None:
+        if self.settings.ends and self.document.paused:
+            raise Enough  # killed between the last batch and the end
+        while todo := self._unfinished():
+            self.crew.work(todo, lambda: Lane(self))
             self._follow()
-        return outcome.hi
 
-    def _next_rows(self, tuning: Tuning) -> tuple[int, bool]:
-        """How many rows to look at, and whether it must not be one more (a page may hold more)."""
-        most = min(self.settings.most, tuning.max_rows or self.settings.most)
-        rows = max(1, min(int(self.rows), most))
-        limits = [one for one in (self.trouble.cap, self._until_pause()) if one is not None]
-        cut = min([rows, *limits])
-        return cut, self.trouble.cap is not None or cut < rows
+    def _unfinished(self) -> list[int]:
+        with self.ctx.db.look() as look:
+            at = passes.cursors(look, self.place)
+        start = self.document.start
+        return [n for n, one in enumerate(start.ranges) if start.stands(one) and at.get(n) != one.hi]
 
-    def _until_pause(self) -> int | None:
-        if self.settings.pause_written is None or self.document.paused:
-            return None
-        return max(1, self.settings.pause_written - self.totals.written)
+    # ─── what workers need ──────────────────────────────────────────────────────────────────────────────────────────
+    def at(self, part: int) -> str:
+        """Where a range's cursor stands, by the ledger."""
+        with self.ctx.db.look() as look:
+            return passes.cursors(look, self.place).get(part) or self.document.start.ranges[part].lo
 
-    def _window(self, part: Range, at: str, *, rows: int, exact: bool) -> Window:
-        start, route = self.document.start, self.document.route
-        return window(self.shape, route, part, lo=at, start=start, rows=rows, exact=exact)
+    def numbered(self) -> int:
+        """A number that no batch of this pass has had."""
+        with self._figures:
+            self.number += 1
+            return self.number
 
-    def _commit(self, order: Order, *, keys: Sequence[str] = ()) -> Outcome:
-        with self.ctx.db.commit(f"batch {order.n}") as work:
+    def note(self, figures: Totals) -> None:
+        """Add what was committed."""
+        with self._figures:
+            self.totals = self.totals.plus(figures)
+
+    def pulse(self, lane: Lane) -> Tuning:
+        """A worker's safe point: the pass reports, holds or stops; how many are wanted is read there too."""
+        with self._turn:
+            self.crew.check()
+            rate = sum(one.rate for one in self.crew.lanes) or lane.rate
+            told = progress(self.totals, self.document.start, rate=rate, rows=int(lane.rows), ms=lane.last_ms)
+            tuning = self.ctx.pulse(told)
+            self.crew.wanted = 1 if self._pause_ahead() else self._workers(tuning)
+            return tuning
+
+    def _workers(self, tuning: Tuning) -> int:
+        return (tuning.workers or self.settings.workers) if self.shape.pg else 1  # SQLite has one writer
+
+    def _pause_ahead(self) -> bool:
+        """Up to its gate a pass has one worker, so that it stops at the row that was asked for."""
+        return bool(self.settings.pause_written or self.settings.pause_batches) and not self.document.paused
+
+    def commit(self, order: Order, *, keys: Sequence[str] = (), also: Sequence[str] = ()) -> Outcome:
+        """One batch. COMMIT needn't wait for the disk: the cursor is lost with the rows or kept with them."""
+        with self.ctx.db.commit(f"batch {order.n}", durable=False) as work:
             if keys:
-                order = replace(order, returned=passes.forget_deferred(work, self.place, _array(keys)))
-            if self.switched_off:
-                work.rows(off(self.switched_off))
+                order = replace(order, returned=passes.forget_deferred(work, self.place, array(keys)))
+            if also:
+                work.rows(off(tuple(also)))
             outcome = run_batch(work, self.place, self.shape, order)
             document = self._pausing(outcome)
             if document is not None:
                 passes.keep_document(work, self.place, document.model_dump_json())
-        self.totals, self.number = self.totals.plus(outcome.figures), order.n
+        self.note(outcome.figures)
         if document is not None:
-            self.document = document
-            if self.settings.ends:
-                raise Enough
-            with self.ctx.db.look() as look:
-                raise Paused(forecast(self.totals, document.start, bytes_now=size(look, self.shape)))
+            self._pause(document)
+        if order.window.pages and outcome.heap != self.document.start.heap:
+            self._follow_once(outcome.heap)
         return outcome
 
-    def _adapt(self, outcome: Outcome, seconds: float, *, tuning: Tuning) -> None:
-        """Come nearer to the wanted duration, within bounds, so that one odd batch doesn't decide."""
-        seconds = max(seconds, 0.0001)
-        seen = outcome.figures.seen / seconds
-        self.rate = seen if self.rate == 0.0 else self.rate + SMOOTHING * (seen - self.rate)
-        self.last_ms = seconds * 1000
-        if self.trouble.cap is None:
-            wanted = (tuning.batch_seconds or self.settings.seconds) / seconds
-            most = min(self.settings.most, tuning.max_rows or self.settings.most)
-            self.rows = min(max(self.rows * min(max(wanted, SMALLER), LARGER), min(self.settings.fewest, most)), most)
+    def _follow_once(self, heap: int) -> None:
+        with self._turn:
+            if heap != self.document.start.heap:
+                self._follow()
 
-    # ─── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _after(self, fault: DatabaseFault, order: Order, *, rows: int) -> str:
-        """Wait, look closer or set aside; where the cursor stands then."""
-        kind = meaning(fault, self.shape.dialect)
-        if kind is Meaning.FATAL:
-            raise fault
-        if kind is Meaning.LOCK and self.trouble.tries < AGAIN:
-            self._wait(fault)
-        elif rows > 1:
-            self.trouble.halve(rows)
-        else:
-            return self._single(order)
-        return order.lo
-
-    def _wait(self, fault: DatabaseFault) -> None:
-        # Rows that the application holds are left out at the second try, which so needs no wait.
-        first = fault.sqlstate == LOCK_NOT_AVAILABLE and not self.trouble.careful and self.shape.pg
-        self.trouble.careful, self.trouble.tries = self.shape.pg, self.trouble.tries + 1
-        if not first:
-            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**self.trouble.tries)))  # noqa: S311 - jitter, no secret
-
-    def _single(self, order: Order) -> str:
-        """One row is at fault: by its key, so that no other row can be taken for it."""
-        part = self.document.start.ranges[order.worker]
-        alone = self._window(part, order.lo, rows=1, exact=True)
+    def _pause(self, document: Document) -> None:
+        self.document = document
+        if self.settings.ends:
+            raise Enough
         with self.ctx.db.look() as look:
-            found = look.rows(first_of(self.shape, alone), alone.all_params())
-        self.trouble = Trouble()
-        if not found:
-            return order.lo  # deleted meanwhile; the next try passes over its place
-        key, place = found[0].text("key"), found[0].text("place")
-        self._settle([key], worker=order.worker, lo=order.lo, hi=place)
-        return place
+            raise Paused(forecast(self.totals, document.start, bytes_now=size(look, self.shape)))
 
-    def _settle(self, keys: Sequence[str], *, worker: int, lo: str, hi: str) -> None:
-        """Write these rows, and set aside each one that can't be written."""
-        within = replace(listed(self.shape, keys), end=hi)
-        order = Order(self.number + 1, worker, lo, within, careful=self.shape.pg)
-        try:
-            self._commit(order, keys=keys)
-        except DatabaseFault as fault:
-            kind = meaning(fault, self.shape.dialect)
-            if kind is Meaning.FATAL:
-                raise
-            self._pulse()
-            if len(keys) > 1:
-                half = len(keys) // 2
-                self._settle(keys[:half], worker=worker, lo=lo, hi=keys[half - 1])
-                self._settle(keys[half:], worker=worker, lo=lo, hi=hi)
-            else:
-                self._set_aside(
-                    fault, order, key=keys[0], action=passes.DEFERRED if kind is Meaning.LOCK else passes.DEAD_ACTION
-                )
-
-    def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
-        with self.ctx.db.commit(f"batch {order.n}") as work:
-            known = passes.forget_deferred(work, self.place, _array([key]))
-            dead = int(action == passes.DEAD_ACTION)
-            figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
-            passes.add_letter(work, self.place, Letter(key, fault.sqlstate, str(fault)), action=action)
-            passes.add_batch(work, self.place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
-        self.totals, self.number = self.totals.plus(figures), order.n
-        allowed = min(self.settings.dead_max, ceil(self.document.start.rows * self.settings.dead_pct / 100))
-        if self.totals.dead > allowed:
-            raise StepError(
-                f"cannot go on: {self.totals.dead} rows could not be written, and dead_letters allows {allowed} "
-                f"(max {self.settings.dead_max}, {self.settings.dead_pct} % of {self.document.start.rows}); "
-                f"the last one, {key}: {fault}"
-            )
+    def _pausing(self, outcome: Outcome) -> Document | None:
+        """The document with its pause, where this batch reaches it: it commits with the batch, so resume goes on."""
+        written, batches = self.totals.written + outcome.figures.written, self.totals.batches + 1
+        reached = (self.settings.pause_written or 0) <= written if self.settings.pause_written else False
+        reached = reached or (batches >= self.settings.pause_batches if self.settings.pause_batches else False)
+        return self.document.model_copy(update={"paused": True}) if reached and not self.document.paused else None
 
     # ─── the end ────────────────────────────────────────────────────────────────────────────────────────────────────
     def _sweep(self) -> None:
         """Return to rows that were locked, then to rows that moved or came meanwhile, until one query finds none."""
-        self._return_to_deferred()
+        lane = Lane(self)
+        self._return_to_deferred(lane)
         after, swept, found = "", 0, True
         while found and swept <= self.document.start.rows:
             keys = self._missed(after)
             found = bool(keys)
-            for n in range(0, len(keys), max(1, int(self.rows))):
-                self._pulse()
-                part = keys[n : n + max(1, int(self.rows))]
-                self._settle(part, worker=SWEEP, lo=part[0], hi=part[-1])
+            self._settle_all(lane, keys, at_once=max(1, int(lane.rows)))
             after, swept = (keys[-1] if keys else after), swept + len(keys)
         if swept:
-            self._return_to_deferred()
+            self._return_to_deferred(lane)
             self._count_left()
+
+    def _settle_all(self, lane: Lane, keys: Sequence[str], *, at_once: int) -> None:
+        for n in range(0, len(keys), at_once):
+            self.pulse(lane)
+            part = keys[n : n + at_once]
+            lane.settle(part, worker=SWEEP, lo=part[0], hi=part[-1])
 
     def _missed(self, after: str) -> list[str]:
         within = whole(self.shape, self.document.route, self.document.start)
@@ -330,7 +221,7 @@ class Pass:
     def _ours(self) -> dict[str, Value]:
         return {"run": self.place.run, "step": self.place.step, "rb_xid": self.document.start.start_xid}
 
-    def _return_to_deferred(self) -> None:
+    def _return_to_deferred(self, lane: Lane) -> None:
         for attempt in range(RETURNS):
             with self.ctx.db.look() as look:
                 ours = passes.letters(look, run=self.place.run, step=self.place.step, action=passes.DEFERRED)
@@ -339,23 +230,4 @@ class Pass:
                 return
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.1 * 2**attempt)  # noqa: S311 - jitter, no secret
-            for n in range(0, len(keys), self.settings.most):
-                self._pulse()
-                part = keys[n : n + self.settings.most]
-                self._settle(part, worker=SWEEP, lo=part[0], hi=part[-1])
-
-    # ─── gates and progress ─────────────────────────────────────────────────────────────────────────────────────────
-    def _pausing(self, outcome: Outcome) -> Document | None:
-        """The document with its pause, where this batch reaches it: it commits with the batch, so resume goes on."""
-        written, batches = self.totals.written + outcome.figures.written, self.totals.batches + 1
-        reached = (self.settings.pause_written or 0) <= written if self.settings.pause_written else False
-        reached = reached or (batches >= self.settings.pause_batches if self.settings.pause_batches else False)
-        return self.document.model_copy(update={"paused": True}) if reached and not self.document.paused else None
-
-    def _pulse(self) -> Tuning:
-        rows, ms = int(self.rows), self.last_ms
-        return self.ctx.pulse(progress(self.totals, self.document.start, rate=self.rate, rows=rows, ms=ms))
-
-
-def _array(keys: Sequence[str]) -> str:
-    return json.dumps(list(keys))
+            self._settle_all(lane, keys, at_once=self.settings.most)

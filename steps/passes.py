@@ -83,13 +83,11 @@ def read_totals(row: Row) -> Totals:
     return Totals(**counts, ms=row.number("ms"))
 
 
-def cursor(look: Look, place: Place, *, worker: int) -> str | None:
-    """Where the last committed batch of a range ended; None before the first."""
-    sql = (
-        f"""SELECT hi FROM {table("batch", look.dialect)} WHERE {_OURS} AND worker = :worker ORDER BY n DESC LIMIT 1"""
-    )
-    rows = look.rows(sql, {**_where(place), "worker": worker})
-    return rows[0].text("hi") if rows else None
+def cursors(look: Look, place: Place) -> dict[int, str]:
+    """Where the last committed batch of each range ended; without those that have none."""
+    sql = f"""SELECT worker, hi FROM (SELECT worker, hi, row_number() OVER (PARTITION BY worker ORDER BY n DESC) AS latest
+              FROM {table("batch", look.dialect)} WHERE {_OURS} AND worker >= 0) AS each WHERE latest = 1"""
+    return {row.integer("worker"): row.text("hi") for row in look.rows(sql, _where(place))}
 
 
 def last_number(look: Look, place: Place) -> int:

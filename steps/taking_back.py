@@ -126,15 +126,17 @@ def _names(written: Written, alias: str) -> list[str]:
 
 def _statement(written: Written) -> str:
     keys, values = len(written.key), range(len(written.fill))
-    read = [f"rb_e ->> {n} AS rb_k{n}" for n in range(keys)] + [f"rb_e ->> {keys + n} AS rb_o{n}" for n in values]
+    names = [f"rb_k{n}" for n in range(keys)] + [f"rb_o{n}" for n in values]
+    width = len(names)
+    read = [f"max(rb_e.text) FILTER (WHERE (rb_e.at - 1) % {width} = {n}) AS {name}" for n, name in enumerate(names)]
     found = [f"target.{c.sql} = CAST(rb_d.rb_k{n} AS {c.type})" for n, c in enumerate(written.key)]
     ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n)})" for n, c in enumerate(written.fill)]
     key = f"CAST(json_build_array({', '.join(_names(written, 'rb_d'))}) AS text)"
     same = " AND ".join(f"rb_u.rb_k{n} = rb_d.rb_k{n}" for n in range(keys))
     batch, dead, undo = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "dead", "undo"))
     return f"""WITH rb_d AS MATERIALIZED (SELECT {", ".join(read)} FROM {undo} AS rb_x
-            CROSS JOIN LATERAL jsonb_array_elements(rb_x.payload) AS rb_e
-            WHERE rb_x.run = :run AND rb_x.step = :step AND rb_x.n = :n),
+            CROSS JOIN LATERAL unnest(rb_x.payload) WITH ORDINALITY AS rb_e (text, at)
+            WHERE rb_x.run = :run AND rb_x.step = :step AND rb_x.n = :n GROUP BY (rb_e.at - 1) / {width}),
         rb_u AS (UPDATE {written.table} AS target SET {_sets(written)} FROM rb_d WHERE {" AND ".join(found + ours)}
             RETURNING {", ".join(_names(written, "rb_d"))}),
         rb_t AS MATERIALIZED (SELECT (SELECT count(*) FROM rb_d) AS seen, (SELECT count(*) FROM rb_u) AS written),

@@ -135,7 +135,7 @@ class PlainDatabase:
             work.connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def commit(self, label: str) -> Iterator[Work]:
+    def commit(self, label: str, *, durable: bool = True) -> Iterator[Work]:
         if label == self.crash_before:
             raise KeyboardInterrupt(label)
         if label in self.committed():
@@ -160,6 +160,9 @@ class PlainDatabase:
                 work.connection.execute("COMMIT")
         with self._connected() as work:
             yield work
+
+    def release(self) -> None:
+        """Each transaction has a connection of its own."""
 
     def committed(self) -> list[str]:
         with self.look() as look:

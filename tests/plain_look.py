@@ -135,7 +135,7 @@ class PlainDatabase:
                 connection.rollback()
 
     @contextlib.contextmanager
-    def commit(self, label: str) -> Iterator[PlainLook]:
+    def commit(self, label: str, *, durable: bool = True) -> Iterator[PlainLook]:
         place = self.place
         assert place is not None
         with self.writing(keep=True) as work:
@@ -147,6 +147,9 @@ class PlainDatabase:
 
     def outside(self, label: str) -> contextlib.AbstractContextManager[Work]:
         raise NotImplementedError(label)
+
+    def release(self) -> None:
+        """Each transaction has a connection of its own."""
 
     def committed(self) -> list[str]:
         with self.look() as look:

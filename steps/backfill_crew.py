@@ -1,0 +1,96 @@
+"""Workers over a list of ranges: as many threads as are wanted just now, each with a connection of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+LOOK_S = 0.5  # how often the number of workers that are wanted is compared with those at work
+
+
+class Worker(Protocol):
+    """Goes over one range, for as long as `stays()`; says whether its end was reached."""
+
+    rate: float
+
+    def go_over(self, number: int, stays: Callable[[], bool]) -> bool: ...
+
+
+class Dismissed(Exception):
+    """Another worker met a fault: this one stops at its safe point."""
+
+
+class Crew:
+    """Gives out ranges; the first fault of any worker ends the work of all, each at its safe point.
+
+    A worker that is no longer wanted gives its range back. `done` is called in a thread that ends.
+    """
+
+    def __init__(self, *, wanted: int, done: Callable[[], None]) -> None:
+        self.wanted, self._done = wanted, done
+        self.lanes: list[Worker] = []
+        self._todo: deque[int] = deque()
+        self._threads: dict[int, threading.Thread] = {}
+        self._fault: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def work(self, todo: Iterable[int], worker: Callable[[], Worker]) -> None:
+        """Go over all these ranges; raises what a worker raised."""
+        self._todo, self._fault = deque(todo), None
+        try:
+            with self._changed:
+                while self._at_work():
+                    self._employ(worker)
+                    self._changed.wait(LOOK_S)
+        finally:
+            if self._at_work():  # this thread was interrupted
+                self._fault = Dismissed()
+            for thread in list(self._threads.values()):
+                thread.join()
+        self._raise()
+
+    def _at_work(self) -> bool:
+        return self._fault is None and bool(self._todo or self._threads)
+
+    def _raise(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    def check(self) -> None:
+        """Raise where the work has been ended by another's fault."""
+        if self._fault is not None:
+            raise Dismissed
+
+    def _employ(self, worker: Callable[[], Worker]) -> None:
+        places = [n for n in range(max(1, self.wanted)) if n not in self._threads]
+        for place in places[: len(self._todo)]:
+            thread = threading.Thread(target=self._life, args=(place, worker()), name=f"worker {place + 1}")
+            self._threads[place] = thread
+            thread.start()
+
+    def _life(self, place: int, lane: Worker) -> None:
+        self.lanes.append(lane)
+        try:
+            while (number := self._next(place)) is not None:
+                if not lane.go_over(number, lambda: place < self.wanted):
+                    self._give_back(number)
+        except BaseException as fault:  # noqa: BLE001 - raised again in the thread that waits
+            with self._changed:
+                self._fault = self._fault or fault
+        finally:
+            self._done()
+            with self._changed:
+                self.lanes.remove(lane)
+                del self._threads[place]
+                self._changed.notify_all()
+
+    def _next(self, place: int) -> int | None:
+        with self._changed:
+            wanted = self._fault is None and place < max(1, self.wanted)
+            return self._todo.popleft() if wanted and self._todo else None
+
+    def _give_back(self, number: int) -> None:
+        with self._changed:
+            self._todo.appendleft(number)

@@ -1,0 +1,221 @@
+"""One worker of a backfill: batch after batch of a range, and what locks and bad rows do to them."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import ceil
+from typing import Protocol
+
+from steps import passes
+from steps.backfill_batch import Order, Outcome
+from steps.backfill_faults import Meaning, Trouble, meaning
+from steps.backfill_order import Range, Route, Start, first_of, window
+from steps.backfill_plan import settings_for
+from steps.backfill_sql import Shape, Window, listed
+from steps.base import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFault, Place, StepError, Tuning
+from steps.passes import Batch, Letter, Totals
+from steps.words import Model
+
+AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
+SMALLER, LARGER = 0.5, 1.5  # how fast the batch size may change, per batch
+SMOOTHING = 0.3  # of the rate that guards read
+
+
+class Settings(Model):
+    """What the playbook asks of the pass."""
+
+    seconds: float
+    fewest: int
+    most: int
+    workers: int
+    pause_written: int | None
+    pause_batches: int | None
+    ends: bool  # there the pass ends instead of waiting
+    expect_work: bool
+    dead_max: int
+    dead_pct: float
+
+
+class Document(Model):
+    """The pass as the ledger keeps it: what was fixed at the beginning, and where it stands beside its batches."""
+
+    route: Route
+    start: Start
+    paused: bool = False
+    finished: bool = False
+    left: int = 0
+
+
+class Shared(Protocol):
+    """The pass as its workers see it."""
+
+    ctx: Context
+    place: Place
+    shape: Shape
+    settings: Settings
+    document: Document
+    totals: Totals
+
+    def pulse(self, lane: Lane) -> Tuning: ...
+    def numbered(self) -> int: ...
+    def commit(self, order: Order, *, keys: Sequence[str] = (), also: Sequence[str] = ()) -> Outcome: ...
+    def note(self, figures: Totals) -> None: ...
+    def at(self, part: int) -> str: ...
+
+
+class Lane:
+    """One worker's batch size, rate and troubles; all that must outlive the process is in the ledger."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        settings = shared.settings
+        self.rows = float(min(max(1000, settings.fewest), settings.most))
+        self.trouble = Trouble()
+        self.rate, self.last_ms = 0.0, 0.0
+        self._off: dict[str, tuple[str, ...]] = {}
+
+    # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def go_over(self, number: int, stays: Callable[[], bool]) -> bool:
+        """The rest of a range, for as long as this worker `stays`; whether its end was reached."""
+        part, at = self.shared.document.start.ranges[number], self.shared.at(number)
+        if at != part.hi and part.kind not in self._off:
+            self._off[part.kind] = self._settings_for(part, at)
+        while at != part.hi and stays() and self.shared.document.start.stands(part):
+            at = self._step(number, at, tuning=self.shared.pulse(self))
+        return at == part.hi
+
+    def _settings_for(self, part: Range, at: str) -> tuple[str, ...]:
+        rows, exact = self._next_rows(Tuning())
+        with self.shared.ctx.db.look() as look:
+            return settings_for(look, self.shared.shape, self._window(part, at, rows=rows, exact=exact))
+
+    def _step(self, number: int, at: str, *, tuning: Tuning) -> str:
+        """Try the next rows of a range; where the cursor stands then."""
+        shared = self.shared
+        part, rows, exact = shared.document.start.ranges[number], *self._next_rows(tuning)
+        within = self._window(part, at, rows=rows, exact=exact)
+        order = Order(shared.numbered(), number, at, within, careful=self.trouble.careful)
+        began = time.perf_counter()
+        try:
+            outcome = shared.commit(order, also=self._off.get(part.kind, ()))
+        except DatabaseFault as fault:
+            return self._after(fault, order, rows=rows)
+        except AlreadyCommitted:
+            return shared.at(number)
+        self.trouble.passed(max(outcome.taken, 1))
+        self._adapt(outcome, time.perf_counter() - began, tuning=tuning)
+        return outcome.hi
+
+    def _next_rows(self, tuning: Tuning) -> tuple[int, bool]:
+        """How many rows to look at, and whether it must not be one more (a page may hold more)."""
+        settings = self.shared.settings
+        most = min(settings.most, tuning.max_rows or settings.most)
+        rows = max(1, min(int(self.rows), most))
+        limits = [one for one in (self.trouble.cap, self._until_pause()) if one is not None]
+        cut = min([rows, *limits])
+        return cut, self.trouble.cap is not None or cut < rows
+
+    def _until_pause(self) -> int | None:
+        wanted = self.shared.settings.pause_written
+        if wanted is None or self.shared.document.paused:
+            return None
+        return max(1, wanted - self.shared.totals.written)
+
+    def _window(self, part: Range, at: str, *, rows: int, exact: bool) -> Window:
+        document = self.shared.document
+        return window(self.shared.shape, document.route, part, lo=at, start=document.start, rows=rows, exact=exact)
+
+    def _adapt(self, outcome: Outcome, seconds: float, *, tuning: Tuning) -> None:
+        """Come nearer to the wanted duration, within bounds, so that one odd batch doesn't decide."""
+        settings, seconds = self.shared.settings, max(seconds, 0.0001)
+        seen = outcome.figures.seen / seconds
+        self.rate = seen if self.rate == 0.0 else self.rate + SMOOTHING * (seen - self.rate)
+        self.last_ms = seconds * 1000
+        if self.trouble.cap is None:
+            wanted = (tuning.batch_seconds or settings.seconds) / seconds
+            most = min(settings.most, tuning.max_rows or settings.most)
+            self.rows = min(max(self.rows * min(max(wanted, SMALLER), LARGER), min(settings.fewest, most)), most)
+
+    # ─── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _after(self, fault: DatabaseFault, order: Order, *, rows: int) -> str:
+        """Wait, look closer or set aside; where the cursor stands then."""
+        kind = meaning(fault, self.shared.shape.dialect)
+        if kind is Meaning.FATAL:
+            raise fault
+        if kind is Meaning.LOCK and self.trouble.tries < AGAIN:
+            self._wait(fault)
+        elif rows > 1:
+            self.trouble.halve(rows)
+        else:
+            return self._single(order)
+        return order.lo
+
+    def _wait(self, fault: DatabaseFault) -> None:
+        # Rows that the application holds are left out at the second try, which so needs no wait.
+        pg = self.shared.shape.pg
+        first = fault.sqlstate == LOCK_NOT_AVAILABLE and not self.trouble.careful and pg
+        self.trouble.careful, self.trouble.tries = pg, self.trouble.tries + 1
+        if not first:
+            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**self.trouble.tries)))  # noqa: S311 - jitter, no secret
+
+    def _single(self, order: Order) -> str:
+        """One row is at fault: by its key, so that no other row can be taken for it."""
+        part = self.shared.document.start.ranges[order.worker]
+        alone = self._window(part, order.lo, rows=1, exact=True)
+        with self.shared.ctx.db.look() as look:
+            found = look.rows(first_of(self.shared.shape, alone), alone.all_params())
+        self.trouble = Trouble()
+        if not found:
+            return order.lo  # deleted meanwhile; the next try passes over its place
+        key, place = found[0].text("key"), found[0].text("place")
+        self.settle([key], worker=order.worker, lo=order.lo, hi=place)
+        return place
+
+    def settle(self, keys: Sequence[str], *, worker: int, lo: str, hi: str) -> None:
+        """Write these rows, and set aside each one that can't be written."""
+        shape = self.shared.shape
+        within = replace(listed(shape, keys), end=hi)
+        order = Order(self.shared.numbered(), worker, lo, within, careful=shape.pg)
+        try:
+            self.shared.commit(order, keys=keys)
+        except DatabaseFault as fault:
+            kind = meaning(fault, shape.dialect)
+            if kind is Meaning.FATAL:
+                raise
+            self.shared.pulse(self)
+            if len(keys) > 1:
+                half = len(keys) // 2
+                self.settle(keys[:half], worker=worker, lo=lo, hi=keys[half - 1])
+                self.settle(keys[half:], worker=worker, lo=lo, hi=hi)
+            else:
+                action = passes.DEFERRED if kind is Meaning.LOCK else passes.DEAD_ACTION
+                self._set_aside(fault, order, key=keys[0], action=action)
+
+    def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
+        place = self.shared.place
+        with self.shared.ctx.db.commit(f"batch {order.n}") as work:
+            known = passes.forget_deferred(work, place, array([key]))
+            dead = int(action == passes.DEAD_ACTION)
+            figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
+            passes.add_letter(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
+            passes.add_batch(work, place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
+        self.shared.note(figures)
+        self._keep_to_budget(key, fault)
+
+    def _keep_to_budget(self, key: str, fault: DatabaseFault) -> None:
+        settings, rows, dead = self.shared.settings, self.shared.document.start.rows, self.shared.totals.dead
+        allowed = min(settings.dead_max, ceil(rows * settings.dead_pct / 100))
+        if dead > allowed:
+            raise StepError(
+                f"cannot go on: {dead} rows could not be written, and dead_letters allows {allowed} "
+                f"(max {settings.dead_max}, {settings.dead_pct} % of {rows}); the last one, {key}: {fault}"
+            )
+
+
+def array(keys: Sequence[str]) -> str:
+    """Keys, each a JSON array, as one JSON array of texts."""
+    return json.dumps(list(keys))
