@@ -190,7 +190,7 @@ class RunDatabase:
             if fenced:
                 self._check_fence(eyes)
             yield eyes
-            self._commit(connection, eyes, lambda _look: False)
+            self._commit(connection, eyes, None)
 
     @contextlib.contextmanager
     def outside(self, label: str) -> Iterator[Work]:
@@ -320,7 +320,7 @@ class RunDatabase:
                 then="runbook status",
             )
 
-    def _commit(self, connection: Connection, eyes: Eyes, known: Callable[[Look], bool]) -> None:
+    def _commit(self, connection: Connection, eyes: Eyes, known: Callable[[Look], bool] | None) -> None:
         """COMMIT; where its answer is lost, the server's own transaction status says what became of it."""
         xid = drivers.transaction_id(eyes)
         faults.point("commit.before")
@@ -335,20 +335,27 @@ class RunDatabase:
                 raise
         faults.point("commit.after")
 
-    def _settled(self, xid: str | None, known: Callable[[Look], bool]) -> bool:
-        """Ask a new connection whether that transaction committed, for as long as the server still works on it."""
+    def _settled(self, xid: str | None, known: Callable[[Look], bool] | None) -> bool:
+        """Ask a new connection whether that transaction committed, for as long as the server still works on it.
+
+        Once it is over the ledger's row decides, where there is one: after a crash a number may be given out again.
+        """
         until = time.monotonic() + SETTLE_S
         while True:
             try:
                 with self.look() as look:
                     status = drivers.transaction_status(look, xid)
-                    if status != "in progress":
-                        return status == "committed" or (status is None and known(look))
+                if status != "in progress":
+                    return self._known(known) if known is not None else status == "committed"
             except DatabaseFault:
                 pass  # a server that restarts; asked again until the time is over
             if time.monotonic() > until:
                 raise DatabaseFault("cannot learn whether the last COMMIT acted: the server does not answer", lost=True)
             time.sleep(0.2)
+
+    def _known(self, known: Callable[[Look], bool]) -> bool:
+        with self.look() as look:
+            return known(look)
 
     def _server_version(self) -> tuple[int, ...]:
         with self._connected(self._reader) as connection, translated(self.dialect):

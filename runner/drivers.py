@@ -25,6 +25,7 @@ CONNECT_S = 10
 BUSY_MS = 5000
 SIGNALS_EVERY = 1_000_000  # of SQLite's instructions, some 20 ms
 IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
+_IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
 _LOST = ("08", "57P01", "57P02", "57P03")
 # SQLite's primary result codes → the nearest SQLSTATE
 _SQLITE = {
@@ -246,10 +247,15 @@ def transaction_id(look: Look) -> str | None:
 
 
 def transaction_status(look: Look, xid: str | None) -> str | None:
-    """'committed', 'aborted', 'in progress', or None where the server no longer knows."""
+    """'committed', 'aborted', 'in progress', or None where the server doesn't know: too old, or lost in a crash."""
     if xid is None:
         return None
-    return look.row("SELECT pg_xact_status(CAST(:xid AS xid8)) AS status", {"xid": xid}).maybe_text("status")
+    try:
+        return look.row("SELECT pg_xact_status(CAST(:xid AS xid8)) AS status", {"xid": xid}).maybe_text("status")
+    except DatabaseFault as fault:
+        if fault.sqlstate != _IN_THE_FUTURE:
+            raise
+        return None
 
 
 def server_version(connection: Connection, dialect: Dialect) -> tuple[int, ...]:

@@ -201,6 +201,16 @@ class Backfill(Step):
         with ctx.db.look() as look:
             return _result(look, place, document)
 
+    def reopen(self, ctx: Context) -> int:
+        """Try again the rows that were set aside; those that still can't be written are set aside again."""
+        with ctx.db.look() as look:
+            place = look.place
+            if place is None or passes.document(look, place) is None:
+                return 0
+            shape = self._shape(look)
+            route = self._route(look, shape)
+        return Pass(ctx, place, shape, self._settings(), route).reopen()
+
     def result(self, look: Look) -> BackfillResult:
         """The counters again, from the ledger: sums of the batches, so that a resume can't count twice."""
         place = look.place

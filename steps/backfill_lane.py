@@ -198,10 +198,9 @@ class Lane:
     def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
         place = self.shared.place
         with self.shared.ctx.db.commit(f"batch {order.n}") as work:
-            known = passes.forget_deferred(work, place, array([key]))
+            known = passes.set_aside(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
             dead = int(action == passes.DEAD_ACTION)
             figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
-            passes.add_letter(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
             passes.add_batch(work, place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
         self.shared.note(figures)
         self._keep_to_budget(key, fault)

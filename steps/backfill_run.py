@@ -17,7 +17,7 @@ from steps.backfill_order import Route, Start, again, begin, heap_of, whole
 from steps.backfill_plan import off
 from steps.backfill_sql import Shape, left, missed
 from steps.base import Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
-from steps.passes import SWEEP, Totals
+from steps.passes import SWEEP, Batch, Totals
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 
@@ -46,6 +46,7 @@ class Pass:
                 self._ranges()
                 self._sweep()
             except Enough:
+                self._return_to_deferred(Lane(self))
                 self._count_left()
             self._close()
         return self.document
@@ -89,11 +90,23 @@ class Pass:
 
     def _close(self) -> None:
         self.document = self.document.model_copy(update={"finished": True})
-        self._keep("end")
+        self._keep(f"end {self.numbered()}")  # a pass that was opened again ends again
 
     def _keep(self, label: str) -> None:
         with self.ctx.db.commit(label) as work:
             passes.keep_document(work, self.place, self.document.model_dump_json())
+
+    def reopen(self) -> int:
+        """Return to the rows that were set aside when the pass goes on; how many there are."""
+        self._open()
+        with self.ctx.db.commit(f"reopen {self.numbered()}") as work:
+            rows = passes.reopen(work, self.place)
+            if rows:
+                figures = Totals(1, deferred=rows, dead=-rows)
+                passes.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
+                document = self.document.model_copy(update={"finished": False})
+                passes.keep_document(work, self.place, document.model_dump_json())
+        return rows
 
     # ─── the ranges ─────────────────────────────────────────────────────────────────────────────────────────────────
     def _ranges(self) -> None:

@@ -302,6 +302,14 @@ class Recounted(Protocol):
 
 
 @runtime_checkable
+class Redrivable(Protocol):
+    """Sets aside what it can't change, and can try that again."""
+
+    def reopen(self, ctx: Context) -> int:
+        """From here on the step is unfinished, and `apply` returns to what was set aside; how many rows that is."""
+
+
+@runtime_checkable
 class UndoesRun(Protocol):
     """Takes back the latest run of another playbook on this target; the engine does it with that run's own steps."""
 

@@ -116,14 +116,32 @@ class Letter:
     attempt: int = 1
 
 
-def add_letter(work: Work, place: Place, letter: Letter, *, action: str) -> None:
-    """Keep a row aside; again with a higher attempt where it is there already."""
-    sql = f"""INSERT INTO {table("dead", work.dialect)} (run, step, action, key, sqlstate, message, attempt)
-              VALUES (:run, :step, :action, :key, :sqlstate, :message, :attempt)
-              ON CONFLICT (run, step, action, key) DO UPDATE SET sqlstate = excluded.sqlstate,
-              message = excluded.message, attempt = {table("dead", work.dialect)}.attempt + 1"""
-    values: dict[str, Value] = {"key": letter.key, "sqlstate": letter.sqlstate, "attempt": letter.attempt}
-    work.execute(sql, {**_where(place), "action": action, **values, "message": letter.message[:_MESSAGE_LIMIT]})
+def set_aside(work: Work, place: Place, letter: Letter, *, action: str) -> int:
+    """Keep a row aside; 1 where it had been deferred before (its attempts go on counting), 0 where it is new."""
+    values = {
+        **_where(place),
+        "key": letter.key,
+        "sqlstate": letter.sqlstate,
+        "message": letter.message[:_MESSAGE_LIMIT],
+    }
+    values["action"] = action
+    known = work.execute(
+        f"""UPDATE {table("dead", work.dialect)} SET action = :action, sqlstate = :sqlstate, message = :message,
+            attempt = attempt + 1 WHERE run = :run AND step = :step AND action = '{DEFERRED}' AND key = :key""",
+        values,
+    )
+    if not known:
+        sql = f"""INSERT INTO {table("dead", work.dialect)} (run, step, action, key, sqlstate, message, attempt)
+                  VALUES (:run, :step, :action, :key, :sqlstate, :message, 1)"""
+        work.execute(sql, values)
+    return known
+
+
+def reopen(work: Work, place: Place) -> int:
+    """Make dead rows deferred ones, which a pass returns to; how many there were."""
+    sql = f"""UPDATE {table("dead", work.dialect)} SET action = '{DEFERRED}'
+              WHERE run = :run AND step = :step AND action = '{DEAD_ACTION}'"""
+    return work.execute(sql, {"run": place.run, "step": place.step})
 
 
 def letters(look: Look, *, run: str, step: str, action: str) -> list[Letter]:
