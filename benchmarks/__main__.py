@@ -12,7 +12,7 @@ from pathlib import Path
 
 from measuring import Broken, Options, Report, Skipped
 
-NAMES = ("startup", "noop", "peers", "backfill")
+NAMES = ("startup", "noop", "peers", "backfill", "traffic")
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,10 +1,10 @@
 """The backfill step of phase 3 against the single UPDATE … FROM, on a private PostgreSQL with fsync on.
 
-Each pair measures three things, in an order that turns from pair to pair, each on a fresh copy of the same vacuumed
+Each pair measures four things, in an order that turns from pair to pair, each on a fresh copy of the same vacuumed
 database, after a CHECKPOINT: the single UPDATE from its start to its COMMIT on an open connection; the step with its
-undo, then once more over the data that it has just finished; the step without undo. The step is run by a real
+undo, then once more over the data that it has just finished; the step without undo; the step with two workers. The step is run by a real
 `runbook exec`; its time is the trail's own, from the record of its start to that of its end, so it has the ledger, the
-sweep and the proofs in it, and the process's start not. All three must leave the same values behind. A quotient is
+sweep and the proofs in it, and the process's start not. All four must leave the same values behind. A quotient is
 taken within a pair. Client CPU is the process's between those two records; WAL is the whole server's, which does
 nothing else; batches are the ledger's. The usual style (read 1,000 rows, then an UPDATE for each) fills a slice, on a
 copy of its own, and its time for all rows is extrapolated.
@@ -29,11 +29,14 @@ ROWS, FULL_ROWS, PAIRS, SLICE, PAGE = 100_000, 1_682_827, 3, 10_000, 1_000
 COLUMNS = ("source_ip", "snapshot_asn", "snapshot_country", "snapshot_ip_type", "enrichment_at")
 SUM = f"""SELECT coalesce(sum(hashtextextended(concat_ws('|', session_id, {", ".join(COLUMNS)}), 0)), 0)
           FROM session_summaries"""
-BATCHES = """SELECT (percentile_cont(ARRAY[0.5, 0.999]) WITHIN GROUP (ORDER BY ms))::float[],
-                    sum(ms / seen) FILTER (WHERE tenth = 10) / count(*) FILTER (WHERE tenth = 10),
-                    sum(ms / seen) FILTER (WHERE tenth = 1) / count(*) FILTER (WHERE tenth = 1)
-             FROM (SELECT ms, seen, ntile(10) OVER (ORDER BY n) AS tenth FROM runbook.batch
-                   WHERE worker >= 0 AND seen > 0 AND run = %s) AS each"""
+# A row is locked from the batch's start to its COMMIT: the record of the act is the last thing before that.
+BATCHES = """SELECT (percentile_cont(ARRAY[0.5, 0.999]) WITHIN GROUP (ORDER BY held))::float[],
+                    sum(held / seen) FILTER (WHERE tenth = 10) / count(*) FILTER (WHERE tenth = 10),
+                    sum(held / seen) FILTER (WHERE tenth = 1) / count(*) FILTER (WHERE tenth = 1)
+             FROM (SELECT b.ms + 1000 * extract(epoch FROM a.at - b.at) AS held, b.seen,
+                   ntile(10) OVER (ORDER BY b.n) AS tenth FROM runbook.batch b
+                   JOIN runbook.act a ON a.run = b.run AND a.step = b.step AND a.label = 'batch ' || b.n
+                   WHERE b.worker >= 0 AND b.seen > 0 AND b.run = %s) AS each"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Pair:
     first: Step | None = None
     second: Step | None = None
     plain: Step | None = None
+    crew: Step | None = None
     sums: set[int] = field(default_factory=set)
 
 
@@ -71,25 +75,33 @@ def run(options: Options) -> Report:
     return _report(pairs, rows=rows, usual=usual, version=database.server.version)
 
 
+def playbook_in(directory: Path, name: str, **fields: object) -> None:
+    """Write the playbook as directory/name.yaml, its step with these fields, beside the files that it names."""
+    for file in ("adr007-common.yaml", "session_ip.postgresql.sql", "session_ip.sqlite.sql"):
+        shutil.copy(ROOT / "playbooks" / file, directory)
+    playbook = yaml.safe_load(Path(__file__).with_name("backfill.yaml").read_text())
+    playbook["steps"][0] |= fields
+    (directory / f"{name}.yaml").write_text(yaml.safe_dump(playbook, sort_keys=False))
+
+
 @dataclass
 class Bench:
     database: Prepared
     directory: Path
 
     def __post_init__(self) -> None:
-        for name in ("adr007-common.yaml", "session_ip.postgresql.sql", "session_ip.sqlite.sql"):
-            shutil.copy(ROOT / "playbooks" / name, self.directory)
-        text = Path(__file__).with_name("backfill.yaml").read_text()
-        (self.directory / "undo.yaml").write_text(text)
-        (self.directory / "plain.yaml").write_text(text.replace("undo: true", "undo: false"))
+        playbook_in(self.directory, "undo")
+        playbook_in(self.directory, "plain", undo=False)
+        playbook_in(self.directory, "crew", workers=2)
         common = yaml.safe_load((self.directory / "adr007-common.yaml").read_text())
         self.source = common["queries"]["snapshot_source"]["postgresql"]
         self.match = (self.directory / "session_ip.postgresql.sql").read_text()
 
     def pair(self, number: int) -> Pair:
         pair = Pair()
-        sides: list[Callable[[Pair, psycopg.Connection], None]] = [self._update, self._undo, self._plain]
-        for side in (*sides[number % 3 :], *sides[: number % 3]):
+        sides: list[Callable[[Pair, psycopg.Connection], None]] = [self._update, self._undo, self._plain, self._crew]
+        turn = number % len(sides)
+        for side in (*sides[turn:], *sides[:turn]):
             progress(f"pair {number + 1}: {side.__name__.lstrip('_')}")
             with self.database.copy() as connection:
                 side(pair, connection)
@@ -113,6 +125,9 @@ class Bench:
 
     def _plain(self, pair: Pair, connection: psycopg.Connection) -> None:
         pair.plain = self._step("plain", connection)
+
+    def _crew(self, pair: Pair, connection: psycopg.Connection) -> None:
+        pair.crew = self._step("crew", connection)
 
     def _step(self, playbook: str, connection: psycopg.Connection) -> Step:
         wal, transaction = _wal(connection), _value(connection, "SELECT pg_current_xact_id()::text::bigint")
@@ -179,8 +194,10 @@ def _wal(connection: psycopg.Connection) -> int:
 
 
 def _report(pairs: list[Pair], *, rows: int, usual: float, version: tuple[int, ...]) -> Report:
-    found = [(p.update, p.first, p.second, p.plain) for p in pairs if p.first and p.second and p.plain]
-    updates, firsts, seconds, plains = zip(*found, strict=True)
+    found = [
+        (p.update, p.first, p.second, p.plain, p.crew) for p in pairs if p.first and p.second and p.plain and p.crew
+    ]
+    updates, firsts, seconds, plains, crews = zip(*found, strict=True)
     full = rows >= FULL_ROWS
     per_row = usual / min(SLICE, rows)
     both = list(zip(firsts, seconds, strict=True))
@@ -189,6 +206,7 @@ def _report(pairs: list[Pair], *, rows: int, usual: float, version: tuple[int, .
         Figure("single UPDATE … FROM", [rows / update for update in updates], "rows/s"),
         Figure("backfill step", [rows / one.seconds for one in firsts], "rows/s"),
         Figure("step / UPDATE, throughput", ratio, "×", 1.0 if full else 0.92, at_least=True),
+        Figure("step with 2 workers / UPDATE", _quotients(updates, [one.seconds for one in crews]), "×", 1.2, at_least=True),
         Figure("step without undo / UPDATE", _quotients(updates, [one.seconds for one in plains]), "×"),
         Figure("undo's cost", [100 * (one.seconds / two.seconds - 1) for one, two in zip(firsts, plains, strict=True)], "%", 8),
         Figure("batch, p50", [one.p50 for one in firsts], "ms", 250),

@@ -24,9 +24,10 @@ def figures(totals: Totals, start: Start) -> dict[str, Value]:
     }
 
 
-def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float) -> Progress:
-    """Where the pass is: rows visited of those in range, never rows changed."""
+def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float, others: float) -> Progress:
+    """Where the pass is: rows visited of those in range, never rows changed. others: their transactions a second."""
     speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
+    speed["others_per_second"] = round(others, 1)
     note = f"{totals.written:,} written"
     total = max(start.rows, totals.seen)
     return Progress(totals.seen, total, "rows", note=note, figures={**figures(totals, start), **speed})

@@ -14,6 +14,7 @@ from steps import passes
 from steps.backfill_batch import Order, Outcome
 from steps.backfill_faults import Meaning, Trouble, meaning
 from steps.backfill_order import Range, Route, Start, first_of, window
+from steps.backfill_pace import Pace, Throttle
 from steps.backfill_plan import settings_for
 from steps.backfill_sql import Shape, Window, listed
 from steps.base import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFault, Place, StepError, Tuning
@@ -32,6 +33,7 @@ class Settings(Model):
     fewest: int
     most: int
     workers: int
+    throttle: Throttle
     pause_written: int | None
     pause_batches: int | None
     ends: bool  # there the pass ends instead of waiting
@@ -59,6 +61,7 @@ class Shared(Protocol):
     settings: Settings
     document: Document
     totals: Totals
+    pace: Pace
 
     def pulse(self, lane: Lane) -> Tuning: ...
     def numbered(self) -> int: ...
@@ -74,6 +77,7 @@ class Lane:
         self.shared = shared
         settings = shared.settings
         self.rows = float(min(max(1000, settings.fewest), settings.most))
+        self.tuning = Tuning()
         self.trouble = Trouble()
         self.rate, self.last_ms = 0.0, 0.0
         self._off: dict[str, tuple[str, ...]] = {}
@@ -85,18 +89,35 @@ class Lane:
         if at != part.hi and part.kind not in self._off:
             self._off[part.kind] = self._settings_for(part, at)
         while at != part.hi and stays() and self.shared.document.start.stands(part):
-            at = self._step(number, at, tuning=self.shared.pulse(self))
+            self.pulse()
+            at = self._step(number, at)
         return at == part.hi
 
+    def pulse(self) -> None:
+        """A safe point; the next batch takes no longer than is wanted now, also where the last one was larger."""
+        before = self._wanted()
+        self.tuning = self.shared.pulse(self)
+        now = self._wanted()
+        if now < before:
+            self.rows = max(self.rows * now / before, min(self.shared.settings.fewest, self.most))
+
+    @property
+    def most(self) -> int:
+        """Rows that a batch may have."""
+        return min(self.shared.settings.most, self.tuning.max_rows or self.shared.settings.most)
+
+    def _wanted(self) -> float:
+        return self.shared.pace.seconds(self.tuning.batch_seconds or self.shared.settings.seconds)
+
     def _settings_for(self, part: Range, at: str) -> tuple[str, ...]:
-        rows, exact = self._next_rows(Tuning())
+        rows, exact = self._next_rows()
         with self.shared.ctx.db.look() as look:
             return settings_for(look, self.shared.shape, self._window(part, at, rows=rows, exact=exact))
 
-    def _step(self, number: int, at: str, *, tuning: Tuning) -> str:
+    def _step(self, number: int, at: str) -> str:
         """Try the next rows of a range; where the cursor stands then."""
         shared = self.shared
-        part, rows, exact = shared.document.start.ranges[number], *self._next_rows(tuning)
+        part, rows, exact = shared.document.start.ranges[number], *self._next_rows()
         within = self._window(part, at, rows=rows, exact=exact)
         order = Order(shared.numbered(), number, at, within, careful=self.trouble.careful)
         began = time.perf_counter()
@@ -107,14 +128,12 @@ class Lane:
         except AlreadyCommitted:
             return shared.at(number)
         self.trouble.passed(max(outcome.taken, 1))
-        self._adapt(outcome, time.perf_counter() - began, tuning=tuning)
+        self._adapt(outcome, time.perf_counter() - began)
         return outcome.hi
 
-    def _next_rows(self, tuning: Tuning) -> tuple[int, bool]:
+    def _next_rows(self) -> tuple[int, bool]:
         """How many rows to look at, and whether it must not be one more (a page may hold more)."""
-        settings = self.shared.settings
-        most = min(settings.most, tuning.max_rows or settings.most)
-        rows = max(1, min(int(self.rows), most))
+        rows = max(1, min(int(self.rows), self.most))
         limits = [one for one in (self.trouble.cap, self._until_pause()) if one is not None]
         cut = min([rows, *limits])
         return cut, self.trouble.cap is not None or cut < rows
@@ -129,16 +148,16 @@ class Lane:
         document = self.shared.document
         return window(self.shared.shape, document.route, part, lo=at, start=document.start, rows=rows, exact=exact)
 
-    def _adapt(self, outcome: Outcome, seconds: float, *, tuning: Tuning) -> None:
-        """Come nearer to the wanted duration, within bounds, so that one odd batch doesn't decide."""
-        settings, seconds = self.shared.settings, max(seconds, 0.0001)
-        seen = outcome.figures.seen / seconds
+    def _adapt(self, outcome: Outcome, seconds: float) -> None:
+        """Rest, and come nearer to the wanted duration, within bounds, so that one odd batch doesn't decide."""
+        rest, seconds = self.shared.pace.rest(seconds), max(seconds, 0.0001)
+        time.sleep(rest)
+        seen = outcome.figures.seen / (seconds + rest)
         self.rate = seen if self.rate == 0.0 else self.rate + SMOOTHING * (seen - self.rate)
         self.last_ms = seconds * 1000
         if self.trouble.cap is None:
-            wanted = (tuning.batch_seconds or settings.seconds) / seconds
-            most = min(settings.most, tuning.max_rows or settings.most)
-            self.rows = min(max(self.rows * min(max(wanted, SMALLER), LARGER), min(settings.fewest, most)), most)
+            factor = min(max(self._wanted() / seconds, SMALLER), LARGER)
+            self.rows = min(max(self.rows * factor, min(self.shared.settings.fewest, self.most)), self.most)
 
     # ─── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _after(self, fault: DatabaseFault, order: Order, *, rows: int) -> str:
@@ -175,18 +194,28 @@ class Lane:
         self.settle([key], worker=order.worker, lo=order.lo, hi=place)
         return place
 
+    def settle_all(self, keys: Sequence[str], *, worker: int) -> None:
+        """Write all these rows, in batches as long as others."""
+        done = 0
+        while done < len(keys):
+            self.pulse()
+            part = keys[done : done + max(1, int(self.rows))]
+            self.settle(part, worker=worker, lo=part[0], hi=part[-1])
+            done += len(part)
+
     def settle(self, keys: Sequence[str], *, worker: int, lo: str, hi: str) -> None:
         """Write these rows, and set aside each one that can't be written."""
         shape = self.shared.shape
         within = replace(listed(shape, keys), end=hi)
         order = Order(self.shared.numbered(), worker, lo, within, careful=shape.pg)
+        began = time.perf_counter()
         try:
-            self.shared.commit(order, keys=keys)
+            outcome = self.shared.commit(order, keys=keys)
         except DatabaseFault as fault:
             kind = meaning(fault, shape.dialect)
             if kind is Meaning.FATAL:
                 raise
-            self.shared.pulse(self)
+            self.pulse()
             if len(keys) > 1:
                 half = len(keys) // 2
                 self.settle(keys[:half], worker=worker, lo=lo, hi=keys[half - 1])
@@ -194,6 +223,9 @@ class Lane:
             else:
                 action = passes.DEFERRED if kind is Meaning.LOCK else passes.DEAD_ACTION
                 self._set_aside(fault, order, key=keys[0], action=action)
+        else:
+            if worker == passes.SWEEP:
+                self._adapt(outcome, time.perf_counter() - began)
 
     def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
         place = self.shared.place

@@ -14,6 +14,7 @@ from steps.backfill_crew import Crew
 from steps.backfill_figures import forecast, progress, size
 from steps.backfill_lane import Document, Lane, Settings, array
 from steps.backfill_order import Route, Start, again, begin, heap_of, whole
+from steps.backfill_pace import Pace
 from steps.backfill_plan import off
 from steps.backfill_sql import Shape, left, missed
 from steps.base import Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
@@ -33,6 +34,7 @@ class Pass:
         self.ctx, self.place, self.shape, self.settings = ctx, place, shape, settings
         self.document = Document(route=route, start=Start(ranges=(), rows=0, bytes=0))
         self.totals, self.number = Totals(), 0
+        self.pace = Pace(ctx.db, settings.throttle)
         self.crew = Crew(wanted=settings.workers, done=ctx.db.release)
         self._figures = threading.Lock()  # of totals, number and document
         self._turn = threading.Lock()  # one worker at a time reports and obeys; a hold holds them all
@@ -144,8 +146,16 @@ class Pass:
         with self._turn:
             self.crew.check()
             rate = sum(one.rate for one in self.crew.lanes) or lane.rate
-            told = progress(self.totals, self.document.start, rate=rate, rows=int(lane.rows), ms=lane.last_ms)
+            told = progress(
+                self.totals,
+                self.document.start,
+                rate=rate,
+                rows=int(lane.rows),
+                ms=lane.last_ms,
+                others=self.pace.others,
+            )
             tuning = self.ctx.pulse(told)
+            self.pace.look(self.totals.batches)
             self.crew.wanted = 1 if self._pause_ahead() else self._workers(tuning)
             return tuning
 
@@ -157,8 +167,11 @@ class Pass:
         return bool(self.settings.pause_written or self.settings.pause_batches) and not self.document.paused
 
     def commit(self, order: Order, *, keys: Sequence[str] = (), also: Sequence[str] = ()) -> Outcome:
-        """One batch. COMMIT needn't wait for the disk: the cursor is lost with the rows or kept with them."""
-        with self.ctx.db.commit(f"batch {order.n}", durable=False) as work:
+        """One batch. COMMIT needn't wait for the disk: the cursor is lost with the rows or kept with them.
+
+        While others work it does wait, or the next COMMIT of theirs would have to write all of it.
+        """
+        with self.ctx.db.commit(f"batch {order.n}", durable=self.pace.busy) as work:
             if keys:
                 order = replace(order, returned=passes.forget_deferred(work, self.place, array(keys)))
             if also:
@@ -202,17 +215,11 @@ class Pass:
         while found and swept <= self.document.start.rows:
             keys = self._missed(after)
             found = bool(keys)
-            self._settle_all(lane, keys, at_once=max(1, int(lane.rows)))
+            lane.settle_all(keys, worker=SWEEP)
             after, swept = (keys[-1] if keys else after), swept + len(keys)
         if swept:
             self._return_to_deferred(lane)
             self._count_left()
-
-    def _settle_all(self, lane: Lane, keys: Sequence[str], *, at_once: int) -> None:
-        for n in range(0, len(keys), at_once):
-            self.pulse(lane)
-            part = keys[n : n + at_once]
-            lane.settle(part, worker=SWEEP, lo=part[0], hi=part[-1])
 
     def _missed(self, after: str) -> list[str]:
         within = whole(self.shape, self.document.route, self.document.start)
@@ -243,4 +250,4 @@ class Pass:
                 return
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.1 * 2**attempt)  # noqa: S311 - jitter, no secret
-            self._settle_all(lane, keys, at_once=self.settings.most)
+            lane.settle_all(keys, worker=SWEEP)
