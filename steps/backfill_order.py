@@ -14,7 +14,7 @@ from steps.words import Model
 
 PARTS = 8  # ranges of a heap at least: how many workers a running pass may be given
 REST = 0.3  # of a batch: where no more than this is left of a range, the batch takes it too
-SMALLEST_PART = 128  # pages; fewer are not worth a batch of their own
+SMALLEST_PART = 16  # pages; fewer are not worth a range of their own
 HEAP = "coalesce(CAST(pg_relation_filenode(CAST(:name AS regclass)) AS bigint), 0)"
 
 
