@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
-from runner import plan
+from runner import approvals, plan
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
@@ -29,6 +30,7 @@ from runner.events import (
     StepVerified,
     jsonable,
 )
+from runner.guards import Sentry
 from runner.model import Entry, Playbook
 from runner.status import RunStatus, add
 from runner.trail import Trail
@@ -64,13 +66,15 @@ class Acting:
     scope: dict[str, Value] = field(default_factory=dict)
     recorded: bool = True  # whether the ledger has a row of this run
     undo: Undo | None = None
+    _telling: threading.Lock = field(default_factory=threading.Lock)  # guards speak from a thread of their own
 
     def emit(self, event: Event) -> None:
-        """On disk first; then everyone else hears of it."""
-        record = self.trail.append(event)
-        add(self.status, record)
-        for listener in self.listeners:
-            listener(record.event)
+        """On disk first; then everyone else hears of it. One at a time; no signal handler comes here."""
+        with self._telling:
+            record = self.trail.append(event)
+            add(self.status, record)
+            for listener in self.listeners:
+                listener(record.event)
 
     def learn(self, name: str, figures: Mapping[str, Json]) -> None:
         self.scope |= {f"{name}.{key}": cast("Value", value) for key, value in figures.items()}
@@ -102,6 +106,14 @@ class Acting:
         kind = entry.step.kind
         self.emit(StepStarted(step=entry.id, type=kind, action="apply", describe=entry.step.describe()))
         context = self.context(entry)
+        if not entry.guards:
+            return self._act(entry, context)
+        context.sentry = self._sentry(entry)
+        with context.sentry.watching():
+            context.rest()  # a guard that is broken already holds the step before it begins
+            return self._act(entry, context)
+
+    def _act(self, entry: Entry, context: StepContext) -> StepResult:
         attempt = 1
         while True:
             try:
@@ -135,6 +147,14 @@ class Acting:
         effect = self.verify(entry, "in_doubt")
         if effect.state is State.UNKNOWN:
             raise in_doubt(entry, self.status.run, effect)
+
+    def _sentry(self, entry: Entry) -> Sentry:
+        """Who samples the step's guards while it runs."""
+        ends = approvals.closes(self.playbook, self.status, step=entry.id)
+        return Sentry(
+            entry=entry, look=self.database.look, scope=self.scope, emit=self.emit, control=self.control,
+            window_left=lambda: None if ends is None else (ends - self.now()).total_seconds(),
+        )  # fmt: skip
 
     def context(self, entry: Entry) -> StepContext:
         """What the step is lent."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, time, timedelta
 
+from runner.model import Playbook
 from runner.status import RunStatus
-from steps.base import ApprovalNeed, EvidenceNeed, GateNeeds
+from steps.base import ApprovalNeed, EvidenceNeed, Gate, GateNeeds
 
 _WHEN = "%Y-%m-%d %H:%M %Z"
 
@@ -72,6 +73,23 @@ def _window(needs: GateNeeds, now: datetime) -> list[str]:
         return []
     again = f"; it opens again at {needs.not_before or '00:00'}" if _daily(needs.not_after) else ""
     return [f"the window closed at {closes:{_WHEN}}{again}"]
+
+
+def closes(playbook: Playbook, status: RunStatus, *, step: str) -> datetime | None:
+    """When the run must have ended: the earliest end of the playbook's window and of the gates' before this step."""
+    ends = []
+    if playbook.window is not None and status.started_at:
+        ends.append(datetime.fromisoformat(status.started_at) + timedelta(seconds=playbook.window))
+    for n, entry in enumerate(playbook.entries[: playbook.ids.index(step)]):
+        needs = entry.step.needs() if isinstance(entry.step, Gate) else GateNeeds()
+        after = (status.steps.get(one.id) for one in playbook.entries[n + 1 :])
+        begun = [one.started_at for one in after if one is not None and one.started_at]
+        if needs.not_after and begun:
+            passed = datetime.fromisoformat(min(begun))
+            end = _moment(needs.not_after, passed)
+            over_midnight = _daily(needs.not_after) and end < passed
+            ends.append(end + timedelta(days=1) if over_midnight else end)
+    return min(ends, default=None)
 
 
 def _daily(text: str) -> bool:

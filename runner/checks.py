@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from runner.building import Place, Sources, validated
-from runner.model import ID, Check, Entry, Guard, Requirement
-from runner.source import Data, near
+from runner.model import ID, Check, Entry, Guard, GuardAction, Requirement
+from runner.source import Data, Fault, near
 from steps import registry
 from steps.base import Probe, Step
 from steps.expressions import BadExpression, Expression, check_names, parse
 from steps.words import Query
 
 OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only"})
-GUARD = frozenset({"for", "else"})
-_GUARD_FIELDS: tuple[tuple[str, str], ...] = (("for", "hold_for"), ("else", "action"))
-RUNNING = ("visited", "written", "already", "no_key", "not_in_source", "deferred", "dead", "dead_pct", "in_range",
-           "visited_per_second", "batch_rows", "batch_ms", "done", "total", "seconds")  # fmt: skip
+GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
+_GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
+ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
+RUNNING = ("visited", "written", "already", "no_key", "not_in_source", "deferred", "dead", "dead_pct", "in_range", "batches",
+           "visited_per_second", "batch_rows", "batch_ms")  # fmt: skip
 
 
 class Builder:
@@ -80,22 +83,33 @@ class Builder:
                     (*path, index), "cannot read this guard: it must be a mapping with `id:` and `check:`"
                 )
                 continue
-            plain = {key: value for key, value in one.items() if key not in GUARD}
-            check = self._check(plain, (*path, index), own=frozenset(RUNNING))
-            values: dict[str, object] = {"check": check}
-            for key, name in _GUARD_FIELDS:
-                if key in one:
-                    values[name] = one[key]
-            guard = validated(self.sources, Guard, values, path=(*path, index)) if check else None
+            guard = self._guard(one, (*path, index))
             guards += [guard] if guard else []
         return tuple(guards)
 
-    def _check(self, data: Data, path: Place, *, own: frozenset[str] | None) -> Check | None:
+    def _guard(self, data: dict[str, Data], path: Place) -> Guard | None:
+        plain = {key: value for key, value in data.items() if key not in GUARD}
+        check = self._check(plain, path, own=frozenset((*ALWAYS, *RUNNING)), guard=True)
+        if check is None:
+            return None
+        names = _guard_names(check.probe, self._own_names(check.probe))
+        values: dict[str, object] = {_GUARD_FIELDS.get(key, key): data[key] for key in GUARD if key in data}
+        values |= {key: self._expression(data, key, path, names) for key in ("resume", "critical") if key in data}
+        guard = validated(
+            self.sources, Guard, {"check": check, **values}, path=path, aliases={"hold_for": "for", "action": "else"}
+        )
+        if guard is not None:
+            for key, why in _idle_keys(guard, data):
+                self.sources.fault((*path, key), f"cannot use `{key}` here: {why}", key=True)
+        return guard
+
+    def _check(self, data: Data, path: Place, *, own: frozenset[str] | None, guard: bool = False) -> Check | None:
         if not isinstance(data, dict):
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
         self.claim(data.get("id"), path)
         probe, names = self._probe(data, path, own=own)
+        names = _guard_names(probe, names) if guard else names
         check: dict[str, object] = {
             "id": data.get("id"),
             "probe": probe,
@@ -178,9 +192,49 @@ class Builder:
         """What can only be seen when everything is known."""
         for entry in entries:
             if not entry.step.changes and entry.guards:
-                self.sources.faults.append(self._fault_of(entry, "cannot guard a step that changes nothing"))
+                self.sources.faults.append(Fault(entry.mark, "cannot guard a step that changes nothing"))
+            if not in_batches(type(entry.step)):
+                self.sources.faults += [
+                    Fault(guard.check.mark, fault) for guard in entry.guards for fault in _without_batches(entry, guard)
+                ]
 
-    def _fault_of(self, entry: Entry, message: str) -> Any:
-        from runner.source import Fault
 
-        return Fault(entry.mark, message)
+def in_batches(kind: type[Step]) -> bool:
+    """Whether the step works in batches and tells their figures while it runs."""
+    return not kind.Result.model_fields.keys().isdisjoint(RUNNING)
+
+
+def _without_batches(entry: Entry, guard: Guard) -> Iterator[str]:
+    """What a guard can't ask of a step that has no batches."""
+    if guard.action is GuardAction.SMALLER_BATCHES:
+        yield f"cannot use smaller_batches: {entry.step.kind} has no batches"
+    named = {name.removeprefix("grown.").removeprefix("per_min.") for one in guard.expressions for name in one.names}
+    for name in sorted(named.intersection(RUNNING)) if guard.check.probe is None else ():
+        yield f"unknown name {name!r}: while it runs, {entry.step.kind} tells {', '.join(ALWAYS)}"
+
+
+def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]:
+    """Keys that would do nothing: somebody believes in them."""
+    holds = guard.critical is not None and not guard.stops
+    if "hibernate" in data and not holds:
+        yield "hibernate", "only a guard with `critical:` that does not end the run hibernates"
+    if "resume" in data and not holds and (guard.stops or guard.action is GuardAction.WARN):
+        yield "resume", f"a guard with `else: {guard.action}` holds nothing that could go on"
+
+
+def _guard_names(probe: BaseModel | None, names: frozenset[str]) -> frozenset[str]:
+    """A guard's expressions may also name how far a figure has grown, and its change per minute."""
+    own = names or frozenset((*ALWAYS, *RUNNING))
+    numbers = own if probe is None else {name for name, one in _result(probe).items() if _is_number(one.annotation)}
+    if isinstance(probe, Probe) and probe.open_names:
+        numbers = {"*"}
+    return own | {f"{change}.{name}" for change in ("grown", "per_min") for name in numbers}
+
+
+def _result(probe: BaseModel) -> Mapping[str, FieldInfo]:
+    return probe.Result.model_fields if isinstance(probe, Probe) else {}
+
+
+def _is_number(annotation: Any) -> bool:
+    parts = get_args(annotation) or (annotation,)
+    return any(part in {int, float, Decimal} or (get_args(part) and _is_number(part)) for part in parts)

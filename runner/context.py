@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,31 +12,29 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from runner import blockers, gates
-from runner.control import Control
+from runner import blockers
+from runner.control import Control, Hold
 from runner.database import RunDatabase
 from runner.errors import LeaseLost
-from runner.events import CheckAnswered, Event, Held, LockWaited, Released, Tuned, jsonable
-from runner.model import Entry, Guard, GuardAction, LockPolicy
+from runner.events import Held, LockWaited, Released, Tuned, jsonable
+from runner.guards import Emit, Sentry
+from runner.model import Entry, LockPolicy
+from runner.rate import span
 from steps import ledger
 from steps.base import (
     DEADLOCK,
     LOCK_NOT_AVAILABLE,
     SERIALIZATION,
     AlreadyCommitted,
-    Answer,
     DatabaseFault,
     Progress,
-    StepError,
     Stopped,
     Tuning,
     Value,
     Work,
 )
 
-Emit = Callable[[Event], None]
 STEER_S = 1.0  # how often the ledger's control rows are read
-GUARD_S = 5.0  # how often guards are sampled: a probe must cost at most 1 % of the time
 HOLD_S = 1.0
 _PATIENT = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION})
 
@@ -59,25 +58,25 @@ class StepContext:
     scope: Mapping[str, Value]
     lock: LockPolicy
     steered: bool = True  # whether a ledger is there to be steered by
-    _next_guards: float = 0.0
-    _broken_since: dict[str, float] = field(default_factory=dict)
-    _warned: set[str] = field(default_factory=set)
-    _asked: set[str] = field(default_factory=set)
+    sentry: Sentry | None = None
+    _safe: threading.Lock = field(default_factory=threading.Lock)  # a step's workers may come to safe points at once
 
     # ─── safe points ────────────────────────────────────────────────────────────────────────────────────────────────
     def pulse(self, progress: Progress) -> Tuning:
         """Report, obey, and say what tuning is wanted; raises Stopped, or holds for as long as somebody wants it."""
         self.watcher.progress(self.entry.id, progress)
-        self._guard(progress)
+        if self.sentry is not None:
+            self.sentry.heard(progress)
         self.rest()
-        return self.control.tuning
+        return self.control.wanted
 
     def rest(self) -> None:
         """A safe point without anything to report: read orders, obey, hold."""
-        self._steer()
-        self.obey()
-        if self.control.hold_by:
-            self._hold()
+        with self._safe:
+            self._steer()
+            self.obey()
+            if self.control.holds:
+                self._hold()
 
     def obey(self) -> None:
         """Raise what was asked for."""
@@ -91,15 +90,42 @@ class StepContext:
             raise Stopped(f"stopped by {self.control.stop_by}: {self.control.stop_reason}")
 
     def _hold(self) -> None:
-        began, by, reason = time.monotonic(), self.control.hold_by, self.control.hold_reason
-        self.emit(Held(step=self.entry.id, by=by, reason=reason))
-        while self.control.hold_by:
-            self.control.wait(HOLD_S)
-            self.control.next_steer = 0.0
-            self._steer()
-            self._guard(None)
-            self.obey()
-        self.emit(Released(step=self.entry.id, by=by, reason=reason, seconds=round(time.monotonic() - began, 1)))
+        """Stand still until nobody holds the run any more."""
+        told: dict[str, tuple[Hold, float]] = {}
+        self.control.standing = True
+        try:
+            while holds := self.control.holds:
+                self._tell(told, holds)
+                self.control.wait(HOLD_S)
+                self.control.next_steer = 0.0
+                self._steer()
+                self._end_long_hold(told)
+                self.obey()
+            self._tell(told, {})
+        finally:
+            self.control.standing = False
+
+    def _tell(self, told: dict[str, tuple[Hold, float]], holds: Mapping[str, Hold]) -> None:
+        """Who holds the run now, and who no longer does."""
+        now = time.monotonic()
+        for by, hold in holds.items():
+            known, began = told.get(by, (None, now))
+            if known != hold:
+                told[by] = (hold, began)
+                self.emit(Held(step=self.entry.id, by=by, reason=hold.reason))
+        for by in [by for by in told if by not in holds]:
+            hold, began = told.pop(by)
+            who, reason = self.control.ended.get(by, (by, hold.reason))
+            seconds = round(now - began, 1)
+            self.emit(Released(step=self.entry.id, by=who, reason=reason, seconds=seconds, held_by=by))
+
+    def _end_long_hold(self, told: Mapping[str, tuple[Hold, float]]) -> None:
+        """A guard holds no longer than its longest_hold; then a person must look, and the run can be resumed."""
+        for by, (hold, began) in told.items():
+            if hold.longest is not None and by in self.control.holds and time.monotonic() - began >= hold.longest:
+                self.control.ask_stop(
+                    by, f"it held the run for {span(hold.longest)}, its longest_hold, because {hold.reason}"
+                )
 
     def _steer(self) -> None:
         """Read orders from the ledger's control rows."""
@@ -115,69 +141,12 @@ class StepContext:
     def _take(self, order: Mapping[str, object], *, by: str, reason: str) -> None:
         self.emit(Tuned(by=by, reason=reason, order=jsonable(order)))
         if order.get("hold"):
-            self.control.hold_by, self.control.hold_reason = by, reason or "asked to hold"
+            self.control.hold(Hold(by, reason or "asked to hold"))
         if order.get("go"):
-            self.control.hold_by = self.control.hold_reason = ""
+            self.control.go(by, reason)
         if order.get("stop"):
             self.control.ask_stop(by, reason)
         self.control.tuning = _tuned(self.control.tuning, order)
-
-    # ─── guards ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _guard(self, progress: Progress | None) -> None:
-        """Sample the step's guards; one that is broken for longer than its `for:` acts, and unknown counts as broken."""
-        if not self.entry.guards or time.monotonic() < self._next_guards:
-            return
-        self._next_guards = time.monotonic() + GUARD_S
-        figures = dict(progress.figures or {}) if progress is not None else {}
-        for guard in self.entry.guards:
-            if guard.check.probe is None and progress is None:
-                continue
-            (answer,) = gates.ask(
-                [guard.check], step=self.entry.id, role="guard", look=self.db.look, scope=self.scope, own=figures
-            )
-            if isinstance(answer, CheckAnswered):
-                self._judge(guard, answer)
-
-    def _judge(self, guard: Guard, answer: CheckAnswered) -> None:
-        name = guard.check.id
-        self._first_answer(guard, answer)
-        if answer.answer is Answer.PASS:
-            self._broken_since.pop(name, None)
-            self._warned.discard(name)
-            if self.control.hold_by == f"guard {name}":
-                self.control.hold_by = self.control.hold_reason = ""
-            return
-        since = self._broken_since.setdefault(name, time.monotonic())
-        if time.monotonic() - since >= guard.hold_for and name not in self._warned:
-            self._warned.add(name)
-            self.emit(answer)
-            self._act(guard, answer)
-
-    def _first_answer(self, guard: Guard, answer: CheckAnswered) -> None:
-        """The trail has each guard's first answer; one that can't answer at all is a fault before any work, not a hold for ever."""
-        name, looks = guard.check.id, guard.check.probe is not None
-        if name in self._asked or not (looks or answer.answer is Answer.PASS):
-            return  # a rate of 0 before the first batch says nothing yet
-        self._asked.add(name)
-        self.emit(answer)
-        if looks and answer.answer in {Answer.ERROR, Answer.UNKNOWN}:
-            raise StepError(f"cannot begin: guard {name} can't be answered here: {answer.text}")
-
-    def _act(self, guard: Guard, answer: CheckAnswered) -> None:
-        by, reason = f"guard {guard.check.id}", f"{guard.check.id} answered {answer.answer}: {answer.text}"
-        match guard.action:
-            case GuardAction.WARN:
-                pass  # the trail has it, and the live view shows it
-            case GuardAction.HOLD:
-                self.control.hold_by, self.control.hold_reason = by, reason
-            case GuardAction.SMALLER_BATCHES:
-                now = self.control.tuning
-                self.control.tuning = Tuning(
-                    batch_seconds=(now.batch_seconds or 0.25) / 2, workers=now.workers, max_rows=now.max_rows
-                )
-            case GuardAction.ABORT | GuardAction.ROLLBACK:
-                self.control.take_back = guard.action is GuardAction.ROLLBACK
-                self.control.ask_stop(by, reason)
 
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     def remember(self, before: BaseModel) -> None:

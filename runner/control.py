@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -14,9 +14,22 @@ from steps.base import Tuning
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@dataclass(frozen=True)
+class Hold:
+    """Somebody wants the run to stand still. longest: seconds after which it ends the run instead; None for a person's."""
+
+    by: str
+    reason: str
+    longest: float | None = None
+
+
 @dataclass
 class Control:
-    """Asked for by anyone, obeyed at the next safe point."""
+    """Asked for by anyone, obeyed at the next safe point.
+
+    The run stands still as long as anybody holds it. What several threads change is replaced as a whole under a lock,
+    which no signal handler takes.
+    """
 
     stop_by: str = ""
     stop_reason: str = ""
@@ -24,14 +37,19 @@ class Control:
     take_back: bool = False  # a guard wants more than a stop
     lease_lost: bool = False
     interrupted: bool = False  # asked twice: what is in flight was cancelled
-    hold_by: str = ""
-    hold_reason: str = ""
-    tuning: Tuning = field(default_factory=Tuning)
+    cut_by: str = ""  # the guard that cancelled what is in flight
+    cut_reason: str = ""
+    holds: Mapping[str, Hold] = field(default_factory=dict)  # by whom
+    ended: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # by whom a hold was → who ended it, and why
+    standing: bool = False  # the run stands still at a safe point right now
+    tuning: Tuning = field(default_factory=Tuning)  # what a person wants
+    brakes: Mapping[str, float] = field(default_factory=dict)  # by whom: batches of so many seconds at most
     orders_seen: int = 0  # the last control row that was obeyed
     next_steer: float = 0.0
     changed: threading.Event = field(default_factory=threading.Event)
     cancel: Callable[[], None] | None = None
     say: Callable[[str], None] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask_stop(self, by: str, reason: str) -> None:
         """Stop at the next safe point."""
@@ -41,8 +59,55 @@ class Control:
 
     def go_on(self) -> None:
         """What stopped the run has been obeyed; the way back is not to be stopped by it."""
-        self.stop_by = self.stop_reason = self.hold_by = self.hold_reason = ""
+        self.stop_by = self.stop_reason = self.cut_by = self.cut_reason = ""
         self.signalled = False
+        with self._lock:
+            self.holds, self.brakes = {}, {}
+
+    # ─── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def hold(self, hold: Hold) -> None:
+        """Stand still from the next safe point on; a new hold by the same one takes the place of its old one."""
+        with self._lock:
+            self.holds = {**self.holds, hold.by: hold}
+        self.changed.set()
+
+    def let_go(self, by: str, *, who: str, reason: str) -> None:
+        """This one's hold is over; `who` ended it."""
+        with self._lock:
+            if by not in self.holds:
+                return
+            self.holds = {name: one for name, one in self.holds.items() if name != by}
+            self.ended = {**self.ended, by: (who, reason)}
+        self.changed.set()
+
+    def go(self, who: str, reason: str) -> None:
+        """A person wants the run to go on, whoever holds it."""
+        for by in self.holds:
+            self.let_go(by, who=who, reason=reason)
+
+    # ─── tuning ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def brake(self, by: str, seconds: float | None) -> None:
+        """Batches of at most so many seconds; None: this one asks for nothing any more."""
+        with self._lock:
+            others = {name: one for name, one in self.brakes.items() if name != by}
+            self.brakes = others if seconds is None else {**others, by: seconds}
+
+    @property
+    def wanted(self) -> Tuning:
+        """What a person asked for, within what the guards allow."""
+        limits = [*self.brakes.values()]
+        if not limits:
+            return self.tuning
+        own = self.tuning.batch_seconds
+        return self.tuning._replace(batch_seconds=min(limits if own is None else [own, *limits]))
+
+    # ─── cancelling ─────────────────────────────────────────────────────────────────────────────────────────────────
+    def cut(self, by: str, reason: str) -> None:
+        """A guard's stop was not obeyed in time: cancel what is in flight. Called from the guards' thread."""
+        self.cut_by, self.cut_reason = by, reason
+        self.changed.set()
+        if self.cancel is not None:
+            self.cancel()
 
     def lose_lease(self) -> None:
         """The heartbeat found another epoch; the fence is the guarantee for commits, what runs outside of one is cancelled."""

@@ -29,6 +29,7 @@ from runner.events import (
 from runner.model import Check, Entry
 from runner.status import StepStatus
 from steps.base import (
+    QUERY_CANCELED,
     DatabaseFault,
     Effect,
     Gate,
@@ -205,6 +206,10 @@ class Engine(Acting):
             self.end(entry, Outcome.STOPPED, began=began, error=f"cancelled: {error}", result=self.recounted(entry))
             self._stopped(entry, f"a second signal cancelled it: {error}")
         fault = error if isinstance(error, DatabaseFault) else None
+        if self.control.cut_by and (fault is None or fault.sqlstate == QUERY_CANCELED):
+            cut = f"cancelled by {self.control.cut_by}: {self.control.cut_reason}"
+            self.end(entry, Outcome.STOPPED, began=began, error=cut, result=self.recounted(entry))
+            self._stopped(entry, cut)
         if fault is not None and fault.lost:
             raise TargetUnreachable(  # no end is recorded: what was in flight is settled at resume, by the database
                 f"step {entry.id} ({entry.mark}) lost the database: {error}",
@@ -239,14 +244,14 @@ class Engine(Acting):
                 error=f"{error.what}; goes on: {entry.on_failure.reason}",
             )
             return
-        self.wants_rollback = entry.on_failure.policy == "rollback"
+        self.wants_rollback = entry.on_failure.policy == "rollback" or self.control.take_back
         raise error
 
     def _stopped(self, entry: Entry, reason: str) -> None:
         self.emit(StopAsked(by=self.control.stop_by or "signal", reason=self.control.stop_reason or reason))
         self.wants_rollback = self.control.take_back
-        cut = self.control.interrupted
-        raise (Interrupted if cut else Aborted)(
+        cut = self.control.interrupted or bool(self.control.cut_by)
+        raise (Interrupted if self.control.interrupted else Aborted)(
             f"stopped in step {entry.id} ({entry.mark}){'' if cut else ' at a safe point'}",
             why=reason,
             state="what had committed stays; the step goes on where it stood",
@@ -259,6 +264,7 @@ class Engine(Acting):
             self.context(entry).rest()
         except Stopped as stop:
             self.emit(StopAsked(by=self.control.stop_by, reason=self.control.stop_reason))
+            self.wants_rollback = self.control.take_back
             raise Aborted(
                 f"stopped between two steps, before {entry.id}", why=str(stop), then=f"runbook resume {self.status.run}"
             ) from stop

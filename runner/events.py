@@ -133,6 +133,8 @@ class CheckAnswered(_Event):
     warned: bool = False
     records_only: bool = False
     seconds: float = 0.0
+    sampled: int = 0  # of a guard: how often it was asked since its step began in this process
+    broke: int = 0  # how many of these answers were no pass
 
 
 class NotDue(_Event):
@@ -258,6 +260,8 @@ class StopAsked(_Event):
 
 
 class Held(_Event):
+    """The run stands still; said again where the same one has another reason."""
+
     event: Literal["held"] = "held"
     step: str
     by: str
@@ -265,11 +269,14 @@ class Held(_Event):
 
 
 class Released(_Event):
+    """A hold is over; the run goes on when nobody else holds it."""
+
     event: Literal["released"] = "released"
     step: str
     by: str
     reason: str
     seconds: float
+    held_by: str = ""  # whose hold it was
 
 
 class Tuned(_Event):

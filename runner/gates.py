@@ -5,22 +5,48 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from runner.events import CheckAnswered, Json, NotDue, jsonable
 from runner.model import Check
 from steps.base import Answer, DatabaseFault, Look, StepError, Unknown, Value
-from steps.expressions import BadOperand, Evaluation, UnknownName, evaluate, explain
+from steps.expressions import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
 from steps.words import NoText
 
 Role = Literal["precondition", "criterion", "guard", "requirement", "preflight"]
 Looker = Callable[[], AbstractContextManager[Look]]
+More = Callable[[Mapping[str, Value]], Mapping[str, Value]]
 _WORST = (Answer.ERROR, Answer.FAIL, Answer.UNKNOWN, Answer.PASS)
 _CONFLICTS = frozenset({"40001", "40P01"})  # a standby that cancels a read is no failed criterion
 TRIES = 3
 AGAIN_S = 0.1  # times the number of tries so far
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """For whom a group of checks is asked, and what their expressions may name."""
+
+    step: str
+    role: Role
+    scope: dict[str, Value]
+    own: Mapping[str, Value]
+    more: More | None
+
+    def event(self, check: Check, answer: Answer, text: str, **rest: Any) -> CheckAnswered:
+        return CheckAnswered(
+            step=self.step,
+            role=self.role,
+            id=check.id,
+            probe=check.probe.kind if check.probe is not None else "own result",
+            answer=answer,
+            text=text,
+            that=check.that.text if check.that is not None else "",
+            records_only=bool(check.record_only),
+            **rest,
+        )
 
 
 def ask(
@@ -31,9 +57,13 @@ def ask(
     look: Looker,
     scope: Mapping[str, Value],
     own: Mapping[str, Value] | None = None,
+    more: More | None = None,
 ) -> list[CheckAnswered | NotDue]:
-    """Answer a group of checks; those that only read share one snapshot, so that their figures fit each other."""
-    known = dict(scope)
+    """Answer a group of checks; those that only read share one snapshot, so that their figures fit each other.
+
+    more: makes further names of what one check saw, for its own expressions.
+    """
+    asking = _Asking(step, role, dict(scope), own or {}, more)
     answered: list[CheckAnswered | NotDue] = []
     waiting = list(checks)
     while waiting:
@@ -43,9 +73,9 @@ def ask(
             answered.append(NotDue(step=step, id=group[0].id, due=group[0].due))
             continue
         if group[0].probe is None:
-            answered.append(_answer(group[0], None, own or {}, step=step, role=role, scope=known))
+            answered.append(_answer(group[0], None, asking))
         else:
-            results = _together(group, look, step=step, role=role, scope=known)
+            results = _together(group, look, asking)
             waiting = group[len(results) :] + waiting  # an error ended the snapshot: the rest gets a new one
             answered += results
     return answered
@@ -64,9 +94,7 @@ def _group(checks: list[Check]) -> list[Check]:
     return group
 
 
-def _together(
-    group: list[Check], look: Looker, *, step: str, role: Role, scope: dict[str, Value]
-) -> list[CheckAnswered]:
+def _together(group: list[Check], look: Looker, asking: _Asking) -> list[CheckAnswered]:
     """One snapshot for all, up to the first error. A conflict or a lost connection is no answer: all of it is looked at again.
 
     Raises DatabaseFault where the database stays away: nobody can say then whether a criterion holds. To a guard that is
@@ -74,62 +102,48 @@ def _together(
     """
     for attempt in range(1, TRIES + 1):
         try:
-            return _snapshot(group, look, step=step, role=role, scope=scope, last=attempt == TRIES)
+            return _snapshot(group, look, asking, last=attempt == TRIES)
         except DatabaseFault as fault:
-            if attempt == TRIES and fault.lost and role != "guard":
+            if attempt == TRIES and fault.lost and asking.role != "guard":
                 raise
             error = fault
         time.sleep(AGAIN_S * attempt)
-    return [_event(group[0], Answer.ERROR, f"cannot look: {error}", step=step, role=role)]
+    return [asking.event(group[0], Answer.ERROR, f"cannot look: {error}")]
 
 
-def _snapshot(
-    group: list[Check], look: Looker, *, step: str, role: Role, scope: dict[str, Value], last: bool
-) -> list[CheckAnswered]:
+def _snapshot(group: list[Check], look: Looker, asking: _Asking, *, last: bool) -> list[CheckAnswered]:
     results: list[CheckAnswered] = []
     with look() as eyes:
         for check in group:
-            answer = _answer(check, eyes, {}, step=step, role=role, scope=scope, last=last)
+            answer = _answer(check, eyes, asking, last=last)
             results.append(answer)
             if answer.answer is Answer.ERROR:
                 break
     return results
 
 
-def _answer(
-    check: Check,
-    eyes: Look | None,
-    own: Mapping[str, Value],
-    *,
-    step: str,
-    role: Role,
-    scope: dict[str, Value],
-    last: bool = True,
-) -> CheckAnswered:
+def _answer(check: Check, eyes: Look | None, asking: _Asking, *, last: bool = True) -> CheckAnswered:
     began = time.monotonic()
     try:
-        result = own if eyes is None or check.probe is None else _observe(check, eyes)
+        result = asking.own if eyes is None or check.probe is None else _observe(check, eyes)
     except Unknown as error:
-        return _event(check, Answer.UNKNOWN, str(error), step=step, role=role, seconds=time.monotonic() - began)
+        return asking.event(check, Answer.UNKNOWN, str(error), seconds=_since(began))
     except (StepError, NoText, KeyError, TypeError, ValueError, OSError) as error:
         if isinstance(error, DatabaseFault) and (error.lost or (error.sqlstate in _CONFLICTS and not last)):
             raise
-        return _event(check, Answer.ERROR, _words(error), step=step, role=role, seconds=time.monotonic() - began)
-    seconds = time.monotonic() - began
+        return asking.event(check, Answer.ERROR, _words(error), seconds=_since(began))
+    seconds = _since(began)
     values = fields(result) if isinstance(result, BaseModel) else dict(result)
-    scope.update({f"{check.id}.{name}": value for name, value in values.items()})
-    answer, text, operands, warned = _decide(check, result, values, scope)
-    return _event(
-        check,
-        answer,
-        text,
-        step=step,
-        role=role,
-        seconds=seconds,
-        operands=operands,
-        result=jsonable(values),
-        warned=warned,
-    )
+    asking.scope.update({f"{check.id}.{name}": value for name, value in values.items()})
+    names = {**asking.scope, **values, **(asking.more(values) if asking.more is not None else {})}
+    answer, text, operands, warned = _decide(check, result, values, names)
+    return asking.event(
+        check, answer, text, seconds=seconds, operands=operands, result=jsonable(values), warned=warned
+    )  # fmt: skip
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
 
 
 def _observe(check: Check, eyes: Look) -> BaseModel:
@@ -141,7 +155,7 @@ def _observe(check: Check, eyes: Look) -> BaseModel:
 
 
 def _decide(
-    check: Check, result: BaseModel | Mapping[str, Value], values: Mapping[str, Value], scope: Mapping[str, Value]
+    check: Check, result: BaseModel | Mapping[str, Value], values: Mapping[str, Value], names: Mapping[str, Value]
 ) -> tuple[Answer, str, dict[str, Json], bool]:
     """The probe's typed fields and `that:` must both hold; `warn:` only marks a pass."""
     parts: list[tuple[Answer, str]] = []
@@ -149,7 +163,6 @@ def _decide(
     if verdict is not None:
         parts.append((verdict.answer, verdict.why))
     operands: dict[str, Json] = {}
-    names = {**scope, **values}
     if check.that is not None:
         answer, text, evaluation = _evaluate(check, names)
         parts.append((answer, text))
@@ -173,13 +186,18 @@ def _evaluate(check: Check, names: Mapping[str, Value]) -> tuple[Answer, str, Ev
     return (Answer.PASS if found.value else Answer.FAIL), explain(found), found
 
 
-def _warned(check: Check, names: Mapping[str, Value]) -> bool:
-    if check.warn is None:
-        return False
+def holds(expression: Expression | None, names: Mapping[str, Value]) -> bool | None:
+    """Whether an expression holds of these names; None where that can't be decided, or where there is none."""
+    if expression is None:
+        return None
     try:
-        return evaluate(check.warn, names).value is not True
+        return evaluate(expression, names).value
     except (UnknownName, BadOperand):
-        return True
+        return None
+
+
+def _warned(check: Check, names: Mapping[str, Value]) -> bool:
+    return check.warn is not None and holds(check.warn, names) is not True
 
 
 def fields(result: BaseModel) -> dict[str, Value]:
@@ -194,34 +212,6 @@ def _brief(values: Mapping[str, Value]) -> str:
 
 def _words(error: BaseException) -> str:
     return str(error) if isinstance(error, StepError | NoText) else f"{type(error).__name__}: {error}"
-
-
-def _event(  # noqa: PLR0913 - the fields of one event
-    check: Check,
-    answer: Answer,
-    text: str,
-    *,
-    step: str,
-    role: Role,
-    seconds: float = 0.0,
-    operands: dict[str, Json] | None = None,
-    result: dict[str, Json] | None = None,
-    warned: bool = False,
-) -> CheckAnswered:
-    return CheckAnswered(
-        step=step,
-        role=role,
-        id=check.id,
-        probe=check.probe.kind if check.probe is not None else "own result",
-        answer=answer,
-        text=text,
-        that=check.that.text if check.that is not None else "",
-        operands=operands or {},
-        result=result or {},
-        warned=warned,
-        records_only=bool(check.record_only),
-        seconds=round(seconds, 3),
-    )
 
 
 def opens(answers: Iterable[CheckAnswered | NotDue]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -130,12 +131,47 @@ class GuardAction(StrEnum):
     ROLLBACK = "rollback"
 
 
+class OfLast(Model):
+    """`2 of 3`: how many of the last samples must have broken."""
+
+    broken: int
+    samples: int
+
+
+def _of_last(data: object) -> object:
+    found = re.fullmatch(r"([1-9]\d?) of ([1-9]\d?)", data) if isinstance(data, str) else None
+    if found is None or int(found[1]) > int(found[2]):
+        if isinstance(data, OfLast):
+            return data
+        raise ValueError(f"cannot read {data!r}: write how many of the last samples must have broken, e.g. '2 of 3'")
+    return OfLast(broken=int(found[1]), samples=int(found[2]))
+
+
+Span = Annotated[Seconds, Field(gt=0)]
+
+
 class Guard(Model):
     """A check that is sampled while a step runs."""
 
     check: InstanceOf[Check]
     hold_for: Seconds = 0.0  # `for:` how long it must be broken before the action is taken
     action: GuardAction = GuardAction.HOLD
+    resume: InstanceOf[Expression] | None = None  # what ends a hold and brings batches back; None: `that`
+    critical: InstanceOf[Expression] | None = None
+    hibernate: Span = 300.0
+    last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
+    every: Span = 5.0
+    longest_hold: Span = 3600.0
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """All that are written."""
+        return tuple(one for one in (self.check.that, self.resume, self.critical) if one is not None)
+
+    @property
+    def stops(self) -> bool:
+        """Whether it ends the run instead of holding it."""
+        return self.action in {GuardAction.ABORT, GuardAction.ROLLBACK}
 
 
 class Entry(Model):

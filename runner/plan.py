@@ -92,8 +92,13 @@ def words(check: Check) -> str:
 
 def guard_words(guard: Guard) -> str:
     """A guard in one line: what is asked while the step runs, and what is done when it does not hold."""
+    often = f" {guard.last.broken} times of {guard.last.samples}" if guard.last.samples > 1 else ""
     lasting = f" for {span(guard.hold_for)}" if guard.hold_for else ""
-    return f"while it runs, {words(guard.check)}; broken{lasting}: {guard.action.replace('_', ' ')}"
+    until = f", until {guard.resume.text}" if guard.resume is not None else ""
+    rest = f"hibernates for {span(guard.hibernate)}" if not guard.stops else guard.action
+    critical = f"; {guard.critical.text}: {rest}" if guard.critical is not None else ""
+    acts = guard.action.replace("_", " ")
+    return f"while it runs, {words(guard.check)}; broken{often}{lasting}: {acts}{until}{critical}"
 
 
 def _card(entry: Entry, look: Look | None) -> Card:

@@ -26,6 +26,16 @@ class _Asked:
     event: CheckAnswered | NotDue
     times: int = 1
     broken: int = 0
+    earlier: tuple[int, int] = (0, 0)  # before the step was taken up again
+
+    def count(self, event: CheckAnswered) -> None:
+        """The record of a guard says how often it was asked until then; not each sample is in the trail."""
+        if not event.sampled:
+            self.times, self.broken = self.times + 1, self.broken + (event.answer is not Answer.PASS)
+            return
+        if event.sampled <= self.times - self.earlier[0]:
+            self.earlier = (self.times, self.broken)
+        self.times, self.broken = self.earlier[0] + event.sampled, self.earlier[1] + event.broke
 
 
 def checks(records: Iterable[Record], playbook: Playbook) -> list[str]:
@@ -72,7 +82,7 @@ def _asked(records: Iterable[Record]) -> list[_Asked]:
         if row is None:
             row = guards[event.step, event.id] = _Asked(record.at, event, times=0)
             found.append(row)
-        row.times, row.broken = row.times + 1, row.broken + bad
+        row.count(event)
         if bad or not row.broken:
             row.at, row.event = record.at, event
     return found

@@ -35,6 +35,7 @@ def schema() -> dict[str, Any]:
         defs[f"check.{kind}"] = _check(kind, shapes.of[probe], summary=probe.summary)
         defs[f"guard.{kind}"] = _guard(defs[f"check.{kind}"])
     defs["guard.own"] = _guard(defs["own"])
+    defs |= {f"guards.{key}": shape for key, shape in _guard_keys().items()}
     for kind, step in kinds.items():
         defs[f"step.{kind}"] = _step(kind, shapes.of[step], step)
     defs["check"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/due"}]}
@@ -177,11 +178,23 @@ def _due() -> Schema:
 
 
 def _guard(check: Schema) -> Schema:
-    more = {
+    more = {key: {"$ref": f"#/$defs/guards.{key}"} for key in _guard_keys()}
+    return {**check, "properties": {**check["properties"], **more}}
+
+
+def _guard_keys() -> dict[str, Schema]:
+    condition: Schema = {"type": ["string", "boolean"]}
+    return {
         "for": {**SPAN, "description": "How long it must be broken before something is done."},
         "else": {"enum": [one.value for one in GuardAction], "description": "What is done. Default: hold."},
-    }
-    return {**check, "properties": {**check["properties"], **more}}
+        "resume": {**condition, "description": "What must hold before the run goes on, besides `that`; write it stricter. Default: that."},
+        "critical": {**condition, "description": "When this is true twice, the run holds at once, for at least `hibernate`."},
+        "hibernate": {**SPAN, "description": "How long the run stands still after a critical reading. Default: 5 min."},
+        "last": {"type": "string", "pattern": "^[1-9][0-9]? of [1-9][0-9]?$",
+                 "description": "How many of the last samples must have broken, such as: 2 of 3"},
+        "every": {**SPAN, "description": "Between two samples; longer where they would take more than 1 % of the time. Default: 5 s."},
+        "longest_hold": {**SPAN, "description": "How long it may hold before the run ends, to be resumed. Default: 1 h."},
+    }  # fmt: skip
 
 
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────

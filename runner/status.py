@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import assert_never
 
@@ -60,6 +61,14 @@ class StepStatus:
         return self.reverted is None and (self.outcome in changed or self.open != "")
 
 
+@dataclass(frozen=True)
+class Holding:
+    """Why somebody holds the run, and since when."""
+
+    reason: str
+    since: str
+
+
 @dataclass
 class RunStatus:
     """A run as its trail tells it."""
@@ -81,7 +90,7 @@ class RunStatus:
     source: dict[str, str] = field(default_factory=dict)
     started_at: str = ""
     last_at: str = ""
-    held: str = ""
+    holds: dict[str, Holding] = field(default_factory=dict)  # by whom the run is held
     rolling_back: bool = False  # taking back has begun: there is no way forward any more
     epoch: int = 0
     head: str = ""
@@ -90,6 +99,14 @@ class RunStatus:
     @property
     def run(self) -> str:
         return self.started.run if self.started else ""
+
+    @property
+    def held(self) -> str:
+        """Who holds the run, since when and why, for people; "" where nobody does."""
+        return "; ".join(
+            f"{one.reason} ({by}, since {datetime.fromisoformat(one.since).astimezone():%H:%M:%S})"
+            for by, one in tuple(self.holds.items())
+        )
 
     def step(self, name: str) -> StepStatus:
         return self.steps.setdefault(name, StepStatus(name))
@@ -129,9 +146,10 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
         case events.EvidenceGiven():
             status.evidence.append(event)
         case events.Held():
-            status.held = event.reason
+            known = status.holds.get(event.by)
+            status.holds[event.by] = Holding(event.reason, known.since if known is not None else record.at)
         case events.Released():
-            status.held = ""
+            _released(status, event)
         case (
             events.TornTail()
             | events.LedgerCreated()
@@ -147,11 +165,19 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
             assert_never(event)
 
 
+def _released(status: RunStatus, event: events.Released) -> None:
+    if event.held_by:
+        status.holds.pop(event.held_by, None)
+    else:
+        status.holds.clear()
+
+
 def _run(
     status: RunStatus,
     event: events.RunStarted | events.RunResumed | events.RunEnded | events.RollbackStarted | events.LeaseTaken,
     at: str,
 ) -> None:
+    status.holds.clear()  # whoever held it held a process that has ended
     match event:
         case events.RunStarted():
             status.started, status.process, status.started_at = event, event.process, at

@@ -151,8 +151,9 @@ def _of_steering(event: Event) -> str:
         case events.Held():
             return f"{code(event.step)} held by {escaped(event.by)}{_reason(event.reason)}"
         case events.Released():
+            whose = f"{escaped(event.held_by)} released" if event.held_by not in {"", event.by} else "goes on"
             return (
-                f"{code(event.step)} goes on after {took(event.seconds)}, by {escaped(event.by)}{_reason(event.reason)}"
+                f"{code(event.step)} {whose} after {took(event.seconds)}, by {escaped(event.by)}{_reason(event.reason)}"
             )
         case events.Tuned():
             order = ", ".join(f"{key} = {cast('object', value)!r}" for key, value in event.order.items())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from runner import events
 from runner.events import Event, Outcome
@@ -60,6 +60,7 @@ class Lines:
     _step: str = ""
     _began: float = 0.0
     _last: float = 0.0
+    _guards: dict[str, Answer] = field(default_factory=dict)
 
     def begun(self, run: str, directory: Path) -> None:
         self._write(f"run    {run}\ntrail  {directory / 'trail.jsonl'}")
@@ -100,7 +101,11 @@ class Lines:
             case events.Held():
                 self._write(self._yellow(f"  ⏸ held by {event.by}: {event.reason}"))
             case events.Released():
-                self._write(f"  ▶ goes on after {event.seconds:g} s")
+                whose = f"{event.held_by} " if event.held_by not in {"", event.by} else ""
+                self._write(f"  ▶ {whose}released by {event.by} after {event.seconds:g} s: {event.reason}")
+            case events.Tuned():
+                order = ", ".join(f"{key}={cast('object', value)}" for key, value in event.order.items())
+                self._write(self._yellow(f"  ⚙ tuned by {event.by}: {order} ({event.reason})"))
             case events.StepVerified() if self.verbose or event.when == "in_doubt":
                 self._write(f"  the database says {event.state}: {event.evidence}")
             case events.GateReached():
@@ -117,6 +122,11 @@ class Lines:
                 pass
 
     def _check(self, event: events.CheckAnswered) -> None:
+        """A guard that still passes at the end of its step was told of at the beginning."""
+        if event.role == "guard":
+            before, self._guards[event.id] = self._guards.get(event.id), event.answer
+            if event.sampled > 1 and event.answer is before is Answer.PASS:
+                return
         mark, colour = _MARKS[event.answer]
         if event.records_only:
             mark, colour = "·", "cyan"

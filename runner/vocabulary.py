@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from runner import examples
-from runner.checks import RUNNING
+from runner.checks import ALWAYS, GUARD, RUNNING, in_batches
 from runner.errors import RunRefused
 from runner.events import Json
 from runner.load import COMMON
@@ -127,6 +127,8 @@ def _one(word: Word, width: int) -> list[str]:
         sorted(COMMON - {"id", "type"}) if word.group == "step type" else ["that", "warn", "due", "record_only", "why"]
     )
     lines += _hanging("  also: ", ", ".join(common), width)
+    if word.group == "probe":
+        lines += _hanging("  as a guard: ", ", ".join(GUARD), width)
     lines += ["", "figures for `that:`", *_figures(word, width)]
     return [*lines, "", "example", *textwrap.indent(examples.of(word.kind, word.model), " " * INDENT).splitlines()]
 
@@ -153,8 +155,11 @@ def _figures(word: Word, width: int) -> list[str]:
     result = word.model.Result
     if result is not StepResult and result.__doc__:
         lines += [f"  {line}".rstrip() for line in _paragraphs(result.__doc__, width - INDENT)]
-    if word.group == "step type" and "visited" in word.figures:
-        lines += _hanging("  while it runs, for guards: ", ", ".join(RUNNING), width)
+    if issubclass(word.model, Step) and word.model.changes:
+        running = (*ALWAYS, *(RUNNING if in_batches(word.model) else ()))
+        lines += _hanging("  while it runs, for guards: ", ", ".join(running), width)
+    if word.group == "probe":
+        lines += _hanging("  of a guard also: ", "grown.NAME since its first sample, per_min.NAME", width)
     return lines
 
 

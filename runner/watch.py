@@ -108,6 +108,7 @@ def document_of(status: RunStatus) -> dict[str, Json]:
         "what": status.what,
         "why": status.why,
         "held": status.held,
+        "holds": [{"by": by, "reason": one.reason, "since": one.since} for by, one in tuple(status.holds.items())],
         "started_at": status.started_at,
         "last_at": status.last_at,
         "trail": {"head": status.head, "length": status.length},

@@ -1,0 +1,322 @@
+"""Samples one step's guards while it runs, from a thread of its own, and asks for what they want."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from math import ceil, log2
+from typing import NamedTuple
+
+from runner import gates
+from runner.control import Control, Hold
+from runner.errors import TrailBroken
+from runner.events import CheckAnswered, Event, Tuned
+from runner.levels import UNDECIDED, Level, Levels, Reading
+from runner.model import Entry, Guard, GuardAction
+from runner.rate import Rate, span
+from steps.base import Answer, Progress, StepError, Value
+
+Emit = Callable[[Event], None]
+BUDGET = 99.0  # times its cost is how long a guard rests, so that its probe takes at most 1 % of the time
+CONFIRM_S = 3.0  # between a first critical reading and the second
+PATIENCE_S = 5.0  # how long a safe point is waited for before what is in flight is cancelled
+AGAIN_S = 1.0  # between two cancellations: the first may have met the gap between two statements
+NEVER_S = 1e9  # until a check is asked that another playbook decides
+PROMPT_S = 0.5  # how long the end of a step waits for a sample at hand
+BATCH_S, SMALLEST_S = 0.25, 0.02
+TIMES = frozenset({"elapsed_s", "window_left_s"})  # known before the step has reported anything
+
+VAIN = "; waiting changes nothing here: runbook tune RUN go, or runbook tune RUN stop and then rollback"
+
+
+class Latest(NamedTuple):
+    """What the step said of itself at its last safe point."""
+
+    values: Mapping[str, Value]
+    batch_s: float | None
+
+
+@dataclass
+class _Watch:
+    """One guard and what was seen of it."""
+
+    guard: Guard
+    due: float
+    levels: Levels = field(init=False)
+    sampled: int = 0
+    broke: int = 0
+    last: CheckAnswered | None = None
+    recorded: CheckAnswered | None = None
+    usual: float | None = None  # how long a batch took before this guard made them smaller
+    _names: dict[str, Value] = field(default_factory=dict)
+    _first: dict[str, Value] = field(default_factory=dict)
+    _before: tuple[float, Mapping[str, Value]] | None = None
+
+    def __post_init__(self) -> None:
+        self.levels = Levels(self.guard)
+
+    @property
+    def by(self) -> str:
+        return f"guard {self.guard.check.id}"
+
+    @property
+    def names(self) -> set[str]:
+        """The figures that its expressions speak of, also through their growth or rate."""
+        names = {name for one in self.guard.expressions for name in one.names}
+        return {name.removeprefix("grown.").removeprefix("per_min.") for name in names}
+
+    @property
+    def too_early(self) -> bool:
+        """Whether the one sample so far decides nothing, because a rate needs two."""
+        that = self.guard.check.that
+        rate = that is not None and any(name.startswith("per_min.") for name in that.names)
+        return rate and self.sampled == 1 and self.last is not None and self.last.answer is Answer.UNKNOWN
+
+    def sample(
+        self, look: gates.Looker, scope: Mapping[str, Value], own: Mapping[str, Value], *, step: str
+    ) -> CheckAnswered | None:
+        """Ask once; None where another playbook decides the check."""
+        self._names = {}
+        (answer,) = gates.ask(
+            [self.guard.check], step=step, role="guard", look=look, scope=scope, own=own, more=self._derived
+        )
+        if not isinstance(answer, CheckAnswered):
+            return None
+        self._names = {**scope, **self._names}
+        self.sampled += 1
+        self.broke += answer.answer is not Answer.PASS
+        self.last = answer.model_copy(update={"sampled": self.sampled, "broke": self.broke})
+        return self.last
+
+    def _derived(self, values: Mapping[str, Value]) -> Mapping[str, Value]:
+        """How far each figure has come since the first sample, and how fast it goes since the one before."""
+        now = time.monotonic()
+        more: dict[str, Value] = {}
+        for name, value in values.items():
+            if _number(value):
+                self._first.setdefault(name, value)
+            more[f"grown.{name}"] = _difference(value, self._first.get(name))
+            more[f"per_min.{name}"] = None
+            if self._before is not None and now > self._before[0]:
+                change = _difference(value, self._before[1].get(name))
+                more[f"per_min.{name}"] = None if change is None else change * 60 / (now - self._before[0])
+        self._before = (now, dict(values))
+        self._names = {**values, **more}
+        return more
+
+    def reading(self, answer: CheckAnswered) -> Reading:
+        """The sample for the levels: what ends a hold is never less than `that`."""
+        guard, passed = self.guard, answer.answer is Answer.PASS
+        resume = passed and (guard.resume is None or gates.holds(guard.resume, self._names) is True)
+        critical = gates.holds(guard.critical, self._names) is True
+        return Reading(answer.answer, answer.text, resume, critical)
+
+
+@dataclass
+class Sentry:
+    """The guards of one step in one process; only `watching` starts its thread."""
+
+    entry: Entry
+    look: gates.Looker
+    scope: Mapping[str, Value]
+    emit: Emit
+    control: Control
+    window_left: Callable[[], float | None] = lambda: None
+    _watches: list[_Watch] = field(default_factory=list)
+    _latest: Latest | None = None
+    _pulses: int = 0
+    _began: float = 0.0
+    _rate: Rate = field(default_factory=Rate)
+    _done: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # nothing is told once the step has ended
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within: the guards are sampled. Raises StepError before anything begins where one can't be answered here."""
+        self._began = time.monotonic()
+        self._watches = [_Watch(guard, self._began) for guard in self.entry.guards]
+        thread = threading.Thread(target=self._keep, daemon=True, name="guards")
+        try:
+            self._first()
+            thread.start()
+            yield
+        finally:
+            self._end(thread)
+
+    def heard(self, progress: Progress) -> None:
+        """A safe point: the figures that guards without a probe read. The first says nothing: it is before any work."""
+        self._rate.add(progress.done)
+        self._pulses += 1
+        if self._pulses == 1:
+            return
+        figures = progress.figures or {}
+        left = self._rate.seconds_left(progress.total)
+        values = {**figures, "done": progress.done, "total": progress.total, "eta_s": None if left is None else round(left, 1)}  # fmt: skip
+        milliseconds = figures.get("batch_ms")
+        seconds = float(milliseconds) / 1000 if isinstance(milliseconds, int | float) and milliseconds > 0 else None
+        self._latest = Latest(values, seconds)
+
+    # ─── sampling ───────────────────────────────────────────────────────────────────────────────────────────────────
+    def _first(self) -> None:
+        """The trail has each probe's first answer; one that can't answer at all is a fault before any work, not a hold for ever."""
+        for watch in self._watches:
+            if watch.guard.check.probe is None:
+                continue
+            answer = self._sample(watch)
+            settled = answer is None or watch.too_early or bool(watch.guard.check.record_only)
+            if answer is not None and answer.answer in UNDECIDED and not settled:
+                raise StepError(f"cannot begin: guard {answer.id} can't be answered here: {answer.text}")
+
+    def _keep(self) -> None:
+        try:
+            while not self._done.wait(max(0.0, min(one.due for one in self._watches) - time.monotonic())):
+                for watch in self._watches:
+                    if watch.due <= time.monotonic() and not self._done.is_set():
+                        self._sample(watch)
+                    if watch.levels.stop:
+                        self._insist(watch)
+        except Exception as error:  # noqa: BLE001 - whatever it is: a run that nobody guards any more must not go on
+            if not self._done.is_set():
+                self.control.ask_stop("its guards", f"they can't be sampled any more: {type(error).__name__}: {error}")
+
+    def _sample(self, watch: _Watch) -> CheckAnswered | None:
+        """Ask one guard, weigh the answer, and say when it is asked again."""
+        began = time.monotonic()
+        if self._mute(watch):
+            watch.levels.forget()
+            watch.due = began + watch.guard.every
+            return None
+        answer = watch.sample(self.look, self.scope, self._own(), step=self.entry.id)
+        now = time.monotonic()
+        if answer is None:
+            watch.due = now + NEVER_S
+            return None
+        with self._lock:
+            if not self._done.is_set():
+                self._weigh(watch, answer, now)
+        rest = max(watch.guard.every, BUDGET * answer.seconds)
+        watch.due = now + (min(watch.guard.every, CONFIRM_S) if watch.levels.suspected else rest)
+        return answer
+
+    def _mute(self, watch: _Watch) -> bool:
+        """Figures of the step's own that aren't there yet, or stand still because the run does, are no answer."""
+        if watch.guard.check.probe is not None or not watch.names - self.scope.keys() - TIMES:
+            return False
+        return self._latest is None or self.control.standing
+
+    def _own(self) -> Mapping[str, Value]:
+        left = self.window_left()
+        times: dict[str, Value] = {
+            "elapsed_s": round(time.monotonic() - self._began, 1),
+            "window_left_s": None if left is None else round(left, 1),
+        }
+        return {**(self._latest.values if self._latest is not None else {}), **times}
+
+    # ─── what it comes to ───────────────────────────────────────────────────────────────────────────────────────────
+    def _weigh(self, watch: _Watch, answer: CheckAnswered, now: float) -> None:
+        levels = watch.levels
+        if levels.hold and watch.by not in self.control.holds:
+            levels.acknowledge()
+        before = (levels.hold, levels.halvings, levels.warned)
+        if not watch.guard.check.record_only and not watch.too_early:
+            levels.take(self._worded(watch, answer), now, most_halvings=self._most_halvings(watch))
+        acted = bool(levels.stop) or before != (levels.hold, levels.halvings, levels.warned)
+        if acted or watch.recorded is None or watch.recorded.answer is not answer.answer:
+            self._record(watch, answer)
+        if levels.hold != before[0]:
+            self._hold(watch, answer)
+        if levels.halvings != before[1]:
+            self._brake(watch, answer)
+        if levels.stop:
+            self.control.ask_stop(watch.by, levels.stop)
+            self.control.take_back |= watch.guard.action is GuardAction.ROLLBACK and self.control.stop_by == watch.by
+
+    def _worded(self, watch: _Watch, answer: CheckAnswered) -> Reading:
+        reading, lasting = watch.reading(answer), watch.guard.hold_for
+        return reading._replace(text=f"{reading.text}, for {span(lasting)}") if lasting else reading
+
+    def _record(self, watch: _Watch, answer: CheckAnswered) -> None:
+        self.emit(answer)
+        watch.recorded = answer
+
+    def _hold(self, watch: _Watch, answer: CheckAnswered) -> None:
+        if not watch.levels.hold:
+            self.control.let_go(watch.by, who=watch.by, reason=_reason(answer))
+            return
+        advice = VAIN if watch.guard.check.probe is None else ""
+        rest = watch.guard.hibernate if watch.levels.level is Level.HIBERNATES else 0.0
+        self.control.hold(Hold(watch.by, watch.levels.hold + advice, longest=watch.guard.longest_hold + rest))
+
+    # ─── batches ────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _brake(self, watch: _Watch, answer: CheckAnswered) -> None:
+        """Half the batch time for each halving; without any, what the playbook or a person asks for holds again."""
+        halvings = watch.levels.halvings
+        seconds = round(max(self._base(watch) / 2**halvings, SMALLEST_S), 4) if halvings else None
+        watch.usual = self._base(watch) if halvings else None
+        self.control.brake(watch.by, seconds)
+        self.emit(Tuned(by=watch.by, reason=_reason(answer), order={"batch_seconds": seconds or "as before"}))
+
+    def _most_halvings(self, watch: _Watch) -> int:
+        return max(0, ceil(log2(self._base(watch) / SMALLEST_S)))
+
+    def _base(self, watch: _Watch) -> float:
+        """How long a batch takes without this guard: as a person asks, else as the last one took."""
+        measured = self._latest.batch_s if self._latest is not None else None
+        return watch.usual or self.control.tuning.batch_seconds or measured or BATCH_S
+
+    # ─── ending ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _insist(self, watch: _Watch) -> None:
+        """The run is to stop: where no safe point comes soon, what is in flight is cancelled."""
+        if self._done.wait(PATIENCE_S):
+            return
+        while not self._done.is_set():
+            with self._lock:
+                if not self._done.is_set():
+                    self.control.cut(watch.by, watch.levels.stop)
+            self._done.wait(AGAIN_S)
+
+    def _end(self, thread: threading.Thread) -> None:
+        """From here on nothing is asked for any more; the trail has each guard's last answer."""
+        with self._lock:
+            self._done.set()
+        if thread.is_alive():
+            thread.join(PROMPT_S)
+            if thread.is_alive() and self.control.cancel is not None:
+                self.control.cancel()  # a probe of ours that takes long: nothing else is in flight any more
+                thread.join(PATIENCE_S)
+        with contextlib.suppress(TrailBroken):  # the next record of the run says so
+            for watch in self._watches:
+                self._last_word(watch)
+        for watch in self._watches:
+            self.control.let_go(watch.by, who=watch.by, reason="its step has ended")
+            self.control.brake(watch.by, None)
+
+    def _last_word(self, watch: _Watch) -> None:
+        """Of the step's own figures its last; a probe is not asked again for it."""
+        own = watch.guard.check.probe is None
+        answer = watch.last
+        if own and not self._mute(watch):
+            answer = watch.sample(self.look, self.scope, self._own(), step=self.entry.id)
+        if answer is None or (own and watch.recorded is None and answer.answer is not Answer.PASS):
+            return  # it never mattered
+        if watch.recorded is None or watch.recorded.sampled < answer.sampled:
+            self.emit(answer)
+
+
+def _reason(answer: CheckAnswered) -> str:
+    return f"{answer.id} answered {answer.answer}: {answer.text}"
+
+
+def _number(value: Value) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def _difference(now: Value, before: Value) -> int | float | None:
+    """None where one of them is no number."""
+    if not isinstance(now, int | float | Decimal) or not isinstance(before, int | float | Decimal):
+        return None
+    return now - before if isinstance(now, int) and isinstance(before, int) else float(now) - float(before)
