@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
-from runner import approvals, plan
+from runner import approvals, identity, plan
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
 from runner.errors import (
     CriteriaNotMet,
     InDoubt,
+    RunRefused,
     TargetUnreachable,
 )
 from runner.events import (
@@ -114,7 +115,8 @@ class Acting:
             return self._act(entry, context)
 
     def _act(self, entry: Entry, context: StepContext) -> StepResult:
-        attempt = 1
+        """Tries count anew where the step came further in between: a long step may lose its connection every hour."""
+        attempt, acts = 1, -1
         while True:
             try:
                 context.obey()
@@ -122,11 +124,13 @@ class Acting:
                     return self.undo(entry.step, entry)
                 return entry.step.apply(context)
             except DatabaseFault as fault:
-                if (
-                    attempt >= entry.retry.attempts
-                    or not fault.sqlstate.startswith(entry.retry.on)
-                    or not fault.sqlstate
-                ):
+                if not fault.sqlstate or not fault.sqlstate.startswith(entry.retry.on):
+                    raise
+                if fault.lost:
+                    self._await_server(entry, context, fault)
+                before, acts = acts, len(self.database.committed())
+                attempt = attempt if acts == before else 1
+                if attempt >= entry.retry.attempts:
                     raise
                 pause = random.uniform(0, min(entry.retry.longest_wait, entry.retry.first_wait * 2**attempt))  # noqa: S311 - jitter
                 self.emit(
@@ -141,6 +145,27 @@ class Acting:
                 self.control.wait(pause)
                 attempt += 1
                 self._doubt_after_loss(entry)
+
+    def _await_server(self, entry: Entry, context: StepContext, fault: DatabaseFault) -> None:
+        """A server that restarts is waited for, as long as the longest wait between two tries; then it must be the same one."""
+        until = time.monotonic() + entry.retry.longest_wait
+        while True:
+            try:
+                known = self.status.started.identity if self.status.started else {}
+                moved = identity.another(self.database, known)
+                break
+            except DatabaseFault as still:
+                if time.monotonic() > until:
+                    raise fault from still
+            self.control.wait(0.2)
+            context.obey()
+        if moved:
+            raise RunRefused(
+                f"step {entry.id} ({entry.mark}) lost the database, and behind its address is another server now",
+                why="; ".join(moved),
+                state="what had committed stays where it was; a server that took over may lack the last of it",
+                then="look at both servers; this run goes on only on the one on which it began",
+            ) from fault
 
     def _doubt_after_loss(self, entry: Entry) -> None:
         """Before another try: a step that can't say what became of it is a person's to settle."""

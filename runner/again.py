@@ -40,8 +40,11 @@ class Accepted:
     reason: str = ""
 
 
-def resume(name: str, orders: Orders, *, accepted: Accepted | None = None) -> str:
-    """Find the run → the same playbook, inputs and target → go on where the database says it stands."""
+def resume(name: str, orders: Orders, *, accepted: Accepted | None = None, dead: bool = False) -> str:
+    """Find the run → the same playbook, inputs and target → go on where the database says it stands.
+
+    dead: rows that steps had set aside are tried again; that may also be asked of a run that has succeeded.
+    """
     found = find_run(runs_of(orders), name)
     status = found.status
     _refuse_running(status)
@@ -49,7 +52,7 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None) -> st
     playbook, resumed = _playbook_again(found, orders, accepted)
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
-        if status.state in {RunState.SUCCEEDED, RunState.ROLLED_BACK}:
+        if status.state is RunState.ROLLED_BACK or (status.state is RunState.SUCCEEDED and not dead):
             return _finished(status, target)
         _refuse_rolling_back(status)
         _refuse_held(playbook, target)
@@ -58,11 +61,29 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None) -> st
             resumed = resumed.model_copy(update={"approval_digest": new})
         scope = preflight.requirements_scope(playbook, target)
         with opened(playbook, target, orders, found.directory, status, scope) as engine:
+            if dead:
+                _refuse_none_aside(engine)
             orders.view.begun(status.run, found.directory)
             engine.emit(resumed)
             take_up_orders(target.database, engine.control, status.run)
-            carry(engine, target, orders, lambda: run_or_take_back(engine))
+            carry(engine, target, orders, lambda: _go_on(engine, dead=dead))
     return status.run
+
+
+def _go_on(engine: Engine, *, dead: bool) -> None:
+    if dead:
+        engine.redrive()
+    run_or_take_back(engine)
+
+
+def _refuse_none_aside(engine: Engine) -> None:
+    engine.database.session.run = engine.status.run
+    if not engine.aside():
+        raise RunRefused(
+            f"nothing to try again: {engine.status.run} has set no row aside",
+            state="nothing was changed",
+            then=f"runbook report {engine.status.run}",
+        )
 
 
 def _refuse_broken(found: Found) -> None:

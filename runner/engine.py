@@ -23,6 +23,7 @@ from runner.events import (
     CheckAnswered,
     GateReached,
     Outcome,
+    Redriven,
     StepStarted,
     StopAsked,
 )
@@ -34,6 +35,7 @@ from steps.base import (
     Effect,
     Gate,
     Paused,
+    Redrivable,
     State,
     StepError,
     StepResult,
@@ -65,6 +67,26 @@ class Engine(Acting):
             if entry.id == self.begin_at:
                 self.begin_at = ""
         self._ask(self.playbook.success_criteria, role="criterion", what="the playbook's success criteria are not met")
+
+    def aside(self) -> dict[str, int]:
+        """The steps that set rows aside, and how many those are now."""
+        found: dict[str, int] = {}
+        for entry in self.playbook.entries:
+            if isinstance(entry.step, Redrivable) and self.status.step(entry.id).outcome is not None:
+                self.database.at(entry.id)
+                with self.database.look() as look:
+                    found[entry.id] = entry.step.aside(look)
+        return {step: rows for step, rows in found.items() if rows}
+
+    def redrive(self) -> None:
+        """Make those steps unfinished, so that they return to these rows; the rest of the run stays as it is."""
+        for name, rows in self.aside().items():
+            entry = self.playbook.entry(name)
+            self.database.at(name)
+            self.database.policy(lock=entry.lock, timeout=entry.timeout)
+            self.emit(Redriven(step=name, rows=rows))
+            if isinstance(entry.step, Redrivable):
+                entry.step.reopen(self.context(entry))
 
     def _stop_before(self, entry: Entry) -> None:
         self.emit(GateReached(step=entry.id, needs=("`--to` asked to stop before this step",)))

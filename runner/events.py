@@ -184,6 +184,14 @@ class Retried(_Event):
     next_try_s: float
 
 
+class Redriven(_Event):
+    """Rows that a step had set aside are to be tried again: it is unfinished from here on."""
+
+    event: Literal["redriven"] = "redriven"
+    step: str
+    rows: int
+
+
 class StepEnded(_Event):
     event: Literal["step_ended"] = "step_ended"
     step: str
@@ -315,6 +323,7 @@ Event = (
     | StepVerified
     | LockWaited
     | Retried
+    | Redriven
     | StepEnded
     | GateReached
     | Approved

@@ -60,6 +60,15 @@ def _control(database: RunDatabase) -> dict[str, Json]:
         return {"system": None, "timeline": None}
 
 
+def another(database: RunDatabase, known: dict[str, Json]) -> list[str]:
+    """In which of what can change behind an address the server is not the one that is known: after a failover, in words."""
+    now = _control(database)
+    with database.look() as look:
+        if look.dialect is Dialect.POSTGRESQL:
+            now["standby"] = look.row("SELECT pg_is_in_recovery() AS standby").flag("standby")
+    return differences({key: known.get(key) for key in now}, now) if now.get("system") else []
+
+
 def server_words(look: Look) -> str:
     """Dialect and version for people: "PostgreSQL 18.6"."""
     name = "PostgreSQL" if look.dialect is Dialect.POSTGRESQL else "SQLite"

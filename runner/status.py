@@ -134,7 +134,12 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
         ):
             _run(status, event, record.at)
         case (
-            events.StepStarted() | events.StepEnded() | events.StepVerified() | events.GateReached() | events.Settled()
+            events.StepStarted()
+            | events.StepEnded()
+            | events.StepVerified()
+            | events.GateReached()
+            | events.Settled()
+            | events.Redriven()
         ):
             _step(status, event, record.at)
         case events.CheckAnswered():
@@ -212,7 +217,12 @@ def _run(
 
 def _step(
     status: RunStatus,
-    event: events.StepStarted | events.StepEnded | events.StepVerified | events.GateReached | events.Settled,
+    event: events.StepStarted
+    | events.StepEnded
+    | events.StepVerified
+    | events.GateReached
+    | events.Settled
+    | events.Redriven,
     at: str,
 ) -> None:
     step = status.step(event.step)
@@ -229,6 +239,8 @@ def _step(
             step.gate, step.open = event.needs, ""  # whoever waits is not in doubt
         case events.Settled():
             step.settled = event.done
+        case events.Redriven():
+            step.outcome = Outcome.STOPPED
         case _:
             assert_never(event)
 

@@ -118,6 +118,8 @@ def _of_step(event: Event) -> str:
         case events.Retried():
             error = f"{escaped(event.error)} [{escaped(event.sqlstate)}]"
             return f"{code(event.step)} tried again after {error} (attempt {event.attempt})"
+        case events.Redriven():
+            return f"{code(event.step)}: {event.rows:,} rows that were set aside are tried again"
         case events.GateReached():
             return f"{code(event.step)} waits for: {escaped('; '.join(event.needs))}"
         case _:

@@ -87,7 +87,7 @@ class Lines:
             case _:
                 self._rarer(event)
 
-    def _rarer(self, event: Event) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
+    def _rarer(self, event: Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one flat match over the closed union
         match event:
             case events.NotDue():
                 self._write(f"  · {event.id}: not due here, decided by {event.due}")
@@ -98,6 +98,8 @@ class Lines:
                 )
             case events.Retried():
                 self._write(self._yellow(f"  ⏳ {event.error} [{event.sqlstate}], again in {event.next_try_s:g} s"))
+            case events.Redriven():
+                self._write(f"  ↻ {event.step}: {event.rows:,} rows that were set aside are tried again")
             case events.Held():
                 self._write(self._yellow(f"  ⏸ held by {event.by}: {event.reason}"))
             case events.Released():

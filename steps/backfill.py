@@ -191,27 +191,30 @@ class Backfill(Step):
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> BackfillResult:
+        under_way = self._pass(ctx)
+        if self.undo:
+            shape = under_way.shape
+            ctx.remember(Written(table=shape.table, key=shape.key, fill=shape.fill))
+        document = under_way.run()
+        with ctx.db.look() as look:
+            return _result(look, under_way.place, document)
+
+    def _pass(self, ctx: Context) -> Pass:
         with ctx.db.look() as look:
             place = look.place
             if place is None:
                 raise StepError(f"cannot backfill {self.table} outside of a run")
             shape = self._shape(look)
             route = self._route(look, shape)
-        if self.undo:
-            ctx.remember(Written(table=shape.table, key=shape.key, fill=shape.fill))
-        document = Pass(ctx, place, shape, self._settings(), route).run()
-        with ctx.db.look() as look:
-            return _result(look, place, document)
+        return Pass(ctx, place, shape, self._settings(), route)
 
-    def reopen(self, ctx: Context) -> int:
+    def aside(self, look: Look) -> int:
+        place = look.place
+        return passes.totals(look, place).dead if place is not None and passes.document(look, place) else 0
+
+    def reopen(self, ctx: Context) -> None:
         """Try again the rows that were set aside; those that still can't be written are set aside again."""
-        with ctx.db.look() as look:
-            place = look.place
-            if place is None or passes.document(look, place) is None:
-                return 0
-            shape = self._shape(look)
-            route = self._route(look, shape)
-        return Pass(ctx, place, shape, self._settings(), route).reopen()
+        self._pass(ctx).reopen()
 
     def result(self, look: Look) -> BackfillResult:
         """The counters again, from the ledger: sums of the batches, so that a resume can't count twice."""

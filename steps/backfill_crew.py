@@ -11,7 +11,7 @@ LOOK_S = 0.5  # how often the number of workers that are wanted is compared with
 
 
 class Worker(Protocol):
-    """Goes over one range, for as long as `stays()`; says whether its end was reached."""
+    """Goes over one range, for as long as `stays()`; says whether nothing of it is left to do."""
 
     rate: float
 

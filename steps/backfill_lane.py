@@ -84,14 +84,16 @@ class Lane:
 
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
     def go_over(self, number: int, stays: Callable[[], bool]) -> bool:
-        """The rest of a range, for as long as this worker `stays`; whether its end was reached."""
+        """The rest of a range, for as long as this worker `stays`; whether nothing of it is left to do."""
         part, at = self.shared.document.start.ranges[number], self.shared.at(number)
         if at != part.hi and part.kind not in self._off:
             self._off[part.kind] = self._settings_for(part, at)
-        while at != part.hi and stays() and self.shared.document.start.stands(part):
+        while at != part.hi and self.shared.document.start.stands(part):
+            if not stays():
+                return False
             self.pulse()
             at = self._step(number, at)
-        return at == part.hi
+        return True
 
     def pulse(self) -> None:
         """A safe point; the next batch takes no longer than is wanted now, also where the last one was larger."""

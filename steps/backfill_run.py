@@ -98,17 +98,14 @@ class Pass:
         with self.ctx.db.commit(label) as work:
             passes.keep_document(work, self.place, self.document.model_dump_json())
 
-    def reopen(self) -> int:
-        """Return to the rows that were set aside when the pass goes on; how many there are."""
+    def reopen(self) -> None:
+        """Return to the rows that were set aside when the pass goes on."""
         self._open()
+        self.document = self.document.model_copy(update={"finished": False})
         with self.ctx.db.commit(f"reopen {self.numbered()}") as work:
             rows = passes.reopen(work, self.place)
-            if rows:
-                figures = Totals(1, deferred=rows, dead=-rows)
-                passes.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
-                document = self.document.model_copy(update={"finished": False})
-                passes.keep_document(work, self.place, document.model_dump_json())
-        return rows
+            passes.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", Totals(deferred=rows, dead=-rows)))
+            passes.keep_document(work, self.place, self.document.model_dump_json())
 
     # ─── the ranges ─────────────────────────────────────────────────────────────────────────────────────────────────
     def _ranges(self) -> None:

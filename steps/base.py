@@ -194,28 +194,20 @@ class Database(Protocol):
 
     @property
     def dialect(self) -> Dialect: ...
-    @property
-    def schema(self) -> str: ...
-    @property
-    def version(self) -> tuple[int, ...]: ...
     def look(self) -> AbstractContextManager[Look]:
         """Read-only, REPEATABLE READ, with timeouts."""
 
     def commit(self, label: str, *, durable: bool = True) -> AbstractContextManager[Work]:
         """One transaction, fenced by the run's epoch, with SET LOCAL timeouts; ends with the ledger's row and COMMIT.
 
-        The label is unique within (run, step, action): one that is already in the ledger raises AlreadyCommitted
-        before the body runs, so that nothing is done twice. A lost answer to COMMIT is settled inside. An exception
-        in the body rolls all of it back.
-
-        durable False: COMMIT doesn't wait for the disk. A crash of the server may take back the last such commits, the
-        change together with its ledger row, in order; the next durable commit keeps all before it. Where the server has
-        synchronous standbys, every commit waits for them as the server says.
+        The label is unique within (run, step, action): one that is in the ledger raises AlreadyCommitted before the body
+        runs. A lost answer to COMMIT is settled inside. An exception in the body rolls all of it back.
+        durable False: COMMIT doesn't wait for the disk (it does for synchronous standbys). A crash of the server may take
+        back the last such commits, each change with its ledger row; the next durable commit keeps all before it.
         """
 
     def release(self) -> None:
         """This thread is done: its writing connection is closed."""
-
     def outside(self, label: str) -> AbstractContextManager[Work]:
         """Autocommit, for CONCURRENTLY and VACUUM: each statement on its own, not fenced, lock_timeout 0."""
 
@@ -305,8 +297,11 @@ class Recounted(Protocol):
 class Redrivable(Protocol):
     """Sets aside what it can't change, and can try that again."""
 
-    def reopen(self, ctx: Context) -> int:
-        """From here on the step is unfinished, and `apply` returns to what was set aside; how many rows that is."""
+    def aside(self, look: Look) -> int:
+        """How many rows that is now."""
+
+    def reopen(self, ctx: Context) -> None:
+        """From here on the step is unfinished, and `apply` returns to those rows."""
 
 
 @runtime_checkable

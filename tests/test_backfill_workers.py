@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from itertools import count, pairwise
+from pathlib import Path
 
 import pytest
+from command import Desk
 from databases import Database
 from filling import adds_up, filled, oracle, prepare, run, simple, snapshots, table
 from plain_context import Trial
@@ -194,6 +196,59 @@ def test_rows_set_aside_are_tried_again(poisoned: Database) -> None:
     assert poisoned.rows("SELECT count(*) FROM t WHERE v IS NOT NULL") == [(0,)]
 
 
+PLAYBOOK = """
+runbook: 1
+name: fill
+title: Fill
+steps:
+  - id: fill
+    type: backfill
+    table: t
+    source: SELECT k, v FROM s
+    match: source.k = target.k
+    fill: [v]
+    triggers: acknowledged
+    dead_letters: {max: 5, pct: 100}
+    success_criteria: [{id: none_dead, that: dead <= 2}]
+"""
+
+
+def test_resume_dead_is_the_operators_way_back(poisoned: Database, tmp_path: Path) -> None:
+    """`runbook resume RUN --dead`: also of a run that has succeeded; where nothing was set aside it says so. F: B15"""
+    desk = Desk(tmp_path, poisoned.url)
+    done = desk.runbook("exec", desk.playbook("fill", PLAYBOOK))
+    assert done.code == 0, done.text
+    poisoned.script("UPDATE s SET v = 'cured' WHERE k = 9")
+    done = desk.runbook("resume", "latest", "--dead")
+    assert done.code == 0, done.text
+    assert "2 rows that were set aside are tried again" in done.text
+    assert poisoned.rows("SELECT count(*) FROM t WHERE v IS NULL") == [(0,)]
+    again = desk.runbook("resume", "latest", "--dead")
+    assert again.code != 0
+    assert "has set no row aside" in again.text
+    assert "are tried again" in desk.runbook("report", "latest").text
+    back = desk.runbook("rollback", "latest")
+    assert back.code == 0, back.text
+    assert poisoned.rows("SELECT count(*) FROM t WHERE v IS NOT NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("point", ["commit.before:9", "commit.after:9", "commit.before:11", "commit.after:10"])
+def test_killed_while_trying_again(poisoned: Database, tmp_path: Path, point: str) -> None:
+    """kill -9 while rows are tried again: a plain resume ends it, and nothing is counted twice. F: E01"""
+    desk = Desk(tmp_path, poisoned.url)
+    assert desk.runbook("exec", desk.playbook("fill", PLAYBOOK)).code == 0
+    poisoned.script("UPDATE s SET v = 'cured' WHERE k = 9")
+    desk.runbook("resume", "latest", "--dead", fault=point)
+    for _ in range(3):
+        if poisoned.rows("SELECT count(*) FROM t WHERE v IS NULL") == [(0,)]:
+            break
+        desk.runbook("resume", "latest")
+        desk.runbook("resume", "latest", "--dead")
+    assert poisoned.rows("SELECT count(*) FROM t WHERE v IS NULL") == [(0,)]
+    name = ledger_table("batch", trial_dialect(poisoned))
+    assert poisoned.rows(f"SELECT sum(seen), sum(dead), sum(deferred) FROM {name}") == [(10, 0, 0)]
+
+
 def reopened(trial: Trial) -> int:
     from filling import Watched
     from plain_context import PlainDatabase
@@ -201,4 +256,8 @@ def reopened(trial: Trial) -> int:
     from steps.base import Place
 
     database = PlainDatabase(trial.target, Place(trial.run, "step", "apply"))
-    return trial.step.reopen(Watched(database))
+    with database.look() as look:
+        rows = trial.step.aside(look)
+    if rows:
+        trial.step.reopen(Watched(database))
+    return rows

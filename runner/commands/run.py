@@ -104,6 +104,9 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     "--accept-changes", is_flag=True, help="The playbook was changed in steps that have not begun, and that is meant."
 )
 @click.option("--reason", default="", metavar="TEXT", help="Why; needed with --accept-changes.")
+@click.option(
+    "--dead", is_flag=True, help="Try again the rows that a backfill set aside; also of a run that succeeded."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
 @options.as_json
 def resume_command(  # noqa: PLR0913 - one parameter an option
@@ -115,6 +118,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     given: tuple[str, ...],
     accept_changes: bool,
     reason: str,
+    dead: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -132,7 +136,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
         operator=operator,
         view=_view(verbose=verbose, as_json=as_json),
     )
-    name = resume(run, orders, accepted=Accepted(reason) if accept_changes else None)
+    name = resume(run, orders, accepted=Accepted(reason) if accept_changes else None, dead=dead)
     if not as_json:
         click.echo(f"\n{_green('succeeded:')} {name}\nnext       runbook report {name}")
 
