@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from databases import Database
@@ -113,3 +116,129 @@ def simple(**words: Any) -> Backfill:
     return backfill(
         **{"table": "t", "source": "SELECT k, v FROM s", "match": "source.k = target.k", "fill": ["v"], **words}
     )
+
+
+# ─── a table with every kind of row, and the single UPDATE beside it ────────────────────────────────────────────────
+MISSING = "(t.v IS NULL AND s.v IS NOT NULL) OR (t.w IS NULL AND s.w IS NOT NULL)"
+STOCK = """CREATE TABLE s (k integer PRIMARY KEY, v text, w integer);
+    INSERT INTO s {numbers} SELECT i, CASE WHEN i % 7 > 0 THEN 'v' || i END, CASE WHEN i % 11 > 0 THEN i * 3 END FROM n WHERE i < 200;
+    CREATE TABLE was (id bigint PRIMARY KEY NOT NULL, v text, w integer, k integer, note integer NOT NULL, filler text);
+    INSERT INTO was {numbers} SELECT 1000 * i, CASE WHEN i % 5 = 0 THEN 'own' END, CASE WHEN i % 17 = 0 THEN -1 END,
+        CASE WHEN i % 13 > 0 THEN i * 31 % 240 END, 0, substr('{filler}', 1, 200 + i % 90) FROM n ORDER BY i * 7919 % 10007, i;
+    CREATE TABLE t (id bigint PRIMARY KEY NOT NULL, v text, w integer, k integer, note integer NOT NULL, filler text);
+    INSERT INTO t SELECT * FROM was;"""
+SINGLE = "UPDATE {name} AS t SET v = coalesce(t.v, s.v), w = coalesce(t.w, s.w) FROM s WHERE s.k = t.k AND ({missing})"
+FILL_STOCK = """runbook: 1
+name: fill
+title: Fill two columns in many small batches
+{head}steps:
+  - id: fill
+    type: backfill
+    table: t
+    source: SELECT k, v, w FROM s
+    match: source.k = target.k
+    fill: [v, w]
+    order: {order}
+    batch: {{time: 20 ms, rows: [{least}, {most}]}}
+{more}    success_criteria:
+      - {{id: all, that: visited == in_range and left == 0 and dead == 0}}
+rollback: reverse
+"""
+
+
+def stock(database: Database, *, rows: int) -> None:
+    """t(id, v, w, k, note, filler) with ids 1000, 2000, …, v and w to be filled from s; `was` stays as t is now.
+
+    Some rows have both values or one, some no key, some a key that s doesn't have, some a source that is NULL. About
+    25 rows lie on a page, and their keys in no order.
+    """
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+    database.script(STOCK.format(numbers=numbers, filler="x" * 290))
+
+
+def fill_stock(
+    *, order: str = "auto", rows: tuple[int, int] = (25, 25), workers: int = 1, head: str = "", more: str = ""
+) -> str:
+    """The playbook that fills it. head: more of the playbook, more: of the step, each as lines of their own."""
+    several = f"    workers: {workers}\n" if workers > 1 else ""
+    return FILL_STOCK.format(head=head, order=order, least=rows[0], most=rows[1], more=several + more)
+
+
+def updated(database: Database, *, given: str = "was") -> str:
+    """The checksum of what the single UPDATE makes of these rows; it leaves them as `twin`."""
+    database.script(f"DROP TABLE IF EXISTS twin; CREATE TABLE twin AS SELECT * FROM {given}")
+    database.script(SINGLE.format(name="twin", missing=MISSING))
+    return checksum(database, "twin")
+
+
+def checksum(database: Database, name: str) -> str:
+    """Of all rows of a table with all their columns, in the order of their keys."""
+    if database.dialect == "postgresql":
+        return database.value(f"SELECT md5(coalesce(string_agg(md5(r::text), '' ORDER BY id), '')) FROM {name} AS r")
+    return hashlib.md5(repr(database.rows(f"SELECT * FROM {name} ORDER BY id")).encode()).hexdigest()
+
+
+def changed(database: Database) -> int:
+    """How many rows the single UPDATE changes."""
+    return database.value("""SELECT count(*) FROM was JOIN twin ON was.id = twin.id
+        WHERE was.v IS DISTINCT FROM twin.v OR was.w IS DISTINCT FROM twin.w""")
+
+
+# ─── the ledger, read as anybody may ────────────────────────────────────────────────────────────────────────────────
+def ledger(database: Database, name: str) -> str:
+    """The name of one of the ledger's tables."""
+    return f"runbook_{name}" if database.dialect == "sqlite" else f"runbook.{name}"
+
+
+def batches(database: Database, connection: Any) -> int:
+    """How many batches are committed by now, asked on this connection; 0 before there is a ledger."""
+    there = (
+        "SELECT count(*) FROM sqlite_master WHERE name = 'runbook_dead'"
+        if database.dialect == "sqlite"
+        else "SELECT count(*) FROM pg_class WHERE oid = to_regclass('runbook.dead')"
+    )
+    sql = f"SELECT count(*) FROM {ledger(database, 'batch')} WHERE action = 'apply'"
+    return connection.execute(sql).fetchone()[0] if connection.execute(there).fetchone()[0] else 0
+
+
+@contextlib.contextmanager
+def counting(database: Database) -> Iterator[Callable[[], int]]:
+    """Within: a function that says how many batches are committed by now."""
+    with contextlib.closing(database.connect()) as connection:
+        yield lambda: batches(database, connection)
+
+
+def undo_keys(database: Database) -> list[tuple[str, str]]:
+    """(run, key) of each row that was written, as often as it was written."""
+    if database.dialect == "sqlite":
+        each = "runbook_undo AS u, json_each(u.payload) AS e"
+        return database.rows(f"SELECT u.run, CAST(json_extract(e.value, '$[0]') AS text) FROM {each}")
+    return database.rows(
+        "SELECT u.run, u.payload[e.at][1] FROM runbook.undo AS u, generate_subscripts(u.payload, 1) AS e(at)"
+    )
+
+
+def proves_each_batch_once(database: Database) -> None:
+    """Each range of a pass is a chain without a gap or an overlap."""
+    sql = f"""SELECT run, worker, n, lo, hi FROM {ledger(database, "batch")}
+        WHERE action = 'apply' AND worker >= 0 ORDER BY run, worker, n"""
+    for (run, worker, _, _, hi), (other, another, n, lo, _) in pairwise(database.rows(sql)):
+        assert (run, worker) != (other, another) or lo == hi, (
+            f"batch {n} begins at {lo}, and the one before ended at {hi}"
+        )
+
+
+def proves_each_row_once(database: Database) -> None:
+    """No row was written twice, whichever run wrote it."""
+    proves_each_batch_once(database)
+    keys = undo_keys(database)
+    assert len(keys) == len({key for _, key in keys})
+
+
+def proves_exact_figures(database: Database, *, rows: int) -> None:
+    """The ledger's sums are those of one pass over so many rows, of which the single UPDATE changes some."""
+    proves_each_row_once(database)
+    sums = "sum(seen), sum(written), sum(written + already + no_key + not_in_source + deferred + dead)"
+    [found] = database.rows(f"SELECT {sums} FROM {ledger(database, 'batch')} WHERE action = 'apply'")
+    assert tuple(map(int, found)) == (rows, changed(database), rows)
+    assert database.value(f"SELECT sum(rows) FROM {ledger(database, 'undo')}") == changed(database)

@@ -1,19 +1,137 @@
-"""kill -9 in the middle of a backfill, at random; resume; the same rows, each counted once."""
+"""kill -9 of the real command in the middle of a backfill, at random; resume; each row filled and counted once."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Desk
+from command import KILLED, Desk
 from databases import Database
+from filling import checksum, counting, fill_stock, ledger, proves_exact_figures, stock, updated
 
 from playbooks.demo import honeypot as data
 
-SESSIONS = 2000
+ROWS, SESSIONS = 5000, 2000
+
+
+@pytest.fixture
+def desk(empty_database: Database, tmp_path: Path) -> Desk:
+    return Desk(tmp_path, empty_database.url)
+
+
+def words(desk: Desk) -> tuple[str, ...]:
+    """What an operator types after the process is gone."""
+    return ("resume", "latest") if list((desk.directory / "runs").glob("*/trail.jsonl")) else ("exec", "fill.yaml")
+
+
+def kill(desk: Desk, *command: str, due: Callable[[], bool]) -> int:
+    """Start the command and kill it as soon as it is due; how it ended."""
+    with desk.start(*command) as process:
+        while process.poll() is None and not due():
+            time.sleep(0.002)
+        process.kill()
+    return process.returncode
+
+
+def moment(count: Callable[[], int], chance: random.Random, *, most: int) -> Callable[[], bool]:
+    """A random moment: after so many more batches and a little while, or in the second in which a command starts."""
+    before, began = count(), time.monotonic()
+    if chance.random() < 0.25:
+        early = began + chance.uniform(0.0, 1.0)
+        return lambda: time.monotonic() > early or count() > before
+    wanted, while_longer = before + chance.randint(1, most), chance.uniform(0.0, 0.006)
+
+    def due() -> bool:
+        if count() < wanted:
+            return False
+        time.sleep(while_longer)
+        return True
+
+    return due
+
+
+def dies_often(desk: Desk, database: Database, *, kills: int, chance: random.Random, most: int) -> None:
+    """So many deaths, then one command to the end. most: batches that a process may commit before it dies."""
+    with counting(database) as count:
+        for _ in range(kills):
+            due = moment(count, chance, most=most)
+            assert kill(desk, *words(desk), due=due) == KILLED, "it ended before its time"
+    done = desk.runbook(*words(desk))
+    assert done.code == 0, done.text
+
+
+def results(desk: Desk) -> dict:
+    (fill,) = json.loads(desk.runbook("status", "latest", "--json").out)["steps"]
+    return fill["results"]
+
+
+# ─── against the single UPDATE ──────────────────────────────────────────────────────────────────────────────────────
+def survives(desk: Desk, database: Database, *, rows: int, kills: int, workers: int = 1) -> None:
+    """As the single UPDATE in rows and in figures; and all the way back."""
+    stock(database, rows=rows)
+    wanted, before = updated(database), checksum(database, "was")
+    desk.playbook("fill", fill_stock(workers=workers))
+    dies_often(desk, database, kills=kills, chance=random.Random(7), most=rows // 20 // kills)
+    assert checksum(database, "t") == wanted
+    proves_exact_figures(database, rows=rows)
+    told = results(desk)
+    assert (told["visited"], told["in_range"], told["at_start"], told["left"]) == (rows, rows, rows, 0)
+    assert desk.runbook("trail", "verify", "latest", "--against-target").code == 0
+    assert desk.runbook("rollback", "latest").code == 0
+    assert checksum(database, "t") == before
+
+
+@pytest.mark.parametrize(
+    ("empty_database", "kills", "workers"),
+    [("pg18", 20, 1), ("pg18", 3, 4), ("sqlite", 5, 1)],
+    ids=["pg18", "pg18-workers", "sqlite"],
+    indirect=["empty_database"],
+)
+def test_backfill_killed_at_random_moments(empty_database: Database, desk: Desk, kills: int, workers: int) -> None:
+    """Also while it starts, and again as soon as it goes on. F: E01 F: E04 F: E05 F: E07"""
+    survives(desk, empty_database, rows=ROWS, kills=kills, workers=workers)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("empty_database", "workers"),
+    [("pg18", 1), ("pg18", 2), ("pg18", 4), ("pg15", 1), ("sqlite", 1)],
+    ids=["pg18-1", "pg18-2", "pg18-4", "pg15-1", "sqlite-1"],
+    indirect=["empty_database"],
+)
+def test_backfill_killed_very_often(empty_database: Database, desk: Desk, workers: int) -> None:
+    """The same on a larger table. F: E01 F: E05 F: C13"""
+    survives(desk, empty_database, rows=100_000, kills=200, workers=workers)
+
+
+# ─── on the way back ────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
+def test_rollback_killed_at_random_moments(empty_database: Database, desk: Desk) -> None:
+    """Rows restored and the note that they are commit together, so each is restored once. F: H05 F: F01 F: F02"""
+    stock(empty_database, rows=2000)
+    desk.playbook("fill", fill_stock())
+    assert desk.runbook("exec", "fill.yaml").code == 0
+    chance = random.Random(11)
+    back = f"SELECT count(*) FROM {ledger(empty_database, 'batch')} WHERE action = 'revert'"
+    with contextlib.closing(empty_database.connect()) as connection:
+        for _ in range(3):
+            wanted = connection.execute(back).fetchone()[0] + chance.randint(1, 12)
+            due = lambda: connection.execute(back).fetchone()[0] >= wanted  # noqa: E731 - called in this turn only
+            assert kill(desk, "rollback", "latest", due=due) == KILLED
+    done = desk.runbook("rollback", "latest")
+    assert done.code == 0, done.text
+    assert checksum(empty_database, "t") == checksum(empty_database, "was")
+    kept = empty_database.value(f"SELECT sum(rows) FROM {ledger(empty_database, 'undo')}")
+    figures = f"SELECT sum(written), sum(dead), count(*) - count(DISTINCT n) FROM {ledger(empty_database, 'batch')}"
+    assert empty_database.rows(f"{figures} WHERE action = 'revert'") == [(kept, 0, 0)]
+
+
+# ─── against what an independent computation says ───────────────────────────────────────────────────────────────────
 FILL = """
 runbook: 1
 name: fill
@@ -41,41 +159,15 @@ rollback: reverse
 """
 
 
-def _desk(honeypot: Database, directory: Path) -> Desk:
-    directory.mkdir()
+@pytest.mark.parametrize("honeypot", ["sqlite", "pg18"], indirect=True)
+def test_sessions_filled_by_a_killed_backfill(honeypot: Database, tmp_path: Path) -> None:
+    """The mission's own table, match and batches that grow. F: B17 F: F01 F: F02"""
     for name in ("session_ip.postgresql.sql", "session_ip.sqlite.sql"):
-        (directory / name).write_text((Path(data.__file__).parents[1] / name).read_text())
-    desk = Desk(directory, honeypot.url)
+        (tmp_path / name).write_text((Path(data.__file__).parents[1] / name).read_text())
+    desk = Desk(tmp_path, honeypot.url)
     desk.playbook("fill", FILL)
-    return desk
-
-
-def _kill_within(desk: Desk, words: tuple[str, ...], seconds: float) -> int | None:
-    """Start, wait until the backfill has begun, and kill after so long; None where it was faster."""
-    process = desk.start(*words)
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        trails = list((desk.directory / "runs").glob("*/trail.jsonl"))
-        if trails and '"type":"backfill"' in trails[0].read_text():
-            break
-        time.sleep(0.02)
-    time.sleep(seconds)
-    process.kill()
-    process.communicate()
-    return process.returncode
-
-
-def _killed_and_resumed(honeypot: Database, directory: Path, *, kills: int, chance: random.Random) -> None:
-    desk = _desk(honeypot, directory)
-    words: tuple[str, ...] = ("exec", "fill.yaml")
-    for _ in range(kills):
-        _kill_within(desk, words, chance.uniform(0.0, 0.6))
-        words = ("resume", "latest")
-    done = desk.runbook("resume", "latest")
-    assert done.code == 0 or "it has ended (succeeded)" in done.text, done.text
-    status = json.loads(desk.runbook("status", "latest", "--json").out)
-    (fill,) = [step["results"] for step in status["steps"] if step["id"] == "fill"]
-    oracle = data.expected(sessions=SESSIONS)
+    dies_often(desk, honeypot, kills=2, chance=random.Random(7), most=12)
+    fill, oracle = results(desk), data.expected(sessions=SESSIONS)
     assert fill["visited"] == SESSIONS
     assert fill["written"] + fill["already"] + fill["no_key"] + fill["not_in_source"] == SESSIONS
     assert fill["no_key"] == oracle.no_ip
@@ -84,24 +176,5 @@ def _killed_and_resumed(honeypot: Database, directory: Path, *, kills: int, chan
     countries = dict(honeypot.rows("SELECT session_id, snapshot_country FROM session_summaries"))
     assert countries == {session: after.snapshot_country for session, after in oracle.rows.items()}
     assert desk.runbook("rollback", "latest").code == 0
-    assert (
-        honeypot.value(
-            "SELECT count(source_ip) + count(snapshot_country) + count(enrichment_at) FROM session_summaries"
-        )
-        == 0
-    )
-    assert desk.runbook("trail", "verify", "latest", "--against-target").code == 0
-
-
-def test_backfill_killed_at_random_moments(honeypot: Database, tmp_path: Path) -> None:
-    """Each row as an independent computation says, each counter a sum of the ledger. F: E01 E04 E05 B17 F01 F02."""
-    if honeypot.dialect != "sqlite" and honeypot.major == 15:
-        pytest.skip("one server is enough in every run; the soak has both")
-    _killed_and_resumed(honeypot, tmp_path / "desk", kills=2, chance=random.Random(7))
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(50))
-def test_backfill_killed_very_often(honeypot: Database, tmp_path: Path, seed: int) -> None:
-    """The same, hundreds of times. F: E01."""
-    _killed_and_resumed(honeypot, tmp_path / "desk", kills=4, chance=random.Random(seed))
+    left = "SELECT count(source_ip) + count(snapshot_country) + count(enrichment_at) FROM session_summaries"
+    assert honeypot.value(left) == 0
