@@ -26,7 +26,7 @@ BUSY_MS = 5000
 SIGNALS_EVERY = 1_000_000  # of SQLite's instructions, some 20 ms
 IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
 _IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
-_LOST = ("08", "57P01", "57P02", "57P03")
+_LOST = ("08", "25P03", "57P01", "57P02", "57P03", "57P05")
 # SQLite's primary result codes → the nearest SQLSTATE
 _SQLITE = {
     5: "55P03",

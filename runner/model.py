@@ -55,7 +55,16 @@ class RetryPolicy(Model):
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     first_wait: Seconds = 0.1
     longest_wait: Seconds = 60.0
-    on: tuple[str, ...] = ("40001", "40P01", "08", "57P01", "57P02", "57P03")  # SQLSTATEs or their classes
+    on: tuple[str, ...] = (
+        "40001",
+        "40P01",
+        "08",
+        "25P03",
+        "57P01",
+        "57P02",
+        "57P03",
+        "57P05",
+    )  # SQLSTATEs or their classes
 
 
 class Timeouts(Model):

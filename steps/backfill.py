@@ -185,9 +185,9 @@ class Backfill(Step):
         if back.taken or back.ended:
             state = State.NOT_DONE if back.ended else State.PARTLY
             return Effect(state, f"{told}; {back.taken} of {back.kept} batches taken back")
-        if document.finished:
+        if document.ended(self._settings()):
             return Effect(State.DONE, f"{told}; {document.left} left")
-        return Effect(State.PARTLY, f"{told}; not finished")
+        return Effect(State.PARTLY, f"{told}; {f'{document.left} left' if document.finished else 'not finished'}")
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> BackfillResult:

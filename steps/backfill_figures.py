@@ -46,16 +46,18 @@ def size(look: Look, shape: Shape) -> int:
     return look.row("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size").integer("n")
 
 
-def forecast(totals: Totals, start: Start, *, bytes_now: int) -> str:
+def forecast(totals: Totals, start: Start, *, bytes_now: int, wal: int) -> str:
     """The sentence of a pause: what was done, how fast, what it cost, and what the rest would take at this rate."""
     seconds = max(totals.ms / 1000, 0.001)
     rest, grown = max(start.rows - totals.seen, 0), max(bytes_now - start.bytes, 0)
     factor = rest / max(totals.seen, 1)
+    written = f", the server wrote {_bytes(wal)} of WAL" if wal else ""
+    ahead = f", {_bytes(round(wal * factor))} of WAL" if wal else ""
     return (
         f"paused as the playbook asks, after {totals.batches} batches: {totals.written:,} rows written, "
         f"{totals.seen:,} of {start.rows:,} visited in {_span(seconds)} ({totals.seen / seconds:,.0f} rows/s); "
-        f"it grew by {_bytes(grown)}; the other {rest:,} rows take about {_span(seconds * factor)} "
-        f"and {_bytes(round(grown * factor))} at this rate"
+        f"it grew by {_bytes(grown)}{written}; the other {rest:,} rows take about {_span(seconds * factor)}{ahead} "
+        f"and {_bytes(round(grown * factor))} of room at this rate"
     )
 
 

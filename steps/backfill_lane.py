@@ -51,6 +51,10 @@ class Document(Model):
     finished: bool = False
     left: int = 0
 
+    def ended(self, settings: Settings) -> bool:
+        """Whether nothing of it is left to do; what the sweep had to leave is swept again."""
+        return self.finished and (settings.ends or self.left == 0)
+
 
 class Shared(Protocol):
     """The pass as its workers see it."""
@@ -80,6 +84,7 @@ class Lane:
         self.tuning = Tuning()
         self.trouble = Trouble()
         self.rate, self.last_ms = 0.0, 0.0
+        self.vanished = 0  # rows that were not met again under the key that they had: deleted, or given another one
         self._off: dict[str, tuple[str, ...]] = {}
 
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,6 +231,7 @@ class Lane:
                 action = passes.DEFERRED if kind is Meaning.LOCK else passes.DEAD_ACTION
                 self._set_aside(fault, order, key=keys[0], action=action)
         else:
+            self.vanished += max(len(keys) - outcome.taken, 0)
             if worker == passes.SWEEP:
                 self._adapt(outcome, time.perf_counter() - began)
 

@@ -21,6 +21,7 @@ from steps.base import Context, DatabaseFault, Look, Paused, Place, StepError, T
 from steps.passes import SWEEP, Batch, Totals
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
+ROUNDS = 20  # of the sweep: each begins anew where a row was not found again under the key that it had
 
 
 class Enough(Exception):
@@ -43,14 +44,15 @@ class Pass:
     def run(self) -> Document:
         """Go from where the ledger says it stands to the end; raises Paused, Stopped, StepError."""
         self._open()
-        if not self.document.finished:
+        if not self.document.ended(self.settings):
             try:
                 self._ranges()
-                self._sweep()
+                left = self._sweep()
             except Enough:
                 self._return_to_deferred(Lane(self))
-                self._count_left()
-            self._close()
+                left = self._count_left()
+            self.document = self.document.model_copy(update={"finished": True, "left": left})
+            self._keep(f"end {self.numbered()}")  # a pass that was opened again ends again
         return self.document
 
     def _open(self) -> None:
@@ -64,7 +66,7 @@ class Pass:
                 self._reload(look)
         if text is None:
             self._first()
-        elif not self.document.finished:
+        elif not self.document.ended(self.settings):
             self._follow()
 
     def _first(self) -> None:
@@ -89,10 +91,6 @@ class Pass:
             start = again(look, self.shape, self.document.start)
         self.document = self.document.model_copy(update={"start": start})
         self._keep(f"heap {heap}")
-
-    def _close(self) -> None:
-        self.document = self.document.model_copy(update={"finished": True})
-        self._keep(f"end {self.numbered()}")  # a pass that was opened again ends again
 
     def _keep(self, label: str) -> None:
         with self.ctx.db.commit(label) as work:
@@ -194,7 +192,8 @@ class Pass:
         if self.settings.ends:
             raise Enough
         with self.ctx.db.look() as look:
-            raise Paused(forecast(self.totals, document.start, bytes_now=size(look, self.shape)))
+            wal = passes.server_wal(look, self.place)
+            raise Paused(forecast(self.totals, document.start, bytes_now=size(look, self.shape), wal=wal))
 
     def _pausing(self, outcome: Outcome) -> Document | None:
         """The document with its pause, where this batch reaches it: it commits with the batch, so resume goes on."""
@@ -204,23 +203,29 @@ class Pass:
         return self.document.model_copy(update={"paused": True}) if reached and not self.document.paused else None
 
     # ─── the end ────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _sweep(self) -> None:
-        """Return to rows that were locked, then to rows that moved or came meanwhile, until one query finds none."""
-        lane = Lane(self)
-        self._return_to_deferred(lane)
-        after, swept, found = "", 0, True
-        while found and swept <= self.document.start.rows:
-            keys = self._missed(after)
-            found = bool(keys)
-            lane.settle_all(keys, worker=SWEEP)
-            after, swept = (keys[-1] if keys else after), swept + len(keys)
-        if swept:
-            self._return_to_deferred(lane)
-            self._count_left()
+    def _sweep(self) -> int:
+        """Return to rows that were locked, then to rows that moved or came meanwhile; how many of them are left.
 
-    def _missed(self, after: str) -> list[str]:
+        One query that finds all of them, and each of them met again under the key that it had, is the proof that none is
+        left: whatever came after that query was not there when the pass began.
+        """
+        lane, swept, most = Lane(self), 0, 10 * self.settings.most
+        for _ in range(ROUNDS):
+            self._return_to_deferred(lane)
+            lane.vanished = 0
+            keys = self._missed(most)
+            lane.settle_all(keys, worker=SWEEP)
+            self._return_to_deferred(lane)
+            if len(keys) < most and not lane.vanished:
+                return 0
+            swept += len(keys)
+            if swept > self.document.start.rows:
+                break
+        return self._count_left()
+
+    def _missed(self, most: int) -> list[str]:
         within = whole(self.shape, self.document.route, self.document.start)
-        sql, params = missed(self.shape, within, after=after, limit=10 * self.settings.most)
+        sql, params = missed(self.shape, within, limit=most)
         with self.ctx.db.look() as look:
             try:
                 return [row.text("key") for row in look.rows(sql, {**params, **self._ours()})]
@@ -229,14 +234,13 @@ class Pass:
                     f"cannot prove that no row was missed: {fault}; correct that row, then resume"
                 ) from fault
 
-    def _count_left(self) -> None:
+    def _count_left(self) -> int:
         within = whole(self.shape, self.document.route, self.document.start)
         with self.ctx.db.look() as look:
-            n = look.row(left(self.shape, within), {**within.params, **self._ours()}).integer("n")
-        self.document = self.document.model_copy(update={"left": n})
+            return look.row(left(self.shape, within), {**within.params, **self._ours()}).integer("n")
 
     def _ours(self) -> dict[str, Value]:
-        return {"run": self.place.run, "step": self.place.step, "rb_xid": self.document.start.start_xid}
+        return {"run": self.place.run, "step": self.place.step}
 
     def _return_to_deferred(self, lane: Lane) -> None:
         for attempt in range(RETURNS):

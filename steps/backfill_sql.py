@@ -220,22 +220,17 @@ def preview(shape: Shape, window: Window) -> str:
     return f"SELECT {counts()} FROM ({judged(shape, looked_at(shape, window))}) AS rb_j"
 
 
-def missed(shape: Shape, window: Window, *, after: str, limit: int) -> tuple[str, dict[str, Value]]:
+def missed(shape: Shape, window: Window, *, limit: int) -> tuple[str, dict[str, Value]]:
     """The keys of rows that could still be filled, in order; those that are dead or deferred are known and left out."""
-    listed_key = key_text(shape, "rb_j")
-    order = tuple(Named(f"rb_k{n}", "text") for n in range(len(shape.key)))
-    names = ", ".join(f"rb_j.{column.name}" for column in order)
-    values = position(after) if after else []
-    beyond = f" AND ({names}) > ({', '.join(f':rb_a{n}' for n in range(len(values)))})" if after else ""
-    sql = f"""SELECT {listed_key} AS key FROM ({_fillable(shape, window)}) AS rb_j
-              WHERE rb_j.rb_c = 'written'{beyond} ORDER BY {names} LIMIT :rb_most"""
-    return sql, {**window.all_params(), **{f"rb_a{n}": v for n, v in enumerate(values)}, "rb_most": limit}
+    order = ", ".join(f"rb_j.rb_k{n}" for n in range(len(shape.key)))
+    sql = f"""SELECT {key_text(shape, "rb_j")} AS key FROM ({_fillable(shape, window)}) AS rb_j
+              WHERE rb_j.rb_c = 'written' ORDER BY {order} LIMIT :rb_most"""
+    return sql, {**window.all_params(), "rb_most": limit}
 
 
 def left(shape: Shape, window: Window) -> str:
-    """Counts the rows that could still be filled and that nobody changed since the pass began (on SQLite: all)."""
-    old = f" AND NOT {_fresh().replace('target.xmin', 'rb_j.rb_xmin')}" if shape.pg else ""
-    return f"SELECT count(*) AS n FROM ({_fillable(shape, window)}) AS rb_j WHERE rb_j.rb_c = 'written'{old}"
+    """Counts the rows that could still be filled, also those that came since the pass began."""
+    return f"SELECT count(*) AS n FROM ({_fillable(shape, window)}) AS rb_j WHERE rb_j.rb_c = 'written'"
 
 
 def _fillable(shape: Shape, window: Window) -> str:

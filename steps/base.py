@@ -208,6 +208,7 @@ class Database(Protocol):
 
     def release(self) -> None:
         """This thread is done: its writing connection is closed."""
+
     def outside(self, label: str) -> AbstractContextManager[Work]:
         """Autocommit, for CONCURRENTLY and VACUUM: each statement on its own, not fenced, lock_timeout 0."""
 

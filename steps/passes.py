@@ -77,6 +77,12 @@ def totals(look: Look, place: Place, *, worker: int | None = None) -> Totals:
     return read_totals(look.row(sql, params))
 
 
+def server_wal(look: Look, place: Place) -> int:
+    """Bytes of WAL that the whole server wrote during the batches so far; 0 where there is none."""
+    sql = f"SELECT coalesce(sum(server_wal_bytes), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"
+    return look.row(sql, _where(place)).integer("n")
+
+
 def read_totals(row: Row) -> Totals:
     """The figures of a row that has them all, of one batch or of many."""
     counts = {one.name: row.integer(one.name) for one in fields(Totals) if one.name != "ms"}
