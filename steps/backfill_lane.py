@@ -13,7 +13,7 @@ from typing import Protocol
 from steps import passes
 from steps.backfill_batch import Order, Outcome
 from steps.backfill_faults import Meaning, Trouble, meaning
-from steps.backfill_order import Range, Route, Start, first_of, window
+from steps.backfill_order import Range, Route, Start, first_of, page, window
 from steps.backfill_pace import Pace, Throttle
 from steps.backfill_plan import settings_for
 from steps.backfill_sql import Shape, Window, listed
@@ -72,6 +72,7 @@ class Shared(Protocol):
     def commit(self, order: Order, *, keys: Sequence[str] = (), also: Sequence[str] = ()) -> Outcome: ...
     def note(self, figures: Totals) -> None: ...
     def at(self, part: int) -> str: ...
+    def read_cursors(self) -> dict[int, str]: ...
 
 
 class Lane:
@@ -84,6 +85,7 @@ class Lane:
         self.tuning = Tuning()
         self.trouble = Trouble()
         self.rate, self.last_ms = 0.0, 0.0
+        self._density = 0.0  # rows on a page, where the last batch was
         self.vanished = 0  # rows that were not met again under the key that they had: deleted, or given another one
         self._off: dict[str, tuple[str, ...]] = {}
 
@@ -133,8 +135,10 @@ class Lane:
         except DatabaseFault as fault:
             return self._after(fault, order, rows=rows)
         except AlreadyCommitted:
-            return shared.at(number)
+            return shared.read_cursors().get(number) or part.lo
         self.trouble.passed(max(outcome.taken, 1))
+        if part.kind == "pages":
+            self._density = outcome.taken / max(page(outcome.hi) - page(at), 1)
         self._adapt(outcome, time.perf_counter() - began)
         return outcome.hi
 
@@ -153,7 +157,10 @@ class Lane:
 
     def _window(self, part: Range, at: str, *, rows: int, exact: bool) -> Window:
         document = self.shared.document
-        return window(self.shared.shape, document.route, part, lo=at, start=document.start, rows=rows, exact=exact)
+        return window(
+            self.shared.shape, document.route, part, lo=at, start=document.start, rows=rows, exact=exact,
+            density=self._density,
+        )  # fmt: skip
 
     def _adapt(self, outcome: Outcome, seconds: float) -> None:
         """Rest, and come nearer to the wanted duration, within bounds, so that one odd batch doesn't decide."""

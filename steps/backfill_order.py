@@ -131,7 +131,7 @@ def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: 
              (SELECT reltuples FROM pg_catalog.pg_class WHERE oid = CAST(:name AS regclass)) AS estimate"""
     row = look.row(sql, {"name": shape.table})
     rows = _count(look, shape, ranges, route) if counted else 0
-    blocks = max((_page(one.hi) for one in ranges if one.kind == "pages"), default=0)
+    blocks = max((page(one.hi) for one in ranges if one.kind == "pages"), default=0)
     per = max((rows or row.number("estimate")) / blocks, 0.01) if blocks else 1.0
     return Start(
         ranges=ranges,
@@ -194,7 +194,9 @@ def last_position(
 
 
 def _count(look: Look, shape: Shape, ranges: Sequence[Range], route: Route) -> int:
-    if any(one.kind == "pages" for one in ranges):  # all of the table, which an index may answer
+    if any(one.kind == "pages" for one in ranges):
+        # All of the table; an index would do only where VACUUM has just been, and the planner believes so for too long.
+        look.rows("SELECT set_config('enable_indexonlyscan', 'off', true)")
         return look.row(counting(shape, Window("true", {}))).integer("n")
     start = Start(ranges=(), rows=0, bytes=0, start_xid="0")
     every = [window(shape, route, one, lo=one.lo, start=start, rows=None) for one in ranges]
@@ -206,10 +208,21 @@ def _used(sql: str, params: Params) -> Params:
 
 
 # ─── going on ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def window(
-    shape: Shape, route: Route, part: Range, *, lo: str, start: Start, rows: int | None, exact: bool = False
+def window(  # noqa: PLR0913 - what a window follows from
+    shape: Shape,
+    route: Route,
+    part: Range,
+    *,
+    lo: str,
+    start: Start,
+    rows: int | None,
+    exact: bool = False,
+    density: float = 0.0,
 ) -> Window:
-    """The next rows of a range after `lo`; rows None: all the rest. exact: no row more than that, also by pages."""
+    """The next rows of a range after `lo`; rows None: all the rest. exact: no row more than that, also by pages.
+
+    density: rows on a page where the last batch was; pages that are emptier than most don't make the next batch larger.
+    """
     if part.kind != "pages":
         columns, extra = (
             (route.columns, "")
@@ -219,8 +232,8 @@ def window(
         return keys(shape, columns, lo=lo, hi=part.hi, limit=rows, extra=extra)
     if rows is None:
         return pages(lo, part.hi, start_xid=start.start_xid)
-    step, last = max(1, int(rows / start.rows_per_page)), _page(part.hi)
-    end = _page(lo) + step
+    step, last = max(1, int(rows / max(start.rows_per_page, density))), page(part.hi)
+    end = page(lo) + step
     hi = part.hi if end >= last or (not exact and last - end < REST * step) else f"({end},0)"
     return pages(lo, hi, start_xid=start.start_xid, limit=rows if exact else None)
 
@@ -255,5 +268,6 @@ def heap_of(look: Look, shape: Shape) -> int:
     return look.row(f"SELECT {HEAP} AS heap", {"name": shape.table}).integer("heap")
 
 
-def _page(tid: str) -> int:
+def page(tid: str) -> int:
+    """The page of a place in the heap."""
     return int(tid.strip("()").split(",")[0])

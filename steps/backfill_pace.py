@@ -23,7 +23,7 @@ SELECT d.xact_commit + d.xact_rollback AS transactions,
        (SELECT count(*) FROM pg_catalog.pg_locks AS l WHERE NOT l.granted AND l.locktype IN ('transactionid', 'tuple')) AS waiting,
        (SELECT count(*) FROM pg_catalog.pg_stat_activity AS a WHERE a.datid = d.datid AND a.pid <> pg_backend_pid()
         AND a.usesysid IS NOT NULL AND coalesce(left(a.application_name, 7) <> 'runbook', true)
-        AND coalesce(a.state_change > clock_timestamp() - interval '1 second' OR a.state = 'active', true)) AS sessions
+        AND coalesce(a.state_change > clock_timestamp() - interval '0.25 seconds' OR a.state = 'active', true)) AS sessions
 FROM pg_catalog.pg_stat_database AS d WHERE d.datname = current_database()"""
 
 
@@ -64,7 +64,7 @@ class Pace:
         self._looks += 1  # each is a transaction too
         self._count(now, row.integer("transactions") - batches - self._looks)
         if not self._sure():
-            self.busy = self.busy or row.integer("sessions") > 0 or self.others > self._throttle.traffic
+            self.busy = row.integer("sessions") > 0 or self.others > self._throttle.traffic
         else:
             self.busy = self.others > self._throttle.traffic
         self._adapt(waiting=row.integer("waiting"))

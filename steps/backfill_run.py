@@ -21,6 +21,7 @@ from steps.base import Context, DatabaseFault, Look, Paused, Place, StepError, T
 from steps.passes import SWEEP, Batch, Totals
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
+AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind
 ROUNDS = 20  # of the sweep: each begins anew where a row was not found again under the key that it had
 
 
@@ -35,6 +36,7 @@ class Pass:
         self.ctx, self.place, self.shape, self.settings = ctx, place, shape, settings
         self.document = Document(route=route, start=Start(ranges=(), rows=0, bytes=0))
         self.totals, self.number = Totals(), 0
+        self._cursors: dict[int, str] = {}
         self.pace = Pace(ctx.db, settings.throttle)
         self.crew = Crew(wanted=settings.workers, done=ctx.db.release)
         self._figures = threading.Lock()  # of totals, number and document
@@ -114,16 +116,19 @@ class Pass:
             self._follow()
 
     def _unfinished(self) -> list[int]:
-        with self.ctx.db.look() as look:
-            at = passes.cursors(look, self.place)
-        start = self.document.start
+        at, start = self.read_cursors(), self.document.start
         return [n for n, one in enumerate(start.ranges) if start.stands(one) and at.get(n) != one.hi]
 
     # ─── what workers need ──────────────────────────────────────────────────────────────────────────────────────────
     def at(self, part: int) -> str:
-        """Where a range's cursor stands, by the ledger."""
+        """Where a range's cursor stands."""
+        return self._cursors.get(part) or self.document.start.ranges[part].lo
+
+    def read_cursors(self) -> dict[int, str]:
+        """Where the ledger has them."""
         with self.ctx.db.look() as look:
-            return passes.cursors(look, self.place).get(part) or self.document.start.ranges[part].lo
+            self._cursors = passes.cursors(look, self.place)
+        return self._cursors
 
     def numbered(self) -> int:
         """A number that no batch of this pass has had."""
@@ -176,6 +181,7 @@ class Pass:
             if document is not None:
                 passes.keep_document(work, self.place, document.model_dump_json())
         self.note(outcome.figures)
+        self._cursors[order.worker] = outcome.hi
         if document is not None:
             self._pause(document)
         if order.window.pages and outcome.heap != self.document.start.heap:
@@ -209,23 +215,23 @@ class Pass:
         One query that finds all of them, and each of them met again under the key that it had, is the proof that none is
         left: whatever came after that query was not there when the pass began.
         """
-        lane, swept, most = Lane(self), 0, 10 * self.settings.most
+        lane, swept = Lane(self), 0
         for _ in range(ROUNDS):
             self._return_to_deferred(lane)
             lane.vanished = 0
-            keys = self._missed(most)
+            keys = self._missed()
             lane.settle_all(keys, worker=SWEEP)
             self._return_to_deferred(lane)
-            if len(keys) < most and not lane.vanished:
+            if len(keys) < AT_ONCE and not lane.vanished:
                 return 0
             swept += len(keys)
             if swept > self.document.start.rows:
                 break
         return self._count_left()
 
-    def _missed(self, most: int) -> list[str]:
+    def _missed(self) -> list[str]:
         within = whole(self.shape, self.document.route, self.document.start)
-        sql, params = missed(self.shape, within, limit=most)
+        sql, params = missed(self.shape, within, limit=AT_ONCE)
         with self.ctx.db.look() as look:
             try:
                 return [row.text("key") for row in look.rows(sql, {**params, **self._ours()})]
@@ -243,7 +249,7 @@ class Pass:
         return {"run": self.place.run, "step": self.place.step}
 
     def _return_to_deferred(self, lane: Lane) -> None:
-        for attempt in range(RETURNS):
+        for attempt in range(RETURNS if self.totals.deferred else 0):
             with self.ctx.db.look() as look:
                 ours = passes.letters(look, run=self.place.run, step=self.place.step, action=passes.DEFERRED)
             keys = [letter.key for letter in ours]
