@@ -24,6 +24,7 @@ from runner.errors import (
 from runner.events import (
     Event,
     Json,
+    NotDue,
     Outcome,
     Retried,
     StepEnded,
@@ -107,6 +108,7 @@ class Acting:
         kind = entry.step.kind
         self.emit(StepStarted(step=entry.id, type=kind, action="apply", describe=entry.step.describe()))
         context = self.context(entry)
+        entry = self._with_guards_of_here(entry)
         if not entry.guards:
             return self._act(entry, context)
         context.sentry = self._sentry(entry)
@@ -172,6 +174,17 @@ class Acting:
         effect = self.verify(entry, "in_doubt")
         if effect.state is State.UNKNOWN:
             raise in_doubt(entry, self.status.run, effect)
+
+    def _with_guards_of_here(self, entry: Entry) -> Entry:
+        """Without guards on what this database doesn't have: SQLite has no standbys that could lag."""
+        elsewhere = [
+            guard.check
+            for guard in entry.guards
+            if guard.check.probe is not None and guard.check.probe.only not in {"", self.database.dialect}
+        ]
+        for check in elsewhere:
+            self.emit(NotDue(step=entry.id, id=check.id, due=f"a target on {check.probe.only if check.probe else ''}"))
+        return entry.model_copy(update={"guards": tuple(g for g in entry.guards if g.check not in elsewhere)})
 
     def _sentry(self, entry: Entry) -> Sentry:
         """Who samples the step's guards while it runs."""

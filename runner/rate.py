@@ -42,6 +42,16 @@ class Rate:
             return None
         return max(total - self._points[-1][1], 0) / self.mean
 
+    def time_left(self, total: int | None) -> str:
+        """In words, from the rate of now to the mean one: '4 to 6 min'; "" while nothing can be said."""
+        mean = self.seconds_left(total)
+        if mean is None:
+            return ""
+        now = mean * self.mean / self.now if self.now > 0 else mean
+        low, high = span(min(now, mean)), span(max(now, mean))
+        same_unit = low.split(" ")[1:] == high.split(" ")[1:] and low.count(" ") == 1
+        return high if low == high else f"{low.split(' ')[0] if same_unit else low} to {high}"
+
 
 def _per_second(one: tuple[float, int], other: tuple[float, int]) -> float:
     seconds = other[0] - one[0]

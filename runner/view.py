@@ -14,7 +14,7 @@ from typing import TextIO, cast
 
 from runner import events
 from runner.events import Event, Outcome
-from runner.rate import Rate, span
+from runner.rate import Rate
 from steps.base import Answer, Progress
 
 _MARKS = {
@@ -186,12 +186,8 @@ def progress_line(step: str, progress: Progress, rate: Rate) -> str:
     """'fill 42,000 of 100,000 rows (42 %) · 11,200/s now, 10,900/s mean · 5 s left · …'."""
     of = f" of {progress.total:,}" if progress.total is not None else ""
     share = f" ({100 * progress.done / progress.total:.0f} %)" if progress.total else ""
-    left = rate.seconds_left(progress.total)
-    eta = (
-        f" · {span(left)} left"
-        if left is not None and progress.total and progress.done >= progress.total / 1000
-        else ""
-    )
+    left = rate.time_left(progress.total) if progress.total and progress.done >= progress.total / 1000 else ""
+    eta = f" · {left} left" if left else ""
     speed = f" · {rate.now:,.0f}/s now, {rate.mean:,.0f}/s mean" if rate.mean > 0 else ""
     note = f" · {progress.note}" if progress.note else ""
     return f"{step} {progress.done:,}{of} {progress.unit}{share}{speed}{eta}{note}"

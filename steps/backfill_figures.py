@@ -24,11 +24,14 @@ def figures(totals: Totals, start: Start) -> dict[str, Value]:
     }
 
 
-def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float, others: float) -> Progress:
+def progress(
+    totals: Totals, start: Start, *, rate: float, rows: int, ms: float, others: float, gentle: bool
+) -> Progress:
     """Where the pass is: rows visited of those in range, never rows changed. others: their transactions a second."""
     speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
     speed["others_per_second"] = round(others, 1)
-    note = f"{totals.written:,} written"
+    beside = f", gently beside {others:,.0f} transactions/s of others" if gentle else ""
+    note = f"{totals.written:,} written · batches of {rows:,} in {ms:.0f} ms{beside}"
     total = max(start.rows, totals.seen)
     return Progress(totals.seen, total, "rows", note=note, figures={**figures(totals, start), **speed})
 

@@ -11,7 +11,8 @@ from steps.base import Look
 
 # A batch is small beside the table and the source: reading either as a whole is never right, nor is compiling the query.
 ALWAYS = ("enable_seqscan", "jit")
-# Where the source has an index on what is compared, looking its rows up beats hashing all of it for each batch.
+# Where the source has an index on what is compared, looking its rows up beats hashing all of it for each batch; of a range
+# of pages the planner knows how many rows it has, and which of the two is better.
 LOOKUPS = ("enable_hashjoin", "enable_mergejoin")
 
 
@@ -24,6 +25,8 @@ def settings_for(look: Look, shape: Shape, window: Window) -> tuple[str, ...]:
     """What to switch off for each batch: joins too, where the plan still finds every row by an index."""
     if not shape.pg:
         return ()
+    if window.pages and window.limit is None:
+        return ALWAYS
     look.rows(off((*ALWAYS, *LOOKUPS)))
     return ALWAYS if scans(look, shape, window) else (*ALWAYS, *LOOKUPS)
 

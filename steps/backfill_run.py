@@ -153,6 +153,7 @@ class Pass:
                 rows=int(lane.rows),
                 ms=lane.last_ms,
                 others=self.pace.others,
+                gentle=self.pace.busy,
             )
             tuning = self.ctx.pulse(told)
             self.pace.look(self.totals.batches)

@@ -201,9 +201,8 @@ class Database(Protocol):
         """One transaction, fenced by the run's epoch, with SET LOCAL timeouts; ends with the ledger's row and COMMIT.
 
         The label is unique within (run, step, action): one that is in the ledger raises AlreadyCommitted before the body
-        runs. A lost answer to COMMIT is settled inside. An exception in the body rolls all of it back.
-        durable False: COMMIT doesn't wait for the disk (it does for synchronous standbys). A crash of the server may take
-        back the last such commits, each change with its ledger row; the next durable commit keeps all before it.
+        runs. A lost answer to COMMIT is settled inside. An exception in the body rolls all of it back. durable False: COMMIT
+        waits for no disk (only for synchronous standbys), so a crash may take back the last such commits with their rows.
         """
 
     def release(self) -> None:

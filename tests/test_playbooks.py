@@ -59,7 +59,7 @@ def test_playbooks_are_all_there() -> None:
         assert path.stem in {entry.step.kind for entry in load_file(path).entries}
 
 
-@pytest.mark.parametrize(("name", "lines"), [("adr007-phase1", 30), ("adr007-phase3", 45)])
+@pytest.mark.parametrize(("name", "lines"), [("adr007-phase1", 30), ("adr007-phase3", 52)])
 def test_playbook_is_short(name: str, lines: int) -> None:
     assert len(_text(name).splitlines()) <= lines
 
