@@ -65,14 +65,14 @@ class Shared(Protocol):
     settings: Settings
     document: Document
     totals: Totals
+    cursors: dict[int, str]
     pace: Pace
 
     def pulse(self, lane: Lane) -> Tuning: ...
     def numbered(self) -> int: ...
     def commit(self, order: Order, *, keys: Sequence[str] = (), also: Sequence[str] = ()) -> Outcome: ...
     def note(self, figures: Totals) -> None: ...
-    def at(self, part: int) -> str: ...
-    def read_cursors(self) -> dict[int, str]: ...
+    def caught_up(self, part: int) -> str: ...
 
 
 class Lane:
@@ -92,14 +92,15 @@ class Lane:
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
     def go_over(self, number: int, stays: Callable[[], bool]) -> bool:
         """The rest of a range, for as long as this worker `stays`; whether nothing of it is left to do."""
-        part, at = self.shared.document.start.ranges[number], self.shared.at(number)
+        part = self.shared.document.start.ranges[number]
+        at = self.shared.cursors.get(number) or part.lo
         if at != part.hi and part.kind not in self._off:
             self._off[part.kind] = self._settings_for(part, at)
         while at != part.hi and self.shared.document.start.stands(part):
             if not stays():
                 return False
             self.pulse()
-            at = self._step(number, at)
+            at = self.shared.cursors[number] = self._step(number, at)
         return True
 
     def pulse(self) -> None:
@@ -135,7 +136,7 @@ class Lane:
         except DatabaseFault as fault:
             return self._after(fault, order, rows=rows)
         except AlreadyCommitted:
-            return shared.read_cursors().get(number) or part.lo
+            return shared.caught_up(number)
         self.trouble.passed(max(outcome.taken, 1))
         if part.kind == "pages":
             self._density = outcome.taken / max(page(outcome.hi) - page(at), 1)

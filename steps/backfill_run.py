@@ -36,7 +36,7 @@ class Pass:
         self.ctx, self.place, self.shape, self.settings = ctx, place, shape, settings
         self.document = Document(route=route, start=Start(ranges=(), rows=0, bytes=0))
         self.totals, self.number = Totals(), 0
-        self._cursors: dict[int, str] = {}
+        self.cursors: dict[int, str] = {}  # of the ranges, as far as they are begun
         self.pace = Pace(ctx.db, settings.throttle)
         self.crew = Crew(wanted=settings.workers, done=ctx.db.release)
         self._figures = threading.Lock()  # of totals, number and document
@@ -111,24 +111,24 @@ class Pass:
     def _ranges(self) -> None:
         if self.settings.ends and self.document.paused:
             raise Enough  # killed between the last batch and the end
+        self.crew.wanted = 1 if self._pause_ahead() else self._workers(Tuning())
         while todo := self._unfinished():
             self.crew.work(todo, lambda: Lane(self))
             self._follow()
 
     def _unfinished(self) -> list[int]:
-        at, start = self.read_cursors(), self.document.start
-        return [n for n, one in enumerate(start.ranges) if start.stands(one) and at.get(n) != one.hi]
+        with self.ctx.db.look() as look:
+            self.cursors = passes.cursors(look, self.place)
+        start = self.document.start
+        return [n for n, one in enumerate(start.ranges) if start.stands(one) and self.cursors.get(n) != one.hi]
 
     # ─── what workers need ──────────────────────────────────────────────────────────────────────────────────────────
-    def at(self, part: int) -> str:
-        """Where a range's cursor stands."""
-        return self._cursors.get(part) or self.document.start.ranges[part].lo
-
-    def read_cursors(self) -> dict[int, str]:
-        """Where the ledger has them."""
-        with self.ctx.db.look() as look:
-            self._cursors = passes.cursors(look, self.place)
-        return self._cursors
+    def caught_up(self, part: int) -> str:
+        """What the ledger has beyond what this process knows is taken in; where this range's cursor stands there."""
+        with self.ctx.db.look() as look, self._figures:
+            self.totals = passes.totals(look, self.place)
+            self.number = max(self.number, passes.last_number(look, self.place))
+            return passes.cursors(look, self.place).get(part) or self.document.start.ranges[part].lo
 
     def numbered(self) -> int:
         """A number that no batch of this pass has had."""
@@ -182,7 +182,6 @@ class Pass:
             if document is not None:
                 passes.keep_document(work, self.place, document.model_dump_json())
         self.note(outcome.figures)
-        self._cursors[order.worker] = outcome.hi
         if document is not None:
             self._pause(document)
         if order.window.pages and outcome.heap != self.document.start.heap:
