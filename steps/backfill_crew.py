@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-LOOK_S = 0.5  # how often the number of workers that are wanted is compared with those at work
+LOOK_S = 0.5  # how often it is looked whether a worker is wanted that isn't there
 
 
 class Worker(Protocol):
@@ -57,6 +57,13 @@ class Crew:
     def _raise(self) -> None:
         if self._fault is not None:
             raise self._fault
+
+    def want(self, workers: int) -> None:
+        """From here on so many are wanted: more are sent out at once, those too many stop at their safe points."""
+        if workers != self.wanted:
+            with self._changed:
+                self.wanted = workers
+                self._changed.notify_all()
 
     def check(self) -> None:
         """Raise where the work has been ended by another's fault."""

@@ -63,10 +63,9 @@ class Pace:
             return  # the batch that follows will say what is wrong
         self._looks += 1  # each is a transaction too
         self._count(now, row.integer("transactions") - batches - self._looks)
-        if not self._sure():
-            self.busy = row.integer("sessions") > 0 or self.others > self._throttle.traffic
-        else:
-            self.busy = self.others > self._throttle.traffic
+        # This run's guards and heartbeat are transactions too, and are in the count: so a session must have been seen at work.
+        many = self.others > self._throttle.traffic or not self._sure()
+        self.busy = row.integer("sessions") > 0 and many
         self._adapt(waiting=row.integer("waiting"))
 
     def _count(self, now: float, transactions: int) -> None:

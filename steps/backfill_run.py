@@ -36,6 +36,7 @@ class Pass:
         self.ctx, self.place, self.shape, self.settings = ctx, place, shape, settings
         self.document = Document(route=route, start=Start(ranges=(), rows=0, bytes=0))
         self.totals, self.number = Totals(), 0
+        self._rate = 0.0  # while the sweep looks, it is what it was
         self.cursors: dict[int, str] = {}  # of the ranges, as far as they are begun
         self.pace = Pace(ctx.db, settings.throttle)
         self.crew = Crew(wanted=settings.workers, done=ctx.db.release)
@@ -111,7 +112,7 @@ class Pass:
     def _ranges(self) -> None:
         if self.settings.ends and self.document.paused:
             raise Enough  # killed between the last batch and the end
-        self.crew.wanted = 1 if self._pause_ahead() else self._workers(Tuning())
+        self.crew.want(1 if self._pause_ahead() else self._workers(Tuning()))
         while todo := self._unfinished():
             self.crew.work(todo, lambda: Lane(self))
             self._follow()
@@ -145,7 +146,7 @@ class Pass:
         """A worker's safe point: the pass reports, holds or stops; how many are wanted is read there too."""
         with self._turn:
             self.crew.check()
-            rate = sum(one.rate for one in self.crew.lanes) or lane.rate
+            self._rate = rate = sum(one.rate for one in self.crew.lanes) or lane.rate or self._rate
             told = progress(
                 self.totals,
                 self.document.start,
@@ -157,7 +158,7 @@ class Pass:
             )
             tuning = self.ctx.pulse(told)
             self.pace.look(self.totals.batches)
-            self.crew.wanted = 1 if self._pause_ahead() else self._workers(tuning)
+            self.crew.want(1 if self._pause_ahead() else self._workers(tuning))
             return tuning
 
     def _workers(self, tuning: Tuning) -> int:
