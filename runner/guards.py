@@ -30,7 +30,7 @@ PROMPT_S = 0.5  # how long the end of a step waits for a sample at hand
 BATCH_S, SMALLEST_S = 0.25, 0.02
 TIMES = frozenset({"elapsed_s", "window_left_s"})  # known before the step has reported anything
 
-VAIN = "; waiting changes nothing here: runbook tune RUN go, or runbook tune RUN stop and then rollback"
+VAIN = "; waiting changes nothing here: runbook tune RUN go --reason '…', or tune RUN stop --reason '…' and then runbook rollback RUN"
 
 
 class Latest(NamedTuple):

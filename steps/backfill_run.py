@@ -76,7 +76,7 @@ class Pass:
         if self.document.start.rows == 0 and self.settings.expect_work:
             raise StepError(
                 f"nothing to do: no row of {self.shape.table} is in range; look at `where` and at the table, or write "
-                " expect_work: false where an empty range is right"
+                "expect_work: false where an empty range is right"
             )
         self._keep("begin")
 
