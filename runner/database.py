@@ -6,7 +6,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from runner.model import LockPolicy, Timeouts
     from runner.targets import ConnectArguments
 
-Begin = Callable[["Connection", Dialect, drivers.Settings], None]
+WAITING_READERS = 4  # connections that wait for a look; opening one takes as long as most looks do
 SETTLE_S = 30.0  # how long a COMMIT whose answer was lost may still be in progress on the server
 
 
@@ -120,8 +121,8 @@ class Eyes:
 class RunDatabase:
     """The target as a run sees it; implements steps.base.Database.
 
-    One writing connection is kept for each thread; every look has a connection of its own. All of them are known, so that
-    they can be cancelled from elsewhere.
+    One writing connection is kept for each thread; every look has a connection to itself, a new one or one that an earlier
+    look has done with. All that are at work are known, so that they can be cancelled from elsewhere.
     """
 
     def __init__(self, arguments: ConnectArguments, *, schema: str = "public", session: Session | None = None) -> None:
@@ -132,6 +133,7 @@ class RunDatabase:
         self._writer = drivers.engine(arguments, reading=False)
         self._reader = drivers.engine(arguments, reading=True)
         self._open: set[Connection] = set()
+        self._readers: deque[Connection] = deque()  # open, in no transaction, for the next look; of whatever thread
         self._local = threading.local()
         self._pending: str | None = None
         self.password: str | None = None  # for masking only; libpq may have read it from a password file
@@ -141,22 +143,56 @@ class RunDatabase:
     @contextlib.contextmanager
     def look(self) -> Iterator[Look]:
         """One read-only snapshot; the database enforces that nothing is written."""
-        with self._passing(self._reader, drivers.begin_look, self.session.look_s) as eyes:
-            yield eyes
+        connection = self._begun_reader()
+        try:
+            yield Eyes(self, connection, place=self.session.place)
+        except BaseException:
+            self._shut(connection)
+            raise
+        self._keep_reader(connection)
+
+    def _begun_reader(self) -> Connection:
+        """A connection that waits from an earlier look, or where there is none that still lives, a new one."""
+        settings = self._settings(statement_s=self.session.look_s)
+        while True:
+            waiting = self._waiting_reader()
+            connection = waiting or self._opened(self._reader)
+            try:
+                with translated(self.dialect):
+                    drivers.begin_look(connection, self.dialect, settings)
+            except DatabaseFault:
+                self._shut(connection)
+                if waiting is None:
+                    raise
+            else:
+                return connection
+
+    def _waiting_reader(self) -> Connection | None:
+        with contextlib.suppress(IndexError):
+            connection = self._readers.pop()
+            self._open.add(connection)
+            return connection
+        return None
+
+    def _keep_reader(self, connection: Connection) -> None:
+        try:
+            connection.rollback()
+        except Exception:  # noqa: BLE001 - whatever the driver says, it isn't looked through again
+            self._shut(connection)
+            return
+        if self.dialect is Dialect.SQLITE or connection.invalidated or len(self._readers) >= WAITING_READERS:
+            self._shut(connection)
+        else:
+            self._open.discard(connection)
+            self._readers.append(connection)
 
     @contextlib.contextmanager
     def trial(self, label: str) -> Iterator[Work]:
         """A writing transaction that is always rolled back."""
         del label
-        with self._passing(self._writer, drivers.begin_work, self.session.statement_s) as eyes:
-            yield eyes
-
-    @contextlib.contextmanager
-    def _passing(self, engine: Engine, begin: Begin, statement_s: float) -> Iterator[Eyes]:
-        """A connection of its own, and a transaction of which nothing stays."""
-        with self._connected(engine) as connection:
+        with self._connected(self._writer) as connection:
             with translated(self.dialect):
-                begin(connection, self.dialect, self._settings(statement_s=statement_s))
+                drivers.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
             try:
                 yield Eyes(self, connection, place=self.session.place)
             finally:
@@ -165,20 +201,21 @@ class RunDatabase:
 
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
-    def commit(self, label: str, *, durable: bool = True) -> Iterator[Work]:
+    def commit(self, label: str, *, durable: bool = True, off: Sequence[str] = ()) -> Iterator[Work]:
         """One fenced transaction that ends with the ledger's row for `label` and COMMIT."""
-        place = self.session.place
+        place, fence = self.session.place, self.session.fence
         if place is None:
             raise StepError("cannot commit outside of a run")
-        with self._transaction(durable=durable) as (connection, eyes):
-            self._check_fence(eyes)
-            if ledger.has_act(eyes, place, label=label):
+        with self._transaction(durable=durable, off=off) as (connection, eyes):
+            stands, known = ledger.standing(eyes, place, label=label, scope=fence.scope, epoch=fence.epoch)
+            self._keep_out(stands=stands)
+            if known:
                 raise AlreadyCommitted(label)
             yield eyes
             before, self._pending = self._pending, None
             try:
-                ledger.add_act(eyes, place, label=label, epoch=self.session.fence.epoch, before=before)
-                self._commit(connection, eyes, lambda look: ledger.has_act(look, place, label=label))
+                xid = ledger.add_act(eyes, place, label=label, epoch=fence.epoch, before=before)
+                self._commit(connection, xid, lambda look: ledger.has_act(look, place, label=label))
             except BaseException:
                 self._pending = before
                 raise
@@ -187,10 +224,11 @@ class RunDatabase:
     def own(self, *, fenced: bool = True) -> Iterator[Work]:
         """A transaction on the engine's own rows (run, step, lease, control)."""
         with self._transaction() as (connection, eyes):
-            if fenced:
-                self._check_fence(eyes)
+            fence = self.session.fence
+            if fenced and fence.epoch:
+                self._keep_out(stands=ledger.fence(eyes, scope=fence.scope, epoch=fence.epoch))
             yield eyes
-            self._commit(connection, eyes, None)
+            self._commit(connection, drivers.transaction_id(eyes), None)
 
     @contextlib.contextmanager
     def outside(self, label: str) -> Iterator[Work]:
@@ -249,6 +287,8 @@ class RunDatabase:
 
     def close(self) -> None:
         self._drop_writer()
+        while self._readers:
+            self._shut(self._readers.pop())
         self._writer.dispose()
         self._reader.dispose()
 
@@ -261,23 +301,30 @@ class RunDatabase:
 
     @contextlib.contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:
-        with translated(self.dialect):
-            connection = engine.connect()
-        self._open.add(connection)
+        connection = self._opened(engine)
         try:
             yield connection
         finally:
-            self._open.discard(connection)
-            with contextlib.suppress(Exception):
-                connection.close()
+            self._shut(connection)
+
+    def _opened(self, engine: Engine) -> Connection:
+        with translated(self.dialect):
+            connection = engine.connect()
+        self._open.add(connection)
+        return connection
+
+    def _shut(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        with contextlib.suppress(Exception):
+            connection.close()
 
     @contextlib.contextmanager
-    def _transaction(self, *, durable: bool = True) -> Iterator[tuple[Connection, Eyes]]:
+    def _transaction(self, *, durable: bool = True, off: Sequence[str] = ()) -> Iterator[tuple[Connection, Eyes]]:
         connection = self._thread_writer()
         try:
             with translated(self.dialect):
                 settings = self._settings(statement_s=self.session.statement_s)
-                drivers.begin_work(connection, self.dialect, settings, durable=durable)
+                drivers.begin_work(connection, self.dialect, settings, durable=durable, off=off)
             yield connection, Eyes(self, connection, place=self.session.place)
         except BaseException as error:
             self._roll_back(connection, lost=isinstance(error, DatabaseFault) and error.lost)
@@ -296,33 +343,26 @@ class RunDatabase:
     def _thread_writer(self) -> Connection:
         connection: Connection | None = getattr(self._local, "writer", None)
         if connection is None:
-            with translated(self.dialect):
-                connection = self._writer.connect()
-            self._local.writer = connection
-            self._open.add(connection)
+            connection = self._local.writer = self._opened(self._writer)
         return connection
 
     def _drop_writer(self) -> None:
         connection: Connection | None = getattr(self._local, "writer", None)
         if connection is not None:
             self._local.writer = None
-            self._open.discard(connection)
-            with contextlib.suppress(Exception):
-                connection.close()
+            self._shut(connection)
 
-    def _check_fence(self, eyes: Eyes) -> None:
-        fence = self.session.fence
-        if fence.epoch and not ledger.fence(eyes, scope=fence.scope, epoch=fence.epoch):
+    def _keep_out(self, *, stands: bool) -> None:
+        if not stands:
             raise LeaseLost(
                 "cannot commit: another run took over this target",
-                why=f"the lease no longer stands at epoch {fence.epoch}",
+                why=f"the lease no longer stands at epoch {self.session.fence.epoch}",
                 state="this run's last transaction was rolled back; everything before it is committed",
                 then="runbook status",
             )
 
-    def _commit(self, connection: Connection, eyes: Eyes, known: Callable[[Look], bool] | None) -> None:
-        """COMMIT; where its answer is lost, the server's own transaction status says what became of it."""
-        xid = drivers.transaction_id(eyes)
+    def _commit(self, connection: Connection, xid: str | None, known: Callable[[Look], bool] | None) -> None:
+        """COMMIT; where its answer is lost, the server's own status of transaction `xid` says what became of it."""
         faults.point("commit.before")
         try:
             with translated(self.dialect):

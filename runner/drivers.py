@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -157,13 +157,17 @@ def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> 
         _set_local(connection, settings, row_security="off")
 
 
-def begin_work(connection: Connection, dialect: Dialect, settings: Settings, *, durable: bool = True) -> None:
+def begin_work(
+    connection: Connection, dialect: Dialect, settings: Settings, *, durable: bool = True, off: Sequence[str] = ()
+) -> None:
     if dialect is Dialect.SQLITE:
         # nobody queues behind a wait here, so there is no reason to give up as soon as on a server
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
-        _set_local(connection, settings, idle=IDLE, also="" if durable else _LAZY)
+        lazy = "" if durable else _LAZY
+        unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
+        _set_local(connection, settings, idle=IDLE, also=lazy + unused)
 
 
 def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:

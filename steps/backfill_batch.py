@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from steps.backfill_sql import Shape, Window, counts, json_of, judged, key_text, looked_at
+from steps.backfill_sql import Shape, Window, counts, json_of, judged, key_text, looked_at, rest
 from steps.base import Place, Row, StepError, Value, Work
+from steps.dialect import quote
 from steps.ledger import table
 from steps.passes import DEFERRED, Totals, read_totals
 
@@ -83,6 +84,7 @@ def statement(shape: Shape, window: Window, *, careful: bool = False) -> str:
     A row that the application changes in between is not written but deferred; its own values are never overwritten.
     """
     return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window))}),
+    {f"rb_rest AS MATERIALIZED ({rest(shape, window)})," if window.split else ""}
     {_locks(shape) if careful else ""}
     rb_u AS ({update(shape, window, careful=careful)}),
     rb_tally AS MATERIALIZED ({_tally(shape, window)}),
@@ -94,14 +96,15 @@ def statement(shape: Shape, window: Window, *, careful: bool = False) -> str:
 
 def update(shape: Shape, window: Window, *, careful: bool = False) -> str:
     """The UPDATE itself, of the judged rows rb_j."""
-    sets = ", ".join(f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill))
+    sets = [f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill)]
+    sets += [f"{quote(name)} = target.{quote(name)}" for name in shape.restated]
     keys = ", ".join(f"rb_j.rb_k{n}" for n in range(len(shape.key)))
     written = ", ".join(
         f"CASE WHEN rb_j.rb_n{n} THEN CAST(target.{c.sql} AS text) END AS rb_o{n}" for n, c in enumerate(shape.fill)
     )
     held = f" AND {_same_row('rb_locked', 'rb_j', shape)}" if careful else ""
     bounds = f" AND {window.condition}" if window.pages else ""
-    return f"""UPDATE {shape.table} AS target SET {sets} FROM rb_j{", rb_locked" if careful else ""}
+    return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM rb_j{", rb_locked" if careful else ""}
         WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{held}{bounds}
         RETURNING {keys}, {written}, {_identity("rb_j", shape)}"""
 
@@ -147,8 +150,8 @@ def _tally(shape: Shape, window: Window) -> str:
         {last} AS hi, {twins if not shape.many else "0"} AS twins, rb_c.wal,
         {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - statement_timestamp()) AS ms
         FROM (SELECT rb_f.*, (SELECT count(*) FROM rb_u) AS written, clock_timestamp() AS ended,
-              CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint) AS wal
-              FROM (SELECT {counts()}, min(rb_j.rb_lsn) AS lsn FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
+              coalesce(CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint), 0) AS wal
+              FROM (SELECT {counts(split=window.split)}, min(rb_j.rb_lsn) AS lsn FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
 
 
 def _heap(shape: Shape, window: Window) -> str:

@@ -15,14 +15,14 @@ from steps.backfill_batch import Order, Outcome
 from steps.backfill_faults import Meaning, Trouble, meaning
 from steps.backfill_order import Range, Route, Start, first_of, page, window
 from steps.backfill_pace import Pace, Throttle
-from steps.backfill_plan import settings_for
+from steps.backfill_plan import Joining, joining
 from steps.backfill_sql import Shape, Window, listed
 from steps.base import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFault, Place, StepError, Tuning
 from steps.passes import Batch, Letter, Totals
 from steps.words import Model
 
 AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
-SMALLER, LARGER = 0.5, 1.5  # how fast the batch size may change, per batch
+SMALLER, LARGER = 0.5, 2.0  # how fast the batch size may change, per batch
 SMOOTHING = 0.3  # of the rate that guards read
 
 
@@ -70,7 +70,7 @@ class Shared(Protocol):
 
     def pulse(self, lane: Lane) -> Tuning: ...
     def numbered(self) -> int: ...
-    def commit(self, order: Order, *, keys: Sequence[str] = (), also: Sequence[str] = ()) -> Outcome: ...
+    def commit(self, order: Order, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> Outcome: ...
     def note(self, figures: Totals) -> None: ...
     def caught_up(self, part: int) -> str: ...
 
@@ -87,15 +87,15 @@ class Lane:
         self.rate, self.last_ms = 0.0, 0.0
         self._density = 0.0  # rows on a page, where the last batch was
         self.vanished = 0  # rows that were not met again under the key that they had: deleted, or given another one
-        self._off: dict[str, tuple[str, ...]] = {}
+        self._joining: dict[str, Joining] = {}  # by kind of range
 
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
     def go_over(self, number: int, stays: Callable[[], bool]) -> bool:
         """The rest of a range, for as long as this worker `stays`; whether nothing of it is left to do."""
         part = self.shared.document.start.ranges[number]
         at = self.shared.cursors.get(number) or part.lo
-        if at != part.hi and part.kind not in self._off:
-            self._off[part.kind] = self._settings_for(part, at)
+        if at != part.hi and part.kind not in self._joining:
+            self._joining[part.kind] = self._joining_of(part, at)
         while at != part.hi and self.shared.document.start.stands(part):
             if not stays():
                 return False
@@ -119,10 +119,10 @@ class Lane:
     def _wanted(self) -> float:
         return self.shared.pace.seconds(self.tuning.batch_seconds or self.shared.settings.seconds)
 
-    def _settings_for(self, part: Range, at: str) -> tuple[str, ...]:
+    def _joining_of(self, part: Range, at: str) -> Joining:
         rows, exact = self._next_rows()
         with self.shared.ctx.db.look() as look:
-            return settings_for(look, self.shared.shape, self._window(part, at, rows=rows, exact=exact))
+            return joining(look, self.shared.shape, self._window(part, at, rows=rows, exact=exact))
 
     def _step(self, number: int, at: str) -> str:
         """Try the next rows of a range; where the cursor stands then."""
@@ -132,7 +132,7 @@ class Lane:
         order = Order(shared.numbered(), number, at, within, careful=self.trouble.careful)
         began = time.perf_counter()
         try:
-            outcome = shared.commit(order, also=self._off.get(part.kind, ()))
+            outcome = shared.commit(order, off=self._joining[part.kind].off_for(rows))
         except DatabaseFault as fault:
             return self._after(fault, order, rows=rows)
         except AlreadyCommitted:

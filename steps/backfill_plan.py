@@ -4,38 +4,59 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from steps.backfill_batch import update
 from steps.backfill_sql import Shape, Window, judged, looked_at
 from steps.base import Look
 
-# A batch is small beside the table and the source: reading either as a whole is never right, nor is compiling the query.
-ALWAYS = ("enable_seqscan", "jit")
-# Where the source has an index on what is compared, looking its rows up beats hashing all of it for each batch; of a range
-# of pages the planner knows how many rows it has, and which of the two is better.
-LOOKUPS = ("enable_hashjoin", "enable_mergejoin")
+# Both read all of the source for each batch, however few of its rows that needs.
+JOINS = ("hashjoin", "mergejoin")
+LOOKUP = 5  # rows of a source that are hashed in the time in which one is found by its index; the planner thinks of 20
 
 
-def off(names: tuple[str, ...]) -> str:
-    """The SELECT that switches these off for the transaction."""
-    return "SELECT " + ", ".join(f"set_config('{name}', 'off', true) AS {name}" for name in names)
+@dataclass(frozen=True)
+class Joining:
+    """How batches of one kind may find their rows.
+
+    off: what is never right for them; indexed: whether the source's rows can be looked up; source_rows: about how many.
+    """
+
+    off: tuple[str, ...] = ()
+    indexed: bool = False
+    source_rows: float = 0.0
+
+    def off_for(self, rows: int) -> tuple[str, ...]:
+        """What the planner shall do without for a batch of so many rows."""
+        return (*self.off, *JOINS) if self.indexed and self.source_rows > LOOKUP * rows else self.off
 
 
-def settings_for(look: Look, shape: Shape, window: Window) -> tuple[str, ...]:
-    """What to switch off for each batch: joins too, where the plan still finds every row by an index."""
+def joining(look: Look, shape: Shape, window: Window) -> Joining:
+    """How windows like this one may be joined; by ranges of pages the planner knows by itself how little it reads."""
     if not shape.pg:
-        return ()
-    if window.pages and window.limit is None:
-        return ALWAYS
-    look.rows(off((*ALWAYS, *LOOKUPS)))
-    return ALWAYS if scans(look, shape, window) else (*ALWAYS, *LOOKUPS)
+        return Joining()
+    off = () if window.pages and window.limit is None else ("seqscan",)
+    rows = _plan(look, f"SELECT * FROM ({shape.source}\n) AS source", Window("", {}))["Plan"]["Plan Rows"]
+    return Joining(off, indexed=_indexed(look, shape, window), source_rows=float(rows))
+
+
+def _indexed(look: Look, shape: Shape, window: Window) -> bool:
+    names = ("seqscan", *JOINS)
+    look.rows("SELECT " + ", ".join(f"set_config('enable_{name}', 'off', true) AS {name}" for name in names))
+    return not scans(look, shape, window)
 
 
 def scans(look: Look, shape: Shape, window: Window) -> list[tuple[str, str]]:
     """(schema, table) of what a batch would read as a whole, as planned and never run."""
     sql = f"WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window))}) {update(shape, window)}"
+    return list(dict.fromkeys(_seq_scans(_plan(look, sql, window))))
+
+
+def _plan(look: Look, sql: str, window: Window) -> Any:
     found = look.row(f"EXPLAIN (FORMAT JSON, VERBOSE) {sql}", window.all_params())["QUERY PLAN"]
-    return list(dict.fromkeys(_seq_scans(json.loads(found) if isinstance(found, str) else found)))
+    plans: Any = json.loads(found) if isinstance(found, str) else found
+    return plans[0]
 
 
 def _seq_scans(node: object) -> Iterator[tuple[str, str]]:

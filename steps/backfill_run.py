@@ -15,7 +15,6 @@ from steps.backfill_figures import forecast, progress, size
 from steps.backfill_lane import Document, Lane, Settings, array
 from steps.backfill_order import Route, Start, again, begin, heap_of, whole
 from steps.backfill_pace import Pace
-from steps.backfill_plan import off
 from steps.backfill_sql import Shape, left, missed
 from steps.base import Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
 from steps.passes import SWEEP, Batch, Totals
@@ -50,6 +49,9 @@ class Pass:
         if not self.document.ended(self.settings):
             try:
                 self._ranges()
+                self._keep(
+                    f"sweep {self.numbered()}"
+                )  # waits for the disk: what the sweep proves can't be lost any more
                 left = self._sweep()
             except Enough:
                 self._return_to_deferred(Lane(self))
@@ -168,16 +170,14 @@ class Pass:
         """Up to its gate a pass has one worker, so that it stops at the row that was asked for."""
         return bool(self.settings.pause_written or self.settings.pause_batches) and not self.document.paused
 
-    def commit(self, order: Order, *, keys: Sequence[str] = (), also: Sequence[str] = ()) -> Outcome:
+    def commit(self, order: Order, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> Outcome:
         """One batch. COMMIT needn't wait for the disk: the cursor is lost with the rows or kept with them.
 
         While others work it does wait, or the next COMMIT of theirs would have to write all of it.
         """
-        with self.ctx.db.commit(f"batch {order.n}", durable=self.pace.busy) as work:
+        with self.ctx.db.commit(f"batch {order.n}", durable=self.pace.busy, off=off) as work:
             if keys:
                 order = replace(order, returned=passes.forget_deferred(work, self.place, array(keys)))
-            if also:
-                work.rows(off(tuple(also)))
             outcome = run_batch(work, self.place, self.shape, order)
             document = self._pausing(outcome)
             if document is not None:

@@ -46,6 +46,7 @@ def read_shape(look: Look, words: Words) -> Shape:
         where=words.where.text(look.dialect) if words.where else "",
         many=many_heaps(look, table),
         undo=words.undo,
+        restated=catalog.restated(look, found.oid, words.fill),
     )
 
 

@@ -32,7 +32,10 @@ class Named:
 
 @dataclass(frozen=True)
 class Shape:
-    """A backfill as SQL sees it. table: qualified and quoted; many: the table's rows lie in several heaps."""
+    """A backfill as SQL sees it. table: qualified and quoted; many: the table's rows lie in several heaps.
+
+    restated: columns that are set to themselves in each written row (`catalog.restated` says why).
+    """
 
     dialect: Dialect
     table: str
@@ -43,6 +46,7 @@ class Shape:
     where: str = ""
     many: bool = False
     undo: bool = True
+    restated: tuple[str, ...] = ()
 
     @property
     def pg(self) -> bool:
@@ -65,6 +69,11 @@ class Window:
     fresh: bool = False
     listed: bool = False
     pages: bool = False
+
+    @property
+    def split(self) -> bool:
+        """Whether rows that need nothing are counted by a look of their own: where they are many, that is much cheaper."""
+        return self.pages and self.limit is None
 
     def all_params(self) -> dict[str, Value]:
         limited: dict[str, Value] = {} if self.limit is None else {"rb_rows": self.limit}
@@ -146,14 +155,18 @@ def inside(shape: Shape) -> str:
 
 
 def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
-    """The SELECT of a window's rows; `unless`: a condition under which a row's match isn't evaluated."""
+    """The SELECT of a window's rows, of a split one only those that need something.
+
+    unless: a condition under which a row's match isn't evaluated.
+    """
     columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
     columns += [f"target.{c.sql} IS NULL AS rb_n{n}" for n, c in enumerate(shape.fill)]
     columns += [f"{needs(shape)} AS rb_needs", f"{inside(shape)} AS rb_inside"]
     asked = f"{needs(shape)} AND {inside(shape)}" + (f" AND NOT {unless}" if unless else "")
     columns += [f"CASE WHEN {asked} THEN ({pair.expression}\n) END AS rb_m{n}" for n, pair in enumerate(shape.pairs)]
     columns += _place_columns(shape, window)
-    return f"SELECT {', '.join(columns)} FROM {_from(shape, window)}{_limited(window)}"
+    needy = f" AND {needs(shape)} AND {inside(shape)}" if window.split else ""
+    return f"SELECT {', '.join(columns)} FROM {_from(shape, window)}{needy}{_limited(window)}"
 
 
 def _place_columns(shape: Shape, window: Window) -> list[str]:
@@ -205,19 +218,30 @@ def judged(shape: Shape, rows: str) -> str:
         FROM ({rows}) AS rb_w LEFT JOIN ({shape.source}\n) AS source ON {found}"""
 
 
-def counts() -> str:
-    """The figures of judged rows rb_j, by name; taken counts all of them."""
+def counts(*, split: bool = False) -> str:
+    """The figures of judged rows rb_j, by name; taken counts all of them, and of a split window those of rb_rest too."""
     old = "NOT (rb_j.rb_fresh AND rb_j.rb_c = 'already')"
     each = ", ".join(f"count(*) FILTER (WHERE rb_j.rb_c = '{name}') AS {name}" for name in ("no_key", "not_in_source"))
-    return f"""count(*) AS taken, count(*) FILTER (WHERE rb_j.rb_c = 'written') AS wanted,
-        count(*) FILTER (WHERE rb_j.rb_c <> 'outside' AND {old}) AS seen,
-        count(*) FILTER (WHERE rb_j.rb_c = 'already' AND {old}) AS already, {each}"""
+    taken, settled = "count(*)", ""
+    if split:
+        taken = "(SELECT rb_rest.n FROM rb_rest)"
+        settled = " + (SELECT rb_rest.old FROM rb_rest) - count(*) FILTER (WHERE NOT rb_j.rb_fresh)"
+    return f"""{taken} AS taken, count(*) FILTER (WHERE rb_j.rb_c = 'written') AS wanted,
+        count(*) FILTER (WHERE rb_j.rb_c <> 'outside' AND {old}){settled} AS seen,
+        count(*) FILTER (WHERE rb_j.rb_c = 'already' AND {old}){settled} AS already, {each}"""
+
+
+def rest(shape: Shape, window: Window) -> str:
+    """Counts all rows of a split window, and those in scope that are no younger than the pass."""
+    old = f"count(*) FILTER (WHERE {inside(shape)} AND NOT {_fresh()})"
+    return f"SELECT count(*) AS n, {old} AS old FROM {shape.table} AS target WHERE {window.condition}"
 
 
 # ─── looking only ───────────────────────────────────────────────────────────────────────────────────────────────────
 def preview(shape: Shape, window: Window) -> str:
     """What a batch of this window would do, counted."""
-    return f"SELECT {counts()} FROM ({judged(shape, looked_at(shape, window))}) AS rb_j"
+    others = f"WITH rb_rest AS ({rest(shape, window)}) " if window.split else ""
+    return f"{others}SELECT {counts(split=window.split)} FROM ({judged(shape, looked_at(shape, window))}) AS rb_j"
 
 
 def missed(shape: Shape, window: Window, *, limit: int) -> tuple[str, dict[str, Value]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -161,9 +161,7 @@ class Look(Protocol):
         """The playbook's schema ("main" on SQLite)."""
 
     @property
-    def version(self) -> tuple[int, ...]:
-        """Of the server: (18, 6) or (3, 40, 1)."""
-
+    def version(self) -> tuple[int, ...]: ...  # of the server: (18, 6) or (3, 40, 1)
     @property
     def place(self) -> Place | None:
         """Where in a run this is; None in a plan or a preflight."""
@@ -197,12 +195,13 @@ class Database(Protocol):
     def look(self) -> AbstractContextManager[Look]:
         """Read-only, REPEATABLE READ, with timeouts."""
 
-    def commit(self, label: str, *, durable: bool = True) -> AbstractContextManager[Work]:
+    def commit(self, label: str, *, durable: bool = True, off: Sequence[str] = ()) -> AbstractContextManager[Work]:
         """One transaction, fenced by the run's epoch, with SET LOCAL timeouts; ends with the ledger's row and COMMIT.
 
         The label is unique within (run, step, action): one that is in the ledger raises AlreadyCommitted before the body
         runs. A lost answer to COMMIT is settled inside. An exception in the body rolls all of it back. durable False: COMMIT
-        waits for no disk (only for synchronous standbys), so a crash may take back the last such commits with their rows.
+        waits for no disk (only for synchronous standbys), so a crash may take back the last such commits with their rows;
+        off: what PostgreSQL's planner must not use ("seqscan" …).
         """
 
     def release(self) -> None:

@@ -119,11 +119,15 @@ def has_act(look: Look, place: Place, *, label: str) -> bool:
     return bool(look.rows(sql, {**_where(place), "label": label}))
 
 
-def add_act(work: Work, place: Place, *, label: str, epoch: int, before: str | None) -> None:
-    """Record one commit of a step, in the transaction that it is about."""
+def add_act(work: Work, place: Place, *, label: str, epoch: int, before: str | None) -> str | None:
+    """Record one commit of a step, in the transaction that it is about; PostgreSQL's number of that transaction."""
     sql = f"""INSERT INTO {table("act", work.dialect)} (run, step, action, label, epoch, before)
               VALUES (:run, :step, :action, :label, :epoch, :before)"""
-    work.execute(sql, {**_where(place), "label": label, "epoch": epoch, "before": before})
+    values: dict[str, Value] = {**_where(place), "label": label, "epoch": epoch, "before": before}
+    if work.dialect is Dialect.SQLITE:
+        work.execute(sql, values)
+        return None
+    return work.row(f"{sql} RETURNING CAST(pg_current_xact_id() AS text) AS xid", values).text("xid")
 
 
 def remembered(look: Look, *, run: str, step: str) -> str | None:
@@ -333,6 +337,20 @@ def fence(work: Work, *, scope: str, epoch: int) -> bool:
     share = " FOR SHARE" if work.dialect is Dialect.POSTGRESQL else ""
     sql = f"SELECT epoch FROM {table('lease', work.dialect)} WHERE scope = :scope AND epoch = :epoch{share}"
     return bool(work.rows(sql, {"scope": scope, "epoch": epoch}))
+
+
+def standing(work: Work, place: Place, *, label: str, scope: str, epoch: int) -> tuple[bool, bool]:
+    """Whether this run still holds the lease (see `fence`; epoch 0: none was taken), and whether `label` is committed."""
+    known = f"""EXISTS (SELECT 1 FROM {table("act", work.dialect)}
+                WHERE run = :run AND step = :step AND action = :action AND label = :label)"""
+    values: dict[str, Value] = {**_where(place), "label": label}
+    if epoch == 0:
+        return True, work.row(f"SELECT {known} AS known", values).flag("known")
+    share = " FOR SHARE OF l" if work.dialect is Dialect.POSTGRESQL else ""
+    sql = f"""SELECT {known} AS known FROM {table("lease", work.dialect)} l
+              WHERE l.scope = :scope AND l.epoch = :epoch{share}"""
+    rows = work.rows(sql, {**values, "scope": scope, "epoch": epoch})
+    return bool(rows), bool(rows) and rows[0].flag("known")
 
 
 def beat(work: Work, *, scope: str, epoch: int) -> bool:

@@ -83,6 +83,28 @@ JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n 
 JOIN pg_catalog.pg_am m ON m.oid = x.relam
 WHERE n.nspname = :schema AND (c.relname = :table OR x.relname = :index) ORDER BY x.relname
 
+-- restated.postgresql --
+-- For each index that would be told "no column of yours changes": one column of it that may be set to itself. Not one that
+-- makes the row's lock stronger (of a unique index), that a trigger or a generated column waits for, or that may not be set.
+SELECT DISTINCT ON (i.indexrelid) a.attname::text AS name
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid AND x.relam = 403 -- btree
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum > 0
+                               AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
+WHERE i.indrelid = CAST(:oid AS oid) AND i.indisready AND NOT i.indisunique
+  AND a.attgenerated = '' AND a.attidentity <> 'a' AND has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
+  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute f WHERE f.attrelid = i.indrelid AND f.attname = ANY(:fill)
+                  AND f.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_index u
+                  WHERE u.indrelid = i.indrelid AND u.indisunique AND a.attnum = ANY(u.indkey::int2[]))
+  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t
+                  WHERE t.tgrelid = i.indrelid AND NOT t.tgisinternal AND a.attnum = ANY(t.tgattr::int2[]))
+  AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute g JOIN pg_catalog.pg_attrdef f
+                  ON f.adrelid = g.attrelid AND f.adnum = g.attnum JOIN pg_catalog.pg_depend d
+                  ON d.objid = f.oid OR (d.objid = g.attrelid AND d.objsubid = g.attnum)
+                  WHERE g.attrelid = i.indrelid AND g.attgenerated = 's'
+                  AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum)
+ORDER BY i.indexrelid, array_position(i.indkey::int2[], a.attnum)
+
 -- indexes.sqlite --
 SELECT NULL AS oid, :schema AS schema, m.name AS name, m.tbl_name AS table_name, 'btree' AS method,
        l."unique" AS is_unique, l.origin = 'pk' AS is_primary, 1 AS valid, 1 AS ready, 0 AS replica_identity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,7 +135,7 @@ class PlainDatabase:
             work.connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def commit(self, label: str, *, durable: bool = True) -> Iterator[Work]:
+    def commit(self, label: str, *, durable: bool = True, off: Sequence[str] = ()) -> Iterator[Work]:
         if label == self.crash_before:
             raise KeyboardInterrupt(label)
         if label in self.committed():
