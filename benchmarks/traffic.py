@@ -4,6 +4,9 @@ Each window is one run of the step over a fresh copy, with the application at wo
 end. The application's latency in the seconds before is the yardstick: idle. One kind of window has the controller alone
 (`throttle: none`: smaller batches while others work), the other the default throttle, which rests between batches too.
 Quiet speed is the step's without the application, on copies of their own, in turns with the rest.
+
+The machine has a share in it: where few cores are, a session that touches no table makes others wait too. So a third kind of
+window has, in the step's place, a session that only computes, in the rhythm of the controller's batches.
 """
 
 from __future__ import annotations
@@ -14,15 +17,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 from backfill import FULL_ROWS, Ear, playbook_in
 from measuring import RUNBOOK, Figure, Options, Report, progress, spend, workplace
-from prepared import Prepared, prepared
+from prepared import COPY, Prepared, prepared
 
 ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 200_000, 5, 200, 8.0, 2.0
+BURST_S, GAP_S, COMPUTING_S = (
+    0.025,
+    0.004,
+    12.0,
+)  # a batch of the controller's, what is between two of them, a window's length
+COMPUTE = "SELECT sum(sqrt(i)) FROM generate_series(1, %s) AS i"
 KINDS = {"controller": {"throttle": "none"}, "throttle": {}}
 
 
@@ -40,23 +50,42 @@ class Bench:
     database: Prepared
     directory: Path
     quiet: list[float] = field(default_factory=list)
+    computing: list[Window] = field(default_factory=list)
     windows: dict[str, list[Window]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def round(self, number: int) -> None:
         for kind in KINDS:
             progress(f"window {number + 1}: {kind}")
-            with self.database.copy(), self._application() as latencies:
-                began = time.time() + SETTLE_S
-                time.sleep(SETTLE_S + IDLE_S)
-                middle = time.time()
-                seconds = self._step(kind)
-                ended = time.time()
-            idle = [took for due, took in latencies if began <= due < middle]
-            beside = [took for due, took in latencies if ended - seconds <= due < ended]
-            self.windows[kind].append(Window(_p99(idle), _p99(beside), self.database.rows / seconds))
+            self.windows[kind].append(self._window(lambda kind=kind: self._step(kind)))  # type: ignore[misc]  # kind is bound
+        progress(f"window {number + 1}: computing")
+        self.computing.append(self._window(self._compute))
         progress(f"window {number + 1}: quiet")
         with self.database.copy():
             self.quiet.append(self.database.rows / self._step("controller"))
+
+    def _window(self, act: Callable[[], float]) -> Window:
+        """`act` beside the application; it says how many seconds of its end count."""
+        with self.database.copy(), self._application() as latencies:
+            began = time.time() + SETTLE_S
+            time.sleep(SETTLE_S + IDLE_S)
+            middle = time.time()
+            seconds = act()
+            ended = time.time()
+        idle = [took for due, took in latencies if began <= due < middle]
+        beside = [took for due, took in latencies if ended - seconds <= due < ended]
+        return Window(_p99(idle), _p99(beside), self.database.rows / seconds)
+
+    def _compute(self) -> float:
+        with psycopg.connect(self.database.server.conninfo(COPY), autocommit=True) as connection:
+            connection.execute("SELECT set_config('jit', 'off', false)")
+            began = time.perf_counter()
+            connection.execute(COMPUTE, [100_000])
+            rows = int(100_000 * BURST_S / (time.perf_counter() - began))
+            until = time.perf_counter() + COMPUTING_S
+            while time.perf_counter() < until:
+                connection.execute(COMPUTE, [rows])
+                time.sleep(GAP_S)
+        return COMPUTING_S
 
     @contextlib.contextmanager
     def _application(self) -> Iterator[list[tuple[float, float]]]:
@@ -104,6 +133,10 @@ def _report(bench: Bench) -> Report:
             Figure(f"{kind}: beside / idle", [one.beside / one.idle for one in windows], "×", limit),
             Figure(f"{kind}: speed / quiet speed", share, "×", 0.6 if kind == "controller" else None, at_least=True),
         ]
+    figures += [
+        Figure("a computing session: p99 of updates, beside it", [one.beside for one in bench.computing], "ms"),
+        Figure("a computing session: beside / idle", [one.beside / one.idle for one in bench.computing], "×"),
+    ]
     words = (
         f"{bench.database.rows:,} sessions, {RATE} updates a second, fsync on, {len(bench.quiet)} windows of each kind"
     )

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from runner import drivers, faults
+from runner import drivers, faults, transactions
 from runner.drivers import translated
 from runner.errors import LeaseLost
+from runner.eyes import Eyes
 from steps import ledger
-from steps.base import NOTHING, AlreadyCommitted, DatabaseFault, Look, Params, Place, Row, StepError, Value, Work
-from steps.dialect import Dialect, bind
+from steps.base import AlreadyCommitted, DatabaseFault, Look, Place, Row, StepError, Work
+from steps.dialect import Dialect
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, CursorResult, Engine
+    from sqlalchemy.engine import Connection, Engine
 
     from runner.model import LockPolicy, Timeouts
     from runner.targets import ConnectArguments
@@ -59,63 +58,6 @@ class Session:
     @property
     def application_name(self) -> str:
         return f"runbook:{self.run}:{self.step}"[:63] if self.run else "runbook"
-
-
-class Eyes:
-    """A view on one open connection; implements Look and Work."""
-
-    def __init__(self, database: RunDatabase, connection: Connection, *, place: Place | None = None) -> None:
-        self._database = database
-        self._connection = connection
-        self.dialect = database.dialect
-        self.schema = database.schema
-        self.version = database.version
-        self.place = place
-
-    def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
-        with translated(self.dialect, sql):
-            found = self._run(sql, params)
-            if not found.returns_rows:
-                return []
-            names = list(found.keys())
-            return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in found.fetchall()]
-
-    def row(self, sql: str, params: Params = NOTHING) -> Row:
-        rows = self.rows(sql, params)
-        if len(rows) != 1:
-            raise StepError(f"cannot read one row: the query gave {len(rows)}: {' '.join(sql.split())[:120]}")
-        return rows[0]
-
-    def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
-        """The names of a query's columns: it is planned and described, its rows are not fetched."""
-        with translated(self.dialect, sql):
-            text = sql.strip().rstrip(";")
-            found = self._run(f"SELECT * FROM (\n{text}\n) AS described LIMIT 0", params)
-            return list(found.keys())
-
-    def execute(self, sql: str, params: Params = NOTHING) -> int:
-        with translated(self.dialect, sql):
-            return int(self._run(sql, params).rowcount)
-
-    def trial(self, label: str) -> contextlib.AbstractContextManager[Work]:
-        return self._database.trial(label)
-
-    def environment(self) -> Mapping[str, str]:
-        return self._database.environment()
-
-    def _run(self, sql: str, params: Params) -> CursorResult[Any]:
-        values = {name: self._bound(value) for name, value in params.items()}
-        return self._connection.exec_driver_sql(bind(sql, self.dialect), values)
-
-    def _bound(self, value: Value) -> object:
-        if self.dialect is Dialect.SQLITE:
-            if isinstance(value, Decimal):
-                return float(value)
-            if isinstance(value, list | dict):
-                return json.dumps(value)
-        elif isinstance(value, dict):
-            return json.dumps(value)
-        return value
 
 
 class RunDatabase:
@@ -159,7 +101,7 @@ class RunDatabase:
             connection = waiting or self._opened(self._reader)
             try:
                 with translated(self.dialect):
-                    drivers.begin_look(connection, self.dialect, settings)
+                    transactions.begin_look(connection, self.dialect, settings)
             except DatabaseFault:
                 self._shut(connection)
                 if waiting is None:
@@ -192,12 +134,12 @@ class RunDatabase:
         del label
         with self._connected(self._writer) as connection:
             with translated(self.dialect):
-                drivers.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
+                transactions.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
             try:
                 yield Eyes(self, connection, place=self.session.place)
             finally:
                 with contextlib.suppress(Exception):
-                    connection.rollback()
+                    transactions.roll_back(connection, self.dialect)
 
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
@@ -206,16 +148,18 @@ class RunDatabase:
         place, fence = self.session.place, self.session.fence
         if place is None:
             raise StepError("cannot commit outside of a run")
-        with self._transaction(durable=durable, off=off) as (connection, eyes):
-            stands, known = ledger.standing(eyes, place, label=label, scope=fence.scope, epoch=fence.epoch)
-            self._keep_out(stands=stands)
-            if known:
+        asked = ledger.standing(self.dialect, place, label=label, scope=fence.scope, epoch=fence.epoch)
+        with self._transaction(durable=durable, off=off, first=asked) as (connection, eyes, found):
+            self._keep_out(stands=bool(found))
+            if found[0].flag("known"):
                 raise AlreadyCommitted(label)
             yield eyes
             before, self._pending = self._pending, None
+            act = ledger.act(self.dialect, place, label=label, epoch=fence.epoch, before=before)
             try:
-                xid = ledger.add_act(eyes, place, label=label, epoch=fence.epoch, before=before)
-                self._commit(connection, xid, lambda look: ledger.has_act(look, place, label=label))
+                self._commit(
+                    connection, found[0].maybe_text("xid"), act, lambda look: ledger.has_act(look, place, label=label)
+                )
             except BaseException:
                 self._pending = before
                 raise
@@ -223,12 +167,12 @@ class RunDatabase:
     @contextlib.contextmanager
     def own(self, *, fenced: bool = True) -> Iterator[Work]:
         """A transaction on the engine's own rows (run, step, lease, control)."""
-        with self._transaction() as (connection, eyes):
+        with self._transaction() as (connection, eyes, _):
             fence = self.session.fence
             if fenced and fence.epoch:
                 self._keep_out(stands=ledger.fence(eyes, scope=fence.scope, epoch=fence.epoch))
             yield eyes
-            self._commit(connection, drivers.transaction_id(eyes), None)
+            self._commit(connection, transactions.transaction_id(eyes))
 
     @contextlib.contextmanager
     def outside(self, label: str) -> Iterator[Work]:
@@ -239,7 +183,7 @@ class RunDatabase:
         self._drop_writer()  # nothing of ours may be idle in a transaction while CONCURRENTLY waits for all of them
         with self._connected(self._writer) as connection:
             with translated(self.dialect):
-                drivers.begin_outside(
+                transactions.begin_outside(
                     connection, self.dialect, self._settings(lock_s=0, statement_s=self.session.long_s)
                 )
             yield Eyes(self, connection, place=self.session.place)
@@ -293,9 +237,9 @@ class RunDatabase:
         self._reader.dispose()
 
     # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> drivers.Settings:
+    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> transactions.Settings:
         wait = self.session.lock_wait_s if lock_s is None else lock_s
-        return drivers.Settings(
+        return transactions.Settings(
             self.session.application_name, wait, statement_s, "" if self.schema == "main" else self.schema
         )
 
@@ -319,13 +263,18 @@ class RunDatabase:
             connection.close()
 
     @contextlib.contextmanager
-    def _transaction(self, *, durable: bool = True, off: Sequence[str] = ()) -> Iterator[tuple[Connection, Eyes]]:
+    def _transaction(
+        self, *, durable: bool = True, off: Sequence[str] = (), first: ledger.Question | None = None
+    ) -> Iterator[tuple[Connection, Eyes, list[Row]]]:
+        """A transaction on this thread's writing connection, and the rows of its first question."""
         connection = self._thread_writer()
         try:
             with translated(self.dialect):
                 settings = self._settings(statement_s=self.session.statement_s)
-                drivers.begin_work(connection, self.dialect, settings, durable=durable, off=off)
-            yield connection, Eyes(self, connection, place=self.session.place)
+                found = transactions.begin_work(
+                    connection, self.dialect, settings, durable=durable, off=off, first=first
+                )
+            yield connection, Eyes(self, connection, place=self.session.place), found
         except BaseException as error:
             self._roll_back(connection, lost=isinstance(error, DatabaseFault) and error.lost)
             raise
@@ -334,7 +283,7 @@ class RunDatabase:
         """A connection that was lost is never used again: it would come back without its settings."""
         try:
             if not lost:
-                connection.rollback()
+                transactions.roll_back(connection, self.dialect)
         except Exception:  # noqa: BLE001 - whatever the driver says, the transaction is gone with its connection
             lost = True
         if lost or connection.invalidated:
@@ -361,12 +310,18 @@ class RunDatabase:
                 then="runbook status",
             )
 
-    def _commit(self, connection: Connection, xid: str | None, known: Callable[[Look], bool] | None) -> None:
-        """COMMIT; where its answer is lost, the server's own status of transaction `xid` says what became of it."""
+    def _commit(
+        self,
+        connection: Connection,
+        xid: str | None,
+        last: ledger.Question | None = None,
+        known: Callable[[Look], bool] | None = None,
+    ) -> None:
+        """COMMIT, after `last`; where its answer is lost, the server's status of transaction `xid` says what became of it."""
         faults.point("commit.before")
         try:
             with translated(self.dialect):
-                connection.commit()
+                transactions.commit(connection, self.dialect, last)
         except DatabaseFault as fault:
             if not fault.lost:
                 raise
@@ -384,7 +339,7 @@ class RunDatabase:
         while True:
             try:
                 with self.look() as look:
-                    status = drivers.transaction_status(look, xid)
+                    status = transactions.transaction_status(look, xid)
                 if status != "in progress":
                     return self._known(known) if known is not None else status == "committed"
             except DatabaseFault:

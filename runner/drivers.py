@@ -1,18 +1,17 @@
-"""What differs between psycopg and sqlite3 behind SQLAlchemy: opening, settings, faults, cancelling."""
+"""What differs between psycopg and sqlite3 behind SQLAlchemy: opening, cancelling, values, faults."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from steps.base import DatabaseFault, Look, Value
-from steps.dialect import Dialect, quote
+from steps.base import DatabaseFault, Value
+from steps.dialect import Dialect
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 CONNECT_S = 10
 BUSY_MS = 5000
 SIGNALS_EVERY = 1_000_000  # of SQLite's instructions, some 20 ms
-IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
-_IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
 _LOST = ("08", "25P03", "57P01", "57P02", "57P03", "57P05")
 # SQLite's primary result codes → the nearest SQLSTATE
 _SQLITE = {
@@ -42,16 +39,6 @@ _SQLITE = {
     1: "HY000",
 }
 _CONSTRAINTS = {275: "23514", 787: "23503", 1299: "23502", 1555: "23505", 2067: "23505"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What each transaction is sent with; seconds, 0 for no limit."""
-
-    application_name: str
-    lock_s: float
-    statement_s: float
-    schema: str
 
 
 # ─── opening ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,6 +118,8 @@ def _open_postgresql(arguments: ConnectArguments, *, reading: bool) -> object:
     if reading:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    else:
+        connection.autocommit = True  # BEGIN goes with what follows it, see begin_work
     return connection
 
 
@@ -148,81 +137,7 @@ def _one_statement() -> type:
     return OneStatement
 
 
-# ─── transactions ───────────────────────────────────────────────────────────────────────────────────────────────────
-def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> None:
-    if dialect is Dialect.SQLITE:
-        connection.exec_driver_sql("BEGIN")
-    else:
-        # a first SELECT: from here on the transaction can't be made writable; a row that a policy hides is an error, not a smaller count
-        _set_local(connection, settings, row_security="off")
-
-
-def begin_work(
-    connection: Connection, dialect: Dialect, settings: Settings, *, durable: bool = True, off: Sequence[str] = ()
-) -> None:
-    if dialect is Dialect.SQLITE:
-        # nobody queues behind a wait here, so there is no reason to give up as soon as on a server
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        lazy = "" if durable else _LAZY
-        unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
-        _set_local(connection, settings, idle=IDLE, also=lazy + unused)
-
-
-def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:
-    if dialect is Dialect.SQLITE:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}")
-        return
-    raw: Any = connection.connection.driver_connection
-    raw.rollback()
-    raw.autocommit = True
-    _refuse_pooler(connection)
-    _set_local(connection, settings, local=False)
-
-
-def _refuse_pooler(connection: Connection) -> None:
-    """Settings of a session would stay with somebody else's connection, and nobody could find or cancel what runs."""
-    row = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
-    if int(row[0]) != backend_pid(connection):
-        raise DatabaseFault(
-            "cannot run this through a connection pooler: what is outside of a transaction (CONCURRENTLY, VACUUM) needs a "
-            "connection of its own; give --target the server's own host and port",
-            sqlstate="0A000",
-        )
-
-
-# Who has synchronous standbys wants each commit to be there too.
-_LAZY = """, set_config('synchronous_commit', CASE current_setting('synchronous_standby_names') WHEN '' THEN 'off'
-            ELSE current_setting('synchronous_commit') END, true)"""
-
-
-def _set_local(
-    connection: Connection,
-    settings: Settings,
-    *,
-    local: bool = True,
-    row_security: str = "on",
-    idle: str = "5min",
-    also: str = "",
-) -> None:
-    """All settings in one round trip; local to the transaction, so that a pooler can't hand them to somebody else."""
-    values = {
-        "application_name": settings.application_name,
-        "lock_timeout": f"{int(settings.lock_s * 1000)}ms",
-        "statement_timeout": f"{int(settings.statement_s * 1000)}ms",
-        "idle_in_transaction_session_timeout": idle,
-        "client_connection_check_interval": "500ms",
-        "search_path": f"{quote(settings.schema)}, pg_temp" if settings.schema else "pg_temp",
-        "TimeZone": "UTC",
-        "DateStyle": "ISO, YMD",
-        "row_security": row_security,
-        "jit": "off",  # compiling takes longer than what our queries take
-    }
-    calls = ", ".join(f"set_config('{name}', %({name})s, {str(local).lower()})" for name in values)
-    connection.exec_driver_sql(f"SELECT {calls}{also}", values).fetchall()
-
-
+# ─── what a connection says of itself ───────────────────────────────────────────────────────────────────────────────────
 def cancel(connection: Connection, dialect: Dialect) -> None:
     """Cancel what runs on this connection, from another thread."""
     raw: Any = connection.connection.driver_connection
@@ -241,25 +156,6 @@ def password_of(connection: Connection, dialect: Dialect) -> str | None:
 def backend_pid(connection: Connection) -> int:
     raw: Any = connection.connection.driver_connection
     return int(raw.info.backend_pid)
-
-
-def transaction_id(look: Look) -> str | None:
-    """The server's own number of this transaction; None on SQLite, which can't lose an answer."""
-    if look.dialect is Dialect.SQLITE:
-        return None
-    return look.row("SELECT pg_current_xact_id()::text AS xid").text("xid")
-
-
-def transaction_status(look: Look, xid: str | None) -> str | None:
-    """'committed', 'aborted', 'in progress', or None where the server doesn't know: too old, or lost in a crash."""
-    if xid is None:
-        return None
-    try:
-        return look.row("SELECT pg_xact_status(CAST(:xid AS xid8)) AS status", {"xid": xid}).maybe_text("status")
-    except DatabaseFault as fault:
-        if fault.sqlstate != _IN_THE_FUTURE:
-            raise
-        return None
 
 
 def server_version(connection: Connection, dialect: Dialect) -> tuple[int, ...]:

@@ -159,6 +159,8 @@ class Backfill(Step):
         params = batch_params(look.place or Place("", "", "apply"), Order(1, 0, part.lo, first))
         crew = f", by {self.workers} workers" if self.workers > 1 and shape.pg else ""
         note = f"once per batch of about {self.batch.time * 1000:.0f} ms{crew}, in {route.kind} order: {route.why}"
+        if shape.restated:
+            note += f"; {', '.join(shape.restated)} set to themselves, which spares their indexes a search"
         return [
             Statement(
                 text, params, lock="ROW EXCLUSIVE" if shape.pg else "", length="instant", table=self.table, note=note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 
@@ -83,6 +84,11 @@ def statement(shape: Shape, window: Window, *, careful: bool = False) -> str:
 
     A row that the application changes in between is not written but deferred; its own values are never overwritten.
     """
+    return _statement(shape, window.form, careful)
+
+
+@functools.lru_cache(maxsize=32)
+def _statement(shape: Shape, window: Window, careful: bool) -> str:  # noqa: FBT001 - of a cached function
     return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window))}),
     {f"rb_rest AS MATERIALIZED ({rest(shape, window)})," if window.split else ""}
     {_locks(shape) if careful else ""}
@@ -102,19 +108,14 @@ def update(shape: Shape, window: Window, *, careful: bool = False) -> str:
     written = ", ".join(
         f"CASE WHEN rb_j.rb_n{n} THEN CAST(target.{c.sql} AS text) END AS rb_o{n}" for n, c in enumerate(shape.fill)
     )
-    held = f" AND {_same_row('rb_locked', 'rb_j', shape)}" if careful else ""
     bounds = f" AND {window.condition}" if window.pages else ""
-    return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM rb_j{", rb_locked" if careful else ""}
-        WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{held}{bounds}
+    return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM {"rb_locked AS rb_j" if careful else "rb_j"}
+        WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{bounds}
         RETURNING {keys}, {written}, {_identity("rb_j", shape)}"""
 
 
 def _identity(alias: str, shape: Shape) -> str:
     return f"{alias}.rb_tid" + (f", {alias}.rb_rel" if shape.many else "")
-
-
-def _same_row(left: str, right: str, shape: Shape) -> str:
-    return f"{left}.rb_tid = {right}.rb_tid" + (f" AND {left}.rb_rel = {right}.rb_rel" if shape.many else "")
 
 
 def _same_version(shape: Shape) -> str:
@@ -127,7 +128,7 @@ def _same_version(shape: Shape) -> str:
 
 
 def _locks(shape: Shape) -> str:
-    return f"""rb_locked AS MATERIALIZED (SELECT {_identity("rb_j", shape)} FROM {shape.table} AS target JOIN rb_j
+    return f"""rb_locked AS MATERIALIZED (SELECT rb_j.* FROM {shape.table} AS target JOIN rb_j
         ON {_same_version(shape)} WHERE rb_j.rb_c = 'written' FOR NO KEY UPDATE OF target SKIP LOCKED),"""
 
 

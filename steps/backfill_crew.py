@@ -55,8 +55,9 @@ class Crew:
         return self._fault is None and bool(self._todo or self._threads)
 
     def _raise(self) -> None:
-        if self._fault is not None:
-            raise self._fault
+        fault, self._fault = self._fault, None  # who goes on after it is not dismissed by it
+        if fault is not None:
+            raise fault
 
     def want(self, workers: int) -> None:
         """From here on so many are wanted: more are sent out at once, those too many stop at their safe points."""

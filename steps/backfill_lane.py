@@ -21,6 +21,7 @@ from steps.base import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFa
 from steps.passes import Batch, Letter, Totals
 from steps.words import Model
 
+FIRST = 1000  # rows of the first batch, where nobody else works
 AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
 SMALLER, LARGER = 0.5, 2.0  # how fast the batch size may change, per batch
 SMOOTHING = 0.3  # of the rate that guards read
@@ -81,7 +82,8 @@ class Lane:
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
         settings = shared.settings
-        self.rows = float(min(max(1000, settings.fewest), settings.most))
+        share = shared.pace.seconds(settings.seconds) / settings.seconds  # of the time that a batch may take alone
+        self.rows = float(min(max(FIRST * share, settings.fewest), settings.most))
         self.tuning = Tuning()
         self.trouble = Trouble()
         self.rate, self.last_ms = 0.0, 0.0

@@ -12,8 +12,7 @@ from steps.base import Look, Params, StepError
 from steps.dialect import Dialect
 from steps.words import Model
 
-PARTS = 8  # ranges of a large heap at least: how many workers a running pass may be given
-LARGE_PART = 8192  # pages; where a part is smaller, its end costs more than more workers could gain
+PARTS = 8  # ranges of a heap at least: how many workers a running pass may be given
 REST = 0.3  # of a batch: where no more than this is left of a range, the batch takes it too
 SMALLEST_PART = 16  # pages; fewer are not worth a range of their own
 HEAP = "coalesce(CAST(pg_relation_filenode(CAST(:name AS regclass)) AS bigint), 0)"
@@ -166,7 +165,7 @@ def _heap_ranges(look: Look, shape: Shape, *, workers: int) -> list[Range]:
               {HEAP} AS heap"""
     row = look.row(sql, {"name": shape.table})
     blocks, heap = row.integer("n"), row.integer("heap")
-    parts = max(1, min(max(2 * workers, min(PARTS, blocks // LARGE_PART)), blocks // SMALLEST_PART))
+    parts = max(1, min(max(PARTS, 2 * workers), blocks // SMALLEST_PART))
     bounds = [blocks * n // parts for n in range(parts + 1)] if blocks else []
     return [Range(kind="pages", lo=f"({lo},0)", hi=f"({hi},0)", heap=heap) for lo, hi in pairwise(bounds)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -16,7 +17,7 @@ from steps.backfill_lane import Document, Lane, Settings, array
 from steps.backfill_order import Route, Start, again, begin, heap_of, whole
 from steps.backfill_pace import Pace
 from steps.backfill_sql import Shape, left, missed
-from steps.base import Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
+from steps.base import AlreadyCommitted, Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
 from steps.passes import SWEEP, Batch, Totals
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
@@ -49,9 +50,7 @@ class Pass:
         if not self.document.ended(self.settings):
             try:
                 self._ranges()
-                self._keep(
-                    f"sweep {self.numbered()}"
-                )  # waits for the disk: what the sweep proves can't be lost any more
+                self._flush()
                 left = self._sweep()
             except Enough:
                 self._return_to_deferred(Lane(self))
@@ -59,6 +58,11 @@ class Pass:
             self.document = self.document.model_copy(update={"finished": True, "left": left})
             self._keep(f"end {self.numbered()}")  # a pass that was opened again ends again
         return self.document
+
+    def _flush(self) -> None:
+        """A commit that waits for the disk: what the sweep proves after it can't be lost any more."""
+        with contextlib.suppress(AlreadyCommitted):  # no batch came after it
+            self._keep(f"sweep {self.numbered()}")
 
     def _open(self) -> None:
         with self.ctx.db.look() as look:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from steps.base import Value
 from steps.dialect import Dialect, quote
@@ -62,7 +62,7 @@ class Window:
     """
 
     condition: str
-    params: dict[str, Value]
+    params: dict[str, Value] = field(compare=False)
     order: tuple[Named, ...] = ()
     limit: int | None = None
     end: str = ""
@@ -74,6 +74,11 @@ class Window:
     def split(self) -> bool:
         """Whether rows that need nothing are counted by a look of their own: where they are many, that is much cheaper."""
         return self.pages and self.limit is None
+
+    @property
+    def form(self) -> Window:
+        """The same for all windows whose SQL differs in its parameters only."""
+        return replace(self, params={}, end="", limit=None if self.limit is None else 0)
 
     def all_params(self) -> dict[str, Value]:
         limited: dict[str, Value] = {} if self.limit is None else {"rb_rows": self.limit}
@@ -154,17 +159,17 @@ def inside(shape: Shape) -> str:
     return f"(({shape.where}\n) IS TRUE)" if shape.where else "true"
 
 
-def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
+def looked_at(shape: Shape, window: Window, *, unless: str = "", placed: bool = True) -> str:
     """The SELECT of a window's rows, of a split one only those that need something.
 
-    unless: a condition under which a row's match isn't evaluated.
+    unless: a condition under which a row's match isn't evaluated; placed: with each row's place and version.
     """
     columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
     columns += [f"target.{c.sql} IS NULL AS rb_n{n}" for n, c in enumerate(shape.fill)]
     columns += [f"{needs(shape)} AS rb_needs", f"{inside(shape)} AS rb_inside"]
     asked = f"{needs(shape)} AND {inside(shape)}" + (f" AND NOT {unless}" if unless else "")
     columns += [f"CASE WHEN {asked} THEN ({pair.expression}\n) END AS rb_m{n}" for n, pair in enumerate(shape.pairs)]
-    columns += _place_columns(shape, window)
+    columns += _place_columns(shape, window) if placed else []
     needy = f" AND {needs(shape)} AND {inside(shape)}" if window.split else ""
     return f"SELECT {', '.join(columns)} FROM {_from(shape, window)}{needy}{_limited(window)}"
 
@@ -259,11 +264,10 @@ def left(shape: Shape, window: Window) -> str:
 
 def _fillable(shape: Shape, window: Window) -> str:
     key = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
-    known = f"""EXISTS (SELECT 1 FROM {ledger_table("dead", shape.dialect)} AS rb_d
-                WHERE rb_d.run = :run AND rb_d.step = :step
-                AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
+    known = f"""({key} IN (SELECT rb_d.key FROM {ledger_table("dead", shape.dialect)} AS rb_d
+                WHERE rb_d.run = :run AND rb_d.step = :step AND rb_d.action IN ('apply', 'deferred')))"""
     needy = replace(window, condition=f"{window.condition} AND {needs(shape)}", order=(), limit=None, fresh=False)
-    return judged(shape, looked_at(shape, needy, unless=known))
+    return judged(shape, looked_at(shape, needy, unless=known, placed=False))  # so that parallel workers may do it
 
 
 def counting(shape: Shape, window: Window) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 from steps.base import DatabaseFault, Look, Place, Row, Value, Work
 from steps.dialect import Dialect
 
 SCHEMA = "runbook"
+Question: TypeAlias = tuple[str, Mapping[str, Value]]  # SQL with :name parameters, and their values
 
 # {id}: a growing number; {now}: the server's clock; {texts}: a table of texts; {at}: a point in time
 _TABLES: Mapping[str, str] = {
@@ -119,15 +120,11 @@ def has_act(look: Look, place: Place, *, label: str) -> bool:
     return bool(look.rows(sql, {**_where(place), "label": label}))
 
 
-def add_act(work: Work, place: Place, *, label: str, epoch: int, before: str | None) -> str | None:
-    """Record one commit of a step, in the transaction that it is about; PostgreSQL's number of that transaction."""
-    sql = f"""INSERT INTO {table("act", work.dialect)} (run, step, action, label, epoch, before)
+def act(dialect: Dialect, place: Place, *, label: str, epoch: int, before: str | None) -> Question:
+    """The INSERT that records one commit of a step, in the transaction that it is about."""
+    sql = f"""INSERT INTO {table("act", dialect)} (run, step, action, label, epoch, before)
               VALUES (:run, :step, :action, :label, :epoch, :before)"""
-    values: dict[str, Value] = {**_where(place), "label": label, "epoch": epoch, "before": before}
-    if work.dialect is Dialect.SQLITE:
-        work.execute(sql, values)
-        return None
-    return work.row(f"{sql} RETURNING CAST(pg_current_xact_id() AS text) AS xid", values).text("xid")
+    return sql, {**_where(place), "label": label, "epoch": epoch, "before": before}
 
 
 def remembered(look: Look, *, run: str, step: str) -> str | None:
@@ -339,18 +336,19 @@ def fence(work: Work, *, scope: str, epoch: int) -> bool:
     return bool(work.rows(sql, {"scope": scope, "epoch": epoch}))
 
 
-def standing(work: Work, place: Place, *, label: str, scope: str, epoch: int) -> tuple[bool, bool]:
-    """Whether this run still holds the lease (see `fence`; epoch 0: none was taken), and whether `label` is committed."""
-    known = f"""EXISTS (SELECT 1 FROM {table("act", work.dialect)}
-                WHERE run = :run AND step = :step AND action = :action AND label = :label)"""
+def standing(dialect: Dialect, place: Place, *, label: str, scope: str, epoch: int) -> Question:
+    """Whether `label` is committed (known), and PostgreSQL's number of this transaction (xid).
+
+    No row where this run no longer holds the lease (see `fence`; epoch 0: none was taken).
+    """
+    pg = dialect is Dialect.POSTGRESQL
+    sql = f"""SELECT EXISTS (SELECT 1 FROM {table("act", dialect)} WHERE run = :run AND step = :step AND action = :action
+              AND label = :label) AS known, {"CAST(pg_current_xact_id() AS text)" if pg else "NULL"} AS xid"""
     values: dict[str, Value] = {**_where(place), "label": label}
     if epoch == 0:
-        return True, work.row(f"SELECT {known} AS known", values).flag("known")
-    share = " FOR SHARE OF l" if work.dialect is Dialect.POSTGRESQL else ""
-    sql = f"""SELECT {known} AS known FROM {table("lease", work.dialect)} l
-              WHERE l.scope = :scope AND l.epoch = :epoch{share}"""
-    rows = work.rows(sql, {**values, "scope": scope, "epoch": epoch})
-    return bool(rows), bool(rows) and rows[0].flag("known")
+        return sql, values
+    sql += f" FROM {table('lease', dialect)} l WHERE l.scope = :scope AND l.epoch = :epoch{' FOR SHARE OF l' if pg else ''}"
+    return sql, {**values, "scope": scope, "epoch": epoch}
 
 
 def beat(work: Work, *, scope: str, epoch: int) -> bool:

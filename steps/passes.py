@@ -96,6 +96,12 @@ def cursors(look: Look, place: Place) -> dict[int, str]:
     return {row.integer("worker"): row.text("hi") for row in look.rows(sql, _where(place))}
 
 
+def reached(look: Look, place: Place) -> dict[int, int]:
+    """How many rows of each batch's payload were gone over on the way back."""
+    sql = f"SELECT n, hi FROM {table('batch', look.dialect)} WHERE {_OURS} AND hi IS NOT NULL"
+    return {row.integer("n"): row.integer("hi") for row in look.rows(sql, _where(place))}
+
+
 def last_number(look: Look, place: Place) -> int:
     """The number of the latest batch, 0 before the first."""
     sql = f"SELECT coalesce(max(n), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-from steps import passes
+from steps import catalog, passes
+from steps.backfill_pace import Pace, Throttle
 from steps.backfill_sql import Named
 from steps.base import Context, Look, Place, Progress, StepError, Value, Work
-from steps.dialect import Dialect
+from steps.dialect import Dialect, quote
 from steps.ledger import table as ledger_table
 from steps.passes import REFUSED
 from steps.words import Model
@@ -30,6 +32,9 @@ _AS_TEXT = (
     "circle",
 )
 CHANGED = "changed since"
+FIRST = 1000  # rows of the first batch
+FEWEST = 100
+SECONDS = 0.25  # that a batch may take; less while others work
 
 
 class Written(Model):
@@ -56,15 +61,26 @@ def take_back(ctx: Context, written: Written) -> Taken:
             raise StepError("cannot take back rows outside of a run")
         kept, done = passes.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
         taken = _so_far(look, place)
+        reached = passes.reached(look, Place(place.run, place.step, "revert"))
+        restated = _restated(look, written)
     total = sum(one.rows for one in kept)
+    pace, speed = Pace(ctx.db, Throttle()), 0.0
     for one in kept:
-        label = f"undo {one.n}"
-        if label in done:
-            continue
-        ctx.pulse(_progress(taken, total))
-        ctx.patiently(label, lambda work, n=one.n: _one(work, place, written, n=n))  # type: ignore[misc]  # n is bound
-        with ctx.db.look() as look:
-            taken = _so_far(look, place)
+        at = one.rows if f"undo {one.n}" in done else reached.get(one.n, 0)
+        while at < one.rows:
+            ctx.pulse(_progress(taken, total))
+            pace.look(len(done))
+            wanted = int(speed * pace.seconds(SECONDS)) if speed else FIRST
+            upto = min(at + max(wanted, FEWEST), one.rows) if ctx.db.dialect is Dialect.POSTGRESQL else one.rows
+            part, began = Part(one.n, at, upto), time.monotonic()
+            label = f"undo {one.n}" + (f" to {upto}" if upto < one.rows else "")
+            ctx.patiently(label, lambda work, part=part: _one(work, place, written, part, restated))  # type: ignore[misc]  # part is bound
+            done.add(label)
+            seconds = max(time.monotonic() - began, 0.001)
+            speed, at = (upto - at) / seconds, upto
+            time.sleep(pace.rest(seconds))
+            with ctx.db.look() as look:
+                taken = _so_far(look, place)
     if taken.restored + taken.refused != total:
         raise StepError(
             f"cannot account for all rows: {taken.restored} restored and {taken.refused} refused of {total} written"
@@ -72,6 +88,22 @@ def take_back(ctx: Context, written: Written) -> Taken:
     ctx.pulse(_progress(taken, total))
     ctx.patiently("undo end", lambda work: passes.keep_document(work, Place(place.run, place.step, "revert"), "{}"))
     return taken
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of one batch of the way forward, by their numbers in its payload: from `lo` up to and without `hi`."""
+
+    n: int
+    lo: int
+    hi: int
+
+
+def _restated(look: Look, written: Written) -> tuple[str, ...]:
+    if look.dialect is Dialect.SQLITE:
+        return ()
+    oid = look.row("SELECT CAST(CAST(:name AS regclass) AS oid)::bigint AS oid", {"name": written.table}).integer("oid")
+    return catalog.restated(look, oid, [one.name for one in written.fill])
 
 
 @dataclass(frozen=True)
@@ -103,11 +135,11 @@ def _progress(taken: Taken, total: int) -> Progress:
     )
 
 
-def _one(work: Work, place: Place, written: Written, *, n: int) -> None:
+def _one(work: Work, place: Place, written: Written, part: Part, restated: tuple[str, ...]) -> None:
     """One batch, with the list of what was refused, in one transaction."""
-    params: dict[str, Value] = {"run": place.run, "step": place.step, "n": n}
+    params: dict[str, Value] = {"run": place.run, "step": place.step, "n": part.n}
     if work.dialect is Dialect.POSTGRESQL:
-        work.row(_statement(written), params)
+        work.row(_statement(written, restated), {**params, "lo": part.lo, "hi": part.hi})
         return
     for sql in _sqlite(written):
         work.execute(sql, params)
@@ -124,7 +156,7 @@ def _names(written: Written, alias: str) -> list[str]:
     return [f"{alias}.rb_k{n}" for n in range(len(written.key))]
 
 
-def _statement(written: Written) -> str:
+def _statement(written: Written, restated: tuple[str, ...]) -> str:
     keys, values = len(written.key), range(len(written.fill))
     names = [f"rb_k{n}" for n in range(keys)] + [f"rb_o{n}" for n in values]
     width = len(names)
@@ -133,21 +165,26 @@ def _statement(written: Written) -> str:
     ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n)})" for n, c in enumerate(written.fill)]
     key = f"CAST(json_build_array({', '.join(_names(written, 'rb_d'))}) AS text)"
     same = " AND ".join(f"rb_u.rb_k{n} = rb_d.rb_k{n}" for n in range(keys))
+    again = [f"{quote(name)} = target.{quote(name)}" for name in restated]
     batch, dead, undo = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "dead", "undo"))
     return f"""WITH rb_d AS MATERIALIZED (SELECT {", ".join(read)} FROM {undo} AS rb_x
             CROSS JOIN LATERAL unnest(rb_x.payload) WITH ORDINALITY AS rb_e (text, at)
-            WHERE rb_x.run = :run AND rb_x.step = :step AND rb_x.n = :n GROUP BY (rb_e.at - 1) / {width}),
-        rb_u AS (UPDATE {written.table} AS target SET {_sets(written)} FROM rb_d WHERE {" AND ".join(found + ours)}
+            WHERE rb_x.run = :run AND rb_x.step = :step AND rb_x.n = :n AND rb_e.at > CAST(:lo AS bigint) * {width}
+            AND rb_e.at <= CAST(:hi AS bigint) * {width} GROUP BY (rb_e.at - 1) / {width}),
+        rb_u AS (UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d WHERE {" AND ".join(found + ours)}
             RETURNING {", ".join(_names(written, "rb_d"))}),
         rb_t AS MATERIALIZED (SELECT (SELECT count(*) FROM rb_d) AS seen, (SELECT count(*) FROM rb_u) AS written),
         rb_r AS (INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
             SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {key}, '', '{CHANGED}', 1 FROM rb_d
             WHERE (SELECT seen > written FROM rb_t) AND NOT EXISTS (SELECT 1 FROM rb_u WHERE {same})
             ON CONFLICT DO NOTHING),
-        rb_b AS (INSERT INTO {batch} (run, step, action, n, worker, seen, written, already, no_key, not_in_source,
-            deferred, dead, ms)
-            SELECT CAST(:run AS text), CAST(:step AS text), 'revert', CAST(:n AS bigint), 0, seen, written, 0, 0, 0, 0,
-            seen - written, 1000.0 * extract(epoch FROM clock_timestamp() - statement_timestamp()) FROM rb_t)
+        rb_b AS (INSERT INTO {batch} AS rb_was (run, step, action, n, worker, hi, seen, written, already, no_key,
+            not_in_source, deferred, dead, ms)
+            SELECT CAST(:run AS text), CAST(:step AS text), 'revert', CAST(:n AS bigint), 0, CAST(:hi AS text), seen,
+            written, 0, 0, 0, 0, seen - written, 1000.0 * extract(epoch FROM clock_timestamp() - statement_timestamp())
+            FROM rb_t ON CONFLICT (run, step, action, n) DO UPDATE SET hi = excluded.hi, ms = rb_was.ms + excluded.ms,
+            seen = rb_was.seen + excluded.seen, written = rb_was.written + excluded.written,
+            dead = rb_was.dead + excluded.dead)
         SELECT 1 AS batches, seen, written, 0 AS already, 0 AS no_key, 0 AS not_in_source, 0 AS deferred,
                seen - written AS dead, 0 AS ms FROM rb_t"""
 

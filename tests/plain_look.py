@@ -142,7 +142,7 @@ class PlainDatabase:
             if ledger.has_act(work, place, label=label):
                 raise AlreadyCommitted(label)
             yield work
-            ledger.add_act(work, place, label=label, epoch=1, before=self._before)
+            work.execute(*ledger.act(work.dialect, place, label=label, epoch=1, before=self._before))
             self._before = None
 
     def outside(self, label: str) -> contextlib.AbstractContextManager[Work]:

@@ -250,6 +250,23 @@ def test_row_locked_to_the_end_stays_deferred(ready: Database) -> None:
 
 
 @on_postgresql
+def test_pass_that_ends_early_returns_to_locked_rows(ready: Database) -> None:
+    """The end that stop_after asks for is no fault, also where a row was locked on the way. F: B13"""
+    with ready.connect() as other:
+        other.execute("BEGIN")
+        other.execute("SELECT ctid FROM session_summaries WHERE ctid > '(0,0)' ORDER BY ctid LIMIT 1 FOR UPDATE")
+
+        def release(progress):
+            if progress.figures["deferred"] == 1 and progress.done > 500:
+                other.execute("COMMIT")
+
+        step = snapshots(batch={"time": "10 s", "rows": [100, 100]}, stop_after={"batches": 8})
+        result, _ = run(Trial(ready, step), release)
+    assert result.visited < 2000 and result.left > 0
+    assert result.deferred == 0
+
+
+@on_postgresql
 def test_value_written_while_we_wait_is_kept(ready: Database) -> None:
     """The application commits its own value while our batch waits for its lock. F: C05"""
     with ready.connect() as other:

@@ -86,8 +86,8 @@ def test_backends_terminated_again_and_again(desk: Inside, empty_database: Datab
 
 
 def value(text: str) -> bytes:
-    """As the protocol sends it."""
-    return len(text).to_bytes(4, "big") + text.encode()
+    """As the driver writes it into a statement."""
+    return f"'{text}'".encode()
 
 
 MARKS = {"begin": value("begin"), "batch": value("batch 40"), "end": b'"finished":true'}

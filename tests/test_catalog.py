@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from databases import Database
 from plain_context import PlainDatabase
 
@@ -199,6 +200,37 @@ def test_primary_key_in_its_order(empty_database: Database) -> None:
     empty_database.script("CREATE TABLE keyed (a integer, b integer, c integer, PRIMARY KEY (c, a))")
     with _look(empty_database) as look:
         assert catalog.primary_key(look, "keyed") == ("c", "a")
+
+
+@pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
+def test_columns_that_may_be_restated(empty_database: Database) -> None:
+    """One for each index that an UPDATE of `filled` would leave alone, where naming it has no effect but that."""
+    empty_database.script("""
+        CREATE TABLE t (id integer PRIMARY KEY, filled text, plain text, "Mixed" text, part text, uniq text UNIQUE, watched text,
+            base text, made text GENERATED ALWAYS AS (upper(base)) STORED, number integer GENERATED ALWAYS AS IDENTITY,
+            secret text, hashed text);
+        CREATE INDEX ON t (filled, plain); CREATE INDEX ON t ("Mixed"); CREATE INDEX ON t ("Mixed", id);
+        CREATE INDEX ON t (uniq, part) WHERE part IS NOT NULL; CREATE INDEX ON t (watched); CREATE INDEX ON t (base);
+        CREATE INDEX ON t (made); CREATE INDEX ON t (number); CREATE INDEX ON t USING hash (hashed);
+        CREATE INDEX ON t (lower(plain)); CREATE INDEX ON t (secret);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER w BEFORE UPDATE OF watched ON t FOR EACH ROW EXECUTE FUNCTION f();""")
+    with _look(empty_database) as look:
+        found = catalog.relation(look, "t")
+        assert catalog.restated(look, found.oid, ["filled"]) == ("Mixed", "part", "secret")
+        assert catalog.restated(look, found.oid, ["secret"]) == ("filled", "Mixed", "part")
+
+
+def test_nothing_is_restated_without_the_privilege(databases) -> None:
+    with databases.kind("pg18").database() as database:
+        role = f"writer_{database.name}"
+        database.script(f"""CREATE TABLE t (id integer PRIMARY KEY, v text, w text, x text);
+            CREATE INDEX ON t (w); CREATE INDEX ON t (x);
+            CREATE ROLE {role}; GRANT SELECT, UPDATE (v, x) ON t TO {role};""")
+        with _look(database) as look:
+            found = catalog.relation(look, "t")
+            look.connection.execute(f"SET ROLE {role}")
+            assert catalog.restated(look, found.oid, ["v"]) == ("x",)
 
 
 def test_names_in_mixed_case(databases) -> None:

@@ -163,6 +163,12 @@ def test_nothing_is_taken_back_by_date() -> None:
     assert undone == ["adr007-phase3", "adr007-phase2-10k"]
 
 
+def test_index_comes_after_the_rows_that_it_is_on() -> None:
+    """Built before the backfill it would be maintained for every row that is filled. F: H06"""
+    kinds = [(entry.step.kind, entry.id) for entry in _named("adr007-phase3").entries]
+    assert [kind for kind, _ in kinds] == ["checkpoint", "backfill", "create_index", "vacuum"]
+
+
 def test_host_probes_measure_the_database() -> None:
     """T: 20."""
     hosts = [
@@ -215,7 +221,7 @@ def test_phase2_finds_work_in_both_shapes(honeypot: Database, _shape: str) -> No
 
 
 def test_coverage_believes_no_sentinel(honeypot: Database) -> None:
-    """'XX' written into every unmatched row would make the figure 100; it stays what it is. T: 6."""
+    """'XX' written into every unmatched row would make the figure 100; it stays what it is. F: B02 T: 6."""
     _filled(honeypot)
     phase3 = _named("adr007-phase3")
     assert _ask(honeypot, phase3, "covered") == ["pass"]

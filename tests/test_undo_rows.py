@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from databases import Database
-from filling import backfill, filled, prepare, snapshots
+from filling import backfill, filled, prepare, simple, snapshots, table
 from plain_context import PlainContext, Trial
 
 from steps.base import Progress, State, Stopped, Tuning
+from steps.taking_back import FIRST, Written
 
 
 @pytest.fixture
@@ -130,3 +131,32 @@ def test_types_without_equality_are_compared_as_text(empty_database: Database) -
     trial.revert()
     assert refused(empty_database) == {'["2"]'}
     assert empty_database.value("SELECT count(*) FROM t WHERE num_nonnulls(j, p, b, a, n, c, m, f) = 0") == 2
+
+
+@pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
+def test_large_batch_is_taken_back_in_small_ones(empty_database: Database) -> None:
+    """As long a batch as on the way forward, whatever size it had there; killed in between it goes on. F: F05"""
+    table(empty_database, rows=5000)
+    trial = Trial(empty_database, simple(batch={"time": "60 s", "rows": [5000, 5000]}))
+    assert trial.apply().batches == 1
+    empty_database.script("UPDATE t SET v = 'mine' WHERE id IN (3, 4000)")
+    first = f"undo 1 to {FIRST}"
+    acts = "SELECT label FROM runbook.act WHERE action = 'revert' ORDER BY seq"
+
+    class Dying(PlainContext):
+        def pulse(self, progress: Progress) -> Tuning:
+            if progress.done >= FIRST:
+                raise KeyboardInterrupt
+            return Tuning()
+
+    before = Written.model_validate_json(empty_database.value("SELECT before FROM runbook.act WHERE label = 'begin'"))
+    with pytest.raises(KeyboardInterrupt):
+        trial.step.revert(Dying(trial.database("revert")), before)
+    assert [row[0] for row in empty_database.rows(acts)] == [first]
+    assert empty_database.value("SELECT count(*) FROM t WHERE v IS NULL") == FIRST - 1
+    trial.revert()
+    labels = [row[0] for row in empty_database.rows(acts)]
+    assert labels[0] == first and labels[-2:] == ["undo 1", "undo end"] and len(labels) == len(set(labels))
+    assert figures(empty_database) == (5000, 4998, 2)
+    assert refused(empty_database) == {'["3"]', '["4000"]'}
+    assert trial.state("revert") is State.NOT_DONE

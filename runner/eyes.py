@@ -1,0 +1,85 @@
+"""What a step sees of one open connection: rows by name, values bound, faults translated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runner import drivers
+from runner.drivers import translated
+from steps.base import NOTHING, Params, Place, Row, StepError, Value, Work
+from steps.dialect import Dialect, bind
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, CursorResult
+
+
+class Known(Protocol):
+    """What a view knows of the database that it belongs to."""
+
+    dialect: Dialect
+    schema: str
+    version: tuple[int, ...]
+
+    def trial(self, label: str) -> contextlib.AbstractContextManager[Work]: ...
+    def environment(self) -> Mapping[str, str]: ...
+
+
+class Eyes:
+    """A view on one open connection; implements Look and Work."""
+
+    def __init__(self, database: Known, connection: Connection, *, place: Place | None = None) -> None:
+        self._database = database
+        self._connection = connection
+        self.dialect = database.dialect
+        self.schema = database.schema
+        self.version = database.version
+        self.place = place
+
+    def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
+        with translated(self.dialect, sql):
+            found = self._run(sql, params)
+            if not found.returns_rows:
+                return []
+            names = list(found.keys())
+            return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in found.fetchall()]
+
+    def row(self, sql: str, params: Params = NOTHING) -> Row:
+        rows = self.rows(sql, params)
+        if len(rows) != 1:
+            raise StepError(f"cannot read one row: the query gave {len(rows)}: {' '.join(sql.split())[:120]}")
+        return rows[0]
+
+    def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
+        """The names of a query's columns: it is planned and described, its rows are not fetched."""
+        with translated(self.dialect, sql):
+            text = sql.strip().rstrip(";")
+            found = self._run(f"SELECT * FROM (\n{text}\n) AS described LIMIT 0", params)
+            return list(found.keys())
+
+    def execute(self, sql: str, params: Params = NOTHING) -> int:
+        with translated(self.dialect, sql):
+            return int(self._run(sql, params).rowcount)
+
+    def trial(self, label: str) -> contextlib.AbstractContextManager[Work]:
+        return self._database.trial(label)
+
+    def environment(self) -> Mapping[str, str]:
+        return self._database.environment()
+
+    def _run(self, sql: str, params: Params) -> CursorResult[Any]:
+        values = {name: self._bound(value) for name, value in params.items()}
+        return self._connection.exec_driver_sql(bind(sql, self.dialect), values)
+
+    def _bound(self, value: Value) -> object:
+        if self.dialect is Dialect.SQLITE:
+            if isinstance(value, Decimal):
+                return float(value)
+            if isinstance(value, list | dict):
+                return json.dumps(value)
+        elif isinstance(value, dict):
+            return json.dumps(value)
+        return value

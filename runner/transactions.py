@@ -1,0 +1,162 @@
+"""How a transaction begins and ends: its settings, its first and its last statement travel with BEGIN and COMMIT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from runner import drivers
+from runner.drivers import BUSY_MS
+from steps.base import DatabaseFault, Look, Params, Row
+from steps.dialect import Dialect, bind, quote
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+Question: TypeAlias = tuple[str, Params]  # SQL with :name parameters, and their values
+IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
+_IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What each transaction is sent with; seconds, 0 for no limit."""
+
+    application_name: str
+    lock_s: float
+    statement_s: float
+    schema: str
+
+
+def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+    if dialect is Dialect.SQLITE:
+        connection.exec_driver_sql("BEGIN")
+    else:
+        # a first SELECT: from here on the transaction can't be made writable; a row that a policy hides is an error, not a smaller count
+        sql, values = _set_local(settings, row_security="off")
+        connection.exec_driver_sql(bind(sql, dialect), dict(values)).fetchall()
+
+
+def begin_work(
+    connection: Connection,
+    dialect: Dialect,
+    settings: Settings,
+    *,
+    durable: bool = True,
+    off: Sequence[str] = (),
+    first: Question | None = None,
+) -> list[Row]:
+    """Begin a transaction and ask its first question, all in one round trip; the rows that it gave."""
+    if dialect is Dialect.SQLITE:
+        # nobody queues behind a wait here, so there is no reason to give up as soon as on a server
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return [Row(row) for row in connection.exec_driver_sql(*_for_sqlite(first)).mappings()] if first else []
+    lazy = "" if durable else _LAZY
+    unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
+    return _together(
+        connection, ("BEGIN", {}), _set_local(settings, idle=IDLE, also=lazy + unused), *([first] if first else [])
+    )
+
+
+def commit(connection: Connection, dialect: Dialect, last: Question | None) -> None:
+    """Send the transaction's last statement and COMMIT in one round trip."""
+    if last is not None and dialect is Dialect.SQLITE:
+        connection.exec_driver_sql(*_for_sqlite(last))
+    elif last is not None:
+        _together(connection, last, ("COMMIT", {}))
+    connection.commit()
+
+
+def roll_back(connection: Connection, dialect: Dialect) -> None:
+    """End the transaction; also where SQLAlchemy doesn't know that one was begun."""
+    connection.rollback()
+    if dialect is Dialect.POSTGRESQL:
+        raw: Any = connection.connection.driver_connection
+        raw.rollback()
+
+
+def _for_sqlite(question: Question) -> tuple[str, dict[str, Any]]:
+    sql, values = question
+    return bind(sql, Dialect.SQLITE), dict(values)
+
+
+def _together(connection: Connection, *questions: Question) -> list[Row]:
+    """Statements that go to the server as one message, their values written into them by the driver; the last one's rows."""
+    import psycopg
+
+    raw: Any = connection.connection.driver_connection
+    binder = psycopg.ClientCursor(raw)
+    text = "; ".join(binder.mogrify(bind(sql, Dialect.POSTGRESQL), dict(values)) for sql, values in questions)
+    with raw.cursor() as cursor:
+        cursor.execute(text)
+        while cursor.nextset():
+            pass
+        if cursor.description is None:
+            return []
+        names = [column.name for column in cursor.description]
+        return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in cursor.fetchall()]
+
+
+def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+    if dialect is Dialect.SQLITE:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}")
+        return
+    _refuse_pooler(connection)
+    _together(connection, _set_local(settings, local=False))
+
+
+def _refuse_pooler(connection: Connection) -> None:
+    """Settings of a session would stay with somebody else's connection, and nobody could find or cancel what runs."""
+    row = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
+    if int(row[0]) != drivers.backend_pid(connection):
+        raise DatabaseFault(
+            "cannot run this through a connection pooler: what is outside of a transaction (CONCURRENTLY, VACUUM) needs a "
+            "connection of its own; give --target the server's own host and port",
+            sqlstate="0A000",
+        )
+
+
+# Who has synchronous standbys wants each commit to be there too.
+_LAZY = """, set_config('synchronous_commit', CASE current_setting('synchronous_standby_names') WHEN '' THEN 'off'
+            ELSE current_setting('synchronous_commit') END, true)"""
+
+
+def _set_local(
+    settings: Settings, *, local: bool = True, row_security: str = "on", idle: str = "5min", also: str = ""
+) -> Question:
+    """All settings in one SELECT; local to the transaction, so that a pooler can't hand them to somebody else."""
+    values = {
+        "application_name": settings.application_name,
+        "lock_timeout": f"{int(settings.lock_s * 1000)}ms",
+        "statement_timeout": f"{int(settings.statement_s * 1000)}ms",
+        "idle_in_transaction_session_timeout": idle,
+        "client_connection_check_interval": "500ms",
+        "search_path": f"{quote(settings.schema)}, pg_temp" if settings.schema else "pg_temp",
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, YMD",
+        "row_security": row_security,
+        "jit": "off",  # compiling takes longer than what our queries take
+    }
+    calls = ", ".join(f"set_config('{name}', :{name}, {str(local).lower()})" for name in values)
+    return f"SELECT {calls}{also}", values
+
+
+def transaction_id(look: Look) -> str | None:
+    """The server's own number of this transaction; None on SQLite, which can't lose an answer."""
+    if look.dialect is Dialect.SQLITE:
+        return None
+    return look.row("SELECT pg_current_xact_id()::text AS xid").text("xid")
+
+
+def transaction_status(look: Look, xid: str | None) -> str | None:
+    """'committed', 'aborted', 'in progress', or None where the server doesn't know: too old, or lost in a crash."""
+    if xid is None:
+        return None
+    try:
+        return look.row("SELECT pg_xact_status(CAST(:xid AS xid8)) AS status", {"xid": xid}).maybe_text("status")
+    except DatabaseFault as fault:
+        if fault.sqlstate != _IN_THE_FUTURE:
+            raise
+        return None
