@@ -237,7 +237,7 @@ class Backfill(Step):
         return read_shape(look, words)
 
     def _route(self, look: Look, shape: Shape) -> Route:
-        return choose(look, self.table, wish=self.order, key=shape.key)
+        return choose(look, self.table, shape, wish=self.order)
 
     def _settings(self) -> Settings:
         pause = self.stop_after or self.pause_after or PauseAfter.model_construct(written=None, batches=None)

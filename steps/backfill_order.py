@@ -54,13 +54,13 @@ class Route(Model):
 
 
 # ─── choosing ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def choose(look: Look, table: str, *, wish: str, key: tuple[Named, ...]) -> Route:
+def choose(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
     """The route over the table; raises StepError where the wish can't be had."""
     if wish == "key":
-        return Route(kind="key", columns=key, why="the playbook asks for the key's order")
+        return Route(kind="key", columns=shape.key, why="the playbook asks for the key's order")
     if wish not in ("auto", "heap"):
-        return _by_column(look, table, wish=wish, key=key)
-    hindrance = _why_not_heap(look, table)
+        return _by_column(look, table, wish=wish, key=shape.key)
+    hindrance = _why_not_heap(look, table, shape)
     if not hindrance:
         why = (
             "each page of the table is read and written once"
@@ -71,31 +71,19 @@ def choose(look: Look, table: str, *, wish: str, key: tuple[Named, ...]) -> Rout
         return Route(kind="heap", columns=columns, why=why)
     if wish == "heap":
         raise StepError(f"cannot go over {table} in the heap's order: {hindrance}; write order: key")
-    return Route(kind="key", columns=key, why=hindrance)
+    return Route(kind="key", columns=shape.key, why=hindrance)
 
 
-def _why_not_heap(look: Look, table: str) -> str:
+def _why_not_heap(look: Look, table: str, shape: Shape) -> str:
     if look.dialect is Dialect.SQLITE:
         schema, name = catalog.named(look, table)
         sql = "SELECT wr FROM pragma_table_list WHERE schema = :schema AND name = :name"
         rows = look.rows(sql, {"schema": schema, "name": name})
         hidden = ROWID in {column.lower() for column in catalog.columns(look, table)}
         return "the table has no row ids" if hidden or not rows or rows[0].flag("wr") else ""
-    found = catalog.relation(look, table)
     if look.version < (14,):
         return "ranges of the heap need PostgreSQL 14"
-    if found is not None and (found.kind == "partitioned table" or many_heaps(look, table)):
-        return "its rows lie in several heaps"
-    return ""
-
-
-def many_heaps(look: Look, table: str) -> bool:
-    """Whether other tables inherit from this one, as partitions do."""
-    found = catalog.relation(look, table)
-    if look.dialect is Dialect.SQLITE or found is None:
-        return False
-    sql = "SELECT count(*) AS n FROM pg_catalog.pg_inherits WHERE inhparent = CAST(:oid AS oid)"
-    return look.row(sql, {"oid": found.oid}).integer("n") > 0
+    return "its rows lie in several heaps" if shape.many else ""
 
 
 def _by_column(look: Look, table: str, *, wish: str, key: tuple[Named, ...]) -> Route:

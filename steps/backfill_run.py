@@ -61,6 +61,8 @@ class Pass:
 
     def _flush(self) -> None:
         """A commit that waits for the disk: what the sweep proves after it can't be lost any more."""
+        if not self.totals.written:
+            return
         with contextlib.suppress(AlreadyCommitted):  # no batch came after it
             self._keep(f"sweep {self.numbered()}")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.backfill_order import many_heaps
 from steps.backfill_sql import Named, Shape
 from steps.base import Look, StepError
-from steps.dialect import qualified
+from steps.dialect import Dialect, qualified
 from steps.matching import read_match
 from steps.words import Query, Text
 
@@ -44,10 +43,18 @@ def read_shape(look: Look, words: Words) -> Shape:
         source=words.source.text(look.dialect).strip().rstrip(";").rstrip(),
         pairs=read_match(words.match.text(look.dialect), look.dialect),
         where=words.where.text(look.dialect) if words.where else "",
-        many=many_heaps(look, table),
+        many=found.kind == "partitioned table" or _has_heirs(look, found.oid),
         undo=words.undo,
         restated=catalog.restated(look, found.oid, words.fill),
     )
+
+
+def _has_heirs(look: Look, oid: int | None) -> bool:
+    """Whether other tables inherit from this one."""
+    if look.dialect is Dialect.SQLITE:
+        return False
+    sql = "SELECT count(*) AS n FROM pg_catalog.pg_inherits WHERE inhparent = CAST(:oid AS oid)"
+    return look.row(sql, {"oid": oid}).integer("n") > 0
 
 
 def _named(columns: dict[str, catalog.ColumnInfo], table: str, name: str) -> Named:
