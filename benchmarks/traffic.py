@@ -26,7 +26,7 @@ from backfill import FULL_ROWS, Ear, playbook_in
 from measuring import RUNBOOK, Figure, Options, Report, progress, spend, workplace
 from prepared import COPY, Prepared, prepared
 
-ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 200_000, 5, 200, 8.0, 2.0
+ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 100_000, 5, 200, 8.0, 2.0
 BURST_S, GAP_S, COMPUTING_S = (
     0.025,
     0.004,

@@ -30,8 +30,8 @@ FROM pg_catalog.pg_stat_database AS d WHERE d.datname = current_database()"""
 class Throttle(Model):
     """What a pass does while others work: from so many transactions a second of theirs on.
 
-    batch: how long a batch may take then; rest: how long the pass rests after each, as a multiple of its time. At 9 the
-    pass works a tenth of the time, so that it is not there for 9 of 10 transactions of others, and their p99 is their own.
+    batch: how long a batch may take then; rest: how long the pass rests after each, as a multiple of its time: at 9 the
+    pass works a tenth of the time, and 9 of 10 transactions of others don't meet it.
     """
 
     traffic: Annotated[float, Field(ge=0)] = 20.0
