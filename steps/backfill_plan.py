@@ -13,7 +13,7 @@ from steps.base import Look
 
 # Both read all of the source for each batch, however few of its rows that needs.
 JOINS = ("hashjoin", "mergejoin")
-LOOKUP = 5  # rows of a source that are hashed in the time in which one is found by its index; the planner thinks of 20
+LOOKUP = 5  # rows of a source that are hashed in the time in which one is found by its index, as measured; the planner thinks of more
 
 
 @dataclass(frozen=True)

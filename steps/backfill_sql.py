@@ -159,17 +159,17 @@ def inside(shape: Shape) -> str:
     return f"(({shape.where}\n) IS TRUE)" if shape.where else "true"
 
 
-def looked_at(shape: Shape, window: Window, *, unless: str = "", placed: bool = True) -> str:
+def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
     """The SELECT of a window's rows, of a split one only those that need something.
 
-    unless: a condition under which a row's match isn't evaluated; placed: with each row's place and version.
+    unless: a condition under which a row's match isn't evaluated.
     """
     columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
     columns += [f"target.{c.sql} IS NULL AS rb_n{n}" for n, c in enumerate(shape.fill)]
     columns += [f"{needs(shape)} AS rb_needs", f"{inside(shape)} AS rb_inside"]
     asked = f"{needs(shape)} AND {inside(shape)}" + (f" AND NOT {unless}" if unless else "")
     columns += [f"CASE WHEN {asked} THEN ({pair.expression}\n) END AS rb_m{n}" for n, pair in enumerate(shape.pairs)]
-    columns += _place_columns(shape, window) if placed else []
+    columns += _place_columns(shape, window)
     needy = f" AND {needs(shape)} AND {inside(shape)}" if window.split else ""
     return f"SELECT {', '.join(columns)} FROM {_from(shape, window)}{needy}{_limited(window)}"
 
@@ -264,10 +264,11 @@ def left(shape: Shape, window: Window) -> str:
 
 def _fillable(shape: Shape, window: Window) -> str:
     key = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
-    known = f"""({key} IN (SELECT rb_d.key FROM {ledger_table("dead", shape.dialect)} AS rb_d
-                WHERE rb_d.run = :run AND rb_d.step = :step AND rb_d.action IN ('apply', 'deferred')))"""
+    known = f"""EXISTS (SELECT 1 FROM {ledger_table("dead", shape.dialect)} AS rb_d
+                WHERE rb_d.run = :run AND rb_d.step = :step
+                AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
     needy = replace(window, condition=f"{window.condition} AND {needs(shape)}", order=(), limit=None, fresh=False)
-    return judged(shape, looked_at(shape, needy, unless=known, placed=False))  # so that parallel workers may do it
+    return judged(shape, looked_at(shape, needy, unless=known))
 
 
 def counting(shape: Shape, window: Window) -> str:
