@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from runner import drivers, faults, transactions
+from runner import drivers, faults, settling, transactions
 from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
-from steps import ledger
-from steps.base import AlreadyCommitted, DatabaseFault, Look, Place, Row, StepError, Work
+from steps import leases, ledger
+from steps.base import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
 from steps.dialect import Dialect
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from runner.targets import ConnectArguments
 
 WAITING_READERS = 4  # connections that wait for a look; opening one takes as long as most looks do
-SETTLE_S = 30.0  # how long a COMMIT whose answer was lost may still be in progress on the server
 
 
 @dataclass
@@ -148,7 +146,7 @@ class RunDatabase:
         place, fence = self.session.place, self.session.fence
         if place is None:
             raise StepError("cannot commit outside of a run")
-        asked = ledger.standing(self.dialect, place, label=label, scope=fence.scope, epoch=fence.epoch)
+        asked = leases.standing(self.dialect, place, label=label, scope=fence.scope, epoch=fence.epoch)
         with self._transaction(durable=durable, off=off, first=asked) as (connection, eyes, found):
             self._keep_out(stands=bool(found))
             if found[0].flag("known"):
@@ -164,13 +162,50 @@ class RunDatabase:
                 self._pending = before
                 raise
 
+    def commit_all(self, changes: Sequence[Change], *, durable: bool = True, off: Sequence[str] = ()) -> list[Row]:
+        """As one message where this connection has its server process to itself, else one transaction after the other."""
+        if self.dialect is Dialect.SQLITE or self._pooled():
+            return [self._alone(one, durable=durable, off=off) for one in changes]
+        connection, pid = self._thread_writer(), self.backend_pid()
+        settings = self._settings(statement_s=self.session.statement_s)
+        faults.point("commit.before")
+        try:
+            with translated(self.dialect):
+                rows = transactions.commit_all(connection, settings, self._wholes(changes), durable=durable, off=off)
+        except BaseException as error:
+            lost = isinstance(error, DatabaseFault) and error.lost
+            self._roll_back(connection, lost=lost)
+            if lost:
+                settling.outlive(self.look, pid)
+            raise
+        faults.point("commit.after")
+        return rows
+
+    def _alone(self, change: Change, *, durable: bool, off: Sequence[str]) -> Row:
+        with self.commit(change.label, durable=durable, off=off) as work:
+            return work.row(change.sql, change.params)
+
+    def _wholes(self, changes: Sequence[Change]) -> list[transactions.Whole]:
+        place, fence, dialect = self.session.place, self.session.fence, self.dialect
+        if place is None:
+            raise StepError("cannot commit outside of a run")
+        stands = leases.standing_or_fault(dialect, scope=fence.scope, epoch=fence.epoch) if fence.epoch else None
+        return [
+            transactions.Whole(
+                stands,
+                (one.sql, one.params),
+                ledger.act(dialect, place, label=one.label, epoch=fence.epoch, before=None),
+            )
+            for one in changes
+        ]
+
     @contextlib.contextmanager
     def own(self, *, fenced: bool = True) -> Iterator[Work]:
         """A transaction on the engine's own rows (run, step, lease, control)."""
         with self._transaction() as (connection, eyes, _):
             fence = self.session.fence
             if fenced and fence.epoch:
-                self._keep_out(stands=ledger.fence(eyes, scope=fence.scope, epoch=fence.epoch))
+                self._keep_out(stands=leases.fence(eyes, scope=fence.scope, epoch=fence.epoch))
             yield eyes
             self._commit(connection, transactions.transaction_id(eyes))
 
@@ -264,7 +299,7 @@ class RunDatabase:
 
     @contextlib.contextmanager
     def _transaction(
-        self, *, durable: bool = True, off: Sequence[str] = (), first: ledger.Question | None = None
+        self, *, durable: bool = True, off: Sequence[str] = (), first: Question | None = None
     ) -> Iterator[tuple[Connection, Eyes, list[Row]]]:
         """A transaction on this thread's writing connection, and the rows of its first question."""
         connection = self._thread_writer()
@@ -314,7 +349,7 @@ class RunDatabase:
         self,
         connection: Connection,
         xid: str | None,
-        last: ledger.Question | None = None,
+        last: Question | None = None,
         known: Callable[[Look], bool] | None = None,
     ) -> None:
         """COMMIT, after `last`; where its answer is lost, the server's status of transaction `xid` says what became of it."""
@@ -326,31 +361,15 @@ class RunDatabase:
             if not fault.lost:
                 raise
             self._drop_writer()
-            if not self._settled(xid, known):
+            if not settling.acted(self.look, xid, known):
                 raise
         faults.point("commit.after")
 
-    def _settled(self, xid: str | None, known: Callable[[Look], bool] | None) -> bool:
-        """Ask a new connection whether that transaction committed, for as long as the server still works on it.
-
-        Once it is over the ledger's row decides, where there is one: after a crash a number may be given out again.
-        """
-        until = time.monotonic() + SETTLE_S
-        while True:
-            try:
-                with self.look() as look:
-                    status = transactions.transaction_status(look, xid)
-                if status != "in progress":
-                    return self._known(known) if known is not None else status == "committed"
-            except DatabaseFault:
-                pass  # a server that restarts; asked again until the time is over
-            if time.monotonic() > until:
-                raise DatabaseFault("cannot learn whether the last COMMIT acted: the server does not answer", lost=True)
-            time.sleep(0.2)
-
-    def _known(self, known: Callable[[Look], bool]) -> bool:
-        with self.look() as look:
-            return known(look)
+    def _pooled(self) -> bool:
+        if getattr(self._local, "pooled", None) is None:
+            with translated(self.dialect):
+                self._local.pooled = transactions.pooled(self._thread_writer())
+        return bool(self._local.pooled)
 
     def _server_version(self) -> tuple[int, ...]:
         with self._connected(self._reader) as connection, translated(self.dialect):

@@ -15,7 +15,7 @@ from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
-from steps import ledger
+from steps import leases, ledger
 from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Row
 from steps.dialect import Dialect
 
@@ -60,7 +60,7 @@ class Holder:
         usual, session.lock_wait_s = session.lock_wait_s, TAKE_S
         try:
             with self.database.own(fenced=False) as work:
-                return ledger.take_lease(
+                return leases.take_lease(
                     work, scope=self.scope, run=self.run, holder=self.process.model_dump_json(), epoch=epoch
                 )
         except DatabaseFault as fault:
@@ -92,7 +92,7 @@ class Holder:
         fence = self.database.session.fence
         if fence.epoch:
             with contextlib.suppress(DatabaseFault, LeaseLost), self.database.own() as work:
-                ledger.give_back(work, scope=fence.scope, epoch=fence.epoch)
+                leases.give_back(work, scope=fence.scope, epoch=fence.epoch)
             self.database.session.fence = Fence()
 
     @contextlib.contextmanager
@@ -114,7 +114,7 @@ class Holder:
             try:
                 database = database or connect(Session(run=self.run, step="heartbeat"))
                 with database.own(fenced=False) as work:
-                    kept = ledger.beat(work, scope=fence.scope, epoch=fence.epoch)
+                    kept = leases.beat(work, scope=fence.scope, epoch=fence.epoch)
                 if not kept:
                     self.control.lose_lease()
                     break
@@ -124,10 +124,10 @@ class Holder:
             database.close()
 
 
-def refuse_if_held(database: RunDatabase, scope: str) -> ledger.Lease | None:
+def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
     """The lease as it stands; raises RunRefused where its holder lives, or may live and was heard of within 15 s."""
     with database.look() as look:
-        found = ledger.lease(look, scope) if ledger.exists(look) else None
+        found = leases.lease(look, scope) if ledger.exists(look) else None
     if found is None or not found.run:
         return found
     try:

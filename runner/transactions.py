@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from runner import drivers
 from runner.drivers import BUSY_MS
-from steps.base import DatabaseFault, Look, Params, Row
+from steps.base import DatabaseFault, Look, Question, Row
 from steps.dialect import Dialect, bind, quote
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-Question: TypeAlias = tuple[str, Params]  # SQL with :name parameters, and their values
 IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
 _IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
 
@@ -53,11 +52,14 @@ def begin_work(
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return [Row(row) for row in connection.exec_driver_sql(*_for_sqlite(first)).mappings()] if first else []
+    begun = _begun(settings, durable=durable, off=off)
+    return _together(connection, *begun, *([first] if first else []))[-1]
+
+
+def _begun(settings: Settings, *, durable: bool, off: Sequence[str]) -> list[Question]:
     lazy = "" if durable else _LAZY
     unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
-    return _together(
-        connection, ("BEGIN", {}), _set_local(settings, idle=IDLE, also=lazy + unused), *([first] if first else [])
-    )
+    return [("BEGIN", {}), _set_local(settings, idle=IDLE, also=lazy + unused)]
 
 
 def commit(connection: Connection, dialect: Dialect, last: Question | None) -> None:
@@ -67,6 +69,33 @@ def commit(connection: Connection, dialect: Dialect, last: Question | None) -> N
     elif last is not None:
         _together(connection, last, ("COMMIT", {}))
     connection.commit()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A transaction that needs nothing of ours in between; its statement gives one row."""
+
+    fence: Question | None
+    statement: Question
+    act: Question
+
+
+def commit_all(
+    connection: Connection, settings: Settings, wholes: Sequence[Whole], *, durable: bool, off: Sequence[str] = ()
+) -> list[Row]:
+    """Whole transactions of PostgreSQL, sent as one message; the row of each one's statement.
+
+    After a fault the server skips the rest of the message. Each has its own settings, fence, statement, act and COMMIT.
+    """
+    questions: list[Question] = []
+    places: list[int] = []
+    for number, one in enumerate(wholes, start=1):
+        questions += _begun(settings, durable=durable and number == len(wholes), off=off)
+        questions += [one.fence] if one.fence else []
+        places.append(len(questions))
+        questions += [one.statement, one.act, ("COMMIT", {})]
+    found = _together(connection, *questions)
+    return [found[place][0] for place in places]
 
 
 def roll_back(connection: Connection, dialect: Dialect) -> None:
@@ -82,8 +111,8 @@ def _for_sqlite(question: Question) -> tuple[str, dict[str, Any]]:
     return bind(sql, Dialect.SQLITE), dict(values)
 
 
-def _together(connection: Connection, *questions: Question) -> list[Row]:
-    """Statements that go to the server as one message, their values written into them by the driver; the last one's rows."""
+def _together(connection: Connection, *questions: Question) -> list[list[Row]]:
+    """Statements that go to the server as one message, their values written into them by the driver; the rows of each."""
     import psycopg
 
     raw: Any = connection.connection.driver_connection
@@ -91,12 +120,17 @@ def _together(connection: Connection, *questions: Question) -> list[Row]:
     text = "; ".join(binder.mogrify(bind(sql, Dialect.POSTGRESQL), dict(values)) for sql, values in questions)
     with raw.cursor() as cursor:
         cursor.execute(text)
+        found = [_rows(cursor)]
         while cursor.nextset():
-            pass
-        if cursor.description is None:
-            return []
-        names = [column.name for column in cursor.description]
-        return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in cursor.fetchall()]
+            found.append(_rows(cursor))
+        return found
+
+
+def _rows(cursor: Any) -> list[Row]:
+    if cursor.description is None:
+        return []
+    names = [column.name for column in cursor.description]
+    return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in cursor.fetchall()]
 
 
 def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:
@@ -107,10 +141,15 @@ def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) 
     _together(connection, _set_local(settings, local=False))
 
 
+def pooled(connection: Connection) -> bool:
+    """Whether a pooler stands between us and the server process that works for us (PostgreSQL)."""
+    row = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
+    return int(row[0]) != drivers.backend_pid(connection)
+
+
 def _refuse_pooler(connection: Connection) -> None:
     """Settings of a session would stay with somebody else's connection, and nobody could find or cancel what runs."""
-    row = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
-    if int(row[0]) != drivers.backend_pid(connection):
+    if pooled(connection):
         raise DatabaseFault(
             "cannot run this through a connection pooler: what is outside of a transaction (CONCURRENTLY, VACUUM) needs a "
             "connection of its own; give --target the server's own host and port",
@@ -148,6 +187,13 @@ def transaction_id(look: Look) -> str | None:
     if look.dialect is Dialect.SQLITE:
         return None
     return look.row("SELECT pg_current_xact_id()::text AS xid").text("xid")
+
+
+def session_ended(look: Look, pid: int) -> bool:
+    """Whether our server process `pid`, whose connection was lost, is gone; where it isn't, it is told to end."""
+    sql = """SELECT pg_terminate_backend(pid) AS told FROM pg_catalog.pg_stat_activity
+             WHERE pid = :pid AND usename = session_user AND application_name LIKE 'runbook%'"""
+    return not look.rows(sql, {"pid": pid})
 
 
 def transaction_status(look: Look, xid: str | None) -> str | None:

@@ -12,7 +12,7 @@ from steps.backfill_checks import faults
 from steps.backfill_figures import share
 from steps.backfill_lane import Document, Settings
 from steps.backfill_order import Route, begin, choose, window
-from steps.backfill_pace import Throttle
+from steps.backfill_pace import UNTHROTTLED, Throttle
 from steps.backfill_run import Pass
 from steps.backfill_shape import Words, read_shape
 from steps.backfill_sql import Shape
@@ -246,7 +246,7 @@ class Backfill(Step):
             fewest=self.batch.rows[0],
             most=self.batch.rows[1],
             workers=self.workers,
-            throttle=self.throttle if isinstance(self.throttle, Throttle) else Throttle(rest=0),
+            throttle=self.throttle if isinstance(self.throttle, Throttle) else UNTHROTTLED,
             pause_written=pause.written,
             pause_batches=pause.batches,
             ends=self.stop_after is not None,

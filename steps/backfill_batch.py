@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from steps.backfill_sql import Shape, Window, counts, json_of, judged, key_text, looked_at, rest
-from steps.base import Place, Row, StepError, Value, Work
+from steps.base import Change, Place, Row, StepError, Value, Work
 from steps.dialect import quote
 from steps.ledger import table
 from steps.passes import DEFERRED, Totals, read_totals
@@ -51,7 +51,17 @@ def run_batch(work: Work, place: Place, shape: Shape, order: Order) -> Outcome:
         for sql in steps:
             work.execute(sql, {**params, "ms": (time.perf_counter() - began) * 1000})
         row = work.row(last, params)
-    return _outcome(row, shape)
+    return outcome_of(row, shape)
+
+
+def change(place: Place, shape: Shape, order: Order) -> Change:
+    """The batch as a transaction of PostgreSQL's that nobody looks into before COMMIT; `outcome_of` reads its row."""
+    return Change(label_of(order.n), statement(shape, order.window, strict=True), batch_params(place, order))
+
+
+def label_of(n: int) -> str:
+    """The ledger's label for a batch."""
+    return f"batch {n}"
 
 
 def batch_params(place: Place, order: Order) -> dict[str, Value]:
@@ -68,7 +78,8 @@ def batch_params(place: Place, order: Order) -> dict[str, Value]:
     return {**order.window.all_params(), **own}
 
 
-def _outcome(row: Row, shape: Shape) -> Outcome:
+def outcome_of(row: Row, shape: Shape) -> Outcome:
+    """What a batch's row says; raises StepError where the source has several rows for one key."""
     if row.integer("twins"):
         found = ", ".join(pair.column for pair in shape.pairs)
         raise StepError(
@@ -79,16 +90,17 @@ def _outcome(row: Row, shape: Shape) -> Outcome:
 
 
 # ─── PostgreSQL: one statement ──────────────────────────────────────────────────────────────────────────────────────
-def statement(shape: Shape, window: Window, *, careful: bool = False) -> str:
+def statement(shape: Shape, window: Window, *, careful: bool = False, strict: bool = False) -> str:
     """The whole batch. What it examined and what it writes is the same version of a row, because of xmin.
 
     A row that the application changes in between is not written but deferred; its own values are never overwritten.
+    strict: where the source has several rows for a key the server divides by zero, so that it can't be committed.
     """
-    return _statement(shape, window.form, careful)
+    return _statement(shape, window.form, careful, strict)
 
 
 @functools.lru_cache(maxsize=32)
-def _statement(shape: Shape, window: Window, careful: bool) -> str:  # noqa: FBT001 - of a cached function
+def _statement(shape: Shape, window: Window, careful: bool, strict: bool) -> str:  # noqa: FBT001 - of a cached function
     return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window))}),
     {f"rb_rest AS MATERIALIZED ({rest(shape, window)})," if window.split else ""}
     {_locks(shape) if careful else ""}
@@ -97,7 +109,7 @@ def _statement(shape: Shape, window: Window, careful: bool) -> str:  # noqa: FBT
     {f"rb_undo AS ({_undo(shape)})," if shape.undo else ""}
     rb_late AS ({_late(shape)}),
     rb_batch AS ({_batch(shape)})
-    SELECT * FROM rb_tally"""
+    SELECT *{", 1 / CASE WHEN twins > 0 THEN 0 ELSE 1 END AS sound" if strict else ""} FROM rb_tally"""
 
 
 def update(shape: Shape, window: Window, *, careful: bool = False) -> str:
@@ -149,10 +161,11 @@ def _tally(shape: Shape, window: Window) -> str:
         rb_c.wanted, rb_c.already, rb_c.no_key, rb_c.not_in_source,
         rb_c.wanted - rb_c.written - CAST(:returned AS bigint) AS deferred, 0 AS dead,
         {last} AS hi, {twins if not shape.many else "0"} AS twins, rb_c.wal,
-        {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - statement_timestamp()) AS ms
+        {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - coalesce(rb_c.began, rb_c.ended)) AS ms
         FROM (SELECT rb_f.*, (SELECT count(*) FROM rb_u) AS written, clock_timestamp() AS ended,
               coalesce(CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint), 0) AS wal
-              FROM (SELECT {counts(split=window.split)}, min(rb_j.rb_lsn) AS lsn FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
+              FROM (SELECT {counts(split=window.split)}, min(rb_j.rb_lsn) AS lsn,
+                    min(rb_j.rb_began) AS began FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
 
 
 def _heap(shape: Shape, window: Window) -> str:

@@ -11,7 +11,7 @@ from math import ceil
 from typing import Protocol
 
 from steps import passes
-from steps.backfill_batch import Order, Outcome
+from steps.backfill_batch import Order, Outcome, label_of
 from steps.backfill_faults import Meaning, Trouble, meaning
 from steps.backfill_order import Range, Route, Start, first_of, page, window
 from steps.backfill_pace import Pace, Throttle
@@ -25,6 +25,8 @@ FIRST = 1000  # rows of the first batch, where nobody else works
 AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
 SMALLER, LARGER = 0.5, 2.0  # how fast the batch size may change, per batch
 SMOOTHING = 0.3  # of the rate that guards read
+TOGETHER_S = 0.5  # that short batches may take which are sent together: until then nobody can stop or hold them
+REST_S = 0.25  # between two safe points of a rest
 
 
 class Settings(Model):
@@ -70,7 +72,9 @@ class Shared(Protocol):
     pace: Pace
 
     def pulse(self, lane: Lane) -> Tuning: ...
+    def pause_ahead(self) -> bool: ...
     def numbered(self) -> int: ...
+    def commit_all(self, orders: Sequence[Order], *, off: Sequence[str] = ()) -> list[Outcome]: ...
     def commit(self, order: Order, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> Outcome: ...
     def note(self, figures: Totals) -> None: ...
     def caught_up(self, part: int) -> str: ...
@@ -90,6 +94,7 @@ class Lane:
         self._density = 0.0  # rows on a page, where the last batch was
         self.vanished = 0  # rows that were not met again under the key that they had: deleted, or given another one
         self._joining: dict[str, Joining] = {}  # by kind of range
+        self._alone = 1  # batches to go alone: the first says how many rows fit; after a fault, what is wrong
 
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
     def go_over(self, number: int, stays: Callable[[], bool]) -> bool:
@@ -102,7 +107,8 @@ class Lane:
             if not stays():
                 return False
             self.pulse()
-            at = self.shared.cursors[number] = self._step(number, at)
+            orders = self._short_ones(number, at)
+            at = self.shared.cursors[number] = self._together(orders) if len(orders) > 1 else self._step(number, at)
         return True
 
     def pulse(self) -> None:
@@ -126,6 +132,34 @@ class Lane:
         with self.shared.ctx.db.look() as look:
             return joining(look, self.shared.shape, self._window(part, at, rows=rows, exact=exact))
 
+    # ─── short batches ──────────────────────────────────────────────────────────────────────────────────────────────
+    def _short_ones(self, number: int, at: str) -> list[Order]:
+        """The next batches while others work, as many as may be sent together; [] where one must go alone."""
+        part, trouble = self.shared.document.start.ranges[number], self.trouble.careful or self.trouble.cap is not None
+        fit = int(TOGETHER_S / self._wanted()) if self.shared.pace.busy else 1
+        if part.kind != "pages" or self._alone or trouble or self.shared.pause_ahead() or fit < 2:
+            return []
+        orders: list[Order] = []
+        while at != part.hi and len(orders) < fit:
+            within = self._window(part, at, rows=max(1, min(int(self.rows), self.most)), exact=False)
+            orders.append(Order(self.shared.numbered(), number, at, within))
+            at = within.end
+        return orders
+
+    def _together(self, orders: list[Order]) -> str:
+        """Send these batches of pages in one message; where the cursor stands then."""
+        first, began = orders[0], time.perf_counter()
+        outcomes = self.shared.commit_all(orders, off=self._joining["pages"].off_for(int(self.rows)))
+        seconds = time.perf_counter() - began
+        self._alone = 1 if len(outcomes) < len(orders) else 0
+        if not outcomes:
+            return first.lo
+        last = outcomes[-1]
+        self._density = sum(one.taken for one in outcomes) / max(page(last.hi) - page(first.lo), 1)
+        self._adapt(sum(one.figures.seen for one in outcomes), seconds, batches=len(orders))
+        return last.hi
+
+    # ─── one batch ──────────────────────────────────────────────────────────────────────────────────────────────────
     def _step(self, number: int, at: str) -> str:
         """Try the next rows of a range; where the cursor stands then."""
         shared = self.shared
@@ -139,18 +173,19 @@ class Lane:
             return self._after(fault, order, rows=rows)
         except AlreadyCommitted:
             return shared.caught_up(number)
+        self._alone = max(self._alone - 1, 0)
         self.trouble.passed(max(outcome.taken, 1))
         if part.kind == "pages":
             self._density = outcome.taken / max(page(outcome.hi) - page(at), 1)
-        self._adapt(outcome, time.perf_counter() - began)
+        self._adapt(outcome.figures.seen, time.perf_counter() - began)
         return outcome.hi
 
     def _next_rows(self) -> tuple[int, bool]:
         """How many rows to look at, and whether it must not be one more (a page may hold more)."""
-        rows = max(1, min(int(self.rows), self.most))
-        limits = [one for one in (self.trouble.cap, self._until_pause()) if one is not None]
-        cut = min([rows, *limits])
-        return cut, self.trouble.cap is not None or cut < rows
+        rows, until, cap = max(1, min(int(self.rows), self.most)), self._until_pause(), self.trouble.cap
+        a_page = max(self._density, self.shared.document.start.rows_per_page)
+        near = until is not None and until < max(rows, a_page)
+        return min(one for one in (rows, until, cap) if one is not None), cap is not None or near
 
     def _until_pause(self) -> int | None:
         wanted = self.shared.settings.pause_written
@@ -165,16 +200,25 @@ class Lane:
             density=self._density,
         )  # fmt: skip
 
-    def _adapt(self, outcome: Outcome, seconds: float) -> None:
+    def _adapt(self, seen: int, seconds: float, *, batches: int = 1) -> None:
         """Rest, and come nearer to the wanted duration, within bounds, so that one odd batch doesn't decide."""
-        rest, seconds = self.shared.pace.rest(seconds), max(seconds, 0.0001)
-        time.sleep(rest)
-        seen = outcome.figures.seen / (seconds + rest)
-        self.rate = seen if self.rate == 0.0 else self.rate + SMOOTHING * (seen - self.rate)
-        self.last_ms = seconds * 1000
+        each = max(seconds / batches, 0.0001)
+        rest = batches * self.shared.pace.rest(each)
+        rate = seen / (max(seconds, 0.0001) + rest)
+        self.rate = rate if self.rate == 0.0 else self.rate + SMOOTHING * (rate - self.rate)
+        self.last_ms = each * 1000
         if self.trouble.cap is None:
-            factor = min(max(self._wanted() / seconds, SMALLER), LARGER)
+            factor = min(max(self._wanted() / each, SMALLER), LARGER)
             self.rows = min(max(self.rows * factor, min(self.shared.settings.fewest, self.most)), self.most)
+        self._rest(rest)
+
+    def _rest(self, seconds: float) -> None:
+        """Between transactions, never in one; whoever wants us to stop or to hold needn't wait for its end."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, REST_S))
+            if left > REST_S:
+                self.pulse()
 
     # ─── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _after(self, fault: DatabaseFault, order: Order, *, rows: int) -> str:
@@ -243,11 +287,11 @@ class Lane:
         else:
             self.vanished += max(len(keys) - outcome.taken, 0)
             if worker == passes.SWEEP:
-                self._adapt(outcome, time.perf_counter() - began)
+                self._adapt(outcome.figures.seen, time.perf_counter() - began)
 
     def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
         place = self.shared.place
-        with self.shared.ctx.db.commit(f"batch {order.n}") as work:
+        with self.shared.ctx.db.commit(label_of(order.n)) as work:
             known = passes.set_aside(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
             dead = int(action == passes.DEAD_ACTION)
             figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)

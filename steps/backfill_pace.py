@@ -1,4 +1,4 @@
-"""How fast a backfill may go beside others: smaller batches, each on disk before the next, and rests between them."""
+"""How fast a backfill may go beside others: smaller batches, and rests in which all of them are on disk."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ FROM pg_catalog.pg_stat_database AS d WHERE d.datname = current_database()"""
 class Throttle(Model):
     """What a pass does while others work: from so many transactions a second of theirs on.
 
-    batch: how long a batch may take then; rest: how long the pass rests after each, as a multiple of its time: at 9 the
-    pass works a tenth of the time, and 9 of 10 transactions of others don't meet it.
+    batch: how long a batch may take then, with its locks; rest: how long the pass rests afterwards, as a multiple of the
+    time for which it worked: at 9 it works a tenth of the time, and 9 of 10 transactions of others don't meet it.
     """
 
     traffic: Annotated[float, Field(ge=0)] = 20.0
     batch: Annotated[Seconds, Field(gt=0, le=60)] = Timespan(0.03)
     rest: Annotated[float, Field(ge=0, le=100)] = 9.0
+
+
+UNTHROTTLED = Throttle(rest=0.3)  # `none`: as fast as it can be while a quarter of the time is others' alone
 
 
 class Pace:

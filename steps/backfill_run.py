@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from steps import passes
-from steps.backfill_batch import Order, Outcome, run_batch
+from steps.backfill_batch import Order, Outcome, change, label_of, outcome_of, run_batch
 from steps.backfill_crew import Crew
 from steps.backfill_figures import forecast, progress, size
 from steps.backfill_lane import Document, Lane, Settings, array
@@ -120,7 +120,7 @@ class Pass:
     def _ranges(self) -> None:
         if self.settings.ends and self.document.paused:
             raise Enough  # killed between the last batch and the end
-        self.crew.want(1 if self._pause_ahead() else self._workers(Tuning()))
+        self.crew.want(1 if self.pause_ahead() else self._workers(Tuning()))
         while todo := self._unfinished():
             self.crew.work(todo, lambda: Lane(self))
             self._follow()
@@ -166,22 +166,22 @@ class Pass:
             )
             tuning = self.ctx.pulse(told)
             self.pace.look(self.totals.batches)
-            self.crew.want(1 if self._pause_ahead() else self._workers(tuning))
+            self.crew.want(1 if self.pause_ahead() else self._workers(tuning))
             return tuning
 
     def _workers(self, tuning: Tuning) -> int:
         return (tuning.workers or self.settings.workers) if self.shape.pg else 1  # SQLite has one writer
 
-    def _pause_ahead(self) -> bool:
+    def pause_ahead(self) -> bool:
         """Up to its gate a pass has one worker, so that it stops at the row that was asked for."""
         return bool(self.settings.pause_written or self.settings.pause_batches) and not self.document.paused
 
     def commit(self, order: Order, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> Outcome:
         """One batch. COMMIT needn't wait for the disk: the cursor is lost with the rows or kept with them.
 
-        While others work it does wait, or the next COMMIT of theirs would have to write all of it.
+        While others work it does wait, or a COMMIT of theirs that comes in our rest would have to write all of it.
         """
-        with self.ctx.db.commit(f"batch {order.n}", durable=self.pace.busy, off=off) as work:
+        with self.ctx.db.commit(label_of(order.n), durable=self.pace.busy, off=off) as work:
             if keys:
                 order = replace(order, returned=passes.forget_deferred(work, self.place, array(keys)))
             outcome = run_batch(work, self.place, self.shape, order)
@@ -194,6 +194,31 @@ class Pass:
         if order.window.pages and outcome.heap != self.document.start.heap:
             self._follow_once(outcome.heap)
         return outcome
+
+    def commit_all(self, orders: Sequence[Order], *, off: Sequence[str] = ()) -> list[Outcome]:
+        """Batches of pages, in one message; of fewer of them than that, where one failed: alone, it says why.
+
+        So each locks its rows for its own short time, and the server needn't wait for us between them.
+        """
+        changes = [change(self.place, self.shape, order) for order in orders]
+        try:
+            rows = self.ctx.db.commit_all(changes, durable=self.pace.busy, off=off)
+            outcomes = [outcome_of(row, self.shape) for row in rows]
+        except (DatabaseFault, AlreadyCommitted) as fault:
+            if isinstance(fault, DatabaseFault) and fault.lost:
+                raise
+            outcomes = self._committed(orders)
+        for one in outcomes:
+            self.note(one.figures)
+        if outcomes and outcomes[-1].heap != self.document.start.heap:
+            self._follow_once(outcomes[-1].heap)
+        return outcomes
+
+    def _committed(self, orders: Sequence[Order]) -> list[Outcome]:
+        with self.ctx.db.look() as look:
+            found = passes.batches(look, self.place, first=orders[0].n, last=orders[-1].n)
+        heap, ours = self.document.start.heap, {order.n for order in orders}
+        return [Outcome(one.figures, one.figures.seen, one.hi, heap) for one in found if one.n in ours]
 
     def _follow_once(self, heap: int) -> None:
         with self._turn:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from steps.needs import ApprovalNeed as ApprovalNeed
+from steps.needs import EvidenceNeed as EvidenceNeed
+from steps.needs import GateNeeds as GateNeeds
 from steps.stops import DEADLOCK as DEADLOCK
 from steps.stops import INSUFFICIENT_PRIVILEGE as INSUFFICIENT_PRIVILEGE
 from steps.stops import LOCK_NOT_AVAILABLE as LOCK_NOT_AVAILABLE
@@ -24,7 +27,7 @@ from steps.stops import Paused as Paused
 from steps.stops import Refused as Refused
 from steps.stops import StepError as StepError
 from steps.stops import Stopped as Stopped
-from steps.words import Model, Seconds
+from steps.words import Model
 
 if TYPE_CHECKING:
     from steps.dialect import Dialect
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 Value: TypeAlias = "bool | int | float | Decimal | str | bytes | date | datetime | timedelta | UUID | list[Value] | dict[str, Value] | None"
 Params: TypeAlias = Mapping[str, Value]
 NOTHING: Params = {}
+Question: TypeAlias = tuple[str, Params]  # SQL with :name parameters, and their values
 
 
 # ─── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -100,6 +104,17 @@ class Tuning(NamedTuple):
     batch_seconds: float | None = None
     workers: int | None = None
     max_rows: int | None = None
+
+
+class Change(NamedTuple):
+    """One transaction of those that are sent together: a statement that gives one row, and the ledger's label for it.
+
+    Nobody looks at the row before COMMIT: the statement must fail by itself where it must not be committed.
+    """
+
+    label: str
+    sql: str
+    params: Params
 
 
 class Place(NamedTuple):
@@ -202,6 +217,13 @@ class Database(Protocol):
         runs. A lost answer to COMMIT is settled inside. An exception in the body rolls all of it back. durable False: COMMIT
         waits for no disk (only for synchronous standbys), so a crash may take back the last such commits with their rows;
         off: what PostgreSQL's planner must not use ("seqscan" …).
+        """
+
+    def commit_all(self, changes: Sequence[Change], *, durable: bool = True, off: Sequence[str] = ()) -> list[Row]:
+        """Several transactions like those of `commit`, in one message: no lock is held while the server waits for us.
+
+        The row of each. A DatabaseFault is that of the first one that failed: all before it are committed, it and all after
+        it are not, and the ledger's labels say which those are. durable: the last COMMIT waits for the disk.
         """
 
     def release(self) -> None:
@@ -333,34 +355,6 @@ class Gate(Protocol):
     """A step that waits for people or for time instead of changing something."""
 
     def needs(self) -> GateNeeds: ...
-
-
-class ApprovalNeed(Model):
-    """Who must say yes before the run goes on."""
-
-    roles: tuple[str, ...] = ()
-    need: Annotated[int, Field(ge=1, le=20)] = 1
-    by: str = ""
-    not_operator: bool = False
-    valid_for: Seconds | None = None
-
-
-class EvidenceNeed(Model):
-    """A file or statement that a person brings: its SHA-256 goes into the trail."""
-
-    name: str
-    optional: bool = False
-    valid_for: Seconds | None = None
-
-
-class GateNeeds(Model):
-    """All that a gate waits for beside its criteria."""
-
-    approval: ApprovalNeed | None = None
-    evidence: tuple[EvidenceNeed, ...] = ()
-    not_before: str = ""  # local wall-clock "22:00" or an ISO date-time with offset
-    not_after: str = ""
-    message: str = ""
 
 
 # ─── probes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

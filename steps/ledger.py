@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import cast
 
-from steps.base import DatabaseFault, Look, Place, Row, Value, Work
+from steps.base import DatabaseFault, Look, Place, Question, Row, Value, Work
 from steps.dialect import Dialect
 
 SCHEMA = "runbook"
-Question: TypeAlias = tuple[str, Mapping[str, Value]]  # SQL with :name parameters, and their values
 
 # {id}: a growing number; {now}: the server's clock; {texts}: a table of texts; {at}: a point in time
 _TABLES: Mapping[str, str] = {
@@ -63,6 +62,11 @@ _WORDS: Mapping[Dialect, Mapping[str, str]] = {
 def table(name: str, dialect: Dialect) -> str:
     """The ledger table's name as SQL: `runbook.batch`, or `runbook_batch` on SQLite."""
     return f"{SCHEMA}.{name}" if dialect is Dialect.POSTGRESQL else f"{SCHEMA}_{name}"
+
+
+def now_sql(dialect: Dialect) -> str:
+    """The server's clock, in SQL."""
+    return _WORDS[dialect]["now"]
 
 
 def ddl(dialect: Dialect) -> list[str]:
@@ -187,7 +191,7 @@ def add_run(work: Work, row: RunRow) -> None:
 
 def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length: int) -> None:
     """Record how a run stands now: succeeded, failed, waiting …"""
-    now = _WORDS[work.dialect]["now"]
+    now = now_sql(work.dialect)
     sql = f"""UPDATE {table("run", work.dialect)} SET state = :state, figures = :figures, trail_head = :head,
               trail_length = :length, ended_at = {now},
               rolled_back_at = CASE WHEN :gone = 1 THEN {now} ELSE rolled_back_at END WHERE run = :run"""
@@ -276,94 +280,6 @@ def anchors(look: Look, run: str) -> list[Anchor]:
         Anchor(row.text("step"), row.text("trail_head"), row.integer("trail_length"))
         for row in look.rows(sql, {"run": run})
     ]
-
-
-# ─── lease: one changing run per target ─────────────────────────────────────────────────────────────────────────────
-@dataclass(frozen=True)
-class Lease:
-    """Who may change this target now. holder: JSON of host, pid and the process's start time."""
-
-    scope: str
-    epoch: int
-    run: str
-    holder: str
-    silent_s: float  # seconds since the last heartbeat, by the server's clock
-
-
-def lease(look: Look, scope: str) -> Lease | None:
-    """The lease as it stands; run '' means it was given back."""
-    silent = (
-        "extract(epoch FROM clock_timestamp() - h.beat_at)"
-        if look.dialect is Dialect.POSTGRESQL
-        else "(julianday('now') - julianday(h.beat_at)) * 86400.0"
-    )
-    sql = f"""SELECT l.scope, l.epoch, l.run, l.holder, {silent} AS silent_s FROM {table("lease", look.dialect)} l
-              JOIN {table("heartbeat", look.dialect)} h ON h.scope = l.scope WHERE l.scope = :scope"""
-    rows = look.rows(sql, {"scope": scope})
-    if not rows:
-        return None
-    row = rows[0]
-    return Lease(scope, row.integer("epoch"), row.text("run"), row.text("holder"), row.number("silent_s"))
-
-
-def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> int:
-    """Take the lease if it still stands at `epoch` (0: never taken); returns the new epoch, 0 where somebody was faster.
-
-    The UPDATE waits for commits in flight, because each of them holds the row FOR SHARE.
-    """
-    now = _WORDS[work.dialect]["now"]
-    values: dict[str, Value] = {"scope": scope, "run": run, "holder": holder, "epoch": epoch}
-    if epoch == 0:
-        sql = f"""INSERT INTO {table("lease", work.dialect)} (scope, epoch, run, holder) VALUES (:scope, 1, :run, :holder)
-                  ON CONFLICT (scope) DO NOTHING"""
-        taken = work.execute(sql, {k: values[k] for k in ("scope", "run", "holder")})
-    else:
-        sql = f"""UPDATE {table("lease", work.dialect)} SET epoch = epoch + 1, run = :run, holder = :holder, taken_at = {now}
-                  WHERE scope = :scope AND epoch = :epoch"""
-        taken = work.execute(sql, values)
-    if taken != 1:
-        return 0
-    beat = f"""INSERT INTO {table("heartbeat", work.dialect)} (scope, epoch) VALUES (:scope, :epoch)
-               ON CONFLICT (scope) DO UPDATE SET epoch = excluded.epoch, beat_at = {now}"""
-    work.execute(beat, {"scope": scope, "epoch": epoch + 1})
-    return epoch + 1
-
-
-def fence(work: Work, *, scope: str, epoch: int) -> bool:
-    """Whether this run still holds the lease; keeps a take-over waiting until this transaction ends."""
-    share = " FOR SHARE" if work.dialect is Dialect.POSTGRESQL else ""
-    sql = f"SELECT epoch FROM {table('lease', work.dialect)} WHERE scope = :scope AND epoch = :epoch{share}"
-    return bool(work.rows(sql, {"scope": scope, "epoch": epoch}))
-
-
-def standing(dialect: Dialect, place: Place, *, label: str, scope: str, epoch: int) -> Question:
-    """Whether `label` is committed (known), and PostgreSQL's number of this transaction (xid).
-
-    No row where this run no longer holds the lease (see `fence`; epoch 0: none was taken).
-    """
-    pg = dialect is Dialect.POSTGRESQL
-    sql = f"""SELECT EXISTS (SELECT 1 FROM {table("act", dialect)} WHERE run = :run AND step = :step AND action = :action
-              AND label = :label) AS known, {"CAST(pg_current_xact_id() AS text)" if pg else "NULL"} AS xid"""
-    values: dict[str, Value] = {**_where(place), "label": label}
-    if epoch == 0:
-        return sql, values
-    sql += f" FROM {table('lease', dialect)} l WHERE l.scope = :scope AND l.epoch = :epoch{' FOR SHARE OF l' if pg else ''}"
-    return sql, {**values, "scope": scope, "epoch": epoch}
-
-
-def beat(work: Work, *, scope: str, epoch: int) -> bool:
-    """Say that the holder lives; False where the lease was taken over."""
-    now = _WORDS[work.dialect]["now"]
-    sql = f"UPDATE {table('heartbeat', work.dialect)} SET beat_at = {now} WHERE scope = :scope AND epoch = :epoch"
-    return work.execute(sql, {"scope": scope, "epoch": epoch}) == 1
-
-
-def give_back(work: Work, *, scope: str, epoch: int) -> None:
-    """End the lease: the epoch stays, so that what was fenced by it stays fenced."""
-    sql = (
-        f"UPDATE {table('lease', work.dialect)} SET run = '', epoch = epoch + 1 WHERE scope = :scope AND epoch = :epoch"
-    )
-    work.execute(sql, {"scope": scope, "epoch": epoch})
 
 
 # ─── control: how a running run is steered from elsewhere ───────────────────────────────────────────────────────────

@@ -96,6 +96,14 @@ def cursors(look: Look, place: Place) -> dict[int, str]:
     return {row.integer("worker"): row.text("hi") for row in look.rows(sql, _where(place))}
 
 
+def batches(look: Look, place: Place, *, first: int, last: int) -> list[Batch]:
+    """The committed batches with these numbers, in order."""
+    sql = f"""SELECT 1 AS batches, n, worker, lo, hi, {", ".join(_FIGURES)} FROM {table("batch", look.dialect)}
+              WHERE {_OURS} AND n BETWEEN :first AND :last ORDER BY n"""
+    rows = look.rows(sql, {**_where(place), "first": first, "last": last})
+    return [Batch(r.integer("n"), r.integer("worker"), r.text("lo"), r.text("hi"), read_totals(r)) for r in rows]
+
+
 def reached(look: Look, place: Place) -> dict[int, int]:
     """How many rows of each batch's payload were gone over on the way back."""
     sql = f"SELECT n, hi FROM {table('batch', look.dialect)} WHERE {_OURS} AND hi IS NOT NULL"

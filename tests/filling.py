@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -116,6 +117,25 @@ def simple(**words: Any) -> Backfill:
     return backfill(
         **{"table": "t", "source": "SELECT k, v FROM s", "match": "source.k = target.k", "fill": ["v"], **words}
     )
+
+
+@contextlib.contextmanager
+def at_work(database: Database, key: int = 1) -> Iterator[None]:
+    """Within: somebody commits again and again, and changes nothing."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with contextlib.closing(database.connect()) as connection:
+            while not ended.wait(0.005):
+                connection.execute(f"UPDATE t SET k = k WHERE id = {key}")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 # ─── a table with every kind of row, and the single UPDATE beside it ────────────────────────────────────────────────

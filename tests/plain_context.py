@@ -17,6 +17,7 @@ from steps import catalog, ledger
 from steps.base import (
     NOTHING,
     AlreadyCommitted,
+    Change,
     DatabaseFault,
     Effect,
     Look,
@@ -102,6 +103,7 @@ class PlainDatabase:
     before: list[BaseModel] = field(default_factory=list)
     statements: list[str] = field(default_factory=list)
     crash_before: str = ""  # the label at which the process "dies"
+    together: list[int] = field(default_factory=list)  # how many transactions were asked for at once, each time
 
     @property
     def dialect(self) -> Dialect:
@@ -149,6 +151,14 @@ class PlainDatabase:
             self._record(work, label)
             with _translated():
                 work.connection.execute("COMMIT")
+
+    def commit_all(self, changes: Sequence[Change], *, durable: bool = True, off: Sequence[str] = ()) -> list[Row]:
+        self.together.append(len(changes))
+        found = []
+        for one in changes:
+            with self.commit(one.label, durable=durable, off=off) as work:
+                found.append(work.row(one.sql, one.params))
+        return found
 
     @contextlib.contextmanager
     def outside(self, label: str) -> Iterator[Work]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from databases import Database
-from filling import simple, table
+from filling import at_work, simple, table
 from plain_context import PlainDatabase, Trial
 
 from steps.backfill_order import begin, window
@@ -65,25 +62,6 @@ def test_values_are_the_same_by_lookup(empty_database: Database) -> None:
 
 
 # ─── others at work ─────────────────────────────────────────────────────────────────────────────────────────────────
-@contextlib.contextmanager
-def at_work(database: Database) -> Iterator[None]:
-    """Within: somebody commits again and again."""
-    ended = threading.Event()
-
-    def work() -> None:
-        with contextlib.closing(database.connect()) as connection:
-            while not ended.wait(0.005):
-                connection.execute("UPDATE t SET k = k WHERE id = 1")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 def looks(pace: Pace, *, until_busy: bool) -> None:
     end = time.monotonic() + 30
     while pace.busy is not until_busy:

@@ -1,0 +1,49 @@
+"""What became of work whose connection was lost: the server knows, and a new connection asks it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from runner import transactions
+from steps.base import DatabaseFault, Look
+
+SETTLE_S = 30.0  # how long work whose connection was lost may still be in progress on the server
+AGAIN_S = 0.2
+
+
+def acted(
+    look: Callable[[], AbstractContextManager[Look]], xid: str | None, known: Callable[[Look], bool] | None
+) -> bool:
+    """Whether the transaction committed; asked for as long as the server still works on it.
+
+    Once it is over the ledger's row decides, where there is one: after a crash a number may be given out again.
+    """
+    until = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            with look() as eyes:
+                status = transactions.transaction_status(eyes, xid)
+            if status != "in progress":
+                if known is None:
+                    return status == "committed"
+                with look() as eyes:
+                    return known(eyes)
+        except DatabaseFault:
+            pass  # a server that restarts; asked again until the time is over
+        if time.monotonic() > until:
+            raise DatabaseFault("cannot learn whether the last COMMIT acted: the server does not answer", lost=True)
+        time.sleep(AGAIN_S)
+
+
+def outlive(look: Callable[[], AbstractContextManager[Look]], pid: int) -> None:
+    """End the server process of a lost connection, and come back when it is gone: it may go on with what it was sent."""
+    until = time.monotonic() + SETTLE_S
+    while time.monotonic() < until:
+        with contextlib.suppress(DatabaseFault), look() as eyes:
+            if transactions.session_ended(eyes, pid):
+                return
+        time.sleep(AGAIN_S)
+    raise DatabaseFault("cannot learn what became of the last batches: the server does not answer", lost=True)

@@ -1,0 +1,37 @@
+"""What a gate waits for: people, evidence, a time of day."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from steps.words import Model, Seconds
+
+
+class ApprovalNeed(Model):
+    """Who must say yes before the run goes on."""
+
+    roles: tuple[str, ...] = ()
+    need: Annotated[int, Field(ge=1, le=20)] = 1
+    by: str = ""
+    not_operator: bool = False
+    valid_for: Seconds | None = None
+
+
+class EvidenceNeed(Model):
+    """A file or statement that a person brings: its SHA-256 goes into the trail."""
+
+    name: str
+    optional: bool = False
+    valid_for: Seconds | None = None
+
+
+class GateNeeds(Model):
+    """All that a gate waits for beside its criteria."""
+
+    approval: ApprovalNeed | None = None
+    evidence: tuple[EvidenceNeed, ...] = ()
+    not_before: str = ""  # local wall-clock "22:00" or an ISO date-time with offset
+    not_after: str = ""
+    message: str = ""
