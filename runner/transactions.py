@@ -53,7 +53,7 @@ def begin_work(
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return [Row(row) for row in connection.exec_driver_sql(*_for_sqlite(first)).mappings()] if first else []
     begun = _begun(settings, durable=durable, off=off)
-    return _together(connection, *begun, *([first] if first else []))[-1]
+    return _together(connection, *begun, *([first] if first else []))
 
 
 def _begun(settings: Settings, *, durable: bool, off: Sequence[str]) -> list[Question]:
@@ -87,15 +87,16 @@ def commit_all(
 
     After a fault the server skips the rest of the message. Each has its own settings, fence, statement, act and COMMIT.
     """
-    questions: list[Question] = []
+    texts: list[str] = []
     places: list[int] = []
+    begun = [_text(connection, one) for one in _begun(settings, durable=False, off=off)]
+    last = [_text(connection, one) for one in _begun(settings, durable=durable, off=off)]
     for number, one in enumerate(wholes, start=1):
-        questions += _begun(settings, durable=durable and number == len(wholes), off=off)
-        questions += [one.fence] if one.fence else []
-        places.append(len(questions))
-        questions += [one.statement, one.act, ("COMMIT", {})]
-    found = _together(connection, *questions)
-    return [found[place][0] for place in places]
+        texts += last if number == len(wholes) else begun
+        texts += [_text(connection, one.fence)] if one.fence else []
+        places.append(len(texts))
+        texts += [_text(connection, one.statement), _text(connection, one.act), "COMMIT"]
+    return [rows[0] for rows in _sent(connection, texts, places)]
 
 
 def roll_back(connection: Connection, dialect: Dialect) -> None:
@@ -111,19 +112,33 @@ def _for_sqlite(question: Question) -> tuple[str, dict[str, Any]]:
     return bind(sql, Dialect.SQLITE), dict(values)
 
 
-def _together(connection: Connection, *questions: Question) -> list[list[Row]]:
-    """Statements that go to the server as one message, their values written into them by the driver; the rows of each."""
-    import psycopg
+def _together(connection: Connection, *questions: Question) -> list[Row]:
+    """Statements that go to the server as one message; the rows of the last one."""
+    [rows] = _sent(connection, [_text(connection, one) for one in questions], [len(questions) - 1])
+    return rows
 
+
+def _text(connection: Connection, question: Question) -> str:
+    """A statement with its values written into it by the driver."""
+    from psycopg import sql as driver
+
+    text, values = question
     raw: Any = connection.connection.driver_connection
-    binder = psycopg.ClientCursor(raw)
-    text = "; ".join(binder.mogrify(bind(sql, Dialect.POSTGRESQL), dict(values)) for sql, values in questions)
+    return bind(text, Dialect.POSTGRESQL) % {name: driver.quote(value, raw) for name, value in values.items()}
+
+
+def _sent(connection: Connection, texts: Sequence[str], wanted: Sequence[int]) -> list[list[Row]]:
+    """Send these as one message; the rows of the wanted ones, which are given in order."""
+    raw: Any = connection.connection.driver_connection
+    found: list[list[Row]] = []
     with raw.cursor() as cursor:
-        cursor.execute(text)
-        found = [_rows(cursor)]
-        while cursor.nextset():
-            found.append(_rows(cursor))
-        return found
+        cursor.execute("; ".join(texts))
+        for number in range(wanted[-1] + 1):
+            if number:
+                cursor.nextset()
+            if number in wanted:
+                found.append(_rows(cursor))
+    return found
 
 
 def _rows(cursor: Any) -> list[Row]:

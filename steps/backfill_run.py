@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from steps import passes
@@ -67,7 +67,8 @@ class Pass:
             self._keep(f"sweep {self.numbered()}")
 
     def _open(self) -> None:
-        with self.ctx.db.look() as look:
+        self.pace.look(0)
+        with self._scan() as look:
             text = passes.document(look, self.place)
             if text is None:
                 start = begin(look, self.shape, self.document.route, workers=self.settings.workers)
@@ -79,6 +80,14 @@ class Pass:
             self._first()
         elif not self.document.ended(self.settings):
             self._follow()
+
+    @contextlib.contextmanager
+    def _scan(self) -> Iterator[Look]:
+        """For what reads the whole table: while others work it takes one core, however many there are."""
+        with self.ctx.db.look() as look:
+            if self.pace.busy:
+                look.rows("SELECT set_config('max_parallel_workers_per_gather', '0', true)")
+            yield look
 
     def _first(self) -> None:
         if self.document.start.rows == 0 and self.settings.expect_work:
@@ -264,7 +273,7 @@ class Pass:
     def _missed(self) -> list[str]:
         within = whole(self.shape, self.document.route, self.document.start)
         sql, params = missed(self.shape, within, limit=AT_ONCE)
-        with self.ctx.db.look() as look:
+        with self._scan() as look:
             try:
                 return [row.text("key") for row in look.rows(sql, {**params, **self._ours()})]
             except DatabaseFault as fault:
@@ -274,7 +283,7 @@ class Pass:
 
     def _count_left(self) -> int:
         within = whole(self.shape, self.document.route, self.document.start)
-        with self.ctx.db.look() as look:
+        with self._scan() as look:
             return look.row(left(self.shape, within), {**within.params, **self._ours()}).integer("n")
 
     def _ours(self) -> dict[str, Value]:
