@@ -30,10 +30,8 @@ from prepared import COPY, Prepared, prepared
 
 ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 100_000, 5, 200, 8.0, 2.0
 BURST_S, GAP_S, COMPUTING_S = 0.03, 0.004, 12.0  # a batch's length, what is between two of them, a window's length
-STOLEN, TRIES = (
-    0.01,
-    3,
-)  # of a core's time, by the machine's host; windows until one has less, then the best of them counts
+STOLEN = 0.01  # of a core's time, by the machine's host
+TRIES = 3  # windows until one has less; else the best of them counts
 COMPUTE = "SELECT sum(sqrt(i)) FROM generate_series(1, %s) AS i"
 KINDS = {"controller": {"throttle": "none"}, "throttle": {}}
 

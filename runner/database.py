@@ -189,7 +189,7 @@ class RunDatabase:
         place, fence, dialect = self.session.place, self.session.fence, self.dialect
         if place is None:
             raise StepError("cannot commit outside of a run")
-        stands = leases.standing_or_fault(dialect, scope=fence.scope, epoch=fence.epoch) if fence.epoch else None
+        stands = leases.standing_or_fault(scope=fence.scope, epoch=fence.epoch) if fence.epoch else None
         return [
             transactions.Whole(
                 stands,

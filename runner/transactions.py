@@ -10,6 +10,7 @@ from runner import drivers
 from runner.drivers import BUSY_MS
 from steps.base import DatabaseFault, Look, Question, Row
 from steps.dialect import Dialect, bind, quote
+from steps.ledger import BEGAN
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -59,7 +60,8 @@ def begin_work(
 def _begun(settings: Settings, *, durable: bool, off: Sequence[str]) -> list[Question]:
     lazy = "" if durable else _LAZY
     unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
-    return [("BEGIN", {}), _set_local(settings, idle=IDLE, also=lazy + unused)]
+    began = f", set_config('{BEGAN}', CAST(extract(epoch FROM clock_timestamp()) AS text), true)"
+    return [("BEGIN", {}), _set_local(settings, idle=IDLE, also=lazy + unused + began)]
 
 
 def commit(connection: Connection, dialect: Dialect, last: Question | None) -> None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from steps.backfill_sql import Shape, Window, counts, json_of, judged, key_text, looked_at, rest
 from steps.base import Change, Place, Row, StepError, Value, Work
 from steps.dialect import quote
-from steps.ledger import table
+from steps.ledger import BEGAN, table
 from steps.passes import DEFERRED, Totals, read_totals
 
 TEMP = "temp.runbook_window"
+# In a message of several transactions the server's statement_timestamp() is the message's.
+_BEGAN = f"greatest(statement_timestamp(), to_timestamp(CAST(current_setting('{BEGAN}', true) AS double precision)))"
 
 
 @dataclass(frozen=True)
@@ -161,11 +163,10 @@ def _tally(shape: Shape, window: Window) -> str:
         rb_c.wanted, rb_c.already, rb_c.no_key, rb_c.not_in_source,
         rb_c.wanted - rb_c.written - CAST(:returned AS bigint) AS deferred, 0 AS dead,
         {last} AS hi, {twins if not shape.many else "0"} AS twins, rb_c.wal,
-        {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - coalesce(rb_c.began, rb_c.ended)) AS ms
+        {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - {_BEGAN}) AS ms
         FROM (SELECT rb_f.*, (SELECT count(*) FROM rb_u) AS written, clock_timestamp() AS ended,
               coalesce(CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint), 0) AS wal
-              FROM (SELECT {counts(split=window.split)}, min(rb_j.rb_lsn) AS lsn,
-                    min(rb_j.rb_began) AS began FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
+              FROM (SELECT {counts(split=window.split)}, min(rb_j.rb_lsn) AS lsn FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
 
 
 def _heap(shape: Shape, window: Window) -> str:

@@ -67,13 +67,9 @@ class Pass:
             self._keep(f"sweep {self.numbered()}")
 
     def _open(self) -> None:
-        self.pace.look(0)
-        with self._scan() as look:
+        with self.ctx.db.look() as look:
             text = passes.document(look, self.place)
-            if text is None:
-                start = begin(look, self.shape, self.document.route, workers=self.settings.workers)
-                self.document = self.document.model_copy(update={"start": start})
-            else:
+            if text is not None:
                 self.document = Document.model_validate_json(text)
                 self._reload(look)
         if text is None:
@@ -90,6 +86,10 @@ class Pass:
             yield look
 
     def _first(self) -> None:
+        self.pace.look(0)
+        with self._scan() as look:
+            start = begin(look, self.shape, self.document.route, workers=self.settings.workers)
+        self.document = self.document.model_copy(update={"start": start})
         if self.document.start.rows == 0 and self.settings.expect_work:
             raise StepError(
                 f"nothing to do: no row of {self.shape.table} is in range; look at `where` and at the table, or write "

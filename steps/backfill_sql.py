@@ -180,7 +180,6 @@ def _place_columns(shape: Shape, window: Window) -> list[str]:
         columns.append(f"row_number() OVER (ORDER BY {_ordering(window)}) AS rb_at")
     if shape.pg:
         columns += ["target.ctid AS rb_tid", "target.xmin AS rb_xmin", "(SELECT pg_current_wal_insert_lsn()) AS rb_lsn"]
-        columns.append("(SELECT clock_timestamp()) AS rb_began")  # statement_timestamp() is the message's
         columns += ["target.tableoid AS rb_rel"] if shape.many else []
         columns.append(f"{_fresh() if window.fresh else 'false'} AS rb_fresh")
     else:

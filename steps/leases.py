@@ -81,11 +81,10 @@ def standing(dialect: Dialect, place: Place, *, label: str, scope: str, epoch: i
     return sql, {**values, "scope": scope, "epoch": epoch}
 
 
-def standing_or_fault(dialect: Dialect, *, scope: str, epoch: int) -> Question:
-    """The same fence for a transaction that nobody looks into before COMMIT: the server divides by zero where it fell."""
-    share = " FOR SHARE" if dialect is Dialect.POSTGRESQL else ""
-    sql = f"""SELECT 1 / count(*) AS stands FROM (SELECT 1 FROM {table("lease", dialect)}
-              WHERE scope = :scope AND epoch = :epoch{share}) AS l"""
+def standing_or_fault(*, scope: str, epoch: int) -> Question:
+    """The same fence for a transaction of PostgreSQL's that nobody looks into before COMMIT: where it fell, a division by zero."""
+    sql = f"""SELECT 1 / count(*) AS stands FROM (SELECT 1 FROM {table("lease", Dialect.POSTGRESQL)}
+              WHERE scope = :scope AND epoch = :epoch FOR SHARE) AS l"""
     return sql, {"scope": scope, "epoch": epoch}
 
 

@@ -15,6 +15,7 @@ from steps.base import DatabaseFault, Look, Place, Question, Row, Value, Work
 from steps.dialect import Dialect
 
 SCHEMA = "runbook"
+BEGAN = "runbook.began"  # PostgreSQL's setting that says when one of our transactions began, in seconds since 1970
 
 # {id}: a growing number; {now}: the server's clock; {texts}: a table of texts; {at}: a point in time
 _TABLES: Mapping[str, str] = {

@@ -121,6 +121,10 @@ def test_many_at_once_are_as_the_single_update(desk: Inside, empty_database: Dat
     with beside(empty_database):
         found = desk.runbook("exec", "fill.yaml")
     assert found.code == 0, found.text
+    longer = (
+        "SELECT message FROM runbook.batch GROUP BY 1 HAVING sum(ms) > 1000 * extract(epoch FROM max(at) - message)"
+    )
+    assert empty_database.rows(longer) == []  # each has its own time, and not that of those before it
     proves_all(desk, empty_database)
 
 
