@@ -24,6 +24,7 @@ from steps.words import Model
 FIRST = 1000  # rows of the first batch, where nobody else works
 AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
 SMALLER, LARGER = 0.5, 2.0  # how fast the batch size may change, per batch
+LARGER_ALONE = 4.0  # where nobody else works; rows that need nothing are soon gone over
 SMOOTHING = 0.3  # of the rate that guards read
 TOGETHER_S = 0.5  # that short batches may take which are sent together: until then nobody can stop or hold them
 REST_S = 0.25  # between two safe points of a rest
@@ -208,7 +209,8 @@ class Lane:
         self.rate = rate if self.rate == 0.0 else self.rate + SMOOTHING * (rate - self.rate)
         self.last_ms = each * 1000
         if self.trouble.cap is None:
-            factor = min(max(self._wanted() / each, SMALLER), LARGER)
+            larger = LARGER if self.shared.pace.busy else LARGER_ALONE
+            factor = min(max(self._wanted() / each, SMALLER), larger)
             self.rows = min(max(self.rows * factor, min(self.shared.settings.fewest, self.most)), self.most)
         self._rest(rest)
 
