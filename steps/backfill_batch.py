@@ -14,7 +14,8 @@ from steps.passes import DEFERRED, Totals, read_totals
 
 TEMP = "temp.runbook_window"
 # In a message of several transactions the server's statement_timestamp() is the message's.
-_BEGAN = f"greatest(statement_timestamp(), to_timestamp(CAST(current_setting('{BEGAN}', true) AS double precision)))"
+_SET = f"nullif(current_setting('{BEGAN}', true), '')"  # empty once another transaction of this session had set it
+_BEGAN = f"greatest(statement_timestamp(), to_timestamp(CAST({_SET} AS double precision)))"
 
 
 @dataclass(frozen=True)

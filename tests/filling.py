@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from command import Desk
 from databases import Database
 from plain_context import PlainContext, PlainDatabase, Trial
 
@@ -262,3 +263,12 @@ def proves_exact_figures(database: Database, *, rows: int) -> None:
     [found] = database.rows(f"SELECT {sums} FROM {ledger(database, 'batch')} WHERE action = 'apply'")
     assert tuple(map(int, found)) == (rows, changed(database), rows)
     assert database.value(f"SELECT sum(rows) FROM {ledger(database, 'undo')}") == changed(database)
+
+
+def proves_all(desk: Desk, database: Database, *, rows: int) -> None:
+    """As the single UPDATE, in rows and in figures; and all the way back."""
+    assert checksum(database, "t") == updated(database)
+    proves_exact_figures(database, rows=rows)
+    assert desk.runbook("trail", "verify", "latest", "--against-target").code == 0
+    assert desk.runbook("rollback", "latest").code == 0
+    assert checksum(database, "t") == checksum(database, "was")
