@@ -95,7 +95,7 @@ class Lane:
         self._density = 0.0  # rows on a page, where the last batch was
         self.vanished = 0  # rows that were not met again under the key that they had: deleted, or given another one
         self._joining: dict[str, Joining] = {}  # by kind of range
-        self._alone = 1  # batches to go alone: the first says how many rows fit; after a fault, what is wrong
+        self._alone = True  # the next batch: the first says how many rows fit; after a fault, what is wrong
 
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
     def go_over(self, number: int, stays: Callable[[], bool]) -> bool:
@@ -152,7 +152,7 @@ class Lane:
         first, began = orders[0], time.perf_counter()
         outcomes = self.shared.commit_all(orders, off=self._joining["pages"].off_for(int(self.rows)))
         seconds = time.perf_counter() - began
-        self._alone = 1 if len(outcomes) < len(orders) else 0
+        self._alone = len(outcomes) < len(orders)
         if not outcomes:
             return first.lo
         last = outcomes[-1]
@@ -174,7 +174,7 @@ class Lane:
             return self._after(fault, order, rows=rows)
         except AlreadyCommitted:
             return shared.caught_up(number)
-        self._alone = max(self._alone - 1, 0)
+        self._alone = False
         self.trouble.passed(max(outcome.taken, 1))
         if part.kind == "pages":
             self._density = outcome.taken / max(page(outcome.hi) - page(at), 1)
