@@ -28,7 +28,7 @@ from backfill import FULL_ROWS, Ear, playbook_in
 from measuring import RUNBOOK, Figure, Options, Report, progress, spend, workplace
 from prepared import COPY, Prepared, prepared
 
-ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 100_000, 5, 200, 8.0, 2.0
+ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 100_000, 5, 200, 20.0, 2.0
 BURST_S, GAP_S, COMPUTING_S = 0.03, 0.004, 12.0  # a batch's length, what is between two of them, a window's length
 STOLEN = 0.01  # of a core's time, by the machine's host
 TRIES = 3  # windows until one has less; else the best of them counts

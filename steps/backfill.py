@@ -68,7 +68,8 @@ class BackfillResult(StepResult):
 
     in_range: rows that the pass had to answer for: those it visited, and those `left`, which it missed; at_start: rows
     in range when it began; already: nothing to fill; no_key: the match is NULL; not_in_source: no source row for the
-    key; deferred: held or changed by others to the end; late: what the sweep at the end reached; seconds: in batches.
+    key; deferred: held or changed by others to the end; late: what the sweep at the end reached; seconds: from its
+    first batch to its last, rests and holds included, without the time in which no process was at it.
     """
 
     in_range: int
@@ -227,7 +228,7 @@ class Backfill(Step):
         return _result(look, place, Document.model_validate_json(text))
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
-        taking_back.take_back(ctx, Written.model_validate(before.model_dump()))
+        taking_back.take_back(ctx, Written.model_validate(before.model_dump()), throttle=self._throttle)
 
     def one_way(self) -> str:
         return "" if self.undo else "undo: false keeps no record of what it writes"
@@ -239,6 +240,10 @@ class Backfill(Step):
     def _route(self, look: Look, shape: Shape) -> Route:
         return choose(look, self.table, shape, wish=self.order)
 
+    @property
+    def _throttle(self) -> Throttle:
+        return self.throttle if isinstance(self.throttle, Throttle) else UNTHROTTLED
+
     def _settings(self) -> Settings:
         pause = self.stop_after or self.pause_after or PauseAfter.model_construct(written=None, batches=None)
         return Settings(
@@ -246,7 +251,7 @@ class Backfill(Step):
             fewest=self.batch.rows[0],
             most=self.batch.rows[1],
             workers=self.workers,
-            throttle=self.throttle if isinstance(self.throttle, Throttle) else UNTHROTTLED,
+            throttle=self._throttle,
             pause_written=pause.written,
             pause_batches=pause.batches,
             ends=self.stop_after is not None,
@@ -259,7 +264,7 @@ class Backfill(Step):
 def _result(look: Look, place: Place, document: Document) -> BackfillResult:
     totals = passes.totals(look, place)
     late = passes.totals(look, place, worker=passes.SWEEP).seen
-    seconds = totals.ms / 1000
+    seconds = passes.seconds(look, place)
     return BackfillResult(
         in_range=totals.seen + document.left,
         at_start=document.start.rows,

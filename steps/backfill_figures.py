@@ -30,10 +30,15 @@ def progress(
     """Where the pass is: rows visited of those in range, never rows changed. others: their transactions a second."""
     speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
     speed["others_per_second"] = round(others, 1)
-    beside = f", gently beside {others:,.0f} transactions/s of others" if gentle else ""
+    beside = f", gently beside {_at_work(others)}" if gentle else ""
     note = f"{totals.written:,} written · batches of {rows:,} in {ms:.0f} ms{beside}"
     total = max(start.rows, totals.seen)
     return Progress(totals.seen, total, "rows", note=note, figures={**figures(totals, start), **speed})
+
+
+def _at_work(others: float) -> str:
+    """Who works is seen at once, how much only after some seconds of counting."""
+    return f"{others:,.0f} transactions/s of others" if round(others) else "others at work"
 
 
 def share(part: int, whole: int) -> float:
@@ -49,9 +54,9 @@ def size(look: Look, shape: Shape) -> int:
     return look.row("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size").integer("n")
 
 
-def forecast(totals: Totals, start: Start, *, bytes_now: int, wal: int) -> str:
+def forecast(totals: Totals, start: Start, *, seconds: float, bytes_now: int, wal: int) -> str:
     """The sentence of a pause: what was done, how fast, what it cost, and what the rest would take at this rate."""
-    seconds = max(totals.ms / 1000, 0.001)
+    seconds = max(seconds, 0.001)
     rest, grown = max(start.rows - totals.seen, 0), max(bytes_now - start.bytes, 0)
     factor = rest / max(totals.seen, 1)
     written = f", the server wrote {_bytes(wal)} of WAL" if wal else ""

@@ -239,8 +239,9 @@ class Pass:
         if self.settings.ends:
             raise Enough
         with self.ctx.db.look() as look:
-            wal = passes.server_wal(look, self.place)
-            raise Paused(forecast(self.totals, document.start, bytes_now=size(look, self.shape), wal=wal))
+            seconds, wal = passes.seconds(look, self.place), passes.server_wal(look, self.place)
+            bytes_now = size(look, self.shape)
+            raise Paused(forecast(self.totals, document.start, seconds=seconds, bytes_now=bytes_now, wal=wal))
 
     def _pausing(self, outcome: Outcome) -> Document | None:
         """The document with its pause, where this batch reaches it: it commits with the batch, so resume goes on."""

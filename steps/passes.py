@@ -77,6 +77,18 @@ def totals(look: Look, place: Place, *, worker: int | None = None) -> Totals:
     return read_totals(look.row(sql, params))
 
 
+def seconds(look: Look, place: Place) -> float:
+    """How long processes were at it, rests and holds included: of each (an epoch), from its first batch to its last."""
+    span = "extract(epoch FROM max(b.at) - min(b.at - b.ms * interval '1 ms'))"
+    if look.dialect is Dialect.SQLITE:
+        span = "86400.0 * (max(julianday(b.at)) - min(julianday(b.at) - b.ms / 86400000.0))"
+    ours = "b.run = :run AND b.step = :step AND b.action = :action"
+    sql = f"""SELECT coalesce(sum(each.s), 0) AS s FROM (SELECT {span} AS s FROM {table("batch", look.dialect)} AS b
+              JOIN {table("act", look.dialect)} AS a ON a.run = b.run AND a.step = b.step AND a.action = b.action
+              AND a.label = 'batch ' || b.n WHERE {ours} GROUP BY a.epoch) AS each"""
+    return look.row(sql, _where(place)).number("s")
+
+
 def server_wal(look: Look, place: Place) -> int:
     """Bytes of WAL that the whole server wrote during the batches so far; 0 where there is none."""
     sql = f"SELECT coalesce(sum(server_wal_bytes), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"

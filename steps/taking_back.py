@@ -53,7 +53,7 @@ class Taken:
     refused: int
 
 
-def take_back(ctx: Context, written: Written) -> Taken:
+def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
     """Undo the batches of this place's step, the newest first; goes on where it stood; raises StepError, Stopped."""
     with ctx.db.look() as look:
         place = look.place
@@ -64,7 +64,7 @@ def take_back(ctx: Context, written: Written) -> Taken:
         reached = passes.reached(look, Place(place.run, place.step, "revert"))
         restated = _restated(look, written)
     total = sum(one.rows for one in kept)
-    pace, speed = Pace(ctx.db, Throttle()), 0.0
+    pace, speed = Pace(ctx.db, throttle), 0.0
     for one in kept:
         at = one.rows if f"undo {one.n}" in done else reached.get(one.n, 0)
         while at < one.rows:

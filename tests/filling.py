@@ -160,7 +160,7 @@ title: Fill two columns in many small batches
     match: source.k = target.k
     fill: [v, w]
     order: {order}
-    batch: {{time: 20 ms, rows: [{least}, {most}]}}
+    batch: {{time: {time}, rows: [{least}, {most}]}}
 {more}    success_criteria:
       - {{id: all, that: visited == in_range and left == 0 and dead == 0}}
 rollback: reverse
@@ -178,11 +178,22 @@ def stock(database: Database, *, rows: int) -> None:
 
 
 def fill_stock(
-    *, order: str = "auto", rows: tuple[int, int] = (25, 25), workers: int = 1, head: str = "", more: str = ""
+    *,
+    order: str = "auto",
+    time: str = "20 ms",
+    rows: tuple[int, int] = (25, 25),
+    workers: int = 1,
+    head: str = "",
+    more: str = "",
 ) -> str:
     """The playbook that fills it. head: more of the playbook, more: of the step, each as lines of their own."""
     several = f"    workers: {workers}\n" if workers > 1 else ""
-    return FILL_STOCK.format(head=head, order=order, least=rows[0], most=rows[1], more=several + more)
+    return FILL_STOCK.format(head=head, order=order, time=time, least=rows[0], most=rows[1], more=several + more)
+
+
+def fill_stock_one_by_one(*, workers: int = 1) -> str:
+    """Each batch in a message of its own, also while others work, as a test does that counts them."""
+    return fill_stock(time="1 s", workers=workers, more="    throttle: {batch: 1 s, rest: 1}\n")
 
 
 def updated(database: Database, *, given: str = "was") -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command import KILLED, Desk
 from databases import Database
-from filling import checksum, counting, fill_stock, ledger, proves_exact_figures, stock, updated
+from filling import checksum, counting, fill_stock, fill_stock_one_by_one, ledger, proves_exact_figures, stock, updated
 
 from playbooks.demo import honeypot as data
 
@@ -75,7 +75,7 @@ def survives(desk: Desk, database: Database, *, rows: int, kills: int, workers: 
     """As the single UPDATE in rows and in figures; and all the way back."""
     stock(database, rows=rows)
     wanted, before = updated(database), checksum(database, "was")
-    desk.playbook("fill", fill_stock(workers=workers))
+    desk.playbook("fill", fill_stock_one_by_one(workers=workers))
     dies_often(desk, database, kills=kills, chance=random.Random(7), most=rows // 20 // kills)
     assert checksum(database, "t") == wanted
     proves_exact_figures(database, rows=rows)

@@ -20,7 +20,7 @@ from filling import (
     changed,
     checksum,
     counting,
-    fill_stock,
+    fill_stock_one_by_one,
     proves_all,
     proves_each_row_once,
     stock,
@@ -43,7 +43,7 @@ Output = subprocess.Popen[str]
 def desk(empty_database: Database, tmp_path: Path) -> Inside:
     stock(empty_database, rows=ROWS)
     found = Inside(tmp_path, empty_database.url)
-    found.playbook("fill", fill_stock())
+    found.playbook("fill", fill_stock_one_by_one())
     return found
 
 
@@ -186,7 +186,7 @@ def other(desk: Inside) -> Inside:
     """Somebody else with the same playbook, and runs of their own, on the same target."""
     (desk.directory / "other").mkdir()
     found = Inside(desk.directory / "other", desk.target)
-    found.playbook("fill", fill_stock())
+    found.playbook("fill", fill_stock_one_by_one())
     return found
 
 

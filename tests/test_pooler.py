@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from command import Desk
-from databases import Databases
+from databases import Database, Databases
+from filling import at_work, fill_stock, proves_all, stock
 
 RENAME = """
 runbook: 1
@@ -46,8 +47,8 @@ ignore_startup_parameters = extra_float_digits
 
 
 @pytest.fixture
-def pooled(databases: Databases, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """(url through the pooler, url of the server itself) of a fresh honeypot."""
+def pooled(databases: Databases) -> Iterator[tuple[str, Database]]:
+    """(url through the pooler, the database itself): a fresh honeypot."""
     if shutil.which("pgbouncer") is None:
         pytest.skip("pgbouncer is not on this machine")
     directory = databases.directory / "pooler"
@@ -69,15 +70,15 @@ def pooled(databases: Databases, tmp_path: Path) -> Iterator[tuple[str, str]]:
                     break
                 time.sleep(0.05)
             name = database.url.rpartition("@/")[2].partition("?")[0]
-            yield f"postgresql://owner@/{name}?host={directory}&port=6432", database.url
+            yield f"postgresql://owner@/{name}?host={directory}&port=6432", database
         finally:
             process.terminate()
             process.wait()
 
 
-def test_pooler_transaction_mode(pooled: tuple[str, str], tmp_path: Path) -> None:
-    """SET LOCAL only and no prepared statement: a run and its way back work; CONCURRENTLY is refused. F: C10."""
-    through, _direct = pooled
+def test_pooler_transaction_mode(pooled: tuple[str, Database], tmp_path: Path) -> None:
+    """SET LOCAL only and no prepared statement: a run and its way back work; CONCURRENTLY is refused. F: C10"""
+    through, _ = pooled
     desk = Desk(tmp_path, through)
     done = desk.runbook("exec", desk.playbook("rename", RENAME))
     assert done.code == 0, done.text
@@ -85,3 +86,21 @@ def test_pooler_transaction_mode(pooled: tuple[str, str], tmp_path: Path) -> Non
     refused = desk.runbook("exec", desk.playbook("build", INDEX))
     assert refused.code == 1, refused.text
     assert "connection pooler" in refused.text
+
+
+def test_backfill_through_a_pooler_goes_batch_by_batch(pooled: tuple[str, Database], tmp_path: Path) -> None:
+    """Who doesn't know which server process works for it sends no message that the process may outlive it with. F: C10"""
+    through, database = pooled
+    stock(database, rows=2000)
+    desk = Desk(tmp_path, through)
+    desk.playbook("fill", fill_stock(more="    throttle: {traffic: 0, batch: 10 ms, rest: 0}\n"))
+    assert desk.runbook("target", "init").code == 0
+    # all transactions of a message begin when it comes
+    database.script("ALTER TABLE runbook.batch ADD COLUMN message timestamptz DEFAULT now()")
+    with at_work(database, key=1000):
+        time.sleep(0.3)  # until it is seen
+        done = desk.runbook("exec", "fill.yaml")
+    assert done.code == 0, done.text
+    assert "gently beside" in done.text
+    assert database.rows("SELECT message FROM runbook.batch GROUP BY message HAVING count(*) > 1") == []
+    proves_all(desk, database, rows=2000)
