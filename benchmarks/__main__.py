@@ -8,9 +8,10 @@ import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
-from measuring import Broken, Options, Report, Skipped
+from measuring import Broken, Options, Report, Skipped, stolen
 
 NAMES = ("startup", "noop", "peers", "backfill", "traffic")
 
@@ -44,8 +45,11 @@ def main() -> int:
     for name in given.names or NAMES:
         module = importlib.import_module(name)
         print(f"\n{name}: {str(module.__doc__).splitlines()[0]}", flush=True)
+        began, before = time.monotonic(), stolen()
         try:
             reports[name] = module.run(options)
+            taken = (stolen() - before) / (time.monotonic() - began)
+            reports[name].notes.append(f"in all the machine's host took away {taken:.1%} of a core")
             print(reports[name].table())
         except Skipped as why:
             print(f"skipped: {why}")

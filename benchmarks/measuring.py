@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 RUNBOOK = str(Path(sys.executable).with_name("runbook"))
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in one unit of ru_maxrss
@@ -137,6 +139,11 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's, without what would keep bytecode from being written, or choose a target."""
     unwanted = {"PYTHONDONTWRITEBYTECODE", "RUNBOOK_TARGET", "RUNBOOK_RUNS"}
     return {key: value for key, value in os.environ.items() if key not in unwanted} | dict(more or {})
+
+
+def stolen() -> float:
+    """Seconds of a core that the host of a virtual machine has taken away so far; 0 where nobody counts them."""
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 @contextlib.contextmanager

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import psycopg
 from backfill import FULL_ROWS, Ear, playbook_in
-from measuring import RUNBOOK, Figure, Options, Report, progress, spend, workplace
+from measuring import RUNBOOK, Figure, Options, Report, progress, spend, stolen, workplace
 from prepared import COPY, Prepared, prepared
 
 ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 100_000, 5, 200, 20.0, 2.0
@@ -82,12 +81,12 @@ class Bench:
         with self.database.copy(), self._application() as latencies:
             began = time.time() + SETTLE_S
             time.sleep(SETTLE_S + IDLE_S)
-            middle, stolen = time.time(), _stolen()
+            middle, before = time.time(), stolen()
             seconds = act()
-            ended, stolen = time.time(), _stolen() - stolen
+            ended, taken = time.time(), stolen() - before
         idle = [took for due, took in latencies if began <= due < middle]
         beside = [took for due, took in latencies if ended - seconds <= due < ended]
-        return Window(_p99(idle), _p99(beside), self.database.rows / seconds, stolen / (ended - middle))
+        return Window(_p99(idle), _p99(beside), self.database.rows / seconds, taken / (ended - middle))
 
     def _compute(self) -> float:
         with psycopg.connect(self.database.server.conninfo(COPY), autocommit=True) as connection:
@@ -119,10 +118,6 @@ class Bench:
         argv = [RUNBOOK, "exec", file, "-t", self.database.url, "--runs", str(self.directory / "runs"), "--json"]
         spend(argv, cwd=self.directory, heard=ear.heard)
         return ear.seconds
-
-
-def _stolen() -> float:
-    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def _p99(latencies: list[float]) -> float:

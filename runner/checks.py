@@ -23,7 +23,7 @@ GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "lon
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
 ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
 RUNNING = ("visited", "written", "already", "no_key", "not_in_source", "deferred", "dead", "dead_pct", "in_range", "batches",
-           "visited_per_second", "others_per_second", "batch_rows", "batch_ms")  # fmt: skip
+           "visited_per_second", "others_per_second", "at_rest_pct", "batch_rows", "batch_ms")  # fmt: skip
 
 
 class Builder:

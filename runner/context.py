@@ -196,6 +196,7 @@ def _tuned(now: Tuning, order: Mapping[str, object]) -> Tuning:
         batch_seconds=_number(order.get("batch_seconds"), now.batch_seconds),
         workers=_count(order.get("workers"), now.workers),
         max_rows=_count(order.get("max_rows"), now.max_rows),
+        rest=_number(order.get("rest"), now.rest),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from steps.backfill_order import Start
+from steps.backfill_pace import Pace
 from steps.backfill_sql import Shape
 from steps.base import Look, Progress, Value
 from steps.passes import Totals
@@ -24,21 +25,21 @@ def figures(totals: Totals, start: Start) -> dict[str, Value]:
     }
 
 
-def progress(
-    totals: Totals, start: Start, *, rate: float, rows: int, ms: float, others: float, gentle: bool
-) -> Progress:
-    """Where the pass is: rows visited of those in range, never rows changed. others: their transactions a second."""
+def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float, pace: Pace) -> Progress:
+    """Where the pass is: rows visited of those in range, never rows changed."""
     speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
-    speed["others_per_second"] = round(others, 1)
-    beside = f", gently beside {_at_work(others)}" if gentle else ""
-    note = f"{totals.written:,} written · batches of {rows:,} in {ms:.0f} ms{beside}"
+    speed |= {"others_per_second": round(pace.others, 1), "at_rest_pct": round(100 * pace.at_rest, 1)}
+    note = f"{totals.written:,} written · batches of {rows:,} in {ms:.0f} ms{_beside(pace)}"
     total = max(start.rows, totals.seen)
     return Progress(totals.seen, total, "rows", note=note, figures={**figures(totals, start), **speed})
 
 
-def _at_work(others: float) -> str:
-    """Who works is seen at once, how much only after some seconds of counting."""
-    return f"{others:,.0f} transactions/s of others" if round(others) else "others at work"
+def _beside(pace: Pace) -> str:
+    """That others work is seen at once, how much only after some seconds of counting."""
+    if not pace.busy:
+        return ""
+    others = f"{pace.others:,.0f} transactions/s of others" if round(pace.others) else "others at work"
+    return f", gently beside {others}" + (f", {100 * pace.at_rest:.0f} % at rest" if pace.at_rest else "")
 
 
 def share(part: int, whole: int) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from steps.base import Database, DatabaseFault
+from steps.base import Database, DatabaseFault, Tuning
 from steps.dialect import Dialect
 from steps.words import Model, Seconds, Timespan
 
@@ -16,6 +16,7 @@ LOOK_S = 1.0
 WINDOW_S = 4.0  # of counting; the server's sessions report their counts once a second at most
 SURE_S = 2.5  # of counting, before nothing counted means that nobody works
 SHORTEST_S = 0.01
+AS_WRITTEN = Tuning()
 SHRINK, GROW = 0.5, 1.25  # of the batch time, at each look: where somebody waits for a lock, and where nobody does
 
 _ACTIVITY = """
@@ -51,12 +52,13 @@ class Pace:
         self._next = 0.0
         self._looks = 0
         self._limit = float(throttle.batch)
+        self._asked: float | None = None  # a person's wish for `rest`
         self.others = 0.0  # transactions a second
         self.busy = False  # whether others work here now
 
-    def look(self, batches: int) -> None:
-        """Take in what the server says; `batches`: how many transactions of the pass itself there were so far."""
-        now = time.monotonic()
+    def look(self, batches: int, tuning: Tuning = AS_WRITTEN) -> None:
+        """Take in what a person and the server say; batches: how many transactions of the pass itself there were so far."""
+        self._asked, now = tuning.rest, time.monotonic()
         if self._db.dialect is Dialect.SQLITE or now < self._next:
             return
         self._next = now + LOOK_S
@@ -95,4 +97,12 @@ class Pace:
 
         What it took beyond twice the wanted time it waited for somebody's lock, and no rest would make up for that.
         """
-        return min(seconds, 2 * self._limit) * self._throttle.rest if self.busy else 0.0
+        return min(seconds, 2 * self._limit) * self._times() if self.busy else 0.0
+
+    @property
+    def at_rest(self) -> float:
+        """The share of the time, now."""
+        return self._times() / (1 + self._times()) if self.busy else 0.0
+
+    def _times(self) -> float:
+        return self._throttle.rest if self._asked is None else self._asked

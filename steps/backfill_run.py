@@ -170,11 +170,10 @@ class Pass:
                 rate=rate,
                 rows=int(lane.rows),
                 ms=lane.last_ms,
-                others=self.pace.others,
-                gentle=self.pace.busy,
+                pace=self.pace,
             )
             tuning = self.ctx.pulse(told)
-            self.pace.look(self.totals.batches)
+            self.pace.look(self.totals.batches, tuning)
             self.crew.want(1 if self.pause_ahead() else self._workers(tuning))
             return tuning
 

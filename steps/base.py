@@ -104,6 +104,7 @@ class Tuning(NamedTuple):
     batch_seconds: float | None = None
     workers: int | None = None
     max_rows: int | None = None
+    rest: float | None = None  # beside others at work: after a batch, so many times as long as it took
 
 
 class Change(NamedTuple):

@@ -68,9 +68,9 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
     for one in kept:
         at = one.rows if f"undo {one.n}" in done else reached.get(one.n, 0)
         while at < one.rows:
-            ctx.pulse(_progress(taken, total))
-            pace.look(len(done))
-            wanted = int(speed * pace.seconds(SECONDS)) if speed else FIRST
+            tuning = ctx.pulse(_progress(taken, total))
+            pace.look(len(done), tuning)
+            wanted = int(speed * pace.seconds(tuning.batch_seconds or SECONDS)) if speed else FIRST
             upto = min(at + max(wanted, FEWEST), one.rows) if ctx.db.dialect is Dialect.POSTGRESQL else one.rows
             part, began = Part(one.n, at, upto), time.monotonic()
             label = f"undo {one.n}" + (f" to {upto}" if upto < one.rows else "")

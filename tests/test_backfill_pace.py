@@ -12,7 +12,7 @@ from plain_context import PlainDatabase, Trial
 from steps.backfill_order import begin, window
 from steps.backfill_pace import Pace, Throttle
 from steps.backfill_plan import JOINS, LOOKUP, Joining, joining
-from steps.base import Place
+from steps.base import Place, Tuning
 
 PLACE = Place("run", "step", "apply")
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
@@ -79,9 +79,11 @@ def test_pass_is_gentle_only_while_others_work(empty_database: Database) -> None
         looks(pace, until_busy=True)
         assert pace.seconds(0.25) == Throttle().batch == pytest.approx(0.03)
         assert pace.seconds(0.01) == 0.01
-        assert pace.rest(0.02) == pytest.approx(0.02 * Throttle().rest)
+        assert (pace.rest(0.02), pace.at_rest) == (pytest.approx(0.02 * Throttle().rest), 0.9)
+        pace.look(0, Tuning(rest=1.0))  # by a person, at night
+        assert (pace.rest(0.02), pace.at_rest) == (0.02, 0.5)
     looks(pace, until_busy=False)
-    assert (pace.seconds(0.25), pace.rest(0.02)) == (0.25, 0.0)
+    assert (pace.seconds(0.25), pace.rest(0.02), pace.at_rest) == (0.25, 0.0, 0.0)
 
 
 @on_postgresql

@@ -12,7 +12,7 @@ from plain_context import PlainDatabase, Trial
 
 from steps import passes
 from steps.backfill import BackfillResult
-from steps.base import Paused, Place
+from steps.base import Paused, Place, Tuning
 
 ROWS = 6000
 RESTING = {"traffic": 0, "batch": "10 ms", "rest": 4}
@@ -40,6 +40,20 @@ def test_rests_are_part_of_it(empty_database: Database, workers: int) -> None:
     working = empty_database.value("SELECT sum(ms) / 1000 FROM runbook.batch")
     assert 1.5 * working < result.seconds < took
     assert result.rows_per_second == pytest.approx(ROWS / result.seconds, rel=0.01)
+
+
+@on_18
+@pytest.mark.parametrize(("asked", "at_rest"), [(None, 80), (0.25, 20), (0.0, 0)])
+def test_operator_says_how_long_it_rests(empty_database: Database, asked: float | None, at_rest: float) -> None:
+    """And the live line and status say what that comes to."""
+    trial, context = started(empty_database, throttle=RESTING)
+    context.tuning = Tuning(rest=asked)
+    with at_work(empty_database):
+        time.sleep(0.3)
+        trial.step.apply(context)
+    told = {one.figures["at_rest_pct"] for one in context.seen if "gently beside" in one.note}
+    assert at_rest in told
+    assert all(("at rest" in one.note) is (one.figures["at_rest_pct"] > 0) for one in context.seen)
 
 
 @on_18

@@ -79,12 +79,16 @@ def test_up_to_a_gate_they_go_alone(empty_database: Database) -> None:
 # ─── by the real command ────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
 def desk(empty_database: Database, tmp_path: Path) -> Inside:
-    stock(empty_database, rows=ROWS)
-    found = Inside(tmp_path, empty_database.url)
+    return stocked(empty_database, tmp_path, rows=ROWS)
+
+
+def stocked(database: Database, directory: Path, *, rows: int) -> Inside:
+    stock(database, rows=rows)
+    found = Inside(directory, database.url)
     found.playbook("fill", fill_stock(more=BUSY))
     assert found.runbook("target", "init").code == 0
     # all transactions of a message begin when it comes
-    empty_database.script("ALTER TABLE runbook.batch ADD COLUMN message timestamptz DEFAULT now()")
+    database.script("ALTER TABLE runbook.batch ADD COLUMN message timestamptz DEFAULT now()")
     return found
 
 
@@ -94,11 +98,11 @@ def messages(database: Database) -> tuple[int, int]:
     return found
 
 
-def proves(desk: Inside, database: Database) -> None:
+def proves(desk: Inside, database: Database, *, rows: int = ROWS) -> None:
     """Many were sent at once, and all is as by the single UPDATE."""
     batches, sent = messages(database)
     assert batches > 4 * sent
-    proves_all(desk, database, rows=ROWS)
+    proves_all(desk, database, rows=rows)
 
 
 @contextlib.contextmanager
@@ -188,8 +192,20 @@ def test_row_that_is_held_is_returned_to(desk: Inside, empty_database: Database)
 @on_18
 def test_killed_between_and_within_messages(desk: Inside, empty_database: Database) -> None:
     """What the server was sent it goes on with, until the next run takes the lease. F: E01 F: E05 F: C08"""
-    chance, left = random.Random(5), 4
-    with beside(empty_database), counting(empty_database) as count:
+    survives(desk, empty_database, rows=ROWS, kills=4)
+
+
+@pytest.mark.soak
+@on_postgresql
+def test_killed_very_often_within_messages(empty_database: Database, tmp_path: Path) -> None:
+    """The same on a larger table. F: E01 F: E05 F: C08"""
+    survives(stocked(empty_database, tmp_path, rows=200_000), empty_database, rows=200_000, kills=60)
+
+
+def survives(desk: Inside, database: Database, *, rows: int, kills: int) -> None:
+    """So many deaths, then one command to the end."""
+    chance, left = random.Random(5), kills
+    with beside(database), counting(database) as count:
         command = ("exec", "fill.yaml")
         while left:
             wanted = count() + chance.randint(3, 60)
@@ -200,7 +216,7 @@ def test_killed_between_and_within_messages(desk: Inside, empty_database: Databa
             command, left = ("resume", "latest"), left - 1
         done = desk.runbook(*command)
     assert done.code == 0, done.text
-    proves(desk, empty_database)
+    proves(desk, database, rows=rows)
 
 
 @on_18

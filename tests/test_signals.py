@@ -163,7 +163,9 @@ def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Da
     name = written(desk, f"- {{id: long, type: sql, revert: SELECT 1, statements: [{statements}]}}")
     with desk.start("exec", name) as run:
         until(lambda: empty_database.rows(SLEEPING))
-        told = desk.runbook("tune", "latest", "hold", "rows=2000", "--reason", "the replica is behind", "--as", "ines")
+        told = desk.runbook(
+            "tune", "latest", "hold", "rows=2000", "rest=0.5", "--reason", "the replica is behind", "--as", "ines"
+        )
         assert told.code == 0, told.text
         desk.reached("held")
         acts = "SELECT count(*) FROM runbook.act"
@@ -177,11 +179,13 @@ def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Da
     (held,), (released,) = desk.events("held"), desk.events("released")
     assert (held.by, held.reason, released.seconds > 0) == ("ines", "the replica is behind", True)
     assert [one.order for one in desk.events("tuned")] == [
-        {"hold": True, "max_rows": 2000},
+        {"hold": True, "max_rows": 2000, "rest": 0.5},
         {"go": True},
         {"stop": True},
     ]
     assert (desk.events("stop_asked")[0].by, desk.events("stop_asked")[0].reason) == ("ines", "enough for tonight")
+    wrong = desk.runbook("tune", "latest", "rest=101", "--reason", "a little too much")
+    assert wrong.code == 2 and "rest=9" in wrong.err
     idle = desk.runbook("tune", "latest", "go", "--reason", "nobody hears")
     assert idle.code == 6 and "it does not run now" in idle.err
     empty_database.script("UPDATE pause SET s = 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def note_command(*, run: str, text: str, by: str, runs: Path | None) -> None:
 
 @click.command("tune", short_help="Steer a running run")
 @click.argument("run")
-@click.argument("orders", nargs=-1, required=True, metavar="hold|go|stop|batch=TIME|rows=N|workers=N…")
+@click.argument("orders", nargs=-1, required=True, metavar="hold|go|stop|batch=TIME|rows=N|workers=N|rest=N…")
 @options.by
 @options.reason
 @options.target
@@ -103,6 +104,7 @@ def tune_command(
     runbook tune latest hold --reason 'replica is behind'
     runbook tune latest go --reason 'it caught up'
     runbook tune latest batch=100ms rows=2000 --reason 'gentler'
+    runbook tune latest rest=0.5 --reason 'the application can bear more'
     """
     from runner import people
 
@@ -120,8 +122,11 @@ def _order(words: tuple[str, ...]) -> dict[str, Value]:
             order["batch_seconds"] = _seconds(value)
         elif key in {"rows", "workers"} and value.isdigit() and int(value) > 0:
             order["max_rows" if key == "rows" else key] = int(value)
+        elif key == "rest" and re.fullmatch(r"\d{1,2}(\.\d{1,3})?|100", value):
+            order[key] = float(value)
         else:
-            raise click.UsageError(f"cannot read {word!r}: write hold, go, stop, batch=250ms, rows=1000 or workers=2")
+            known = "hold, go, stop, batch=250ms, rows=1000, workers=2 or rest=9"
+            raise click.UsageError(f"cannot read {word!r}: write {known}")
     return order
 
 
