@@ -55,7 +55,7 @@ class Lines:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     verbose: bool = False
     clock: Callable[[], float] = time.monotonic
-    _moving: bool = False
+    _moving: int = 0  # lines that the progress takes on the terminal now
     _rate: Rate = field(default_factory=Rate)
     _step: str = ""
     _began: float = 0.0
@@ -159,15 +159,22 @@ class Lines:
         self._last = now
         line = progress_line(step, progress, self._rate)
         if self.out.isatty():
-            spoken(self.out, f"\r\x1b[2K  {line[: max(_width() - 3, 20)]}")
-            self._moving = True
+            text, clear = fitted(f"  {line}"), self._cleared()
+            spoken(self.out, clear + text)
+            self._moving = text.count("\n") + 1
         else:
             self._write(f"  {line}")
 
     def _write(self, text: str) -> None:
-        clear = "\r\x1b[2K" if self._moving else ""
-        self._moving = False
+        clear = self._cleared()
         spoken(self.out, f"{clear}{fitted(text) if self.out.isatty() else text}\n")
+
+    def _cleared(self) -> str:
+        """What takes the progress off the terminal, with the cursor where it began."""
+        above = max(self._moving - 1, 0)
+        clear = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * above if self._moving else ""
+        self._moving = 0
+        return clear
 
 
 def fitted(text: str) -> str:
