@@ -138,7 +138,7 @@ class StepContext:
             self.control.orders_seen = command.seq
             self._take(json.loads(command.order), by=command.by, reason=command.reason)
 
-    def _take(self, order: Mapping[str, object], *, by: str, reason: str) -> None:
+    def _take(self, order: Mapping[str, Value], *, by: str, reason: str) -> None:
         self.emit(Tuned(by=by, reason=reason, order=jsonable(order)))
         if order.get("hold"):
             self.control.hold(Hold(by, reason or "asked to hold"))
@@ -146,7 +146,7 @@ class StepContext:
             self.control.go(by, reason)
         if order.get("stop"):
             self.control.ask_stop(by, reason)
-        self.control.tuning = _tuned(self.control.tuning, order)
+        _retune(self.control, order)
 
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     def remember(self, before: BaseModel) -> None:
@@ -188,11 +188,13 @@ def take_up_orders(db: RunDatabase, control: Control, run: str) -> None:
         earlier = ledger.commands(look, run=run, after=control.orders_seen) if ledger.exists(look) else []
     for command in earlier:
         control.orders_seen = command.seq
-        control.tuning = _tuned(control.tuning, json.loads(command.order))
+        _retune(control, json.loads(command.order))
 
 
-def _tuned(now: Tuning, order: Mapping[str, object]) -> Tuning:
-    return Tuning(
+def _retune(control: Control, order: Mapping[str, Value]) -> None:
+    now = control.tuning
+    control.limits = {**control.limits, **{name: order[name] for name in order if name.startswith("limits.")}}
+    control.tuning = Tuning(
         batch_seconds=_number(order.get("batch_seconds"), now.batch_seconds),
         workers=_count(order.get("workers"), now.workers),
         max_rows=_count(order.get("max_rows"), now.max_rows),

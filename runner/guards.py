@@ -190,7 +190,7 @@ class Sentry:
             watch.levels.forget()
             watch.due = began + watch.guard.every
             return None
-        answer = watch.sample(self.look, self.scope, self._own(), step=self.entry.id)
+        answer = self._asked(watch)
         now = time.monotonic()
         if answer is None:
             watch.due = now + NEVER_S
@@ -201,6 +201,10 @@ class Sentry:
         rest = max(watch.guard.every, BUDGET * answer.seconds)
         watch.due = now + (min(watch.guard.every, CONFIRM_S) if watch.levels.suspected else rest)
         return answer
+
+    def _asked(self, watch: _Watch) -> CheckAnswered | None:
+        scope = {**self.scope, **self.control.limits}
+        return watch.sample(self.look, scope, self._own(), step=self.entry.id)
 
     def _mute(self, watch: _Watch) -> bool:
         """Figures of the step's own that aren't there yet, or stand still because the run does, are no answer."""
@@ -300,7 +304,7 @@ class Sentry:
         own = watch.guard.check.probe is None
         answer = watch.last
         if own and not self._mute(watch):
-            answer = watch.sample(self.look, self.scope, self._own(), step=self.entry.id)
+            answer = self._asked(watch)
         if answer is None or (own and watch.recorded is None and answer.answer is not Answer.PASS):
             return  # it never mattered
         if watch.recorded is None or watch.recorded.sampled < answer.sampled:

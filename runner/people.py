@@ -14,6 +14,7 @@ from runner.errors import RunRefused, StepFailed
 from runner.events import Approved, Event, EvidenceGiven, Noted, RunState, Settled, SqlByHand
 from runner.masks import Masks
 from runner.model import Entry, Playbook
+from runner.status import RunStatus
 from runner.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, stored
 from runner.workplace import Found, connected, find_run
@@ -115,12 +116,29 @@ def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reas
             f"cannot tell {found.status.run} anything: it does not run now ({found.status.state.replace('_', ' ')})",
             then=f"runbook status {found.status.run}",
         )
+    _known_limits(found.status, order)
     with connected(orders.place) as target:
         same_target(found.status, target)
         target.database.session.run = found.status.run
         with target.database.own(fenced=False) as work:
             ledger.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
     return f"told {found.status.run}: {', '.join(f'{key}={value!r}' for key, value in order.items())}; it obeys at its next safe point"
+
+
+def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
+    """Only a number that the playbook names: anything else would change nothing, and look as if it did."""
+    given = status.started.limits if status.started else {}
+    numbers = [
+        f"limits.{key}"
+        for key, value in given.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    for name in order:
+        if name.startswith("limits.") and name not in numbers:
+            raise RunRefused(
+                f"cannot change {name}: the playbook has no such number",
+                why=f"it has {', '.join(numbers) or 'none'}",
+            )
 
 
 def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[SqlByHand]:

@@ -215,6 +215,33 @@ def test_people_overrule_guards(desk: Inside, empty_database: Database) -> None:
     assert holds(desk) == []
 
 
+@on_18
+def test_limit_is_changed_for_guards_alone(desk: Inside, empty_database: Database) -> None:
+    """Before it aborts the run; also for what resumes it, and with its reason in the trail. Criteria are asked as approved."""
+    head = "limits: {most: 5, name: x}\n"
+    after = ", success_criteria: [{id: low, check: query, query: level, that: n <= limits.most}]"
+    name = guarded(desk, MANY, f"id: lag, {LEVEL}, that: n <= limits.most, else: abort", head=head, more=after)
+    with desk.start("exec", name) as run:
+        until(lambda: empty_database.rows(SLEEPING))
+        for unknown in ("limits.other=7", "limits.name=7"):
+            refused = desk.runbook("tune", "latest", unknown, "--reason", "no such")
+            assert refused.code == 6 and "it has limits.most" in refused.err, refused.text
+        assert desk.runbook("tune", "latest", "limits.most=20.5", "--reason", "it can bear that").code == 0
+        desk.reached("tuned")
+        level(empty_database, 9)
+        done = acts(empty_database)
+        until(lambda: acts(empty_database) > done + 10)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(60) == 7, run.stdout.read()
+    assert desk.events("stop_asked")[0].by != "guard lag"
+    empty_database.script("UPDATE pause SET s = 0")
+    again = desk.runbook("resume", "latest")
+    assert again.code == 3 and "low" in again.err, again.text
+    (tuned,) = desk.events("tuned")
+    assert (tuned.order, tuned.reason) == ({"limits.most": 20.5}, "it can bear that")
+    assert "fail" not in answers(desk, "lag")
+
+
 def acts(database: Database) -> int:
     return database.value("SELECT count(*) FROM runbook.act")
 

@@ -90,7 +90,9 @@ def note_command(*, run: str, text: str, by: str, runs: Path | None) -> None:
 
 @click.command("tune", short_help="Steer a running run")
 @click.argument("run")
-@click.argument("orders", nargs=-1, required=True, metavar="hold|go|stop|batch=TIME|rows=N|workers=N|rest=N…")
+@click.argument(
+    "orders", nargs=-1, required=True, metavar="hold|go|stop|batch=TIME|rows=N|workers=N|rest=N|limits.NAME=N…"
+)
 @options.by
 @options.reason
 @options.target
@@ -105,6 +107,10 @@ def tune_command(
     runbook tune latest go --reason 'it caught up'
     runbook tune latest batch=100ms rows=2000 --reason 'gentler'
     runbook tune latest rest=0.5 --reason 'the application can bear more'
+    runbook tune latest limits.lag_s=30 --reason 'nobody reads there tonight'
+
+    A limit is changed for guards alone, for the rest of the run: criteria
+    are asked as they were approved.
     """
     from runner import people
 
@@ -124,8 +130,10 @@ def _order(words: tuple[str, ...]) -> dict[str, Value]:
             order["max_rows" if key == "rows" else key] = int(value)
         elif key == "rest" and re.fullmatch(r"\d{1,2}(\.\d{1,3})?|100", value):
             order[key] = float(value)
+        elif key.startswith("limits.") and re.fullmatch(r"-?\d+(\.\d+)?", value):
+            order[key] = float(value) if "." in value else int(value)
         else:
-            known = "hold, go, stop, batch=250ms, rows=1000, workers=2 or rest=9"
+            known = "hold, go, stop, batch=250ms, rows=1000, workers=2, rest=9 or limits.NAME=10"
             raise click.UsageError(f"cannot read {word!r}: write {known}")
     return order
 
