@@ -43,7 +43,7 @@ class Control:
     ended: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # by whom a hold was → who ended it, and why
     standing: bool = False  # the run stands still at a safe point right now
     tuning: Tuning = field(default_factory=Tuning)  # what a person wants
-    limits: Mapping[str, Value] = field(default_factory=dict)  # a person's, for guards instead of the playbook's: limits.x
+    limits: Mapping[str, Value] = field(default_factory=dict)  # a person's, for guards: limits.x
     brakes: Mapping[str, float] = field(default_factory=dict)  # by whom: batches of so many seconds at most
     orders_seen: int = 0  # the last control row that was obeyed
     next_steer: float = 0.0

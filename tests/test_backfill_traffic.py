@@ -39,6 +39,9 @@ from plain_context import Trial
 from steps.base import Progress
 
 ROWS, LEAST = 2000, 25  # LEAST: rows of a batch
+BRISKLY = (
+    "    throttle: {rest: 1}\n"  # the default one rests so long that a busy machine needs minutes for some of these
+)
 PARTS = 5  # the application's threads share the rows by a digit of their keys, so that what they did can be said
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
@@ -181,7 +184,7 @@ def proves_the_same(database: Database, application: Application) -> None:
 )  # fmt: skip
 def test_backfill_beside_one_kind_of_traffic(desk: Inside, empty_database: Database, kind: str, order: str) -> None:
     """F: B03 F: B12 F: C05 F: H07"""
-    desk.playbook("fill", fill_stock(order=order))
+    desk.playbook("fill", fill_stock(order=order, more=BRISKLY))
     application = beside(desk, empty_database, kind)
     proves_the_same(empty_database, application)
     if kind in ("inserts", "between"):
@@ -191,7 +194,7 @@ def test_backfill_beside_one_kind_of_traffic(desk: Inside, empty_database: Datab
 @pytest.mark.parametrize("order", ["auto", "key"])
 def test_backfill_beside_all_traffic(desk: Inside, empty_database: Database, order: str) -> None:
     """Also on SQLite, where each of them waits for the others. F: B03 F: B12 F: C05 F: H07 F: J01"""
-    desk.playbook("fill", fill_stock(order=order))
+    desk.playbook("fill", fill_stock(order=order, more=BRISKLY))
     new = "inserts" if empty_database.dialect == "sqlite" else "between"
     application = beside(desk, empty_database, new, "fills", "updates", "deletes", "moves", rate=0.25)
     proves_the_same(empty_database, application)
@@ -240,7 +243,7 @@ def test_resume_reaches_what_came_too_fast(empty_database: Database, monkeypatch
 @pytest.mark.parametrize(("empty_database", "order"), [("pg15", "auto"), ("pg18", "key")], indirect=["empty_database"])
 def test_rows_locked_in_every_batch_are_not_lost(desk: Inside, empty_database: Database, order: str) -> None:
     """The cursor goes over hundreds of locked rows; each is returned to. F: B13"""
-    desk.playbook("fill", fill_stock(order=order, head="lock: {wait: 1 ms}\n"))
+    desk.playbook("fill", fill_stock(order=order, head="lock: {wait: 1 ms}\n", more=BRISKLY))
     deferred = "SELECT count(*) FROM runbook.dead WHERE action = 'deferred'"
     with (
         session(
@@ -271,7 +274,7 @@ def test_application_that_locks_in_another_order(
     name = empty_database.name
     empty_database.script(FAMILY)
     empty_database.script(f"ALTER DATABASE {name} SET deadlock_timeout = '30ms'")
-    desk.playbook("fill", fill_stock(workers=workers, head=f"lock: {{wait: {wait}}}\n"))
+    desk.playbook("fill", fill_stock(workers=workers, head=f"lock: {{wait: {wait}}}\n", more=BRISKLY))
     with (
         running(desk, empty_database) as process,
         session(empty_database, "SET deadlock_timeout = '60s'") as connection,
@@ -296,6 +299,6 @@ def test_application_that_locks_in_another_order(
 def test_serialization_failures_are_tried_again(desk: Inside, empty_database: Database) -> None:
     """Where every transaction is serializable by default, ours is refused by what the application does. F: C06"""
     empty_database.script(f"ALTER DATABASE {empty_database.name} SET default_transaction_isolation = 'serializable'")
-    desk.playbook("fill", fill_stock())
+    desk.playbook("fill", fill_stock(more=BRISKLY))
     application = beside(desk, empty_database, "fills", "updates")
     proves_the_same(empty_database, application)
