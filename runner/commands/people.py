@@ -90,9 +90,7 @@ def note_command(*, run: str, text: str, by: str, runs: Path | None) -> None:
 
 @click.command("tune", short_help="Steer a running run")
 @click.argument("run")
-@click.argument(
-    "orders", nargs=-1, required=True, metavar="hold|go|stop|batch=TIME|rows=N|workers=N|rest=N|limits.NAME=N…"
-)
+@click.argument("orders", nargs=-1, required=True, metavar="ORDER…")
 @options.by
 @options.reason
 @options.target
@@ -109,8 +107,12 @@ def tune_command(
     runbook tune latest rest=0.5 --reason 'the application can bear more'
     runbook tune latest limits.lag_s=30 --reason 'nobody reads there tonight'
 
-    A limit is changed for guards alone, for the rest of the run: criteria
-    are asked as they were approved.
+    \b
+    ORDER: hold, go, stop
+           batch=TIME, rows=N    what a batch may take, and hold, at most
+           workers=N             of a backfill
+           rest=N                beside others: N times as long as it worked
+           limits.NAME=N         for guards alone: criteria are asked as approved
     """
     from runner import people
 
