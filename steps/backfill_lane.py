@@ -125,6 +125,11 @@ class Lane:
         """Rows that a batch may have."""
         return min(self.shared.settings.most, self.tuning.max_rows or self.shared.settings.most)
 
+    @property
+    def _fitting(self) -> int:
+        """Rows that the next batch may have by its time."""
+        return max(1, min(int(self.rows), self.most))
+
     def _wanted(self) -> float:
         return self.shared.pace.seconds(self.tuning.batch_seconds or self.shared.settings.seconds)
 
@@ -142,7 +147,7 @@ class Lane:
             return []
         orders: list[Order] = []
         while at != part.hi and len(orders) < fit:
-            within = self._window(part, at, rows=max(1, min(int(self.rows), self.most)), exact=False)
+            within = self._window(part, at, rows=self._fitting, exact=False)
             orders.append(Order(self.shared.numbered(), number, at, within))
             at = within.end
         return orders
@@ -183,7 +188,7 @@ class Lane:
 
     def _next_rows(self) -> tuple[int, bool]:
         """How many rows to look at, and whether it must not be one more (a page may hold more)."""
-        rows, until, cap = max(1, min(int(self.rows), self.most)), self._until_pause(), self.trouble.cap
+        rows, until, cap = self._fitting, self._until_pause(), self.trouble.cap
         a_page = max(self._density, self.shared.document.start.rows_per_page)
         near = until is not None and until < max(rows, a_page)
         return min(one for one in (rows, until, cap) if one is not None), cap is not None or near
