@@ -10,7 +10,7 @@ from steps.backfill_sql import Shape, Window, counts, json_of, judged, key_text,
 from steps.base import Change, Place, Row, StepError, Value, Work
 from steps.dialect import quote
 from steps.ledger import BEGAN, table
-from steps.passes import DEFERRED, Totals, read_totals
+from steps.passes import DEFERRED, Totals, label_of, read_totals
 
 TEMP = "temp.runbook_window"
 # In a message of several transactions the server's statement_timestamp() is the message's.
@@ -60,11 +60,6 @@ def run_batch(work: Work, place: Place, shape: Shape, order: Order) -> Outcome:
 def change(place: Place, shape: Shape, order: Order) -> Change:
     """The batch as a transaction of PostgreSQL's that nobody looks into before COMMIT; `outcome_of` reads its row."""
     return Change(label_of(order.n), statement(shape, order.window, strict=True), batch_params(place, order))
-
-
-def label_of(n: int) -> str:
-    """The ledger's label for a batch."""
-    return f"batch {n}"
 
 
 def batch_params(place: Place, order: Order) -> dict[str, Value]:

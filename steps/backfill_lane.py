@@ -11,7 +11,7 @@ from math import ceil
 from typing import Protocol
 
 from steps import passes
-from steps.backfill_batch import Order, Outcome, label_of
+from steps.backfill_batch import Order, Outcome
 from steps.backfill_faults import Meaning, Trouble, meaning
 from steps.backfill_order import Range, Route, Start, first_of, page, window
 from steps.backfill_pace import Pace, Throttle
@@ -298,7 +298,7 @@ class Lane:
 
     def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
         place = self.shared.place
-        with self.shared.ctx.db.commit(label_of(order.n)) as work:
+        with self.shared.ctx.db.commit(passes.label_of(order.n)) as work:
             known = passes.set_aside(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
             dead = int(action == passes.DEAD_ACTION)
             figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from steps import passes
-from steps.backfill_batch import Order, Outcome, change, label_of, outcome_of, run_batch
+from steps.backfill_batch import Order, Outcome, change, outcome_of, run_batch
 from steps.backfill_crew import Crew
 from steps.backfill_figures import forecast, progress, size
 from steps.backfill_lane import Document, Lane, Settings, array
@@ -189,7 +189,7 @@ class Pass:
 
         While others work it does wait, or a COMMIT of theirs that comes in our rest would have to write all of it.
         """
-        with self.ctx.db.commit(label_of(order.n), durable=self.pace.busy, off=off) as work:
+        with self.ctx.db.commit(passes.label_of(order.n), durable=self.pace.busy, off=off) as work:
             if keys:
                 order = replace(order, returned=passes.forget_deferred(work, self.place, array(keys)))
             outcome = run_batch(work, self.place, self.shape, order)

@@ -13,6 +13,7 @@ SWEEP = -1  # the number, in the batch table, of what goes after rows that the r
 DEFERRED = "deferred"  # the action, in the dead table, of rows that were locked: they are returned to
 DEAD_ACTION = "apply"
 REFUSED = "revert"  # the action, in the dead table, of rows that are not taken back
+_LABEL = "batch "  # and its number: what the ledger calls a batch's transaction
 _MESSAGE_LIMIT = 500  # characters; a driver's message can carry a whole row
 
 
@@ -77,6 +78,11 @@ def totals(look: Look, place: Place, *, worker: int | None = None) -> Totals:
     return read_totals(look.row(sql, params))
 
 
+def label_of(n: int) -> str:
+    """The ledger's label for the transaction of a batch."""
+    return f"{_LABEL}{n}"
+
+
 def seconds(look: Look, place: Place) -> float:
     """How long processes were at it, rests and holds included: of each (an epoch), from its first batch to its last."""
     span = "extract(epoch FROM max(b.at) - min(b.at - b.ms * interval '1 ms'))"
@@ -85,8 +91,8 @@ def seconds(look: Look, place: Place) -> float:
     ours = "b.run = :run AND b.step = :step AND b.action = :action"
     sql = f"""SELECT coalesce(sum(each.s), 0) AS s FROM (SELECT {span} AS s FROM {table("batch", look.dialect)} AS b
               JOIN {table("act", look.dialect)} AS a ON a.run = b.run AND a.step = b.step AND a.action = b.action
-              AND a.label = 'batch ' || b.n WHERE {ours} GROUP BY a.epoch) AS each"""
-    return look.row(sql, _where(place)).number("s")
+              AND a.label = :label || b.n WHERE {ours} GROUP BY a.epoch) AS each"""
+    return look.row(sql, {**_where(place), "label": _LABEL}).number("s")
 
 
 def server_wal(look: Look, place: Place) -> int:

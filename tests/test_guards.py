@@ -8,6 +8,20 @@ from pathlib import Path
 
 import pytest
 from databases import Database
+from guarding import (
+    LEVEL,
+    LONG,
+    MANY,
+    ONE,
+    QUERIES,
+    SLEEPING,
+    answers,
+    at_desk,
+    bumped,
+    guarded,
+    holds,
+    level,
+)
 from inside import Inside, meanwhile, session, until, written
 
 from runner import approvals, guards, proof
@@ -20,49 +34,16 @@ on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 
-SLEEPING = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'runbook:%' AND wait_event = 'PgSleep'"
-QUERIES = "queries: {level: SELECT max(n) AS n FROM level, slow: SELECT 1 AS n FROM pg_sleep(0.1)}\n"
-BUMP = "UPDATE t SET n = n + 1 WHERE id = {}"
-LONG = f"statements: [{BUMP.format(1)}, SELECT pg_sleep(s) FROM pause, {BUMP.format(2)}]"
-MANY = f"statements: [{', '.join(['SELECT pg_sleep(s) FROM pause'] * 200)}]"
-ONE = f"text: {BUMP.format(1)}"
-LEVEL = "check: query, query: level, every: 50 ms"
-
 
 @pytest.fixture
 def desk(empty_database: Database, tmp_path: Path) -> Inside:
-    empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
-    empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    empty_database.script("CREATE TABLE level (n integer); INSERT INTO level VALUES (0)")
-    empty_database.script("CREATE TABLE pause (s double precision); INSERT INTO pause VALUES (0.02)")
-    return Inside(tmp_path, empty_database.url)
+    return at_desk(empty_database, tmp_path)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Safe points are waited for only shortly, so that a test of cancelling is short."""
     monkeypatch.setattr(guards, "PATIENCE_S", 0.3)
-
-
-def guarded(desk: Inside, work: str, *words: str, head: str = "", more: str = "") -> str:
-    """A playbook with one `sql` step of this work, under these guards."""
-    listed = ", ".join(f"{{{one}}}" for one in words)
-    return written(
-        desk, f"- {{id: work, type: sql, revert: SELECT 1, guards: [{listed}], {work}{more}}}", QUERIES + head
-    )
-
-
-def level(database: Database, n: int) -> None:
-    database.script(f"UPDATE level SET n = {n}")
-
-
-def bumped(database: Database) -> list[int]:
-    return [n for (n,) in database.rows("SELECT n FROM t ORDER BY id")]
-
-
-def answers(desk: Inside, name: str) -> list[str]:
-    begun = any((desk.directory / "runs").glob("*/trail.jsonl"))
-    return [one.answer.value for one in desk.events("check_answered") if one.id == name] if begun else []
 
 
 # ─── ending a long statement ────────────────────────────────────────────────────────────────────────────────────────
@@ -184,71 +165,6 @@ def test_unknown_holds_no_longer_than_its_longest_hold(desk: Inside, empty_datab
     assert desk.events("stop_asked")[0].reason == why
     empty_database.script("INSERT INTO level VALUES (0); UPDATE pause SET s = 0")
     assert desk.runbook("resume", "latest").code == 0
-
-
-@on_18
-def test_people_overrule_guards(desk: Inside, empty_database: Database) -> None:
-    """`go` lets a held run go on though the guard is still broken; when it has been good and breaks again, it holds again."""
-    with desk.start("exec", guarded(desk, MANY, f"id: lag, {LEVEL}, that: n <= 5")) as run:
-        until(lambda: empty_database.rows(SLEEPING))
-        level(empty_database, 9)
-        desk.reached("held")
-        assert desk.runbook("tune", "latest", "hold", "--reason", "I look", "--as", "ines").code == 0
-        desk.reached("held", count=2)
-        assert {one["by"] for one in holds(desk)} == {"guard lag", "ines"}
-        assert desk.runbook("tune", "latest", "go", "--reason", "known", "--as", "ines").code == 0
-        desk.reached("released", count=2)
-        assert [(one.held_by, one.by, one.reason) for one in desk.events("released")] == [
-            ("guard lag", "ines", "known"), ("ines", "ines", "known"),
-        ]  # fmt: skip
-        done = acts(empty_database)
-        until(lambda: acts(empty_database) > done + 10)
-        assert len(desk.events("held")) == 2, "it is known, and runs on"
-        level(empty_database, 0)
-        until(lambda: answers(desk, "lag") == ["pass", "fail", "pass"])
-        level(empty_database, 9)
-        desk.reached("held", count=3)
-        level(empty_database, 0)
-        desk.reached("released", count=3)
-        empty_database.script("UPDATE pause SET s = 0")
-        assert run.wait(60) == 0, run.stdout.read()
-    assert holds(desk) == []
-
-
-@on_18
-def test_limit_is_changed_for_guards_alone(desk: Inside, empty_database: Database) -> None:
-    """Before it aborts the run; also for what resumes it, and with its reason in the trail. Criteria are asked as approved."""
-    head = "limits: {most: 5, name: x}\n"
-    after = ", success_criteria: [{id: low, check: query, query: level, that: n <= limits.most}]"
-    name = guarded(desk, MANY, f"id: lag, {LEVEL}, that: n <= limits.most, else: abort", head=head, more=after)
-    with desk.start("exec", name) as run:
-        until(lambda: empty_database.rows(SLEEPING))
-        for unknown in ("limits.other=7", "limits.name=7"):
-            refused = desk.runbook("tune", "latest", unknown, "--reason", "no such")
-            assert refused.code == 6 and "it has limits.most" in refused.err, refused.text
-        assert desk.runbook("tune", "latest", "limits.most=20.5", "--reason", "it can bear that").code == 0
-        desk.reached("tuned")
-        level(empty_database, 9)
-        done = acts(empty_database)
-        until(lambda: acts(empty_database) > done + 10)
-        run.send_signal(signal.SIGTERM)
-        assert run.wait(60) == 7, run.stdout.read()
-    assert desk.events("stop_asked")[0].by != "guard lag"
-    empty_database.script("UPDATE pause SET s = 0")
-    again = desk.runbook("resume", "latest")
-    assert again.code == 3 and "low" in again.err, again.text
-    (tuned,) = desk.events("tuned")
-    assert (tuned.order, tuned.reason) == ({"limits.most": 20.5}, "it can bear that")
-    assert "fail" not in answers(desk, "lag")
-
-
-def acts(database: Database) -> int:
-    return database.value("SELECT count(*) FROM runbook.act")
-
-
-def holds(desk: Inside) -> list[dict[str, str]]:
-    status = desk.status()
-    return [{"by": by, "reason": one.reason} for by, one in status.holds.items()]
 
 
 @on_18

@@ -13,13 +13,10 @@ from databases import Database
 from plain_look import PlainDatabase
 
 from runner import gates
-from runner.errors import RunRefused, Waiting
 from runner.events import CheckAnswered
 from runner.load import from_disk, load, load_file
 from runner.model import Check, Playbook
 from runner.source import Faulty
-from runner.workflow import Orders, execute
-from runner.workplace import Place
 from steps import registry
 from steps.base import Answer, Value
 
@@ -292,26 +289,6 @@ def test_rebuild_stops_nobody(pg: str) -> None:
         statements = step.statements(look)  # type: ignore[attr-defined]
     assert statements
     assert all("CONCURRENTLY" in one.sql for one in statements)
-
-
-# ─── the examples ───────────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.shape("stored")
-def test_examples_run(honeypot: Database, tmp_path: Path) -> None:
-    """Each on the demo's store, one after the other; the checkpoint waits, and what SQLite lacks is refused there."""
-    if honeypot.major == 15:
-        pytest.skip("what depends on the version is tested with each step type")
-    orders = Orders(place=Place(target=honeypot.url, runs=tmp_path), operator="olga")
-    names = [path.stem for path in FILES if path.parent.name == "examples"]
-    for name in sorted(names, key=lambda one: (one == "undo", one)):  # undo takes add_column's run back
-        path = PLAYBOOKS / f"examples/{name}.yaml"
-        if name == "checkpoint":
-            with pytest.raises(Waiting):
-                execute(path, orders)
-        elif not honeypot.server and not load_file(path).target.sqlite and load_file(path).target.postgresql:
-            with pytest.raises(RunRefused):
-                execute(path, orders)
-        else:
-            execute(path, orders)
 
 
 # ─── the suite ──────────────────────────────────────────────────────────────────────────────────────────────────────
