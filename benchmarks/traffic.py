@@ -6,8 +6,10 @@ end. The application's latency in the seconds before is the yardstick: idle. One
 Quiet speed is the step's without the application, on copies of their own, in turns with the rest.
 
 The machine has a share in it: where few cores are, a session that touches no table makes others wait too. So a third kind of
-window has, in the step's place, a session that only computes, in bursts of a batch's length. And where the machine is a virtual
-one its host may take the cores away for a while: a window in which that took more than a hundredth is measured again.
+window has, in the step's place, a session that only computes, as long at a time as a message of batches, and rests as long. And
+each window also says what the 99th percentile is without the time for which an update was ready to run and had no core: that is
+what the step's locks and its WAL cost, wherever there are cores enough. Where the machine is a virtual one its host may take the
+cores away for a while: a window in which that took more than a hundredth is measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +28,10 @@ import psycopg
 from backfill import FULL_ROWS, Ear, playbook_in
 from measuring import RUNBOOK, Figure, Options, Report, progress, spend, stolen, workplace
 from prepared import COPY, Prepared, prepared
+from writers import Update
 
 ROWS, WINDOWS, RATE, IDLE_S, SETTLE_S = 100_000, 5, 200, 20.0, 2.0
-BURST_S, GAP_S, COMPUTING_S = 0.03, 0.004, 12.0  # a batch's length, what is between two of them, a window's length
+BURST_S, GAP_S, COMPUTING_S = 0.5, 0.125, 12.0  # a message of batches, the rest after it, a window's length
 STOLEN = 0.01  # of a core's time, by the machine's host
 TRIES = 3  # windows until one has less; else the best of them counts
 COMPUTE = "SELECT sum(sqrt(i)) FROM generate_series(1, %s) AS i"
@@ -39,11 +42,13 @@ KINDS = {"controller": {"throttle": "none"}, "throttle": {}}
 class Window:
     """Milliseconds at the 99th percentile of the application's updates, alone and beside the step; rows a second.
 
-    stolen: seconds of a core that the host took away, in each second.
+    running: the same two without what an update waited for a core; stolen: seconds of a core that the host took away, in
+    each second.
     """
 
     idle: float
     beside: float
+    running: tuple[float, float]
     speed: float
     stolen: float
 
@@ -84,9 +89,18 @@ class Bench:
             middle, before = time.time(), stolen()
             seconds = act()
             ended, taken = time.time(), stolen() - before
-        idle = [took for due, took in latencies if began <= due < middle]
-        beside = [took for due, took in latencies if ended - seconds <= due < ended]
-        return Window(_p99(idle), _p99(beside), self.database.rows / seconds, taken / (ended - middle))
+        idle = [one for one in latencies if began <= one[0] < middle]
+        beside = [one for one in latencies if ended - seconds <= one[0] < ended]
+        return Window(
+            idle=_p99(took for _, took, _ in idle),
+            beside=_p99(took for _, took, _ in beside),
+            running=(
+                _p99(took - waited for _, took, waited in idle),
+                _p99(took - waited for _, took, waited in beside),
+            ),
+            speed=self.database.rows / seconds,
+            stolen=taken / (ended - middle),
+        )
 
     def _compute(self) -> float:
         with psycopg.connect(self.database.server.conninfo(COPY), autocommit=True) as connection:
@@ -101,16 +115,16 @@ class Bench:
         return COMPUTING_S
 
     @contextlib.contextmanager
-    def _application(self) -> Iterator[list[tuple[float, float]]]:
+    def _application(self) -> Iterator[list[Update]]:
         """Its latencies are there once it has ended."""
         argv = [sys.executable, str(Path(__file__).with_name("writers.py")), self.database.url, str(RATE)]
-        latencies: list[tuple[float, float]] = []
+        latencies: list[Update] = []
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             try:
                 yield latencies
             finally:
                 out, _ = process.communicate()
-        latencies += [(due, took) for due, took in json.loads(out)]
+        latencies += [(due, took, waited) for due, took, waited in json.loads(out)]
 
     def _step(self, kind: str) -> float:
         ear = Ear()
@@ -120,7 +134,7 @@ class Bench:
         return ear.seconds
 
 
-def _p99(latencies: list[float]) -> float:
+def _p99(latencies: Iterable[float]) -> float:
     return 1000 * statistics.quantiles(latencies, n=100)[98]
 
 
@@ -135,6 +149,11 @@ def run(options: Options) -> Report:
     return _report(bench)
 
 
+def _running(window: Window) -> float:
+    idle, beside = window.running
+    return beside / idle
+
+
 def _report(bench: Bench) -> Report:
     figures = [Figure("quiet speed", bench.quiet, "rows/s")]
     for kind, limit in (("controller", 1.7), ("throttle", 1.2)):
@@ -144,11 +163,13 @@ def _report(bench: Bench) -> Report:
             Figure(f"{kind}: p99 of updates, idle", [one.idle for one in windows], "ms"),
             Figure(f"{kind}: p99 of updates, beside the step", [one.beside for one in windows], "ms"),
             Figure(f"{kind}: beside / idle", [one.beside / one.idle for one in windows], "×", limit),
+            Figure(f"{kind}: beside / idle, but for cores", [_running(one) for one in windows], "×"),
             Figure(f"{kind}: speed / quiet speed", share, "×", 0.6 if kind == "controller" else None, at_least=True),
         ]
     figures += [
         Figure("a computing session: p99 of updates, beside it", [one.beside for one in bench.computing], "ms"),
         Figure("a computing session: beside / idle", [one.beside / one.idle for one in bench.computing], "×"),
+        Figure("a computing session: but for cores", [_running(one) for one in bench.computing], "×"),
     ]
     words = (
         f"{bench.database.rows:,} sessions, {RATE} updates a second, fsync on, {len(bench.quiet)} windows of each kind"

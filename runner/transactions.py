@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner import drivers
 from runner.drivers import BUSY_MS
-from steps.base import DatabaseFault, Look, Question, Row
-from steps.dialect import Dialect, bind, quote
+from steps.base import DatabaseFault, Look, Question, Row, Value
+from steps.dialect import Dialect, bind, parameters, quote
 from steps.ledger import BEGAN
 
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ def begin_work(
     return _together(connection, *begun, *([first] if first else []))
 
 
-def _begun(settings: Settings, *, durable: bool, off: Sequence[str]) -> list[Question]:
+def _begun(settings: Settings, *, durable: bool, off: Sequence[str], planned_once: bool = False) -> list[Question]:
     lazy = "" if durable else _LAZY
     unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
+    unused += ", set_config('plan_cache_mode', 'force_generic_plan', true)" if planned_once else ""
     began = f", set_config('{BEGAN}', CAST(extract(epoch FROM clock_timestamp()) AS text), true)"
     return [("BEGIN", {}), _set_local(settings, idle=IDLE, also=lazy + unused + began)]
 
@@ -75,7 +77,7 @@ def commit(connection: Connection, dialect: Dialect, last: Question | None) -> N
 
 @dataclass(frozen=True)
 class Whole:
-    """A transaction that needs nothing of ours in between; its statement gives one row."""
+    """A transaction that needs nothing of ours in between; its statement gives one row, and casts each of its parameters."""
 
     fence: Question | None
     statement: Question
@@ -91,14 +93,41 @@ def commit_all(
     """
     texts: list[str] = []
     places: list[int] = []
-    begun = [_text(connection, one) for one in _begun(settings, durable=False, off=off)]
-    last = [_text(connection, one) for one in _begun(settings, durable=durable, off=off)]
-    for number, one in enumerate(wholes, start=1):
+    begun = [_text(connection, one) for one in _begun(settings, durable=False, off=off, planned_once=True)]
+    last = [_text(connection, one) for one in _begun(settings, durable=durable, off=off, planned_once=True)]
+    executions = _executions(connection, [one.statement for one in wholes])
+    for number, (one, execution) in enumerate(zip(wholes, executions, strict=True), start=1):
         texts += last if number == len(wholes) else begun
         texts += [_text(connection, one.fence)] if one.fence else []
-        places.append(len(texts))
-        texts += [_text(connection, one.statement), _text(connection, one.act), "COMMIT"]
+        texts += execution
+        places.append(len(texts) - 1)
+        texts += [_text(connection, one.act), "COMMIT"]
     return [rows[0] for rows in _sent(connection, texts, places)]
+
+
+def _executions(connection: Connection, questions: Iterable[Question]) -> Iterator[list[str]]:
+    """The statements that ask each of these: a text that comes again is planned once.
+
+    Prepared within a transaction, because only there its names are looked up where they shall be.
+    """
+    prepared = ""
+    for sql, values in questions:
+        prepare, names = _prepare(sql)
+        given = ", ".join(_quoted(connection, [values[name] for name in names]))
+        execute = f"EXECUTE runbook_whole({given})" if given else "EXECUTE runbook_whole"
+        yield [execute] if sql == prepared else ["DEALLOCATE ALL", prepare, execute]
+        prepared = sql
+
+
+@functools.lru_cache(maxsize=8)
+def _prepare(sql: str) -> tuple[str, tuple[str, ...]]:
+    """The statement that prepares this one, and the names of its parameters in order.
+
+    A short batch would spend a fifth of its time on a plan that is always the same.
+    """
+    names = parameters(sql, Dialect.POSTGRESQL)
+    numbered = {name: f"${number}" for number, name in enumerate(names, start=1)}
+    return f"PREPARE runbook_whole AS {bind(sql, Dialect.POSTGRESQL) % numbered}", names
 
 
 def roll_back(connection: Connection, dialect: Dialect) -> None:
@@ -122,11 +151,15 @@ def _together(connection: Connection, *questions: Question) -> list[Row]:
 
 def _text(connection: Connection, question: Question) -> str:
     """A statement with its values written into it by the driver."""
+    text, values = question
+    return bind(text, Dialect.POSTGRESQL) % dict(zip(values, _quoted(connection, values.values()), strict=True))
+
+
+def _quoted(connection: Connection, values: Iterable[Value]) -> list[str]:
     from psycopg import sql as driver
 
-    text, values = question
     raw: Any = connection.connection.driver_connection
-    return bind(text, Dialect.POSTGRESQL) % {name: driver.quote(value, raw) for name, value in values.items()}
+    return [driver.quote(value, raw) for value in values]
 
 
 def _sent(connection: Connection, texts: Sequence[str], wanted: Sequence[int]) -> list[list[Row]]:
@@ -144,9 +177,10 @@ def _sent(connection: Connection, texts: Sequence[str], wanted: Sequence[int]) -
 
 
 def _rows(cursor: Any) -> list[Row]:
-    if cursor.description is None:
+    columns = cursor.description  # made anew each time it is asked for
+    if columns is None:
         return []
-    names = [column.name for column in cursor.description]
+    names = [column.name for column in columns]
     return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in cursor.fetchall()]
 
 

@@ -15,7 +15,7 @@ from steps.words import Model, Seconds, Timespan
 LOOK_S = 1.0
 WINDOW_S = 4.0  # of counting; the server's sessions report their counts once a second at most
 SURE_S = 2.5  # of counting, before nothing counted means that nobody works
-SHORTEST_S = 0.01
+SHORTEST_S = 0.005
 AS_WRITTEN = Tuning()
 SHRINK, GROW = 0.5, 1.25  # of the batch time, at each look: where somebody waits for a lock, and where nobody does
 
@@ -36,7 +36,7 @@ class Throttle(Model):
     """
 
     traffic: Annotated[float, Field(ge=0)] = 20.0
-    batch: Annotated[Seconds, Field(gt=0, le=60)] = Timespan(0.03)
+    batch: Annotated[Seconds, Field(gt=0, le=60)] = Timespan(0.015)
     rest: Annotated[float, Field(ge=0, le=100)] = 9.0
 
 

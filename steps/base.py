@@ -110,7 +110,8 @@ class Tuning(NamedTuple):
 class Change(NamedTuple):
     """One transaction of those that are sent together: a statement that gives one row, and the ledger's label for it.
 
-    Nobody looks at the row before COMMIT: the statement must fail by itself where it must not be committed.
+    Nobody looks at the row before COMMIT: the statement must fail by itself where it must not be committed. It casts each
+    of its parameters, so that the server can plan it once for all values.
     """
 
     label: str

@@ -77,7 +77,7 @@ def test_pass_is_gentle_only_while_others_work(empty_database: Database) -> None
     assert (pace.seconds(0.25), pace.rest(0.02)) == (0.25, 0.0)
     with at_work(empty_database):
         looks(pace, until_busy=True)
-        assert pace.seconds(0.25) == Throttle().batch == pytest.approx(0.03)
+        assert pace.seconds(0.25) == Throttle().batch == pytest.approx(0.015)
         assert pace.seconds(0.01) == 0.01
         assert (pace.rest(0.02), pace.at_rest) == (pytest.approx(0.02 * Throttle().rest), 0.9)
         pace.look(0, Tuning(rest=1.0))  # by a person, at night

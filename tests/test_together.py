@@ -22,7 +22,7 @@ from steps.base import Change, DatabaseFault
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 INSERT = "INSERT INTO t (n) VALUES (:n) RETURNING n"
-SLEEPY = "WITH slept AS MATERIALIZED (SELECT pg_sleep(0.15)) INSERT INTO t (n) SELECT :n FROM slept RETURNING n"
+SLEEPY = "WITH slept AS MATERIALIZED (SELECT pg_sleep(0.15)) INSERT INTO t (n) SELECT CAST(:n AS integer) FROM slept RETURNING n"
 
 
 @pytest.fixture
@@ -79,6 +79,19 @@ def test_settings_hold_for_each_of_them(target: RunDatabase) -> None:
     assert {(row.text("hash"), row.text("name"), row.text("patience")) for row in found} == {
         ("off", "runbook:run:step", "500ms")
     }
+
+
+@on_postgresql
+def test_same_statement_is_planned_once(target: RunDatabase) -> None:
+    """And neither what an earlier message prepared nor another statement in between is taken for it."""
+    plans = "SELECT CAST(:n AS integer) AS n, generic_plans AS same, custom_plans AS own FROM pg_prepared_statements"
+    other = Change("other", "SELECT CAST(:n AS text) || '%' AS n, 0 AS same, 0 AS own", {"n": "7"})
+    for first in (1, 11):
+        several = [Change(f"plan {n}", plans, {"n": n}) for n in range(first, first + 4)]
+        found = target.commit_all([*several[:3], other._replace(label=f"other {first}"), several[3]])
+        assert [row["n"] for row in found] == [first, first + 1, first + 2, "7%", first + 3]
+        assert [row["same"] for row in found] == [1, 2, 3, 0, 1]
+        assert {row["own"] for row in found} == {0}
 
 
 def test_first_fault_ends_the_rest(empty_database: Database, target: RunDatabase) -> None:
