@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -149,9 +150,9 @@ def run(options: Options) -> Report:
     return _report(bench)
 
 
-def _running(window: Window) -> float:
-    idle, beside = window.running
-    return beside / idle
+def _running(windows: list[Window]) -> list[float]:
+    ratios = [beside / idle for idle, beside in (one.running for one in windows)]
+    return [one for one in ratios if not math.isnan(one)]
 
 
 def _report(bench: Bench) -> Report:
@@ -163,13 +164,13 @@ def _report(bench: Bench) -> Report:
             Figure(f"{kind}: p99 of updates, idle", [one.idle for one in windows], "ms"),
             Figure(f"{kind}: p99 of updates, beside the step", [one.beside for one in windows], "ms"),
             Figure(f"{kind}: beside / idle", [one.beside / one.idle for one in windows], "×", limit),
-            Figure(f"{kind}: beside / idle, but for cores", [_running(one) for one in windows], "×"),
+            Figure(f"{kind}: beside / idle, but for cores", _running(windows), "×"),
             Figure(f"{kind}: speed / quiet speed", share, "×", 0.6 if kind == "controller" else None, at_least=True),
         ]
     figures += [
         Figure("a computing session: p99 of updates, beside it", [one.beside for one in bench.computing], "ms"),
         Figure("a computing session: beside / idle", [one.beside / one.idle for one in bench.computing], "×"),
-        Figure("a computing session: but for cores", [_running(one) for one in bench.computing], "×"),
+        Figure("a computing session: but for cores", _running(bench.computing), "×"),
     ]
     words = (
         f"{bench.database.rows:,} sessions, {RATE} updates a second, fsync on, {len(bench.quiet)} windows of each kind"

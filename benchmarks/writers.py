@@ -9,6 +9,7 @@ It ends when its standard input is closed. Arguments: URL of the database, updat
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import sys
@@ -27,11 +28,11 @@ Update = tuple[float, float, float]  # when it was due, seconds until it was com
 
 
 def waited(pid: int, thread: int) -> Callable[[], float]:
-    """Asks for how many seconds this thread of a process of this machine has had no core; always 0 where no kernel says so."""
+    """Asks for how many seconds this thread of a process of this machine was ready to run and had no core (Linux; else NaN)."""
     try:
         file = Path(f"/proc/{pid}/task/{thread}/schedstat").open("rb", buffering=0)  # noqa: SIM115 - for good
     except OSError:
-        return lambda: 0.0
+        return lambda: math.nan
     return lambda: int(os.pread(file.fileno(), 100, 0).split()[1]) / 1e9
 
 
