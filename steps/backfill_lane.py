@@ -14,7 +14,7 @@ from steps import passes
 from steps.backfill_batch import Order, Outcome
 from steps.backfill_faults import Meaning, Trouble, meaning
 from steps.backfill_order import Range, Route, Start, first_of, page, window
-from steps.backfill_pace import Pace, Throttle
+from steps.backfill_pace import Pace, Throttle, rest_for
 from steps.backfill_plan import Joining, joining
 from steps.backfill_sql import Shape, Window, listed
 from steps.base import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFault, Place, StepError, Tuning
@@ -27,7 +27,6 @@ SMALLER, LARGER = 0.5, 2.0  # how fast the batch size may change, per batch
 LARGER_ALONE = 4.0  # where nobody else works; rows that need nothing are soon gone over
 SMOOTHING = 0.3  # of the rate that guards read
 TOGETHER_S = 0.5  # that short batches may take which are sent together: until then nobody can stop or hold them
-REST_S = 0.25  # between two safe points of a rest
 
 
 class Settings(Model):
@@ -217,15 +216,7 @@ class Lane:
             larger = LARGER if self.shared.pace.busy else LARGER_ALONE
             factor = min(max(self._wanted() / each, SMALLER), larger)
             self.rows = min(max(self.rows * factor, min(self.shared.settings.fewest, self.most)), self.most)
-        self._rest(rest)
-
-    def _rest(self, seconds: float) -> None:
-        """Between transactions, never in one; whoever wants us to stop or to hold needn't wait for its end."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, REST_S))
-            if left > REST_S:
-                self.pulse()
+        rest_for(rest, self.pulse)
 
     # ─── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _after(self, fault: DatabaseFault, order: Order, *, rows: int) -> str:

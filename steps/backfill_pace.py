@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
@@ -16,6 +17,7 @@ LOOK_S = 1.0
 WINDOW_S = 4.0  # of counting; the server's sessions report their counts once a second at most
 SURE_S = 2.5  # of counting, before nothing counted means that nobody works
 SHORTEST_S = 0.005
+REST_S = 0.25  # between two safe points of a rest
 AS_WRITTEN = Tuning()
 SHRINK, GROW = 0.5, 1.25  # of the batch time, at each look: where somebody waits for a lock, and where nobody does
 
@@ -41,6 +43,15 @@ class Throttle(Model):
 
 
 UNTHROTTLED = Throttle(rest=0.25)  # `none`: as fast as it can be while a fifth of the time is others' alone
+
+
+def rest_for(seconds: float, pulse: Callable[[], object]) -> None:
+    """Between transactions, never in one; whoever wants us to stop or to hold (`pulse`) needn't wait for its end."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, REST_S))
+        if left > REST_S:
+            pulse()
 
 
 class Pace:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from steps import catalog, passes
-from steps.backfill_pace import Pace, Throttle
+from steps.backfill_pace import Pace, Throttle, rest_for
 from steps.backfill_sql import Named
 from steps.base import Context, Look, Place, Progress, StepError, Value, Work
 from steps.dialect import Dialect, quote
@@ -78,9 +78,9 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
             done.add(label)
             seconds = max(time.monotonic() - began, 0.001)
             speed, at = (upto - at) / seconds, upto
-            time.sleep(pace.rest(seconds))
             with ctx.db.look() as look:
                 taken = _so_far(look, place)
+            rest_for(pace.rest(seconds), lambda taken=taken: ctx.pulse(_progress(taken, total)))  # type: ignore[misc]  # as above
     if taken.restored + taken.refused != total:
         raise StepError(
             f"cannot account for all rows: {taken.restored} restored and {taken.refused} refused of {total} written"

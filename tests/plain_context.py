@@ -230,12 +230,12 @@ class Trial:
     def apply(self) -> StepResult:
         return self.step.apply(PlainContext(self.database("apply")))
 
-    def revert(self) -> None:
+    def revert(self, context: PlainContext | None = None) -> None:
         with self.look() as look:
             kept = ledger.remembered(look, run=self.run, step="step")
         assert kept is not None, "apply remembered nothing"
         before = self.step.Before.model_validate_json(kept)  # type: ignore[attr-defined]
-        self.step.revert(PlainContext(self.database("revert")), before)  # type: ignore[attr-defined]
+        self.step.revert(context or PlainContext(self.database("revert")), before)  # type: ignore[attr-defined]
 
     def preflight(self) -> list[str]:
         with self.look() as look:

@@ -12,7 +12,7 @@ from plain_context import PlainDatabase, Trial
 
 from steps import passes
 from steps.backfill import BackfillResult
-from steps.base import Paused, Place, Tuning
+from steps.base import Paused, Place, Progress, Stopped, Tuning
 
 ROWS = 6000
 RESTING = {"traffic": 0, "batch": "10 ms", "rest": 4}
@@ -98,3 +98,20 @@ def test_way_back_rests_as_the_step_says(empty_database: Database) -> None:
         trial.revert()
         took = time.monotonic() - began
     assert took > 2.5 * empty_database.value("SELECT sum(ms) / 1000 FROM runbook.batch WHERE action = 'revert'")
+
+
+@on_18
+def test_rest_on_the_way_back_is_no_obstacle_to_stopping(empty_database: Database) -> None:
+    """There are safe points within it too."""
+    trial, context = started(empty_database, throttle={**RESTING, "rest": 100})
+    trial.step.apply(context)
+    seen: list[int] = []
+
+    def stop_within_a_rest(told: Progress) -> None:
+        if told.done and told.done in seen:
+            raise Stopped("somebody wants it")
+        seen.append(told.done)
+
+    with at_work(empty_database), pytest.raises(Stopped):
+        time.sleep(0.3)
+        trial.revert(Watched(trial.database("revert"), act=stop_within_a_rest))

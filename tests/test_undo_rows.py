@@ -87,7 +87,7 @@ def test_revert_goes_on_after_a_kill(done) -> None:
 
 
 def test_revert_is_stopped_between_batches(done) -> None:
-    database, trial, _ = done
+    _, trial, _ = done
 
     class Stopping(PlainContext):
         def pulse(self, progress: Progress) -> Tuning:
@@ -95,13 +95,8 @@ def test_revert_is_stopped_between_batches(done) -> None:
                 raise Stopped(progress.note)
             return Tuning()
 
-    with trial.look() as look:
-        before = trial.step.Before.model_validate_json(
-            look.row(f"SELECT before FROM {ledger(database, 'act')} WHERE before IS NOT NULL AND run = :run AND label = 'begin'",
-                     {"run": trial.run}).text("before")
-        )  # fmt: skip
     with pytest.raises(Stopped, match="restored, 0 refused"):
-        trial.step.revert(Stopping(trial.database("revert")), before)
+        trial.revert(Stopping(trial.database("revert")))
     assert trial.state("revert") is State.PARTLY
 
 
