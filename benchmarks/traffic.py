@@ -7,8 +7,8 @@ Quiet speed is the step's without the application, on copies of their own, in tu
 
 The machine has a share in it: where few cores are, a session that touches no table makes others wait too. So a third kind of
 window has, in the step's place, a session that only computes, as long at a time as a message of batches, and rests as long. And
-each window also says what the 99th percentile is without the time for which an update was ready to run and had no core: that is
-what the step's locks and its WAL cost, wherever there are cores enough. Where the machine is a virtual one its host may take the
+each window also says what the 99th percentile is without the time for which an update was ready to run and had no core: what is
+left are locks, WAL and the disk. Where the machine is a virtual one its host may take the
 cores away for a while: a window in which that took more than a hundredth is measured again.
 """
 

@@ -123,7 +123,7 @@ def _executions(connection: Connection, questions: Iterable[Question]) -> Iterat
 def _prepare(sql: str) -> tuple[str, tuple[str, ...]]:
     """The statement that prepares this one, and the names of its parameters in order.
 
-    A short batch would spend a fifth of its time on a plan that is always the same.
+    A short batch would spend a tenth of its time on a plan that is always the same.
     """
     names = parameters(sql, Dialect.POSTGRESQL)
     numbered = {name: f"${number}" for number, name in enumerate(names, start=1)}
