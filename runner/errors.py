@@ -86,6 +86,12 @@ class RollbackFailed(RunbookError):
     title = "rollback failed"
 
 
+class RolledBackInPart(RollbackFailed):
+    """Taking back came to its end, but rows were refused or a step was left standing."""
+
+    title = "rolled back in part"
+
+
 class InDoubt(RunbookError):
     """A step began and nobody can say whether it was done; a person must settle it."""
 
@@ -115,7 +121,7 @@ class LeaseLost(RunbookError):
 
 
 EXIT_CODES: dict[int, str] = {
-    0: "succeeded: every criterion was evaluated and held",
+    0: "succeeded: every criterion was evaluated and held (or the run was rolled back as asked, or ended unproven)",
     1: "failed: a step could not make its change",
     2: "usage: an option or argument can't be used",
     3: "criteria not met: a precondition or success criterion did not pass",
@@ -124,7 +130,7 @@ EXIT_CODES: dict[int, str] = {
     6: "refused: nothing was begun (another run, changed inputs, wrong target, requirement not met)",
     7: "aborted: stopped at a safe point by a person or a signal",
     8: "rolled back: the run failed and its changes were taken back",
-    9: "rollback failed: part of the change still stands",
+    9: "rollback failed, or rolled back in part: part of the change still stands",
     10: "in doubt: a person must settle a step",
     11: "trail broken: the record can't be written or does not verify",
     12: "target unreachable: the database can't be reached or was lost",

@@ -49,12 +49,15 @@ class RunState(StrEnum):
     RUNNING = "running"
     WAITING = "waiting"  # at a gate
     SUCCEEDED = "succeeded"  # every criterion evaluated and held
+    ENDED_UNPROVEN = "ended_unproven"  # done, and the playbook declares that it has no criterion
     FAILED = "failed"  # a step could not make its change
     CRITERIA_NOT_MET = "criteria_not_met"
     ABORTED = "aborted"  # stopped by a person or a signal
     IN_DOUBT = "in_doubt"  # a person must settle a step
     ROLLED_BACK = "rolled_back"
+    ROLLED_BACK_IN_PART = "rolled_back_in_part"  # rows were refused, or a step was left standing
     ROLLBACK_FAILED = "rollback_failed"
+    CLOSED = "closed"  # a person ended it as what it was; nothing was taken back
 
 
 class Process(_Event):

@@ -27,7 +27,10 @@ _VERDICTS = {
     RunState.ABORTED: "Aborted",
     RunState.IN_DOUBT: "In doubt",
     RunState.ROLLED_BACK: "Rolled back",
+    RunState.ROLLED_BACK_IN_PART: "Rolled back in part",
     RunState.ROLLBACK_FAILED: "Rollback failed",
+    RunState.ENDED_UNPROVEN: "Ended unproven",
+    RunState.CLOSED: "Closed",
 }
 _KINDS = {
     Kind.REAL: "",
@@ -35,7 +38,7 @@ _KINDS = {
     Kind.ROLLBACK: "a run that takes another one back",
 }
 _ACTIONS = {"dead": "apply", "refused": "revert"}  # of the ledger's `dead` table: what put the row there
-ENDED = frozenset({RunState.SUCCEEDED, RunState.ROLLED_BACK})
+ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK, RunState.CLOSED})
 _COUNTED = ("visited", "written")  # a step with these has gone over a table, and its figures get a table of their own
 
 

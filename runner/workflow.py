@@ -20,6 +20,7 @@ from runner.errors import (
     Interrupted,
     RollbackFailed,
     RolledBack,
+    RolledBackInPart,
     RunbookError,
     RunRefused,
     StepFailed,
@@ -57,6 +58,7 @@ STATES: Mapping[type[RunbookError], RunState] = {
     Aborted: RunState.ABORTED,
     InDoubt: RunState.IN_DOUBT,
     RolledBack: RunState.ROLLED_BACK,
+    RolledBackInPart: RunState.ROLLED_BACK_IN_PART,
     RollbackFailed: RunState.ROLLBACK_FAILED,
 }
 
