@@ -244,15 +244,16 @@ class Acting:
         """The head of the chain into the ledger, where whoever rewrites the trail can't rewrite it unseen."""
         if not self.recorded:
             return
+        own = place.run == self.status.run  # else the steps are another run's, whose chain this is not
         try:
-            with self.database.own(fenced=bool(self.database.session.fence.epoch)) as work:
+            with self.database.own() as work:
                 ledger.end_step(
                     work,
                     place,
                     state=outcome,
                     results=json.dumps(results),
-                    head=self.trail.head,
-                    length=self.trail.length,
+                    head=self.trail.head if own else "",
+                    length=self.trail.length if own else 0,
                 )
         except DatabaseFault as fault:
             raise TargetUnreachable(

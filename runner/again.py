@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import digest, identity, preflight, trail
+from runner import digest, identity, preflight, trust
 from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.errors import Aborted, RolledBack, RunRefused, TrailBroken
@@ -28,8 +27,9 @@ from runner.workflow import (
     stored,
 )
 from runner.workplace import Connected, Found, connected, find_run
-from steps import ledger
 from steps.base import Gate
+
+_WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.CLOSED})
 
 
 # ─── resume ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -48,25 +48,26 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None, dead:
     found = find_run(runs_of(orders), name)
     status = found.status
     _refuse_running(status)
-    _refuse_broken(found)
+    _refuse_broken(found, "resume")
     playbook, resumed = _playbook_again(found, orders, accepted)
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
-        if status.state is RunState.ROLLED_BACK or (status.state is RunState.SUCCEEDED and not dead):
-            return _finished(status, target)
+        told = trust.proven(found, target.database, changes=playbook.changes, what="resume")
+        _refuse_unbegun_elsewhere(found, told)
+        _refuse_ended(status, told, dead=dead)
         _refuse_rolling_back(status)
         _refuse_held(playbook, target)
         if resumed.digest:
             new = digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity)
             resumed = resumed.model_copy(update={"approval_digest": new})
         scope = preflight.requirements_scope(playbook, target)
-        with opened(playbook, target, orders, found.directory, status, scope) as engine:
+        with opened(playbook, target, orders, found.directory, status, scope, seen=found.seen) as engine:
             if dead:
                 _refuse_none_aside(engine)
             orders.view.begun(status.run, found.directory)
-            engine.emit(resumed)
+            engine.unproven = trust.unanchored_steps(found, told)
             take_up_orders(target.database, engine.control, status.run)
-            carry(engine, target, orders, lambda: _go_on(engine, dead=dead))
+            carry(engine, target, orders, lambda: _go_on(engine, dead=dead), first=resumed)
     return status.run
 
 
@@ -86,15 +87,31 @@ def _refuse_none_aside(engine: Engine) -> None:
         )
 
 
-def _refuse_broken(found: Found) -> None:
-    """Nothing goes on from a record that somebody changed; a torn last line is no change."""
-    fault = trail.verify(found.trail).fault
-    if fault:
-        raise TrailBroken(
-            f"cannot resume from {found.trail}: {fault}",
+def _refuse_broken(found: Found, what: str) -> None:
+    """Nothing goes on from a record that contradicts itself, before a target is asked; a torn last line is no change."""
+    trust.uncontradicted(found, None, what=what)
+
+
+def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
+    """Where the ledger has no row yet, only the playbook that lies there can say what was meant."""
+    started = found.status.started
+    if told.row is None and not told.begun and started is not None and not Path(started.file).is_file():
+        raise RunRefused(
+            f"cannot go on with {found.status.run}: the target's ledger doesn't know it yet, and {started.file} isn't there",
+            why="what the trail alone says isn't sent",
             state="nothing was changed",
-            then=f"runbook trail verify {found.status.run} --against-target",
+            then=f"put {started.file} back, or begin again: runbook exec",
         )
+
+
+def _refuse_ended(status: RunStatus, told: trust.Trust, *, dead: bool) -> None:
+    """A run that has ended is not resumed; an end that the ledger doesn't know is no end: it is asked for once more."""
+    elsewhere = told.row is not None and told.row.rolled_back  # another run has taken it back
+    ended = status.state is RunState.ROLLED_BACK or (status.state in _WELL and not dead)
+    if not elsewhere and (not ended or (told.row is not None and told.row.state != status.state)):
+        return
+    words = (RunState.ROLLED_BACK if elsewhere else status.state).replace("_", " ")
+    raise RunRefused(f"cannot go on with {status.run}: it has ended ({words})", then=f"runbook report {status.run}")
 
 
 def _refuse_rolling_back(status: RunStatus) -> None:
@@ -125,25 +142,6 @@ def _refuse_running(status: RunStatus) -> None:
             f"cannot resume {status.run}: its process still runs (pid {status.process.pid})",
             then=f"runbook status {status.run}",
         )
-
-
-def _finished(status: RunStatus, target: Connected) -> str:
-    """A run that has ended is not resumed; where it was killed before the ledger heard of its end, the ledger hears it now."""
-    with target.database.look() as look:
-        row = ledger.find_run(look, status.run) if ledger.exists(look) else None
-    words = status.state.replace("_", " ")
-    if row is None or row.state == status.state:
-        raise RunRefused(f"cannot go on with {status.run}: it has ended ({words})", then=f"runbook report {status.run}")
-    with target.database.own(fenced=False) as work:
-        ledger.end_run(
-            work,
-            run=status.run,
-            state=status.state,
-            figures=json.dumps(status.figures),
-            head=status.head,
-            length=status.length,
-        )
-    return status.run
 
 
 def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> tuple[Playbook, RunResumed]:
@@ -235,32 +233,45 @@ def rollback(name: str, orders: Orders, *, reason: str, after: str = "") -> str:
         raise RunRefused(
             f"cannot roll back {status.run} while it runs", then="stop it with ^C or `runbook tune RUN stop` first"
         )
+    _refuse_broken(found, "roll back")
     playbook = stored(status.source, given_again(status))
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
-        if status.state is RunState.ROLLED_BACK:
-            return _finished(status, target)
+        told = trust.proven(found, target.database, changes=playbook.changes, what="roll back")
+        _refuse_unbegun(status, told)
+        _refuse_ended(status, told, dead=True)
         _refuse_held(playbook, target)
-        with opened(playbook, target, orders, found.directory, status, {}) as engine:
+        with opened(playbook, target, orders, found.directory, status, {}, seen=found.seen) as engine:
             reverser = Reverser(engine, status.run, playbook)
             entries = reverser.order(after=after)
             orders.view.begun(status.run, found.directory)
             process = identity.process(orders.operator)
-            engine.emit(RollbackStarted(steps=tuple(entry.id for entry in entries), reason=reason, process=process))
+            started = RollbackStarted(steps=tuple(entry.id for entry in entries), reason=reason, process=process)
             take_up_orders(target.database, engine.control, status.run)
-            _carry_back(engine, target, orders, reverser, entries)
+            _carry_back(engine, target, orders, reverser, started)
     return status.run
+
+
+def _refuse_unbegun(status: RunStatus, told: trust.Trust) -> None:
+    if told.row is None and not told.begun:
+        raise RunRefused(
+            f"nothing to roll back: the target's ledger has no row of {status.run}, which began nothing",
+            state="nothing was changed",
+            then=f"runbook status {status.run}",
+        )
 
 
 class _PartlyBack(Aborted):
     """Taken back as far as --to asked: the good end of a rollback after which something still stands."""
 
 
-def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Reverser, entries: list[Entry]) -> None:
+def _carry_back(
+    engine: Engine, target: Connected, orders: Orders, reverser: Reverser, started: RollbackStarted
+) -> None:
     """As `carry`, but the good end is called rolled back, or aborted where some steps were to be kept."""
 
     def back() -> None:
-        reverser.revert(entries)
+        reverser.revert([engine.playbook.entry(name) for name in started.steps])
         left = reverser.standing()
         if left:
             raise _PartlyBack(
@@ -272,4 +283,4 @@ def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Rev
         )
 
     with contextlib.suppress(RolledBack, _PartlyBack):
-        carry(engine, target, orders, back)
+        carry(engine, target, orders, back, first=started)

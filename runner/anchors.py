@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runner.database import RunDatabase
 from runner.events import (
     Approved,
     Event,
@@ -24,6 +23,7 @@ from runner.events import (
 )
 from runner.trail import Verification
 from steps import ledger
+from steps.base import Look
 
 # what may follow a run's end: people's words, and a process that takes the run up again
 _AFTER_THE_END = (Approved, EvidenceGiven, Noted, Settled, SqlByHand, TornTail)
@@ -50,10 +50,10 @@ class Word:
     text: str
 
 
-def records(path: Path, *, up_to: int) -> list[Record]:
+def records(data: bytes, *, up_to: int) -> list[Record]:
     """The first records of a trail, as many as its chain holds together; one that is of no kind we know ends them."""
     found = []
-    for line in path.read_bytes().split(b"\n")[:up_to]:
+    for line in data.split(b"\n")[:up_to]:
         try:
             found.append(Record.model_validate_json(line))
         except ValidationError:
@@ -76,16 +76,10 @@ def in_trail(known: list[Record]) -> list[Voucher]:
     ]
 
 
-def in_ledger(database: RunDatabase, run: str) -> list[Voucher]:
+def of_run(look: Look, run: str) -> list[Voucher]:
     """The heads that the target's ledger has for this run."""
-    with database.look() as look:
-        if not ledger.exists(look):
-            return []
-        found = [
-            Voucher(f"the ledger at the end of step {one.step}", one.head, one.length)
-            for one in ledger.anchors(look, run)
-        ]
-        row = ledger.find_run(look, run)
+    found = [Voucher(f"the ledger at {one.what}", one.head, one.length) for one in ledger.anchors(look, run)]
+    row = ledger.find_run(look, run)
     if row is not None:
         ended = row.state != RunState.RUNNING
         found.append(Voucher(f"the ledger, run {row.state}", row.trail_head, row.trail_length, ended))

@@ -69,6 +69,9 @@ class Process(_Event):
     pid: int
     started: float  # seconds since the epoch, as the system says of this pid
     versions: dict[str, str]
+    boot_id: str = ""  # of the system's boot in which the pid counts
+    pid_ns: str = ""  # and of the pid namespace: containers on one host have the same boot
+    ticks: int = 0  # when it started, in ticks since boot: no change of the clock moves it
 
 
 class RunStarted(_Event):
@@ -226,6 +229,7 @@ class Approved(_Event):
     user: str
     host: str
     signed: bool = False
+    trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
 
 
 class EvidenceGiven(_Event):
@@ -237,6 +241,7 @@ class EvidenceGiven(_Event):
     file: str = ""
     sha256: str = ""
     expires: str = ""
+    trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
 
 
 class Settled(_Event):
@@ -245,12 +250,16 @@ class Settled(_Event):
     done: bool
     by: str
     reason: str
+    trust: str = (
+        ""  # proven, not asked or contradicted: whether the target's ledger was asked about the record before it
+    )
 
 
 class Noted(_Event):
     event: Literal["noted"] = "noted"
     by: str
     text: str
+    trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
 
 
 class SqlByHand(_Event):

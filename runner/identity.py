@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
+from steps import pids
 from steps.base import DatabaseFault, Look
 from steps.dialect import Dialect
+from steps.pids import ProcessId
 
 if TYPE_CHECKING:
     from runner.database import RunDatabase
@@ -83,13 +85,16 @@ def differences(one: dict[str, Json], other: dict[str, Json]) -> list[str]:
 
 def process(operator: str | None) -> Process:
     """This process, and who says to act in it."""
-    user = _user()
+    user, own = _user(), pids.identify(os.getpid())
     return Process(
         operator=operator or user,
         user=user,
         host=socket.gethostname(),
-        pid=os.getpid(),
-        started=started(os.getpid()) or 0.0,
+        pid=own.pid,
+        started=own.started,
+        boot_id=own.boot,
+        pid_ns=own.namespace,
+        ticks=own.ticks,
         versions={
             "runbook": version(),
             "python": platform.python_version(),
@@ -105,22 +110,9 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def started(pid: int) -> float | None:
-    """When this pid's process began, by the system's clock; None where there is none: a pid alone is used again."""
-    import psutil
-
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
-
-
 def alive(process: Process) -> bool | None:
-    """Whether that very process still runs; None where it is on another host."""
-    if process.host != socket.gethostname():
-        return None
-    now = started(process.pid)
-    return now is not None and abs(now - process.started) < 1.0
+    """Whether that very process still runs; None where that can't be seen from here."""
+    return pids.alive(ProcessId(process.pid, process.boot_id, process.pid_ns, process.ticks, process.started))
 
 
 def version() -> str:

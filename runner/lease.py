@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from runner import identity
+from runner import identity, ledger_check
 from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
-from steps import leases, ledger
+from steps import leases
 from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Row
 from steps.dialect import Dialect
 
@@ -127,7 +127,7 @@ class Holder:
 def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
     """The lease as it stands; raises RunRefused where its holder lives, or may live and was heard of within 15 s."""
     with database.look() as look:
-        found = leases.lease(look, scope) if ledger.exists(look) else None
+        found = leases.lease(look, scope) if ledger_check.refuse_bad(look).there else None
     if found is None or not found.run:
         return found
     try:

@@ -2,32 +2,95 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import approvals, identity
+from runner import approvals, identity, trust
 from runner.again import runs_of, same_target
-from runner.database import RunDatabase
-from runner.errors import RunRefused, StepFailed
+from runner.errors import RunRefused, StepFailed, TargetUnreachable
 from runner.events import Approved, Event, EvidenceGiven, Noted, RunState, Settled, SqlByHand
 from runner.masks import Masks
 from runner.model import Entry, Playbook
+from runner.source import BadInput
 from runner.status import RunStatus
 from runner.trail import Trail, utc_now
-from runner.workflow import Orders, given_again, stored
-from runner.workplace import Found, connected, find_run
+from runner.workflow import Orders, given_again, masks_of_run, stored
+from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps import ledger
-from steps.base import DatabaseFault, Gate, GateNeeds, StepError, Value
+from steps.base import DatabaseFault, Gate, GateNeeds, StepError, Value, Work
 from steps.dialect import controls_transaction, needs_autocommit, split
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A run's record, open for a person's words: what is known of it, and the target where it can be reached."""
+
+    found: Found
+    masks: Masks
+    target: Connected | None
+    trust: str
+
+    def write(self, event: Event, *, what: str) -> str:
+        """Append, then anchor the new head in the target's ledger; where that can't be, why, in words."""
+        head, length = _append(self.found, event, self.masks)
+        if self.target is None:
+            return " (the target was not asked, so no ledger vouches for it yet)"
+        run = self.found.status.run
+        try:
+            with self.target.database.own(fenced=False) as work:
+                if ledger.find_run(work, run) is None:
+                    return ""
+                ledger.add_anchor(work, run=run, what=what, head=head, length=length)
+        except DatabaseFault as fault:
+            return f" (no ledger vouches for it yet: {fault})"
+        return ""
+
+
+@contextlib.contextmanager
+def _desk(name: str, orders: Orders, *, what: str, contradicted: bool = False) -> Iterator[Desk]:
+    """The run that is meant; raises TrailBroken where its record is contradicted, unless that is to be written down too."""
+    found = find_run(runs_of(orders), name)
+    masks = masks_of_run(found.status, orders)
+    with told_masked(masks), contextlib.ExitStack() as stack:
+        target = _reachable(stack, found, orders, masks)
+        told = trust.trusted(found, target.database if target is not None else None)
+        if told.answer is trust.Answer.CONTRADICTED and not contradicted:
+            raise trust.refusal(found, told, what)
+        yield Desk(found, masks, target, told.answer.value)
+
+
+def _reachable(stack: contextlib.ExitStack, found: Found, orders: Orders, masks: Masks) -> Connected | None:
+    """The target of the run, where it can be reached from here and is the one on which the run began."""
+    with contextlib.suppress(TargetUnreachable, BadInput):
+        target = stack.enter_context(connected(orders.place, schema=_schema(found), masks=masks))
+        then = found.status.started.identity if found.status.started else {}
+        return None if identity.differences(then, target.identity) else target
+    return None
+
+
+def _schema(found: Found) -> str:
+    """In which schema the run works."""
+    then = found.status.started.identity if found.status.started else {}
+    return str(then.get("schema") or "public")
 
 
 def approve(
     name: str, orders: Orders, *, step: str, by: str, role: str, reason: str, valid_s: float | None = None
 ) -> str:
     """Record a person's yes to a gate, bound to what was approved; unsigned, so it is a claim and every report says so."""
-    found = _found(name, orders)
+    with _desk(name, orders, what="approve") as desk:
+        entry, now, anchored = _approve(desk, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
+    return _still_open(name, orders, entry, now) + anchored
+
+
+def _approve(
+    desk: Desk, *, step: str, by: str, role: str, reason: str, valid_s: float | None
+) -> tuple[Entry, datetime, str]:
+    found = desk.found
     playbook = playbook_of(found)
     entry = _gate(playbook, found, step)
     needs = _needs(entry)
@@ -49,33 +112,30 @@ def approve(
         )
     who = identity.process(by)
     now = utc_now()
-    _append(
-        found,
-        Approved(
-            step=entry.id, name=by, role=role, reason=reason, approval_digest=found.status.approval_digest,
-            chain_head=found.status.head, expires=approvals.expiry(need, given_s=valid_s, now=now), user=who.user, host=who.host,
-        ),
+    event = Approved(
+        step=entry.id, name=by, role=role, reason=reason, approval_digest=found.status.approval_digest,
+        chain_head=found.status.head, expires=approvals.expiry(need, given_s=valid_s, now=now), user=who.user, host=who.host,
+        trust=desk.trust,
     )  # fmt: skip
-    return _still_open(name, orders, entry, now)
+    return entry, now, desk.write(event, what=f"the approval of {entry.id}")
 
 
 def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reason: str, file: Path | None) -> str:
     """Record a person's evidence; a file's SHA-256 says which file it was."""
-    found = _found(name, orders)
-    entry = _gate(playbook_of(found), found, step)
-    wanted = {one.name: one for one in _needs(entry).evidence}
-    if evidence not in wanted:
-        raise RunRefused(f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}")
-    sha = _sha256(file) if file is not None else ""
-    now = utc_now()
-    expires = approvals.expiry(wanted[evidence], given_s=None, now=now)
-    _append(
-        found,
-        EvidenceGiven(
-            step=entry.id, name=evidence, by=by, reason=reason, file=str(file or ""), sha256=sha, expires=expires
-        ),
-    )
-    return _still_open(name, orders, entry, now)
+    with _desk(name, orders, what="take evidence for") as desk:
+        entry = _gate(playbook_of(desk.found), desk.found, step)
+        wanted = {one.name: one for one in _needs(entry).evidence}
+        if evidence not in wanted:
+            raise RunRefused(f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}")
+        sha = _sha256(file) if file is not None else ""
+        now = utc_now()
+        expires = approvals.expiry(wanted[evidence], given_s=None, now=now)
+        event = EvidenceGiven(
+            step=entry.id, name=evidence, by=by, reason=reason, file=str(file or ""), sha256=sha, expires=expires,
+            trust=desk.trust,
+        )  # fmt: skip
+        anchored = desk.write(event, what=f"the evidence for {entry.id}")
+    return _still_open(name, orders, entry, now) + anchored
 
 
 def _still_open(name: str, orders: Orders, entry: Entry, now: datetime) -> str:
@@ -87,25 +147,26 @@ def _still_open(name: str, orders: Orders, entry: Entry, now: datetime) -> str:
 
 
 def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason: str) -> str:
-    """A person's word on a step in doubt."""
-    found = _found(name, orders)
-    status = found.status
-    if _running(found):
-        raise RunRefused(f"cannot settle {step}: {status.run} still runs", then=f"runbook status {status.run}")
-    doubtful = [one.id for one in status.steps.values() if one.open or one.doubtful]
-    if step not in doubtful:
-        raise RunRefused(
-            f"cannot settle {step}: it is not in doubt", why=f"in doubt: {', '.join(doubtful) or 'no step'}"
-        )
-    _append(found, Settled(step=step, done=done, by=by, reason=reason))
-    return f"settled: {step} is {'done' if done else 'not done'}\nnext: runbook resume {status.run}"
+    """A person's word on a step in doubt; it is taken down also where the record is contradicted, and says so."""
+    with _desk(name, orders, what="settle", contradicted=True) as desk:
+        status = desk.found.status
+        if _running(desk.found):
+            raise RunRefused(f"cannot settle {step}: {status.run} still runs", then=f"runbook status {status.run}")
+        doubtful = [one.id for one in status.steps.values() if one.open or one.doubtful]
+        if step not in doubtful:
+            raise RunRefused(
+                f"cannot settle {step}: it is not in doubt", why=f"in doubt: {', '.join(doubtful) or 'no step'}"
+            )
+        event = Settled(step=step, done=done, by=by, reason=reason, trust=desk.trust)
+        anchored = desk.write(event, what=f"the settling of {step}")
+    return f"settled: {step} is {'done' if done else 'not done'}{anchored}\nnext: runbook resume {status.run}"
 
 
 def note(name: str, orders: Orders, *, text: str, by: str) -> str:
     """A line in the run's timeline."""
-    found = _found(name, orders)
-    _append(found, Noted(by=by, text=text))
-    return f"noted in {found.status.run}"
+    with _desk(name, orders, what="note anything in") as desk:
+        anchored = desk.write(Noted(by=by, text=text, trust=desk.trust), what="a note")
+    return f"noted in {desk.found.status.run}{anchored}"
 
 
 def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reason: str) -> str:
@@ -117,8 +178,11 @@ def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reas
             then=f"runbook status {found.status.run}",
         )
     _known_limits(found.status, order)
-    with connected(orders.place) as target:
+    masks = masks_of_run(found.status, orders)
+    with connected(orders.place, schema=_schema(found), masks=masks) as target:
         same_target(found.status, target)
+        trust.uncontradicted(found, target.database, what="steer")
+        by, reason = masks.mask(by), masks.mask(reason)
         target.database.session.run = found.status.run
         with target.database.own(fenced=False) as work:
             ledger.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
@@ -145,19 +209,17 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
     """Break-glass: one statement at a time under the run's name and timeouts, each in the trail before the next."""
     found = _found(name, orders)
     playbook = playbook_of(found)
+    masks = masks_of_run(found.status, orders)
     sent: list[SqlByHand] = []
-    with connected(orders.place, schema=playbook.db_schema) as target:
+    with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
         same_target(found.status, target)
-        database = target.database
-        database.session.run, database.session.step = found.status.run, "by_hand"
-        for piece in split(text, database.dialect):
-            if controls_transaction(piece.text, dialect=database.dialect):
+        _refuse_unanchored(found, target)
+        target.database.session.run, target.database.session.step = found.status.run, "by_hand"
+        hand = _Hand(found, target, by, reason)
+        for piece in split(text, target.database.dialect):
+            if controls_transaction(piece.text, dialect=target.database.dialect):
                 raise RunRefused("cannot send transaction control by hand: each statement is a transaction of its own")
-            # on disk before the act, as every other change is: a kill must not hide what may have been sent
-            _append(found, Noted(by=by, text=f"sends by hand ({reason}): {piece.text}"), target.masks)
-            rows, error = _send(database, piece.text)
-            event = SqlByHand(by=by, reason=reason, sql=piece.text, rows=rows, error=error)
-            _append(found, event, target.masks)
+            event = hand.send(piece.text)
             sent.append(event)
             if event.error:
                 raise StepFailed(
@@ -167,14 +229,55 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
     return sent
 
 
-def _send(database: RunDatabase, text: str) -> tuple[int, str]:
-    """One statement in a transaction of its own, or outside of one where it must be; rows, and what went wrong."""
-    alone = needs_autocommit(text, dialect=database.dialect)
-    try:
-        with database.outside("by hand") if alone else database.own(fenced=False) as work:
-            return work.execute(text), ""
-    except (DatabaseFault, StepError) as fault:
-        return -1, str(fault)
+def _refuse_unanchored(found: Found, target: Connected) -> None:
+    """What is sent by hand must stand where whoever writes the trail can't take it away unseen."""
+    told = trust.proven(found, target.database, changes=True, what="send anything by hand in")
+    if told.row is None:
+        raise RunRefused(
+            f"cannot send anything by hand in {found.status.run}: {told.fault}, so nothing would vouch for the record of it",
+            state="nothing was changed",
+            then="use the database's own client, and say so: runbook note",
+        )
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """Statements that a person sends within a run."""
+
+    found: Found
+    target: Connected
+    by: str
+    reason: str
+
+    def send(self, text: str) -> SqlByHand:
+        """On disk before the act, as every other change is, and in the ledger with it: a kill must hide nothing."""
+        words = f"sends by hand ({self.reason}): {text}"
+        head, length = _append(self.found, Noted(by=self.by, text=words), self.target.masks)
+        rows, error = self._sent(text, head, length)
+        event = SqlByHand(by=self.by, reason=self.reason, sql=text, rows=rows, error=error)
+        self._anchor(*_append(self.found, event, self.target.masks))
+        return event
+
+    def _sent(self, text: str, head: str, length: int) -> tuple[int, str]:
+        """One statement in a transaction of its own with its anchor; or outside of one where it must be, after it."""
+        database = self.target.database
+        try:
+            if needs_autocommit(text, dialect=database.dialect):
+                self._anchor(head, length)
+                with database.outside("by hand") as work:
+                    return work.execute(text), ""
+            with database.own(fenced=False) as work:
+                self._anchored(work, head, length)
+                return work.execute(text), ""
+        except (DatabaseFault, StepError) as fault:
+            return -1, str(fault)
+
+    def _anchor(self, head: str, length: int) -> None:
+        with self.target.database.own(fenced=False) as work:
+            self._anchored(work, head, length)
+
+    def _anchored(self, work: Work, head: str, length: int) -> None:
+        ledger.add_anchor(work, run=self.found.status.run, what="a statement by hand", head=head, length=length)
 
 
 def _running(found: Found) -> bool | None:
@@ -214,10 +317,12 @@ def _needs(entry: Entry) -> GateNeeds:
     return entry.step.needs() if isinstance(entry.step, Gate) else GateNeeds()
 
 
-def _append(found: Found, event: Event, masks: Masks | None = None) -> None:
-    trail = Trail(found.trail, masks=masks or Masks())
+def _append(found: Found, event: Event, masks: Masks) -> tuple[str, int]:
+    """Behind what was read of the trail; the chain's new head and length."""
+    trail = Trail(found.trail, masks=masks, seen=found.seen)
     try:
         trail.append(event)
+        return trail.head, trail.length
     finally:
         trail.close()
 

@@ -7,13 +7,14 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from runner import identity
+from runner import identity, ledger_check
 from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.workplace import Connected, Place, connected
-from steps import ledger
+from steps import ledger, ledger_form
 from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Look
 from steps.dialect import Dialect, quote
+from steps.ledger import VERSION
 
 PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "pyyaml", "click", "jinja2", "simpleeval", "psutil")
 
@@ -54,8 +55,12 @@ def _package(name: str) -> Finding:
 
 
 def _ledger(look: Look) -> Finding:
-    if ledger.exists(look):
-        return Finding("ledger", True, "there")
+    try:
+        found = ledger_check.refuse_bad(look)
+    except RunRefused as bad:
+        return Finding("ledger", False, f"{bad.what}{f' ({bad.why})' if bad.why else ''}; {bad.then}")
+    if found.there:
+        return Finding("ledger", True, f"there, version {found.version}")
     if look.dialect is Dialect.SQLITE:
         return Finding("ledger", True, "not there yet; the first changing run makes it")
     may = look.row("SELECT has_database_privilege(current_database(), 'CREATE') AS may").flag("may")
@@ -97,20 +102,36 @@ def statements(dialect: str, role: str) -> str:
 
 
 def init(place: Place) -> str:
-    """Make the ledger; raises RunRefused where this role may not."""
+    """Make the ledger, or bring an earlier one to today's form; raises RunRefused where this role may not."""
     with connected(place) as target:
         database: RunDatabase = target.database
         with database.look() as look:
-            if ledger.exists(look):
+            found = ledger_form.form(look)
+            if found.good:
                 return f"the ledger is there already in {target.name}"
+            if found.planted or found.version > VERSION:
+                ledger_check.refuse_bad(look)
         try:
             with database.own(fenced=False) as work:
-                ledger.create(work)
+                done = ledger_form.migrate(work, found)
         except DatabaseFault as fault:
             if fault.sqlstate != INSUFFICIENT_PRIVILEGE:
                 raise
+            raise _not_allowed(found, fault) from fault
+        except ledger_form.Inconvertible as stuck:
             raise RunRefused(
-                "cannot make the ledger: this role may not", why=str(fault), state="nothing was changed",
-                then="runbook target init --print --role ROLE, and give what it prints to the DBA",
-            ) from fault  # fmt: skip
-        return f"made the ledger in {target.name}"
+                f"cannot bring the ledger to today's form: {stuck}, and rows stand there",
+                why="this version doesn't know how to read them",
+                state="nothing was changed",
+                then="take back or close the runs that they belong to with the version that made them, then runbook target init",
+            ) from stuck
+        if not found.there:
+            return f"made the ledger in {target.name}"
+        return f"brought the ledger in {target.name} to today's form: {'; '.join(done) or f'version {VERSION}'}"
+
+
+def _not_allowed(found: ledger_form.Form, fault: DatabaseFault) -> RunRefused:
+    what, then = "make the ledger", "runbook target init --print --role ROLE, and give what it prints to the DBA"
+    if found.there:
+        what, then = "bring the ledger to today's form", "runbook target init, as the role that owns the ledger"
+    return RunRefused(f"cannot {what}: this role may not", why=str(fault), state="nothing was changed", then=then)

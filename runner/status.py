@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import assert_never
 
-from runner import events
+from runner import events, files
 from runner.events import Json, Outcome, Record, RunState
 from steps.base import State
 
@@ -211,6 +211,8 @@ def _run(
             status.rolling_back = True
         case events.LeaseTaken():
             status.epoch = event.epoch
+            if status.state is not RunState.RUNNING:  # what a process that had lost its lease still wrote in between
+                status.state, status.exit_code, status.what, status.why = RunState.RUNNING, None, "", ""
         case _:
             assert_never(event)
 
@@ -266,5 +268,5 @@ def _check(status: RunStatus, event: events.CheckAnswered) -> None:
 def write_status(directory: Path, document: dict[str, Json]) -> None:
     """Replace status.json in one move; derived from the trail, so it is not fsynced."""
     temporary = directory / f".status.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(document, ensure_ascii=False) + "\n")
+    files.write(temporary, json.dumps(document, ensure_ascii=False) + "\n")
     temporary.replace(directory / "status.json")

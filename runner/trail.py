@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from runner import faults
-from runner.errors import TrailBroken
+from runner import faults, files
+from runner.errors import LeaseLost, TrailBroken
 from runner.events import ADAPTER, Event, Record, TornTail
 from runner.masks import Masks
 
@@ -28,6 +29,7 @@ NAMES = frozenset({
     "scope", "due", "name", "chain_head", "sha256", "signed", "at", "expires",
 })  # fmt: skip
 _HASH = ',"hash":"'
+_TAKEN = b'"event":{"event":"lease_taken"'  # how a record of a hold on the target begins behind its envelope
 _TAIL = len(_HASH) + 64 + 2  # ,"hash":"<64 hex>"}
 
 
@@ -41,23 +43,51 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The bytes of a trail that were read and judged: what is appended must stand behind these, and no others."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Seen:
+        """The whole records in these bytes; a torn last line is cut off by whoever appends next."""
+        whole = data[: data.rfind(b"\n") + 1]
+        return cls(len(whole), hashlib.sha256(whole).hexdigest())
+
+
 class Trail:
     """One run's trail.jsonl, open for appending.
 
     Two processes may append (a run, and an approval from another terminal): each append takes a file lock and first
     reads what the other wrote, so that the chain stays one chain.
+
+    seen: what was read of it before. own: appended by the process that carries the run; it stops when another one takes
+    the run over.
     """
 
-    def __init__(self, path: Path, *, masks: Masks, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        masks: Masks,
+        now: Callable[[], datetime] = utc_now,
+        seen: Seen | None = None,
+        own: bool = False,
+    ) -> None:
         self.path = path
         self._masks = masks
         self._now = now
+        self._seen = seen
+        self._own = own
         self.head = FIRST
         self.length = 0
         self._size = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab+", buffering=0)
+            if seen is None:
+                files.make_directory(path.parent)
+            self._file = files.open_to_append(path, create=seen is None)
             _sync_directory(path.parent)
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -70,12 +100,37 @@ class Trail:
         faults.point("trail.before")
         with self._locked():
             try:
+                self._still_there()
                 self._catch_up()
                 record = self._write(event)
             except OSError as error:
                 raise _unwritable(self.path, error) from error
         faults.point("trail.after")
         return record
+
+    def _still_there(self) -> None:
+        """The record is the file of this name and no other: what would be written elsewhere is no record."""
+        own = os.fstat(self._file.fileno())
+        try:
+            named: os.stat_result | None = self.path.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            named = None
+        if named is None:
+            self._broken("somebody removed it", "there is no file of that name any more")
+        elif (named.st_dev, named.st_ino) != (own.st_dev, own.st_ino):
+            self._broken("somebody put another file in its place", "it is not the file that this run has written")
+        elif own.st_nlink != 1:
+            self._broken(
+                "it has a second name (a hard link)", "what is recorded here could be changed under the other name"
+            )
+
+    def _broken(self, what: str, why: str) -> NoReturn:
+        raise TrailBroken(
+            f"cannot go on with the trail {self.path}: {what}",
+            why=why,
+            state="what had committed stays, and the target's ledger has it; nothing more is sent by this process",
+            then="put the run's folder back as it was, then `runbook trail verify RUN --against-target`",
+        )
 
     def close(self) -> None:
         self._file.close()
@@ -107,16 +162,14 @@ class Trail:
     def _catch_up(self) -> None:
         """Read what another process appended, and cut off what a kill left half written."""
         size = os.fstat(self._file.fileno()).st_size
-        if size == self._size:
+        if size == self._size and self._seen is None:
             return
         if size < self._size:
-            raise TrailBroken(
-                f"cannot go on with the trail {self.path}: somebody cut it while the run was going",
-                why=f"{self._size - size:,} bytes that were on disk are gone",
-                state="the database is as the ledger says; no statement was sent after the last record",
-                then=f"runbook trail verify {self.path} --against-target",
+            self._broken(
+                "somebody cut it while the run was going", f"{self._size - size:,} bytes that were on disk are gone"
             )
         data = os.pread(self._file.fileno(), size - self._size, self._size)
+        self._refuse_others(data)
         whole = data.rfind(b"\n") + 1
         for line in data[:whole].splitlines():
             self.length += 1
@@ -125,6 +178,29 @@ class Trail:
         if whole < len(data):
             os.ftruncate(self._file.fileno(), self._size)
             self._write(TornTail(bytes_cut=len(data) - whole))
+
+    def _refuse_others(self, data: bytes) -> None:
+        """What stands behind our own records must go on from them, and must not be another process's hold on the run."""
+        new = data
+        if self._seen is not None:
+            seen, self._seen = self._seen, None
+            if hashlib.sha256(data[: seen.size]).hexdigest() != seen.sha256:
+                self._broken("it was changed since it was read", "the records that were checked are no longer there")
+            new = data[seen.size :]
+            head = data[: seen.size][-67:-3].decode("ascii", "replace") if seen.size else FIRST
+            length = data[: seen.size].count(b"\n")
+        else:
+            head, length = self.head, self.length
+        fault = check(new, head=head, length=length).fault
+        if fault and (self._own or length):
+            self._broken("somebody wrote into it what is no record of this run", fault)
+        if self._own and any(line.find(_TAKEN) >= 0 for line in new.splitlines()):
+            raise LeaseLost(
+                "cannot go on: another process has taken up this run",
+                why="its hold on the target stands in the trail",
+                state="what this process committed stays; nothing more is sent by it",
+                then="runbook status",
+            )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -180,11 +256,17 @@ def _sync_directory(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> TrailBroken:
+    rights = files.rights(path, error)
+    then = "make room or give the folder's rights, then `runbook resume`"
+    if rights:
+        then = (
+            f"as its owner: chmod -R g+rwX {path.parent}, and chgrp -R GROUP {path.parent} where the group is another"
+        )
     return TrailBroken(
         f"cannot write the trail {path}: {error.strerror or error}",
-        why="nothing runs that can't be recorded first",
-        state="the database is as the last record in the trail says; no statement was sent after it",
-        then="make room or give the directory's rights, then `runbook resume`",
+        why=rights or "nothing runs that can't be recorded first",
+        state="what had committed stays, and the target's ledger has it; nothing more is sent by this process",
+        then=then,
     )
 
 
@@ -193,12 +275,25 @@ def read(path: Path) -> list[Record]:
 
     Raises TrailBroken where a line can't be read as a record.
     """
+    return parse(load(path), path)
+
+
+def load(path: Path) -> bytes:
+    """The bytes of a trail, to be checked and parsed from one reading; raises TrailBroken where there are none to read."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        return path.read_bytes()
     except OSError as error:
-        raise TrailBroken(f"cannot read the trail {path}: {error.strerror or error}", then="check --runs") from error
+        raise TrailBroken(
+            f"cannot read the trail {path}: {error.strerror or error}",
+            why=files.rights(path, error),
+            then="check --runs",
+        ) from error
+
+
+def parse(data: bytes, path: Path) -> list[Record]:
+    """The whole records in these bytes."""
     records = []
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
             records.append(Record.model_validate_json(line))
         except ValidationError as error:
@@ -226,14 +321,16 @@ def verify(path: Path) -> Verification:
 
     Raises TrailBroken where the file can't be read.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise TrailBroken(f"cannot read the trail {path}: {error.strerror or error}", then="check --runs") from error
+    return check(load(path))
+
+
+def check(data: bytes, *, head: str = FIRST, length: int = 0) -> Verification:
+    """The same of bytes that were read: the chain goes on from this head, which so many records lead to."""
+    lines = data.split(b"\n")
     torn = bool(lines[-1])
     hashes: list[str] = []
-    head, fault = FIRST, ""
-    for number, line in enumerate(lines[:-1], start=1):
+    fault = ""
+    for number, line in enumerate(lines[:-1], start=length + 1):
         fault = _fault(line, number=number, head=head)
         if fault:
             break

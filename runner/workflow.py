@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, identity, preflight, stop
+from runner import digest, files, identity, ledger_check, preflight, stop, targets
 from runner.control import Control, signals
 from runner.engine import Engine
 from runner.errors import (
@@ -18,6 +18,7 @@ from runner.errors import (
     CriteriaNotMet,
     InDoubt,
     Interrupted,
+    LeaseLost,
     RollbackFailed,
     RolledBack,
     RolledBackInPart,
@@ -40,13 +41,13 @@ from runner.events import (
 )
 from runner.lease import Holder, refuse_if_held
 from runner.load import load
-from runner.masks import Masks
+from runner.masks import MASK, Masks, SecretTooShort
 from runner.model import Playbook
 from runner.playbooks import read_playbook
 from runner.rollback import Reverser, joined, sources, undoer
 from runner.source import BadInput
 from runner.status import RunStatus
-from runner.trail import Trail
+from runner.trail import Seen, Trail
 from runner.watch import StatusFile
 from runner.workplace import Connected, Place, connected, new_run, now
 from steps import ledger
@@ -96,12 +97,15 @@ def execute(path: Path, orders: Orders) -> str:
         scope = preflight.refuse(playbook, target, until=orders.until, begin_at=orders.begin_at)
         if playbook.changes:
             refuse_if_held(target.database, playbook.scope)  # before there is a run that `latest` could mean
+        else:
+            with target.database.look() as look:
+                ledger_check.refuse_bad(look)
         name = new_run(playbook.name, now())
         directory = orders.place.runs_directory(target.target) / name
         started = _started(playbook, target, orders, name)
         with opened(playbook, target, orders, directory, RunStatus(), scope) as engine:
             orders.view.begun(name, directory)
-            (directory / "playbook.yaml").write_text(next(iter(playbook.source.values())))
+            files.write(directory / "playbook.yaml", next(iter(playbook.source.values())))
             engine.emit(started)
             carry(engine, target, orders, lambda: run_or_take_back(engine))
         return name
@@ -112,6 +116,27 @@ def masks_of(playbook: Playbook) -> Masks:
     for name, spec in playbook.inputs.items():
         if spec.secret and playbook.values.get(name):
             masks.add(str(playbook.values[name]))
+    return masks
+
+
+def masks_of_run(status: RunStatus, orders: Orders) -> Masks:
+    """The secrets of a run as far as this command knows them: its secret inputs, given again by option or environment,
+    and the target's password. A run keeps none, so what isn't given again can't be masked.
+    """
+    masks = Masks()
+    inputs = status.started.inputs if status.started else {}
+    given = {
+        name.removeprefix("RUNBOOK_INPUT_").lower(): value
+        for name, value in orders.place.environ.items()
+        if name.startswith("RUNBOOK_INPUT_")
+    } | dict(orders.inputs)
+    secrets = [given[name] for name, value in inputs.items() if value == MASK and name in given]
+    with contextlib.suppress(BadInput):
+        target = orders.place.resolve()
+        secrets.append(targets.connect_arguments(target, orders.place.environ).password or "")
+    for secret in secrets:
+        with contextlib.suppress(SecretTooShort):  # no run has begun with such a one
+            masks.add(str(secret))
     return masks
 
 
@@ -136,11 +161,14 @@ def opened(
     directory: Path,
     status: RunStatus,
     scope: Mapping[str, Value],
+    *,
+    seen: Seen | None = None,
 ) -> Iterator[Engine]:
-    trail = Trail(directory / "trail.jsonl", masks=target.masks)
+    """seen: the bytes of the trail that the run goes on from; None for a new one."""
+    trail = Trail(directory / "trail.jsonl", masks=target.masks, seen=seen, own=True)
     places = (directory, orders.status_dir) if orders.status_dir else (directory,)
     if orders.status_dir:
-        orders.status_dir.mkdir(parents=True, exist_ok=True)
+        files.make_directory(orders.status_dir)
     watcher = StatusFile(places, status, lambda: {"stop": jsonable(vars(stop.stop(playbook, status, now=now())))})
     control = Control(cancel=target.database.cancel, say=orders.view.say)
     engine = Engine(
@@ -196,25 +224,26 @@ def typed_again(value: object) -> str:
 
 
 # ─── carrying a run ─────────────────────────────────────────────────────────────────────────────────────────────────
-def carry(engine: Engine, target: Connected, orders: Orders, act: Callable[[], None]) -> None:
-    """Ledger → lease → act → how it ended, in the trail and in the ledger; the lease is given back whatever happens."""
+def carry(
+    engine: Engine, target: Connected, orders: Orders, act: Callable[[], None], *, first: Event | None = None
+) -> None:
+    """Ledger → lease → act → how it ended, in the trail and in the ledger; the lease is given back whatever happens.
+
+    first: the record that this process takes the run up; it is written by whoever has the lease, so that a process that
+    is refused leaves no trace in another one's run.
+    """
     gc.enable()  # a run lives long; until here what was loaded was no garbage (runner.cli)
-    database, status = target.database, engine.status
-    database.session.run = status.run
-    holder: Holder | None = None
+    status = engine.status
+    engine.database.session.run = status.run
+    hold = _Hold(engine, first)
     try:
         with signals(engine.control), contextlib.ExitStack() as stack:
-            _ledger(engine)
-            if engine.playbook.changes:
-                process = status.process or identity.process(orders.operator)
-                holder = Holder(database, engine.control, status.run, engine.playbook.scope, process)
-                engine.emit(holder.take())
-                stack.enter_context(holder.beating(target.another))
+            hold.take(stack, target, orders)
             _run_row(engine)
             act()
         _ended(engine, RunState.SUCCEEDED, 0)
     except RunbookError as error:
-        _end_with(engine, error)
+        hold.end_with(error)
         told = stop.stop(engine.playbook, status, now=now(), state=error.state, then=error.then)
         error.stop = tuple(told.lines())
         raise
@@ -225,39 +254,82 @@ def carry(engine: Engine, target: Connected, orders: Orders, act: Callable[[], N
             state="what had committed stays; what was in flight is settled when you resume",
             then=f"runbook resume {status.run}",
         )
-        _end_with(engine, end)
+        hold.end_with(end)
         raise end from fault
     finally:
-        if holder is not None:
-            holder.give_back()
+        hold.give_back()
+
+
+@dataclass
+class _Hold:
+    """A process's hold on the run: the ledger, the lease, and the first record that it writes."""
+
+    engine: Engine
+    first: Event | None
+    holder: Holder | None = None
+
+    def take(self, stack: contextlib.ExitStack, target: Connected, orders: Orders) -> None:
+        """Whatever changes takes the lease before it writes its first record into a trail that is there already."""
+        engine = self.engine
+        if not engine.playbook.changes:
+            self._begin()
+            return
+        created = _ledger(engine)
+        process = identity.process(orders.operator)
+        self.holder = Holder(engine.database, engine.control, engine.status.run, engine.playbook.scope, process)
+        taken = self.holder.take()
+        self._begin()
+        if created:
+            engine.emit(LedgerCreated())
+        engine.emit(taken)
+        stack.enter_context(self.holder.beating(target.another))
+
+    def _begin(self) -> None:
+        if self.first is not None:
+            self.engine.emit(self.first)
+            self.first = None
+
+    def end_with(self, error: RunbookError) -> None:
+        if self.first is None:
+            _end_with(self.engine, error)
+
+    def give_back(self) -> None:
+        if self.holder is not None:
+            self.holder.give_back()
 
 
 def _end_with(engine: Engine, error: RunbookError) -> None:
-    if not isinstance(error, TrailBroken):
-        with contextlib.suppress(TrailBroken):
+    """How the run stands, unless it is no longer this process's to say."""
+    if not isinstance(error, TrailBroken | LeaseLost):
+        with contextlib.suppress(TrailBroken, LeaseLost):
             state = next((STATES[kind] for kind in STATES if isinstance(error, kind)), RunState.FAILED)
             _ended(engine, state, error.exit_code, what=error.what, why=error.why)
 
 
 def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: str = "") -> None:
-    engine.emit(RunEnded(state=state, exit_code=code, what=what, why=why))
-    if not engine.recorded:
-        return
-    with contextlib.suppress(DatabaseFault, RunbookError), engine.database.own(fenced=False) as work:
-        ledger.end_run(
-            work, run=engine.status.run, state=state, figures=json.dumps(engine.status.figures),
-            head=engine.trail.head, length=engine.trail.length,
-        )  # fmt: skip
+    """The end, in the trail and in the ledger, while the lease is held: a take-over waits for this transaction.
+
+    Raises LeaseLost where another process has the run by now; then it is that one's to say how it ended.
+    """
+    ended = RunEnded(state=state, exit_code=code, what=what, why=why)
+    written = False
+    if engine.recorded:
+        with contextlib.suppress(DatabaseFault), engine.database.own() as work:
+            engine.emit(ended)
+            written = True
+            ledger.end_run(
+                work, run=engine.status.run, state=state, figures=json.dumps(engine.status.figures),
+                head=engine.trail.head, length=engine.trail.length,
+            )  # fmt: skip
+    if not written:  # a database that is away: the trail has it, and whoever took the run over stands in the trail
+        engine.emit(ended)
 
 
-def _ledger(engine: Engine) -> None:
-    """Make the ledger where a changing playbook finds none; a playbook that only looks goes without."""
+def _ledger(engine: Engine) -> bool:
+    """Make the ledger where a changing playbook finds none; whether it was made."""
     with engine.database.look() as look:
-        if ledger.exists(look):
-            return
-    if not engine.playbook.changes:
-        engine.recorded = False
-        return
+        if ledger_check.refuse_bad(look).there:
+            return False
     try:
         with engine.database.own(fenced=False) as work:
             ledger.create(work)
@@ -270,26 +342,32 @@ def _ledger(engine: Engine) -> None:
             state="nothing was changed",
             then="runbook target init --print, and give what it prints to the DBA",
         ) from fault
-    engine.emit(LedgerCreated())
+    return True
 
 
 def _run_row(engine: Engine) -> None:
-    started = engine.status.started
+    """The run as the ledger has it: a new one, or what it goes by since a person accepted a changed playbook."""
+    status = engine.status
+    started = status.started
     if not engine.recorded or started is None:
         return
     with engine.database.look() as look:
-        if ledger.find_run(look, started.run) is not None:
+        if not ledger.exists(look):
+            engine.recorded = False  # a playbook that only looks goes without
             return
+        known = ledger.find_run(look, started.run)
+    if known is not None and (known.digest, json.loads(known.source)) == (status.digest, status.source):
+        return
     row = ledger.RunRow(
-        run=started.run, playbook=started.playbook, digest=started.digest, approval_digest=started.approval_digest,
+        run=started.run, playbook=started.playbook, digest=status.digest, approval_digest=status.approval_digest,
         kind=started.kind, state="running", target=started.target, identity=json.dumps(started.identity),
         inputs=json.dumps(started.inputs), operator=started.process.operator, host=started.process.host,
-        steps=json.dumps(started.steps), source=json.dumps(started.source), figures="{}",
-        trail_head=engine.trail.head, trail_length=engine.trail.length,
+        steps=json.dumps({entry.id: entry.digest for entry in engine.playbook.entries}), source=json.dumps(status.source),
+        figures="{}", trail_head=engine.trail.head, trail_length=engine.trail.length,
     )  # fmt: skip
     try:
-        with engine.database.own(fenced=bool(engine.database.session.fence.epoch)) as work:
-            ledger.add_run(work, row)
+        with engine.database.own() as work:
+            (ledger.add_run if known is None else ledger.change_run)(work, row)
     except DatabaseFault:
         if engine.playbook.changes:
             raise

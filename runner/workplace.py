@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
-from runner import identity, targets
+from pydantic import ValidationError
+
+from runner import identity, targets, trail
 from runner.database import RunDatabase, Session
 from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
-from runner.events import Json
+from runner.events import Json, Record
 from runner.masks import Masks, SecretTooShort
 from runner.status import RunStatus, fold
-from runner.trail import read, utc_now
+from runner.trail import Seen, Verification, utc_now
 from steps.base import DatabaseFault
 
 
@@ -139,32 +143,55 @@ def new_run(name: str, now: datetime) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """A run on disk."""
+    """A run on disk. data: the trail's bytes, from one reading, so that what was checked is what is folded."""
 
     directory: Path
     status: RunStatus
+    data: bytes = field(default=b"", repr=False)
 
     @property
     def trail(self) -> Path:
         return self.directory / "trail.jsonl"
 
+    @cached_property
+    def chain(self) -> Verification:
+        """What a check of the chain finds in these bytes."""
+        return trail.check(self.data)
+
+    @property
+    def seen(self) -> Seen:
+        """What an append must find before it."""
+        return Seen.of(self.data)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The whole records in these bytes."""
+        return trail.parse(self.data, self.trail)
+
 
 def find_trail(runs: Path, name: str) -> Path:
-    """The trail of the run of this name, of an unambiguous beginning of one, or of `latest`.
+    """The trail of the run of this name, of an unambiguous beginning of one, or of `latest`: the one that began last.
 
     Raises RunRefused where there is none or more than one.
     """
-    known = sorted(_trails(runs), key=lambda path: path.stat().st_mtime)
+    known = _trails(runs)
     if name == "latest":
-        fits = known[-1:]
+        fits = sorted(known, key=_began)[-1:]
     else:
         fits = [path for path in known if path.parent.name == name]
-        fits = fits or [path for path in known if path.parent.name.startswith(name)]
+        fits = fits or sorted(path for path in known if path.parent.name.startswith(name))
     if len(fits) != 1:
         names = ", ".join(path.parent.name for path in fits[:5])
         what = f"{len(fits)} begin so: {names}" if fits else "there is none"
         raise RunRefused(f"cannot find the run {name!r} in {runs}: {what}", then=f"runbook runs --runs {runs}")
     return fits[0]
+
+
+def _began(path: Path) -> tuple[str, str]:
+    """When a run began, as its first record says; its name decides where two began in the same millisecond."""
+    with contextlib.suppress(OSError, ValidationError), path.open("rb") as file:
+        return Record.model_validate_json(file.readline()).at, path.parent.name
+    return "", path.parent.name
 
 
 def _trails(runs: Path) -> list[Path]:
@@ -183,11 +210,12 @@ def find_run(runs: Path, name: str) -> Found:
 def load_run(directory: Path) -> Found:
     """Read a run from its trail; raises TrailBroken where that can't be done."""
     path = directory / "trail.jsonl"
-    status = fold(read(path))
+    data = trail.load(path)
+    status = fold(trail.parse(data, path))
     if status.started is None:
         raise TrailBroken(f"cannot read the run in {directory}: its trail does not begin with a start",
                           state="nothing was sent before the first record", then=f"runbook trail verify {path}")  # fmt: skip
-    return Found(directory, status)
+    return Found(directory, status, data)
 
 
 def all_runs(runs: Path) -> tuple[list[Found], list[TrailBroken]]:

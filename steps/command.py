@@ -12,8 +12,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import ledger, processes
+from steps import ledger, pids, processes
 from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepError, StepResult
+from steps.pids import ProcessId
 from steps.reading import ReadQuery
 from steps.words import Seconds, Timespan
 
@@ -22,7 +23,7 @@ Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_l
 DONE = "done"
 PULSE_S = 1.0
 SHOWN = 4096  # characters of the output's end that go into the result
-_STARTED = re.compile(r"^started pid=(\d+) start=([0-9.]+) host=(.*)$")
+_STARTED = re.compile(r"^started pid=(\d+) start=([0-9.]+)(?: boot=(\S*) ns=(\S*) ticks=(\d+))? host=(.*)$")
 
 
 class CommandResult(StepResult):
@@ -46,16 +47,25 @@ class CommandBefore(BaseModel):
 class Started:
     """One start of a command, as its label in the ledger says it."""
 
-    pid: int
-    started: float
+    process: ProcessId
     host: str
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def started(self) -> float:
+        return self.process.started
+
     def label(self) -> str:
-        return f"started pid={self.pid} start={self.started:.3f} host={self.host}"
+        one = self.process
+        where = f"boot={one.boot} ns={one.namespace} ticks={one.ticks}"
+        return f"started pid={one.pid} start={one.started:.3f} {where} host={self.host}"
 
     def running(self) -> bool | None:
         """Whether it still runs; None where that can't be seen from here."""
-        return processes.alive(self.pid, self.started) if self.host == socket.gethostname() else None
+        return pids.alive(self.process)
 
 
 class Command(Step):
@@ -108,7 +118,7 @@ class Command(Step):
             timeout_s=self.takes_at_most,
             env=processes.environment(names=self.env_from, extra=extra),
             cwd=self.cwd,
-            on_start=lambda pid, started: _record(ctx, Started(pid, started, socket.gethostname())),
+            on_start=lambda process: _record(ctx, Started(process, socket.gethostname())),
             stop=_pulses(ctx, _shown(argv)),
         )
         self._judge(argv, finished)
@@ -180,7 +190,11 @@ def _effect(labels: list[str]) -> Effect:
 def started(labels: list[str]) -> list[Started]:
     """The starts among a step's labels, in order."""
     found = (_STARTED.match(label) for label in labels)
-    return [Started(int(one[1]), float(one[2]), one[3]) for one in found if one]
+    return [
+        Started(ProcessId(int(one[1]), one[3] or "", one[4] or "", int(one[5] or 0), float(one[2])), one[6])
+        for one in found
+        if one
+    ]
 
 
 def _refuse_orphan(labels: list[str]) -> None:

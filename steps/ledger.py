@@ -43,7 +43,12 @@ _TABLES: Mapping[str, str] = {
         PRIMARY KEY (run, step, n)""",
     "dead": """run text NOT NULL, step text NOT NULL, action text NOT NULL, key text NOT NULL, sqlstate text NOT NULL,
         message text NOT NULL, attempt integer NOT NULL, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action, key)""",
+    "anchor": """seq {id}, run text NOT NULL, what text NOT NULL, trail_head text NOT NULL, trail_length bigint NOT NULL,
+        at {at} NOT NULL DEFAULT {now}""",
+    "meta": "name text PRIMARY KEY, value text NOT NULL",
 }
+VERSION = 2  # of these tables; 1 had neither anchor nor meta
+_LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.POSTGRESQL: {
         "id": "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
@@ -79,7 +84,17 @@ def ddl(dialect: Dialect) -> list[str]:
     ]
     if dialect is Dialect.POSTGRESQL:  # compressing it took as long as a sixth of the rows' own update
         statements.append(f"ALTER TABLE {table('undo', dialect)} ALTER COLUMN payload SET STORAGE EXTERNAL")
+    meta = table("meta", dialect)
+    statements.append(
+        f"""INSERT INTO {meta} (name, value) SELECT 'version', '{VERSION}'
+            WHERE NOT EXISTS (SELECT 1 FROM {meta} WHERE name = 'version')"""
+    )
     return statements
+
+
+def columns(dialect: Dialect) -> dict[str, str]:
+    """Each table of the ledger → its columns and constraints as SQL."""
+    return {name: " ".join(words.format(**_WORDS[dialect]).split()) for name, words in _TABLES.items()}
 
 
 def grants(role: str) -> list[str]:
@@ -92,14 +107,20 @@ def grants(role: str) -> list[str]:
 
 
 def exists(look: Look) -> bool:
-    """Whether all of the ledger's tables are there."""
+    """Whether all of the ledger's tables are there, of whatever version (steps.ledger_form says which)."""
+    wanted = set(_TABLES) - _LATER
+    return wanted <= tables(look)
+
+
+def tables(look: Look) -> set[str]:
+    """Which of the ledger's tables are there."""
     if look.dialect is Dialect.POSTGRESQL:
-        sql = """SELECT count(*) AS n FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+        sql = """SELECT c.relname::text AS name FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
                  WHERE s.nspname = 'runbook' AND c.relkind = 'r' AND c.relname = ANY(:names)"""
-        return look.row(sql, {"names": list(_TABLES)}).integer("n") == len(_TABLES)
+        return {row.text("name") for row in look.rows(sql, {"names": list(_TABLES)})}
     names = ", ".join(f"'{SCHEMA}_{name}'" for name in _TABLES)
-    sql = f"SELECT count(*) AS n FROM sqlite_master WHERE type = 'table' AND name IN ({names})"
-    return look.row(sql).integer("n") == len(_TABLES)
+    rows = look.rows(f"SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ({names})")
+    return {row.text("name").removeprefix(f"{SCHEMA}_") for row in rows}
 
 
 def create(work: Work) -> None:
@@ -200,6 +221,13 @@ def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length
     work.execute(sql, {"run": run, "state": state, "figures": figures, "head": head, "length": length, "gone": gone})
 
 
+def change_run(work: Work, row: RunRow) -> None:
+    """Record what a run goes by from here on: a person has accepted a changed playbook."""
+    names = ("digest", "approval_digest", "steps", "source", "trail_head", "trail_length")
+    sql = f"UPDATE {table('run', work.dialect)} SET {', '.join(f'{name} = :{name}' for name in names)} WHERE run = :run"
+    work.execute(sql, {name: cast("Value", getattr(row, name)) for name in ("run", *names)})
+
+
 def find_run(look: Look, run: str) -> RunRow | None:
     """The run of this name."""
     rows = _runs(look, where="run = :run", params={"run": run})
@@ -248,9 +276,9 @@ def end_step(work: Work, place: Place, *, state: str, results: str, head: str, l
 
 @dataclass(frozen=True)
 class Anchor:
-    """The chain's head as the ledger vouches for it."""
+    """The chain's head as the ledger vouches for it. what: when it was taken, for people."""
 
-    step: str
+    what: str
     head: str
     length: int
 
@@ -276,11 +304,29 @@ def step_rows(look: Look, run: str) -> list[StepRow]:
 
 def anchors(look: Look, run: str) -> list[Anchor]:
     """All anchors of a run, the earliest first."""
-    sql = f"SELECT step, trail_head, trail_length FROM {table('step', look.dialect)} WHERE run = :run ORDER BY trail_length"
-    return [
-        Anchor(row.text("step"), row.text("trail_head"), row.integer("trail_length"))
-        for row in look.rows(sql, {"run": run})
-    ]
+    sql = f"""SELECT 'the end of step ' || step AS what, trail_head, trail_length FROM {table("step", look.dialect)}
+              WHERE run = :run AND trail_head <> ''"""
+    if "anchor" in tables(look):
+        by_hand = table("anchor", look.dialect)
+        sql += f" UNION ALL SELECT what, trail_head, trail_length FROM {by_hand} WHERE run = :run AND trail_head <> ''"
+    rows = look.rows(f"{sql} ORDER BY trail_length", {"run": run})
+    return [Anchor(row.text("what"), row.text("trail_head"), row.integer("trail_length")) for row in rows]
+
+
+def anchor_anew(work: Work, *, run: str, head: str, length: int) -> None:
+    """A run's trail was made again from the ledger: the heads of the lost one vouch for nothing any more."""
+    for name in ("step", "anchor"):
+        sql = f"UPDATE {table(name, work.dialect)} SET trail_head = '', trail_length = 0 WHERE run = :run"
+        work.execute(sql, {"run": run})
+    sql = f"UPDATE {table('run', work.dialect)} SET trail_head = :head, trail_length = :length WHERE run = :run"
+    work.execute(sql, {"run": run, "head": head, "length": length})
+
+
+def add_anchor(work: Work, *, run: str, what: str, head: str, length: int) -> None:
+    """The head of a run's chain after what somebody did to it by hand."""
+    sql = f"""INSERT INTO {table("anchor", work.dialect)} (run, what, trail_head, trail_length)
+              VALUES (:run, :what, :head, :length)"""
+    work.execute(sql, {"run": run, "what": what, "head": head, "length": length})
 
 
 # ─── control: how a running run is steered from elsewhere ───────────────────────────────────────────────────────────

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from steps import pids
 from steps.base import StepError
+from steps.pids import ProcessId
 
 KEPT_BYTES = 64 * 1024  # of each stream, its tail: what went wrong stands at the end
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
-SAME_START_S = 2.0  # two readings of one start may lie this far apart: the clock may be set between them
 SAFE_NAMES = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES",
     "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSH_AUTH_SOCK", "PGPASSFILE", "SSL_CERT_FILE",
@@ -70,13 +71,13 @@ def run(
     timeout_s: float,
     env: Mapping[str, str],
     cwd: str | None = None,
-    on_start: Callable[[int, float], None] | None = None,
+    on_start: Callable[[ProcessId], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Finished:
     """Run a program to its end, or to the end of its time; its whole process group ends with it.
 
-    on_start is told the pid and the start time (epoch seconds) before the command does any work: what it writes is
-    durable first; if it raises, the command never runs. stop is asked some times a second; it may also raise.
+    on_start is told which process it is before the command does any work: what it writes is durable first; if it raises,
+    the command never runs. stop is asked some times a second; it may also raise.
     Raises StepError where the program can't be started.
     """
     _must_exist(argv, env=env, cwd=cwd)
@@ -86,7 +87,7 @@ def run(
     timed_out = stopped = False
     try:
         if on_start is not None and release is not None:
-            on_start(child.pid, start_time(child.pid))
+            on_start(pids.identify(child.pid))
             _let_go(release)
         timed_out, stopped = _wait(child, _Limits(timeout_s, stop))
     finally:
@@ -97,34 +98,15 @@ def run(
     return Finished(child.returncode, stdout, stderr, time.monotonic() - began, timed_out, stopped)
 
 
-def start_time(pid: int) -> float:
-    """When this process started, in epoch seconds; with the pid it names one process for ever."""
-    import psutil
-
-    return float(psutil.Process(pid).create_time())
-
-
-def alive(pid: int, started: float) -> bool:
-    """Whether the process that had this pid and start time is still there."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) <= SAME_START_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def end_group(pid: int, started: float) -> bool:
+def end_group(leader: ProcessId) -> bool:
     """End the process group of an orphan; False where its leader is gone, since its number may be another's by now."""
-    if not alive(pid, started):
+    if not pids.alive(leader):
         return False
-    _signal(pid, signal.SIGTERM)
+    _signal(leader.pid, signal.SIGTERM)
     until = time.monotonic() + GRACE_S
-    while alive(pid, started) and time.monotonic() < until:
+    while pids.alive(leader) and time.monotonic() < until:
         time.sleep(POLL_S)
-    _signal(pid, signal.SIGKILL)
+    _signal(leader.pid, signal.SIGKILL)
     return True
 
 

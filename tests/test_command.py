@@ -164,7 +164,7 @@ Command(argv=("sleep", "600")).apply(PlainContext(db))
         with pytest.raises(StepError, match=f"process {start.pid} of an earlier start still runs"):
             step.apply(ctx)
     finally:
-        assert processes.end_group(start.pid, start.started)
+        assert processes.end_group(start.process)
     assert "has ended" in _evidence(step, ctx)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from steps import processes
 from steps.base import StepError, Stopped
+from steps.pids import ProcessId, alive, identify
 
 ENV = processes.environment()
 
@@ -133,7 +137,7 @@ def test_stop_that_raises_ends_the_child():
         raise Stopped("enough")
 
     with pytest.raises(Stopped):
-        processes.run(["sleep", "600"], timeout_s=600, env=ENV, on_start=lambda pid, _: pids.append(pid), stop=stop)
+        processes.run(["sleep", "600"], timeout_s=600, env=ENV, on_start=lambda one: pids.append(one.pid), stop=stop)
     assert gone(pids[0])
 
 
@@ -142,9 +146,9 @@ def test_command_waits_for_its_record(tmp_path: Path):
     mark = tmp_path / "mark"
     seen: list[object] = []
 
-    def on_start(pid: int, started: float) -> None:
+    def on_start(process: ProcessId) -> None:
         time.sleep(0.3)
-        seen.extend([pid, processes.alive(pid, started), mark.exists()])
+        seen.extend([process.pid, alive(process), mark.exists()])
 
     code = f"import os; open({str(mark)!r}, 'w').write(str(os.getpid()))"
     finished = processes.run(python(code), timeout_s=30, env=ENV, on_start=on_start)
@@ -156,7 +160,7 @@ def test_command_waits_for_its_record(tmp_path: Path):
 def test_record_that_fails_means_it_never_runs(tmp_path: Path):
     mark = tmp_path / "mark"
 
-    def on_start(pid: int, started: float) -> None:
+    def on_start(process: ProcessId) -> None:
         raise RuntimeError("the ledger can't be written")
 
     with pytest.raises(RuntimeError):
@@ -170,8 +174,8 @@ def test_our_death_before_the_record_means_it_never_runs(tmp_path: Path):
     code = f"""
 import os, signal, sys
 from steps import processes
-def on_start(pid, started):
-    open({str(note)!r}, 'w').write(str(pid))
+def on_start(process):
+    open({str(note)!r}, 'w').write(str(process.pid))
     os.kill(os.getpid(), signal.SIGKILL)
 processes.run(['touch', {str(mark)!r}], timeout_s=30, env=processes.environment(), on_start=on_start)
 """
@@ -184,20 +188,35 @@ def test_orphan_is_found_and_ended(tmp_path: Path):
     """A command that outlives kill -9 of the engine is named by pid and start time, which no other process has."""
     note = tmp_path / "pid"
     code = f"""
-import os, signal
+import json, os, signal
+from dataclasses import asdict
 from steps import processes
 processes.run(['sleep', '600'], timeout_s=600, env=processes.environment(),
-    on_start=lambda pid, started: open({str(note)!r}, 'w').write(f'{{pid}} {{started}}'),
+    on_start=lambda one: open({str(note)!r}, 'w').write(json.dumps(asdict(one))),
     stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
 """
     processes.run(python(code), timeout_s=60, env=ENV, cwd=str(Path(processes.__file__).parent.parent))
-    pid, started = wait_for(note).split()
-    assert processes.alive(int(pid), float(started))
-    assert not processes.alive(int(pid), float(started) - 60)
-    assert not processes.end_group(int(pid), float(started) - 60)
-    assert processes.end_group(int(pid), float(started))
-    assert gone(int(pid))
-    assert not processes.alive(int(pid), float(started))
+    orphan = ProcessId(**json.loads(wait_for(note)))
+    earlier = replace(orphan, ticks=orphan.ticks - 6000)
+    assert (alive(orphan), alive(earlier)) == (True, False)
+    assert not processes.end_group(earlier)
+    assert processes.end_group(orphan)
+    assert gone(orphan.pid)
+    assert alive(orphan) is False
+
+
+def test_process_of_elsewhere_is_not_judged(tmp_path: Path):
+    """Another boot or pid namespace: neither alive nor dead; a zombie is dead; a step of the clock changes nothing."""
+    with subprocess.Popen(["sleep", "600"]) as child:
+        known = identify(child.pid)
+        assert alive(known) is True
+        assert alive(replace(known, started=known.started - 86400)) is True
+        for other in (replace(known, boot="b"), replace(known, namespace="pid:[1]"), replace(known, boot="")):
+            assert alive(other) is None
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert alive(known) is False, "it is dead before it is reaped"
+    assert alive(known) is False
 
 
 def test_run_works_beside_threads():

@@ -193,21 +193,24 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
 
     A chain alone can't show a cut tail: --against-target asks the ledger, which vouches for the head at each step's end.
     """
-    from runner import anchors
-    from runner.trail import verify as recompute
+    from runner import anchors, trust
+    from runner.trail import check, load
 
     path = Path(run) if Path(run).is_file() else find_trail(runs_directory(Place(None, runs)), run)
-    found = recompute(path)
-    known = anchors.records(path, up_to=found.records)
+    data = load(path)
+    found = check(data)
+    known = anchors.records(data, up_to=found.records)
     vouched, fault = anchors.in_trail(known), found.fault
+    name = anchors.run_of(known, path)
+    if path.name == "trail.jsonl" and not fault and path.absolute().parent.name != name:
+        fault = f"the folder {path.absolute().parent.name} holds the trail of {name}"
+    unfit = ""
     if against_target:
-        name = anchors.run_of(known, path)
         with connected(place_of_run(name, target=target, runs=runs)) as there:
-            ledgers = anchors.in_ledger(there.database, name)
+            ledgers, unfit = trust.against(there.database, known, run=name)
         vouched += ledgers
-        fault = fault or anchors.beyond(known, ledgers)
     word = anchors.compare(found, vouched)
-    fault = fault or word.fault
+    fault = fault or word.fault or unfit
     if as_json:
         options.print_json({"records": found.records, "head": found.head, "torn": found.torn, "fault": fault,
                             "vouched_up_to": word.up_to, "vouched_by": word.by})  # fmt: skip

@@ -1,0 +1,42 @@
+"""Refuses a ledger that isn't the operators' own, or isn't of this engine's form, before anything is written there."""
+
+from __future__ import annotations
+
+from runner.errors import RunRefused
+from steps import ledger_form
+from steps.base import Look
+from steps.ledger import VERSION
+from steps.ledger_form import Form
+
+SHOWN = 5
+
+
+def refuse_bad(look: Look) -> Form:
+    """The ledger's form; raises RunRefused where there is one that can't be worked with."""
+    found = ledger_form.form(look)
+    if not found.there or found.good:
+        return found
+    if found.planted:
+        raise RunRefused(
+            "cannot trust the ledger in this target: somebody else can act through it",
+            why="; ".join(found.planted[:SHOWN]),
+            state="nothing was changed",
+            then=ledger_form.remedy(look.dialect),
+        )
+    if found.version > VERSION:
+        raise newer(found)
+    raise RunRefused(
+        f"cannot use the ledger in this target: it is of an earlier form (version {found.version}, today's is {VERSION})",
+        why="; ".join([*found.foreign, *found.outdated][:SHOWN]),
+        state="nothing was changed",
+        then="runbook target init brings it to today's form and keeps what is in it",
+    )
+
+
+def newer(found: Form) -> RunRefused:
+    """A later engine has made it, and knows more of it than this one."""
+    return RunRefused(
+        f"cannot use the ledger in this target: it is of version {found.version}, and this engine knows {VERSION}",
+        state="nothing was changed",
+        then="use the newer engine",
+    )

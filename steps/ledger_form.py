@@ -1,0 +1,285 @@
+"""Whether a ledger is the engine's own: whose it is, what hangs on its tables, of which version and form they are.
+
+Whoever may write a trigger, a rule or a default on these tables acts as whoever runs playbooks, so nothing is written
+before this was asked.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from steps import ledger
+from steps.base import Look, Work
+from steps.dialect import Dialect
+from steps.ledger import SCHEMA, VERSION, table
+
+
+class Inconvertible(Exception):
+    """Rows stand in a form that this version can't bring to its own."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What stands in the ledger's place.
+
+    there: any of it. version: 0 where there is none. planted: why it can't be trusted. outdated: what `target init` brings
+    to today's form. foreign: columns and keys that are others than version's own.
+    """
+
+    there: bool
+    version: int = 0
+    planted: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        return self.there and self.version == VERSION and not (self.planted or self.outdated or self.foreign)
+
+
+_OWNERS = """
+SELECT what, pg_catalog.pg_get_userbyid(owner)::text AS owner, pg_catalog.pg_get_userbyid(d.datdba)::text AS datdba FROM (
+  SELECT 'schema runbook' AS what, nspowner AS owner FROM pg_catalog.pg_namespace WHERE nspname = 'runbook'
+  UNION ALL
+  SELECT 'runbook.' || c.relname, c.relowner FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = 'runbook' AND c.relname = ANY(:names)) AS one
+JOIN pg_catalog.pg_database d ON d.datname = current_database()
+JOIN pg_catalog.pg_roles r ON r.oid = one.owner
+WHERE NOT r.rolsuper AND r.rolname NOT IN (current_user, session_user) AND r.oid <> d.datdba ORDER BY 1"""
+
+# What would run as whoever reads or writes a row. Defaults are compared with our own in Python.
+_HOOKS = """
+WITH ours AS (SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relhasrules
+              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE n.nspname = 'runbook' AND c.relname = ANY(:names))
+SELECT 'the trigger ' || quote_ident(t.tgname) || ' on runbook.' || o.relname AS hook
+FROM pg_catalog.pg_trigger t JOIN ours o ON o.oid = t.tgrelid
+UNION ALL
+SELECT 'the rule ' || quote_ident(r.rulename) || ' on runbook.' || o.relname
+FROM pg_catalog.pg_rewrite r JOIN ours o ON o.oid = r.ev_class
+UNION ALL
+SELECT 'row security on runbook.' || relname FROM ours WHERE relrowsecurity
+UNION ALL
+SELECT 'runbook.' || relname || ' is no ordinary table' FROM ours WHERE relkind <> 'r'
+UNION ALL
+SELECT 'inheritance of runbook.' || o.relname FROM pg_catalog.pg_inherits i JOIN ours o ON o.oid IN (i.inhrelid, i.inhparent)
+UNION ALL
+SELECT 'the constraint ' || quote_ident(k.conname) || ' on runbook.' || o.relname
+FROM pg_catalog.pg_constraint k JOIN ours o ON o.oid = k.conrelid WHERE k.contype NOT IN ('p', 'u', 'n')
+UNION ALL
+SELECT 'the index ' || quote_ident(x.relname) || ' on runbook.' || o.relname
+FROM pg_catalog.pg_index i JOIN ours o ON o.oid = i.indrelid JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
+UNION ALL
+SELECT 'the column runbook.' || o.relname || '.' || a.attname || ' (' || pg_catalog.pg_get_expr(d.adbin, d.adrelid) || ')'
+FROM pg_catalog.pg_attrdef d JOIN ours o ON o.oid = d.adrelid
+JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+WHERE a.attgenerated <> '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) <> 'clock_timestamp()'
+   OR EXISTS (SELECT 1 FROM pg_catalog.pg_depend e JOIN pg_catalog.pg_proc f ON e.refclassid = 'pg_proc'::regclass AND f.oid = e.refobjid
+              WHERE e.classid = 'pg_attrdef'::regclass AND e.objid = d.oid AND f.pronamespace <> 'pg_catalog'::regnamespace)
+ORDER BY 1"""
+
+_COLUMNS = """
+SELECT c.relname::text AS tab, a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS needed,
+       a.atthasdef OR a.attidentity <> '' AS given
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'runbook' AND c.relkind = 'r' AND c.relname = ANY(:names) AND a.attnum > 0 AND NOT a.attisdropped"""
+
+_KEYS = """
+SELECT c.relname::text AS tab, pg_catalog.pg_get_constraintdef(k.oid) AS words
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'runbook' AND c.relname = ANY(:names) AND k.contype IN ('p', 'u')"""
+
+_LONG = {"timestamptz": "timestamp with time zone"}  # as format_type says what our DDL writes short
+
+
+def form(look: Look) -> Form:
+    """What stands in the ledger's place on this target."""
+    found = ledger.tables(look)
+    planted = _planted(look, list(ledger.columns(look.dialect)))
+    if not found and not (planted and look.dialect is Dialect.POSTGRESQL and _has_schema(look)):
+        return Form(there=False)
+    if planted:
+        return Form(there=True, version=1, planted=planted)
+    version = _version(look, found)
+    missing = tuple(
+        f"{table(name, look.dialect)} is missing" for name in ledger.columns(look.dialect) if name not in found
+    )
+    missing_columns, foreign = _differences(look, found)
+    return Form(there=True, version=version, outdated=(*missing, *missing_columns), foreign=foreign)
+
+
+def _has_schema(look: Look) -> bool:
+    return bool(look.rows("SELECT 1 AS one FROM pg_catalog.pg_namespace WHERE nspname = 'runbook'"))
+
+
+def _version(look: Look, found: set[str]) -> int:
+    if "meta" not in found:
+        return 1
+    rows = look.rows(f"SELECT value FROM {table('meta', look.dialect)} WHERE name = 'version'")
+    return int(rows[0].text("value")) if rows and rows[0].text("value").isdigit() else 1
+
+
+def _planted(look: Look, names: list[str]) -> tuple[str, ...]:
+    if look.dialect is Dialect.SQLITE:
+        listed = ", ".join(f"'{table(name, look.dialect)}'" for name in names)
+        sql = f"SELECT type, name, tbl_name AS tab FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ({listed})"
+        views = f"SELECT name FROM sqlite_master WHERE type = 'view' AND name IN ({listed})"
+        return tuple(
+            [f"the trigger {row.text('name')} on {row.text('tab')}" for row in look.rows(sql)]
+            + [f"{row.text('name')} is no ordinary table" for row in look.rows(views)]
+        )
+    owners = [
+        f"{row.text('what')} belongs to {row.text('owner')}, who is neither a superuser, nor this database's owner "
+        f"({row.text('datdba')}), nor the role at work"
+        for row in look.rows(_OWNERS, {"names": [*names]})
+    ]
+    return tuple(owners[:1] + [row.text("hook") for row in look.rows(_HOOKS, {"names": [*names]})])
+
+
+# ─── the form of the tables ─────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class _Column:
+    type: str
+    needed: bool = False  # NOT NULL, and nothing gives a value
+
+
+def _differences(look: Look, found: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns that are missing; and those, and keys, that are others than ours."""
+    there = _columns_there(look, sorted(found))
+    keys = _keys_there(look, sorted(found))
+    missing: list[str] = []
+    foreign: list[str] = []
+    for name in sorted(found):
+        shown = table(name, look.dialect)
+        wanted = wanted_columns(look.dialect, name)
+        for column, type_ in wanted.items():
+            seen = there[name].get(column)
+            if seen is None:
+                missing.append(f"{shown}.{column} is missing")
+            elif seen.type != type_:
+                foreign.append(f"{shown}.{column} is {seen.type}, not {type_}")
+        foreign += [
+            f"{shown}.{column} is not of ours"
+            for column, one in there[name].items()
+            if column not in wanted and one.needed
+        ]
+        foreign += [f"{shown} has no {key}" for key in _wanted_keys(look.dialect, name) if key not in keys[name]]
+    return tuple(missing), tuple(foreign)
+
+
+def _columns_there(look: Look, names: list[str]) -> dict[str, dict[str, _Column]]:
+    found: dict[str, dict[str, _Column]] = {name: {} for name in names}
+    if look.dialect is Dialect.POSTGRESQL:
+        for row in look.rows(_COLUMNS, {"names": [*names]}):
+            needed = row.flag("needed") and not row.flag("given")
+            found[row.text("tab")][row.text("name")] = _Column(row.text("type"), needed)
+        return found
+    for name in names:
+        sql = f"""SELECT name, lower(type) AS type, "notnull" = 1 AND dflt_value IS NULL AS needed
+                  FROM pragma_table_info('{table(name, look.dialect)}')"""
+        found[name] = {row.text("name"): _Column(row.text("type"), row.flag("needed")) for row in look.rows(sql)}
+    return found
+
+
+def _keys_there(look: Look, names: list[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {name: set() for name in names}
+    if look.dialect is Dialect.POSTGRESQL:
+        for row in look.rows(_KEYS, {"names": [*names]}):
+            found[row.text("tab")].add(row.text("words"))
+        return found
+    for name in names:
+        shown = table(name, look.dialect)
+        sql = f"""SELECT l.origin, i.name AS col FROM pragma_index_list('{shown}') AS l, pragma_index_info(l.name) AS i
+                  WHERE l."unique" = 1 ORDER BY l.seq, i.seqno"""
+        grouped: dict[str, list[str]] = {}
+        for row in look.rows(sql):
+            grouped.setdefault(row.text("origin"), []).append(row.text("col"))
+        words = {"pk": "PRIMARY KEY", "u": "UNIQUE"}
+        found[name] = {f"{words[origin]} ({', '.join(cols)})" for origin, cols in grouped.items() if origin in words}
+        own = look.rows(f"SELECT name FROM pragma_table_info('{shown}') WHERE pk = 1 AND lower(type) = 'integer'")
+        found[name] |= {f"PRIMARY KEY ({row.text('name')})" for row in own}
+    return found
+
+
+def _parts(dialect: Dialect, name: str) -> list[str]:
+    """The columns and constraints of one table of ours, apart."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", ledger.columns(dialect)[name])]
+
+
+_COLUMN = re.compile(r"([a-z_]+) (double precision|\S+)(.*)")
+
+
+def wanted_columns(dialect: Dialect, name: str) -> dict[str, str]:
+    """A table's columns and their types, as the database calls them."""
+    found = {}
+    for part in _parts(dialect, name):
+        match = _COLUMN.fullmatch(part)
+        if match:
+            found[match[1]] = _LONG.get(match[2], match[2])
+    return found
+
+
+def _wanted_keys(dialect: Dialect, name: str) -> list[str]:
+    found = []
+    for part in _parts(dialect, name):
+        if part.startswith(("PRIMARY KEY", "UNIQUE")):
+            found.append(part)
+        elif "PRIMARY KEY" in part:
+            found.append(f"PRIMARY KEY ({part.partition(' ')[0]})")
+    return found
+
+
+# ─── to today's form ────────────────────────────────────────────────────────────────────────────────────────────────
+def migrate(work: Work, found: Form) -> list[str]:
+    """Bring an earlier ledger to today's form, keeping its rows; what was done, in words.
+
+    Raises Inconvertible, before anything is changed, where rows stand in a form that can't be converted.
+    """
+    there = ledger.tables(work)
+    rebuilt = sorted(name for name in there if any(_of(one, name, work.dialect) for one in found.foreign))
+    for name in rebuilt:
+        if work.rows(f"SELECT 1 AS one FROM {table(name, work.dialect)} LIMIT 1"):
+            raise Inconvertible(next(one for one in found.foreign if _of(one, name, work.dialect)))
+    done = []
+    for name in rebuilt:
+        work.execute(f"DROP TABLE {table(name, work.dialect)}")
+        done.append(f"made {table(name, work.dialect)} in today's form (it had no rows)")
+    there_now = there - set(rebuilt)
+    for name in sorted(there_now):
+        done += _add_columns(work, name)
+    ledger.create(work)
+    done += [f"made {table(name, work.dialect)}" for name in ledger.columns(work.dialect) if name not in there]
+    work.execute(f"UPDATE {table('meta', work.dialect)} SET value = '{VERSION}' WHERE name = 'version'")
+    return done
+
+
+def _of(words: str, name: str, dialect: Dialect) -> bool:
+    return re.match(rf"{re.escape(table(name, dialect))}[. ]", words) is not None
+
+
+def _add_columns(work: Work, name: str) -> list[str]:
+    """Columns that an earlier form didn't have; where one must have a value, old rows get an empty one."""
+    seen, done = _columns_there(work, [name])[name], []
+    for part in _parts(work.dialect, name):
+        match = _COLUMN.fullmatch(part)
+        if match and match[1] in wanted_columns(work.dialect, name) and match[1] not in seen:
+            empty = "0" if match[2] in {"bigint", "integer", "double", "double precision"} else "''"
+            usual = f" DEFAULT {empty}" if "NOT NULL" in part and "DEFAULT" not in part else ""
+            words = part + usual
+            if work.dialect is Dialect.SQLITE and "DEFAULT (" in part:  # SQLite adds no column with such a default
+                words = f"{match[1]} {match[2]}"
+            work.execute(f"ALTER TABLE {table(name, work.dialect)} ADD COLUMN {words}")
+            done.append(f"added {table(name, work.dialect)}.{match[1]}")
+    return done
+
+
+def remedy(dialect: Dialect) -> str:
+    """What a DBA does about a ledger that somebody else has made."""
+    if dialect is Dialect.SQLITE:
+        return "look at what is planted, drop it, then do it again"
+    return (
+        f"look into schema {SCHEMA}; where it is your own, drop what hangs on its tables, and ALTER SCHEMA and ALTER TABLE … OWNER TO "
+        f"a role that may be trusted; where it isn't: ALTER SCHEMA {SCHEMA} RENAME TO {SCHEMA}_planted, then runbook target init"
+    )
