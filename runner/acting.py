@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
-from runner import approvals, identity, plan
+from runner import approvals, foresight, identity
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
@@ -96,7 +96,7 @@ class Acting:
     def preflight(self, entry: Entry) -> None:
         """What the step itself finds in its way, now that all steps before it are done."""
         with self.database.look() as look:
-            faults = plan.preflight(entry, look)
+            faults = foresight.in_the_way(entry, look)
         if faults:
             raise CriteriaNotMet(
                 f"step {entry.id} ({entry.mark}) would not work here", why="; ".join(faults), state="nothing was changed by this step",

@@ -78,6 +78,9 @@ def _header(pen: _Pen, plan: Plan, checks: Answers) -> None:
         pen.line(line)
     pen.labelled("digest", plan.digest[:DIGEST])
     pen.labelled("target", plan.target)
+    pen.labelled("limits", ", ".join(plan.limits))
+    pen.labelled("window", plan.window)
+    pen.labelled("waits", plan.patience)
     answered = {one.id: one for one in checks}
     _asked(pen, "requires", plan.requires, answered, name=lambda words: words.split(" within ")[0])
     _asked(pen, "before", plan.preconditions, answered, name=lambda words: words.split(":")[0])
@@ -121,7 +124,9 @@ def _card(pen: _Pen, card: Card, *, number: int, of: int, show_sql: bool) -> Non
     pen.each("gate", card.gate)
     pen.labelled("on failure", card.on_failure if card.on_failure != "stop" else "")
     pen.labelled("if stopped", card.if_stopped_here)
+    pen.labelled("waits", card.patience)
     pen.each("fault", card.faults, colour="red")
+    pen.each("later", card.later)
 
 
 def _statements(pen: _Pen, statements: Sequence[Statement], *, show_sql: bool) -> None:
@@ -202,6 +207,7 @@ def document(plan: Plan) -> dict[str, Json]:
     """The plan as JSON."""
     return {
         "name": plan.name, "title": plan.title, "digest": plan.digest, "target": plan.target,
+        "limits": list(plan.limits), "window": plan.window, "waits": plan.patience,
         "requires": list(plan.requires), "preconditions": list(plan.preconditions),
         "steps": [_document(card) for card in plan.cards],
         "success_criteria": list(plan.success_criteria), "rollback": plan.rollback, "notes": list(plan.notes),
@@ -222,6 +228,7 @@ def _document(card: Card) -> dict[str, Json]:
         ],
         "lock": card.lock, "rows": card.rows, "taking_back": card.taking_back, "gate": list(card.gate),
         "on_failure": card.on_failure, "if_stopped_here": card.if_stopped_here, "faults": list(card.faults),
+        "waits": card.patience, "later": list(card.later),
     }  # fmt: skip
 
 
@@ -255,6 +262,8 @@ def markdown(plan: Plan) -> str:
     """The plan for a pull request: the cards as a table, and the SQL below it."""
     lines = [f"## {escaped(plan.title)}", "", f"{code(plan.name)} · digest {code(plan.digest[:DIGEST])}"]
     lines[-1] += f" · target {code(plan.target)}" if plan.target else ""
+    lines += ["", f"**Limits** {', '.join(map(code, plan.limits))}"] if plan.limits else []
+    lines += ["", f"**Window** {escaped(plan.window)}"] if plan.window else []
     lines += _bullets("Requires", plan.requires) + _bullets("Before it begins", plan.preconditions)
     lines += ["", *rows(plan.cards), *_bullets("What proves it", plan.success_criteria)]
     lines += ["", f"**Rollback** {escaped(plan.rollback)}"]

@@ -16,7 +16,7 @@ from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
 from steps import leases, ledger
-from steps.base import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
+from steps.base import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Trace, Work
 from steps.dialect import Dialect
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ class RunDatabase:
 
     # ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
-    def look(self) -> Iterator[Look]:
+    def look(self, *, assumed: tuple[Trace, ...] = ()) -> Iterator[Look]:
         """One read-only snapshot; the database enforces that nothing is written."""
         connection = self._begun_reader()
         try:
-            yield Eyes(self, connection, place=self.session.place)
+            yield Eyes(self, connection, place=self.session.place, assumed=assumed)
         except BaseException:
             self._shut(connection)
             raise

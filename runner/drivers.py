@@ -253,6 +253,8 @@ def _postgresql_fault(error: Any, sql: str, *, invalidated: bool) -> DatabaseFau
 def _sqlite_fault(error: Any, sql: str) -> DatabaseFault:
     code = cast("int", getattr(error, "sqlite_errorcode", 1))
     state = _CONSTRAINTS.get(code) or _SQLITE.get(code & 0xFF, "HY000")
+    if state == "HY000" and str(error).startswith(("no such table", "no such column")):
+        state = "42P01" if "table" in str(error).split(":")[0] else "42703"  # SQLite has one code for all of these
     return DatabaseFault(f"{error}{_where(sql)}", sqlstate=state)
 
 

@@ -5,49 +5,75 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import cast
 
-from runner import gates, plan, requirements
-from runner.errors import RunRefused
+from runner import gates, plan, preflight, requirements
+from runner.errors import CriteriaNotMet, RunRefused
 from runner.events import CheckAnswered, Json, NotDue, jsonable
+from runner.foresight import Foresight
 from runner.masks import Masks
-from runner.model import Playbook
-from runner.preflight import right_database
+from runner.model import Check, Playbook
 from runner.trail import masked
 from runner.workflow import masks_of
-from runner.workplace import Place, connected
+from runner.workplace import Connected, Place, connected
 from steps.base import Params, Value
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a look at the target found; faults are the reasons why a run could not begin now."""
+    """What a look at the target found. refused: why a run would not be begun; unmet: preconditions that don't hold now.
+
+    not_asked: checks that run a program of the playbook's own, which a plan doesn't do unasked.
+    """
 
     plan: plan.Plan
     answers: list[CheckAnswered | NotDue]
-    faults: list[str]
+    refused: list[str]
+    unmet: list[str]
+    not_asked: list[str]
+
+    @property
+    def faults(self) -> list[str]:
+        return [*self.refused, *self.unmet]
 
     def document(self) -> list[Json]:
         return [cast("Json", one.model_dump(mode="json")) for one in self.answers]
 
+    def raise_if_faulty(self) -> None:
+        """Raise what exec would: RunRefused, or CriteriaNotMet where only preconditions don't hold."""
+        if self.faults:
+            raise (RunRefused if self.refused else CriteriaNotMet)(
+                "the playbook could not begin on this target now",
+                why="; ".join(self.faults),
+                state="nothing was changed",
+            )
 
-def dry_run(playbook: Playbook, place: Place) -> DryRun:
-    """Look, and say what would happen. Steps that wait for earlier ones may say that something is missing: those are notes."""
+
+def dry_run(playbook: Playbook, place: Place, *, run_probes: bool = False) -> DryRun:
+    """Look, and say what would happen, with every reason for which exec would not begin."""
     with connected(place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
-        faults: list[str] = []
+        refused = [error.what for error in preflight.refusals(playbook, target)]
         with target.database.look() as look:
-            try:
-                right_database(playbook, look)
-            except RunRefused as error:
-                faults.append(error.what)
             required, scope = requirements.ask(playbook, look)
-            made = plan.plan(playbook, look=look, target=target.name)
-            faults += _first_faults(playbook, made)
-        values = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
-        values |= {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
-        answers = gates.ask(
-            playbook.preconditions, step="", role="precondition", look=target.database.look, scope={**values, **scope}
+        made = plan.plan(
+            playbook, foresight=Foresight(target.database.look, target.database.dialect), target=target.name
         )
-        faults += [f"{one.id}: {one.text}" for one in gates.unmet([*required, *answers])]
-    return _masked(DryRun(made, [*required, *answers], faults), target.masks)
+        asked = [check for check in playbook.preconditions if run_probes or not _runs(check)]
+        answers = _answers(playbook, asked, target, scope)
+    refused += [f"{one.id}: {one.text}" for one in gates.unmet(required)] + made.faults
+    unmet = [f"{one.id}: {one.text}" for one in gates.unmet(answers)]
+    left_out = [check.id for check in playbook.preconditions if check not in asked]
+    return _masked(DryRun(made, [*required, *answers], refused, unmet, left_out), target.masks)
+
+
+def _runs(check: Check) -> bool:
+    return check.probe is not None and check.probe.runs_programs
+
+
+def _answers(
+    playbook: Playbook, checks: list[Check], target: Connected, scope: dict[str, Value]
+) -> list[CheckAnswered | NotDue]:
+    values = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
+    values |= {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
+    return gates.ask(checks, step="", role="precondition", look=target.database.look, scope={**values, **scope})
 
 
 def _masked(found: DryRun, masks: Masks) -> DryRun:
@@ -60,16 +86,18 @@ def _masked(found: DryRun, masks: Masks) -> DryRun:
             ),
             state=card.state and card.state._replace(evidence=masks.mask(card.state.evidence)),
             faults=tuple(masks.mask(fault) for fault in card.faults),
+            later=tuple(masks.mask(fault) for fault in card.later),
         )
         for card in found.plan.cards
     )
     answers = [cast("CheckAnswered | NotDue", masked(one, masks)) for one in found.answers]
-    return DryRun(replace(found.plan, cards=cards), answers, [masks.mask(fault) for fault in found.faults])
-
-
-def _first_faults(playbook: Playbook, made: plan.Plan) -> list[str]:
-    """Only the first step's faults stop a run: what a later one misses may be what an earlier one makes."""
-    return [f"{card.id}: {fault}" for card in made.cards[:1] for fault in card.faults] if playbook.entries else []
+    return replace(
+        found,
+        plan=replace(found.plan, cards=cards),
+        answers=answers,
+        refused=[masks.mask(fault) for fault in found.refused],
+        unmet=[masks.mask(fault) for fault in found.unmet],
+    )
 
 
 __all__ = ["DryRun", "dry_run"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import drivers
 from runner.drivers import translated
-from steps.base import NOTHING, Params, Place, Row, StepError, Value, Work
+from steps.base import NOTHING, Params, Place, Row, StepError, Trace, Value, Work
 from steps.dialect import Dialect, bind
 
 if TYPE_CHECKING:
@@ -31,13 +31,21 @@ class Known(Protocol):
 class Eyes:
     """A view on one open connection; implements Look and Work."""
 
-    def __init__(self, database: Known, connection: Connection, *, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        database: Known,
+        connection: Connection,
+        *,
+        place: Place | None = None,
+        assumed: tuple[Trace, ...] = (),
+    ) -> None:
         self._database = database
         self._connection = connection
         self.dialect = database.dialect
         self.schema = database.schema
         self.version = database.version
         self.place = place
+        self.assumed = assumed
 
     def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
         with translated(self.dialect, sql):

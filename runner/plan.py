@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TypeVar
 
-from runner.model import Check, Entry, Guard, Playbook
+from runner.foresight import Foreseen, Foresight
+from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from runner.questions import question
 from runner.rate import span
-from steps.base import Declared, Effect, Estimable, Gate, Look, Oneway, Preflighted, Reversible, Statement, StepError
-from steps.words import NoText
-
-T = TypeVar("T")
+from steps.base import Effect, Gate, Oneway, Reversible, Statement
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,8 @@ class Card:
     if_stopped_here: str = ""
     state: Effect | None = None
     faults: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()  # what can't be known before earlier steps have run
+    patience: str = ""  # lock, timeouts and tries, where they are not the playbook's own
 
     @property
     def lock(self) -> str:
@@ -55,6 +53,9 @@ class Plan:
     success_criteria: tuple[str, ...]
     requires: tuple[str, ...]
     rollback: str
+    limits: tuple[str, ...] = ()
+    window: str = ""
+    patience: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -62,21 +63,41 @@ class Plan:
         return [f"{card.id}: {fault}" for card in self.cards for fault in card.faults]
 
 
-def plan(playbook: Playbook, *, look: Look | None = None, target: str = "", today: date | None = None) -> Plan:
-    """Make the plan; with a look at the target the cards have statements, rows and how things stand there now."""
+def plan(
+    playbook: Playbook, *, foresight: Foresight | None = None, target: str = "", today: date | None = None
+) -> Plan:
+    """Make the plan; with a foresight the cards have statements, rows and how things stand on the target now."""
+    each = [_patience(entry) for entry in playbook.entries]
+    common = max(each, key=each.count, default=patience(LockPolicy(), Timeouts(), RetryPolicy()))
     return Plan(
         name=playbook.name,
         title=playbook.title,
         digest=playbook.digest,
         target=target,
-        cards=tuple(_card(entry, look) for entry in playbook.entries),
+        cards=tuple(_card(entry, foresight.of(entry) if foresight else None, common) for entry in playbook.entries),
         preconditions=tuple(words(check) for check in playbook.preconditions),
         success_criteria=tuple(words(check) for check in playbook.success_criteria),
         requires=tuple(
             one.playbook + (f" within {one.within / 86400:g} days" if one.within else "") for one in playbook.requires
         ),
         rollback=_rollback_words(playbook),
+        limits=tuple(f"{name} = {value}" for name, value in sorted(playbook.limits.items())),
+        window=span(playbook.window) if playbook.window is not None else "",
+        patience=common,
         notes=_notes(playbook, today or datetime.now(UTC).date()),
+    )
+
+
+def _patience(entry: Entry) -> str:
+    return patience(entry.lock, entry.timeout, entry.retry)
+
+
+def patience(lock: LockPolicy, timeout: Timeouts, retry: RetryPolicy) -> str:
+    """How long a step queues for locks and runs, and how often it is tried."""
+    return (
+        f"queues {span(lock.wait)} for a lock, again for {span(lock.retry_for)}; a statement may take "
+        f"{span(timeout.statement)}, a long one {span(timeout.long)}, a look {span(timeout.look)}; "
+        f"{retry.attempts} tries, at most {span(retry.longest_wait)} apart"
     )
 
 
@@ -101,49 +122,25 @@ def guard_words(guard: Guard) -> str:
     return f"while it runs, {words(guard.check)}; broken{often}{lasting}: {acts}{until}{critical}"
 
 
-def _card(entry: Entry, look: Look | None) -> Card:
-    step = entry.step
-    faults: list[str] = []
-    card = {
-        "id": entry.id,
-        "type": step.kind,
-        "what": step.describe(),
-        "why": entry.why,
-        "taking_back": taking_back(entry),
-        "gate": (*map(words, (*entry.preconditions, *entry.success_criteria)), *map(guard_words, entry.guards)),
-        "on_failure": entry.on_failure.policy + (f": {entry.on_failure.reason}" if entry.on_failure.reason else ""),
-        "if_stopped_here": entry.if_stopped_here,
-    }
-    if look is None:
-        return Card(**card)  # type: ignore[arg-type] # a plain mapping of the fields above
-    none: tuple[Statement, ...] = ()
-    statements = _try(faults, lambda: tuple(step.statements(look)), none) if isinstance(step, Declared) else ()
-    rows = _try(faults, lambda: step.rows(look), None) if isinstance(step, Estimable) else None
-    state = _try(faults, lambda: step.verify(look), None)
-    faults += _try(faults, lambda: preflight(entry, look), [])
-    return Card(**card, statements=statements, rows=rows, state=state, faults=tuple(faults))  # type: ignore[arg-type] # the same
-
-
-def preflight(entry: Entry, look: Look) -> list[str]:
-    """What would make a step fail or hurt, before anything began."""
-    step = entry.step
-    found: list[str] = []
-    if step.only and step.only != look.dialect:
-        effect = step.verify(look)
-        if effect.state != "done":
-            found.append(f"{step.kind} exists on {step.only} only, and it is not already so: {effect.evidence}")
-        return found
-    if isinstance(step, Preflighted):
-        found += step.preflight(look)
-    return found
-
-
-def _try(faults: list[str], act: Callable[[], T], otherwise: T) -> T:
-    try:
-        return act()
-    except (StepError, NoText) as error:
-        faults.append(str(error))
-        return otherwise
+def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:
+    step, own = entry.step, _patience(entry)
+    found = seen or Foreseen()
+    return Card(
+        id=entry.id,
+        type=step.kind,
+        what=step.describe(),
+        why=entry.why,
+        statements=found.statements,
+        rows=found.rows,
+        taking_back=taking_back(entry),
+        gate=(*map(words, (*entry.preconditions, *entry.success_criteria)), *map(guard_words, entry.guards)),
+        on_failure=entry.on_failure.policy + (f": {entry.on_failure.reason}" if entry.on_failure.reason else ""),
+        if_stopped_here=entry.if_stopped_here,
+        state=found.state,
+        faults=tuple(found.faults),
+        later=tuple(found.later),
+        patience="" if own == common else own,
+    )
 
 
 def taking_back(entry: Entry) -> str:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from runner import plan, requirements
+from runner import foresight, requirements
 from runner.errors import RunRefused
 from runner.model import Playbook
 from runner.workplace import Connected
 from steps import ledger
-from steps.base import Gate, Look, StepError, Value
+from steps.base import Gate, Look, Value
 from steps.dialect import Dialect
+
+
+def refusals(playbook: Playbook, target: Connected) -> Iterator[RunRefused]:
+    """Why this target itself is refused: the wrong database, a ledger that may not be used."""
+    for wrong in (right_database, _ledger):
+        try:
+            with target.database.look() as look:
+                wrong(playbook, look)
+        except RunRefused as error:
+            yield error
 
 
 def refuse(playbook: Playbook, target: Connected, *, until: str = "", begin_at: str = "") -> dict[str, Value]:
@@ -23,7 +33,7 @@ def refuse(playbook: Playbook, target: Connected, *, until: str = "", begin_at: 
         _ledger(playbook, look)
         answers, scope = requirements.ask(playbook, look)
         requirements.refuse_unmet(answers)
-        _first_steps(playbook, look)
+    _steps(playbook, target, until=until)
     return scope
 
 
@@ -93,21 +103,13 @@ def _checkpoint(playbook: Playbook, name: str, option: str) -> None:
         )
 
 
-def _first_steps(playbook: Playbook, look: Look) -> None:
-    """What an earlier step can't mend is refused at once; the rest is asked again right before each step."""
-    for index, entry in enumerate(playbook.entries):
-        step = entry.step
-        wrong = bool(step.only) and step.only != look.dialect
-        if index and not wrong:
-            continue
-        try:
-            faults = plan.preflight(entry, look)
-        except StepError as error:
-            faults = [str(error)]
-        if faults:
-            raise RunRefused(
-                f"cannot begin {playbook.name}: step {entry.id} ({entry.mark}) would not work here",
-                why="; ".join(faults),
-                state="nothing was changed",
-                then="runbook plan --target … shows all steps",
-            )
+def _steps(playbook: Playbook, target: Connected, *, until: str) -> None:
+    """What no earlier step can mend is refused at once; the rest is asked again right before each step."""
+    seen = foresight.Foresight(target.database.look, target.database.dialect)
+    for entry, faults in seen.faults(playbook, until=until):
+        raise RunRefused(
+            f"cannot begin {playbook.name}: step {entry.id} ({entry.mark}) would not work here",
+            why="; ".join(faults),
+            state="nothing was changed",
+            then="runbook plan --target … shows all steps",
+        )

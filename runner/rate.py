@@ -59,7 +59,9 @@ def _per_second(one: tuple[float, int], other: tuple[float, int]) -> float:
 
 
 def span(seconds: float) -> str:
-    """'45 s', '12 min', '1 h 40 min'."""
+    """'300 ms', '45 s', '12 min', '1 h 40 min'."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -16,7 +16,7 @@ from steps.backfill_pace import UNTHROTTLED, Throttle
 from steps.backfill_run import Pass
 from steps.backfill_shape import Words, read_shape
 from steps.backfill_sql import Shape
-from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepError, StepResult
+from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepError, StepResult, Trace
 from steps.reading import ReadQuery
 from steps.taking_back import Written
 from steps.words import Identifier, Model, Seconds, Text
@@ -136,6 +136,10 @@ class Backfill(Step):
     def rows(self, look: Look) -> int | None:
         found = catalog.relation(look, self.table)
         return None if found is None else found.estimated_rows
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        del look
+        return (Trace("rows", self.table),)
 
     def preflight(self, look: Look) -> list[str]:
         try:

@@ -9,7 +9,7 @@ from steps.alike import affinity
 from steps.backfill_order import Route, begin, last_position, window
 from steps.backfill_plan import scans
 from steps.backfill_sql import Shape, Window, judged, looked_at
-from steps.base import DatabaseFault, Look, StepError
+from steps.base import UNDEFINED, DatabaseFault, Look, StepError
 from steps.dialect import Dialect, quote
 
 TABLES = ("table", "partition", "partitioned table")
@@ -33,6 +33,8 @@ def faults(
     try:
         return list(_source_faults(look, shape)) or list(_plan_faults(look, shape, route()))
     except (DatabaseFault, StepError) as fault:
+        if isinstance(fault, DatabaseFault) and fault.sqlstate in UNDEFINED and look.assumed:
+            raise  # what an earlier step of the plan will make isn't there yet: no fault of this one
         return [f"cannot backfill {table}: {fault}"]
 
 

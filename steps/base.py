@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from steps.needs import ApprovalNeed as ApprovalNeed
 from steps.needs import EvidenceNeed as EvidenceNeed
 from steps.needs import GateNeeds as GateNeeds
+from steps.shapes import Trace as Trace
 from steps.stops import DEADLOCK as DEADLOCK
 from steps.stops import INSUFFICIENT_PRIVILEGE as INSUFFICIENT_PRIVILEGE
 from steps.stops import LOCK_NOT_AVAILABLE as LOCK_NOT_AVAILABLE
 from steps.stops import QUERY_CANCELED as QUERY_CANCELED
 from steps.stops import SERIALIZATION as SERIALIZATION
+from steps.stops import UNDEFINED as UNDEFINED
 from steps.stops import AlreadyCommitted as AlreadyCommitted
 from steps.stops import DatabaseFault as DatabaseFault
 from steps.stops import Paused as Paused
@@ -182,6 +184,10 @@ class Look(Protocol):
     @property
     def place(self) -> Place | None:
         """Where in a run this is; None in a plan or a preflight."""
+
+    @property
+    def assumed(self) -> tuple[Trace, ...]:
+        """What earlier steps will have left by then: the catalogue's answers take it in. () wherever a step runs."""
 
     def rows(self, sql: str, params: Params = NOTHING) -> list[Row]: ...
     def row(self, sql: str, params: Params = NOTHING) -> Row:
@@ -353,6 +359,20 @@ class Preflighted(Protocol):
 
 
 @runtime_checkable
+class StaticallyChecked(Protocol):
+    """Has faults that its text alone shows: no database and no earlier step can mend them."""
+
+    def misfits(self, dialect: Dialect) -> list[str]: ...
+
+
+@runtime_checkable
+class Foretold(Protocol):
+    """Says beforehand what it will leave behind. After a step that can't, nobody knows what later steps will find."""
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]: ...
+
+
+@runtime_checkable
 class Gate(Protocol):
     """A step that waits for people or for time instead of changing something."""
 
@@ -366,6 +386,7 @@ class Probe(Model):
     kind: ClassVar[str]  # the word behind `check:`
     summary: ClassVar[str]
     enforced: ClassVar[bool] = True  # read-only by the database itself; False: shown as such in the plan
+    runs_programs: ClassVar[bool] = False  # of the playbook's author: a plan leaves it out unless asked
     alone: ClassVar[bool] = False  # wants a look of its own (long or repeated measurement), not the group's snapshot
     only: ClassVar[str] = ""
     Result: ClassVar[type[BaseModel]]  # its fields are the names for `that:`

@@ -25,6 +25,7 @@ from steps.shapes import (
     RowSecurity,
     TableShape,
     Tie,
+    Trace,
     TriggerInfo,
 )
 from steps.words import ColumnRef
@@ -114,7 +115,19 @@ def relation(look: Look, table: str) -> Relation | None:
 
 def columns(look: Look, table: str) -> dict[str, ColumnInfo]:
     """The table's columns by name, in their order; {} where there is no such table."""
-    return {row.text("name"): _column(row) for row in answers(look, "columns", _table(look, table))}
+    found = {row.text("name"): _column(row) for row in answers(look, "columns", _table(look, table))}
+    for trace in look.assumed:
+        if trace.kind == "column" and found and named(look, trace.table) == named(look, table):
+            _foresee(found, trace)
+    return found
+
+
+def _foresee(found: dict[str, ColumnInfo], trace: Trace) -> None:
+    """Take in a column that an earlier step will have added, renamed or given another type."""
+    before = found.pop(trace.was, None) if trace.was else None
+    if before is None:
+        before = ColumnInfo(trace.name, trace.type, False, None, None, "", len(found) + 1, "", "", (), ())
+    found[trace.name] = before._replace(name=trace.name, type=trace.type or before.type)
 
 
 def indexes(look: Look, table: str) -> list[IndexInfo]:

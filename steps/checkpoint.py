@@ -116,8 +116,10 @@ def _approvals(need: ApprovalNeed | None) -> list[str]:
         return []
     who = need.by or " or ".join(need.roles) or "anybody"
     not_operator = ", not the operator" if need.not_operator else ""
-    return [f"{need.need} approval{'s' if need.need > 1 else ''} by {who}{not_operator}"]
+    valid = f", each valid for {need.valid_for:g} s" if need.valid_for is not None else ""
+    return [f"{need.need} approval{'s' if need.need > 1 else ''} by {who}{not_operator}{valid}"]
 
 
 def _evidence_text(need: EvidenceNeed) -> str:
-    return f"evidence {need.name}{' (optional)' if need.optional else ''}"
+    valid = f", valid for {need.valid_for:g} s" if need.valid_for is not None else ""
+    return f"evidence {need.name}{' (optional)' if need.optional else ''}{valid}"

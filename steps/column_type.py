@@ -18,6 +18,7 @@ from steps.base import (
     Step,
     StepError,
     StepResult,
+    Trace,
     Work,
 )
 from steps.dialect import Dialect, quote
@@ -93,6 +94,10 @@ class ChangeColumnType(Step):
                 for sql in builds
             ),
         ]
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        del look
+        return (Trace("column", self.column.table, self.column.column, was=self.column.column, type=self.to),)
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.columns(look, self.column.table).get(self.column.column)

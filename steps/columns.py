@@ -19,6 +19,7 @@ from steps.base import (
     Step,
     StepError,
     StepResult,
+    Trace,
     Work,
 )
 from steps.dialect import Dialect, quote
@@ -62,6 +63,10 @@ class RenameColumn(Step):
 
     def statements(self, look: Look) -> list[Statement]:
         return [_rename(look, Renamed(table=self.column.table, old=self.column.column, new=self.to))]
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        del look
+        return (Trace("column", self.column.table, self.to, was=self.column.column),)
 
     def preflight(self, look: Look) -> list[str]:
         if self.verify(look).state is State.DONE:
@@ -173,6 +178,9 @@ class AddColumn(Step):
             text = f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(self.comment)}"
             made.append(Statement(text, lock="SHARE UPDATE EXCLUSIVE", length="instant", table=self.column.table))
         return made
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        return (Trace("column", self.column.table, self.column.column, type=self.of_type.text(look.dialect)),)
 
     def preflight(self, look: Look) -> list[str]:
         if self.verify(look).state is State.DONE:

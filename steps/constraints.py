@@ -19,6 +19,7 @@ from steps.base import (
     Step,
     StepError,
     StepResult,
+    Trace,
     Work,
 )
 from steps.dialect import Dialect, quote
@@ -106,6 +107,10 @@ class AddConstraint(Step):
 
     def statements(self, look: Look) -> list[Statement]:
         return [one for phase in self._phases(look).values() for one in phase]
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        del look
+        return (Trace("constraint", self.table, self.name),)
 
     def preflight(self, look: Look) -> list[str]:
         if self.verify(look).state is State.DONE:

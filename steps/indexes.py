@@ -9,7 +9,20 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field, model_validator
 
 from steps import alike, catalog, concurrently
-from steps.base import Context, DatabaseFault, Effect, Look, Refused, Row, State, Statement, Step, StepError, StepResult
+from steps.base import (
+    Context,
+    DatabaseFault,
+    Effect,
+    Look,
+    Refused,
+    Row,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Trace,
+)
 from steps.dialect import Dialect, quote
 from steps.maintenance import Maintenance
 from steps.shapes import IndexInfo
@@ -71,6 +84,10 @@ class CreateIndex(Step):
 
     def statements(self, look: Look) -> list[Statement]:
         return concurrently.statements(look, self._build(look))
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        del look
+        return (Trace("index", self.table, self.index),)
 
     def preflight(self, look: Look) -> list[str]:
         if self.verify(look).state is State.DONE:
@@ -193,6 +210,10 @@ class DropIndex(Step):
     def statements(self, look: Look) -> list[Statement]:
         found = catalog.index(look, self.index)
         return [concurrently.drop_statement(look, self.index, table=found.table)] if found else []
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        found = catalog.index(look, self.index)
+        return (Trace("index", found.table if found else "", self.index),)
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.index(look, self.index)

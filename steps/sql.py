@@ -98,19 +98,19 @@ class Sql(Step):
     def statements(self, look: Look) -> list[Statement]:
         return [self._statement(sql, look.dialect) for sql in self._pieces(look.dialect)]
 
-    def preflight(self, look: Look) -> list[str]:
+    def misfits(self, dialect: Dialect) -> list[str]:
         faults = []
-        for n, sql in enumerate(self._pieces(look.dialect), 1):
-            verb = whole_table_verb(sql, look.dialect)
+        for n, sql in enumerate(self._pieces(dialect), 1):
+            verb = whole_table_verb(sql, dialect)
             if verb and not self.whole_table:
                 faults.append(
                     f"cannot run statement {n}: {verb} without WHERE changes the whole table at once; add a WHERE, "
                     "use a backfill, or write whole_table: true"
                 )
-            missing = [name for name in parameters(sql, look.dialect) if name not in self.params]
+            missing = [name for name in parameters(sql, dialect) if name not in self.params]
             if missing:
                 faults.append(f"cannot run statement {n}: it needs {', '.join(missing)}; give it under params")
-            if self.transaction == "one" and needs_autocommit(sql, dialect=look.dialect):
+            if self.transaction == "one" and needs_autocommit(sql, dialect=dialect):
                 faults.append(
                     f"cannot run statement {n} in a transaction: the database refuses; write transaction: each"
                 )
@@ -145,8 +145,7 @@ class Sql(Step):
     def apply(self, ctx: Context) -> SqlResult:
         dialect = ctx.db.dialect
         pieces = self._pieces(dialect)
-        with ctx.db.look() as look:
-            faults = self.preflight(look)
+        faults = self.misfits(dialect)
         if faults:
             raise Refused(faults[0])
         ctx.remember(SqlBefore(statements=len(pieces)))

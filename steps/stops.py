@@ -41,6 +41,7 @@ DEADLOCK = "40P01"
 SERIALIZATION = "40001"
 QUERY_CANCELED = "57014"
 INSUFFICIENT_PRIVILEGE = "42501"
+UNDEFINED = frozenset({"3F000", "42703", "42704", "42883", "42P01"})  # schema, column, object, function, table
 
 
 class AlreadyCommitted(Exception):

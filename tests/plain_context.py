@@ -23,9 +23,11 @@ from steps.base import (
     Look,
     Params,
     Place,
+    Preflighted,
     Progress,
     Row,
     State,
+    StaticallyChecked,
     Step,
     StepError,
     StepResult,
@@ -84,6 +86,10 @@ class PlainWork:
 
     def trial(self, label: str) -> contextlib.AbstractContextManager[Work]:
         return self.trials(label)
+
+    @property
+    def assumed(self) -> tuple[()]:
+        return ()
 
     def environment(self) -> Mapping[str, str]:
         return {}
@@ -239,7 +245,8 @@ class Trial:
 
     def preflight(self) -> list[str]:
         with self.look() as look:
-            return self.step.preflight(look)  # type: ignore[attr-defined]
+            return [*(self.step.misfits(look.dialect) if isinstance(self.step, StaticallyChecked) else []),
+                    *(self.step.preflight(look) if isinstance(self.step, Preflighted) else [])]  # fmt: skip
 
     def statements(self) -> list[str]:
         with self.look() as look:

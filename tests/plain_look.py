@@ -38,6 +38,7 @@ class PlainLook:
     def __init__(self, database: PlainDatabase, connection: Any, *, reading: bool) -> None:
         self.database, self.connection, self.reading = database, connection, reading
         self.dialect, self.schema, self.place = database.dialect, database.schema, database.place
+        self.assumed = ()
 
     @property
     def version(self) -> tuple[int, ...]:

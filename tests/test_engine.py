@@ -288,9 +288,14 @@ def test_criterion_that_fails_after_the_change(desk: Inside, empty_database: Dat
 
 @on_18
 def test_question_that_cannot_be_asked(desk: Inside) -> None:
-    """An applied_if that the database refuses is a failed step in words, not a fault of ours."""
+    """An applied_if that the database refuses: before the run where that can be known, else a failed step, in words."""
     step = BUMP.replace("type: sql", "type: sql, applied_if: nothing")
-    found = desk.runbook("exec", written(desk, step, "queries: {nothing: SELECT true AS there FROM missing}\n"))
+    queries = "queries: {nothing: SELECT true AS there FROM missing}\n"
+    found = desk.runbook("exec", written(desk, step, queries))
+    assert found.code == 6 and "missing" in found.err, found.text
+    found = desk.runbook(
+        "exec", written(desk, f"- {{id: first, type: sql, text: UPDATE t SET n = n WHERE id = 1}}\n{step}", queries)
+    )
     assert found.code == 1 and "cannot see how step bump" in found.err, found.text
     assert desk.status().state == "failed"
 

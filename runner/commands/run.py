@@ -50,6 +50,7 @@ _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words
 )
 @click.option("--to", "until", default="", metavar="CHECKPOINT", help="Stop before this checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Only look: preconditions and plan against the target. Writes no trail.")
+@click.option("--run-probes", is_flag=True, help="With --dry-run: also ask preconditions that run a program or tests.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
 @options.as_json
 def exec_command(  # noqa: PLR0913 - one parameter an option
@@ -64,6 +65,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     begin_at: str,
     until: str,
     dry_run: bool,
+    run_probes: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -82,7 +84,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     if dry_run:
         from runner.commands.review import dry_runs
 
-        dry_runs(paths, place, values, as_json=as_json)
+        dry_runs(paths, place, values, as_json=as_json, run_probes=run_probes)
         return
     for path in paths:
         orders = Orders(

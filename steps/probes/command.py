@@ -29,6 +29,7 @@ class CommandProbe(Probe):
     kind: ClassVar[str] = "command"
     summary: ClassVar[str] = "a reading program's exit code and output"
     enforced: ClassVar[bool] = False
+    runs_programs: ClassVar[bool] = True
     Result: ClassVar[type[BaseModel]] = CommandResult
 
     argv: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -49,6 +49,7 @@ class Suite(Probe):
     kind: ClassVar[str] = "pytest"
     summary: ClassVar[str] = "named tests of a pytest suite"
     enforced: ClassVar[bool] = False
+    runs_programs: ClassVar[bool] = True
     alone: ClassVar[bool] = True
     Result: ClassVar[type[BaseModel]] = SuiteResult
 
