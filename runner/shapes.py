@@ -72,6 +72,10 @@ def _evidence(inner: Schema) -> Schema:
     return {"anyOf": [{"type": "array", "items": listed}, {"type": "object", "additionalProperties": named}]}
 
 
+def _or_sql(inner: Schema) -> Schema:
+    return {"anyOf": [{WORD: "SQL"}, inner]}
+
+
 def _moment(inner: Schema) -> Schema:
     return {**inner, "description": "22:00, or a date and time with its offset."}
 
@@ -90,6 +94,7 @@ BEFORE: dict[str, Callable[[Schema], Schema]] = {
     "_named": _as_it_is,
     "_column": _as_it_is,
     "_beside": _as_it_is,
+    "_alone": _or_sql,
 }
 
 

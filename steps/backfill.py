@@ -16,7 +16,7 @@ from steps.backfill_pace import UNTHROTTLED, Throttle
 from steps.backfill_run import Pass
 from steps.backfill_shape import Words, read_shape
 from steps.backfill_sql import Shape
-from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepError, StepResult, Trace
+from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepError, StepResult, TakenBack, Trace
 from steps.reading import ReadQuery
 from steps.taking_back import Written
 from steps.words import Identifier, Model, Seconds, Text
@@ -231,8 +231,9 @@ class Backfill(Step):
             raise StepError(f"no pass over {self.table} has begun")
         return _result(look, place, Document.model_validate_json(text))
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
-        taking_back.take_back(ctx, Written.model_validate(before.model_dump()), throttle=self._throttle)
+    def revert(self, ctx: Context, before: BaseModel) -> TakenBack:
+        taken = taking_back.take_back(ctx, Written.model_validate(before.model_dump()), throttle=self._throttle)
+        return TakenBack(restored=taken.restored, refused=taken.refused)
 
     def one_way(self) -> str:
         return "" if self.undo else "undo: false keeps no record of what it writes"

@@ -268,6 +268,21 @@ class StepResult(Model):
     """What a step found or did; its fields are the names that the step's own criteria may use."""
 
 
+class TakenBack(StepResult):
+    """What taking a step back came to: rows set back, and rows left alone because somebody changed them since."""
+
+    restored: int = 0
+    refused: int = 0
+
+
+class RunTakenBack(TakenBack):
+    """What taking back another run came to. standing: its steps of which something still stands."""
+
+    run: str = ""
+    steps: int = 0
+    standing: tuple[str, ...] = ()
+
+
 class Step(Model):
     """A change. The fields of a subclass are its keys in YAML; common keys (id, why, checks …) belong to the engine."""
 
@@ -304,8 +319,8 @@ class Reversible(Protocol):
 
     Before: ClassVar[type[BaseModel]]
 
-    def revert(self, ctx: Context, before: BaseModel) -> StepResult | None:
-        """Take the change back; may say what it restored and what it refused."""
+    def revert(self, ctx: Context, before: BaseModel) -> TakenBack | None:
+        """Take the change back; rows that it restored and refused are counted, where it goes by rows."""
 
 
 @runtime_checkable
@@ -313,6 +328,38 @@ class Oneway(Protocol):
     """A type that is Reversible in general, but not this step: says why in words, or "" when it can be reverted."""
 
     def one_way(self) -> str: ...
+
+
+@runtime_checkable
+class HalfDone(Protocol):
+    """Can end half done, in a state from which its own way back does not lead."""
+
+    def half_way_back(self) -> str:
+        """Why it could not be taken back then, with the remedy; "" where it always can."""
+
+
+@runtime_checkable
+class Doubtful(Protocol):
+    """Can come to a state from which taking it back needs a person's word."""
+
+    def doubt(self, look: Look) -> str:
+        """Why, in words; "" where it can be taken back. Settled as done: all of it stands, and `revert` is called."""
+
+
+@runtime_checkable
+class Mendable(Protocol):
+    """Its way back is written in the playbook, where it may be mended after the step has run."""
+
+    def only_way_back_differs(self, before: Step) -> bool:
+        """Whether `before` is the same change with another way back."""
+
+
+@runtime_checkable
+class Lingering(Protocol):
+    """What it began may outlive the process that ran it."""
+
+    def at_work(self, look: Look) -> str:
+        """Who still works for it, with what to do; "" where nobody is seen."""
 
 
 @runtime_checkable
@@ -327,7 +374,7 @@ class Redrivable(Protocol):
     """Sets aside what it can't change, and can try that again."""
 
     def aside(self, look: Look) -> int:
-        """How many rows that is now."""
+        """How many rows that is now: those that it gave up, and those to which it still meant to return."""
 
     def reopen(self, ctx: Context) -> None:
         """From here on the step is unfinished, and `apply` returns to those rows."""

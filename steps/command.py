@@ -107,7 +107,30 @@ class Command(Step):
         del before
         if self.undo_argv is None:
             raise StepError(f"cannot take back {self.describe()!r}: {self.one_way()}")
+        if self.applied_if is not None and started(ctx.db.committed()):
+            with ctx.db.look() as look:
+                gone = self.verify(look).state is State.NOT_DONE
+            if gone:
+                return  # an earlier try did it, and was cut short before it could say so
         self._run(ctx, self.undo_argv)
+
+    def doubt(self, look: Look) -> str:
+        labels = _labels(look, look.place, action="revert") if look.place and self.applied_if is None else []
+        return "" if DONE in labels or not started(labels) else f"its way back: {_effect(labels).evidence}"
+
+    def at_work(self, look: Look) -> str:
+        labels = _labels(look, look.place, action="apply") if look.place else []
+        pids = [str(one.pid) for one in started(labels) if one.running()]
+        return (
+            f"process {pids[0]} of {self.describe()!r} still runs; wait for it, or end it with `kill -- -{pids[0]}`"
+            if pids
+            else ""
+        )
+
+    def only_way_back_differs(self, before: Step) -> bool:
+        return isinstance(before, Command) and self.model_copy(update={"undo_argv": None}) == before.model_copy(
+            update={"undo_argv": None}
+        )
 
     def _run(self, ctx: Context, argv: Argv) -> CommandResult:
         _refuse_orphan(ctx.db.committed())
@@ -165,6 +188,8 @@ def _from_ledger(look: Look) -> Effect:
         return Effect(State.NOT_DONE, f"taken back: {undone.evidence}")
     if undone.state is State.UNKNOWN:
         return undone
+    if look.place.action == "revert" and started(_labels(look, look.place, action="apply")):
+        return Effect(State.UNKNOWN, "it ran, and the ledger knows no start of its way back")
     return _effect(_labels(look, look.place, action="apply"))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps import ledger
 from steps.base import (
@@ -27,17 +27,11 @@ from steps.base import (
 )
 from steps.dialect import BadSql, Dialect, controls_transaction, needs_autocommit, parameters, split
 from steps.reading import ReadQuery
+from steps.sql_back import BEGUN, ENDED, Items, Texts, back_labels, most_pieces, numbered, pieces, without_end
 from steps.statements import is_dml, lock_of, whole_table_verb
 from steps.words import Model, Query, Text
 
-BEGUN = " begun"
-
-
-def _several(value: object) -> object:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_several)]
+TOGETHER = "statements"  # the ledger's label of them all, where they share a transaction
 
 
 class SqlBefore(Model):
@@ -58,6 +52,8 @@ class Sql(Step):
 
     transaction: `each` statement in one of its own, or all in `one`. What can't be in a transaction is sent outside.
     `applied_if` asks the database whether the change is there; without it the ledger says which statements committed.
+    `revert` is the way back of the whole step; a statement may have its own instead ({run: …, revert: …}), which is sent
+    only where the statement was committed, the last first.
     """
 
     kind: ClassVar[str] = "sql"
@@ -66,7 +62,7 @@ class Sql(Step):
     Before: ClassVar[type[BaseModel]] = SqlBefore
 
     text: Text | None = None
-    statement_list: Texts = Field(default=(), alias="statements")
+    statement_list: Items = Field(default=(), alias="statements")
     transaction: Literal["each", "one"] = "each"
     applied_if: ReadQuery | None = None
     way_back: Texts | None = Field(default=None, alias="revert")
@@ -80,12 +76,30 @@ class Sql(Step):
             raise ValueError("cannot tell what to run: write either text or statements")
         return self
 
-    @field_validator("text", "statement_list", "way_back")
+    @model_validator(mode="after")
+    def _one_way_back(self) -> Sql:
+        own = [one for one in self.statement_list if one.revert is not None]
+        if own and self.way_back is not None:
+            raise ValueError("cannot tell the way back: write revert for the step or for its statements, not for both")
+        if own and len(own) < len(self.statement_list):
+            raise ValueError(
+                "cannot take back a part of the step: give each of its statements a revert ([] where there is nothing to do)"
+            )
+        if any(most_pieces([one.run]) > 1 for one in own):
+            raise ValueError("cannot take back several statements by one revert of theirs: write one statement an item")
+        return self
+
+    @field_validator("text", "way_back")
     @classmethod
     def _readable(cls, value: Text | tuple[Text, ...] | None) -> Text | tuple[Text, ...] | None:
-        for one in (value,) if isinstance(value, Text) else value or ():
-            for dialect, text in one.texts.items():
-                _refuse(text, [Dialect(dialect)] if dialect else list(Dialect))
+        _refuse_unreadable((value,) if isinstance(value, Text) else value or ())
+        return value
+
+    @field_validator("statement_list")
+    @classmethod
+    def _all_readable(cls, value: Items) -> Items:
+        for one in value:
+            _refuse_unreadable((one.run, *(one.revert or ())))
         return value
 
     def describe(self) -> str:
@@ -107,27 +121,50 @@ class Sql(Step):
                     f"cannot run statement {n}: {verb} without WHERE changes the whole table at once; add a WHERE, "
                     "use a backfill, or write whole_table: true"
                 )
-            missing = [name for name in parameters(sql, dialect) if name not in self.params]
-            if missing:
-                faults.append(f"cannot run statement {n}: it needs {', '.join(missing)}; give it under params")
-            if self.transaction == "one" and needs_autocommit(sql, dialect=dialect):
-                faults.append(
-                    f"cannot run statement {n} in a transaction: the database refuses; write transaction: each"
-                )
+            faults += self._unsendable(sql, f"statement {n}", dialect)
+        for n, sql in enumerate(self._back(dialect), 1):
+            faults += self._unsendable(sql, f"statement {n} of the way back", dialect)
+        return faults
+
+    def _unsendable(self, sql: str, name: str, dialect: Dialect) -> list[str]:
+        faults = []
+        missing = [one for one in parameters(sql, dialect) if one not in self.params]
+        if missing:
+            faults.append(f"cannot run {name}: it needs {', '.join(missing)}; give it under params")
+        if self.transaction == "one" and needs_autocommit(sql, dialect=dialect):
+            faults.append(f"cannot run {name} in a transaction: the database refuses; write transaction: each")
         return faults
 
     def verify(self, look: Look) -> Effect:
         place = look.place
-        labels = set(ledger.committed_labels(look, Place(place.run, place.step, "apply"))) if place else set()
+        labels = self._done(look, "apply")
+        if place and ENDED in self._done(look, "revert"):
+            return self._still(look) or Effect(State.NOT_DONE, "taken back")
+        if place and place.action == "revert":
+            return self._still(look) or self._between(labels, look.dialect)
         if self.applied_if is not None:
             return _asked(look, self.applied_if, some=bool(labels))
-        if place and self.way_back and self._taken_back(look, place):
-            return Effect(State.NOT_DONE, "taken back")
-        return self._from_ledger(labels, self._labels(look.dialect))
+        return self._from_ledger(set(labels), self._labels(look.dialect))
 
-    def _taken_back(self, look: Look, place: Place) -> bool:
-        done = ledger.committed_labels(look, Place(place.run, place.step, "revert"))
-        return set(_numbered(self._back(look.dialect))) <= set(done)
+    def _still(self, look: Look) -> Effect | None:
+        """What the database says on the way back, where the playbook has a question for it."""
+        return _asked(look, self.applied_if, some=False) if self.applied_if is not None else None
+
+    def _between(self, done: list[str], dialect: Dialect) -> Effect:
+        """Of a way back that did not come to its end only a person can tell what it left."""
+        if not done:
+            return Effect(State.NOT_DONE, "none of its statements was committed")
+        told = f"{self._told(set(done), dialect)}, and their way back did not come to its end"
+        return Effect(State.UNKNOWN, f"{told}: without applied_if only a person can say whether anything still stands")
+
+    def _told(self, done: set[str], dialect: Dialect) -> str:
+        labels = self._labels(dialect)
+        return f"{sum(label in done for label in labels)} of {len(labels)} statements committed"
+
+    @staticmethod
+    def _done(look: Look, action: str) -> list[str]:
+        place = look.place
+        return ledger.committed_labels(look, Place(place.run, place.step, action)) if place else []
 
     @staticmethod
     def _from_ledger(done: set[str], labels: list[str]) -> Effect:
@@ -144,35 +181,80 @@ class Sql(Step):
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> SqlResult:
         dialect = ctx.db.dialect
-        pieces = self._pieces(dialect)
+        statements = self._pieces(dialect)
         faults = self.misfits(dialect)
         if faults:
             raise Refused(faults[0])
-        ctx.remember(SqlBefore(statements=len(pieces)))
-        return SqlResult(
-            statements=len(pieces), rows=self._run(ctx, pieces, one=self.transaction == "one", counted=True)
-        )
+        ctx.remember(SqlBefore(statements=len(statements)))
+        return SqlResult(statements=len(statements), rows=self._run(ctx, statements))
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
         del before
-        if self.way_back is None:
+        if self.one_way():
             raise StepError(f"cannot take back: {self.one_way()}")
-        self._run(ctx, self._back(ctx.db.dialect), one=self.transaction == "one", counted=False)
+        with ctx.db.look() as look:
+            statements = self._due(set(self._done(look, "apply")), look.dialect)
+        if statements and self.transaction == "one":
+            self._together(ctx, statements, counted=False)
+        elif statements:
+            self._each(ctx, statements, back_labels(statements, set(ctx.db.committed())), counted=False)
+        ctx.patiently(ENDED, lambda _work: None)
 
     def one_way(self) -> str:
-        return "" if self.way_back is not None else "the playbook gives no SQL for the way back (revert:)"
+        back = self.way_back is not None or any(one.revert is not None for one in self.statement_list)
+        return "" if back else "the playbook gives no SQL for the way back (revert:)"
 
-    def _run(self, ctx: Context, pieces: list[str], *, one: bool, counted: bool) -> int:
+    def half_way_back(self) -> str:
+        texts = [self.text] if self.text else [one.run for one in self.statement_list]
+        if self.way_back is None or self.transaction == "one" or most_pieces(texts) < 2:
+            return ""
+        return (
+            "its revert is for all of its statements, each of which has a transaction of its own; "
+            "write transaction: one, or give each statement its own ({run: …, revert: …})"
+        )
+
+    def doubt(self, look: Look) -> str:
+        back = without_end(self._done(look, "revert"))
+        if back:
+            return "a statement of the way back was sent outside of a transaction and its end is not known: look"
+        done = self._done(look, "apply")
+        sent = without_end(done)
+        if sent and not self._is_there(look):
+            return f"{sent[0]} was sent outside of a transaction and its end is not known: look"
+        labels = self._labels(look.dialect)
+        count = sum(label in done for label in labels)
+        if self.way_back is not None and 0 < count < len(labels):
+            return f"{self._told(set(done), look.dialect)}, and its revert is for all of them"
+        return ""
+
+    def _is_there(self, look: Look) -> bool:
+        return self.applied_if is not None and _asked(look, self.applied_if, some=True).state is State.DONE
+
+    def only_way_back_differs(self, before: Step) -> bool:
+        return isinstance(before, Sql) and self._forward() == before._forward()  # noqa: SLF001 - of this class
+
+    def _forward(self) -> Sql:
+        items = tuple(one.model_copy(update={"revert": None}) for one in self.statement_list)
+        return self.model_copy(update={"way_back": None, "statement_list": items})
+
+    def _run(self, ctx: Context, statements: list[str]) -> int:
         """The statements that the ledger hasn't got yet; how many rows they touched."""
+        if self.transaction == "one":
+            return self._together(ctx, statements, counted=True)
+        return self._each(ctx, statements, numbered(statements), counted=True)
+
+    def _together(self, ctx: Context, statements: list[str], *, counted: bool) -> int:
         touched: list[int] = []
-        if one:
-            ctx.patiently(
-                "statements", lambda work: touched.extend(self._send(work, sql, counted=counted) for sql in pieces)
-            )
-            return sum(touched)
-        for n, sql in enumerate(pieces, 1):
-            ctx.pulse(Progress(n - 1, len(pieces), "statements"))
-            self._alone(ctx, f"statement {n}", sql, touched=touched, counted=counted)
+        ctx.patiently(
+            TOGETHER, lambda work: touched.extend(self._send(work, sql, counted=counted) for sql in statements)
+        )
+        return sum(touched)
+
+    def _each(self, ctx: Context, statements: list[str], labels: list[str], *, counted: bool) -> int:
+        touched: list[int] = []
+        for n, (label, sql) in enumerate(zip(labels, statements, strict=True)):
+            ctx.pulse(Progress(n, len(statements), "statements"))
+            self._alone(ctx, label, sql, touched=touched, counted=counted)
         return sum(touched)
 
     def _alone(self, ctx: Context, label: str, sql: str, *, touched: list[int], counted: bool) -> None:
@@ -211,16 +293,31 @@ class Sql(Step):
         return {name: self.params[name] for name in parameters(sql, dialect) if name in self.params}
 
     def _pieces(self, dialect: Dialect) -> list[str]:
-        return _cut((self.text,) if self.text else self.statement_list, dialect)
+        return pieces((self.text,) if self.text else [one.run for one in self.statement_list], dialect)
 
     def _back(self, dialect: Dialect) -> list[str]:
-        return _cut(self.way_back or (), dialect)
+        """All of the way back."""
+        return self._due({*self._labels(dialect)}, dialect)
+
+    def _due(self, done: set[str], dialect: Dialect) -> list[str]:
+        """What of the way back is to be sent, after these labels of the way there."""
+        known = {*done, *(label.removesuffix(BEGUN) for label in done)}  # a person settled what has no end
+        if self.way_back is not None:
+            return pieces(self.way_back, dialect) if known else []
+        if self.one_way():
+            return []
+        labels = [TOGETHER] * len(self.statement_list) if self.transaction == "one" else self._labels(dialect)
+        items = reversed(list(zip(labels, self.statement_list, strict=True)))
+        return [sql for label, one in items if label in known for sql in pieces(one.revert or (), dialect)]
 
     def _labels(self, dialect: Dialect) -> list[str]:
-        return ["statements"] if self.transaction == "one" else _numbered(self._pieces(dialect))
+        return [TOGETHER] if self.transaction == "one" else numbered(self._pieces(dialect))
 
     def _texts_for_reading(self) -> list[str]:
-        return [next(iter(one.texts.values())) for one in ((self.text,) if self.text else self.statement_list)]
+        return [
+            next(iter(one.texts.values()))
+            for one in ((self.text,) if self.text else [one.run for one in self.statement_list])
+        ]
 
 
 def _asked(look: Look, query: Query, *, some: bool) -> Effect:
@@ -233,12 +330,10 @@ def _asked(look: Look, query: Query, *, some: bool) -> Effect:
     return Effect(State.PARTLY if some else State.NOT_DONE, f"{name} is false")
 
 
-def _cut(texts: tuple[Text, ...], dialect: Dialect) -> list[str]:
-    return [piece.text for one in texts for piece in split(one.text(dialect), dialect)]
-
-
-def _numbered(pieces: list[str]) -> list[str]:
-    return [f"statement {n}" for n in range(1, len(pieces) + 1)]
+def _refuse_unreadable(texts: Iterable[Text]) -> None:
+    for one in texts:
+        for dialect, text in one.texts.items():
+            _refuse(text, [Dialect(dialect)] if dialect else list(Dialect))
 
 
 def _refuse(text: str, dialects: list[Dialect]) -> None:
