@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import digest, identity, preflight, trust
+from runner import digest, identity, known, preflight, trust
 from runner.context import take_up_orders
 from runner.engine import Engine
-from runner.errors import Aborted, RolledBack, RunRefused, TrailBroken
-from runner.events import RollbackStarted, RunResumed, RunStarted, RunState, jsonable
+from runner.errors import RunRefused, TrailBroken
+from runner.events import Outcome, RunResumed, RunStarted, RunState, jsonable
 from runner.lease import refuse_if_held
 from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
-from runner.rollback import Reverser
 from runner.source import BadInput
 from runner.status import RunStatus
 from runner.workflow import (
@@ -27,9 +26,11 @@ from runner.workflow import (
     stored,
 )
 from runner.workplace import Connected, Found, connected, find_run
+from steps import ledger
 from steps.base import Gate
 
-_WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.CLOSED})
+_WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN})
+_OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED})  # nothing leads forward
 
 
 # ─── resume ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -48,15 +49,18 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None, dead:
     found = find_run(runs_of(orders), name)
     status = found.status
     _refuse_running(status)
-    _refuse_broken(found, "resume")
+    refuse_broken(found, "resume")
     playbook, resumed = _playbook_again(found, orders, accepted)
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
+        refuse_lost(status, playbook, target, act="resume")
         told = trust.proven(found, target.database, changes=playbook.changes, what="resume")
         _refuse_unbegun_elsewhere(found, told)
         _refuse_ended(status, told, dead=dead)
         _refuse_rolling_back(status)
-        _refuse_held(playbook, target)
+        _refuse_undone(status, target)
+        refuse_held(playbook, target)
+        unmet = status.state is RunState.CRITERIA_NOT_MET
         if resumed.digest:
             new = digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity)
             resumed = resumed.model_copy(update={"approval_digest": new})
@@ -67,12 +71,13 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None, dead:
             orders.view.begun(status.run, found.directory)
             engine.unproven = trust.unanchored_steps(found, told)
             take_up_orders(target.database, engine.control, status.run)
-            carry(engine, target, orders, lambda: _go_on(engine, dead=dead), first=resumed)
+            carry(engine, target, orders, lambda: _go_on(engine, again=dead or unmet), first=resumed)
     return status.run
 
 
-def _go_on(engine: Engine, *, dead: bool) -> None:
-    if dead:
+def _go_on(engine: Engine, *, again: bool) -> None:
+    """again: rows that steps had set aside or deferred are what a criterion waits for, so they are returned to."""
+    if again:
         engine.redrive()
     run_or_take_back(engine)
 
@@ -87,7 +92,7 @@ def _refuse_none_aside(engine: Engine) -> None:
         )
 
 
-def _refuse_broken(found: Found, what: str) -> None:
+def refuse_broken(found: Found, what: str) -> None:
     """Nothing goes on from a record that contradicts itself, before a target is asked; a torn last line is no change."""
     trust.uncontradicted(found, None, what=what)
 
@@ -107,7 +112,7 @@ def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
 def _refuse_ended(status: RunStatus, told: trust.Trust, *, dead: bool) -> None:
     """A run that has ended is not resumed; an end that the ledger doesn't know is no end: it is asked for once more."""
     elsewhere = told.row is not None and told.row.rolled_back  # another run has taken it back
-    ended = status.state is RunState.ROLLED_BACK or (status.state in _WELL and not dead)
+    ended = status.state in _OVER or (status.state in _WELL and not dead)
     if not elsewhere and (not ended or (told.row is not None and told.row.state != status.state)):
         return
     words = (RunState.ROLLED_BACK if elsewhere else status.state).replace("_", " ")
@@ -124,7 +129,28 @@ def _refuse_rolling_back(status: RunStatus) -> None:
         )
 
 
-def _refuse_held(playbook: Playbook, target: Connected) -> None:
+def refuse_lost(
+    status: RunStatus, playbook: Playbook, target: Connected, *, act: str, without: Collection[str] = ()
+) -> None:
+    """Raises RunRefused where the ledger has lost what the trail tells of."""
+    with target.database.look() as look:
+        known.refuse_lost(look, status, playbook, act=act, without=without)
+
+
+def _refuse_undone(status: RunStatus, target: Connected) -> None:
+    """What another run has taken back, in part at least, is not gone on from."""
+    with target.database.look() as look:
+        rows = ledger.step_rows(look, status.run) if ledger.exists(look) else []
+    back = [one.step for one in rows if one.action == "revert" and one.state == Outcome.REVERTED]
+    if back:
+        raise RunRefused(
+            f"cannot go on with {status.run}: {', '.join(back)} was taken back since, by another run",
+            state="nothing was changed",
+            then=f"runbook rollback {status.run} takes back what still stands; or begin a new run",
+        )
+
+
+def refuse_held(playbook: Playbook, target: Connected) -> None:
     if playbook.changes:
         refuse_if_held(target.database, playbook.scope)
 
@@ -222,65 +248,3 @@ def same_target(status: RunStatus, target: Connected) -> None:
             state="nothing was changed",
             then=f"runbook resume {status.run} --target {status.started.target if status.started else ''}",
         )
-
-
-# ─── rollback ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def rollback(name: str, orders: Orders, *, reason: str, after: str = "") -> str:
-    """Take back a run of which something stands: its own steps, in reverse, from what each remembered."""
-    found = find_run(runs_of(orders), name)
-    status = found.status
-    if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
-        raise RunRefused(
-            f"cannot roll back {status.run} while it runs", then="stop it with ^C or `runbook tune RUN stop` first"
-        )
-    _refuse_broken(found, "roll back")
-    playbook = stored(status.source, given_again(status))
-    with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
-        same_target(status, target)
-        told = trust.proven(found, target.database, changes=playbook.changes, what="roll back")
-        _refuse_unbegun(status, told)
-        _refuse_ended(status, told, dead=True)
-        _refuse_held(playbook, target)
-        with opened(playbook, target, orders, found.directory, status, {}, seen=found.seen) as engine:
-            reverser = Reverser(engine, status.run, playbook)
-            entries = reverser.order(after=after)
-            orders.view.begun(status.run, found.directory)
-            process = identity.process(orders.operator)
-            started = RollbackStarted(steps=tuple(entry.id for entry in entries), reason=reason, process=process)
-            take_up_orders(target.database, engine.control, status.run)
-            _carry_back(engine, target, orders, reverser, started)
-    return status.run
-
-
-def _refuse_unbegun(status: RunStatus, told: trust.Trust) -> None:
-    if told.row is None and not told.begun:
-        raise RunRefused(
-            f"nothing to roll back: the target's ledger has no row of {status.run}, which began nothing",
-            state="nothing was changed",
-            then=f"runbook status {status.run}",
-        )
-
-
-class _PartlyBack(Aborted):
-    """Taken back as far as --to asked: the good end of a rollback after which something still stands."""
-
-
-def _carry_back(
-    engine: Engine, target: Connected, orders: Orders, reverser: Reverser, started: RollbackStarted
-) -> None:
-    """As `carry`, but the good end is called rolled back, or aborted where some steps were to be kept."""
-
-    def back() -> None:
-        reverser.revert([engine.playbook.entry(name) for name in started.steps])
-        left = reverser.standing()
-        if left:
-            raise _PartlyBack(
-                f"taken back as far as asked; {', '.join(left)} still stand",
-                then=f"runbook rollback {engine.status.run} takes back the rest",
-            )
-        raise RolledBack(
-            f"{engine.status.run} is rolled back", state="every step that had changed something is taken back"
-        )
-
-    with contextlib.suppress(RolledBack, _PartlyBack):
-        carry(engine, target, orders, back, first=started)

@@ -36,10 +36,12 @@ from steps.base import (
     Gate,
     Paused,
     Redrivable,
+    RunTakenBack,
     State,
     StepError,
     StepResult,
     Stopped,
+    TakenBack,
     Value,
 )
 from steps.words import NoText
@@ -189,6 +191,7 @@ class Engine(Acting):
             result = self.recounted(entry) if done else self._applied(entry)
             what = f"step {entry.id} ({entry.mark}): its success criteria are not met"
             self._ask(entry.success_criteria, role="criterion", what=what, step=entry.id, own=dict(result))
+            _refuse_part(entry, result)
         except CriteriaNotMet as error:
             self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, result=self.recounted(entry), error=error.what)
             self._failed(entry, error)
@@ -316,3 +319,23 @@ class Engine(Acting):
                 f"then runbook resume {self.status.run}",
             )
         self.end(entry, Outcome.PASSED, began=began)
+
+
+def _refuse_part(entry: Entry, result: StepResult) -> None:
+    """A step that takes back has not done what it is for where rows were refused or steps stand."""
+    if not isinstance(result, TakenBack):
+        return
+    standing = result.standing if isinstance(result, RunTakenBack) else ()
+    if not (result.refused or standing):
+        return
+    told = f"{result.restored:,} rows restored, {result.refused:,} refused (changed since: left as they are)"
+    run = result.run if isinstance(result, RunTakenBack) else ""
+    raise CriteriaNotMet(
+        f"step {entry.id} ({entry.mark}) took back a part: {told}"
+        + (f"; {', '.join(standing)} still stand" if standing else ""),
+        why="rows that somebody changed since are never overwritten"
+        if result.refused
+        else "the playbook's way back leaves them out",
+        state="what was taken back stays so",
+        then=f"runbook report {run} --rows refused",
+    )

@@ -41,6 +41,7 @@ class Outcome(StrEnum):
     STOPPED = "stopped"  # somebody stopped it at a safe point
     REVERTED = "reverted"
     NOTHING_TO_REVERT = "nothing_to_revert"
+    LEFT_STANDING = "left_standing"  # on the way back a person chose to keep it
 
 
 class RunState(StrEnum):
@@ -311,6 +312,37 @@ class RollbackStarted(_Event):
     steps: tuple[str, ...]
     reason: str
     process: Process
+    kept: tuple[str, ...] = ()  # steps that stand and are not taken back: by the playbook's list, --to or --leave
+    changed_steps: tuple[str, ...] = ()  # whose way back was mended in the playbook since they ran
+    digest: str = ""  # the playbook's, where it changed
+    source: dict[str, str] | None = None
+
+
+class LeftStanding(_Event):
+    """A person decided that a step is not taken back."""
+
+    event: Literal["left_standing"] = "left_standing"
+    step: str
+    by: str
+    reason: str
+
+
+class Closed(_Event):
+    """A person ended the run as what it was: nothing was taken back."""
+
+    event: Literal["closed"] = "closed"
+    by: str
+    reason: str
+    stands: tuple[str, ...]  # the steps of which something stands, as the ledger has it
+
+
+class Recovered(_Event):
+    """The run's folder was lost, and made again from the ledger; what only the trail had (approvals, checks) is gone."""
+
+    event: Literal["recovered"] = "recovered"
+    process: Process
+    lost_head: str  # of the trail that is gone, as the ledger had it
+    lost_length: int
 
 
 class RunEnded(_Event):
@@ -348,6 +380,9 @@ Event = (
     | Released
     | Tuned
     | RollbackStarted
+    | LeftStanding
+    | Closed
+    | Recovered
     | RunEnded
 )
 ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

@@ -159,7 +159,8 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
             )
         event = Settled(step=step, done=done, by=by, reason=reason, trust=desk.trust)
         anchored = desk.write(event, what=f"the settling of {step}")
-    return f"settled: {step} is {'done' if done else 'not done'}{anchored}\nnext: runbook resume {status.run}"
+    goes_on = "rollback" if status.rolling_back else "resume"
+    return f"settled: {step} is {'done' if done else 'not done'}{anchored}\nnext: runbook {goes_on} {status.run}"
 
 
 def note(name: str, orders: Orders, *, text: str, by: str) -> str:

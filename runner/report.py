@@ -201,6 +201,7 @@ def _happened(step: StepStatus | None, seen: _Seen) -> str:
     words = [OUTCOMES[step.outcome] if step.outcome and not step.open else outcome]
     words += [escaped(step.error)] if step.error else []
     words += [f"taken back in {took(seen.revert_s)}{_short(seen.back, ': ')}"] if step.reverted else []
+    words += [f"**left standing** by {escaped(step.left)}"] if step.left else []
     words += [f"the database says: {escaped(seen.evidence)}"] if seen.evidence else []
     words += [_short(step.results)] if step.results and not _went_over(step) else []
     words += [f"settled by a person: {'done' if step.settled else 'not done'}"] if step.settled is not None else []

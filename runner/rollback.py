@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ValidationError
 
-from runner import plan
+from runner import balance, plan
+from runner.balance import Balance
 from runner.context import StepContext
 from runner.engine import Engine
-from runner.errors import Aborted, RollbackFailed, RunbookError, RunRefused
-from runner.events import Outcome, StepEnded, StepStarted, StepVerified, jsonable
+from runner.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
+from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified, jsonable
 from runner.model import Entry, Playbook
 from steps import ledger
 from steps.base import (
-    AlreadyCommitted,
     DatabaseFault,
+    Doubtful,
+    Effect,
+    Lingering,
+    Look,
     Paused,
     Place,
     Reversible,
     State,
     StepError,
-    StepResult,
     Stopped,
-    UndoesRun,
+    TakenBack,
 )
 from steps.words import NoText
 
-Loader = Callable[[str], Playbook]
-"""A playbook from the source texts (JSON) that a run keeps in the ledger."""
+BY_THE_LIST = "the playbook's rollback list leaves it out"
+AS_ASKED = "kept, as --to asked"
 
 
-class Undone(StepResult):
-    """What taking back a run came to."""
+@dataclass(frozen=True)
+class Choice:
+    """What a person asked to keep. after: this step and those before it; left: step → why it is left standing."""
 
-    run: str
-    steps: int
-    restored: int = 0
-    refused: int = 0
+    after: str = ""
+    left: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,14 +53,16 @@ class Reverser:
     run: str
     playbook: Playbook
     prefix: str = ""  # before the step ids in the trail, when the steps are another run's
+    choice: Choice = field(default_factory=Choice)
 
-    def order(self, *, after: str = "") -> list[Entry]:
-        """The steps to take back, the last first; raises RunRefused before the first is touched where one is one-way."""
-        self._refuse(after)
+    # ─── what is to be taken back ───────────────────────────────────────────────────────────────────────────────────
+    def order(self, only: Collection[str] = ()) -> list[Entry]:
+        """The steps to take back, the last first, or some of them; raises RunRefused where one of them is one-way."""
+        self._refuse()
         names = self.playbook.rollback_steps or tuple(reversed(self.playbook.ids))
-        kept = self.playbook.ids[: self.playbook.ids.index(after) + 1] if after else ()
-        stands = self._standing()
+        kept, stands = self._kept(), self._standing()
         entries = [self.playbook.entry(name) for name in names if name not in kept and name in stands]
+        entries = [entry for entry in entries if not only or entry.id in only]
         stuck = [(entry, reason) for entry in entries if (reason := plan.one_way(entry))]
         if stuck:
             entry, reason = stuck[0]
@@ -67,23 +70,42 @@ class Reverser:
                 f"cannot take back run {self.run}: step {entry.id} ({entry.mark}) is one way",
                 why=reason,
                 state="nothing was taken back",
-                then=f"runbook rollback {self.run} --to {entry.id} takes back what came after it",
+                then=f"runbook rollback {self.run} --to {entry.id} takes back what came after it, "
+                f"--leave {entry.id} --reason '…' all but it",
             )
         return [entry for entry in entries if entry.step.changes and entry.step.lasting]
 
-    def _refuse(self, after: str) -> None:
-        if after and after not in self.playbook.ids:
-            raise RunRefused(
-                f"cannot keep {after!r} and what came before it: {self.playbook.name} has no such step",
-                why=f"its steps: {', '.join(self.playbook.ids)}",
-                state="nothing was taken back",
-                then="--to STEP",
-            )
+    def _kept(self) -> dict[str, str]:
+        """The steps that are not to be taken back, each with the reason."""
+        ids, listed, after = self.playbook.ids, self.playbook.rollback_steps, self.choice.after
+        kept = {name: BY_THE_LIST for name in ids if listed and name not in listed}
+        kept |= dict.fromkeys(ids[: ids.index(after) + 1] if after else (), AS_ASKED)
+        return kept | dict(self.choice.left)
+
+    def kept(self) -> tuple[str, ...]:
+        """Those of them of which something stands."""
+        return tuple(name for name in self.standing() if name in self._kept())
+
+    def rest(self) -> list[str]:
+        """What stands and is not to be kept."""
+        kept = self._kept()
+        return [name for name in self.standing() if name not in kept]
+
+    def _refuse(self) -> None:
+        for option, name in (("--to", self.choice.after), *(("--leave", one) for one in self.choice.left)):
+            if name and name not in self.playbook.ids:
+                raise RunRefused(
+                    f"cannot keep {name!r}: {self.playbook.name} has no such step",
+                    why=f"its steps: {', '.join(self.playbook.ids)}",
+                    state="nothing was taken back",
+                    then=f"{option} STEP",
+                )
         if self.playbook.rollback == "none":
             raise RunRefused(
                 f"cannot take back run {self.run}: {self.playbook.name} says that there is no way back",
                 why=self.playbook.rollback_reason,
                 state="nothing was taken back",
+                then=f"runbook close {self.run} --reason '…' ends it as what it is",
             )
 
     def standing(self) -> list[str]:
@@ -91,20 +113,61 @@ class Reverser:
         stands = self._standing()
         return [entry.id for entry in self.playbook.entries if entry.id in stands and entry.step.lasting]
 
-    def revert(self, entries: list[Entry]) -> Undone:
+    def _standing(self) -> set[str]:
+        """The steps that committed anything and are not taken back already: by the ledger, not the trail."""
+        with self.engine.database.look() as look:
+            return ledger.standing(look, self.run) if ledger.exists(look) else set()
+
+    def balance(self, only: Collection[str] = ()) -> Balance:
+        """What the way back has come to so far, of all steps or of some."""
+        kept = self._kept()
+        standing = {name: kept.get(name, "it is not taken back") for name in self.standing()}
+        with self.engine.database.look() as look:
+            return balance.read(look, self.run, standing=standing, only=only)
+
+    # ─── the way back ───────────────────────────────────────────────────────────────────────────────────────────────
+    def revert(self, entries: list[Entry]) -> None:
         """Take back these steps in this order; the first that fails ends it and says what still stands."""
-        restored = refused = 0
-        own = self.engine.database.session.run
-        self.engine.database.session.run = self.run
-        try:
+        with self._under_its_name():
             for entry in entries:
                 self._obey(entry)
-                result = dict(self._one(entry) or {})
-                restored += _count(result.get("restored"))
-                refused += _count(result.get("refused"))
+                self._one(entry)
+
+    def leave(self, by: str) -> None:
+        """Record which steps a person leaves standing, in the trail and in the ledger."""
+        with self._under_its_name():
+            for name, reason in self.choice.left.items():
+                self.engine.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
+                results = jsonable({"by": by, "reason": reason})
+                self.engine.anchor(Place(self.run, name, "revert"), outcome=Outcome.LEFT_STANDING, results=results)
+
+    def refuse_at_work(self, entries: list[Entry]) -> None:
+        """Raise RunRefused where something that a step began on the way there still works."""
+        with self._under_its_name():
+            for entry in entries:
+                at_work = self._asked(entry, entry.step.at_work) if isinstance(entry.step, Lingering) else ""
+                if at_work:
+                    raise RunRefused(
+                        f"cannot take back run {self.run}: step {entry.id} ({entry.mark}) is still at work",
+                        why=at_work,
+                        state="nothing was taken back",
+                        then=f"then {self._again()}",
+                    )
+
+    @contextlib.contextmanager
+    def _under_its_name(self) -> Iterator[None]:
+        """Within: what is asked and committed is that run's, whoever takes it back."""
+        session = self.engine.database.session
+        own, session.run = session.run, self.run
+        try:
+            yield
         finally:
-            self.engine.database.session.run = own
-        return Undone(run=self.run, steps=len(entries), restored=restored, refused=refused)
+            session.run = own
+
+    def _asked(self, entry: Entry, question: Callable[[Look], str]) -> str:
+        self.engine.database.at(entry.id, "revert")
+        with self.engine.database.look() as look:
+            return question(look)
 
     def _obey(self, entry: Entry) -> None:
         if self.engine.control.stop_by:
@@ -115,29 +178,27 @@ class Reverser:
             f"taking back was stopped {where}",
             why=reason,
             state="what is taken back stays so; the rest still stands",
-            then=f"runbook rollback {self.run}",
+            then=self._again(),
         )
 
-    def _standing(self) -> set[str]:
-        """The steps that committed anything and are not taken back already: by the ledger, not the trail."""
-        with self.engine.database.look() as look:
-            if not ledger.exists(look):
-                return set()
-            acted = ledger.acted(look, run=self.run, action="apply")
-            rows = ledger.step_rows(look, self.run)
-        return acted - {row.step for row in rows if row.action == "revert" and row.state == Outcome.REVERTED}
+    def _again(self) -> str:
+        """The command that goes on with this way back."""
+        return f"runbook resume {self.engine.status.run}" if self.prefix else f"runbook rollback {self.run}"
 
-    def _one(self, entry: Entry) -> StepResult | None:
+    def _one(self, entry: Entry) -> None:
         engine, name = self.engine, self.prefix + entry.id
         engine.database.at(entry.id, "revert")
         engine.database.policy(lock=entry.lock, timeout=entry.timeout)
-        engine.emit(
-            StepStarted(
-                step=name, type=entry.step.kind, action="revert", describe=f"take back: {entry.step.describe()}"
-            )
-        )
         began = time.monotonic()
         try:
+            if self._gone_by_word(entry, name):
+                self._end(entry, None, began, told="settled by a person: not done")
+                return
+            engine.emit(
+                StepStarted(
+                    step=name, type=entry.step.kind, action="revert", describe=f"take back: {entry.step.describe()}"
+                )
+            )
             result = self._revert(entry)
             self._verify(entry, name)
         except Stopped as stop:
@@ -148,13 +209,48 @@ class Reverser:
             raise self._stopped(f"in {entry.id}", str(stop)) from stop
         except (StepError, NoText, Paused, ValidationError) as error:
             self._failed(entry, name, error, began)
+        else:
+            self._end(entry, result, began)
+
+    def _end(self, entry: Entry, result: TakenBack | None, began: float, *, told: str = "") -> None:
         results = jsonable(dict(result)) if result is not None else {}
         seconds = round(time.monotonic() - began, 3)
-        engine.emit(StepEnded(step=name, action="revert", outcome=Outcome.REVERTED, seconds=seconds, results=results))
-        engine.anchor(Place(self.run, entry.id, "revert"), outcome=Outcome.REVERTED, results=results)
-        return result
+        self.engine.emit(
+            StepEnded(
+                step=self.prefix + entry.id, action="revert", outcome=Outcome.REVERTED, seconds=seconds,
+                results=results, error=told,
+            )
+        )  # fmt: skip
+        self.engine.anchor(Place(self.run, entry.id, "revert"), outcome=Outcome.REVERTED, results=results)
 
-    def _revert(self, entry: Entry) -> StepResult | None:
+    def _gone_by_word(self, entry: Entry, name: str) -> bool:
+        """Whether a person said, on this way back, that nothing of the step stands; raises InDoubt where one must say it."""
+        known = self.engine.status.steps.get(name)
+        word = known.settled if known is not None else None
+        step = entry.step
+        why = self._asked(entry, step.doubt) if word is None and isinstance(step, Doubtful) else ""
+        if why:
+            self.engine.emit(StepVerified(step=name, when="in_doubt", state=State.UNKNOWN, evidence=why))
+            raise self._in_doubt(entry, name, why)
+        if word is not False:
+            return False
+        effect = self._effect(entry, name)
+        if effect.state in {State.DONE, State.PARTLY}:
+            raise StepError(f"it was settled as not done, but the database says {effect.state}: {effect.evidence}")
+        return True
+
+    def _in_doubt(self, entry: Entry, name: str, why: str) -> InDoubt:
+        run = self.engine.status.run
+        leave = "" if self.prefix else f"; or {self._again()} --leave {entry.id} --reason '…'"
+        return InDoubt(
+            f"cannot take back step {entry.id} ({entry.mark}) without a person's word",
+            why=why,
+            state=f"steps after {entry.id} are taken back; {entry.id} and those before it are not",
+            then=f"runbook settle {run} {name} done|not-done --reason '…' (done: all of it stands, not-done: nothing of it does), "
+            f"then {self._again()}{leave}",
+        )
+
+    def _revert(self, entry: Entry) -> TakenBack | None:
         step = entry.step
         if not isinstance(step, Reversible):
             raise StepError(f"{step.kind} has no way back")
@@ -169,12 +265,19 @@ class Reverser:
         )  # fmt: skip
         return step.revert(context, before)
 
-    def _verify(self, entry: Entry, name: str) -> None:
+    def _effect(self, entry: Entry, name: str) -> Effect:
         with self.engine.database.look() as look:
             effect = entry.step.verify(look)
         self.engine.emit(StepVerified(step=name, when="after_revert", state=effect.state, evidence=effect.evidence))
-        if effect.state is State.DONE:
-            raise StepError(f"it was taken back, but verify says that it still stands: {effect.evidence}")
+        return effect
+
+    def _verify(self, entry: Entry, name: str) -> None:
+        """It is taken back when the database says so; where it can't, a person must."""
+        effect = self._effect(entry, name)
+        if effect.state is State.UNKNOWN:
+            raise self._in_doubt(entry, name, f"it was taken back, but verify can't tell: {effect.evidence}")
+        if effect.state is not State.NOT_DONE:
+            raise StepError(f"it was taken back, but verify says {effect.state}: {effect.evidence}")
 
     def _failed(self, entry: Entry, name: str, error: Exception, began: float) -> None:
         seconds = round(time.monotonic() - began, 3)
@@ -184,46 +287,15 @@ class Reverser:
                 step=name, action="revert", outcome=Outcome.FAILED, seconds=seconds, error=str(error), sqlstate=sqlstate
             )
         )
+        leave = "" if self.prefix else f", or leave it: {self._again()} --leave {entry.id} --reason '…'"
         raise RollbackFailed(
             f"cannot take back step {entry.id} ({entry.mark}): {entry.step.describe()}",
             why=f"{error}" + (f" [{sqlstate}]" if sqlstate else ""),
             state=f"steps after {entry.id} are taken back; {entry.id} and those before it still stand",
-            then=f"mend the cause, then runbook rollback {self.run}",
+            then=f"mend the cause, then {self._again()}{leave}",
         ) from error
-
-
-def undoer(engine: Engine, load: Loader) -> Callable[[UndoesRun, Entry], StepResult]:
-    """How the engine carries out a step that undoes another playbook's run."""
-
-    def undo(step: UndoesRun, entry: Entry) -> StepResult:
-        with engine.database.look() as look:
-            row = ledger.latest_standing(look, step.undoes())
-        if row is None:
-            raise StepError(f"no run of {step.undoes()} stands on this target")
-        reverser = Reverser(engine, row.run, load(row.source), prefix=f"{entry.id}:")
-        only = step.only_steps()
-        result = reverser.revert([one for one in reverser.order() if not only or one.id in only])
-        engine.database.at(entry.id)
-        with contextlib.suppress(AlreadyCommitted), engine.database.commit("undone") as work:
-            if not reverser.order():
-                ledger.end_run(
-                    work, run=row.run, state="rolled_back", figures=row.figures, head=row.trail_head, length=row.trail_length
-                )  # fmt: skip
-        return result
-
-    return undo
 
 
 def joined(first: RunbookError, second: RunbookError) -> ExceptionGroup:
     """A failing way back never hides why it was taken."""
     return ExceptionGroup("the run failed, and taking it back failed too", [first, second])
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def sources(text: str) -> dict[str, str]:
-    """The source texts of a run as the ledger keeps them."""
-    found = json.loads(text)
-    return {str(name): str(body) for name, body in found.items()} if isinstance(found, dict) else {}

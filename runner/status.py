@@ -32,6 +32,8 @@ class StepStatus:
     settled: bool | None = None
     gate: tuple[str, ...] = ()
     reverted: Outcome | None = None
+    back: dict[str, Json] = field(default_factory=dict)  # what taking it back came to
+    left: str = ""  # who leaves it standing on the way back, and why
 
     @property
     def word(self) -> str:
@@ -40,6 +42,8 @@ class StepStatus:
             return "waits"
         if self.doubtful:
             return "in doubt"
+        if self.left:
+            return "left standing"
         return "began and did not end" if self.open else (self.outcome or "not begun").replace("_", " ")
 
     @property
@@ -91,6 +95,7 @@ class RunStatus:
     started_at: str = ""
     last_at: str = ""
     holds: dict[str, Holding] = field(default_factory=dict)  # by whom the run is held
+    recovered: bool = False  # made again from the ledger
     rolling_back: bool = False  # taking back has begun: there is no way forward any more
     epoch: int = 0
     head: str = ""
@@ -131,6 +136,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
             | events.RunEnded()
             | events.RollbackStarted()
             | events.LeaseTaken()
+            | events.Recovered()
         ):
             _run(status, event, record.at)
         case (
@@ -140,6 +146,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
             | events.GateReached()
             | events.Settled()
             | events.Redriven()
+            | events.LeftStanding()
         ):
             _step(status, event, record.at)
         case events.CheckAnswered():
@@ -164,6 +171,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
             | events.SqlByHand()
             | events.StopAsked()
             | events.Tuned()
+            | events.Closed()
         ):
             pass  # told by the report; they don't change how the run stands
         case _:
@@ -179,7 +187,12 @@ def _released(status: RunStatus, event: events.Released) -> None:
 
 def _run(
     status: RunStatus,
-    event: events.RunStarted | events.RunResumed | events.RunEnded | events.RollbackStarted | events.LeaseTaken,
+    event: events.RunStarted
+    | events.RunResumed
+    | events.RunEnded
+    | events.RollbackStarted
+    | events.LeaseTaken
+    | events.Recovered,
     at: str,
 ) -> None:
     status.holds.clear()  # whoever held it held a process that has ended
@@ -207,14 +220,28 @@ def _run(
                 event.why,
             )
         case events.RollbackStarted():
-            status.process, status.state, status.exit_code = event.process, RunState.RUNNING, None
-            status.rolling_back = True
+            _back_begun(status, event)
         case events.LeaseTaken():
             status.epoch = event.epoch
             if status.state is not RunState.RUNNING:  # what a process that had lost its lease still wrote in between
                 status.state, status.exit_code, status.what, status.why = RunState.RUNNING, None, "", ""
+        case events.Recovered():
+            status.process, status.recovered = event.process, True
         case _:
             assert_never(event)
+
+
+def _back_begun(status: RunStatus, event: events.RollbackStarted) -> None:
+    for step in status.steps.values():
+        if not status.rolling_back and step.settled is False:
+            step.settled = None  # "not done" was said for the way there: a part of it may stand
+        if status.state is RunState.ROLLED_BACK_IN_PART:
+            step.left = ""  # a new way back: what the last one left is tried again
+    status.process, status.state, status.exit_code = event.process, RunState.RUNNING, None
+    status.what = status.why = ""
+    status.rolling_back = True
+    if event.source is not None:
+        status.source, status.digest = event.source, event.digest
 
 
 def _step(
@@ -224,7 +251,8 @@ def _step(
     | events.StepVerified
     | events.GateReached
     | events.Settled
-    | events.Redriven,
+    | events.Redriven
+    | events.LeftStanding,
     at: str,
 ) -> None:
     step = status.step(event.step)
@@ -236,13 +264,15 @@ def _step(
         case events.StepEnded():
             _ended(status, step, event)
         case events.StepVerified():
-            step.doubtful = event.when == "in_doubt" and event.state is State.UNKNOWN
+            step.doubtful = event.when in {"in_doubt", "after_revert"} and event.state is State.UNKNOWN
         case events.GateReached():
             step.gate, step.open = event.needs, ""  # whoever waits is not in doubt
         case events.Settled():
             step.settled = event.done
         case events.Redriven():
             step.outcome = Outcome.STOPPED
+        case events.LeftStanding():
+            step.left, step.open, step.doubtful = f"{event.by}: {event.reason}", "", False
         case _:
             assert_never(event)
 
@@ -252,6 +282,7 @@ def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded) -> None
     if event.action == "revert":
         step.reverted = event.outcome if event.outcome in {Outcome.REVERTED, Outcome.NOTHING_TO_REVERT} else None
         step.open = "" if step.reverted else "revert"
+        step.back = event.results
         return
     step.outcome, step.results = event.outcome, event.results
     step.seconds += event.seconds

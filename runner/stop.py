@@ -87,6 +87,8 @@ def _back(playbook: Playbook, status: RunStatus, now: datetime) -> str:
     ]  # fmt: skip
     if not standing:
         return "nothing to take back"
+    if status.state is RunState.ROLLED_BACK_IN_PART:
+        return f"done as far as it goes: {', '.join(entry.id for entry in standing)} still stands"
     one_way = [entry.id for entry in standing if plan.one_way(entry)]
     if one_way:
         return f"not as a whole: {', '.join(one_way)} is one way; runbook rollback {status.run} --to {one_way[-1]}"
@@ -100,13 +102,22 @@ def _back(playbook: Playbook, status: RunStatus, now: datetime) -> str:
     return words
 
 
+def _doubtful(status: RunStatus) -> list[StepStatus]:
+    return [one for one in status.steps.values() if one.open or one.doubtful]
+
+
 def next_command(status: RunStatus) -> str:
     """The command to copy."""
     match status.state:
-        case RunState.SUCCEEDED | RunState.ROLLED_BACK:
+        case RunState.SUCCEEDED | RunState.ENDED_UNPROVEN | RunState.ROLLED_BACK | RunState.CLOSED:
             return f"runbook report {status.run}"
+        case RunState.ROLLED_BACK_IN_PART:
+            refused = any(step.back.get("refused") for step in status.steps.values())
+            return f"runbook report {status.run}{' --rows refused' if refused else ''}"
+        case RunState.IN_DOUBT if status.rolling_back and any(step.settled is not None for step in _doubtful(status)):
+            return f"runbook rollback {status.run}"
         case RunState.IN_DOUBT:
-            step = next((one.id for one in status.steps.values() if one.open or one.doubtful), "STEP")
+            step = next((one.id for one in _doubtful(status)), "STEP")
             return f"runbook settle {status.run} {step} done|not-done --reason '…'"
         case RunState.ROLLBACK_FAILED | RunState.ABORTED if status.rolling_back:
             return f"runbook rollback {status.run}"

@@ -23,6 +23,7 @@ OUTCOMES = {
     Outcome.STOPPED: "stopped at a safe point",
     Outcome.REVERTED: "taken back",
     Outcome.NOTHING_TO_REVERT: "nothing to take back",
+    Outcome.LEFT_STANDING: "left standing",
 }
 
 
@@ -82,7 +83,10 @@ def _of_run(event: Event) -> str:
             changed = f"; changed since: {_codes(event.changed_steps)}" if event.changed_steps else ""
             return f"resumed by {_process(event.process)}{_reason(event.reason)}{changed}"
         case events.RollbackStarted():
-            return f"rollback of {_codes(event.steps)} begun by {_process(event.process)}{_reason(event.reason)}"
+            kept = f", {_codes(event.kept)} kept" if event.kept else ""
+            changed = f"; way back mended in: {_codes(event.changed_steps)}" if event.changed_steps else ""
+            who = _process(event.process)
+            return f"rollback of {_codes(event.steps)}{kept} begun by {who}{_reason(event.reason)}{changed}"
         case events.RunEnded():
             what = f": {escaped(event.what)}" if event.what else ""
             return f"**{event.state.replace('_', ' ')}**, exit code {event.exit_code}{what}"
@@ -100,6 +104,9 @@ def _of_engine(event: Event) -> str:
             return f"took the lease over from {code(event.over_from)}, whose process was gone"
         case events.LedgerCreated():
             return "made the ledger in the target"
+        case events.Recovered():
+            lost = f"a trail of {event.lost_length} records was lost (its head: {code(event.lost_head)})"
+            return f"**recovered** from the ledger by {_process(event.process)}: {lost}"
         case _:
             return ""
 
@@ -110,7 +117,9 @@ def _of_step(event: Event) -> str:
             again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
             return f"{code(event.step)} begun{again}: {escaped(event.describe)}"
         case events.StepEnded():
-            error = f": {escaped(event.error)}" if event.error else ""
+            figures = ", ".join(f"{name} {value:,}" for name, value in event.results.items() if isinstance(value, int))
+            came = f" ({escaped(figures)})" if event.action == "revert" and figures else ""
+            error = f"{came}: {escaped(event.error)}" if event.error else came
             state = f" [{escaped(event.sqlstate)}]" if event.sqlstate else ""
             return f"{code(event.step)} {OUTCOMES[event.outcome]} in {took(event.seconds)}{error}{state}"
         case events.StepVerified(when="in_doubt"):
@@ -160,6 +169,10 @@ def _of_steering(event: Event) -> str:
         case events.Tuned():
             order = ", ".join(f"{key} = {cast('object', value)!r}" for key, value in event.order.items())
             return f"tuned by {escaped(event.by)}: {code(order)}{_reason(event.reason)}"
+        case events.LeftStanding():
+            return f"{escaped(event.by)} leaves {code(event.step)} standing{_reason(event.reason)}"
+        case events.Closed():
+            return f"closed by {escaped(event.by)}{_reason(event.reason)}; what stands: {_codes(event.stands)}"
         case _:
             return ""
 

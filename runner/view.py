@@ -98,6 +98,8 @@ class Lines:
                 )
             case events.Retried():
                 self._write(self._yellow(f"  ⏳ {event.error} [{event.sqlstate}], again in {event.next_try_s:g} s"))
+            case events.LeftStanding():
+                self._write(self._yellow(f"  ! {event.step} is left standing by {event.by}: {event.reason}"))
             case events.Redriven():
                 self._write(f"  ↻ {event.step}: {event.rows:,} rows that were set aside are tried again")
             case events.Held():

@@ -116,6 +116,7 @@ def document_of(status: RunStatus) -> dict[str, Json]:
             {
                 "id": step.id, "type": step.type, "what": step.describe, "outcome": step.outcome, "open": step.open,
                 "seconds": step.seconds, "error": step.error, "waits_for": list(step.gate), "reverted": step.reverted,
+                "taken_back": step.back, "left": step.left,
                 "results": step.results,
             }
             for step in tuple(status.steps.values())

@@ -44,10 +44,11 @@ from runner.load import load
 from runner.masks import MASK, Masks, SecretTooShort
 from runner.model import Playbook
 from runner.playbooks import read_playbook
-from runner.rollback import Reverser, joined, sources, undoer
+from runner.rollback import Reverser, joined
 from runner.source import BadInput
 from runner.status import RunStatus
 from runner.trail import Seen, Trail
+from runner.undoing import sources, undoer
 from runner.watch import StatusFile
 from runner.workplace import Connected, Place, connected, new_run, now
 from steps import ledger
@@ -391,8 +392,10 @@ def roll_back_after(engine: Engine, error: RunbookError) -> RunbookError:
     try:
         entries = reverser.order()
         process = engine.status.process or identity.process(None)
-        engine.emit(RollbackStarted(steps=tuple(entry.id for entry in entries), reason=error.what, process=process))
+        steps = tuple(entry.id for entry in entries)
+        engine.emit(RollbackStarted(steps=steps, reason=error.what, process=process, kept=reverser.kept()))
         reverser.revert(entries)
+        return reverser.balance().end(error.what, error.why)
     except RunbookError as second:
         failed = RollbackFailed(
             f"{error.what}; and taking it back failed: {second.what}",
@@ -402,9 +405,3 @@ def roll_back_after(engine: Engine, error: RunbookError) -> RunbookError:
         )
         failed.__cause__ = joined(error, second)
         return failed
-    return RolledBack(
-        error.what,
-        why=error.why,
-        state="every step that had changed something is taken back",
-        then="runbook report latest",
-    )

@@ -153,10 +153,10 @@ def act(dialect: Dialect, place: Place, *, label: str, epoch: int, before: str |
     return sql, {**_where(place), "label": label, "epoch": epoch, "before": before}
 
 
-def remembered(look: Look, *, run: str, step: str) -> str | None:
-    """What `apply` first kept for `revert`, as JSON; None where it kept nothing."""
-    sql = f"""SELECT before FROM {table("act", look.dialect)}
-              WHERE run = :run AND step = :step AND action = 'apply' AND before IS NOT NULL ORDER BY seq LIMIT 1"""
+def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | None:
+    """What `apply` first (or last) kept for `revert`, as JSON; None where it kept nothing."""
+    sql = f"""SELECT before FROM {table("act", look.dialect)} WHERE run = :run AND step = :step AND action = 'apply'
+              AND before IS NOT NULL ORDER BY seq {"DESC" if last else "ASC"} LIMIT 1"""
     rows = look.rows(sql, {"run": run, "step": step})
     return rows[0].text("before") if rows else None
 
@@ -165,6 +165,20 @@ def acted(look: Look, *, run: str, action: str) -> set[str]:
     """The steps of a run that committed anything under this action."""
     sql = f"SELECT DISTINCT step FROM {table('act', look.dialect)} WHERE run = :run AND action = :action"
     return {row.text("step") for row in look.rows(sql, {"run": run, "action": action})}
+
+
+def standing(look: Look, run: str) -> set[str]:
+    """The steps of a run that committed anything and are not taken back."""
+    back = {row.step for row in step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
+    return acted(look, run=run, action="apply") - back
+
+
+def _lost(look: Look, run: str) -> set[str]:
+    """The steps of a run that are said to be done, and of which no commit is known: maintenance, or rows that are gone."""
+    rows = step_rows(look, run)
+    back = {row.step for row in rows if row.action == "revert" and row.state == "reverted"}
+    done = {row.step for row in rows if row.action == "apply" and row.state == "done"}
+    return done - back - acted(look, run=run, action="apply")
 
 
 def _where(place: Place) -> dict[str, Value]:
@@ -241,10 +255,9 @@ def latest_runs(look: Look, *, playbook: str) -> list[RunRow]:
 
 def latest_standing(look: Look, playbook: str) -> RunRow | None:
     """The newest run of a playbook that changed something and was not taken back; None where there is none."""
-    for run in latest_runs(look, playbook=playbook):
-        if not run.rolled_back and acted(look, run=run.run, action="apply"):
-            return run
-    return None
+    runs = [run for run in latest_runs(look, playbook=playbook) if not run.rolled_back]
+    found = next((run for run in runs if standing(look, run.run)), None)
+    return found or next((run for run in runs if _lost(look, run.run)), None)
 
 
 def _runs(look: Look, *, where: str, params: Mapping[str, Value]) -> list[RunRow]:

@@ -7,15 +7,21 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from steps import ledger
-from steps.base import Context, Effect, Look, Refused, State, Step, StepResult
+from steps.base import Context, Effect, Look, Place, Refused, RunTakenBack, State, Step, StepError, StepResult
 from steps.ledger import RunRow
+
+UNDONE = "undone"  # the ledger's label of the end; in its row stands what it came to
 
 
 class Undo(Step):
-    """Takes back the latest run of a playbook on this target, or some of its steps; what was taken back is skipped."""
+    """Takes back the latest run of a playbook on this target, or some of its steps; what was taken back is skipped.
+
+    Its criteria are not met where rows were refused or a step of that run is left standing.
+    """
 
     kind: ClassVar[str] = "undo"
     summary: ClassVar[str] = "takes back another playbook's latest run on this target"
+    Result: ClassVar[type[StepResult]] = RunTakenBack
 
     of: Annotated[str, Field(min_length=1)]
     steps: tuple[str, ...] = ()
@@ -31,7 +37,17 @@ class Undo(Step):
     def only_steps(self) -> tuple[str, ...]:
         return self.steps
 
+    def preflight(self, look: Look) -> list[str]:
+        if self.expect_run and not ledger.exists(look):
+            return [
+                f"cannot take back {self.of}: this target has no ledger, and that does not prove that nothing stands"
+            ]
+        return []
+
     def verify(self, look: Look) -> Effect:
+        begun = self._begun(look)
+        if begun is not None:
+            return begun
         runs = ledger.latest_runs(look, playbook=self.of) if ledger.exists(look) else []
         if not runs:
             state = State.NOT_DONE if self.expect_run else State.DONE
@@ -39,11 +55,36 @@ class Undo(Step):
         standing = ledger.latest_standing(look, self.of)
         if standing is None:
             return Effect(State.DONE, f"nothing of {self.of} stands: run {runs[0].run} {_ended(runs[0])}")
-        wanted, back = set(self.steps), ledger.acted(look, run=standing.run, action="revert")
-        if wanted and wanted <= back:
+        back = _taken_back(look, standing.run)
+        if self.steps and set(self.steps) <= back:
             return Effect(State.DONE, f"{', '.join(self.steps)} of run {standing.run} taken back")
         state = State.PARTLY if back else State.NOT_DONE
         return Effect(state, f"run {standing.run} of {self.of} ({standing.state}) stands")
+
+    def _begun(self, look: Look) -> Effect | None:
+        """Of the run that this step has chosen already; None before that."""
+        place = look.place
+        if place is None or not ledger.exists(look):
+            return None
+        text = ledger.remembered(look, run=place.run, step=place.step)
+        if text is None:
+            return None
+        run = RunTakenBack.model_validate_json(text).run
+        if UNDONE in ledger.committed_labels(look, Place(place.run, place.step, "apply")):
+            return Effect(State.DONE, f"run {run} of {self.of} was taken back")
+        return Effect(State.PARTLY, f"taking back run {run} of {self.of} began and did not end")
+
+    def result(self, look: Look) -> RunTakenBack:
+        """What it came to, from the ledger."""
+        place = look.place
+        text = (
+            ledger.remembered(look, run=place.run, step=place.step, last=True)
+            if place and ledger.exists(look)
+            else None
+        )
+        if text is None:
+            raise StepError(f"no run of {self.of} was taken back by this step")
+        return RunTakenBack.model_validate_json(text)
 
     def apply(self, ctx: Context) -> StepResult:
         del ctx
@@ -52,5 +93,11 @@ class Undo(Step):
         )
 
 
+def _taken_back(look: Look, run: str) -> set[str]:
+    return {row.step for row in ledger.step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
+
+
 def _ended(run: RunRow) -> str:
+    if run.state == "rolled_back_in_part":
+        return "was taken back in part"
     return "was taken back" if run.rolled_back else "changed nothing"

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from runner import people, proof, report
-from runner.again import resume, rollback
+from runner.again import resume
 from runner.errors import RunbookError
 from runner.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopAsked, Tuned
 from runner.timeline import timeline
+from runner.way_back import Asked, rollback
 from runner.workflow import Orders, execute
 from runner.workplace import Found, Place, connected, find_run
 from steps.base import Answer
@@ -179,7 +180,7 @@ def test_report_of_a_rollback(runs: Runs) -> None:
     run = runs.execute(
         FAILS.replace("  - {id: two, type: sql, text: DELETE FROM nowhere WHERE a = 'x|y'}\n", "")
     ).status.run
-    rollback(run, runs.orders(), reason="a test")
+    rollback(run, runs.orders(), Asked(reason="a test"))
     text = runs.report()
     assert text.startswith("# Fails\n\n**Rolled back.** 1 of 2 steps done, 1 taken back;")
     assert "taken back in" in section(text, "Steps")

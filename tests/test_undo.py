@@ -55,6 +55,9 @@ def test_only_some_steps(trial: Trial) -> None:
     assert part.state() is State.NOT_DONE
     with trial.database("apply")._connected() as work:
         work.execute(*ledger.act(work.dialect, Place("a", "step1", "revert"), label="undo 1", epoch=1, before=None))
+    assert part.state() is State.NOT_DONE, "its first batch is no proof of all"
+    with trial.database("apply")._connected() as work:
+        ledger.end_step(work, Place("a", "step1", "revert"), state="reverted", results="{}", head="", length=1)
     assert (part.state(), trial.state()) == (State.DONE, State.PARTLY)
 
 

@@ -65,6 +65,10 @@ def status_command(*, run: str, runs: Path | None, as_json: bool) -> None:
         words = "·" if step is None else step.reverted or step.word
         seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
         click.echo(f"  {str(words).replace('_', ' '):<18}{entry.id}: {entry.step.describe()}{seconds}")
+        if step is not None and step.back:
+            click.echo(f"{'':<20}taken back: {', '.join(f'{name} {value}' for name, value in step.back.items())}")
+        if step is not None and step.left:
+            click.echo(f"{'':<20}left standing by {step.left}")
         if step is not None and step.error:
             click.echo(f"{'':<20}{step.error}")
         if step is not None and step.gate:

@@ -148,8 +148,19 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
 @options.target
 @options.runs
 @options.operator
-@click.option("--reason", default="asked by the operator", metavar="TEXT", help="Why; it stands in the trail.")
+@click.option(
+    "--reason",
+    default="",
+    metavar="TEXT",
+    help="Why; it stands in the trail. Needed with --leave and --accept-changes.",
+)
 @click.option("--to", "after", default="", metavar="STEP", help="Keep this step and those before it.")
+@click.option("--leave", multiple=True, metavar="STEP", help="Leave this step standing; repeatable.")
+@click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="The way back was mended in the playbook (revert, rollback), and that is meant.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
 @options.as_json
 def rollback_command(  # noqa: PLR0913 - one parameter an option
@@ -160,16 +171,24 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     operator: str | None,
     reason: str,
     after: str,
+    leave: tuple[str, ...],
+    accept_changes: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Take back the run's steps in reverse order, from what each remembered; only this run's rows, and none changed since."""
-    from runner.again import rollback
+    """Take back the run's steps in reverse order, from what each remembered; only this run's rows, and none changed since.
 
+    It ends with 9 where rows were refused or a step is left standing; the run is then rolled back in part.
+    """
+    from runner.way_back import Asked, rollback
+
+    if (leave or accept_changes) and not reason:
+        raise click.UsageError("--leave and --accept-changes need --reason: it stands in the trail")
     orders = Orders(place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json))
-    name = rollback(run, orders, reason=reason, after=after)
+    back = rollback(run, orders, Asked(reason or "asked by the operator", after, leave, accept_changes))
     if not as_json:
-        click.echo(f"\n{_green('rolled back:')} {name}\nnext       runbook report {name}")
+        told = f"\n           {back.words}" if back.words else ""
+        click.echo(f"\n{_green('rolled back:')} {back.run}{told}\nnext       runbook report {back.run}")
 
 
 def _place(target: str | None, runs: Path | None, run: str) -> Place:

@@ -1,0 +1,66 @@
+"""What the ledger must know of a run: where the trail says that something was done, its absence there is no proof."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from runner.errors import RunRefused
+from runner.events import Outcome
+from runner.model import Playbook
+from runner.status import RunStatus
+from steps import ledger
+from steps.base import Look
+
+_ACTED = frozenset({Outcome.DONE, Outcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
+
+
+def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, without: Collection[str] = ()) -> None:
+    """Raise RunRefused where the ledger lacks what the trail tells of: the schema, the run's row, or a step's rows.
+
+    act: what is not done then, in words. without: steps that are left as they are, whatever the ledger has.
+    """
+    if not playbook.changes or not _reached_the_ledger(status):
+        return
+    done = [name for name, step in status.steps.items() if step.outcome in _ACTED and not step.reverted]
+    done = [name for name in done if name in playbook.ids and playbook.entry(name).step.changes]
+    if not ledger.exists(look):
+        raise _refusal(status.run, act, "the target has no ledger (any more)", done)
+    if ledger.find_run(look, status.run) is None:
+        raise _refusal(status.run, act, "the ledger in the target does not know this run", done)
+    lost = [name for name in _without_acts(look, status.run, done, playbook) if name not in without]
+    if lost:
+        raise _refusal(
+            status.run, act, f"the ledger has no record of what {', '.join(lost)} committed", done, leave=lost[0]
+        )
+
+
+def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
+    """The same of another playbook's run, of which only the ledger is at hand."""
+    rows = ledger.step_rows(look, run)
+    back = {row.step for row in rows if row.action == "revert" and row.state == Outcome.REVERTED}
+    done = [row.step for row in rows if row.action == "apply" and row.state in _ACTED and row.step not in back]
+    lost = _without_acts(look, run, [name for name in done if name in playbook.ids], playbook)
+    if lost:
+        raise _refusal(run, "take back", f"the ledger has no record of what {', '.join(lost)} committed", done)
+
+
+def _reached_the_ledger(status: RunStatus) -> bool:
+    """Whether the run's row was ever there: it is written before the first check is asked."""
+    return bool(status.steps or status.checks)
+
+
+def _without_acts(look: Look, run: str, done: Collection[str], playbook: Playbook) -> list[str]:
+    acted = ledger.acted(look, run=run, action="apply")
+    return [name for name in done if name not in acted and playbook.entry(name).step.lasting]
+
+
+def _refusal(run: str, act: str, what: str, done: Collection[str], *, leave: str = "") -> RunRefused:
+    told = f"the trail says that {', '.join(done)} was done" if done else "the trail says that the run had begun"
+    ways = f"runbook close {run} --reason '…' ends the run as what it is"
+    ways += f"; or runbook rollback {run} --leave {leave} --reason '…'" if leave else ""
+    return RunRefused(
+        f"cannot {act} {run}: {what}",
+        why=f"{told}; that the ledger is silent does not prove that nothing stands",
+        state=f"nothing was changed; {', '.join(done) or 'what the run did'} may still stand",
+        then=f"bring the ledger's rows back from a backup; or {ways}",
+    )

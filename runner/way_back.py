@@ -1,0 +1,194 @@
+"""The command `rollback`: one run's own steps, in reverse, from what each remembered; no end of it is a dead end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runner import identity, trust
+from runner.again import refuse_broken, refuse_held, refuse_lost, runs_of, same_target
+from runner.context import take_up_orders
+from runner.engine import Engine
+from runner.errors import RolledBack, RunRefused
+from runner.events import RollbackStarted, RunState
+from runner.model import Entry, Playbook
+from runner.playbooks import read_playbook
+from runner.rollback import Choice, Reverser
+from runner.status import RunStatus
+from runner.workflow import Orders, carry, given_again, masks_of, opened, stored
+from runner.workplace import Connected, connected, find_run
+from steps.base import Mendable
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked of a rollback. leave: steps to be left standing; mended: the playbook's way back was changed."""
+
+    reason: str
+    after: str = ""
+    leave: tuple[str, ...] = ()
+    mended: bool = False
+
+
+@dataclass(frozen=True)
+class Back:
+    """A run that is rolled back as a whole, with its figures in words."""
+
+    run: str
+    words: str
+
+
+@dataclass(frozen=True)
+class _Meant:
+    """The playbook by which the run is taken back, and what of it was mended since the run began."""
+
+    playbook: Playbook
+    changed: tuple[str, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
+
+
+def rollback(name: str, orders: Orders, asked: Asked) -> Back:
+    """Take back a run of which something stands. Raises RolledBackInPart where something of it still does afterwards."""
+    found = find_run(runs_of(orders), name)
+    status = found.status
+    if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
+        raise RunRefused(
+            f"cannot roll back {status.run} while it runs", then="stop it with ^C or `runbook tune RUN stop` first"
+        )
+    refuse_broken(found, "roll back")
+    meant = _meant(status, asked)
+    playbook = meant.playbook
+    with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
+        same_target(status, target)
+        choice = Choice(asked.after, _left(status, asked))
+        refuse_lost(status, playbook, target, act="take back", without=choice.left)
+        told = trust.proven(found, target.database, changes=playbook.changes, what="roll back")
+        _refuse_unbegun(status, told)
+        _refuse_gone(status, told)
+        refuse_held(playbook, target)
+        with opened(playbook, target, orders, found.directory, status, {}, seen=found.seen) as engine:
+            reverser = Reverser(engine, status.run, playbook, choice=choice)
+            entries = reverser.order()
+            _refuse_nothing_left(status, reverser, entries)
+            reverser.refuse_at_work(entries)
+            orders.view.begun(status.run, found.directory)
+            first = _started(orders, asked, meant, reverser, entries)
+            take_up_orders(target.database, engine.control, status.run)
+            return _carry_back(engine, target, orders, reverser, first)
+
+
+def _refuse_unbegun(status: RunStatus, told: trust.Trust) -> None:
+    if told.row is None and not told.begun:
+        raise RunRefused(
+            f"nothing to roll back: the target's ledger has no row of {status.run}, which began nothing",
+            state="nothing was changed",
+            then=f"runbook status {status.run}",
+        )
+
+
+def _refuse_gone(status: RunStatus, told: trust.Trust) -> None:
+    """What is taken back is not taken back again; an end that the ledger doesn't know is no end."""
+    elsewhere = told.row is not None and told.row.rolled_back
+    unknown = told.row is not None and told.row.state != status.state
+    if elsewhere or (status.state is RunState.ROLLED_BACK and not unknown):
+        raise RunRefused(
+            f"cannot take back {status.run}: it is rolled back already (it has ended)", then=f"runbook report {status.run}"
+        )
+
+
+def _started(
+    orders: Orders, asked: Asked, meant: _Meant, reverser: Reverser, entries: list[Entry]
+) -> RollbackStarted:
+    changed = (
+        {"changed_steps": meant.changed, "source": dict(meant.source), "digest": meant.playbook.digest}
+        if meant.changed
+        else {}
+    )
+    given = {
+        "steps": [entry.id for entry in entries], "reason": asked.reason, "kept": reverser.kept(),
+        "process": identity.process(orders.operator),
+    }  # fmt: skip
+    return RollbackStarted.model_validate({**given, **changed})
+
+
+def _left(status: RunStatus, asked: Asked) -> dict[str, str]:
+    """Step → why it is left: what is asked now, and what was asked on this way back before it was cut short."""
+    earlier = {} if status.state is RunState.ROLLED_BACK_IN_PART else {
+        name: f"left standing by {step.left}" for name, step in status.steps.items() if step.left
+    }  # fmt: skip
+    return {**earlier, **dict.fromkeys(asked.leave, f"left standing: {asked.reason}")}
+
+
+def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[Entry]) -> None:
+    """A way back that came to its end in part is not gone again where nothing more can be taken back."""
+    if entries or status.state is not RunState.ROLLED_BACK_IN_PART:
+        return
+    told = reverser.balance()
+    raise RunRefused(
+        f"cannot take back more of {status.run}: {told.words() or 'nothing of it stands'}",
+        why="what stands is kept by decision" if told.standing else "refused rows are never overwritten",
+        state="nothing was changed",
+        then=told.end().then,
+    )
+
+
+def _carry_back(
+    engine: Engine, target: Connected, orders: Orders, reverser: Reverser, first: RollbackStarted
+) -> Back:
+    """As `carry`, but the good end is called rolled back."""
+    words = ""
+
+    def back() -> None:
+        nonlocal words
+        reverser.leave(identity.process(orders.operator).operator)
+        reverser.revert([engine.playbook.entry(name) for name in first.steps])
+        told = reverser.balance()
+        words = told.words()
+        raise told.end()
+
+    with contextlib.suppress(RolledBack):
+        carry(engine, target, orders, back, first=first)
+    return Back(engine.status.run, words)
+
+
+# ─── a mended way back ──────────────────────────────────────────────────────────────────────────────────────────────
+def _meant(status: RunStatus, asked: Asked) -> _Meant:
+    """The playbook as the run keeps it; with --accept-changes the one at hand, where only ways back differ."""
+    kept = stored(status.source, given_again(status))
+    if not asked.mended or status.started is None:
+        return _Meant(kept)
+    path = Path(status.started.file)
+    if not path.is_file():
+        raise RunRefused(
+            f"cannot take back {status.run} by a changed playbook: there is no file {path}",
+            state="nothing was taken back",
+            then="put it back where the run began",
+        )
+    now = read_playbook(path, given_again(status))
+    changed = _changed(kept, now)
+    wrong = [name for name in changed if not _only_way_back(kept, now, name)]
+    if wrong or kept.ids != now.ids:
+        raise RunRefused(
+            f"cannot take back {status.run} by the changed {path}: more than its way back differs",
+            why=f"what a step did is taken back as it was done; changed: {', '.join(wrong) or 'the order of the steps'}",
+            state="nothing was taken back",
+            then=f"git diff {path}; change nothing but the revert of its steps and rollback",
+        )
+    order = (kept.rollback, kept.rollback_steps) != (now.rollback, now.rollback_steps)
+    changed += ["rollback"] if order else []
+    return _Meant(now, tuple(changed), now.source) if changed else _Meant(kept)
+
+
+def _changed(kept: Playbook, now: Playbook) -> list[str]:
+    mine = {entry.id: entry.step for entry in kept.entries}
+    theirs = {entry.id: entry.step for entry in now.entries}
+    return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+
+
+def _only_way_back(kept: Playbook, now: Playbook, name: str) -> bool:
+    if name not in kept.ids or name not in now.ids:
+        return False
+    step = now.entry(name).step
+    return isinstance(step, Mendable) and step.only_way_back_differs(kept.entry(name).step)
