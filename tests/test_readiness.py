@@ -224,7 +224,7 @@ def _classes(kind: type[RunbookError]) -> Iterator[type[RunbookError]]:
 
 
 def test_exit_codes_are_distinct_and_documented(tmp_path: Path):
-    """A script can tell every end of a run from every other."""
+    """A script can tell every end of a run from every other; "in part" shares the code of the failure that it is kin to."""
     named = [kind for kind in _classes(RunbookError) if kind.__module__ == "runner.errors" and kind is not RunbookError]
     codes = [kind.exit_code for kind in named if "exit_code" in vars(kind) or kind is StepFailed]
     assert len(set(codes)) == len(codes)

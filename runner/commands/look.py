@@ -12,10 +12,11 @@ from runner import identity, stop
 from runner.commands import options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
+from runner.model import Entry
 from runner.people import playbook_of
 from runner.rate import span
 from runner.source import BadInput
-from runner.status import RunStatus
+from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
 from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, now
 
@@ -61,21 +62,28 @@ def status_command(*, run: str, runs: Path | None, as_json: bool) -> None:
         )
     click.echo()
     for entry in playbook.entries:
-        step = status.steps.get(entry.id)
-        words = "·" if step is None else step.reverted or step.word
-        seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
-        click.echo(f"  {str(words).replace('_', ' '):<18}{entry.id}: {entry.step.describe()}{seconds}")
-        if step is not None and step.back:
-            click.echo(f"{'':<20}taken back: {', '.join(f'{name} {value}' for name, value in step.back.items())}")
-        if step is not None and step.left:
-            click.echo(f"{'':<20}left standing by {step.left}")
-        if step is not None and step.error:
-            click.echo(f"{'':<20}{step.error}")
-        if step is not None and step.gate:
-            click.echo(f"{'':<20}waits for: {'; '.join(step.gate)}")
+        for line in _step_lines(entry, status.steps.get(entry.id)):
+            click.echo(line)
     click.echo()
     for line in told.lines():
         click.echo(line)
+
+
+def _step_lines(entry: Entry, step: StepStatus | None) -> list[str]:
+    """How a step stands, and below it what there is to say of it."""
+    words = "·" if step is None else step.reverted or step.word
+    seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
+    lines = [f"  {str(words).replace('_', ' '):<18}{entry.id}: {entry.step.describe()}{seconds}"]
+    if step is None:
+        return lines
+    back = ", ".join(f"{name} {value}" for name, value in step.back.items())
+    more = [
+        f"taken back: {back}" if back else "",
+        f"left standing by {step.left}" if step.left else "",
+        step.error,
+        f"waits for: {'; '.join(step.gate)}" if step.gate else "",
+    ]
+    return lines + [f"{'':<20}{one}" for one in more if one]
 
 
 def state_words(status: RunStatus) -> str:
