@@ -202,16 +202,7 @@ def _run(
             status.digest, status.approval_digest = event.digest, event.approval_digest
             status.source = event.source
         case events.RunResumed():
-            status.process, status.state, status.exit_code, status.what, status.why = (
-                event.process,
-                RunState.RUNNING,
-                None,
-                "",
-                "",
-            )
-            if event.source is not None and event.steps is not None:
-                status.source = event.source
-                status.digest, status.approval_digest = event.digest, event.approval_digest
+            _resumed(status, event)
         case events.RunEnded():
             status.state, status.exit_code, status.what, status.why = (
                 event.state,
@@ -229,6 +220,19 @@ def _run(
             status.process, status.recovered = event.process, True
         case _:
             assert_never(event)
+
+
+def _resumed(status: RunStatus, event: events.RunResumed) -> None:
+    status.process, status.state, status.exit_code, status.what, status.why = (
+        event.process,
+        RunState.RUNNING,
+        None,
+        "",
+        "",
+    )
+    if event.source is not None and event.steps is not None:
+        status.source = event.source
+        status.digest, status.approval_digest = event.digest, event.approval_digest
 
 
 def _back_begun(status: RunStatus, event: events.RollbackStarted) -> None:

@@ -94,13 +94,12 @@ def _refuse_gone(status: RunStatus, told: trust.Trust) -> None:
     unknown = told.row is not None and told.row.state != status.state
     if elsewhere or (status.state is RunState.ROLLED_BACK and not unknown):
         raise RunRefused(
-            f"cannot take back {status.run}: it is rolled back already (it has ended)", then=f"runbook report {status.run}"
+            f"cannot take back {status.run}: it has ended (rolled back)",
+            then=f"runbook report {status.run}",
         )
 
 
-def _started(
-    orders: Orders, asked: Asked, meant: _Meant, reverser: Reverser, entries: list[Entry]
-) -> RollbackStarted:
+def _started(orders: Orders, asked: Asked, meant: _Meant, reverser: Reverser, entries: list[Entry]) -> RollbackStarted:
     changed = (
         {"changed_steps": meant.changed, "source": dict(meant.source), "digest": meant.playbook.digest}
         if meant.changed
@@ -134,9 +133,7 @@ def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[En
     )
 
 
-def _carry_back(
-    engine: Engine, target: Connected, orders: Orders, reverser: Reverser, first: RollbackStarted
-) -> Back:
+def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Reverser, first: RollbackStarted) -> Back:
     """As `carry`, but the good end is called rolled back."""
     words = ""
 
