@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from runner.model import Entry, Playbook
 from steps.base import (
     UNDEFINED,
+    Conditional,
     DatabaseFault,
     Declared,
     Effect,
@@ -44,6 +45,7 @@ class Foreseen:
     state: Effect | None = None
     faults: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
+    condition: str | None = None  # of taking it back; None where nobody could be asked
 
 
 @dataclass
@@ -66,6 +68,8 @@ class Foresight:
             found.statements = self._asked(entry, found, lambda look: tuple(step.statements(look)), ())
         if isinstance(step, Estimable):
             found.rows = self._asked(entry, found, step.rows, None)
+        if isinstance(step, Conditional):
+            found.condition = self._asked(entry, found, step.back_if, None)
         self._obstacles(entry, found)
         return found
 

@@ -9,7 +9,7 @@ from runner.foresight import Foreseen, Foresight
 from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from runner.questions import question
 from runner.rate import span
-from steps.base import Effect, Gate, Oneway, Reversible, Statement
+from steps.base import Conditional, Effect, Gate, Oneway, Reversible, Statement
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:
         why=entry.why,
         statements=found.statements,
         rows=found.rows,
-        taking_back=taking_back(entry),
+        taking_back=taking_back(entry, found.condition),
         gate=(*map(words, (*entry.preconditions, *entry.success_criteria)), *map(guard_words, entry.guards)),
         on_failure=entry.on_failure.policy + (f": {entry.on_failure.reason}" if entry.on_failure.reason else ""),
         if_stopped_here=entry.if_stopped_here,
@@ -143,15 +143,22 @@ def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:
     )
 
 
-def taking_back(entry: Entry) -> str:
-    """Whether a step can be taken back, in words; "" where there is nothing to take back."""
+def taking_back(entry: Entry, condition: str | None = None) -> str:
+    """Whether a step can be taken back, and on which condition, in words; "" where there is nothing to take back.
+
+    condition: as the target at hand gives it, None where there is none at hand.
+    """
     step = entry.step
     if isinstance(step, Gate) or not step.changes:
         return ""
     if not step.lasting:
         return "nothing to take back (maintenance)"
     reason = one_way(entry)
-    return f"one way: {reason}" if reason else "yes"
+    if reason:
+        return f"one way: {reason}"
+    if condition is None:
+        condition = step.back_if(None) if isinstance(step, Conditional) else ""
+    return f"yes, {condition}" if condition else "yes"
 
 
 def one_way(entry: Entry) -> str:
@@ -168,7 +175,7 @@ def _rollback_words(playbook: Playbook) -> str:
     if playbook.rollback == "none":
         return f"none: {playbook.rollback_reason}"
     order = playbook.rollback_steps or tuple(reversed(playbook.ids))
-    steps = [name for name in order if taking_back(playbook.entry(name)) == "yes"]
+    steps = [name for name in order if taking_back(playbook.entry(name)).startswith("yes")]
     return f"reverse: {', then '.join(steps)}" if steps else "nothing to take back"
 
 

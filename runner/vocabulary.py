@@ -17,9 +17,10 @@ from runner.shapes import Schema, Shapes, definitions
 from runner.source import near
 from steps import registry
 from steps.base import Probe, Step, StepResult
+from steps.words import LONGEST_WORD
 
 INDENT = 2
-_WHERE_NOT = "; `runbook plan` says where not, and why"
+_WHERE_NOT = "; `runbook plan` says where not or on which condition, and why"
 _DIALECTS = {"": "both", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
 _WORDS = {"time_span": "time span", "column": "table.column", "query": "query", "SQL": "SQL", "JsonValue": "any value"}
 _PLURALS = {"name", "text", "whole number", "value"}
@@ -121,7 +122,9 @@ def _one(word: Word, width: int) -> list[str]:
     ]
     lines += ["", f"runs on     {'PostgreSQL and SQLite' if word.on == 'both' else word.on + ' only'}"]
     if word.back:
-        lines.append(f"taken back  {word.back}{_WHERE_NOT if hasattr(word.model, 'one_way') else ''}")
+        lines.append(
+            f"taken back  {word.back}{_WHERE_NOT if hasattr(word.model, 'one_way') or hasattr(word.model, 'back_if') else ''}"
+        )
     lines += ["", "fields", *_table(fields(word), width)]
     common = (
         sorted(COMMON - {"id", "type"}) if word.group == "step type" else ["that", "warn", "due", "record_only", "why"]
@@ -208,7 +211,7 @@ def _plain(node: Schema, shapes: Shapes) -> str:
             return f"{{{', '.join(inner)}}}"
         case "object":
             return f"{{name: {type_words(node.get('additionalProperties', {}), shapes) or 'value'}}}"
-        case "string" if node.get("maxLength") == 63:
+        case "string" if node.get("maxLength") == LONGEST_WORD:
             return "name"
         case kind:
             return _TYPES.get(str(kind), "any value") + _range(node)

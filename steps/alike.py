@@ -1,87 +1,88 @@
-"""Whether a type or a condition of the catalogue is the one that a playbook writes, and what a conversion costs."""
+"""Whether what the catalogue has is what a playbook writes: compared in the server's own words, never in ours."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from steps import catalog
-from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Look
+from steps import catalog, scratch
+from steps.base import DatabaseFault, Look, StepError
+from steps.dialect import Dialect, quote
+from steps.scratch import Type
+from steps.shapes import IndexInfo
 
-_SERIAL = {"serial": "integer", "bigserial": "bigint", "smallserial": "smallint"}
+PROBE = "runbook_probe"
 
 
+# ─── types ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def same_type(look: Look, has: str, wants: str) -> bool:
     """Whether a column's type is the one that a playbook writes: `varchar(45)` is `character varying(45)`.
 
-    On SQLite the affinity decides, because it alone says what is stored.
+    On SQLite the affinity decides, because it alone says what is stored. Raises Unusable where `wants` is no type.
     """
-    if has.lower() == wants.strip().lower():
+    if has == wants.strip():
         return True
     if not catalog.on_postgresql(look):
-        return affinity(has) == affinity(wants)
-    return (_base_type(look, has), _modifier(has)) == (_base_type(look, wants), _modifier(wants))
-
-
-def affinity(declared: str) -> str:
-    """SQLite's affinity of a declared type, by the rules of its documentation."""
-    text = declared.upper()
-    rules = (
-        ("INTEGER", ("INT",)),
-        ("TEXT", ("CHAR", "CLOB", "TEXT")),
-        ("BLOB", ("BLOB",)),
-        ("REAL", ("REAL", "FLOA", "DOUB")),
-    )
-    if not text:
-        return "BLOB"
-    return next((name for name, words in rules if any(word in text for word in words)), "NUMERIC")
+        return scratch.affinity(look, has) == scratch.affinity(look, wants)
+    mine, theirs = scratch.types(look, has, wants)
+    return (mine.oid, mine.modifier) == (theirs.oid, theirs.modifier)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What turning one type into another costs. binary: no row is touched; keeps: no value loses anything."""
+    """What turning one type into another costs without a USING.
 
-    binary: bool
+    keeps: no value loses anything; session: what comes out depends on the session's time zone or date style.
+    """
+
     keeps: bool
+    session: bool
 
 
-def conversion(look: Look, source: str, target: str) -> Conversion:
+def conversion(look: Look, source: Type, target: Type) -> Conversion:
     """How PostgreSQL converts between two types without a USING."""
-    if {_base_type(look, source), _base_type(look, target)} <= {"character varying", "text"}:
-        # what is too long is refused, not cut; a length that only grows is no rewrite
-        room, had = _modifier(target), _modifier(source)
-        return Conversion(binary=not room or (bool(had) and int(room) >= int(had)), keeps=True)
-    rows = catalog.answers(look, "cast", {"source": _bare(source), "wanted": _bare(target)})
-    if _modifier(target) or not rows:
-        return Conversion(binary=False, keeps=False)
-    return Conversion(binary=rows[0].flag("binary"), keeps=rows[0].flag("binary") or rows[0].flag("implicit"))
+    rows = catalog.answers(look, "conversion", {"source": source.oid, "wanted": target.oid})
+    row = rows[0]
+    # a length that is too short is refused by ALTER TABLE, not cut; of a number it rounds
+    sized = target.modifier not in (-1, source.modifier) and not row.flag("refuses_length")
+    return Conversion(keeps=row.flag("keeps") and not sized, session=row.flag("session"))
 
 
-def castable(look: Look, source: str, target: str) -> bool:
+def castable(look: Look, source: Type, target: Type) -> bool:
     """Whether PostgreSQL has an explicit cast: one of its own, or through text."""
-    if _base_type(look, source) == _base_type(look, target):
-        return True
-    return bool(catalog.answers(look, "castable", {"source": _bare(source), "wanted": _bare(target)}))
+    return bool(catalog.answers(look, "castable", {"source": source.oid, "wanted": target.oid}))
 
 
-def volatile(look: Look, expression: str) -> bool:
-    """Whether a default calls a function that answers anew for each row, so that adding it rewrites the table."""
-    names = re.findall(r"([a-z_]\w*)\s*\(", expression.lower())
-    return (
-        bool(names) and catalog.on_postgresql(look) and bool(catalog.answers(look, "volatile", {"names": list(names)}))
-    )
-
-
+# ─── conditions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def same_condition(look: Look, table: str, *, has: str, wants: str) -> bool:
     """Whether a condition of the catalogue is the one that a playbook writes, as the database itself would print it."""
+    if not (has and wants):
+        return not has and not wants
     if plain_sql(has) == plain_sql(wants):
         return True
-    return (
-        catalog.on_postgresql(look)
-        and bool(wants)
-        and bool(has)
-        and plain_sql(has) == plain_sql(_printed(look, table, wants))
-    )
+    return catalog.on_postgresql(look) and has == printed(look, table, wants)
+
+
+def printed(look: Look, table: str, condition: str) -> str:
+    """The condition as PostgreSQL prints it back; raises Unusable where it has none for this table."""
+    scratch.one_piece(condition, Dialect.POSTGRESQL)
+    with scratch.twin(look, table) as twin:
+        with scratch.understood(f"use {condition!r} as a condition on {table}"):
+            twin.work.execute(f"ALTER TABLE {twin.name} ADD CONSTRAINT {PROBE} CHECK ({condition})")
+        [found] = [one for one in catalog.constraints(twin.work, twin.table) if one.name == PROBE]
+        return found.expression
+
+
+def immutable(twin: scratch.Twin, expression: str) -> bool:
+    """Whether an expression over the twin's columns always gives the same: else PostgreSQL refuses an index on it."""
+    twin.work.execute(f"SAVEPOINT {PROBE}")
+    try:
+        twin.work.execute(f"CREATE INDEX {PROBE} ON {twin.name} (({expression}))")
+    except DatabaseFault:
+        return False
+    finally:
+        twin.work.execute(f"ROLLBACK TO SAVEPOINT {PROBE}")
+    return True
 
 
 def plain_sql(text: str) -> str:
@@ -103,32 +104,54 @@ def _wrapped(text: str) -> bool:
     return False
 
 
-def _printed(look: Look, table: str, condition: str) -> str:
-    """The condition as PostgreSQL prints it back, asked of a temporary table of the same columns, rolled back."""
-    with look.trial("condition") as work:
-        try:
-            work.execute(f"CREATE TEMPORARY TABLE runbook_condition (LIKE {catalog.sql_name(look, table)})")
-            work.execute(f"ALTER TABLE pg_temp.runbook_condition ADD CONSTRAINT runbook_condition CHECK ({condition})")
-        except DatabaseFault as fault:
-            if fault.sqlstate == INSUFFICIENT_PRIVILEGE:  # no right to make temporary tables: not comparable
-                return ""
-            raise
-        sql = """SELECT pg_get_expr(conbin, conrelid) AS printed FROM pg_catalog.pg_constraint
-                 WHERE conname = 'runbook_condition' AND conrelid = 'pg_temp.runbook_condition'::regclass"""
-        return work.row(sql).text("printed")
+# ─── indexes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class WantedIndex:
+    """An index as a playbook writes it. keys and condition are SQL."""
+
+    table: str
+    keys: str
+    method: str
+    unique: bool
+    where: str
+
+    def made(self, name: str, table: str, *, pg: bool) -> str:
+        """CREATE INDEX without CONCURRENTLY; name and table are quoted."""
+        return (
+            f"CREATE {'UNIQUE ' * self.unique}INDEX {name} ON {table}{f' USING {self.method}' * pg} ({self.keys})"
+            f"{f' WHERE {self.where}' if self.where else ''}"
+        )
 
 
-def _base_type(look: Look, text: str) -> str:
-    bare = _bare(text)
-    return catalog.answers(look, "type", {"wanted": _SERIAL.get(bare, bare)})[0].maybe_text("name") or bare
+def index_body(look: Look, wanted: WantedIndex) -> tuple[str, ...]:
+    """The whole definition of an index that isn't there yet, in the server's words; to be compared with `body_of`."""
+    if wanted.where:
+        scratch.one_piece(wanted.where, look.dialect)
+    if catalog.on_postgresql(look):
+        with scratch.twin(look, wanted.table) as twin:
+            with scratch.understood(f"make such an index on {wanted.table}"):
+                twin.work.execute(wanted.made(PROBE, twin.name, pg=True))
+            [found] = [one for one in catalog.indexes(twin.work, twin.table) if one.name == PROBE]
+            return ("unique" * found.unique, found.definition.partition(f".{scratch.TWIN} ")[2])
+    with scratch.memory(look) as memory:
+        with scratch.understood(f"make such an index on {wanted.table}"):
+            memory.execute(wanted.made(PROBE, quote(catalog.named(look, wanted.table)[1]), pg=False))
+        return _sqlite_body(memory, PROBE)
 
 
-def _bare(text: str) -> str:
-    return re.sub(r"\s*\([^)]*\)", "", text.strip().lower() if '"' not in text else text.strip())
+def body_of(look: Look, found: IndexInfo) -> tuple[str, ...]:
+    """The whole definition of an index of the catalogue, apart from its name and table."""
+    if catalog.on_postgresql(look):
+        return ("unique" * found.unique, found.body)
+    return _sqlite_body(look, found.name)
 
 
-def _modifier(text: str) -> str:
-    found = re.search(r"\(([^)]*)\)", text)
-    if found is None:
-        return "1" if text.strip().lower() in {"char", "character"} else ""
-    return found.group(1).replace(" ", "")
+def _sqlite_body(look: Look, name: str) -> tuple[str, ...]:
+    """Keys with order and collation; of an index with expressions also its text, where alone they stand."""
+    found = catalog.index(look, name)
+    keys = catalog.answers(look, "index_keys", {"schema": look.schema, "index": name})
+    if found is None or not keys:
+        raise StepError(f"cannot find the index {name}")
+    texts = tuple(f"{row.maybe_text('name')} {row.text('coll')} {'desc' * row.flag('descending')}" for row in keys)
+    whole = "" if all(row["name"] for row in keys) else plain_sql(found.definition.partition("(")[2])
+    return ("unique" * found.unique, *texts, plain_sql(found.predicate), whole)

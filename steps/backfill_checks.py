@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from steps import catalog
-from steps.alike import affinity
 from steps.backfill_order import Route, begin, last_position, window
 from steps.backfill_plan import scans
 from steps.backfill_sql import Shape, Window, judged, looked_at
 from steps.base import UNDEFINED, DatabaseFault, Look, StepError
 from steps.dialect import Dialect, quote
+from steps.scratch import affinity
 
 TABLES = ("table", "partition", "partitioned table")
 _PAGES = """SELECT coalesce(max(c.relpages), 0) AS n FROM pg_catalog.pg_class c
@@ -79,7 +79,7 @@ def _key_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
     if twice:
         yield f"cannot fill {', '.join(twice)}: it is part of the key that the pass goes by"
     if look.dialect is Dialect.SQLITE:
-        bad = [one.name for one in shape.key if affinity(one.type) in ("REAL", "BLOB")]
+        bad = [one.name for one in shape.key if affinity(look, one.type) in ("real", "blob")]
         if bad:
             yield f"cannot page by {', '.join(bad)}: the ledger can't hold a REAL or BLOB exactly; choose another key"
 

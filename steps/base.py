@@ -363,6 +363,14 @@ class Lingering(Protocol):
 
 
 @runtime_checkable
+class Conditional(Protocol):
+    """Reversible on a condition that shows only when it is taken back: plan says it beforehand."""
+
+    def back_if(self, look: Look | None) -> str:
+        """The condition, in words that go on after "yes, " ("unless …", "while …"); "" where there is none."""
+
+
+@runtime_checkable
 class Recounted(Protocol):
     """Its result can be read from the ledger again, after a kill between the last commit and the trail's record of it."""
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from steps.base import Look, Params, Row
+from steps.base import Look, Params, Refused, Row
 from steps.dialect import Dialect, qualified, quote
 from steps.shapes import (
     ColumnInfo,
@@ -44,8 +44,6 @@ __all__ = [
     "TriggerInfo",
 ]
 
-LONGEST_NAME = 63  # bytes; PostgreSQL cuts a longer one silently
-
 
 # ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def named(look: Look, table: str) -> tuple[str, str]:
@@ -63,15 +61,6 @@ def sql_name(look: Look, table: str) -> str:
     """The table's or index's qualified and quoted name."""
     schema, name = named(look, table)
     return qualified(schema, name, look.dialect)
-
-
-def too_long(*names: str) -> list[str]:
-    """A fault for each name that PostgreSQL would cut without saying so."""
-    return [
-        f"cannot use the name {name!r}: of its {len(name.encode())} bytes PostgreSQL keeps {LONGEST_NAME}; shorten it"
-        for name in names
-        if len(name.encode()) > LONGEST_NAME
-    ]
 
 
 def not_owned(look: Look, table: str) -> list[str]:
@@ -173,6 +162,16 @@ def dependants(look: Look, column: ColumnRef) -> list[Dependant]:
         and (row.flag("on_table") or _mentions(row.text("body"), named(look, column.table)[1]))
     ]
     return [*found, *generated, *bodies]
+
+
+def collation(look: Look, name: str) -> str:
+    """A collation's quoted name; Refused where the database has none of this name (`C`, `pg_catalog.C`)."""
+    if not on_postgresql(look):
+        return quote(name)
+    rows = answers(look, "collation", {"name": name})
+    if not rows:
+        raise Refused(f"cannot find the collation {name!r}")
+    return rows[0].text("name")
 
 
 def publications(look: Look, table: str) -> list[Publication]:
@@ -332,6 +331,7 @@ def _index(row: Row) -> IndexInfo:
         replica_identity=row.flag("replica_identity"),
         predicate=_predicate(row.maybe_text("predicate") or ""),
         definition=row.text("definition"),
+        body=row.text("body"),
         constraint=row.maybe_text("constraint_name") or "",
         comment=row.maybe_text("comment") or "",
         bytes=row.maybe_integer("bytes"),
@@ -356,6 +356,8 @@ def _constraint(row: Row) -> ConstraintInfo:
         references=None if table is None else (row.text("foreign_schema"), table),
         foreign_columns=_texts(row, "foreign_columns"),
         on_delete=row.text("on_delete"),
+        on_update=row.text("on_update"),
+        special=row.text("special"),
         comment=row.maybe_text("comment") or "",
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, converted
+from steps import alike, catalog, concurrently, converted, scratch, type_trial
 from steps.base import (
     Context,
     Effect,
@@ -26,11 +26,15 @@ from steps.shapes import ColumnInfo, Tie
 from steps.words import Column
 
 KEPT_VALUES = 100_000  # more of them would make the ledger's row too large to be read in an incident
+_DEFAULT = 'pg_catalog."default"'
 _REBUILT = {"foreign key", "statistics"}  # what ALTER TYPE carries along by itself
 
 
 class ChangeColumnType(Step):
-    """Another type for a column. Values are kept for the way back where the conversion loses something."""
+    """Another type for a column. Values are kept for the way back where the conversion loses something.
+
+    The column keeps its collation unless `collation` names another; a constant default goes the way of the values.
+    """
 
     kind: ClassVar[str] = "change_column_type"
     summary: ClassVar[str] = "change a column's type: a rewrite that keeps its values, or an instant where all are NULL"
@@ -40,6 +44,7 @@ class ChangeColumnType(Step):
     column: Column
     to: Annotated[str, Field(min_length=1)]
     using: str | None = None
+    collation: str | None = None
     while_all_null: Literal["rewrite", "replace"] = "rewrite"
     keep_values: bool = True
 
@@ -56,6 +61,10 @@ class ChangeColumnType(Step):
     def one_way(self) -> str:
         return "" if self.keep_values else "the old values aren't kept (keep_values: false)"
 
+    def back_if(self, look: Look | None) -> str:
+        del look
+        return "unless a value that is written meanwhile doesn't fit the old type"
+
     def verify(self, look: Look) -> Effect:
         found = catalog.columns(look, self.column.table).get(self.column.column)
         if found is None:
@@ -65,24 +74,41 @@ class ChangeColumnType(Step):
         labels = ledger.committed_labels(look, look.place)
         if {"replace", "back"} & {*labels} and "indexes" not in labels:
             return Effect(State.PARTLY, f"{self.column} is {found.type}; its indexes aren't built again yet")
-        if alike.same_type(look, found.type, self.to):
-            return Effect(State.DONE, f"{self.column} is {found.type}")
-        return Effect(State.NOT_DONE, f"{self.column} is {found.type}, not {self.to}")
+        try:
+            same, collation = alike.same_type(look, found.type, self.to), self._wanted_collation(look)
+        except (scratch.Unusable, Refused) as fault:
+            return Effect(State.UNKNOWN, str(fault))
+        if not same:
+            return Effect(State.NOT_DONE, f"{self.column} is {found.type}, not {self.to}")
+        if collation and collation != (found.collation or _DEFAULT):
+            return Effect(
+                State.NOT_DONE, f"{self.column} is {found.type} with the collation {found.collation or _DEFAULT}"
+            )
+        return Effect(State.DONE, f"{self.column} is {found.type}")
+
+    def _wanted_collation(self, look: Look) -> str:
+        pg = look.dialect is Dialect.POSTGRESQL
+        return catalog.collation(look, self.collation) if self.collation and pg else ""
+
+    def _tried(self, look: Look, found: ColumnInfo) -> type_trial.Tried:
+        using = self.using or ""
+        if self._replaces and not using:  # no value has to be turned, so no cast is needed but for the default
+            using = f"CAST(CAST({quote(self.column.column)} AS text) AS {self.to})"
+        change = type_trial.Change(self.column, self.to, using, self.collation or "", empty=self._replaces)
+        return type_trial.tried(look, change, found)
 
     def statements(self, look: Look) -> list[Statement]:
         found = catalog.columns(look, self.column.table).get(self.column.column)
         if found is None or look.dialect is Dialect.SQLITE:
             return []
+        tried = self._tried(look, found)
         if not self._replaces:
-            return [self._rewrite(look, found)]
-        before = self._read(look, found)
+            return [self._rewrite(look, tried)]
+        before = self._read(look, found, tried)
         builds = [kept.build(look.dialect).sql for kept in before.indexes]
         return [
-            *(
-                self._declared(look, sql)
-                for sql in (converted.lock(look, self.column), converted.filled(look, self.column))
-            ),
-            *(self._declared(look, sql) for sql in converted.replaced(look, before, wanted=self.to)),
+            *(self._declared(sql) for sql in (converted.lock(look, self.column), converted.filled(look, self.column))),
+            *(self._declared(sql) for sql in converted.replaced(look, before)),
             *(
                 Statement(
                     sql,
@@ -101,24 +127,34 @@ class ChangeColumnType(Step):
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.columns(look, self.column.table).get(self.column.column)
-        if found is None or alike.same_type(look, found.type, self.to) or look.dialect is Dialect.SQLITE:
+        state, evidence = self.verify(look)
+        if found is None or state is State.DONE or look.dialect is Dialect.SQLITE:
             return []
+        if state is State.UNKNOWN:
+            return [f"cannot change {self.column}: {evidence}"]
         faults = catalog.not_owned(look, self.column.table)
-        if self._replaces:
-            return faults + self._not_replaceable(look, found)
-        return faults + self._in_the_way(look) + self._not_restorable(look, found)
+        faults += self._not_replaceable(look, found) if self._replaces else self._in_the_way(look)
+        if faults:
+            return faults
+        try:
+            tried = self._tried(look, found)
+        except (scratch.Unusable, Refused) as fault:
+            return [str(fault)]
+        return [*tried.faults, *([] if self._replaces else self._not_restorable(look, tried))]
 
     def apply(self, ctx: Context) -> StepResult:
         if not {"replace", "rewrite"} & {*ctx.db.committed()}:
             with ctx.db.look() as look:
-                faults = self.preflight(look)
-            if faults:
-                raise Refused("; ".join(faults))
+                if faults := self.preflight(look):
+                    raise Refused("; ".join(faults))
+                found = catalog.columns(look, self.column.table).get(self.column.column)
+                if found is None:
+                    raise Refused(f"cannot change {self.column}: there is no such column")
+                tried = self._tried(look, found)
+            act = self._replace_now if self._replaces else self._rewrite_now
+            ctx.patiently("replace" if self._replaces else "rewrite", lambda work: act(work, ctx, tried))
         if self._replaces:
-            ctx.patiently("replace", lambda work: self._replace_now(work, ctx))
             _build_indexes(ctx, _remembered(ctx))
-        else:
-            ctx.patiently("rewrite", lambda work: self._rewrite_now(work, ctx))
         return StepResult()
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
@@ -137,14 +173,14 @@ class ChangeColumnType(Step):
     def _replaces(self) -> bool:
         return self.while_all_null == "replace"
 
-    def _replace_now(self, work: Work, ctx: Context) -> None:
+    def _replace_now(self, work: Work, ctx: Context, tried: type_trial.Tried) -> None:
         work.execute(converted.lock(work, self.column))
         if converted.is_filled(work, self.column):
             raise Refused(converted.FILLED.format(self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
-        before = self._read(work, found)
+        before = self._read(work, found, tried)
         ctx.remember(before)
-        for sql in converted.replaced(work, before, wanted=self.to):
+        for sql in converted.replaced(work, before):
             work.execute(sql)
 
     def _not_replaceable(self, look: Look, found: ColumnInfo) -> list[str]:
@@ -174,36 +210,28 @@ class ChangeColumnType(Step):
         why = "PostgreSQL changes no type that they use; drop them first and make them again"
         return [f"cannot change {self.column}: {', '.join(blocking)} depends on it; {why}"] if blocking else []
 
-    def _declared(self, look: Look, sql: str) -> Statement:
-        del look
+    def _declared(self, sql: str) -> Statement:
         return Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.column.table)
 
     # ── rewrite ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _rewrite(self, look: Look, found: ColumnInfo) -> Statement:
-        using = f" USING {self.using}" if self.using else ""
-        table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
-        binary = not using and alike.conversion(look, found.type, self.to).binary
-        return Statement(
-            f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {self.to}{using}",
-            lock="ACCESS EXCLUSIVE",
-            length="instant" if binary else "one rewrite",
-            table=self.column.table,
-        )
+    def _rewrite(self, look: Look, tried: type_trial.Tried) -> Statement:
+        sql = f"ALTER TABLE {catalog.sql_name(look, self.column.table)} {', '.join(tried.actions)}"
+        return Statement(sql, lock="ACCESS EXCLUSIVE", length=tried.length, table=self.column.table, note=tried.note)
 
-    def _rewrite_now(self, work: Work, ctx: Context) -> None:
+    def _rewrite_now(self, work: Work, ctx: Context, tried: type_trial.Tried) -> None:
         work.execute(converted.lock(work, self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
-        before = self._read(work, found)
-        ctx.remember(self._with_values(work, before) if self._loses(work, found) else before)
-        work.execute(self._rewrite(work, found).sql)
+        before = self._read(work, found, tried)
+        ctx.remember(self._with_values(work, before) if self._loses(work, tried) else before)
+        work.execute(self._rewrite(work, tried).sql)
 
-    def _loses(self, look: Look, found: ColumnInfo) -> bool:
+    def _loses(self, look: Look, tried: type_trial.Tried) -> bool:
         if not self.keep_values:
             return False
-        return self.using is not None or not alike.conversion(look, found.type, self.to).keeps
+        return self.using is not None or not alike.conversion(look, tried.source, tried.target).keeps
 
-    def _not_restorable(self, look: Look, found: ColumnInfo) -> list[str]:
-        if not self._loses(look, found):
+    def _not_restorable(self, look: Look, tried: type_trial.Tried) -> list[str]:
+        if not self._loses(look, tried):
             return []
         table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
         some = f"SELECT 1 FROM {table} WHERE {name} IS NOT NULL LIMIT {KEPT_VALUES + 1}"
@@ -212,8 +240,9 @@ class ChangeColumnType(Step):
             faults.append(f"more than {KEPT_VALUES} values would have to be kept for the way back")
         if not catalog.primary_key(look, self.column.table):
             faults.append(f"{self.column.table} has no primary key by which old values could be put back")
-        if not alike.castable(look, self.to, found.type.removesuffix("[]")):
-            faults.append(f"nothing turns {self.to} back into {found.type}")
+        [element] = scratch.types(look, tried.source.name.removesuffix("[]"))
+        if not alike.castable(look, tried.target, element):
+            faults.append(f"nothing turns {self.to} back into {tried.source.name}")
         return [f"cannot revert {self.column}: {why}; keep_values: false makes it one-way" for why in faults]
 
     def _with_values(self, work: Work, before: converted.Converted) -> converted.Converted:
@@ -235,7 +264,7 @@ class ChangeColumnType(Step):
             }
         )
 
-    def _read(self, look: Look, found: ColumnInfo) -> converted.Converted:
+    def _read(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> converted.Converted:
         kept = [concurrently.Kept.of(one) for one in converted.indexes(look, self.column)] if self._replaces else []
         return converted.Converted(
             column=self.column,
@@ -248,6 +277,8 @@ class ChangeColumnType(Step):
             grants=found.grants,
             indexes=tuple(kept),
             replaced=self._replaces,
+            new_default=tried.default,
+            new_collation=tried.collation,
         )
 
 

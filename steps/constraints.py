@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import alike, catalog, concurrently
+from steps import alike, catalog, concurrently, scratch
 from steps.base import (
     Context,
     DatabaseFault,
@@ -31,6 +31,10 @@ COUNTED_ROWS = 10_000  # beyond this many violating rows "more than" says enough
 _VIOLATIONS = {"23502", "23503", "23514"}
 
 
+Act = Literal["no action", "restrict", "cascade", "set null", "set default"]
+_DEFERRABLE = {"no": "", "immediate": "DEFERRABLE", "deferred": "DEFERRABLE INITIALLY DEFERRED"}
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -40,7 +44,9 @@ class ForeignKey(Model):
 
     columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     references: Annotated[tuple[Column, ...], BeforeValidator(_listed), Field(min_length=1)]
-    on_delete: Literal["no action", "restrict", "cascade", "set null", "set default"] = "no action"
+    on_delete: Act = "no action"
+    on_update: Act = "no action"
+    deferrable: Literal["no", "immediate", "deferred"] = "no"
 
     @model_validator(mode="after")
     def _paired(self) -> ForeignKey:
@@ -94,8 +100,12 @@ class AddConstraint(Step):
         return f"add constraint {self.name} to {self.table}: {self._what()}{later}"
 
     def verify(self, look: Look) -> Effect:
-        if look.dialect is Dialect.SQLITE:
-            return self._verify_sqlite(look)
+        try:
+            return self._verify_sqlite(look) if look.dialect is Dialect.SQLITE else self._verify(look)
+        except scratch.Unusable as fault:  # nobody can say whether it is there
+            return Effect(State.UNKNOWN, str(fault))
+
+    def _verify(self, look: Look) -> Effect:
         columns, found = catalog.columns(look, self.table), self._found(look)
         if self.not_null and self.not_null not in columns:
             return Effect(State.UNKNOWN, f"{self.table} has no column {self.not_null}")
@@ -113,25 +123,38 @@ class AddConstraint(Step):
         return (Trace("constraint", self.table, self.name),)
 
     def preflight(self, look: Look) -> list[str]:
-        if self.verify(look).state is State.DONE:
+        state, evidence = self.verify(look)
+        if state is State.DONE:
             return []
-        faults = catalog.too_long(self.name) + catalog.not_owned(look, self.table)
+        if look.dialect is not Dialect.SQLITE and not catalog.columns(look, self.table):
+            return [f"cannot add {self.name}: there is no table {self.table}"]
+        faults = catalog.not_owned(look, self.table)
         if self.foreign_key and look.version < (18,) and catalog.partitioned(look, self.table):
             faults.append(f"cannot add {self.name}: {self.table} is partitioned, NOT VALID there needs PostgreSQL 18")
         index = catalog.index(look, self._index_name(look)) if self.unique_index else None
         if index is not None and not (index.unique and index.usable and not index.predicate):
             faults.append(f"cannot make {self.unique_index} a constraint: it must be unique, valid and without WHERE")
-        return faults
+        return faults or self._in_its_way(look, evidence if state is State.UNKNOWN else "")
+
+    def _in_its_way(self, look: Look, unknown: str) -> list[str]:
+        """Another constraint has the name, or the server doesn't take the condition, which is tried without a row."""
+        if unknown:
+            return [f"cannot add {self.name}: {unknown}"]
+        try:
+            found = self._found(look)
+            difference = self._differs(look, found) if found else ""
+            if self.check and look.dialect is not Dialect.SQLITE:
+                alike.printed(look, self.table, self._condition(look))
+        except scratch.Unusable as fault:
+            return [str(fault)]
+        return [f"cannot add {self.name}: a constraint of this name is there, but {difference}"] if difference else []
 
     def apply(self, ctx: Context) -> StepResult:
         """Add and validate in transactions of their own, so that no lock on the table outlives its instant."""
         with ctx.db.look() as look:
-            faults, phases, before = self.preflight(look), self._phases(look), self._before(look)
-            found = self._found(look)
-            if found is not None and (difference := self._differs(look, found)):
-                faults.append(f"cannot add {self.name}: a constraint of this name is there, but {difference}")
-        if faults:
-            raise Refused("; ".join(faults))
+            if faults := self.preflight(look):
+                raise Refused("; ".join(faults))
+            phases, before = self._phases(look), self._before(look)
         ctx.remember(before)
         for label, statements in phases.items():
             self._run(ctx, label, statements)
@@ -173,7 +196,8 @@ class AddConstraint(Step):
         key = self.foreign_key
         sql = (
             f"{start} FOREIGN KEY ({_names(key.columns)}) REFERENCES {catalog.sql_name(look, key.table)} "
-            f"({_names(key.targets)}) ON DELETE {key.on_delete.upper()} NOT VALID"
+            f"({_names(key.targets)}) ON DELETE {key.on_delete.upper()} ON UPDATE {key.on_update.upper()} "
+            f"{_DEFERRABLE[key.deferrable]} NOT VALID"
         )
         note = f"also on {key.table}"
         return Statement(sql, lock="SHARE ROW EXCLUSIVE", length="instant", table=self.table, note=note)
@@ -229,18 +253,51 @@ class AddConstraint(Step):
         if self.foreign_key is not None:
             same = self._same_key(look, found)
         elif self.unique_index:
-            same = True
+            same = not found.special and self._of_that_index(look, found)
         else:
-            same = alike.same_condition(look, self.table, has=found.expression, wants=self._condition(look))
+            same = not found.special and alike.same_condition(
+                look, self.table, has=found.expression, wants=self._condition(look)
+            )
         return "" if same else f"it is {found.definition}"
+
+    def _of_that_index(self, look: Look, found: ConstraintInfo) -> bool:
+        """The index took the constraint's name when it became one, so the earlier name must be free by now."""
+        name = self._index_name(look)
+        if name.rpartition(".")[2] != self.name and catalog.index(look, name) is not None:
+            return False
+        from steps import ledger  # needed only where something ran: a playbook is read without it
+
+        place = look.place
+        kept = ledger.remembered(look, run=place.run, step=place.step) if place else None
+        before = Earlier.model_validate_json(kept).index if kept else None
+        now = catalog.index(look, f"{catalog.named(look, self.table)[0]}.{found.name}")
+        return (
+            before is None
+            or now is None
+            or before.definition.partition(" USING ")[2] == now.definition.partition(" USING ")[2]
+        )
 
     def _same_key(self, look: Look, found: ConstraintInfo) -> bool:
         key = self.foreign_key
-        return key is not None and (found.columns, found.references, found.foreign_columns, found.on_delete) == (
+        if key is None:
+            return False
+        special = {"no": "", "immediate": "DEFERRABLE", "deferred": "INITIALLY DEFERRED"}[key.deferrable]
+        if look.dialect is Dialect.SQLITE:  # which doesn't tell whether a key is deferrable
+            special = found.special
+        return (
+            found.columns,
+            found.references,
+            found.foreign_columns,
+            found.on_delete,
+            found.on_update,
+            found.special,
+        ) == (
             key.columns,
             catalog.named(look, key.table),
             key.targets,
             key.on_delete,
+            key.on_update,
+            special,
         )
 
     def _verify_sqlite(self, look: Look) -> Effect:

@@ -26,6 +26,7 @@ _UNBOUNDED = {
 class Converted(Model):
     """The column before: by definition, with its indexes and, where the conversion loses something, its values.
 
+    new_default and new_collation: the column's after the change.
     values: (old, new, key …) as texts; grants and settings as the catalogue gives them.
     """
 
@@ -39,6 +40,8 @@ class Converted(Model):
     grants: tuple[str, ...]
     indexes: tuple[concurrently.Kept, ...] = ()
     replaced: bool = False
+    new_default: str | None = None
+    new_collation: str = ""
     key: tuple[str, ...] = ()
     key_types: tuple[str, ...] = ()
     values: tuple[tuple[str | None, ...], ...] = ()
@@ -79,18 +82,22 @@ def _setting(work: Work, name: str, value: str) -> Iterator[None]:
     work.row("SELECT set_config(:name, :value, true) AS now", {"name": name, "value": was})
 
 
-def replaced(look: Look, before: Converted, *, wanted: str) -> list[str]:
-    """Drop the column, add it with the other type, and give it back what hung on it."""
+def replaced(look: Look, before: Converted, *, back: bool = False) -> list[str]:
+    """Drop the column, add it with the other type, and give it back what hung on it; back: as it was before."""
     table, name = catalog.sql_name(look, before.column.table), quote(before.column.column)
-    collate = f" COLLATE {before.collation}" if before.collation and wanted == before.type else ""
-    default = [f"SET DEFAULT {before.default}"] if before.default is not None else []
+    wanted = before.type if back else before.new_type
+    collation = before.collation if back else before.new_collation
+    default = before.default if back else before.new_default
     # how a value is stored depends on its type: only the old type gets it back
-    settings = [one for one in before.settings if wanted == before.type or not one.startswith("SET STORAGE")]
+    settings = [one for one in before.settings if back or not one.startswith("SET STORAGE")]
     comment = [f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(before.comment)}"] if before.comment else []
     return [
         f"ALTER TABLE {table} DROP COLUMN {name}",
-        f"ALTER TABLE {table} ADD COLUMN {name} {wanted}{collate}",
-        *(f"ALTER TABLE {table} ALTER COLUMN {name} {one}" for one in [*default, *settings]),
+        f"ALTER TABLE {table} ADD COLUMN {name} {wanted}{f' COLLATE {collation}' if collation else ''}",
+        *(
+            f"ALTER TABLE {table} ALTER COLUMN {name} {one}"
+            for one in [*([f"SET DEFAULT {default}"] if default is not None else []), *settings]
+        ),
         *(_grant(table, name, one) for one in before.grants),
         *comment,
     ]
@@ -108,7 +115,7 @@ def go_back_empty(work: Work, before: Converted) -> None:
     work.execute(lock(work, before.column))
     if is_filled(work, before.column):
         raise Refused(FILLED.format(before.column))
-    for sql in replaced(work, before, wanted=before.type):
+    for sql in replaced(work, before, back=True):
         work.execute(sql)
 
 

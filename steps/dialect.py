@@ -9,6 +9,8 @@ from functools import lru_cache
 from itertools import dropwhile, islice, pairwise, takewhile
 
 from steps.sqltext import BadSql, Dialect, Kind, Piece, Token, line_of, scan, split
+from steps.stops import StepError
+from steps.words import LONGEST_NAME
 
 __all__ = [
     "BadIdentifier",
@@ -30,10 +32,8 @@ __all__ = [
     "templates",
 ]
 
-LONGEST_NAME = 63  # bytes: PostgreSQL cuts a longer name without an error, and two names can become one
 
-
-class BadIdentifier(Exception):
+class BadIdentifier(StepError):
     """A name that the database would refuse, or cut."""
 
     def __init__(self, name: str, reason: str) -> None:

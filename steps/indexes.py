@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently
+from steps import alike, catalog, concurrently, scratch
 from steps.base import (
     Context,
     DatabaseFault,
@@ -26,7 +26,7 @@ from steps.base import (
 from steps.dialect import Dialect, quote
 from steps.maintenance import Maintenance
 from steps.shapes import IndexInfo
-from steps.words import Identifier, Model, Text
+from steps.words import LONGEST_NAME, Identifier, Model, Text
 
 SHOWN_KEYS = 5
 _LEFT_BY_REINDEX = re.compile(r"_cc(new|old)\d*$")
@@ -73,6 +73,12 @@ class CreateIndex(Step):
         return f"create {'unique ' * self.unique}index {self.index} on {on}"
 
     def verify(self, look: Look) -> Effect:
+        try:
+            return self._verify(look)
+        except scratch.Unusable as fault:  # nobody can say whether it is there
+            return Effect(State.UNKNOWN, str(fault))
+
+    def _verify(self, look: Look) -> Effect:
         found = catalog.index(look, self._qualified(look)) or self._same_under_another_name(look)
         if found is None:
             return Effect(State.NOT_DONE, f"no index {self.index} on {self.table}")
@@ -90,24 +96,36 @@ class CreateIndex(Step):
         return (Trace("index", self.table, self.index),)
 
     def preflight(self, look: Look) -> list[str]:
-        if self.verify(look).state is State.DONE:
+        state, evidence = self.verify(look)
+        if state is State.DONE:
             return []
-        faults = catalog.too_long(self.index) + catalog.not_owned(look, self.table)
+        faults = catalog.not_owned(look, self.table)
         known = catalog.columns(look, self.table)  # SQLite would index the name itself, as a text
         faults += [
             f"cannot index {self.table}.{name}: there is no such column"
             for name in self.columns
             if known and name not in known
         ]
-        if look.dialect is Dialect.SQLITE:
-            other = self.method != "btree"
-            return faults + [f"cannot use method {self.method!r}: SQLite has btree only"] * other
+        if look.dialect is Dialect.SQLITE and self.method != "btree":
+            faults.append(f"cannot use method {self.method!r}: SQLite has btree only")
         if cut := catalog.partitioned(look, self.table):
             faults.append(
                 f"cannot build an index on {self.table} concurrently: it is partitioned; build it on each partition "
                 f"({', '.join(cut.partitions) or 'none yet'}), then CREATE INDEX ON ONLY {self.table} and ATTACH them"
             )
-        return faults
+        return faults or self._in_its_way(look, state, evidence)
+
+    def _in_its_way(self, look: Look, state: State, evidence: str) -> list[str]:
+        """The name belongs to another index, or the server doesn't take the definition, which is tried without a row."""
+        if not catalog.columns(look, self.table):
+            return [f"cannot index {self.table}: there is no such table"]
+        try:
+            if state is not State.UNKNOWN:
+                concurrently.refuse_unless_free(look, self._build(look))
+                alike.index_body(look, self._wanted(look))
+        except (Refused, scratch.Unusable) as fault:
+            return [str(fault)]
+        return [f"cannot create index {self.index}: {evidence}"] if state is State.UNKNOWN else []
 
     def apply(self, ctx: Context) -> CreateIndexResult:
         with ctx.db.look() as look:
@@ -140,36 +158,41 @@ class CreateIndex(Step):
         return f"{catalog.named(look, self.table)[0]}.{self.index}"
 
     def _build(self, look: Look) -> concurrently.Build:
-        name, where = self._qualified(look), self.where.text(look.dialect) if self.where else ""
-        pg = look.dialect is Dialect.POSTGRESQL
+        name, pg = self._qualified(look), look.dialect is Dialect.POSTGRESQL
         table = catalog.sql_name(look, self.table) if pg else quote(catalog.named(look, self.table)[1])
         made = quote(self.index) if pg else catalog.sql_name(look, name)  # SQLite's schema stands before the index
-        sql = (
-            f"CREATE {'UNIQUE ' * self.unique}INDEX {'CONCURRENTLY ' * pg}{made} ON {table}"
-            f"{f' USING {self.method}' * pg} ({', '.join(quote(one) for one in self.columns)})"
-            f"{f' WHERE {where}' if where else ''}"
-        )
-        return concurrently.Build(name, self.table, sql, self._differs)
+        sql = self._wanted(look).made(made, table, pg=pg)
+        return concurrently.Build(name, self.table, concurrently.concurrent(sql) if pg else sql, self._differs)
+
+    def _wanted(self, look: Look) -> alike.WantedIndex:
+        keys, where = ", ".join(quote(one) for one in self.columns), self.where.text(look.dialect) if self.where else ""
+        return alike.WantedIndex(self.table, keys, self.method, self.unique, where)
 
     def _same_under_another_name(self, look: Look) -> IndexInfo | None:
         if self.name:
             return None
         known = catalog.indexes(look, self.table)
-        return next((one for one in known if one.usable and not self._differs(look, one)), None)
+        near = [
+            one for one in known if one.usable and one.columns == self.columns and not self._simply_differs(look, one)
+        ]
+        wanted = alike.index_body(look, self._wanted(look)) if near else ()
+        return next((one for one in near if alike.body_of(look, one) == wanted), None)
 
     def _differs(self, look: Look, found: IndexInfo) -> str:
-        where = self.where.text(look.dialect) if self.where else ""
+        """What makes it another index than the one wanted: the whole definition counts, as the server prints it."""
+        if simple := self._simply_differs(look, found):
+            return simple
+        same = alike.body_of(look, found) == alike.index_body(look, self._wanted(look))
+        return "" if same else f"it is {found.definition or found.columns!r}"
+
+    def _simply_differs(self, look: Look, found: IndexInfo) -> str:
         checks = (
             (found.table == catalog.named(look, self.table)[1], f"it is on {found.table}"),
             (found.columns == self.columns, f"it is on ({', '.join(found.columns)})"),
             (found.unique == self.unique, f"it is {'' if found.unique else 'not '}unique"),
             (found.method == self.method, f"its method is {found.method}"),
-            (found.plain, f"it is {found.definition!r}"),
         )
-        if first := next((words for good, words in checks if not good), ""):
-            return first
-        same = alike.same_condition(look, self.table, has=found.predicate, wants=where)
-        return "" if same else f"its condition is {found.predicate or 'none'!r}"
+        return next((words for good, words in checks if not good), "")
 
     def _named_duplicates(self, ctx: Context) -> str:
         with ctx.db.look() as look:
@@ -324,7 +347,7 @@ def _key(row: Row, columns: tuple[str, ...]) -> str:
 
 def _default_name(table: str, columns: tuple[str, ...]) -> str:
     whole = "_".join(("idx", table, *columns))
-    if len(whole.encode()) <= catalog.LONGEST_NAME:
+    if len(whole.encode()) <= LONGEST_NAME:
         return whole
-    kept = whole.encode()[: catalog.LONGEST_NAME - 9].decode(errors="ignore")
+    kept = whole.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
     return f"{kept}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

@@ -66,7 +66,11 @@ FROM pragma_table_xinfo(:table, :schema) WHERE hidden <> 1 ORDER BY cid
 SELECT x.oid::bigint AS oid, n.nspname::text AS schema, x.relname::text AS name, c.relname::text AS table_name,
        m.amname::text AS method, i.indisunique AS is_unique, i.indisprimary AS is_primary, i.indisvalid AS valid,
        i.indisready AS ready, i.indisreplident AS replica_identity, x.relkind = 'I' AS partitioned,
-       pg_get_indexdef(x.oid) AS definition, pg_get_expr(i.indpred, i.indrelid) AS predicate,
+       pg_get_indexdef(x.oid) AS definition,
+       substr(pg_get_indexdef(x.oid), length(format('CREATE %sINDEX %I ON %s%I.%I ',
+         CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, x.relname,
+         CASE WHEN x.relkind = 'I' THEN 'ONLY ' ELSE '' END, n.nspname, c.relname)) + 1) AS body,
+       pg_get_expr(i.indpred, i.indrelid) AS predicate,
        pg_relation_size(x.oid) AS bytes, obj_description(x.oid, 'pg_class') AS comment,
        (SELECT o.conname::text FROM pg_catalog.pg_constraint o
         WHERE o.conindid = x.oid AND o.contype IN ('p', 'u', 'x') LIMIT 1) AS constraint_name,
@@ -77,7 +81,10 @@ SELECT x.oid::bigint AS oid, n.nspname::text AS schema, x.relname::text AS name,
        i.indnatts = i.indnkeyatts AND pg_get_indexdef(x.oid) NOT LIKE '% NULLS NOT DISTINCT%'
          AND NOT EXISTS (SELECT 1 FROM unnest(i.indoption::int2[]) AS o(bits) WHERE o.bits <> 0)
          AND NOT EXISTS (SELECT 1 FROM unnest(i.indclass::oid[]) AS k(class)
-                         JOIN pg_catalog.pg_opclass p ON p.oid = k.class WHERE NOT p.opcdefault) AS plain
+                         JOIN pg_catalog.pg_opclass p ON p.oid = k.class WHERE NOT p.opcdefault)
+         AND NOT EXISTS (SELECT 1 FROM generate_series(0, i.indnkeyatts - 1) AS k(n)
+                         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n]
+                         WHERE a.attnum <> 0 AND a.attcollation <> i.indcollation[k.n]) AS plain
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace
 JOIN pg_catalog.pg_am m ON m.oid = x.relam
@@ -108,7 +115,7 @@ ORDER BY i.indexrelid, array_position(i.indkey::int2[], a.attnum)
 -- indexes.sqlite --
 SELECT NULL AS oid, :schema AS schema, m.name AS name, m.tbl_name AS table_name, 'btree' AS method,
        l."unique" AS is_unique, l.origin = 'pk' AS is_primary, 1 AS valid, 1 AS ready, 0 AS replica_identity,
-       0 AS partitioned, coalesce(m.sql, '') AS definition, CASE WHEN l.partial THEN m.sql END AS predicate,
+       0 AS partitioned, coalesce(m.sql, '') AS definition, '' AS body, CASE WHEN l.partial THEN m.sql END AS predicate,
        NULL AS bytes, NULL AS comment, CASE WHEN l.origin <> 'c' THEN m.name END AS constraint_name,
        (SELECT json_group_array(coalesce(k.name, '(expression)'))
         FROM (SELECT name FROM pragma_index_xinfo(m.name, :schema) WHERE "key" ORDER BY seqno) k) AS columns,
@@ -130,6 +137,14 @@ SELECT o.conname::text AS name,
          AS foreign_columns,
        CASE o.confdeltype WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade' WHEN 'n' THEN 'set null'
                           WHEN 'd' THEN 'set default' ELSE 'no action' END AS on_delete,
+       CASE o.confupdtype WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade' WHEN 'n' THEN 'set null'
+                          WHEN 'd' THEN 'set default' ELSE 'no action' END AS on_update,
+       concat_ws(', ', CASE o.confmatchtype WHEN 'f' THEN 'MATCH FULL' WHEN 'p' THEN 'MATCH PARTIAL' END,
+         CASE WHEN o.condeferred THEN 'INITIALLY DEFERRED' WHEN o.condeferrable THEN 'DEFERRABLE' END,
+         CASE WHEN o.contype = 'c' AND o.connoinherit THEN 'NO INHERIT' END,
+         CASE WHEN to_jsonb(o) ->> 'conenforced' = 'false' THEN 'NOT ENFORCED' END,
+         CASE WHEN to_jsonb(o) ->> 'conperiod' = 'true' THEN 'PERIOD' END,
+         CASE WHEN to_jsonb(o) ->> 'confdelsetcols' IS NOT NULL THEN 'ON DELETE for some columns' END) AS special,
        obj_description(o.oid, 'pg_constraint') AS comment
 FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -139,15 +154,16 @@ WHERE n.nspname = :schema AND c.relname = :table AND o.contype IN ('c', 'f', 'p'
 -- constraints.sqlite --
 SELECT 'fk_' || id AS name, 'foreign key' AS kind, '' AS definition, 1 AS validated, NULL AS expression,
        json_group_array("from") AS columns, :schema AS foreign_schema, "table" AS foreign_table,
-       json_group_array("to") AS foreign_columns, lower(on_delete) AS on_delete, NULL AS comment
-FROM (SELECT f.id, f."table", f."from", f.on_delete,
+       json_group_array("to") AS foreign_columns, lower(on_delete) AS on_delete, lower(on_update) AS on_update,
+       '' AS special, NULL AS comment
+FROM (SELECT f.id, f."table", f."from", f.on_delete, f.on_update,
              coalesce(f."to", (SELECT p.name FROM pragma_table_xinfo(f."table", :schema) p WHERE p.pk = f.seq + 1)) AS "to"
       FROM pragma_foreign_key_list(:table, :schema) f ORDER BY f.id, f.seq) GROUP BY id
 UNION ALL
 SELECT l.name, CASE l.origin WHEN 'pk' THEN 'primary key' ELSE 'unique' END, '', 1, NULL,
        (SELECT json_group_array(k.name)
         FROM (SELECT name FROM pragma_index_xinfo(l.name, :schema) WHERE "key" ORDER BY seqno) k),
-       NULL, NULL, '[]', '', NULL
+       NULL, NULL, '[]', '', '', '', NULL
 FROM pragma_index_list(:table, :schema) l WHERE l.origin <> 'c' ORDER BY 1
 
 -- triggers.postgresql --
@@ -295,22 +311,57 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 JOIN pg_catalog.pg_database b ON b.datname = current_database()
 WHERE n.nspname = :schema AND c.relname = :table
 
--- type.postgresql --
-SELECT format_type(to_regtype(:wanted)::oid, NULL) AS name
+-- type_of_column.postgresql --
+SELECT t.oid::bigint AS oid, a.atttypmod AS modifier, format_type(t.oid, a.atttypmod) AS name,
+       t.typcollation::bigint AS collation, coalesce(e.typcategory, t.typcategory)::text AS category
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+WHERE a.attrelid = to_regclass('pg_temp.runbook_type') AND a.attname = 'wanted'
 
--- cast.postgresql --
-SELECT c.castmethod = 'b' AS binary, c.castcontext = 'i' AND c.casttarget NOT IN ('float4'::regtype, 'float8'::regtype)
-         AS implicit
-FROM pg_catalog.pg_cast c WHERE c.castsource = to_regtype(:source) AND c.casttarget = to_regtype(:wanted)
+-- conversion.postgresql --
+-- Of arrays their elements' casts count. What goes through text depends on the session where dates are written in it.
+WITH pair AS (
+  SELECT CASE WHEN 'A' IN (s.typcategory) AND 'A' IN (t.typcategory) THEN s.typelem ELSE s.oid END AS source,
+         CASE WHEN 'A' IN (s.typcategory) AND 'A' IN (t.typcategory) THEN t.typelem ELSE t.oid END AS wanted
+  FROM pg_catalog.pg_type s CROSS JOIN pg_catalog.pg_type t
+  WHERE s.oid = CAST(:source AS oid) AND t.oid = CAST(:wanted AS oid))
+SELECT pair.source = pair.wanted OR coalesce((c.castmethod = 'b' AND b.castmethod = 'b') OR (c.castmethod = 'f'
+         AND c.castcontext = 'i' AND c.casttarget NOT IN ('float4'::regtype, 'float8'::regtype)), false) AS keeps,
+       coalesce(f.provolatile <> 'i', false)
+         OR (c.oid IS NULL AND s.typcategory = 'D' AND pair.source <> pair.wanted AND t.typcategory = 'S') AS session,
+       t.typcategory = 'S' AS refuses_length
+FROM pair JOIN pg_catalog.pg_type s ON s.oid = pair.source JOIN pg_catalog.pg_type t ON t.oid = pair.wanted
+LEFT JOIN pg_catalog.pg_cast c ON c.castsource = pair.source AND c.casttarget = pair.wanted
+                              AND pair.source <> pair.wanted
+LEFT JOIN pg_catalog.pg_cast b ON b.castsource = pair.wanted AND b.casttarget = pair.source
+LEFT JOIN pg_catalog.pg_proc f ON f.oid = c.castfunc
 
 -- castable.postgresql --
 SELECT 1 AS one FROM pg_catalog.pg_type s CROSS JOIN pg_catalog.pg_type t
-WHERE s.oid = to_regtype(:source) AND t.oid = to_regtype(:wanted)
-  AND ('S' IN (s.typcategory, t.typcategory)
+WHERE s.oid = CAST(:source AS oid) AND t.oid = CAST(:wanted AS oid)
+  AND (s.oid = t.oid OR 'S' IN (s.typcategory, t.typcategory)
        OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast c WHERE c.castsource = s.oid AND c.casttarget = t.oid))
 
--- volatile.postgresql --
-SELECT p.proname::text AS name FROM pg_catalog.pg_proc p WHERE p.proname = ANY(:names) AND p.provolatile = 'v' LIMIT 1
+-- files_of_indexes.postgresql --
+SELECT x.relname::text AS name, pg_relation_filenode(x.oid)::bigint AS file
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+WHERE i.indrelid = CAST(:name AS regclass)
+
+-- collation.postgresql --
+SELECT quote_ident(k.nspname) || '.' || quote_ident(o.collname) AS name
+FROM pg_catalog.pg_collation o JOIN pg_catalog.pg_namespace k ON k.oid = o.collnamespace
+WHERE o.collencoding IN (-1, (SELECT encoding FROM pg_catalog.pg_database WHERE datname = current_database()))
+  AND ((o.collname = :name AND pg_collation_is_visible(o.oid)) OR k.nspname || '.' || o.collname = :name
+       OR quote_ident(k.nspname) || '.' || quote_ident(o.collname) = :name)
+ORDER BY o.collname = :name DESC LIMIT 1
+
+-- index_keys.sqlite --
+SELECT name, coll, "desc" AS descending FROM pragma_index_xinfo(:index, :schema) WHERE "key" ORDER BY seqno
+
+-- whole_schema.sqlite --
+SELECT type, name, tbl_name AS table_name, sql FROM {schema}.sqlite_master
+WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+ORDER BY CASE type WHEN 'table' THEN 1 WHEN 'index' THEN 2 WHEN 'view' THEN 3 ELSE 4 END, rowid
 
 -- definition.sqlite --
 SELECT sql FROM {schema}.sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE

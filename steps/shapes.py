@@ -61,7 +61,10 @@ class Trace(NamedTuple):
 
 
 class IndexInfo(NamedTuple):
-    """An index. plain: ascending, default operator classes, no INCLUDE; predicate: of a partial index, else ""."""
+    """An index. plain: ascending, default operator classes, its columns' collations, no INCLUDE; predicate: of a partial index.
+
+    body: its definition without name and table, as PostgreSQL prints it; "" on SQLite.
+    """
 
     oid: int | None
     schema: str
@@ -78,6 +81,7 @@ class IndexInfo(NamedTuple):
     replica_identity: bool
     predicate: str
     definition: str
+    body: str
     constraint: str
     comment: str
     bytes: int | None
@@ -91,7 +95,7 @@ class IndexInfo(NamedTuple):
 class ConstraintInfo(NamedTuple):
     """A constraint. kind: "check", "foreign key", "primary key", "unique", "exclusion".
 
-    references: the foreign key's (schema, table), else None.
+    references: the foreign key's (schema, table), else None. special: DEFERRABLE, MATCH FULL, NO INHERIT … in words.
     """
 
     name: str
@@ -103,6 +107,8 @@ class ConstraintInfo(NamedTuple):
     references: tuple[str, str] | None
     foreign_columns: tuple[str, ...]
     on_delete: str
+    on_update: str
+    special: str
     comment: str
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 
 class Model(BaseModel):
@@ -45,7 +45,23 @@ class Timespan(float):
 
 Seconds = Annotated[float, BeforeValidator(seconds)]
 
-Identifier = Annotated[str, Field(min_length=1, max_length=63)]
+LONGEST_NAME = 63  # bytes; PostgreSQL cuts a longer one silently, and two names can become one
+LONGEST_WORD = 2 * LONGEST_NAME + 1  # characters of `schema.table`
+
+
+def whole_name(text: str) -> str:
+    """The name, or `schema.name`, if PostgreSQL would keep each part whole; ValueError otherwise."""
+    parts = text.split(".", 1) if len(text.encode(errors="surrogatepass")) > LONGEST_NAME else [text]
+    for part in parts:
+        size = len(part.encode(errors="surrogatepass"))
+        if size > LONGEST_NAME:
+            raise ValueError(
+                f"cannot use the name {part!r}: of its {size} bytes PostgreSQL keeps {LONGEST_NAME}; shorten it"
+            )
+    return text
+
+
+Identifier = Annotated[str, Field(min_length=1, max_length=LONGEST_WORD), AfterValidator(whole_name)]
 """A table, column or index name, exactly as the database has it (it is always quoted)."""
 
 

@@ -9,6 +9,7 @@ from databases import Database, Databases
 from plain_context import Trial
 from pydantic import ValidationError
 
+from steps import catalog
 from steps.base import DatabaseFault, Refused, State
 from steps.column_type import ChangeColumnType
 
@@ -88,12 +89,14 @@ def test_replace_refused_under_the_lock(pgdb: Database) -> None:
     """A value written between the first look and the lock is found"""
     step = _step(while_all_null="replace")
     trial = Trial(pgdb, step)
+    with trial.look() as look:
+        found = step._tried(look, catalog.columns(look, SESSIONS)["snapshot_ip_types"])
     _fill(pgdb, "'{vpn}'")
     database = trial.database("apply")
     from plain_context import PlainContext
 
     with pytest.raises(Refused, match="holds values"), database.commit("replace") as work:
-        step._replace_now(work, PlainContext(database))
+        step._replace_now(work, PlainContext(database), found)
     assert _values(pgdb) == [["vpn"]] * 3
 
 

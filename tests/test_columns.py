@@ -7,7 +7,8 @@ from databases import Database
 from plain_context import Trial
 
 from steps.base import DatabaseFault, Refused, State, StepError
-from steps.columns import AddColumn, RenameColumn
+from steps.columns import RenameColumn
+from steps.new_columns import AddColumn
 
 SESSIONS = "session_summaries"
 
@@ -80,12 +81,6 @@ def test_rename_view_left_behind(sqlite_path, databases) -> None:
     found = trial.verify()
     assert found.state is State.PARTLY
     assert "typed" in found.evidence
-
-
-def test_rename_too_long_name(honeypot: Database) -> None:
-    """F: G09"""
-    [fault] = Trial(honeypot, _rename(to="ä" * 32)).preflight()
-    assert "64 bytes" in fault
 
 
 def test_rename_in_schema_written_before_table(databases) -> None:

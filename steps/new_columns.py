@@ -1,0 +1,337 @@
+"""Columns added: a change of the catalogue that touches no row, unless each row gets a value of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, model_validator
+
+from steps import alike, catalog, concurrently, scratch
+from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
+from steps.dialect import Dialect, quote
+from steps.shapes import ColumnInfo
+from steps.words import Column, ColumnRef, Model, Text
+
+OWN_FIELDS = "collation, identity, generated, default, not_null, references and check are fields of their own"
+
+
+class Added(Model):
+    """The column to take away again. transaction: that gave each row a value of its own, "" where none did."""
+
+    table: str
+    column: str
+    transaction: str = ""
+
+
+class AddColumnBack(StepResult):
+    """lost: the values of others that went with the column (`taken_back: drop`)."""
+
+    lost: int = 0
+
+
+class Wanted(NamedTuple):
+    """The column as the server makes it of the playbook's words, in a table without rows. check: its condition's text."""
+
+    column: ColumnInfo
+    check: str
+    rewrites: bool
+
+
+class AddColumn(Step):
+    """A new column. Taken back while nobody has written into it, or with all that is in it (`taken_back: drop`).
+
+    of_type is a type and nothing else: collation, identity, generated, default, not_null, references and check are fields.
+    """
+
+    kind: ClassVar[str] = "add_column"
+    summary: ClassVar[str] = "add a column; taken back only while it holds nothing but its default"
+    Before: ClassVar[type[BaseModel]] = Added
+
+    column: Column
+    of_type: Text
+    collation: str | None = None
+    default: Text | None = None
+    identity: Literal["always", "by default"] | None = None
+    generated: Text | None = None
+    not_null: bool = False
+    references: Column | None = None
+    on_delete: Literal["no action", "restrict", "cascade", "set null", "set default"] = "no action"
+    check: Text | None = None
+    comment: str | None = None
+    taken_back: Literal["unless_written", "drop"] = "unless_written"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> AddColumn:
+        origins = {"default": self.default, "identity": self.identity, "generated": self.generated}
+        given = [name for name, value in origins.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"cannot combine {' and '.join(given)}: a column's values have one origin")
+        if self.on_delete != "no action" and self.references is None:
+            raise ValueError("cannot use on_delete without references")
+        return self
+
+    def describe(self) -> str:
+        types = " / ".join(dict.fromkeys(self.of_type.texts.values()))
+        more = [f"collate {self.collation}"] * bool(self.collation) + [f"identity {self.identity}"] * bool(
+            self.identity
+        )
+        more += ["generated"] * bool(self.generated) + ["not null"] * self.not_null
+        more += [f"references {self.references}"] * bool(self.references) + ["with a check"] * bool(self.check)
+        return " ".join([f"add column {self.column} {types}", *more])
+
+    def back_if(self, look: Look | None) -> str:
+        """On what taking back depends, in words that go on after "yes, "."""
+        if self.generated is not None:
+            return ""
+        if self.taken_back == "unless_written":
+            return "unless somebody writes into it by then (taken_back: drop would drop it all the same)"
+        held = self._held(look) if look is not None else 0
+        return f"with all that is in it by then (taken_back: drop){f'; now {held} values of others' if held else ''}"
+
+    def _held(self, look: Look) -> int:
+        there = self.column.column in catalog.columns(look, self.column.table)
+        return self._written(look, Added(table=self.column.table, column=self.column.column)) if there else 0
+
+    # ── what is there, and what is wanted ───────────────────────────────────────────────────────────────────────────
+    def verify(self, look: Look) -> Effect:
+        found = catalog.columns(look, self.column.table).get(self.column.column)
+        if found is None:
+            return Effect(State.NOT_DONE, f"{self.column.table} has no {self.column.column}")
+        try:
+            wrong = self._differences(look, found)
+        except scratch.Unusable as fault:
+            return Effect(State.UNKNOWN, f"{self.column} is there, and {fault}")
+        if wrong:
+            return Effect(State.PARTLY, f"{self.column} is there, but {', '.join(wrong)}")
+        return Effect(State.DONE, f"{self.column} is there as {found.type}")
+
+    def _differences(self, look: Look, found: ColumnInfo) -> list[str]:
+        wanted, pg = self._wanted(look), look.dialect is Dialect.POSTGRESQL
+        column = wanted.column
+        if not pg:
+            with scratch.memory(look) as memory:
+                found = found._replace(collation=scratch.collation(memory, self.column.table, self.column.column))
+        known = catalog.constraints(look, self.column.table)
+        checks = (
+            (alike.same_type(look, found.type, column.type), f"it is {found.type}, not {column.type}"),
+            (found.collation == column.collation, f"its collation is {found.collation or 'the default'}"),
+            (found.not_null or not column.not_null, "it may be NULL"),
+            (column.not_null or not found.not_null, "it is NOT NULL"),
+            (_same_default(look, found.default, column.default), f"its default is {found.default or 'none'}"),
+            (
+                found.generated == column.generated,
+                f"it is {f'generated: {found.generated}' if found.generated else 'not generated'}",
+            ),
+            (
+                found.identity == column.identity,
+                f"it is {f'identity {found.identity}' if found.identity else 'no identity'}",
+            ),
+            (
+                not self.references or any(self._is_key(look, one) for one in known),
+                "it references nothing of that kind",
+            ),
+            (
+                not wanted.check or any(one.expression == wanted.check and one.validated for one in known),
+                "it has no such check",
+            ),
+            (not pg or self.comment is None or found.comment == self.comment, f"its comment is {found.comment!r}"),
+        )
+        return [words for good, words in checks if not good]
+
+    def _is_key(self, look: Look, one: catalog.ConstraintInfo) -> bool:
+        target = self.references
+        return (
+            target is not None
+            and one.kind == "foreign key"
+            and (
+                one.columns,
+                one.references,
+                one.foreign_columns,
+                one.on_delete,
+                one.on_update,
+                one.special,
+                one.validated,
+            )
+            == (
+                (self.column.column,),
+                catalog.named(look, target.table),
+                (target.column,),
+                self.on_delete,
+                "no action",
+                "",
+                True,
+            )
+        )
+
+    def _wanted(self, look: Look) -> Wanted:
+        """The column made in a table without rows; raises scratch.Unusable where the server doesn't take it."""
+        for one in (self.default, self.generated, self.check):
+            if one is not None:
+                scratch.one_piece(one.text(look.dialect), look.dialect)
+        return self._wanted_sqlite(look) if look.dialect is Dialect.SQLITE else self._wanted_postgresql(look)
+
+    def _wanted_postgresql(self, look: Look) -> Wanted:
+        with scratch.twin(look, self.column.table) as twin:
+            with _a_type_alone():
+                scratch.type_of(twin.work, self.of_type.text(look.dialect))
+            name = quote(self.column.column)
+            twin.work.execute(f"ALTER TABLE {twin.name} DROP COLUMN IF EXISTS {name}")
+            file = twin.file()
+            with scratch.understood(f"add such a column to {self.column.table}"):
+                twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN {name} {self._clauses(look)}")
+            found = catalog.columns(twin.work, twin.table)[self.column.column]
+            checks = [one.expression for one in catalog.constraints(twin.work, twin.table) if one.kind == "check"]
+            return Wanted(found, checks[0] if checks and self.check else "", twin.file() != file)
+
+    def _wanted_sqlite(self, look: Look) -> Wanted:
+        if self.identity:
+            raise scratch.Unusable("cannot use identity: SQLite has no identity columns")
+        with _a_type_alone():
+            scratch.affinity(look, self.of_type.text(look.dialect))
+        with scratch.memory(look) as memory:
+            table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
+            if self.column.column in catalog.columns(memory, self.column.table):
+                memory.execute(f"ALTER TABLE {table} RENAME COLUMN {name} TO runbook_earlier")
+            with scratch.understood(f"add such a column to {self.column.table}"):
+                memory.execute(f"ALTER TABLE {table} ADD COLUMN {name} {self._clauses(look)}")
+            found = catalog.columns(memory, self.column.table)[self.column.column]
+            collation = scratch.collation(memory, self.column.table, self.column.column)
+            return Wanted(found._replace(collation=collation), "", rewrites=False)
+
+    def _clauses(self, look: Look, *, whole: bool = False) -> str:
+        """What stands behind the column's name; whole: with the foreign key, which a temporary table can't have."""
+        pg, words = look.dialect is Dialect.POSTGRESQL, [self.of_type.text(look.dialect)]
+        if self.collation:
+            words.append(f"COLLATE {catalog.collation(look, self.collation)}")
+        if self.generated:
+            words.append(f"GENERATED ALWAYS AS ({self.generated.text(look.dialect)}) {'STORED' if pg else 'VIRTUAL'}")
+        if self.identity:
+            words.append(f"GENERATED {self.identity.upper()} AS IDENTITY")
+        if self.default:
+            words.append(f"DEFAULT ({self.default.text(look.dialect)})")
+        words += ["NOT NULL"] * self.not_null
+        if self.check:
+            words.append(f"CHECK ({self.check.text(look.dialect)})")
+        if self.references and (whole or not pg):
+            table = (
+                catalog.sql_name(look, self.references.table)
+                if pg
+                else quote(catalog.named(look, self.references.table)[1])
+            )
+            words.append(f"REFERENCES {table} ({quote(self.references.column)}) ON DELETE {self.on_delete.upper()}")
+        return " ".join(words)
+
+    # ── the change ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def statements(self, look: Look) -> list[Statement]:
+        return self._statements(look, self._wanted(look) if catalog.columns(look, self.column.table) else None)
+
+    def _statements(self, look: Look, wanted: Wanted | None) -> list[Statement]:
+        table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
+        pg = look.dialect is Dialect.POSTGRESQL
+        scans = self.check is not None or (self.references is not None and self.default is not None)
+        length = "one rewrite" if wanted and wanted.rewrites else "one scan" if scans else "instant"
+        note = f"also on {self.references.table}" if self.references and pg else ""
+        lock = "ACCESS EXCLUSIVE" if pg else "EXCLUSIVE"
+        sql = f"ALTER TABLE {table} ADD COLUMN {name} {self._clauses(look, whole=True)}"
+        made = [Statement(sql, lock=lock, length=length, table=self.column.table, note=note)]
+        if self.comment is not None and pg:
+            text = f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(self.comment)}"
+            made.append(Statement(text, lock="SHARE UPDATE EXCLUSIVE", length="instant", table=self.column.table))
+        return made
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        return (Trace("column", self.column.table, self.column.column, type=self.of_type.text(look.dialect)),)
+
+    def preflight(self, look: Look) -> list[str]:
+        if not catalog.columns(look, self.column.table):
+            return [f"cannot add {self.column}: there is no table {self.column.table}"]
+        state, evidence = self.verify(look)
+        if state is State.DONE:
+            return []
+        faults = catalog.not_owned(look, self.column.table)
+        if state is not State.NOT_DONE:
+            return [*faults, f"cannot add {self.column}: {evidence}"]
+        filled = self.default or self.identity or self.generated
+        if self.not_null and not filled and _has_rows(look, self.column.table):
+            faults.append(f"cannot add {self.column} as NOT NULL: the table has rows; give it a default")
+        try:
+            self._wanted(look)
+        except scratch.Unusable as fault:
+            faults.append(f"cannot add {self.column}: {fault}")
+        return faults
+
+    def apply(self, ctx: Context) -> StepResult:
+        with ctx.db.look() as look:
+            if faults := self.preflight(look):
+                raise Refused("; ".join(faults))
+            if self.verify(look).state is State.DONE:
+                return StepResult()
+            wanted = self._wanted(look)
+            statements = self._statements(look, wanted)
+        ctx.patiently("add", lambda work: self._add(work, ctx, statements, rewrites=wanted.rewrites))
+        return StepResult()
+
+    def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
+        own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
+        ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own))
+        concurrently.execute(work, statements)
+
+    # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
+    def revert(self, ctx: Context, before: BaseModel) -> AddColumnBack:
+        """Drop the column again, unless somebody wrote values into it that the playbook doesn't give up."""
+        if not isinstance(before, Added):
+            raise TypeError(f"cannot revert from {before!r}")
+        column = ColumnRef(table=before.table, column=before.column)
+        with ctx.db.look() as look:
+            there = before.column in catalog.columns(look, before.table)
+            lost = self._written(look, before) if there else 0
+        if lost and self.taken_back != "drop":
+            raise StepError(
+                f"cannot take {column} back: it holds values that this step didn't write, in {lost} rows, and dropping it "
+                "loses them; save and clear them, or write taken_back: drop, then roll back again"
+            )
+        ctx.patiently("drop", lambda work: _drop(work, column))
+        return AddColumnBack(lost=lost)
+
+    def _written(self, look: Look, before: Added) -> int:
+        """In how many rows something stands that the step itself didn't put there."""
+        if self.generated is not None:
+            return 0
+        table, name = catalog.sql_name(look, before.table), quote(before.column)
+        default = self.default.text(look.dialect) if self.default else ""
+        written = f"{name} IS NOT NULL"
+        if before.transaction:  # each row has a value of its own: only who wrote the row last can be told
+            written = f"CAST(xmin AS text) <> {catalog.literal(before.transaction)}"
+        elif default and look.dialect is Dialect.SQLITE:
+            written = f"{name} IS NOT ({default})"
+        elif default:  # as texts, because a json has no equality
+            kind = catalog.columns(look, before.table)[before.column].type
+            written = f"CAST({name} AS text) IS DISTINCT FROM CAST(CAST(({default}) AS {kind}) AS text)"
+        return look.row(f"SELECT count(*) AS n FROM {table} WHERE {written}").integer("n")
+
+
+@contextlib.contextmanager
+def _a_type_alone() -> Iterator[None]:
+    try:
+        yield
+    except scratch.Unusable as fault:
+        raise scratch.Unusable(f"{fault} (of_type is a type and nothing else; {OWN_FIELDS})") from fault
+
+
+def _same_default(look: Look, has: str | None, wants: str | None) -> bool:
+    if has is None or wants is None or look.dialect is Dialect.POSTGRESQL:
+        return has == wants
+    if alike.plain_sql(has) == alike.plain_sql(wants):
+        return True
+    return look.row(f"SELECT quote({has}) = quote({wants}) AS same").flag("same")  # an ADD COLUMN's default is constant
+
+
+def _drop(work: Work, column: ColumnRef) -> None:
+    if column.column in catalog.columns(work, column.table):
+        work.execute(f"ALTER TABLE {catalog.sql_name(work, column.table)} DROP COLUMN {quote(column.column)}")
+
+
+def _has_rows(look: Look, table: str) -> bool:
+    return bool(look.rows(f"SELECT 1 AS one FROM {catalog.sql_name(look, table)} LIMIT 1"))

@@ -1,0 +1,160 @@
+"""A change of type tried on a table without rows: what it costs, what becomes of default and collation, what is in its way."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from steps import alike, catalog, scratch
+from steps.base import DatabaseFault, Look
+from steps.dialect import quote
+from steps.scratch import Twin, Type
+from steps.shapes import ColumnInfo
+from steps.words import ColumnRef
+
+ZONE = "what comes out depends on the session's time zone or date style"
+
+
+class Change(NamedTuple):
+    """A change of type as the playbook writes it. using: SQL, "" for the type's own cast; collation: "" to keep it.
+
+    empty: there are no values, so that only the default has to be turned.
+    """
+
+    column: ColumnRef
+    to: str
+    using: str
+    collation: str
+    empty: bool = False
+
+
+class Tried(NamedTuple):
+    """What the server made of it. actions: of one ALTER TABLE; default: the column's new one, None where it has none."""
+
+    source: Type
+    target: Type
+    actions: tuple[str, ...]
+    collation: str
+    default: str | None
+    length: str
+    note: str
+    faults: tuple[str, ...]
+
+
+def tried(look: Look, change: Change, found: ColumnInfo) -> Tried:
+    """Make the change where there are no rows; raises scratch.Unusable where type, collation or USING mean nothing."""
+    with scratch.twin(look, change.column.table, like="INCLUDING INDEXES") as twin:
+        work, name = twin.work, quote(change.column.column)
+        source, target = scratch.type_of(work, found.type), scratch.type_of(work, change.to)
+        if change.using:
+            scratch.one_piece(change.using, look.dialect)
+        collation = _collation(look, change, found, target)
+        collate = f" COLLATE {collation}" if collation else ""
+        using = f" USING {change.using}" if change.using else ""
+        default, faults = _default(twin, change, found, f"TYPE {change.to}{collate}{using}")
+        actions = [f"ALTER COLUMN {name} TYPE {change.to}{collate}{using}"]
+        if default is not None:
+            actions = [f"ALTER COLUMN {name} DROP DEFAULT", *actions, f"ALTER COLUMN {name} SET DEFAULT {default}"]
+        if not faults:
+            _set_default(twin, change, found)
+        faults += _of_the_session(twin, change, source, target)
+        before = _files(twin)
+        with scratch.understood(f"change {change.column} to {change.to}"):
+            work.execute(f"ALTER TABLE {twin.name} {', '.join(actions)}")
+        length, note = _cost(look, change, before, _files(twin))
+        made = catalog.columns(work, twin.table)[change.column.column].default
+        return Tried(source, target, tuple(actions), collation, made, length, note, tuple(faults))
+
+
+def _collation(look: Look, change: Change, found: ColumnInfo, target: Type) -> str:
+    """The one that the playbook names, else the column's own where the new type has collations at all."""
+    if change.collation:
+        return catalog.collation(look, change.collation)
+    return found.collation if target.collation else ""
+
+
+def _of_the_session(twin: Twin, change: Change, source: Type, target: Type) -> list[str]:
+    if change.empty or not alike.conversion(twin.work, source, target).session:
+        return []
+    if change.using and alike.immutable(twin, f"CAST(({change.using}) AS {change.to})"):
+        return []
+    example = f"{change.column.column} AT TIME ZONE 'Europe/Berlin'"
+    return [f"cannot change {change.column} to {target.name}: {ZONE}; name it with using:, for instance {example}"]
+
+
+# ─── the default ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _default(twin: Twin, change: Change, found: ColumnInfo, action: str) -> tuple[str | None, list[str]]:
+    """The default that has to be written, None where PostgreSQL makes the right one by itself; and what is in the way.
+
+    A constant goes the way of the values, through USING too; what is computed anew each time can only be cast.
+    """
+    if found.default is None:
+        return None, []
+    by_itself = _by_itself(twin, change, found, action)
+    if alike.immutable(twin, f"({found.default})"):
+        value, text = _turned(twin, change, found)
+        same = by_itself is not None and _text(twin, by_itself) == text
+        return (None if same else value), []
+    if by_itself is not None:
+        return None, []
+    why = f"its default {found.default} can't be turned into {change.to}: drop it first, and set the new one after"
+    return f"CAST(NULL AS {change.to})", [f"cannot change {change.column}: {why}"]
+
+
+def _by_itself(twin: Twin, change: Change, found: ColumnInfo, action: str) -> str | None:
+    """The default as PostgreSQL casts it, None where it can't."""
+    work = twin.work
+    work.execute("SAVEPOINT runbook_default")
+    try:
+        _set_default(twin, change, found)
+        work.execute(f"ALTER TABLE {twin.name} ALTER COLUMN {quote(change.column.column)} {action}")
+        return catalog.columns(work, twin.table)[change.column.column].default
+    except DatabaseFault as fault:
+        if fault.lost:
+            raise
+        return None
+    finally:
+        work.execute("ROLLBACK TO SAVEPOINT runbook_default")
+
+
+def _set_default(twin: Twin, change: Change, found: ColumnInfo) -> None:
+    if found.default is not None:
+        name = quote(change.column.column)
+        twin.work.execute(f"ALTER TABLE {twin.name} ALTER COLUMN {name} SET DEFAULT {found.default}")
+
+
+def _turned(twin: Twin, change: Change, found: ColumnInfo) -> tuple[str, str | None]:
+    """A constant default through the same conversion as the values: as SQL, and its text."""
+    name, table = quote(change.column.column), quote(change.column.table.rpartition(".")[2])
+    row = f"(SELECT CAST(({found.default}) AS {found.type}) AS {name}) AS {table}"
+    with scratch.understood(f"turn the default {found.default} of {change.column} into {change.to}"):
+        new = f"CAST(CAST(({change.using or name}) AS {change.to}) AS text)"
+        text = twin.work.row(f"SELECT {new} AS text FROM {row}").maybe_text("text")
+    return (f"CAST({'NULL' if text is None else catalog.literal(text)} AS {change.to})", text)
+
+
+def _text(twin: Twin, expression: str) -> str | None:
+    return twin.work.row(f"SELECT CAST(({expression}) AS text) AS text").maybe_text("text")
+
+
+# ─── the cost ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _files(twin: Twin) -> dict[str, int]:
+    """The files of the twin ("" is the table's own) and of its indexes, by their keys' text."""
+    made = {"": twin.file()}
+    for row in catalog.answers(twin.work, "files_of_indexes", {"name": twin.name}):
+        made[row.text("name")] = row.integer("file")
+    return made
+
+
+def _cost(look: Look, change: Change, before: dict[str, int], after: dict[str, int]) -> tuple[str, str]:
+    """How long the lock is held, in kind: by which files are new, and which constraints are proven again."""
+    if after[""] != before[""]:
+        return "one rewrite", ""
+    rebuilt = sorted(set(after.items()) - set(before.items()))
+    proven = [
+        one.name
+        for one in catalog.constraints(look, change.column.table)
+        if one.kind == "check" and change.column.column in one.columns
+    ]
+    told = [f"{len(rebuilt)} index{'es' * (len(rebuilt) > 1)} built anew"] * bool(rebuilt)
+    told += [f"{', '.join(proven)} proven again"] * bool(proven)
+    return ("one scan", " and ".join(told)) if told else ("instant", "")
