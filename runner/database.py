@@ -151,7 +151,12 @@ class RunDatabase:
             self._keep_out(stands=bool(found))
             if found[0].flag("known"):
                 raise AlreadyCommitted(label)
-            yield eyes
+            earlier = self._pending
+            try:
+                yield eyes
+            except BaseException:
+                self._pending = earlier  # what was read in a transaction that failed is read anew in the next
+                raise
             before, self._pending = self._pending, None
             act = ledger.act(self.dialect, place, label=label, epoch=fence.epoch, before=before)
             try:

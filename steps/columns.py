@@ -6,10 +6,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import catalog, concurrently
+from steps import catalog, compiled, concurrently
 from steps.base import (
     Context,
-    DatabaseFault,
     Effect,
     Look,
     Refused,
@@ -98,8 +97,7 @@ class RenameColumn(Step):
         done = Effect(State.DONE, f"{self.column.table}.{self.to} is there, {self.column.column} isn't")
         if look.dialect is Dialect.POSTGRESQL:
             return done
-        broken = [one.name for one in catalog.dependants(look, self.column) if _fails(look, one.kind, one.name)]
-        if broken:
+        if broken := compiled.names_still(look, self.column):
             return Effect(State.PARTLY, f"renamed, but {', '.join(broken)} still names {self.column.column}")
         return done
 
@@ -109,17 +107,6 @@ def _rename(look: Look, change: Renamed) -> Statement:
     note = "prepared statements of running sessions fail once (0A000) and are prepared anew"
     pg = look.dialect is Dialect.POSTGRESQL
     return Statement(sql, lock=_lock(look), length="instant", table=change.table, note=note if pg else "")
-
-
-def _fails(look: Look, kind: str, name: str) -> bool:
-    """Whether a view can't be read any more. A trigger that still names the column can't be asked: it counts."""
-    if kind != "view":
-        return True
-    try:
-        look.columns(f"SELECT * FROM {catalog.sql_name(look, name)}")
-    except DatabaseFault:
-        return True
-    return False
 
 
 def _lock(look: Look) -> str:

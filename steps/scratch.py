@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Place, Row, StepError, Work
+from steps.base import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Place, Row, StepError, Trace, Work
 from steps.dialect import Dialect, bind, quote
 from steps.sqltext import Kind, scan
 
@@ -62,7 +62,25 @@ def twin(look: Look, table: str, *, like: str = "") -> Iterator[Twin]:
             work.execute(f"CREATE TEMPORARY TABLE {TWIN} (LIKE {catalog.sql_name(look, table)} {like})")
         sql = "SELECT nspname::text AS name FROM pg_catalog.pg_namespace WHERE oid = pg_my_temp_schema()"
         schema = work.row(sql).text("name")
-        yield Twin(work, f"{schema}.{TWIN}", f"{quote(schema)}.{TWIN}")
+        found = Twin(work, f"{schema}.{TWIN}", f"{quote(schema)}.{TWIN}")
+        _foresee(look, work, table, twin=found.table)
+        yield found
+
+
+def _foresee(look: Look, work: Work, table: str, *, twin: str) -> None:
+    """What earlier steps of a plan will have made of the table's columns, before it is asked what comes after."""
+    there, name = set(catalog.columns(work, twin)), catalog.sql_name(work, twin)
+    for one in look.assumed:
+        if one.kind != "column" or catalog.named(look, one.table) != catalog.named(look, table):
+            continue
+        column = quote(one.name)
+        if one.was in there and one.was != one.name:
+            work.execute(f"ALTER TABLE {name} RENAME COLUMN {quote(one.was)} TO {column}")
+        elif one.name not in there:
+            work.execute(f"ALTER TABLE {name} ADD COLUMN {column} {one.type}")
+        if one.was and one.type and look.dialect is Dialect.POSTGRESQL:
+            work.execute(f"ALTER TABLE {name} ALTER COLUMN {column} TYPE {one.type} USING CAST(NULL AS {one.type})")
+        there = there - {one.was} | {one.name}
 
 
 @contextlib.contextmanager
@@ -126,6 +144,7 @@ class Memory:
     schema: str = "main"
     version: tuple[int, ...] = sqlite3.sqlite_version_info
     place: Place | None = None
+    assumed: tuple[Trace, ...] = ()
 
     def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
         with _translated():
@@ -158,11 +177,15 @@ class Memory:
 @contextlib.contextmanager
 def memory(look: Look) -> Iterator[Memory]:
     """The schema of the file at hand, in memory. What can't be made there (a module that isn't loaded) is left out."""
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)) as connection:
         for row in catalog.answers(look, "whole_schema", {}):
             with contextlib.suppress(sqlite3.Error):
                 connection.execute(row.text("sql"))
-        yield Memory(connection)
+        found = Memory(connection)
+        for table in dict.fromkeys(one.table for one in look.assumed if one.kind == "column"):
+            with contextlib.suppress(DatabaseFault):
+                _foresee(look, found, table, twin=table)
+        yield found
 
 
 @contextlib.contextmanager

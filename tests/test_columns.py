@@ -163,3 +163,33 @@ def test_rename_gives_up_behind_a_reader(databases) -> None:
         assert fault.value.sqlstate == "55P03"
         reader.close()
         assert trial.state() is State.NOT_DONE
+
+
+def test_rename_and_a_trigger_on_another_tables_column(sqlite_path) -> None:
+    """A trigger that names another table's column of the same word isn't what a rename breaks"""
+    database = Database(str(sqlite_path), "sqlite", f"sqlite:///{sqlite_path}")
+    database.script(
+        """CREATE TABLE a (id INTEGER PRIMARY KEY, state TEXT); CREATE TABLE b (id INTEGER PRIMARY KEY, state TEXT);
+        CREATE TRIGGER told AFTER INSERT ON a BEGIN UPDATE b SET state = 'new' WHERE id = NEW.id; END;
+        CREATE VIEW both_of AS SELECT a.id, b.state FROM a JOIN b ON b.id = a.id;
+        CREATE TRIGGER into_view INSTEAD OF INSERT ON both_of BEGIN INSERT INTO b VALUES (NEW.id, NEW.state); END;
+        CREATE VIEW broken_before AS SELECT absent FROM a"""
+    )
+    database.script("DROP VIEW broken_before")
+    trial = Trial(database, RenameColumn.model_validate({"column": "a.state", "to": "status"}))
+    trial.apply()
+    assert trial.state() is State.DONE, trial.verify()
+    trial.revert()
+    assert trial.state("revert") is State.NOT_DONE
+
+
+def test_rename_trigger_left_behind(sqlite_path) -> None:
+    database = Database(str(sqlite_path), "sqlite", f"sqlite:///{sqlite_path}")
+    database.script(
+        """CREATE TABLE a (id INTEGER PRIMARY KEY, state TEXT);
+        CREATE TRIGGER old_word AFTER INSERT ON a BEGIN UPDATE a SET state = upper(NEW.state) WHERE id = NEW.id; END;
+        PRAGMA writable_schema = ON;
+        UPDATE sqlite_master SET sql = replace(sql, 'state', 'status') WHERE type = 'table' AND name = 'a';"""
+    )
+    found = Trial(database, RenameColumn.model_validate({"column": "a.state", "to": "status"})).verify()
+    assert (found.state, "old_word" in found.evidence) == (State.PARTLY, True)

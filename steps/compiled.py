@@ -1,0 +1,61 @@
+"""Which views and triggers of an SQLite schema still work: SQLite keeps them as text, and reads it only when they are used."""
+
+from __future__ import annotations
+
+from steps import catalog
+from steps.base import DatabaseFault, Look
+from steps.dialect import quote
+from steps.scratch import Memory, memory, told
+from steps.words import ColumnRef
+
+
+def broken(within: Memory) -> dict[str, str]:
+    """The views and triggers that SQLite can't compile, each with its words. Drops the triggers, to try each alone."""
+    rows = catalog.answers(within, "whole_schema", {})
+    found = {}
+    for row in (one for one in rows if one.text("type") == "view"):
+        if why := _refused(within, f"SELECT * FROM {quote(row.text('name'))}"):
+            found[row.text("name")] = why
+    triggers = [one for one in rows if one.text("type") == "trigger"]
+    for row in triggers:
+        within.execute(f"DROP TRIGGER {quote(row.text('name'))}")
+    for row in triggers:
+        firing = _firing(within, row.text("table_name"))
+        without = [_refused(within, sql) for sql in firing]  # a view takes only what a trigger stands for
+        within.execute(row.text("sql"))
+        refused = [why for sql, before in zip(firing, without, strict=True) if (why := _refused(within, sql)) != before]
+        found |= {row.text("name"): why for why in refused[:1] if why}
+        within.execute(f"DROP TRIGGER {quote(row.text('name'))}")
+    return found
+
+
+def names_still(look: Look, column: ColumnRef) -> list[str]:
+    """The views and triggers that fail because a column of this name is gone: they work where it is there."""
+    with memory(look) as without:
+        failing = broken(without)
+    if not failing:
+        return []
+    with memory(look) as there:
+        there.execute(f"ALTER TABLE {catalog.sql_name(look, column.table)} ADD COLUMN {quote(column.column)}")
+        unrelated = broken(there)
+    return [name for name in failing if name not in unrelated]
+
+
+def _firing(within: Memory, table: str) -> list[str]:
+    """The statements that fire any trigger on a table or view."""
+    name = quote(table)
+    columns = [quote(one.name) for one in catalog.columns(within, table).values() if not one.generated]
+    return [
+        f"INSERT INTO {name} DEFAULT VALUES",
+        f"UPDATE {name} SET {', '.join(f'{one} = {one}' for one in columns)}",
+        f"DELETE FROM {name}",
+    ]
+
+
+def _refused(within: Memory, sql: str) -> str:
+    """Why SQLite can't compile the statement, "" where it can."""
+    try:
+        within.rows(f"EXPLAIN {sql}")
+    except DatabaseFault as fault:
+        return told(fault)
+    return ""
