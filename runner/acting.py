@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
 
 from runner import approvals, foresight, identity
 from runner.context import StepContext, Watcher
@@ -23,15 +21,14 @@ from runner.errors import (
 )
 from runner.events import (
     Event,
-    Json,
     NotDue,
     Outcome,
     Retried,
     StepEnded,
     StepStarted,
     StepVerified,
-    jsonable,
 )
+from runner.gates import fields
 from runner.guards import Sentry
 from runner.model import Entry, Playbook
 from runner.status import RunStatus, add
@@ -48,6 +45,7 @@ from steps.base import (
     UndoesRun,
     Value,
 )
+from steps.values import bounded, in_json
 
 Listener = Callable[[Event], None]
 Undo = Callable[[UndoesRun, Entry], StepResult]
@@ -78,8 +76,8 @@ class Acting:
             for listener in self.listeners:
                 listener(record.event)
 
-    def learn(self, name: str, figures: Mapping[str, Json]) -> None:
-        self.scope |= {f"{name}.{key}": cast("Value", value) for key, value in figures.items()}
+    def learn(self, name: str, figures: Mapping[str, Value]) -> None:
+        self.scope |= {f"{name}.{key}": value for key, value in figures.items()}
 
     def verify(self, entry: Entry, when: str) -> Effect:
         with self.database.look() as look:
@@ -222,7 +220,7 @@ class Acting:
         sqlstate: str = "",
     ) -> None:
         """Record the outcome in the trail, then anchor the trail's head in the ledger."""
-        results = jsonable(dict(result)) if result is not None else {}
+        results = bounded(fields(result))
         seconds = round(time.monotonic() - began, 3)
         self.emit(
             StepEnded(
@@ -240,7 +238,7 @@ class Acting:
         told = self.status.step(entry.id).results
         self.anchor(Place(self.status.run, entry.id, "apply"), outcome=outcome, results=told)
 
-    def anchor(self, place: Place, *, outcome: Outcome, results: Mapping[str, Json]) -> None:
+    def anchor(self, place: Place, *, outcome: Outcome, results: Mapping[str, Value]) -> None:
         """The head of the chain into the ledger, where whoever rewrites the trail can't rewrite it unseen."""
         if not self.recorded:
             return
@@ -251,7 +249,7 @@ class Acting:
                     work,
                     place,
                     state=outcome,
-                    results=json.dumps(results),
+                    results=in_json(results),
                     head=self.trail.head if own else "",
                     length=self.trail.length if own else 0,
                 )

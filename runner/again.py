@@ -10,7 +10,7 @@ from runner import digest, identity, known, preflight, trust
 from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.errors import RunRefused, TrailBroken
-from runner.events import Outcome, RunResumed, RunStarted, RunState, jsonable
+from runner.events import Outcome, RunResumed, RunStarted, RunState
 from runner.lease import refuse_if_held
 from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
@@ -28,6 +28,7 @@ from runner.workflow import (
 from runner.workplace import Connected, Found, connected, find_run
 from steps import ledger
 from steps.base import Gate
+from steps.values import readable_all
 
 _WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN})
 _OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED})  # nothing leads forward
@@ -227,7 +228,7 @@ def _began(entry: Entry, status: RunStatus) -> bool:
 
 
 def _same_inputs(started: RunStarted, playbook: Playbook) -> None:
-    now_given = jsonable(playbook.values)
+    now_given = readable_all(playbook.values)
     changed = [name for name, value in started.inputs.items() if value != "***" and now_given.get(name) != value]
     if changed:
         raise RunRefused(

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO, cast
 
-from runner.events import CheckAnswered, Json, NotDue, jsonable
+from runner.events import CheckAnswered, Json, NotDue
 from runner.markdown import code, escaped, fenced, plain, table
 from runner.plan import Card, Plan
 from runner.view import painted
 from steps.base import Answer, State, Statement
+from steps.values import readable_all
 
 LABEL = 14  # columns of a card's labels
 NARROW, WIDE = 60, 140  # lines are wrapped between these, however narrow or wide the terminal is
@@ -221,7 +222,7 @@ def _document(card: Card) -> dict[str, Json]:
         "now": {"state": card.state.state, "evidence": card.state.evidence} if card.state is not None else None,
         "statements": [
             {
-                "sql": one.sql, "params": cast("Json", jsonable(one.params)), "lock": one.lock, "length": one.length,
+                "sql": one.sql, "params": cast("Json", readable_all(one.params)), "lock": one.lock, "length": one.length,
                 "table": one.table, "transactional": one.transactional, "note": one.note,
             }
             for one in card.statements

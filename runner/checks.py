@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -15,7 +17,7 @@ from runner.model import ID, Check, Entry, Guard, GuardAction, Requirement
 from runner.source import Data, Fault, near
 from steps import registry
 from steps.base import Probe, Step
-from steps.expressions import BadExpression, Expression, check_names, parse
+from steps.expressions import BadExpression, Expression, Kind, check_kinds, check_names, parse
 from steps.words import Query
 
 OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only"})
@@ -41,6 +43,8 @@ class Builder:
         self.queries = queries
         self.requires: tuple[Requirement, ...] = ()
         self._known: set[str] = {f"limits.{name}" for name in limits} | {f"inputs.{name}" for name in inputs}
+        self._kinds = {f"limits.{name}": kind_of(type(value)) for name, value in limits.items()}
+        self._kinds |= {f"inputs.{name}": kind_of(type(value)) for name, value in inputs.items()}
         self._ids: dict[str, Place] = {}
 
     def claim(self, name: object, path: Place) -> None:
@@ -60,11 +64,12 @@ class Builder:
     def done(self, name: str, kind: type[Step]) -> None:
         """From here on a step's result can be named."""
         self._known |= {f"{name}.{field}" for field in kind.Result.model_fields}
+        self._kinds |= {f"{name}.{field}": one for field, one in kinds_of(kind.Result).items()}
 
-    def step_names(self, kind: type[Step]) -> frozenset[str]:
-        return frozenset(kind.Result.model_fields)
+    def step_names(self, kind: type[Step]) -> Mapping[str, Kind]:
+        return kinds_of(kind.Result)
 
-    def checks(self, data: Data, path: Place, *, own: frozenset[str] | None = None) -> tuple[Check, ...]:
+    def checks(self, data: Data, path: Place, *, own: Mapping[str, Kind] | None = None) -> tuple[Check, ...]:
         """The checks of one list; `own`: the names of the step's own result, for criteria without `check:`."""
         if not isinstance(data, list):
             self.sources.fault(path, f"cannot read {path[-1]}: it must be a list of checks")
@@ -89,12 +94,15 @@ class Builder:
 
     def _guard(self, data: dict[str, Data], path: Place) -> Guard | None:
         plain = {key: value for key, value in data.items() if key not in GUARD}
-        check = self._check(plain, path, own=frozenset((*ALWAYS, *RUNNING)), guard=True)
+        check = self._check(plain, path, own=dict.fromkeys((*ALWAYS, *RUNNING), Kind.NUMBER), guard=True)
         if check is None:
             return None
         names = _guard_names(check.probe, self._own_names(check.probe))
         values: dict[str, object] = {_GUARD_FIELDS.get(key, key): data[key] for key in GUARD if key in data}
-        values |= {key: self._expression(data, key, path, names) for key in ("resume", "critical") if key in data}
+        kinds = kinds_of(check.probe.Result) if isinstance(check.probe, Probe) else {}
+        values |= {
+            key: self._expression(data, key, path, names, kinds) for key in ("resume", "critical") if key in data
+        }
         guard = validated(
             self.sources, Guard, {"check": check, **values}, path=path, aliases={"hold_for": "for", "action": "else"}
         )
@@ -103,18 +111,19 @@ class Builder:
                 self.sources.fault((*path, key), f"cannot use `{key}` here: {why}", key=True)
         return guard
 
-    def _check(self, data: Data, path: Place, *, own: frozenset[str] | None, guard: bool = False) -> Check | None:
+    def _check(self, data: Data, path: Place, *, own: Mapping[str, Kind] | None, guard: bool = False) -> Check | None:
         if not isinstance(data, dict):
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
         self.claim(data.get("id"), path)
         probe, names = self._probe(data, path, own=own)
         names = _guard_names(probe, names) if guard else names
+        kinds = kinds_of(probe.Result) if isinstance(probe, Probe) else own or {}
         check: dict[str, object] = {
             "id": data.get("id"),
             "probe": probe,
-            "that": self._expression(data, "that", path, names),
-            "warn": self._expression(data, "warn", path, names),
+            "that": self._expression(data, "that", path, names, kinds),
+            "warn": self._expression(data, "warn", path, names, kinds),
             "mark": self.sources.mark(path),
             **{key: data[key] for key in ("why", "due", "record_only") if key in data},
         }
@@ -122,10 +131,11 @@ class Builder:
         if built is not None:
             self._must_decide(built, data, path)
             self._known |= {f"{built.id}.{name}" for name in self._own_names(probe)}
+            self._kinds |= {f"{built.id}.{name}": kind for name, kind in kinds.items()} if probe is not None else {}
         return built
 
     def _probe(
-        self, data: dict[str, Data], path: Place, *, own: frozenset[str] | None
+        self, data: dict[str, Data], path: Place, *, own: Mapping[str, Kind] | None
     ) -> tuple[Probe | None, frozenset[str]]:
         kinds = registry.probe_types()
         kind = data.get("check")
@@ -137,7 +147,7 @@ class Builder:
             unknown = set(data) - OWN
             for key in sorted(unknown):
                 self.sources.fault((*path, key), f"unknown key {key!r}{near(key, OWN)}", key=True)
-            return None, own or frozenset()
+            return None, frozenset(own or ())
         if not isinstance(kind, str) or kind not in kinds:
             self.sources.fault(
                 (*path, "check"), f"unknown probe {kind!r}{near(str(kind), kinds)}; `runbook steps` lists them"
@@ -152,7 +162,9 @@ class Builder:
             return frozenset()
         return frozenset({"*"} if probe.open_names else set()) | frozenset(probe.Result.model_fields)
 
-    def _expression(self, data: dict[str, Data], key: str, path: Place, names: frozenset[str]) -> Expression | None:
+    def _expression(
+        self, data: dict[str, Data], key: str, path: Place, names: frozenset[str], kinds: Mapping[str, Kind]
+    ) -> Expression | None:
         text = data.get(key)
         if text is None:
             return None
@@ -160,6 +172,7 @@ class Builder:
             text = "True" if text else "False"
         try:
             expression = parse(str(text))
+            check_kinds(expression, {**self._kinds, **kinds})
         except BadExpression as error:
             self.sources.fault((*path, key), str(error))
             return None
@@ -238,3 +251,23 @@ def _result(probe: BaseModel) -> Mapping[str, FieldInfo]:
 def _is_number(annotation: Any) -> bool:
     parts = get_args(annotation) or (annotation,)
     return any(part in {int, float, Decimal} or (get_args(part) and _is_number(part)) for part in parts)
+
+
+_KINDS: Mapping[object, Kind] = {
+    bool: Kind.TRUTH, int: Kind.NUMBER, float: Kind.NUMBER, Decimal: Kind.NUMBER, str: Kind.TEXT, list: Kind.LIST,
+    tuple: Kind.LIST, datetime: Kind.TIME, date: Kind.TIME, timedelta: Kind.TIME,
+}  # fmt: skip
+
+
+def kind_of(annotation: Any) -> Kind:
+    """What a field's values are for an expression, as its annotation says; ANY where it may be several things."""
+    if get_origin(annotation) is Annotated:
+        return kind_of(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        kinds = {kind_of(part) for part in get_args(annotation) if part is not NoneType}
+        return kinds.pop() if len(kinds) == 1 else Kind.ANY
+    return _KINDS.get(get_origin(annotation) or annotation, Kind.ANY)
+
+
+def kinds_of(result: type[BaseModel]) -> dict[str, Kind]:
+    return {name: kind_of(field.annotation) for name, field in result.model_fields.items()}

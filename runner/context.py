@@ -16,7 +16,7 @@ from runner import blockers
 from runner.control import Control, Hold
 from runner.database import RunDatabase
 from runner.errors import LeaseLost
-from runner.events import Held, LockWaited, Released, Tuned, jsonable
+from runner.events import Held, LockWaited, Released, Tuned
 from runner.guards import Emit, Sentry
 from runner.model import Entry, LockPolicy
 from runner.rate import span
@@ -33,6 +33,7 @@ from steps.base import (
     Value,
     Work,
 )
+from steps.values import readable_all
 
 STEER_S = 1.0  # how often the ledger's control rows are read
 HOLD_S = 1.0
@@ -139,7 +140,7 @@ class StepContext:
             self._take(json.loads(command.order), by=command.by, reason=command.reason)
 
     def _take(self, order: Mapping[str, Value], *, by: str, reason: str) -> None:
-        self.emit(Tuned(by=by, reason=reason, order=jsonable(order)))
+        self.emit(Tuned(by=by, reason=reason, order=readable_all(order)))
         if order.get("hold"):
             self.control.hold(Hold(by, reason or "asked to hold"))
         if order.get("go"):

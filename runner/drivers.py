@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from runner import loaders
 from steps.base import DatabaseFault, Value
 from steps.dialect import Dialect
 
@@ -115,6 +116,7 @@ def _open_postgresql(arguments: ConnectArguments, *, reading: bool) -> object:
     if reading:
         words["cursor_factory"] = _one_statement()
     connection = psycopg.connect(**words, prepare_threshold=None)
+    loaders.register(connection)
     if reading:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -7,7 +7,7 @@ from typing import cast
 
 from runner import gates, plan, preflight, requirements
 from runner.errors import CriteriaNotMet, RunRefused
-from runner.events import CheckAnswered, Json, NotDue, jsonable
+from runner.events import CheckAnswered, Json, NotDue
 from runner.foresight import Foresight
 from runner.masks import Masks
 from runner.model import Check, Playbook
@@ -15,6 +15,7 @@ from runner.trail import masked
 from runner.workflow import masks_of
 from runner.workplace import Connected, Place, connected
 from steps.base import Params, Value
+from steps.values import readable_all
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def _masked(found: DryRun, masks: Masks) -> DryRun:
         replace(
             card,
             statements=tuple(
-                replace(one, params=cast("Params", masks.mask_data(jsonable(one.params)))) for one in card.statements
+                replace(one, params=cast("Params", masks.mask_data(readable_all(one.params))))
+                for one in card.statements
             ),
             state=card.state and card.state._replace(evidence=masks.mask(card.state.evidence)),
             faults=tuple(masks.mask(fault) for fault in card.faults),

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from datetime import date, datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationInfo,
+)
 
-from steps.base import Answer, State
+from steps.base import Answer, State, Value
+from steps.values import decode_all, encode_all
 
 Json = JsonValue
+
+
+def _typed(values: Any, info: ValidationInfo) -> Any:
+    return decode_all(values) if info.mode == "json" else values
+
+
+if TYPE_CHECKING:
+    Figures: TypeAlias = dict[str, Value]
+else:  # written with their types, and read back as what they were
+    Figures = Annotated[dict[str, Any], BeforeValidator(_typed), PlainSerializer(encode_all, when_used="json")]
 
 
 class _Event(BaseModel):
@@ -135,8 +151,8 @@ class CheckAnswered(_Event):
     answer: Answer
     text: str
     that: str = ""
-    operands: dict[str, Json] = Field(default_factory=dict)
-    result: dict[str, Json] = Field(default_factory=dict)
+    operands: Figures = Field(default_factory=dict)
+    result: Figures = Field(default_factory=dict)
     warned: bool = False
     records_only: bool = False
     seconds: float = 0.0
@@ -205,7 +221,7 @@ class StepEnded(_Event):
     action: Literal["apply", "revert"]
     outcome: Outcome
     seconds: float
-    results: dict[str, Json] = Field(default_factory=dict)
+    results: Figures = Field(default_factory=dict)
     error: str = ""
     sqlstate: str = ""
 
@@ -397,36 +413,3 @@ class Record(BaseModel):
     prev: str
     event: Annotated[Event, Field(discriminator="event")]
     hash: str = ""
-
-
-def jsonable(values: Mapping[str, object]) -> dict[str, Json]:
-    """Values of any step or probe as JSON: Decimals as numbers, times as ISO texts, what JSON doesn't know as text."""
-    return {str(key): _plain(value) for key, value in values.items()}
-
-
-def _plain(value: object) -> Json:  # noqa: C901, PLR0911 - one flat match over all kinds of values
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case Decimal():
-            return int(value) if value == value.to_integral_value() and abs(value) < 10**15 else _finite(float(value))
-        case float():
-            return _finite(value)
-        case datetime() | date():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case bytes():
-            return value.decode("utf-8", "replace")
-        case BaseModel():
-            return _plain(dict(value))
-        case Mapping():
-            return {str(key): _plain(one) for key, one in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_plain(one) for one in value]
-        case _:
-            return str(value)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,6 +6,7 @@ import itertools
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -130,6 +131,8 @@ def _condition(model: type[Probe]) -> str:
     name, field = next(iter(model.Result.model_fields.items()))
     if field.annotation is bool:
         return f"{name} == True"
+    if get_origin(field.annotation) in {tuple, list}:
+        return f"len({name}) > 0"
     return f"{name} != ''" if field.annotation is str else f"{name} >= 0"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import drivers
 from runner.drivers import translated
 from steps.base import NOTHING, Params, Place, Row, StepError, Trace, Value, Work
 from steps.dialect import Dialect, bind
+from steps.values import NoPlace, for_sqlite, readable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, CursorResult
@@ -79,15 +79,13 @@ class Eyes:
         return self._database.environment()
 
     def _run(self, sql: str, params: Params) -> CursorResult[Any]:
-        values = {name: self._bound(value) for name, value in params.items()}
+        try:
+            values = {name: self._bound(value) for name, value in params.items()}
+        except NoPlace as error:
+            raise StepError(f"cannot bind a parameter of {' '.join(sql.split())[:120]!r}: {error}") from error
         return self._connection.exec_driver_sql(bind(sql, self.dialect), values)
 
     def _bound(self, value: Value) -> object:
-        if self.dialect is Dialect.SQLITE:
-            if isinstance(value, Decimal):
-                return float(value)
-            if isinstance(value, list | dict):
-                return json.dumps(value)
-        elif isinstance(value, dict):
-            return json.dumps(value)
-        return value
+        if isinstance(value, dict) or (isinstance(value, list) and self.dialect is Dialect.SQLITE):
+            return json.dumps(readable(value))
+        return for_sqlite(value) if self.dialect is Dialect.SQLITE else value

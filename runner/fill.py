@@ -7,7 +7,7 @@ objects and statements never reach the sandbox. The grammar alone is what loadin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -17,32 +17,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from runner.source import BadInput, near
+from steps import templates
+from steps.dialect import BadIdentifier, BadSql, Dialect, quote
+from steps.templates import NAME, has_template
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_TEMPLATE = 10_000  # characters
 MAX_OUTPUT = 10_000  # characters
-MAX_SQL = 1_000_000  # characters; a named SQL file may be long
-MAX_IDENTIFIER = 63  # bytes; PostgreSQL cuts longer names off and says nothing
 FILTERS = {"ident": 0, "upper": 0, "lower": 0, "default": 1, "join": 1}  # most arguments that each takes
 
 _OPENING = re.compile(r"\{\{|\{%|\{#")
-_NAME = r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"
 _TOKEN = re.compile(
-    rf"""\s*(?:(?P<end>\}}\}})|(?P<name>{_NAME})|(?P<constant>'[^'\\\n]*'|"[^"\\\n]*"|[0-9]{{1,15}}(?:\.[0-9]{{1,15}})?)"""
+    rf"""\s*(?:(?P<end>\}}\}})|(?P<name>{NAME})|(?P<constant>'[^'\\\n]*'|"[^"\\\n]*"|[0-9]{{1,15}}(?:\.[0-9]{{1,15}})?)"""
     r"""|(?P<sign>[|(),]))"""
 )
 _RESERVED = re.compile(  # words of Jinja2
     "self|super|loop|caller|varargs|kwargs|true|false|none|and|or|not|in|is|if|else|import|from|for|set|with",
     re.IGNORECASE,
-)
-_SQL_TEMPLATE = re.compile(rf"\{{\{{\s*(?P<name>{_NAME})\s*\|\s*ident\s*\}}\}}")
-_SQL_PART = re.compile(  # a literal or a comment is one part, closed or not
-    r"""(?<![A-Za-z0-9_$])[eE]'(?:[^'\\]|\\.|'')*+(?:'|\Z)|'(?:[^']|'')*+(?:'|\Z)|"(?:[^"]|"")*+(?:"|\Z)"""
-    r"""|(?<![A-Za-z0-9_])\$(?P<tag>(?:[A-Za-z_][A-Za-z0-9_]*)?)\$.*?(?:\$(?P=tag)\$|\Z)"""
-    r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|\{\{|\{%""",
-    re.DOTALL,
 )
 _HELP = "only names, with the filters ident, upper, lower, default and join, can stand between {{ and }}"
 
@@ -68,11 +61,6 @@ class _Use:
     optional: bool
 
 
-def has_template(text: str) -> bool:
-    """Whether `text` has anything that is not meant literally."""
-    return "{{" in text or "{%" in text
-
-
 def names(text: str, *, where: str = "template") -> set[str]:
     """The dotted names that a template uses; checks all of its grammar without loading Jinja2.
 
@@ -95,32 +83,24 @@ def fill(text: str, values: Mapping[str, object], *, where: str) -> str:
     return _render(text, given, where)
 
 
-def fill_sql(text: str, values: Mapping[str, object], *, where: str, quote: Callable[[str], str] | None = None) -> str:
+def fill_sql(
+    text: str, values: Mapping[str, object], *, where: str, dialects: Iterable[Dialect] = tuple(Dialect)
+) -> str:
     """SQL with each `{{ name | ident }}` replaced by a quoted identifier; any other template is refused.
 
     Raises:
-        BadTemplate: also where the template stands in a literal or comment, in which quoting protects nothing.
+        BadTemplate: also where the template stands in a literal, quotes or a comment, in which quoting protects nothing.
     """
-    pieces: list[str] = []
-    done = 0
-    for start, end, name in _sql_uses(text, where):
-        value = _look_up(name, values, where)
-        pieces += [text[done:start], _identifier(value, name=name, where=where, quote=quote or quote_identifier)]
-        done = end
-    return "".join([*pieces, text[done:]])
-
-
-def quote_identifier(name: str) -> str:
-    """The name as an SQL identifier in double quotes.
-
-    Raises:
-        ValueError: it is empty, has a NUL, or is longer than PostgreSQL's 63 bytes.
-    """
-    if not name or "\0" in name:
-        raise ValueError(f"cannot use {name!r} as an identifier")
-    if len(name.encode(errors="surrogatepass")) > MAX_IDENTIFIER:
-        raise ValueError(f"cannot use {name[:70]!r} as an identifier: it is longer than {MAX_IDENTIFIER} bytes")
-    return '"' + name.replace('"', '""') + '"'
+    try:
+        return templates.fill(
+            text, lambda name: _identifier(_look_up(name, values, where), name, where), dialects=dialects
+        )
+    except BadSql as bad:
+        raise BadTemplate(
+            where, f"cannot use {bad.reason}" if bad.line == 1 else f"line {bad.line}: cannot use {bad.reason}"
+        ) from None
+    except BadIdentifier as bad:
+        raise BadTemplate(where, str(bad)) from None
 
 
 # The grammar
@@ -204,25 +184,6 @@ def _filter(name: str, tokens: Iterator[_Token], *, found: list[str], where: str
     return token
 
 
-def _sql_uses(text: str, where: str) -> Iterator[tuple[int, int, str]]:
-    """Start, end and name of every template in SQL."""
-    if not has_template(text):
-        return
-    if len(text) > MAX_SQL:
-        raise BadTemplate(where, f"cannot use a template of {len(text):,} characters: at most {MAX_SQL:,}")
-    for part in _SQL_PART.finditer(text):
-        if part[0] == "{{" and (use := _SQL_TEMPLATE.match(text, part.start())):
-            yield use.start(), use.end(), use["name"]
-        elif part[0] in {"{{", "{%"}:
-            raise BadTemplate(where, f"cannot use {part[0]} in SQL: only {{{{ name | ident }}}} can stand there")
-        elif has_template(part[0]):
-            raise BadTemplate(
-                where,
-                "cannot use {{ or {% in a literal or comment of SQL: bind a parameter (:name) instead; "
-                "an array of arrays is written '{ {1}, {2} }'",
-            )
-
-
 # The values
 
 
@@ -261,13 +222,10 @@ def _inside(value: object) -> Mapping[str, object]:
     return {}
 
 
-def _identifier(value: object, *, name: str, where: str, quote: Callable[[str], str]) -> str:
+def _identifier(value: object, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise BadTemplate(where, f"cannot use {name!r} as an identifier: its value is of type {type(value).__name__}")
-    try:
-        return quote(value)
-    except ValueError as bad:
-        raise BadTemplate(where, str(bad)) from None
+    return value
 
 
 def _text(value: object) -> str:
@@ -327,13 +285,20 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.tests.clear()
     environment.filters.clear()
     environment.filters |= {
-        "ident": lambda value: quote_identifier(str(scalar(value))),
+        "ident": lambda value: _quoted(str(scalar(value))),
         "upper": lambda value: str(scalar(value)).upper(),
         "lower": lambda value: str(scalar(value)).lower(),
         "default": default,
         "join": _join,
     }
     return environment
+
+
+def _quoted(name: str) -> str:
+    try:
+        return quote(name)
+    except BadIdentifier as bad:
+        raise _Refused(str(bad)) from None
 
 
 def _join(value: object, between: object = ", ") -> str:

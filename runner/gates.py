@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from runner.events import CheckAnswered, Json, NotDue, jsonable
+from runner.events import CheckAnswered, NotDue
 from runner.model import Check
 from steps.base import Answer, DatabaseFault, Look, StepError, Unknown, Value
 from steps.expressions import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
+from steps.values import bounded, plain
 from steps.words import NoText
 
 Role = Literal["precondition", "criterion", "guard", "requirement", "preflight"]
@@ -134,11 +135,12 @@ def _answer(check: Check, eyes: Look | None, asking: _Asking, *, last: bool = Tr
         return asking.event(check, Answer.ERROR, _words(error), seconds=_since(began))
     seconds = _since(began)
     values = fields(result) if isinstance(result, BaseModel) else dict(result)
-    asking.scope.update({f"{check.id}.{name}": value for name, value in values.items()})
+    kept = bounded(values)  # what later expressions name is what the record has
+    asking.scope.update({f"{check.id}.{name}": value for name, value in kept.items()})
     names = {**asking.scope, **values, **(asking.more(values) if asking.more is not None else {})}
     answer, text, operands, warned = _decide(check, result, values, names)
     return asking.event(
-        check, answer, text, seconds=seconds, operands=operands, result=jsonable(values), warned=warned
+        check, answer, text, seconds=seconds, operands=bounded(operands), result=kept, warned=warned
     )  # fmt: skip
 
 
@@ -156,17 +158,17 @@ def _observe(check: Check, eyes: Look) -> BaseModel:
 
 def _decide(
     check: Check, result: BaseModel | Mapping[str, Value], values: Mapping[str, Value], names: Mapping[str, Value]
-) -> tuple[Answer, str, dict[str, Json], bool]:
+) -> tuple[Answer, str, dict[str, Value], bool]:
     """The probe's typed fields and `that:` must both hold; `warn:` only marks a pass."""
     parts: list[tuple[Answer, str]] = []
     verdict = check.probe.verdict(result) if check.probe is not None and isinstance(result, BaseModel) else None
     if verdict is not None:
         parts.append((verdict.answer, verdict.why))
-    operands: dict[str, Json] = {}
+    operands: dict[str, Value] = {}
     if check.that is not None:
         answer, text, evaluation = _evaluate(check, names)
         parts.append((answer, text))
-        operands = jsonable(dict(evaluation.operands)) if evaluation is not None else {}
+        operands = dict(evaluation.operands) if evaluation is not None else {}
     if not parts:
         return Answer.PASS, _brief(values), operands, False
     answer = min((answer for answer, _ in parts), key=_WORST.index)
@@ -200,9 +202,9 @@ def _warned(check: Check, names: Mapping[str, Value]) -> bool:
     return check.warn is not None and holds(check.warn, names) is not True
 
 
-def fields(result: BaseModel) -> dict[str, Value]:
-    """A result's figures by name, without descending into them."""
-    return dict(result)
+def fields(result: BaseModel | None) -> dict[str, Value]:
+    """A result's figures by name; a model or tuple within it as a mapping or list."""
+    return {} if result is None else {name: plain(value) for name, value in result}
 
 
 def _brief(values: Mapping[str, Value]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 
 from pydantic import JsonValue
 
@@ -13,6 +14,7 @@ from runner.errors import RunRefused
 from runner.masks import MASK
 from runner.model import Input, span
 from runner.source import Data, near
+from steps import patterns
 
 _BLANK: Mapping[str, JsonValue] = {"text": "example", "integer": 1, "number": 1.0, "boolean": False, "time span": 1.0}
 
@@ -61,8 +63,8 @@ def _declared_well(sources: Sources, name: str, spec: Input) -> bool:
     if spec.secret and spec.type != "text":
         reasons.append("a secret is a text: only what is written as text can be masked everywhere")
     try:
-        re.compile(spec.pattern)
-    except re.error as error:
+        patterns.check(spec.pattern)
+    except patterns.BadPattern as error:
         reasons.append(f"its pattern can't be read: {error}")
     for reason in reasons:
         sources.fault(("inputs", name), f"cannot use the input {name!r}: {reason}")
@@ -147,13 +149,17 @@ def _number(text: str) -> float:
         value = math.nan
     if not math.isfinite(value) or "_" in text:
         raise ValueError("write a number, e.g. 0.5")
+    if Decimal(repr(value)) != Decimal(text):
+        raise ValueError(
+            "it has more digits than a number here can keep: declare the input as text, and cast it in SQL"
+        )
     return value
 
 
 def _out_of_range(spec: Input, value: JsonValue, text: str) -> str:
     if spec.one_of and value not in spec.one_of:
         return f"it must be one of {', '.join(map(str, spec.one_of))}"
-    if spec.pattern and not re.fullmatch(spec.pattern, text):
+    if spec.pattern and not patterns.matches(spec.pattern, text):
         return f"it must match {spec.pattern}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         if spec.min is not None and value < spec.min:

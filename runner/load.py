@@ -12,11 +12,13 @@ from pydantic import JsonValue
 from runner import checks, digest
 from runner import inputs as given
 from runner.building import Place, Reader, Sources, from_disk, validated
-from runner.fill import BadTemplate, fill, fill_sql, has_template
+from runner.fill import BadTemplate, fill, fill_sql
 from runner.masks import MASK
 from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
 from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
 from steps import registry
+from steps.dialect import Dialect
+from steps.templates import has_template
 from steps.words import Model, Query
 
 HEADER = frozenset({
@@ -31,7 +33,7 @@ COMMON = frozenset({
     "id", "type", "why", "preconditions", "success_criteria", "guards", "on_failure", "if_stopped_here", "timeout", "lock", "retry",
 })  # fmt: skip
 SQL = frozenset({"queries", "query", "source", "match", "where", "using", "statements", "sql", "text", "a", "b", "applied_if", "revert",
-                 "check", "default", "that", "warn"})  # fmt: skip
+                 "check", "default", "of_type", "that", "warn"})  # fmt: skip
 SPOKEN = frozenset(
     {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
 )
@@ -170,8 +172,9 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
         return [_fill(sources, value, (*path, index), values) for index, value in enumerate(data)]
     if not isinstance(data, str) or not has_template(data):
         return data
-    spoken = path[-1] in SPOKEN or path[0] in {"contacts", "links"}
-    bound = "params" in path  # never a part of SQL, whatever the parameter is called
+    named = path[0] == "queries"  # SQL, whatever the query is called
+    spoken = not named and (path[-1] in SPOKEN or path[0] in {"contacts", "links"})
+    bound = not named and "params" in path  # never a part of SQL, whatever the parameter is called
     where = ".".join(map(str, path))
     try:
         if not spoken and not bound:
@@ -179,12 +182,17 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
         whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
         if whole and not spoken and (bound or not SQL & {str(part) for part in path}):
             return _typed(sources, path, whole[1], values)
-        if spoken:
-            return fill(data, _without_secrets(sources, values), where=where)
-        return fill(data, values, where=where) if bound else fill_sql(data, values, where=where)
+        if spoken or bound:
+            return fill(data, _without_secrets(sources, values) if spoken else values, where=where)
+        return fill_sql(data, values, where=where, dialects=_dialects(path))
     except BadTemplate as error:
         sources.fault(path, str(error))
         return data
+
+
+def _dialects(path: Place) -> tuple[Dialect, ...]:
+    """Those that will read the SQL which stands here."""
+    return (Dialect(str(path[-1])),) if len(path) > 2 and path[-1] in set(Dialect) else tuple(Dialect)
 
 
 def _without_secrets(sources: Sources, values: Mapping[str, object]) -> Mapping[str, object]:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from runner import cards, events, identity, plan, proof, stop, trail
 from runner.events import Json, Kind, Record, RunState
@@ -17,6 +18,7 @@ from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.workplace import Found
 from steps import ledger
 from steps.base import Database, Value
+from steps.values import readable_all
 
 _VERDICTS = {
     RunState.RUNNING: "Running",
@@ -156,7 +158,7 @@ class _Seen:
     waited_s: float = 0.0
     retries: int = 0
     revert_s: float = 0.0
-    back: dict[str, Json] = field(default_factory=dict)  # what taking it back came to
+    back: dict[str, Value] = field(default_factory=dict)  # what taking it back came to
 
 
 def _seen(records: Iterable[Record]) -> dict[str, _Seen]:
@@ -210,13 +212,13 @@ def _happened(step: StepStatus | None, seen: _Seen) -> str:
     return "<br>".join(words)
 
 
-def _short(results: Mapping[str, Json], before: str = "") -> str:
+def _short(results: Mapping[str, Value], before: str = "") -> str:
     words = [f"{name} {_figure(value)}" for name, value in results.items() if value not in (None, "")]
     return before + escaped(", ".join(words)) if words else ""
 
 
-def _figure(value: Json) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _figure(value: Value) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         text = str(value)
         return text if len(text) <= 100 else f"{text[:99]}…"
     return f"{value:,}"
@@ -268,7 +270,7 @@ def rows(database: Database, run: str, *, kind: str, as_json: bool) -> str:
                       WHERE run = :run AND action = :action ORDER BY step, key"""
             found = [dict(row) for row in look.rows(sql, {"run": run, "action": _ACTIONS[kind]})]
     if as_json:
-        return json.dumps([events.jsonable(row) for row in found], indent=1, ensure_ascii=False) + "\n"
+        return json.dumps([readable_all(row) for row in found], indent=1, ensure_ascii=False) + "\n"
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()

@@ -13,6 +13,7 @@ from runner.model import Playbook, Requirement
 from runner.source import BadInput
 from steps import ledger
 from steps.base import Answer, Look, Value
+from steps.values import decode_all
 
 
 def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, Value]]:
@@ -77,8 +78,8 @@ def _changed_since(requirement: Requirement, row: ledger.RunRow, directory: Path
 
 
 def _figures(short: str, row: ledger.RunRow) -> dict[str, Value]:
-    figures: Mapping[str, Mapping[str, Value]] = json.loads(row.figures)
-    return {f"{short}.{name}.{key}": value for name, one in figures.items() for key, value in one.items()}
+    figures: Mapping[str, Mapping[str, object]] = json.loads(row.figures)
+    return {f"{short}.{name}.{key}": value for name, one in figures.items() for key, value in decode_all(one).items()}
 
 
 def refuse_unmet(answers: list[CheckAnswered]) -> None:

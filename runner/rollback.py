@@ -14,7 +14,8 @@ from runner.balance import Balance
 from runner.context import StepContext
 from runner.engine import Engine
 from runner.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
-from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified, jsonable
+from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
+from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook
 from steps import ledger
 from steps.base import (
@@ -30,7 +31,9 @@ from steps.base import (
     StepError,
     Stopped,
     TakenBack,
+    Value,
 )
+from steps.values import bounded
 from steps.words import NoText
 
 BY_THE_LIST = "the playbook's rollback list leaves it out"
@@ -138,7 +141,7 @@ class Reverser:
         with self._under_its_name():
             for name, reason in self.choice.left.items():
                 self.engine.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
-                results = jsonable({"by": by, "reason": reason})
+                results: dict[str, Value] = {"by": by, "reason": reason}
                 self.engine.anchor(Place(self.run, name, "revert"), outcome=Outcome.LEFT_STANDING, results=results)
 
     def refuse_at_work(self, entries: list[Entry]) -> None:
@@ -213,7 +216,7 @@ class Reverser:
             self._end(entry, result, began)
 
     def _end(self, entry: Entry, result: TakenBack | None, began: float, *, told: str = "") -> None:
-        results = jsonable(dict(result)) if result is not None else {}
+        results = bounded(fields_of(result))
         seconds = round(time.monotonic() - began, 3)
         self.engine.emit(
             StepEnded(

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from runner import events, files
 from runner.events import Json, Outcome, Record, RunState
-from steps.base import State
+from steps.base import State, Value
 
 
 @dataclass
@@ -25,14 +25,14 @@ class StepStatus:
     started_at: str = ""
     outcome: Outcome | None = None
     seconds: float = 0.0
-    results: dict[str, Json] = field(default_factory=dict)
+    results: dict[str, Value] = field(default_factory=dict)
     error: str = ""
     open: str = ""  # the action that began and did not end: "apply" or "revert"
     doubtful: bool = False  # the database couldn't tell what became of it
     settled: bool | None = None
     gate: tuple[str, ...] = ()
     reverted: Outcome | None = None
-    back: dict[str, Json] = field(default_factory=dict)  # what taking it back came to
+    back: dict[str, Value] = field(default_factory=dict)  # what taking it back came to
     left: str = ""  # who leaves it standing on the way back, and why
 
     @property
@@ -88,7 +88,7 @@ class RunStatus:
     approvals: list[events.Approved] = field(default_factory=list)
     evidence: list[events.EvidenceGiven] = field(default_factory=list)
     not_due: list[events.NotDue] = field(default_factory=list)
-    figures: dict[str, dict[str, Json]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Value]] = field(default_factory=dict)
     digest: str = ""
     approval_digest: str = ""
     source: dict[str, str] = field(default_factory=dict)

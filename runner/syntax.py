@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def _decimal(word: str) -> float:
     number = float(word)
     if len(word) > MAX_DIGITS or math.isinf(number):
         raise Ambiguous(f"cannot use a number of this size: {word[:MAX_DIGITS]}…; quote it if it is a text")
+    if Decimal(repr(number)) != Decimal(word.replace("_", "")):
+        raise Ambiguous(f"cannot keep all digits of {word}: quote it, and cast it where it is used")
     return number
 
 

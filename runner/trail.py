@@ -214,10 +214,11 @@ class Trail:
 def masked(event: Event, masks: Masks) -> Event:
     """The event as it may be told: what a run is found again by stays, and a number of ours is no secret's digits."""
     found = event.model_dump(mode="json")
-    return ADAPTER.validate_python({
+    told = {
         key: value if key in NAMES or isinstance(value, int | float) else masks.mask_data(value)
         for key, value in found.items()
-    })  # fmt: skip
+    }
+    return ADAPTER.validate_json(json.dumps(told))  # as from the file, where values have their types
 
 
 def _as_json(event: Event) -> tuple[Event, str]:

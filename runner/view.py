@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -142,7 +143,9 @@ class Lines:
         mark, colour = _OUTCOMES.get(event.outcome, ("✗", "red"))
         words = event.outcome.replace("_", " ")
         figures = ", ".join(
-            f"{key} {_figure(value)}" for key, value in event.results.items() if isinstance(value, int | float)
+            f"{key} {_figure(value)}"
+            for key, value in event.results.items()
+            if isinstance(value, int | float | Decimal)
         )
         more = f" · {figures}" if figures else ""
         error = f" · {event.error}" if event.error else ""
@@ -202,7 +205,7 @@ def progress_line(step: str, progress: Progress, rate: Rate) -> str:
     return f"{step} {progress.done:,}{of} {progress.unit}{share}{speed}{eta}{note}"
 
 
-def _figure(value: float) -> str:
+def _figure(value: float | Decimal) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 

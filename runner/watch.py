@@ -22,11 +22,11 @@ from runner.events import (
     StepEnded,
     StepStarted,
     StopAsked,
-    jsonable,
 )
 from runner.rate import Rate
 from runner.status import RunStatus, write_status
 from steps.base import Progress
+from steps.values import readable_all
 
 EVERY_S = 0.2
 SHARE = 0.05  # of the time at most goes into the file: with 10,000 steps it is some MB, and written more seldom
@@ -56,7 +56,7 @@ class StatusFile:
         self._progress = {
             "step": step, "done": progress.done, "total": progress.total, "unit": progress.unit, "note": progress.note,
             "per_second": round(self._rate.now, 1), "seconds_left": None if left is None else round(left),
-            "figures": jsonable(progress.figures or {}),
+            "figures": readable_all(progress.figures or {}),
         }  # fmt: skip
         self._stale.set()
 
@@ -116,8 +116,8 @@ def document_of(status: RunStatus) -> dict[str, Json]:
             {
                 "id": step.id, "type": step.type, "what": step.describe, "outcome": step.outcome, "open": step.open,
                 "seconds": step.seconds, "error": step.error, "waits_for": list(step.gate), "reverted": step.reverted,
-                "taken_back": step.back, "left": step.left,
-                "results": step.results,
+                "taken_back": readable_all(step.back), "left": step.left,
+                "results": readable_all(step.results),
             }
             for step in tuple(status.steps.values())
         ],

@@ -37,7 +37,6 @@ from runner.events import (
     RunEnded,
     RunStarted,
     RunState,
-    jsonable,
 )
 from runner.lease import Holder, refuse_if_held
 from runner.load import load
@@ -53,6 +52,7 @@ from runner.watch import StatusFile
 from runner.workplace import Connected, Place, connected, new_run, now
 from steps import ledger
 from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, Value
+from steps.values import in_json, readable_all
 
 STATES: Mapping[type[RunbookError], RunState] = {
     Waiting: RunState.WAITING,
@@ -149,7 +149,7 @@ def _started(playbook: Playbook, target: Connected, orders: Orders, name: str) -
         run=name, kind=orders.kind, playbook=playbook.name, title=playbook.title, file=playbook.file, digest=playbook.digest,
         approval_digest=digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity),
         source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
-        inputs=jsonable(playbook.values), limits=jsonable(playbook.limits), target=target.name, identity=target.identity,
+        inputs=readable_all(playbook.values), limits=readable_all(playbook.limits), target=target.name, identity=target.identity,
         process=process, until=orders.until,
     )  # fmt: skip
 
@@ -170,7 +170,7 @@ def opened(
     places = (directory, orders.status_dir) if orders.status_dir else (directory,)
     if orders.status_dir:
         files.make_directory(orders.status_dir)
-    watcher = StatusFile(places, status, lambda: {"stop": jsonable(vars(stop.stop(playbook, status, now=now())))})
+    watcher = StatusFile(places, status, lambda: {"stop": readable_all(vars(stop.stop(playbook, status, now=now())))})
     control = Control(cancel=target.database.cancel, say=orders.view.say)
     engine = Engine(
         playbook=playbook, database=target.database, trail=trail, status=status, control=control,
@@ -319,7 +319,7 @@ def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: s
             engine.emit(ended)
             written = True
             ledger.end_run(
-                work, run=engine.status.run, state=state, figures=json.dumps(engine.status.figures),
+                work, run=engine.status.run, state=state, figures=in_json(engine.status.figures),
                 head=engine.trail.head, length=engine.trail.length,
             )  # fmt: skip
     if not written:  # a database that is away: the trail has it, and whoever took the run over stands in the trail

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,12 +27,12 @@ from steps.stops import Paused as Paused
 from steps.stops import Refused as Refused
 from steps.stops import StepError as StepError
 from steps.stops import Stopped as Stopped
+from steps.values import Value as Value
 from steps.words import Model
 
 if TYPE_CHECKING:
     from steps.dialect import Dialect
 
-Value: TypeAlias = "bool | int | float | Decimal | str | bytes | date | datetime | timedelta | UUID | list[Value] | dict[str, Value] | None"
 Params: TypeAlias = Mapping[str, Value]
 NOTHING: Params = {}
 Question: TypeAlias = tuple[str, Params]  # SQL with :name parameters, and their values
@@ -135,10 +133,10 @@ class Row(dict[str, Value]):
 
     def integer(self, name: str) -> int:
         value = self[name]
-        if isinstance(value, Decimal | float | bool | str):
-            return int(value)
         if isinstance(value, int):
-            return value
+            return int(value)
+        if isinstance(value, Decimal | float | str) and (isinstance(value, str) or value == int(value)):
+            return int(value)
         raise TypeError(f"cannot read {name!r} as an integer: it is {value!r}")
 
     def maybe_integer(self, name: str) -> int | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import dropwhile, islice, pairwise, takewhile
 
@@ -17,11 +15,8 @@ __all__ = [
     "BadSql",
     "Dialect",
     "Piece",
-    "Template",
-    "bad_templates",
     "bind",
     "controls_transaction",
-    "fill_identifiers",
     "first_words",
     "is_single_select",
     "needs_autocommit",
@@ -29,7 +24,6 @@ __all__ = [
     "qualified",
     "quote",
     "split",
-    "templates",
 ]
 
 
@@ -267,56 +261,3 @@ def _why_pragma_writes(tokens: list[Token]) -> str | None:
     if "=" in signs or name not in _PRAGMAS or ("(" in signs and name not in _PRAGMAS_OF_A_NAME):
         return f"PRAGMA {name} can change the database: a query only reads"
     return None
-
-
-# --- templates ---------------------------------------------------------------------------------------------------
-
-_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{\{|\{%[-+]?\s*[A-Za-z].*?%\}|\{#.*?#\}", re.DOTALL)
-_IDENTIFIER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\|\s*ident\s*\}\}")
-_SHIELDED = (Kind.STRING, Kind.QUOTED, Kind.COMMENT)
-
-
-@dataclass(frozen=True)
-class Template:
-    """A `{{ … }}` in SQL: the name that it inserts, or the reason why it can't."""
-
-    text: str
-    start: int
-    line: int
-    name: str
-    reason: str
-
-
-def templates(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> list[Template]:
-    """All templates in the text; only `{{ name | ident }}` outside literals, quotes and comments has no reason."""
-    shielded = [(token.start, token.start + len(token.text)) for token in scan(sql, dialect) if token.kind in _SHIELDED]
-    found = []
-    for match in _TEMPLATE.finditer(sql):
-        name = _IDENTIFIER.fullmatch(match[0])
-        inside = any(start <= match.start() < end for start, end in shielded)
-        reason = "" if name else "in SQL only {{ name | ident }} is filled; a value is a parameter, :name"
-        if inside:  # the quotes of an identifier don't hold inside other quotes
-            reason = "nothing is filled inside a literal, a quoted name or a comment: write it outside"
-        line = line_of(sql, match.start())
-        found.append(Template(match[0], match.start(), line, name[1] if name else "", reason))
-    return found
-
-
-def bad_templates(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> list[str]:
-    """One sentence for each template that isn't allowed."""
-    return [
-        f"cannot fill {one.text!r}, line {one.line}: {one.reason}"
-        for one in templates(sql, dialect=dialect)
-        if one.reason
-    ]
-
-
-def fill_identifiers(sql: str, names: Mapping[str, str], *, dialect: Dialect = Dialect.POSTGRESQL) -> str:
-    """Put quoted names in the place of `{{ name | ident }}`; raises BadSql and BadIdentifier."""
-    parts, position = [], 0
-    for one in templates(sql, dialect=dialect):
-        if one.reason or one.name not in names:
-            raise BadSql(one.line, f"cannot fill {one.text!r}: {one.reason or f'there is no {one.name!r}'}")
-        parts += [sql[position : one.start], quote(names[one.name])]
-        position = one.start + len(one.text)
-    return "".join([*parts, sql[position:]])

@@ -9,22 +9,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import TypeAlias
-from uuid import UUID
 
-from steps.grammar import BadExpression, Tree, dotted, number, read
-
-Scalar: TypeAlias = bool | int | float | Decimal | str | bytes | date | datetime | timedelta | UUID | None
-Value: TypeAlias = "Scalar | list[Value] | dict[str, Value]"
-"""What a query or a probe can return."""
+from steps.grammar import BadExpression, Kind, Tree, dotted, number, read, read_typed
+from steps.values import Value, exact, why_unknown
 
 __all__ = [
     "BadExpression",
     "BadOperand",
     "Evaluation",
     "Expression",
+    "Kind",
     "UnknownName",
     "Value",
+    "check_kinds",
     "check_names",
     "evaluate",
     "explain",
@@ -83,10 +80,10 @@ def evaluate(expression: Expression, scope: Mapping[str, Value]) -> Evaluation:
         if name not in scope:
             raise UnknownName(name, _near(name, scope))
     operands = tuple((name, scope[name]) for name in tree.names)
-    missing = [reason for name, value in operands if (reason := _why_unknown(name, value))]
+    missing = [f"{name} {why}" for name, value in operands if (why := why_unknown(value))]
     if missing:
         return Evaluation(None, operands, ", ".join(missing))
-    failed = _failed_parts(tree, {name: _exact(value) for name, value in operands})
+    failed = _failed_parts(tree, {name: exact(value) for name, value in operands})
     return Evaluation(not failed, operands, ", ".join(f"{part} is false" for part in failed))
 
 
@@ -96,6 +93,11 @@ def check_names(expression: Expression, known: Collection[str]) -> list[tuple[st
     return [
         (name, _near(name, known)) for name in expression.names if name not in known and not name.startswith(prefixes)
     ]
+
+
+def check_kinds(expression: Expression, kinds: Mapping[str, Kind]) -> None:
+    """Raises BadExpression where two parts can never be compared, now that it is known what some names are."""
+    read_typed(expression.text, kinds)
 
 
 def explain(evaluation: Evaluation) -> str:
@@ -110,19 +112,6 @@ def _near(name: str, known: Iterable[str]) -> tuple[str, ...]:
     import difflib
 
     return tuple(difflib.get_close_matches(name, list(known), n=3))
-
-
-def _why_unknown(name: str, value: Value) -> str:
-    if value is None:
-        return f"{name} is NULL"
-    if isinstance(value, float):
-        return f"{name} is not a number (NaN)" if value != value else ""  # noqa: PLR0124 - only NaN differs from itself
-    return f"{name} is not a number (NaN)" if isinstance(value, Decimal) and value.is_nan() else ""
-
-
-def _exact(value: Value) -> Value:
-    """A float as the decimal that people read, so that 95.1 equals 95.1."""
-    return Decimal(float.__repr__(value)) if isinstance(value, float) else value
 
 
 def _failed_parts(tree: Tree, scope: Mapping[str, Value]) -> list[str]:
@@ -166,7 +155,7 @@ def _truth(value: Value) -> bool:
     raise BadOperand(f"the answer must be true or false, and is {_described(value)}: compare it with something")
 
 
-def _kind(value: Value) -> str:
+def _kind(value: Value) -> str:  # noqa: C901, PLR0911 - one flat match over all kinds of values
     match value:
         case bool():
             return "a truth value"
@@ -180,6 +169,10 @@ def _kind(value: Value) -> str:
             return "a date"
         case timedelta():
             return "an interval"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
         case _:
             return f"of type {type(value).__name__}"
 
@@ -208,15 +201,35 @@ def _ordered(compare: Callable[..., bool]) -> Callable[[Value, Value], bool]:
 
 
 def _equal(left: Value, right: Value) -> bool:
+    match left, right:
+        case [list(), list()]:
+            return _all_equal(left, right)
+        case [dict(), dict()]:
+            return left.keys() == right.keys() and _all_equal(list(left.values()), [right[key] for key in left])
+        case _:
+            return _equal_scalars(left, right)
+
+
+def _equal_scalars(left: Value, right: Value) -> bool:
     kinds = {_kind(left), _kind(right)}
     flag = kinds == {"a truth value", "a number"} and left in (0, 1) and right in (0, 1)  # SQLite's truth is 0 or 1
-    if flag or (len(kinds) == 1 and not isinstance(left, list | tuple | dict | set)):
+    if flag or (len(kinds) == 1 and not isinstance(left, list | dict)):
         return left == right
     raise BadOperand(f"cannot compare {_described(left)} with {_described(right)}: cast one of them in the query")
 
 
-def _contained(item: Value, allowed: list[Value]) -> bool:
-    return any([_equal(item, one) for one in allowed])  # noqa: C419 - every pair is checked, as in and/or
+def _all_equal(left: list[Value], right: list[Value]) -> bool:
+    """Lists of the same length whose entries are equal, each at its place; NULL within a list equals NULL."""
+    if len(left) != len(right):
+        return False
+    pairs = zip(left, right, strict=True)
+    return all([_equal(a, b) if a is not None and b is not None else a is b for a, b in pairs])  # noqa: C419 - every pair is checked
+
+
+def _contained(item: Value, allowed: Value) -> bool:
+    if not isinstance(allowed, list):
+        raise BadOperand(f"after 'in' stands a list, and this is {_described(allowed)}")
+    return any([_equal(item, one) for one in allowed if one is not None])  # noqa: C419 - every pair is checked, as in and/or
 
 
 def _number(value: Value, function: str) -> int | Decimal:

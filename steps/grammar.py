@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -95,6 +97,8 @@ class Kind(StrEnum):
     TRUTH = "true or false"
     NUMBER = "a number"
     TEXT = "text"
+    LIST = "a list"
+    TIME = "a time"  # a date, a time or an interval
     ANY = "any"  # a name: its value decides
 
 
@@ -137,6 +141,13 @@ def read(text: str) -> Tree:
     return Tree(source, body, tuple(reader.names))
 
 
+def read_typed(text: str, kinds: Mapping[str, Kind]) -> None:
+    """Check a text that can be read once more, knowing what some of its names are; raises BadExpression."""
+    tree = read(text)
+    shift = len(text) - len(text.lstrip())
+    _Reader(text, tree.source, shift, kinds=kinds).truth(tree.body, depth=0)
+
+
 @functools.cache  # compiled at first use: loading a playbook's types must stay fast
 def _mistakes() -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple((re.compile(pattern), reason) for pattern, reason in _MISTAKES)
@@ -163,6 +174,7 @@ class _Reader:
     source: str
     shift: int
     names: dict[str, None] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of names, where it is known
 
     def fault(self, node: ast.expr, reason: str) -> BadExpression:
         before = self.source.encode()[: node.col_offset].decode()  # ast counts bytes
@@ -181,8 +193,9 @@ class _Reader:
             case ast.BoolOp() | ast.UnaryOp() | ast.Compare() | ast.Call():
                 return self.combined(node, depth=depth + 1)
             case ast.Name() | ast.Attribute():
-                self.names[self.name(node)] = None
-                return Kind.ANY
+                name = self.name(node)
+                self.names[name] = None
+                return self.kinds.get(name, Kind.ANY)
             case ast.Constant():
                 return self.constant(node)
             case _:
@@ -214,18 +227,27 @@ class _Reader:
         for sign, part in zip(node.ops, node.comparators, strict=True):
             if isinstance(sign, ast.In | ast.NotIn):
                 raise self.fault(part, _CHAINED)
-        kinds = [self.kind(part, depth=depth) for part in (node.left, *node.comparators)]
-        for sign, left, right, part in zip(node.ops, kinds, kinds[1:], node.comparators, strict=False):
-            if reason := _why_incomparable({left, right}, ordering=isinstance(sign, _ORDERING)):
-                raise self.fault(part, reason)
+        parts = [node.left, *node.comparators]
+        kinds = [self.kind(part, depth=depth) for part in parts]
+        for sign, pair, left, right in zip(node.ops, itertools.pairwise(parts), kinds, kinds[1:], strict=False):
+            named = any(isinstance(part, ast.Name | ast.Attribute) for part in pair)
+            if reason := _why_incomparable({left, right}, ordering=isinstance(sign, _ORDERING), named=named):
+                raise self.fault(pair[1], reason)
         return Kind.TRUTH
 
     def membership(self, node: ast.Compare, *, depth: int) -> Kind:
         allowed = node.comparators[0]
         if len(node.ops) > 1:
             raise self.fault(node.comparators[1], _CHAINED)
+        if isinstance(allowed, ast.Name | ast.Attribute):
+            if self.kind(allowed, depth=depth) not in (Kind.LIST, Kind.ANY):
+                raise self.fault(allowed, f"after 'in' stands a list, and this is {self.kind(allowed, depth=depth)}")
+            self.kind(node.left, depth=depth)
+            return Kind.TRUTH
         if not isinstance(allowed, ast.List) or not allowed.elts:
-            raise self.fault(allowed, "after 'in' stands a list of numbers or texts, as in status in ['open', 'held']")
+            raise self.fault(
+                allowed, "after 'in' stands a list, or a name that is one, as in status in ['open', 'held']"
+            )
         if not all(isinstance(item, ast.Constant | ast.UnaryOp) for item in allowed.elts):
             raise self.fault(allowed, "a list has only numbers or texts")
         kinds = {self.kind(item, depth=depth) for item in allowed.elts}
@@ -244,11 +266,12 @@ class _Reader:
             raise self.fault(node, f"{name} takes {low if low == high else f'{low} to {high}'} values")
         if name == "round" and len(node.args) == 2 and not _is_digits(node.args[1]):
             raise self.fault(node.args[1], f"round takes 0 to {MAX_DIGITS} digits, as a plain number")
-        wanted = {Kind.ANY, Kind.TEXT} if name == "len" else {Kind.ANY, Kind.NUMBER}
+        wanted = {Kind.ANY, Kind.TEXT, Kind.LIST} if name == "len" else {Kind.ANY, Kind.NUMBER}
+        wanted |= {Kind.TIME} if name in ("min", "max") else set()
         kinds = {self.kind(part, depth=depth) for part in node.args}
         if not kinds <= wanted:
             raise self.fault(node, f"{name} takes {'text or a list' if name == 'len' else 'numbers'}")
-        return Kind.ANY if name in ("min", "max") and kinds == {Kind.ANY} else Kind.NUMBER
+        return Kind.ANY if name in ("min", "max") and not kinds & {Kind.NUMBER} else Kind.NUMBER
 
     def name(self, node: ast.expr) -> str:
         text = dotted(node)
@@ -288,12 +311,16 @@ def _is_digits(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) is int and node.value <= MAX_DIGITS
 
 
-def _why_incomparable(kinds: set[Kind], *, ordering: bool) -> str:
+def _why_incomparable(kinds: set[Kind], *, ordering: bool, named: bool) -> str:
     if ordering and Kind.TEXT in kinds:
         return "text is never ordered: compare numbers, with their unit in the name"
     if ordering and Kind.TRUTH in kinds:
         return "true and false have no order"
-    if kinds == {Kind.TEXT}:
+    if ordering and Kind.LIST in kinds:
+        return "a list has no order: compare its len(), or two lists by =="
+    if named and kinds == {Kind.TRUTH, Kind.NUMBER}:
+        return ""  # SQLite's truth is 0 or 1: the value decides
+    if kinds == {Kind.TEXT} and not named:
         return "two fixed texts are compared: one side must be a name"
     if len(kinds - {Kind.ANY}) > 1:
         return f"{' and '.join(sorted(kinds - {Kind.ANY}))} are never equal"

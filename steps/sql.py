@@ -29,6 +29,7 @@ from steps.dialect import BadSql, Dialect, controls_transaction, needs_autocommi
 from steps.reading import ReadQuery
 from steps.sql_back import BEGUN, ENDED, Items, Texts, back_labels, most_pieces, numbered, pieces, without_end
 from steps.statements import is_dml, lock_of, whole_table_verb
+from steps.values import NoPlace, for_sqlite
 from steps.words import Model, Query, Text
 
 TOGETHER = "statements"  # the ledger's label of them all, where they share a transaction
@@ -128,6 +129,9 @@ class Sql(Step):
 
     def _unsendable(self, sql: str, name: str, dialect: Dialect) -> list[str]:
         faults = []
+        if dialect is Dialect.SQLITE:
+            unkept = ((one, _unkept(value)) for one, value in self._values(sql, dialect).items())
+            faults += [f"cannot run {name}: {one}: {why}" for one, why in unkept if why]
         missing = [one for one in parameters(sql, dialect) if one not in self.params]
         if missing:
             faults.append(f"cannot run {name}: it needs {', '.join(missing)}; give it under params")
@@ -328,6 +332,15 @@ def _asked(look: Look, query: Query, *, some: bool) -> Effect:
     if answer:
         return Effect(State.DONE, f"{name} is true")
     return Effect(State.PARTLY if some else State.NOT_DONE, f"{name} is false")
+
+
+def _unkept(value: Value) -> str:
+    """Why SQLite can't keep the value; "" where it can."""
+    try:
+        for_sqlite(value)
+    except NoPlace as error:
+        return str(error)
+    return ""
 
 
 def _refuse_unreadable(texts: Iterable[Text]) -> None:

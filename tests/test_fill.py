@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from runner.fill import BadTemplate, fill, fill_sql, has_template, names, quote_identifier
+from runner.fill import BadTemplate, fill, fill_sql, names
+from steps.dialect import BadIdentifier, Dialect, quote
+from steps.sqltext import BadSql, Kind, scan
+from steps.templates import has_template
 
 
 class Result(BaseModel):
@@ -158,7 +161,7 @@ def test_any_template_is_filled_or_refused(text):
     st.text(min_size=1, max_size=20).filter(lambda name: "\0" not in name and len(name.encode(errors="replace")) < 16)
 )
 def test_quoted_identifier_can_be_read_back(name):
-    quoted = quote_identifier(name)
+    quoted = quote(name)
     assert quoted[0] == quoted[-1] == '"'
     assert quoted[1:-1].replace('""', "") == name.replace('"', "")
     assert quoted[1:-1].count('"') == 2 * name.count('"')
@@ -167,14 +170,14 @@ def test_quoted_identifier_can_be_read_back(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "cannot use '' as an identifier"),
-        ("a\0b", r"cannot use 'a\x00b' as an identifier"),
-        ("é" * 32, f"cannot use {'é' * 32!r} as an identifier: it is longer than 63 bytes"),
+        ("", "cannot use '' as a name: it is empty"),
+        ("a\0b", r"cannot use 'a\x00b' as a name: it has a NUL character"),
+        ("é" * 32, f"cannot use {'é' * 32!r} as a name: it has 64 bytes, and PostgreSQL cuts it at 63"),
     ],
 )
 def test_identifier_that_cannot_be_is_refused(name, message):
-    with pytest.raises(ValueError) as caught:
-        quote_identifier(name)
+    with pytest.raises(BadIdentifier) as caught:
+        quote(name)
     assert str(caught.value) == message
 
 
@@ -196,8 +199,14 @@ def test_fill_sql_quotes_identifiers(sql, filled):
 
 
 IN_LITERAL = (
-    "cannot use {{ or {% in a literal or comment of SQL: bind a parameter (:name) instead; "
+    "cannot use {{ or {% in a literal or comment: bind a parameter (:name) instead; "
     "an array of arrays is written '{ {1}, {2} }'"
+)
+
+
+IN_QUOTES = (
+    "cannot use a template between {} and {}, which sqlite reads as a quoted name: `| ident` quotes by itself; "
+    "an array's index belongs into a text of its own for postgresql"
 )
 
 
@@ -216,7 +225,19 @@ IN_LITERAL = (
         ("-- {{ name | ident }}", IN_LITERAL),
         ("/* {{ name | ident }} */", IN_LITERAL),
         ("SELECT '{{1,2},{3,4}}'::int[]", IN_LITERAL),
-        ("SELECT 'open {{ name | ident }}", IN_LITERAL),
+        ("SELECT 'open {{ name | ident }}", "cannot use the quote ' that begins here never ends"),
+        ("SELECT `{{ name | ident }}`", IN_QUOTES.format("`", "`")),
+        ("SELECT [{{ name | ident }}]", IN_QUOTES.format("[", "]")),
+        ("SELECT [a {{ name | ident }}]", IN_QUOTES.format("[", "]")),
+        ('SELECT U&"{{ name | ident }}"', IN_LITERAL),
+        (
+            "SELECT U&{{ name | ident }}",
+            'cannot use a template behind U&, where "\\0041" is another name: leave U& out',
+        ),
+        (
+            "SELECT {{ name|ident }}{{ name|ident }}",
+            'cannot use the name "Ada" would run into its neighbour: put a space between',
+        ),
         ("SELECT {{ nam | ident }}", "cannot find 'nam' (did you mean 'name'?)"),
         ("SELECT {{ phase2.basline | ident }}", "cannot find 'basline' (did you mean 'baseline'?)"),
         ("SELECT {{ total | ident }}", "cannot use 'total' as an identifier: its value is of type int"),
@@ -228,9 +249,41 @@ def test_fill_sql_refuses_everything_else(sql, reason):
     assert str(caught.value) == f"sql: {reason}"
 
 
-def test_own_quoting():
-    sql = "SELECT {{ a.b | ident }} FROM {{ c | ident }}"
-    assert fill_sql(sql, {"a": {"b": "x"}, "c": "y"}, where="", quote=lambda name: f"[{name}]") == "SELECT [x] FROM [y]"
+def test_an_index_of_an_array_in_a_text_for_postgresql():
+    filled = fill_sql("SELECT a[{{ name | ident }}]", VALUES, where="sql", dialects=[Dialect.POSTGRESQL])
+    assert filled == 'SELECT a["Ada"]'
+
+
+QUOTINGS = (
+    "{}", " {} ", "[{}]", "`{}`", '"{}"', "'{}'", "$${}$$", "$x${}$x$", "E'{}'", "e'\\'{}'", "--{}", "/*{}*/", "/*/*{}*/", "U&{}", 'U&"{}"',
+    "x{}", "{}x", '""{}', "'' {}", "({})", "a.{}.b", "{}{}", ":{}", "${}$", "$x{}$x$", "N'{}'", "1{}", "{};{}", "[{}", "{}]", "`{}", "{}`",
+)  # fmt: skip
+HOSTILE = st.text(alphabet="ax]['\"`$\\;-/*: \n%(){}&é", min_size=1, max_size=12)
+
+
+@given(
+    context=st.sampled_from(QUOTINGS),
+    around=st.sampled_from(QUOTINGS),
+    value=HOSTILE,
+    of=st.sampled_from(["", *Dialect]),
+)
+def test_a_hostile_value_stays_one_name_or_is_refused(context, around, value, of):
+    """Whoever reads the text sees the same tokens as with a harmless name, but for the name."""
+    dialects = [Dialect(of)] if of else list(Dialect)
+    text = "SELECT " + around.replace("{}", context.replace("{}", "{{ v | ident }}"))
+    try:
+        filled = fill_sql(text, {"v": value}, where="sql", dialects=dialects)
+        harmless = fill_sql(text, {"v": "harmless"}, where="sql", dialects=dialects)
+    except BadTemplate:
+        return
+    for dialect in dialects:
+        try:
+            tokens = list(scan(harmless, dialect))
+        except BadSql:
+            continue  # this one can't read it: nothing is sent
+        plain = [(one.kind, one.text if one.text != '"harmless"' else quote(value)) for one in tokens]
+        assert [(one.kind, one.text) for one in scan(filled, dialect)] == plain
+        assert any(one.kind is Kind.QUOTED and one.text == quote(value) for one in scan(filled, dialect))
 
 
 def test_long_sql_is_read_at_once():

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from steps import processes
+from steps import patterns, processes
 from steps.base import Answer, Look, Probe, StepError, Verdict
+from steps.values import Cut
 from steps.words import Model, Seconds, Timespan
 
 SHOWN = 4096  # characters of each stream
 
 
 class CommandResult(Model):
-    """stdout and stderr: their last 4,096 characters."""
+    """stdout and stderr: their last 4,096 characters; what had more is marked as cut, and can't be compared."""
 
     exit_code: int
     seconds: float
-    stdout: str = ""
-    stderr: str = ""
+    stdout: str | Cut = ""
+    stderr: str | Cut = ""
 
 
 class CommandProbe(Probe):
@@ -43,8 +43,8 @@ class CommandProbe(Probe):
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
-        except re.error as fault:
+            patterns.check(pattern or "")
+        except patterns.BadPattern as fault:
             raise ValueError(f"cannot use {pattern!r} as a pattern: {fault}") from None
         return pattern
 
@@ -56,18 +56,26 @@ class CommandProbe(Probe):
         return CommandResult(
             exit_code=finished.exit_code,
             seconds=round(finished.seconds, 3),
-            stdout=finished.stdout[-SHOWN:],
-            stderr=finished.stderr[-SHOWN:],
+            stdout=_end_of(finished.stdout),
+            stderr=_end_of(finished.stderr),
         )
 
     def verdict(self, result: BaseModel) -> Verdict | None:
         seen = CommandResult.model_validate(result)
         if seen.exit_code not in self.exit_codes:
-            last = seen.stderr.strip().rpartition("\n")[2]
+            last = _shown(seen.stderr).strip().rpartition("\n")[2]
             return Verdict(Answer.FAIL, f"exit code {seen.exit_code}" + (f": {last}" if last else ""))
-        if self.stdout_matches is not None and not re.search(self.stdout_matches, seen.stdout, re.MULTILINE):
+        if self.stdout_matches is not None and not patterns.found_in_lines(self.stdout_matches, _shown(seen.stdout)):
             return Verdict(Answer.FAIL, f"the output does not match {self.stdout_matches!r}")
         return Verdict(Answer.PASS, f"exit code {seen.exit_code}")
 
     def decides(self) -> bool:
         return True
+
+
+def _end_of(text: str) -> str | Cut:
+    return text if len(text) <= SHOWN else Cut(text[-SHOWN:], len(text), "characters")
+
+
+def _shown(text: str | Cut) -> str:
+    return text.shown if isinstance(text, Cut) else text

@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from steps.base import Answer, Look, Probe, Row, Value, Verdict
+from steps.base import Answer, Look, Probe, Row, Unknown, Value, Verdict
 from steps.reading import ReadQuery, explain, require_all_rows, text_of
+from steps.values import exact, sortable
 from steps.words import Identifier, Model
+
+MOST_ROWS = 100_000  # of a result that is held in memory to be compared
 
 
 class PlanResult(Model):
@@ -109,8 +113,9 @@ class Compare(Probe):
         first, second = text_of(self.a, look), text_of(self.b, look)
         for sql in (first, second):
             require_all_rows(look, sql)
+            _require_few(look, sql)
         for _ in range(self.warm_up):
-            a_rows, b_rows = look.rows(first), look.rows(second)
+            a_rows, b_rows = look.rows(first), look.rows(second)  # counted beforehand
         a_ms, b_ms = [], []
         for _ in range(self.runs):
             a_ms.append(_timed(lambda: look.rows(first)))
@@ -135,8 +140,8 @@ class Compare(Probe):
         tolerance = _tolerance(self.agree)
         if tolerance is None:
             return sorted(map(_comparable, a_rows)) == sorted(map(_comparable, b_rows))
-        difference = _difference(_value(a_rows), _value(b_rows))
-        return difference is not None and difference <= tolerance
+        apart = _apart(_value(a_rows), _value(b_rows))
+        return apart is not None and apart <= tolerance
 
     def verdict(self, result: BaseModel) -> Verdict | None:
         seen = CompareResult.model_validate(result)
@@ -176,31 +181,48 @@ def _timed(act: Callable[[], object]) -> float:
     return max((time.perf_counter() - began) * 1000, 1e-6)
 
 
-def _tolerance(text: str) -> float | None:
+def _require_few(look: Look, sql: str) -> None:
+    count = look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS counted").integer("n")
+    if count > MOST_ROWS:
+        raise Unknown(
+            f"cannot hold a result of {count:,} rows (at most {MOST_ROWS:,}): let both queries give sums, counts or checksums"
+        )
+
+
+def _tolerance(text: str) -> Fraction | None:
     """Percent; None for exact."""
     if text == "exact":
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text)
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%", text)
     if found is None:
         raise ValueError(f"cannot read {text!r} as a tolerance: write `exact` or a percentage such as '1 %'")
-    return float(found[1])
+    return Fraction(found[1])
 
 
 def _value(rows: list[Row]) -> Value:
     return next(iter(rows[0].values())) if len(rows) == 1 else len(rows)
 
 
-def _difference(a: Value, b: Value) -> float | None:
-    """How far apart, in percent of the larger; None where they aren't both numbers."""
-    if not (isinstance(a, int | float | Decimal) and isinstance(b, int | float | Decimal)):
+def _apart(a: Value, b: Value) -> Fraction | None:
+    """How far apart, in percent of the larger and exactly; None where they aren't both numbers."""
+    one, other = exact(a), exact(b)
+    if not (isinstance(one, int | Decimal) and isinstance(other, int | Decimal)):
         return None
-    one, other = Decimal(str(a)), Decimal(str(b))
-    larger = max(abs(one), abs(other))
-    return round(float(100 * abs(one - other) / larger), 3) if larger else 0.0
+    if not (Decimal(one).is_finite() and Decimal(other).is_finite()):
+        return None
+    left, right = Fraction(one), Fraction(other)
+    larger = max(abs(left), abs(right))
+    return 100 * abs(left - right) / larger if larger else Fraction(0)
+
+
+def _difference(a: Value, b: Value) -> float | None:
+    """The same for people; never 0 where they differ."""
+    apart = _apart(a, b)
+    return None if apart is None else round(float(apart), 3) or float(apart)
 
 
 def _comparable(row: Row) -> tuple[str, ...]:
-    return tuple(repr(float(v)) if isinstance(v, int | float | Decimal) else repr(v) for v in row.values())
+    return tuple(map(sortable, row.values()))
 
 
 def _text(value: Value) -> str | None:

@@ -1,0 +1,61 @@
+"""Patterns that a playbook gives, matched by an engine whose time grows only with the text's length.
+
+Python's `re` tries alternatives again and again: (a+)+$ takes hours on 40 letters. pydantic-core brings Rust's regex,
+which can't; for that it has no look-ahead, no look-behind and no back-references.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_schema
+
+
+class BadPattern(ValueError):
+    """The text isn't a pattern of that engine."""
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(pattern: str) -> SchemaValidator:
+    try:
+        return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True))
+    except SchemaError as fault:
+        raise BadPattern(_reason(str(fault))) from None
+
+
+def _reason(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = next(
+        (line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[-1] if lines else ""
+    )
+    told = re.sub(r", including look-ahead and look-behind,", "", told)
+    return f"{told} (patterns are those of Rust's regex: no look-around, no back-references)"
+
+
+def check(pattern: str) -> None:
+    """Raises BadPattern."""
+    _compiled(pattern)
+    _compiled(_whole(pattern))
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether the whole text is as the pattern says."""
+    return _found(_whole(pattern), text)
+
+
+def found_in_lines(pattern: str, text: str) -> bool:
+    """Whether the pattern is found anywhere; ^ and $ stand for the ends of lines."""
+    return _found(f"(?m:{pattern})", text)
+
+
+def _whole(pattern: str) -> str:
+    return rf"\A(?:{pattern})\z"
+
+
+def _found(pattern: str, text: str) -> bool:
+    try:
+        _compiled(pattern).validate_python(text)
+    except ValidationError:
+        return False
+    return True

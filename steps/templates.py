@@ -1,0 +1,112 @@
+"""Names put into SQL: `{{ name | ident }}` becomes one quoted identifier, wherever a scanner of SQL sees a name's place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from steps.dialect import quote
+from steps.sqltext import BadSql, Dialect, Kind, Token, line_of, scan
+
+MAX_SQL = 1_000_000  # characters; a named SQL file may be long
+NAME = r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"
+_OPENING = re.compile(r"\{\{|\{%")
+_IDENTIFIER = re.compile(rf"\{{\{{\s*(?P<name>{NAME})\s*\|\s*ident\s*\}}\}}")
+_SHIELDED = (Kind.STRING, Kind.QUOTED, Kind.COMMENT)
+_HOW = "bind a parameter (:name) instead; an array of arrays is written '{ {1}, {2} }'"
+
+
+class Place(NamedTuple):
+    """A template in SQL: where it stands, and the name whose value it inserts."""
+
+    start: int
+    end: int
+    name: str
+
+
+def has_template(text: str) -> bool:
+    """Whether `text` has anything that is not meant literally."""
+    return "{{" in text or "{%" in text
+
+
+def fill(sql: str, value_of: Callable[[str], str], *, dialects: Iterable[Dialect] = tuple(Dialect)) -> str:
+    """SQL with quoted identifiers in the place of its templates; raises BadSql, and BadIdentifier.
+
+    dialects: those that may read the text. A name must stand for itself to each of them that can: what one of them reads
+    as the inside of a literal, of a quoted name or of a comment protects nothing there.
+    """
+    if not has_template(sql):
+        return sql
+    if len(sql) > MAX_SQL:
+        raise BadSql(1, f"a template of {len(sql):,} characters: at most {MAX_SQL:,}")
+    places = list(_places(sql))
+    readers = _readers(sql, dialects)
+    for dialect, tokens in readers.items():
+        _refuse_shielded(sql, dialect, tokens, places)
+    pieces, put, done, length = [], [], 0, 0
+    for place in places:
+        name = quote(value_of(place.name))
+        pieces += [sql[done : place.start], name]
+        length += place.start - done
+        put.append((length, name))
+        length, done = length + len(name), place.end
+    filled = "".join([*pieces, sql[done:]])
+    for dialect in readers:
+        _prove(filled, dialect, put)
+    return filled
+
+
+def _places(sql: str) -> Iterator[Place]:
+    """Every template of the text; raises BadSql for one that isn't `{{ name | ident }}`, unless it will be refused as shielded."""
+    position = 0
+    while opening := _OPENING.search(sql, position):
+        found = _IDENTIFIER.match(sql, opening.start())
+        end = found.end() if found else opening.end()
+        yield Place(opening.start(), end, found["name"] if found else "")
+        position = end
+
+
+def _readers(sql: str, dialects: Iterable[Dialect]) -> dict[Dialect, list[Token]]:
+    """The dialects that can read the text, with its tokens; raises BadSql where none can."""
+    readers: dict[Dialect, list[Token]] = {}
+    faults = []
+    for dialect in dialects:
+        try:
+            readers[dialect] = list(scan(sql, dialect))
+        except BadSql as fault:
+            faults.append(fault)
+    if not readers:
+        raise faults[0]
+    return readers
+
+
+def _refuse_shielded(sql: str, dialect: Dialect, tokens: Iterable[Token], places: Iterable[Place]) -> None:
+    shields = [token for token in tokens if token.kind in _SHIELDED and has_template(token.text)]
+    for place in places:
+        inside = next((one for one in shields if one.start <= place.start < one.start + len(one.text)), None)
+        line = line_of(sql, place.start)
+        if inside is not None and inside.text[0] in "[`":
+            raise BadSql(
+                line,
+                f"a template between {inside.text[0]} and {inside.text[-1]}, which {dialect} reads as a quoted name: "
+                "`| ident` quotes by itself; an array's index belongs into a text of its own for postgresql",
+            )
+        if inside is not None:
+            raise BadSql(line, f"{{{{ or {{% in a literal or comment: {_HOW}")
+        if not place.name:
+            opening = sql[place.start : place.start + 2]
+            raise BadSql(line, f"{opening} in SQL: only {{{{ name | ident }}}} can stand there")
+
+
+def _prove(filled: str, dialect: Dialect, put: Iterable[tuple[int, str]]) -> None:
+    """Read the result once more: each name is one quoted identifier of its own there, or the text is refused."""
+    tokens = list(scan(filled, dialect))
+    found = {token.start: (before, token) for before, token in pairwise([Token(Kind.SPACE, "", 0), *tokens])}
+    for start, name in put:
+        before, token = found.get(start, (None, None))
+        if token is None or before is None or token.kind is not Kind.QUOTED or token.text != name:
+            raise BadSql(line_of(filled, start), f"the name {name} would run into its neighbour: put a space between")
+        if filled[max(0, start - 2) : start].upper() == "U&":
+            raise BadSql(line_of(filled, start), 'a template behind U&, where "\\0041" is another name: leave U& out')
