@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,8 @@ from runner.workflow import Orders, given_again, masks_of_run, stored
 from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps import ledger
 from steps.base import DatabaseFault, Gate, GateNeeds, StepError, Value, Work
-from steps.dialect import controls_transaction, needs_autocommit, split
+from steps.dialect import Dialect, needs_autocommit, split
+from steps.sessions import void
 
 
 @dataclass(frozen=True)
@@ -217,9 +218,9 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
         _refuse_unanchored(found, target)
         target.database.session.run, target.database.session.step = found.status.run, "by_hand"
         hand = _Hand(found, target, by, reason)
-        for piece in split(text, target.database.dialect):
-            if controls_transaction(piece.text, dialect=target.database.dialect):
-                raise RunRefused("cannot send transaction control by hand: each statement is a transaction of its own")
+        pieces = split(text, target.database.dialect)
+        _refuse_void([piece.text for piece in pieces], target.database.dialect)
+        for piece in pieces:
             event = hand.send(piece.text)
             sent.append(event)
             if event.error:
@@ -239,6 +240,17 @@ def _refuse_unanchored(found: Found, target: Connected) -> None:
             state="nothing was changed",
             then="use the database's own client, and say so: runbook note",
         )
+
+
+def _refuse_void(statements: Sequence[str], dialect: Dialect) -> None:
+    """Before the first is sent: by hand too, each statement is a transaction of its own."""
+    for sql in statements:
+        if (found := void(sql, dialect)) is not None:
+            raise RunRefused(
+                f"cannot send {found.what} by hand: {found.why}",
+                state="nothing was sent",
+                then="leave it out, or send by another client what needs a session of its own, and note it: runbook note",
+            )
 
 
 @dataclass(frozen=True)

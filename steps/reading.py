@@ -11,6 +11,7 @@ from pydantic import AfterValidator
 
 from steps.base import Look, Unknown
 from steps.dialect import Dialect, first_words, is_single_select
+from steps.sessions import void
 from steps.words import NamedQuery, Query
 
 _SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")  # not SHOW, EXPLAIN or PRAGMA: they can't stand in parentheses
@@ -28,7 +29,13 @@ def _why_not(text: str, dialect: Dialect) -> str | None:
     reason = is_single_select(text, dialect)
     if reason is None and first_words(text, 1, dialect=dialect)[:1] not in [(word,) for word in _SELECTS]:
         return "it must be a SELECT"
-    return reason
+    return reason or _acts_on_a_session(text, dialect)
+
+
+def _acts_on_a_session(text: str, dialect: Dialect) -> str | None:
+    """A lock or a setting outlives the look that takes it, or is gone with it."""
+    found = void(text, dialect)
+    return None if found is None else f"it has {found.what}: {found.why}"
 
 
 ReadQuery = Annotated[NamedQuery, AfterValidator(_single)]

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from steps import ledger
+from steps import ledger, setting
 from steps.base import (
     AlreadyCommitted,
     Context,
@@ -25,10 +25,11 @@ from steps.base import (
     Value,
     Work,
 )
-from steps.dialect import BadSql, Dialect, controls_transaction, needs_autocommit, parameters, split
+from steps.dialect import BadSql, Dialect, needs_autocommit, parameters, split
 from steps.reading import ReadQuery
+from steps.sessions import void
 from steps.sql_back import BEGUN, ENDED, Items, Texts, back_labels, most_pieces, numbered, pieces, without_end
-from steps.statements import is_dml, lock_of, whole_table_verb
+from steps.statements import is_dml, lock_of, what_goes_with_it, whole_table_verb
 from steps.values import NoPlace, for_sqlite
 from steps.words import Model, Query, Text
 
@@ -52,6 +53,8 @@ class Sql(Step):
     """Runs SQL. A statement that touches no row fails, unless `expect_rows` says otherwise: zero rows is a decision.
 
     transaction: `each` statement in one of its own, or all in `one`. What can't be in a transaction is sent outside.
+    set: settings for each of these transactions, and for those of the way back. SET, PRAGMA, LOCK and their like are
+    refused where nothing would be left of them.
     `applied_if` asks the database whether the change is there; without it the ledger says which statements committed.
     `revert` is the way back of the whole step; a statement may have its own instead ({run: …, revert: …}), which is sent
     only where the statement was committed, the last first.
@@ -70,11 +73,21 @@ class Sql(Step):
     expect_rows: Literal["any", "some"] | Annotated[int, Field(ge=0)] = "some"
     whole_table: bool = False
     params: Mapping[str, str | int | float | bool | None] = {}
+    wanted: setting.Settings = Field(default={}, alias="set")
 
     @model_validator(mode="after")
     def _one_source(self) -> Sql:
         if (self.text is None) == (not self.statement_list):
             raise ValueError("cannot tell what to run: write either text or statements")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_void(self) -> Sql:
+        for one in self._all_texts():
+            for dialect, text in one.texts.items():
+                reasons = [self._why_void(text, of) for of in ([Dialect(dialect)] if dialect else Dialect)]
+                if all(reasons):  # a text for both may be meant for one of them
+                    raise ValueError(reasons[0])
         return self
 
     @model_validator(mode="after")
@@ -107,14 +120,22 @@ class Sql(Step):
         found = self._texts_for_reading()
         first = " ".join(found[0].split())
         first = first if len(first) <= 80 else first[:79] + "…"
-        return f"run {first}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        return f"run {first}{more}" + (f" (set {setting.shown(self.wanted)})" if self.wanted else "")
 
     # ─── before ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def statements(self, look: Look) -> list[Statement]:
         return [self._statement(sql, look.dialect) for sql in self._pieces(look.dialect)]
 
+    def preflight(self, look: Look) -> list[str]:
+        faults = setting.faults(look, self.wanted)
+        if look.dialect is Dialect.SQLITE:
+            faults += [fault for sql in self._pieces(look.dialect) for fault in what_goes_with_it(look, sql)]
+        return faults
+
     def misfits(self, dialect: Dialect) -> list[str]:
-        faults = []
+        texts = (one.text(dialect) for one in self._all_texts())
+        faults = [why for text in texts if (why := self._why_void(text, dialect))]
         for n, sql in enumerate(self._pieces(dialect), 1):
             verb = whole_table_verb(sql, dialect)
             if verb and not self.whole_table:
@@ -187,6 +208,9 @@ class Sql(Step):
         dialect = ctx.db.dialect
         statements = self._pieces(dialect)
         faults = self.misfits(dialect)
+        if not faults:
+            with ctx.db.look() as look:
+                faults = self.preflight(look)
         if faults:
             raise Refused(faults[0])
         ctx.remember(SqlBefore(statements=len(statements)))
@@ -249,9 +273,7 @@ class Sql(Step):
 
     def _together(self, ctx: Context, statements: list[str], *, counted: bool) -> int:
         touched: list[int] = []
-        ctx.patiently(
-            TOGETHER, lambda work: touched.extend(self._send(work, sql, counted=counted) for sql in statements)
-        )
+        ctx.patiently(TOGETHER, lambda work: touched.extend(self._send_all(work, statements, counted=counted)))
         return sum(touched)
 
     def _each(self, ctx: Context, statements: list[str], labels: list[str], *, counted: bool) -> int:
@@ -262,18 +284,19 @@ class Sql(Step):
         return sum(touched)
 
     def _alone(self, ctx: Context, label: str, sql: str, *, touched: list[int], counted: bool) -> None:
-        def act(work: Work) -> None:
-            touched.append(self._send(work, sql, counted=counted))
-
         if not needs_autocommit(sql, dialect=ctx.db.dialect):
-            ctx.patiently(label, act)
+            ctx.patiently(label, lambda work: touched.extend(self._send_all(work, [sql], counted=counted)))
         elif label not in ctx.db.committed():
             with contextlib.suppress(AlreadyCommitted), ctx.db.commit(label + BEGUN):
                 pass  # so that a kill in the middle is seen as doubt
-            with ctx.db.outside(label) as work:
-                act(work)
+            with ctx.db.outside(label) as work, setting.applied(work, self.wanted, local=False):
+                touched.append(self._send(work, sql, counted=counted))
             with contextlib.suppress(AlreadyCommitted), ctx.db.commit(label):
                 pass
+
+    def _send_all(self, work: Work, pieces: list[str], *, counted: bool) -> list[int]:
+        with setting.applied(work, self.wanted, local=True):
+            return [self._send(work, sql, counted=counted) for sql in pieces]
 
     def _send(self, work: Work, sql: str, *, counted: bool) -> int:
         rows = work.execute(sql, self._values(sql, work.dialect))
@@ -291,10 +314,23 @@ class Sql(Step):
     def _statement(self, sql: str, dialect: Dialect) -> Statement:
         alone = needs_autocommit(sql, dialect=dialect)
         lock = lock_of(sql) if dialect is Dialect.POSTGRESQL else ""
-        return Statement(sql, self._values(sql, dialect), lock=lock, transactional=not alone)
+        note = f"with {setting.shown(self.wanted)}" if self.wanted else ""
+        return Statement(sql, self._values(sql, dialect), lock=lock, transactional=not alone, note=note)
+
+    def _why_void(self, text: str, dialect: Dialect) -> str:
+        """Why one of these statements would not do what it says; "" where all do, or where none can be read."""
+        with contextlib.suppress(BadSql):
+            found = (void(piece.text, dialect, together=self.transaction == "one") for piece in split(text, dialect))
+            return next((str(one) for one in found if one is not None), "")
+        return ""
 
     def _values(self, sql: str, dialect: Dialect) -> dict[str, Value]:
         return {name: self.params[name] for name in parameters(sql, dialect) if name in self.params}
+
+    def _all_texts(self) -> tuple[Text, ...]:
+        """All that may be sent: there, and back."""
+        own = [text for one in self.statement_list for text in (one.run, *(one.revert or ()))]
+        return (*((self.text,) if self.text else ()), *own, *(self.way_back or ()))
 
     def _pieces(self, dialect: Dialect) -> list[str]:
         return pieces((self.text,) if self.text else [one.run for one in self.statement_list], dialect)
@@ -360,10 +396,6 @@ def _why_not(text: str, dialect: Dialect) -> str:
     try:
         if not split(text, dialect):
             return "cannot run an empty text: write a statement"
-        if controls_transaction(text, dialect=dialect):
-            return (
-                "cannot run BEGIN, COMMIT or ROLLBACK: the engine sees to transactions; write transaction: one or each"
-            )
     except BadSql as fault:
         return str(fault)
     return ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from steps.sqltext import Dialect, Token, scan
+from steps.base import Look
+from steps.dialect import quote
+from steps.sqltext import Dialect, Kind, Token, scan
 
 _DML = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")
 _LOCKS = {
@@ -35,6 +37,46 @@ def whole_table_verb(sql: str, dialect: Dialect) -> str:
     if words[:1] == ["TRUNCATE"]:
         return "TRUNCATE"
     return verb if verb in ("UPDATE", "DELETE") and "WHERE" not in words else ""
+
+
+def _dropped_table(sql: str) -> str:
+    """The table that SQLite's DROP TABLE names, "" for any other statement."""
+    tokens = list(_meaningful(sql, Dialect.SQLITE))
+    if [token.keyword for token in tokens[:2]] != ["DROP", "TABLE"]:
+        return ""
+    rest = tokens[4:] if [token.keyword for token in tokens[2:4]] == ["IF", "EXISTS"] else tokens[2:]
+    name = rest[2] if len(rest) > 2 and rest[1].sign == "." else rest[0] if rest else None
+    return (
+        name.text if name is not None and name.kind is Kind.WORD else _unquoted(name.text) if name is not None else ""
+    )
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace(text[-1] * 2, text[-1])
+
+
+_TAKEN_ALONG = """SELECT m.name AS other, f."from" AS col, f.on_delete AS act FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f
+    WHERE m.type = 'table' AND f.seq = 0 AND lower(f."table") = lower(:name) AND lower(m.name) <> lower(:name)
+      AND f.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT')
+      AND EXISTS (SELECT 1 FROM sqlite_master AS t WHERE t.type = 'table' AND lower(t.name) = lower(:name))"""
+
+
+def what_goes_with_it(look: Look, sql: str) -> list[str]:
+    """SQLite deletes a table's rows before it drops it, and what refers to them goes along, as its foreign key says."""
+    table = _dropped_table(sql)
+    if not table:
+        return []
+    faults = []
+    for row in look.rows(_TAKEN_ALONG, {"name": table}):
+        other, column = quote(row.text("other")), quote(row.text("col"))
+        count = look.row(f"SELECT count(*) AS n FROM {other} WHERE {column} IS NOT NULL").integer("n")
+        if count:
+            act = "delete" if row.text("act") == "CASCADE" else "change"
+            faults.append(
+                f"cannot drop {table}: SQLite would {act} {count:,} rows of {row.text('other')} with it (foreign key, ON DELETE "
+                f"{row.text('act')}); a table is rebuilt by the step `rebuild_table`, else take the references away first"
+            )
+    return faults
 
 
 def lock_of(sql: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
-from steps.base import Answer, DatabaseFault, Look, Probe, Verdict
-from steps.dialect import is_single_select
+from steps.base import Answer, DatabaseFault, Look, Probe, StepError, Verdict
+from steps.dialect import BadSql, Dialect, is_single_select, split
+from steps.sessions import void
 from steps.words import Model, Text
 
 
@@ -35,6 +36,17 @@ class Trial(Probe):
     statements: Annotated[tuple[Text, ...], Field(min_length=1)]
     rows: Annotated[int, Field(ge=0)] | None = None
 
+    @field_validator("statements")
+    @classmethod
+    def _stay_inside(cls, statements: tuple[Text, ...]) -> tuple[Text, ...]:
+        """A COMMIT would keep what was to be tried, and so would what acts on the session."""
+        for one in statements:
+            for dialect, text in one.texts.items():
+                reasons = [_why_not(text, of) for of in ([Dialect(dialect)] if dialect else Dialect)]
+                if all(reasons):  # a text for both may be meant for one of them
+                    raise ValueError(reasons[0])
+        return statements
+
     def observe(self, look: Look) -> TrialResult:
         began = time.monotonic()
         rows = None
@@ -42,6 +54,8 @@ class Trial(Probe):
             with look.trial("trial") as work:
                 for statement in self.statements:
                     sql = statement.text(look.dialect)
+                    if reason := _why_not(sql, look.dialect):
+                        raise StepError(reason)
                     reads = is_single_select(sql, look.dialect) is None
                     rows = len(work.rows(sql)) if reads else work.execute(sql)
         except DatabaseFault as fault:
@@ -60,6 +74,17 @@ class Trial(Probe):
 
     def decides(self) -> bool:
         return True
+
+
+def _why_not(text: str, dialect: Dialect) -> str:
+    try:
+        pieces = split(text, dialect)
+        found = void(text, dialect, together=True) if len(pieces) == 1 else None
+    except BadSql as fault:
+        return str(fault)
+    if len(pieces) != 1:
+        return f"cannot try {len(pieces)} statements in one text: write each as an entry of its own"
+    return "" if found is None else str(found)
 
 
 def _since(began: float) -> float:

@@ -1,0 +1,120 @@
+"""Settings of PostgreSQL that a step wants for each of its transactions: `set: {search_path: app, role: app_owner}`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator
+
+from steps.base import Look, Work
+from steps.dialect import Dialect, quote
+from steps.sessions import why_not_set
+
+Wanted: TypeAlias = bool | int | float | str | tuple[str, ...]
+
+
+def _allowed(wanted: Mapping[str, Wanted]) -> Mapping[str, Wanted]:
+    for name in wanted:
+        if reason := why_not_set(name):
+            raise ValueError(reason)
+    return wanted
+
+
+Settings = Annotated[Mapping[str, Wanted], AfterValidator(_allowed)]
+
+
+def shown(wanted: Mapping[str, Wanted]) -> str:
+    """As plan and trail say it; "" for none."""
+    return ", ".join(f"{name} = {_text(name, value)}" for name, value in _in_order(wanted))
+
+
+def faults(look: Look, wanted: Mapping[str, Wanted]) -> list[str]:
+    """Why this role can't set them here."""
+    if not wanted:
+        return []
+    if look.dialect is Dialect.SQLITE:
+        return ["cannot use set: SQLite has no settings of a transaction; leave it out"]
+    found = []
+    for name, value in wanted.items():
+        text = _text(name, value)
+        if name == "role":
+            found += _why_no_role(look, text)
+        elif name == "search_path":
+            found += _why_no_path(look, text)
+        elif "." not in name:
+            found += _why_no_setting(look, name)
+    return found
+
+
+@contextlib.contextmanager
+def applied(work: Work, wanted: Mapping[str, Wanted], *, local: bool) -> Iterator[None]:
+    """What is sent within has these settings; then they are as before, so that the ledger's row is written by us.
+
+    local: to the transaction at hand; else to a session that ends with what is sent.
+    """
+    if not wanted:
+        yield
+        return
+    names = [name for name, _ in _in_order(wanted)]
+    before = work.row("SELECT " + ", ".join(f"current_setting('{name}', true) AS s{n}" for n, name in enumerate(names)))
+    _set(work, [(name, _text(name, value)) for name, value in _in_order(wanted)], local=local)
+    yield
+    if local:
+        work.execute(
+            "SET CONSTRAINTS ALL IMMEDIATE"
+        )  # deferred triggers belong to what was sent, not to the ledger's row
+        _set(work, [(name, before.maybe_text(f"s{n}") or "") for n, name in reversed([*enumerate(names)])], local=True)
+
+
+def _set(work: Work, values: list[tuple[str, str]], *, local: bool) -> None:
+    """One statement each: what a role may set is asked after those before it."""
+    for name, value in values:
+        work.rows(f"SELECT set_config('{name}', :value, {str(local).lower()})", {"value": value})
+
+
+def _in_order(wanted: Mapping[str, Wanted]) -> list[tuple[str, Wanted]]:
+    """The role last: it may be allowed less."""
+    return sorted(wanted.items(), key=lambda one: one[0] == "role")
+
+
+def _text(name: str, value: Wanted) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = ", ".join(map(quote, value)) if isinstance(value, tuple) else str(value)
+    # where it isn't named, pg_temp comes first, and a temporary table would stand for the real one
+    return f"{text}, pg_temp" if name == "search_path" and "pg_temp" not in text else text
+
+
+def _why_no_role(look: Look, role: str) -> list[str]:
+    sql = "SELECT pg_catalog.pg_has_role(current_user, oid, 'MEMBER') AS ok FROM pg_catalog.pg_roles WHERE rolname = :role"
+    rows = look.rows(sql, {"role": role})
+    if not rows:
+        return [f"cannot set role {role!r}: there is no such role"]
+    return (
+        []
+        if rows[0].flag("ok")
+        else [f"cannot set role {role!r}: this connection's role isn't a member of it; GRANT it"]
+    )
+
+
+def _why_no_path(look: Look, path: str) -> list[str]:
+    sql = """SELECT trim(one) AS name FROM unnest(string_to_array(:path, ',')) AS one
+             WHERE trim(one) NOT IN ('"$user"', 'pg_temp') AND to_regnamespace(trim(one)) IS NULL"""
+    missing = [row.text("name") for row in look.rows(sql, {"path": path})]
+    return (
+        [f"cannot set search_path: there is no schema {', '.join(missing)}, and PostgreSQL would pass over it"]
+        if missing
+        else []
+    )
+
+
+def _why_no_setting(look: Look, name: str) -> list[str]:
+    rows = look.rows("SELECT context FROM pg_catalog.pg_settings WHERE lower(name) = lower(:name)", {"name": name})
+    if not rows:
+        return [f"cannot set {name}: this server has no such setting"]
+    context = rows[0].text("context")
+    return (
+        [] if context in ("user", "superuser") else [f"cannot set {name}: it can't be changed in a session ({context})"]
+    )
