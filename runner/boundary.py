@@ -8,8 +8,7 @@ import os
 import sys
 import traceback
 
-import click
-
+from runner import terminal
 from runner.errors import RunbookError, TargetUnreachable, TrailBroken
 from runner.source import BadInput
 from steps.base import DatabaseFault
@@ -24,38 +23,44 @@ def told(error: Exception) -> int:
             _known(error)
         return error.exit_code
     if isinstance(error, BadInput):
-        click.echo(f"{_red('refused:')} {error}", err=True)
+        _title("refused:", str(error))
         return 6
     if isinstance(error, DatabaseFault):
         state = "what this command was about to do was rolled back"
         return told(TargetUnreachable(f"the database refused or was lost: {error}", why=_sqlstate(error), state=state))
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         file = error.filename or "a file"
-        return told(TrailBroken(f"cannot write {file}: {error.strerror}", then="make room, then do it again"))
+        kind = RunbookError if file == terminal.STANDARD_OUTPUT else TrailBroken
+        return told(kind(f"cannot write {file}: {error.strerror}", then="make room, then do it again"))
     if os.environ.get("RUNBOOK_TRACEBACK"):
         traceback.print_exception(error)
-    click.echo(f"{_red('internal error:')} {type(error).__name__}: {error}", err=True)
-    click.echo("this is a fault of runbook, not of your playbook; RUNBOOK_TRACEBACK=1 shows where", err=True)
+    _title("internal error:", f"{type(error).__name__}: {error}")
+    terminal.warn("this is a fault of runbook, not of your playbook; RUNBOOK_TRACEBACK=1 shows where")
     return 1
 
 
 def _known(error: RunbookError) -> None:
-    click.echo(f"\n{_red(error.title + ':')} {error.what}", err=True)
+    terminal.warn()
+    _title(f"{error.title}:", error.what)
     if error.why:
-        click.echo(f"why        {error.why}", err=True)
+        terminal.labelled("why", error.why, out=sys.stderr)
     if error.stop:
         for line in error.stop:
-            click.echo(line, err=True)
+            terminal.warn(line, hang=terminal.LABEL)
         return
     if error.state:
-        click.echo(f"state      {error.state}", err=True)
+        terminal.labelled("state", error.state, out=sys.stderr)
     if error.then:
-        click.echo(f"next       {error.then}", err=True)
+        terminal.labelled("next", error.then, out=sys.stderr)
 
 
 def _sqlstate(fault: DatabaseFault) -> str:
     return f"SQLSTATE {fault.sqlstate}" if fault.sqlstate else ""
 
 
-def _red(text: str) -> str:
-    return click.style(text, fg="red", bold=True) if sys.stderr.isatty() else text
+def _title(title: str, text: str) -> None:
+    """What happened, in as many lines as it has: a list of faults is one, each with its place."""
+    first, *rest = f"{title} {text}".split("\n")
+    terminal.warn(first, mark=title, colour="red", hang=len(title) + 1)
+    for line in rest:
+        terminal.warn(line)

@@ -19,26 +19,28 @@ Reader = Callable[[str], str]
 """File name → text, from disk or from the copy in a trail."""
 
 
-def from_disk(directory: Path) -> Reader:
-    """Reads files beside a playbook, and none outside of its directory."""
+def from_disk(directory: Path, *, linked: str = "") -> Reader:
+    """Reads files beside a playbook, and none outside of its directory; linked: what to say where it was named by a link."""
 
     def read(name: str) -> str:
+        beside = directory / name
         try:
-            path = (directory / name).resolve()
+            path = beside.resolve()
             if not path.is_relative_to(directory.resolve()):
-                raise BadInput(f"cannot read {name!r}: it lies outside of the playbook's directory")
-            return _text(path, name, shown=str(directory / name))
+                link = f": it is a link to {path}" if beside.is_symlink() else ""
+                raise BadInput(f"cannot read {name!r}: it lies outside of the playbook's directory{link}{linked}")
+            return _text(path, name, shown=str(beside), linked=linked)
         except OSError as error:
-            raise BadInput(f"cannot read {name!r}: {error.strerror or error}") from error
+            raise BadInput(f"cannot read {name!r}: {error.strerror or error}{linked}") from error
         except (ValueError, RuntimeError) as error:  # a NUL in the name, a circle of links
             raise BadInput(f"cannot read {name!r}: {error}") from error
 
     return read
 
 
-def _text(path: Path, name: str, *, shown: str) -> str:
+def _text(path: Path, name: str, *, shown: str, linked: str) -> str:
     if not path.is_file():
-        raise BadInput(f"cannot read {name!r}: {'it is no file' if path.exists() else 'there is no such file'}")
+        raise BadInput(f"cannot read {name!r}: {'it is no file' if path.exists() else 'there is no such file'}{linked}")
     with path.open("rb") as file:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:

@@ -13,12 +13,12 @@ from typing import TextIO, cast
 from runner.events import CheckAnswered, Json, NotDue
 from runner.markdown import code, escaped, fenced, plain, table
 from runner.plan import Card, Plan
-from runner.view import painted
+from runner.terminal import painted, spoken
 from steps.base import Answer, State, Statement
 from steps.values import readable_all
 
 LABEL = 14  # columns of a card's labels
-NARROW, WIDE = 60, 140  # lines are wrapped between these, however narrow or wide the terminal is
+NARROW, WIDE = 50, 140  # lines are wrapped between these, however narrow or wide the terminal is
 FIRST_LINES = 3  # of a card's SQL, where not all of it is asked for
 DIGEST = 16  # hex digits of the digest that people compare by eye
 _COLOURS = {State.DONE: "green", State.PARTLY: "yellow", State.UNKNOWN: "yellow", State.NOT_DONE: ""}
@@ -51,17 +51,23 @@ class _Pen:
     width: int = field(default_factory=lambda: max(NARROW, min(shutil.get_terminal_size((100, 24)).columns, WIDE)))
 
     def line(self, text: str = "", *, colour: str = "") -> None:
-        self.out.write((painted(text, colour, self.out) if colour else text) + "\n")
+        spoken(self.out, (painted(text, colour, self.out) if colour else text) + "\n")
 
     def labelled(self, label: str, text: str, *, colour: str = "") -> None:
         """`label   text`, wrapped beside the label; nothing where there is no text."""
         if text:
-            self.lines(label, textwrap.wrap(plain(text), self.room, break_on_hyphens=False), colour=colour)
+            self.lines(
+                label,
+                textwrap.wrap(plain(text), self.room, break_on_hyphens=False, break_long_words=False),
+                colour=colour,
+            )
 
     def each(self, label: str, texts: Iterable[str], *, colour: str = "") -> None:
         """Several texts under one label, each hanging where it is wrapped."""
         for number, text in enumerate(texts):
-            lines = textwrap.wrap(plain(text), self.room, subsequent_indent="  ", break_on_hyphens=False)
+            lines = textwrap.wrap(
+                plain(text), self.room, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+            )
             self.lines(label if number == 0 else "", lines, colour=colour)
 
     def lines(self, label: str, lines: Iterable[str], *, colour: str = "") -> None:
@@ -75,7 +81,9 @@ class _Pen:
 
 
 def _header(pen: _Pen, plan: Plan, checks: Answers) -> None:
-    for line in textwrap.wrap(plain(f"{plan.name} · {plan.title}"), pen.width, subsequent_indent="  "):
+    for line in textwrap.wrap(
+        plain(f"{plan.name} · {plan.title}"), pen.width, subsequent_indent="  ", break_long_words=False
+    ):
         pen.line(line)
     pen.labelled("digest", plan.digest[:DIGEST])
     pen.labelled("target", plan.target)
@@ -147,8 +155,16 @@ def _in_full(statements: Sequence[Statement], *, room: int) -> list[str]:
         lines += [part for line in written(one).splitlines() for part in _broken(line.rstrip(), room)]
         after = statements[number + 1] if number + 1 < len(statements) else None
         if after is None or after.params != one.params or after.note != one.note:
-            lines += textwrap.wrap(f"bound: {bound(one)}", room, subsequent_indent="       ") if one.params else []
-            lines += textwrap.wrap(f"({plain(one.note)})", room, subsequent_indent=" ") if one.note else []
+            lines += (
+                textwrap.wrap(f"bound: {bound(one)}", room, subsequent_indent="       ", break_long_words=False)
+                if one.params
+                else []
+            )
+            lines += (
+                textwrap.wrap(f"({plain(one.note)})", room, subsequent_indent=" ", break_long_words=False)
+                if one.note
+                else []
+            )
     return lines
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runner import terminal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -100,19 +102,17 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; every failure that we know is told in four lines and never as a traceback."""
+    terminal.prepare()
     gc.disable()  # what is loaded at the start is no garbage; a run, which lives long, turns it on again (workflow.carry)
     try:
         code = cli.main(args=list(args) if args is not None else None, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
-        click.echo("aborted", err=True)
+        terminal.warn("aborted")
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # `runbook report … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the one boundary: what we know becomes words, the rest a bug report
         from runner.boundary import told
 

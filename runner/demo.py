@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import click
-
-from runner import people
+from runner import people, terminal
 from runner.again import resume
 from runner.embedded import Server
 from runner.errors import RunbookError, Waiting
@@ -24,7 +22,7 @@ from runner.model import Playbook
 from runner.playbooks import read_playbook
 from runner.rate import span
 from runner.status import RunStatus
-from runner.view import Lines, fitted
+from runner.view import Lines
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, load_run
 from steps.base import Gate
@@ -123,9 +121,9 @@ def demo(*, sessions: int, shape: Shape, keep: Path | None) -> int:
     began = time.monotonic()
     directory = keep or Path(tempfile.mkdtemp(prefix="runbook-demo-"))
     directory.mkdir(parents=True, exist_ok=True)
-    click.echo(f"starting a private PostgreSQL in {directory} …")
+    terminal.say(f"starting a private PostgreSQL in {directory} …")
     with _server(directory, kept=keep is not None) as server:
-        click.echo(f"PostgreSQL {'.'.join(map(str, server.version))}; filling it with {sessions:,} sessions …")
+        terminal.say(f"PostgreSQL {'.'.join(map(str, server.version))}; filling it with {sessions:,} sessions …")
         from playbooks.demo import honeypot
 
         _create(server)
@@ -138,7 +136,7 @@ def demo(*, sessions: int, shape: Shape, keep: Path | None) -> int:
 
 def _phases(run: Demo) -> int:
     for name in PHASES:
-        click.echo(f"\n{'─' * 100}")
+        _rule()
         arriving = _sessions_arrive(run) if name == LATE_IN else contextlib.nullcontext()
         try:
             with arriving:
@@ -200,7 +198,6 @@ def _told(run: Demo, code: int, seconds: float) -> None:
     runs, me = run.directory / "runs", _command()
     ended = "the demo succeeded" if code == 0 else f"the demo ended with exit code {code}"
     lines = [
-        f"\n{'─' * 100}",
         f"{ended} in {span(seconds)}",
         "",
         "proven: each was evaluated on the database, and is in the trail",
@@ -220,8 +217,14 @@ def _told(run: Demo, code: int, seconds: float) -> None:
         f"  {me} plan adr007-phase3",
         f"  {me} demo --shape bad    # where only 90 % can be covered, and the criterion says so",
     ]
+    _rule()
     for line in lines:
-        click.echo(fitted(line) if sys.stdout.isatty() else line)
+        terminal.say(line)
+
+
+def _rule() -> None:
+    terminal.say()
+    terminal.say("─" * min(100, terminal.columns() - 1))
 
 
 def _proves(check: CheckAnswered) -> bool:

@@ -36,7 +36,7 @@ def _written(kind: str, key: str, directory: Path) -> str:
     found = []
     for path in sorted(directory.glob("*.yaml")):
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             document = parse(text, path.name)
         except (OSError, BadInput):
             continue

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from runner import evidence
 from runner.events import CheckAnswered, NotDue
 from runner.model import Check
 from steps.base import Answer, DatabaseFault, Look, StepError, Unknown, Value
@@ -170,10 +171,18 @@ def _decide(
         parts.append((answer, text))
         operands = dict(evaluation.operands) if evaluation is not None else {}
     if not parts:
-        return Answer.PASS, _brief(values), operands, False
+        text = _brief(values)
+        return Answer.PASS, _with_evidence(text, values) if check.record_only else text, operands, False
     answer = min((answer for answer, _ in parts), key=_WORST.index)
     text = "; ".join(text for one, text in parts if text and (one is answer or answer is Answer.PASS))
+    if answer is not Answer.PASS or check.record_only:
+        text = _with_evidence(text, values)
     return answer, text, operands, answer is Answer.PASS and _warned(check, names)
+
+
+def _with_evidence(text: str, values: Mapping[str, Value]) -> str:
+    """A number alone sends whoever reads it to look for what it counts."""
+    return "; ".join(part for part in (text, evidence.named(values, text)) if part)
 
 
 def _evaluate(check: Check, names: Mapping[str, Value]) -> tuple[Answer, str, Evaluation | None]:

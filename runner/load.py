@@ -42,9 +42,24 @@ SPOKEN = frozenset(
 def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playbook:
     """Load the playbook in this file; `values` are inputs as they were typed.
 
+    Where the file is a link, the real one counts: what it includes lies beside that, and a resume reads it again.
     Raises Faulty with all faults, or BadInput where the file can't be read.
     """
-    return load(path.name, from_disk(path.parent), shown=str(path), values=values)
+    real = _behind(path)
+    linked = f" (the playbook {path} is a link to {real}, and its files lie beside that)" if real != path else ""
+    return load(real.name, from_disk(real.parent, linked=linked), shown=str(real), values=values)
+
+
+def _behind(path: Path) -> Path:
+    """The file to which a link leads, as it is written from here."""
+    if not path.is_symlink():
+        return path
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"cannot read {str(path)!r}: it is a link that leads nowhere ({error})") from error
+    here = Path.cwd()
+    return real.relative_to(here) if real.is_relative_to(here) and not path.is_absolute() else real
 
 
 def load(name: str, read: Reader, *, shown: str = "", values: Mapping[str, str] | None = None) -> Playbook:

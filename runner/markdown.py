@@ -16,6 +16,13 @@ def plain(text: str, *, lines: bool = False) -> str:
     return "".join(sign if sign.isprintable() or sign in kept else _named(sign) for sign in text)
 
 
+def safe(text: str) -> str:
+    """On one line and without signs that steer a terminal, with its spaces as they are."""
+    return "".join(
+        sign if sign.isprintable() else " " if sign.isspace() and ord(sign) < 128 else _named(sign) for sign in text
+    )
+
+
 def _named(sign: str) -> str:
     return sign.encode("ascii", "backslashreplace").decode() if ord(sign) > 127 else f"\\x{ord(sign):02x}"
 

@@ -68,7 +68,7 @@ def _required_by(path: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        data = parse(path.read_text(), str(path)).data
+        data = parse(path.read_text(encoding="utf-8"), str(path)).data
     except (BadInput, OSError, UnicodeDecodeError):
         return []
     wanted = data.get("requires", []) if isinstance(data, dict) else []

@@ -15,6 +15,7 @@ from runner.timeline import clock
 from steps.base import Answer
 
 CELL = 160  # signs of one value before it is cut short: the trail has all of it
+FOUND = 600  # of what a check that did not pass was decided on
 _ROLES = {"requirement": "required", "preflight": "preflight"}
 
 
@@ -112,7 +113,9 @@ def _where(event: CheckAnswered | NotDue, playbook: Playbook) -> str:
 
 def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
     text = (
-        escaped(cut(event.text, CELL)) if event.text and (not event.operands or event.answer is not Answer.PASS) else ""
+        escaped(cut(event.text, CELL if event.answer is Answer.PASS else FOUND))
+        if event.text and (not event.operands or event.answer is not Answer.PASS)
+        else ""
     )
     word = event.answer.value if event.answer is Answer.PASS else f"**{event.answer.value}**"
     if event.records_only:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +12,9 @@ from typing import TextIO, cast
 
 from runner import events
 from runner.events import Event, Outcome
+from runner.markdown import safe
 from runner.rate import Rate
+from runner.terminal import dressed, fitted, machine_text, moves, spoken
 from steps.base import Answer, Progress
 
 _MARKS = {
@@ -30,23 +29,6 @@ _OUTCOMES = {
     Outcome.STOPPED: ("■", "yellow"), Outcome.CONTINUED: ("!", "yellow"),
 }  # fmt: skip
 FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # how often a plain line tells of progress
-
-
-def spoken(out: TextIO, text: str) -> None:
-    """Write for whoever reads along; when they have gone (a closed terminal, `| head`) the run goes on, and the trail has it all."""
-    try:
-        out.write(text)
-        out.flush()
-    except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-
-
-def painted(text: str, colour: str, out: TextIO) -> str:
-    """Colour only on a terminal."""
-    import click
-
-    return click.style(text, fg=colour) if out.isatty() else text
 
 
 @dataclass
@@ -64,10 +46,12 @@ class Lines:
     _guards: dict[str, Answer] = field(default_factory=dict)
 
     def begun(self, run: str, directory: Path) -> None:
-        self._write(f"run    {run}\ntrail  {directory / 'trail.jsonl'}")
+        self._write(f"run    {run}")
+        self._write(f"trail  {directory / 'trail.jsonl'}")
 
     def say(self, text: str) -> None:
-        self._write(painted(text, "yellow", self.out))
+        """What the engine has to tell beside its events; and what others say in the same view."""
+        self._write(text, "yellow")
 
     def heard(self, event: Event) -> None:
         """One line for what an operator wants to know; everything is in the trail."""
@@ -75,9 +59,9 @@ class Lines:
             case events.RunStarted():
                 where = f"{event.target} ({event.process.versions.get('server', '')})"
                 kind = "" if event.kind is events.Kind.REAL else f" · {event.kind}"
-                self._write(
-                    f"{event.playbook}  {event.title}\ntarget {where} · operator {event.process.operator}{kind}\n"
-                )
+                self._write(f"{event.playbook}  {event.title}")
+                self._write(f"target {where} · operator {event.process.operator}{kind}")
+                self._write("")
             case events.CheckAnswered():
                 self._check(event)
             case events.StepStarted():
@@ -94,33 +78,31 @@ class Lines:
                 self._write(f"  · {event.id}: not due here, decided by {event.due}")
             case events.LockWaited():
                 who = f"; in the way: {'; '.join(event.blockers)}" if event.blockers else ""
-                self._write(
-                    self._yellow(f"  ⏳ lock not free (try {event.attempt}), again in {event.next_try_s:g} s{who}")
-                )
+                self._write(f"  ⏳ lock not free (try {event.attempt}), again in {event.next_try_s:g} s{who}", "yellow")
             case events.Retried():
-                self._write(self._yellow(f"  ⏳ {event.error} [{event.sqlstate}], again in {event.next_try_s:g} s"))
+                self._write(f"  ⏳ {event.error} [{event.sqlstate}], again in {event.next_try_s:g} s", "yellow")
             case events.LeftStanding():
-                self._write(self._yellow(f"  ! {event.step} is left standing by {event.by}: {event.reason}"))
+                self._write(f"  ! {event.step} is left standing by {event.by}: {event.reason}", "yellow")
             case events.Redriven():
                 self._write(f"  ↻ {event.step}: {event.rows:,} rows that were set aside are tried again")
             case events.Held():
-                self._write(self._yellow(f"  ⏸ held by {event.by}: {event.reason}"))
+                self._write(f"  ⏸ held by {event.by}: {event.reason}", "yellow")
             case events.Released():
                 whose = f"{event.held_by} " if event.held_by not in {"", event.by} else ""
                 self._write(f"  ▶ {whose}released by {event.by} after {event.seconds:g} s: {event.reason}")
             case events.Tuned():
                 order = ", ".join(f"{key}={cast('object', value)}" for key, value in event.order.items())
-                self._write(self._yellow(f"  ⚙ tuned by {event.by}: {order} ({event.reason})"))
+                self._write(f"  ⚙ tuned by {event.by}: {order} ({event.reason})", "yellow")
             case events.StepVerified() if self.verbose or event.when == "in_doubt":
                 self._write(f"  the database says {event.state}: {event.evidence}")
             case events.GateReached():
-                self._write(self._yellow(f"  ⏸ {event.step} waits for: {'; '.join(event.needs)}"))
+                self._write(f"  ⏸ {event.step} waits for: {'; '.join(event.needs)}", "yellow")
             case events.Approved():
                 self._write(f"  ✓ approved by {event.name} as {event.role} (unsigned): {event.reason}")
             case events.EvidenceGiven():
                 self._write(f"  ✓ evidence {event.name} by {event.by}: {event.reason}")
             case events.LeaseTaken() if event.over_from:
-                self._write(self._yellow(f"  took the lease over from {event.over_from}, whose process is gone"))
+                self._write(f"  took the lease over from {event.over_from}, whose process is gone", "yellow")
             case events.LedgerCreated():
                 self._write("  made the ledger in the target")
             case _:
@@ -135,9 +117,9 @@ class Lines:
         mark, colour = _MARKS[event.answer]
         if event.records_only:
             mark, colour = "·", "cyan"
-        warned = self._yellow(" (warn)") if event.warned else ""
+        warned = " (warn)" if event.warned else ""
         text = f": {event.text}" if event.text else ""
-        self._write(f"  {painted(mark, colour, self.out)} {event.id}{text}{warned}")
+        self._write(f"  {mark} {event.id}{text}{warned}", "yellow" if event.warned else colour, mark=mark)
 
     def _ended(self, event: events.StepEnded) -> None:
         mark, colour = _OUTCOMES.get(event.outcome, ("✗", "red"))
@@ -149,30 +131,27 @@ class Lines:
         )
         more = f" · {figures}" if figures else ""
         error = f" · {event.error}" if event.error else ""
-        self._write(f"  {painted(mark, colour, self.out)} {event.step} {words} in {event.seconds:.1f} s{more}{error}")
-
-    def _yellow(self, text: str) -> str:
-        return painted(text, "yellow", self.out)
+        self._write(f"  {mark} {event.step} {words} in {event.seconds:.1f} s{more}{error}", colour, mark=mark)
 
     def progress(self, step: str, progress: Progress) -> None:
         """Rows, rate and time left; moving on a terminal, now and then elsewhere."""
         now = self.clock()
         self._rate.add(progress.done)
-        every = 0.2 if self.out.isatty() else FIRST_MINUTE_S if now - self._began < 60 else LATER_S
+        every = 0.2 if moves(self.out) else FIRST_MINUTE_S if now - self._began < 60 else LATER_S
         if now - self._last < every:
             return
         self._last = now
         line = progress_line(step, progress, self._rate)
-        if self.out.isatty():
-            text, clear = fitted(f"  {line}"), self._cleared()
+        if moves(self.out):
+            text, clear = fitted(safe(f"  {line}")), self._cleared()
             spoken(self.out, clear + text)
             self._moving = text.count("\n") + 1
         else:
             self._write(f"  {line}")
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, colour: str = "", *, mark: str = "") -> None:
         clear = self._cleared()
-        spoken(self.out, f"{clear}{fitted(text) if self.out.isatty() else text}\n")
+        spoken(self.out, f"{clear}{dressed(text, colour=colour, mark=mark, out=self.out)}\n")
 
     def _cleared(self) -> str:
         """What takes the progress off the terminal, with the cursor where it began."""
@@ -180,18 +159,6 @@ class Lines:
         clear = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * above if self._moving else ""
         self._moving = 0
         return clear
-
-
-def fitted(text: str) -> str:
-    """Long lines broken between words, with the rest indented; a path or a figure is never cut."""
-    width = max(_width() - 1, 40)
-    return "\n".join(_broken(line, width) if len(line) > width else line for line in text.split("\n"))
-
-
-def _broken(line: str, width: int) -> str:
-    return "\n".join(
-        textwrap.wrap(line, width, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
-    )
 
 
 def progress_line(step: str, progress: Progress, rate: Rate) -> str:
@@ -209,12 +176,6 @@ def _figure(value: float | Decimal) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
-def _width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns
-
-
 @dataclass
 class JsonLines:
     """Every event as one JSON line, for machines that read along."""
@@ -222,4 +183,4 @@ class JsonLines:
     out: TextIO
 
     def heard(self, event: Event) -> None:
-        spoken(self.out, event.model_dump_json() + "\n")
+        spoken(self.out, machine_text(event.model_dump_json()) + "\n")

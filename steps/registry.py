@@ -84,7 +84,7 @@ def _places(folder: Path, package: str) -> dict[str, str]:
     """Word → module, read from the source: `kind: ClassVar[str] = "word"` is how a type names itself."""
     places: dict[str, str] = {}
     for path in sorted(folder.glob("*.py")):
-        for rest in path.read_text().split(_KIND)[1:]:
+        for rest in path.read_text(encoding="utf-8").split(_KIND)[1:]:
             word = rest.partition('"')[0]
             if word in places:
                 raise DuplicateKind(f"cannot load {path.name}: {word!r} is already in {places[word]}")

@@ -166,7 +166,7 @@ def _transaction(connection: Connection) -> Iterator[None]:
 
 def _schema(connection: Connection) -> str:
     dialect = "sqlite" if isinstance(connection, sqlite3.Connection) else "postgresql"
-    return Path(__file__).with_name(f"schema_{dialect}.sql").read_text()
+    return Path(__file__).with_name(f"schema_{dialect}.sql").read_text(encoding="utf-8")
 
 
 def _script(connection: Connection, text: str) -> None:

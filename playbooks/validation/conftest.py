@@ -24,7 +24,7 @@ class Store:
         self.connection = connection
         self.is_sqlite = isinstance(connection, sqlite3.Connection)
         self.dialect = "sqlite" if self.is_sqlite else "postgresql"
-        common = yaml.safe_load((PLAYBOOKS / "adr007-common.yaml").read_text())
+        common = yaml.safe_load((PLAYBOOKS / "adr007-common.yaml").read_text(encoding="utf-8"))
         self.limits: dict[str, float] = common["limits"]
         self._queries: dict[str, Any] = common["queries"]
 
@@ -36,7 +36,7 @@ class Store:
     @property
     def session_ip(self) -> str:
         """The condition under which a session and a row of the inventory belong together."""
-        return (PLAYBOOKS / f"session_ip.{self.dialect}.sql").read_text()
+        return (PLAYBOOKS / f"session_ip.{self.dialect}.sql").read_text(encoding="utf-8")
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         cursor = self.connection.execute(sql)

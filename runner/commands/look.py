@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runner import identity, stop
+from runner import identity, stop, terminal
 from runner.commands import options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
@@ -54,19 +54,19 @@ def status_command(*, run: str, runs: Path | None, as_json: bool) -> None:
         options.print_json(document_of(found.status) | {"stop": told.__dict__, "alive": _alive(found.status)})
         return
     status = found.status
-    click.echo(f"{status.run}  {playbook.title}")
+    terminal.say(f"{status.run}  {playbook.title}")
     if status.started:
         who = status.started.process.operator
-        click.echo(
+        terminal.say(
             f"target {status.started.target} · operator {who} · {_kind(status)}began {_local(status.started_at)}"
         )
-    click.echo()
+    terminal.say()
     for entry in playbook.entries:
         for line in _step_lines(entry, status.steps.get(entry.id)):
-            click.echo(line)
-    click.echo()
+            terminal.say(line)
+    terminal.say()
     for line in told.lines():
-        click.echo(line)
+        terminal.say(line)
 
 
 def _step_lines(entry: Entry, step: StepStatus | None) -> list[str]:
@@ -116,17 +116,17 @@ def runs_command(*, runs: Path | None, as_json: bool) -> None:
     directory = runs_directory(Place(None, runs))
     found, broken = all_runs(directory)
     for error in broken:
-        click.echo(error.what, err=True)
+        terminal.warn(error.what)
     if as_json:
         options.print_json([document_of(one.status) for one in found])
         return
     if not found:
-        click.echo(f"no runs in {directory}; `runbook exec PLAYBOOK` makes one")
+        terminal.say(f"no runs in {directory}; `runbook exec PLAYBOOK` makes one")
         return
     width = max(len(one.status.run) for one in found)
     for one in found:
         target = one.status.started.target if one.status.started else "?"
-        click.echo(
+        terminal.say(
             f"{one.status.run:<{width}}  {_local(one.status.started_at)}  {state_words(one.status).split(' (')[0]:<18}  {target}"
         )
 
@@ -163,10 +163,10 @@ def report_command(
     else:
         text = report.markdown(found, playbook_of(found))
     if output is not None:
-        output.write_text(text)
-        click.echo(f"wrote {output}")
+        output.write_text(text, encoding="utf-8")
+        terminal.say(f"wrote {output}")
     else:
-        click.echo(text, nl=False)
+        terminal.hand_over(text)
 
 
 @click.group("trail", short_help="Show or verify a trail")
@@ -184,14 +184,14 @@ def show(*, run: str, runs: Path | None, as_json: bool) -> None:
 
     found = find_run(runs_directory(Place(None, runs)), run)
     if as_json:
-        click.echo(found.trail.read_text(), nl=False)
+        terminal.hand_over(terminal.machine_text(found.trail.read_text(encoding="utf-8")))
         return
     for record in read(found.trail):
         fields = record.event.model_dump(
             mode="json", exclude={"event", "source", "process", "identity", "versions"}, exclude_defaults=True
         )
         words = "  ".join(f"{key}={value}" for key, value in fields.items())
-        click.echo(f"{record.n:>5}  {_local(record.at)}  {record.event.event:<16} {words[:300]}")
+        terminal.say(f"{record.n:>5}  {_local(record.at)}  {record.event.event:<16} {words[:300]}")
 
 
 @trail_command.command("verify")
@@ -227,11 +227,11 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
         options.print_json({"records": found.records, "head": found.head, "torn": found.torn, "fault": fault,
                             "vouched_up_to": word.up_to, "vouched_by": word.by})  # fmt: skip
     else:
-        click.echo(f"{path}: {found.records} records, head {found.head[:16]}…")
+        terminal.say(f"{path}: {found.records} records, head {found.head[:16]}…")
         if not found.fault:
-            click.echo(word.text)
+            terminal.say(word.text)
         if found.torn:
-            click.echo("the last line is torn: a kill left it half written; resume cuts it off")
+            terminal.say("the last line is torn: a kill left it half written; resume cuts it off")
     if fault:
         raise TrailBroken(f"the trail does not verify: {fault}", then="compare with the ledger: --against-target")
 

@@ -88,4 +88,6 @@ def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
 
 def print_json(data: object) -> None:
     """JSON to stdout."""
-    click.echo(json.dumps(data, indent=1, ensure_ascii=False, default=str))
+    from runner import terminal
+
+    terminal.hand_over(terminal.machine_text(json.dumps(data, indent=1, ensure_ascii=False, default=str)) + "\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from runner import terminal
 from runner.commands import options
 from runner.commands.look import place_of_run
 from runner.workflow import Orders
@@ -55,10 +56,10 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
 
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     if evidence:
-        click.echo(people.bring(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
+        _say(people.bring(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
         return
     valid_s = _seconds(valid_for) if valid_for else None
-    click.echo(people.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
+    _say(people.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
 
 
 @click.command("settle", short_help="Say whether a step in doubt was done")
@@ -73,7 +74,7 @@ def settle_command(*, run: str, step: str, answer: str, by: str, reason: str, ru
     from runner import people
 
     orders = Orders(place=place_of_run(run, target=None, runs=runs))
-    click.echo(people.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
+    _say(people.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
 
 
 @click.command("note", short_help="Write a line into a run's timeline")
@@ -85,7 +86,7 @@ def note_command(*, run: str, text: str, by: str, runs: Path | None) -> None:
     """Write a line into a run's timeline; the report shows it."""
     from runner import people
 
-    click.echo(people.note(run, Orders(place=place_of_run(run, target=None, runs=runs)), text=text, by=by))
+    _say(people.note(run, Orders(place=place_of_run(run, target=None, runs=runs)), text=text, by=by))
 
 
 @click.command("tune", short_help="Steer a running run")
@@ -117,7 +118,12 @@ def tune_command(
     from runner import people
 
     place = place_of_run(run, target=target, runs=runs)
-    click.echo(people.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
+    _say(people.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
+
+
+def _say(text: str) -> None:
+    for line in text.split("\n"):
+        terminal.say(line)
 
 
 def _order(words: tuple[str, ...]) -> dict[str, Value]:
@@ -163,4 +169,4 @@ def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     for sent in people.sql(run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason):
         rows = f"{sent.rows} rows" if sent.rows >= 0 else "done"
-        click.echo(f"{rows}: {' '.join(sent.sql.split())[:100]}")
+        terminal.say(f"{rows}: {' '.join(sent.sql.split())[:100]}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runner import terminal
 from runner.commands import options
 from runner.playbooks import find_playbook, read_playbook
 
@@ -54,7 +55,7 @@ def plan_command(
         options.print_json(cards.document(made))
     else:
         cards.show(made, show_sql=show_sql)
-        click.echo("no target was asked: --target NAME shows how each step stands there")
+        terminal.say("no target was asked: --target NAME shows how each step stands there")
 
 
 def dry_runs(
@@ -86,8 +87,8 @@ def dry_runs(
         else:
             cards.show(found.plan, checks=found.answers, show_sql=show_sql)
             for check in found.not_asked:
-                click.echo(f"not asked: {check} runs a program of the playbook's; --run-probes asks it")
-            click.echo(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")
+                terminal.say(f"not asked: {check} runs a program of the playbook's; --run-probes asks it")
+            terminal.say(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")
         looked.append(found)
     for found in looked:
         found.raise_if_faulty()
@@ -117,7 +118,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
         options.print_json({"good": good, "faults": faults})
     else:
         for one in good:
-            click.echo(f"{one['file']}: good, {one['steps']} steps, digest {str(one['digest'])[:16]}…")
+            terminal.say(f"{one['file']}: good, {one['steps']} steps, digest {str(one['digest'])[:16]}…")
     if faults:
         raise PlaybookFaulty("\n".join(faults), state="nothing was run")
 
@@ -132,10 +133,10 @@ def schema_command(*, write: Path | None) -> None:
 
     text = json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
     if write is not None:
-        write.write_text(text)
-        click.echo(f"wrote {write}")
+        write.write_text(text, encoding="utf-8")
+        terminal.say(f"wrote {write}")
     else:
-        click.echo(text, nl=False)
+        terminal.hand_over(text)
 
 
 @click.command("steps", short_help="The step types and probes")
@@ -148,4 +149,4 @@ def steps_command(*, kind: str | None, as_json: bool) -> None:
     if as_json:
         options.print_json(vocabulary.document(kind))
     else:
-        click.echo(vocabulary.text(kind))
+        terminal.hand_over(f"{vocabulary.text(kind)}\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from runner import terminal
 from runner.commands import options
 from runner.errors import EXIT_CODES
 from runner.playbooks import find_playbook
@@ -93,7 +94,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
         )  # fmt: skip
         run = execute(path, orders)
         if not as_json:
-            click.echo(f"\n{_green('succeeded:')} {run}\nnext       runbook report {run}")
+            _well("succeeded:", run)
 
 
 @click.command("resume", short_help="Go on with a run")
@@ -140,7 +141,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     )
     name = resume(run, orders, accepted=Accepted(reason) if accept_changes else None, dead=dead)
     if not as_json:
-        click.echo(f"\n{_green('succeeded:')} {name}\nnext       runbook report {name}")
+        _well("succeeded:", name)
 
 
 @click.command("rollback", short_help="Take back what a run changed")
@@ -187,8 +188,7 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     orders = Orders(place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json))
     back = rollback(run, orders, Asked(reason or "asked by the operator", after, leave, accept_changes))
     if not as_json:
-        told = f"\n           {back.words}" if back.words else ""
-        click.echo(f"\n{_green('rolled back:')} {back.run}{told}\nnext       runbook report {back.run}")
+        _well("rolled back:", back.run, back.words)
 
 
 def _place(target: str | None, runs: Path | None, run: str) -> Place:
@@ -198,5 +198,9 @@ def _place(target: str | None, runs: Path | None, run: str) -> Place:
     return place_of_run(run, target=target, runs=runs)
 
 
-def _green(text: str) -> str:
-    return click.style(text, fg="green", bold=True) if sys.stdout.isatty() else text
+def _well(how: str, run: str, more: str = "") -> None:
+    terminal.say()
+    terminal.say(f"{how} {run}", mark=how, colour="green")
+    if more:
+        terminal.labelled("", more)
+    terminal.labelled("next", f"runbook report {run}")

@@ -8,6 +8,7 @@ from typing import Literal
 
 import click
 
+from runner import terminal
 from runner.commands import options
 from runner.workplace import Place
 
@@ -51,7 +52,7 @@ def check(*, target: str | None, as_json: bool) -> None:
         options.print_json([one.__dict__ for one in found])
     else:
         for one in found:
-            click.echo(f"{'✓' if one.good else '✗'} {one.name}: {one.text}")
+            terminal.say(f"{'✓' if one.good else '✗'} {one.name}: {one.text}")
     if not all(one.good for one in found):
         sys.exit(3)
 
@@ -71,6 +72,6 @@ def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> No
     from runner import readiness
 
     if only_print:
-        click.echo(readiness.statements(dialect, role), nl=False)
+        terminal.hand_over(readiness.statements(dialect, role))
         return
-    click.echo(readiness.init(Place(target)))
+    terminal.say(readiness.init(Place(target)))

@@ -1,0 +1,157 @@
+"""The world around the process: encodings of the terminal, readers who go away, packages of our names, links, long paths."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import RUNBOOK, Desk
+
+HOSTILE = "a \x1b[2J\x1b[31m title\u202e \x9b1A of\x07 œ→✓"
+NAME = "\x1b[1Adana\u2066"
+PLAYBOOK = r"""
+runbook: 1
+name: note-it
+title: "a \e[2J\e[31m title\u202e \x9b1A of\a œ→✓"
+contacts: {owner: "\e[5mDBA"}
+preconditions:
+  - {id: there, check: query, query: 'SELECT count(*) AS n, char(27, 91, 50, 74, 8238) AS word FROM session_summaries', that: n > 0}
+steps:
+  - {id: go, type: checkpoint, approval: {roles: [dba]}}
+  - {id: note, type: add_column, column: session_summaries.note, of_type: text, why: "\e[2Jwhy ≥ \u2067", if_stopped_here: "saf\e[1Ae"}
+  - id: after
+    type: checkpoint
+    success_criteria:
+      - {id: word, check: query, query: "SELECT char(27) || '[2J' || char(8238) AS word", that: "word == 'x'"}
+rollback: reverse
+"""
+# every command, with the exit code that it has in this order
+COMMANDS = {
+    "--help": 0, "exec --help": 0, "validate note-it.yaml": 0, "plan note-it.yaml": 0, "plan note-it.yaml -t DB": 0,
+    "plan note-it.yaml -t DB --sql": 0, "plan note-it.yaml --json": 0, "schema": 0, "steps": 0, "steps backfill": 0,
+    "target check": 0, "target init --print": 0, "exec note-it.yaml --dry-run": 0, "exec note-it.yaml --operator NAME": 5,
+    "status": 5 * 0, "status --json": 0, "runs": 0, "report": 0, "approve latest --step go --as NAME --role dba --reason TEXT": 0,
+    "note latest TEXT --as NAME": 0, "tune latest hold --reason TEXT": 6, "settle latest note done --reason TEXT": 6,
+    "sql latest -c SELECT(1) --reason TEXT": 0, "resume latest --operator NAME": 3, "resume latest --json": 3, "status latest": 0,
+    "rollback latest --reason TEXT": 0, "report latest": 0, "report latest --json": 0, "report latest --rows dead": 0,
+    "trail show": 0, "trail show --json": 0, "trail verify": 0, "exec nowhere": 6, "nonsense": 2,
+}  # fmt: skip
+WORDS = {"NAME": NAME, "TEXT": HOSTILE, "SELECT(1)": "SELECT '\x1b[2J→'"}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, sqlite_path: Path) -> Desk:
+    desk = Desk(tmp_path, str(sqlite_path))
+    (tmp_path / "note-it.yaml").write_text(PLAYBOOK, encoding="utf-8")
+    return desk
+
+
+def run(desk: Desk, command: str, **env: str) -> tuple[int, bytes]:
+    """A command as somebody types it; its exit code, and all that it wrote."""
+    words = [{**WORDS, "DB": desk.target}.get(word, word) for word in command.split()]
+    done = subprocess.run(
+        [RUNBOOK, *words], cwd=desk.directory, env={**os.environ, "RUNBOOK_TARGET": desk.target, **env},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_every_command_prints_plain_ascii_where_nothing_else_can_be_printed(desk: Desk) -> None:
+    """In an ASCII terminal, with texts that would clear the screen, climb a line, or turn the direction of reading."""
+    for command, code in COMMANDS.items():
+        ended, written = run(desk, command, PYTHONIOENCODING="ascii")
+        assert ended == code, (command, ended, written)
+        wrong = {sign for sign in written if not (32 <= sign < 127 or sign == 10)}
+        assert not wrong, (command, wrong, written)
+
+
+def test_every_command_escapes_what_steers_a_terminal(desk: Desk) -> None:
+    for command in COMMANDS:
+        _ended, written = run(desk, command, PYTHONIOENCODING="utf-8")
+        wrong = {sign for sign in written.decode() if not (sign.isprintable() or sign == "\n")}
+        assert not wrong, (command, wrong)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_a_run_goes_its_way_whatever_the_terminal_takes(desk: Desk, encoding: str) -> None:
+    flow = [
+        "plan note-it.yaml -t DB",
+        "exec note-it.yaml",
+        "approve latest --step go --role dba --reason TEXT",
+        "resume latest",
+        "status",
+        "report",
+    ]
+    codes = [0, 5, 0, 3, 0, 0]
+    for command, code in zip(flow, codes, strict=True):
+        ended, written = run(desk, command, PYTHONIOENCODING=encoding)
+        assert ended == code, (command, written)
+        written.decode(encoding)
+
+
+@pytest.mark.parametrize("how", [">&-", ">&- 2>&- <&-", "| head -0", "2>&1 | head -1"])
+def test_a_run_goes_its_way_though_nobody_reads(desk: Desk, how: str) -> None:
+    commands = [
+        "exec note-it.yaml",
+        "approve latest --step go --role dba --reason read",
+        "note latest seen",
+        "resume latest",
+        "rollback latest",
+    ]
+    codes = [5, 0, 0, 3, 0]
+    for command, code in zip(commands, codes, strict=True):
+        line = f"set -o pipefail; {RUNBOOK} {command} {how}"
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=desk.directory, env={**os.environ, "RUNBOOK_TARGET": desk.target}, capture_output=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == code, (command, done)
+    assert Path(desk.target).read_bytes().startswith(b"SQLite format 3")
+
+
+def test_a_document_that_the_disk_has_no_room_for_is_a_failure(desk: Desk) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [RUNBOOK, "schema"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert "cannot write standard output: No space left" in done.stderr
+
+
+def test_packages_of_our_names_in_pythonpath_are_left_out(desk: Desk) -> None:
+    for name in ("steps", "runner"):
+        (desk.directory / "theirs" / name).mkdir(parents=True)
+        (desk.directory / "theirs" / name / "__init__.py").write_text("raise SystemExit('theirs')\n")
+    (desk.directory / "good" / "steps").mkdir(parents=True)  # without a module: it shadows nothing
+    theirs, good = desk.directory / "theirs", desk.directory / "good"
+    done = desk.runbook("validate", "note-it.yaml", PYTHONPATH=f"{theirs}:{good}:")
+    assert done.code == 0, done.text
+    assert f"left {theirs} of PYTHONPATH out: its runner and steps would stand for runbook's own" in done.err
+    assert str(good) not in done.err
+
+
+def test_a_playbook_named_by_a_link_is_the_real_file(desk: Desk) -> None:
+    release = desk.directory / "releases" / "v 1"
+    release.mkdir(parents=True)
+    (release / "play book.yaml").write_text(
+        PLAYBOOK.replace("contacts:", "include: common.yaml\ncontacts:"), encoding="utf-8"
+    )
+    (release / "common.yaml").write_text("limits: {most: 3}\n")
+    (desk.directory / "current.yaml").symlink_to("releases/v 1/play book.yaml")
+    direct, linked = (
+        desk.runbook("validate", "--json", name) for name in ("releases/v 1/play book.yaml", "current.yaml")
+    )
+    assert (direct.code, linked.code) == (0, 0), linked.text
+    assert desk.runbook("exec", "current.yaml").code == 5
+    (release / "common.yaml").rename(desk.directory / "common.yaml")
+    done = desk.runbook("validate", "current.yaml")
+    assert done.code == 4
+    assert (
+        "the playbook current.yaml is a link to releases/v 1/play book.yaml, and its files lie beside that" in done.text
+    )
+    (desk.directory / "gone.yaml").symlink_to("nowhere.yaml")
+    assert desk.runbook("validate", "gone.yaml").code in {4, 6}
