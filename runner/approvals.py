@@ -4,12 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, time, timedelta
+from typing import Self
 
 from runner.model import Playbook
 from runner.status import RunStatus
 from steps.base import ApprovalNeed, EvidenceNeed, Gate, GateNeeds
 
 _WHEN = "%Y-%m-%d %H:%M %Z"
+
+
+class OpenNeed(str):  # noqa: SLOT000 - a few of them live at a time
+    """What a gate still waits for, in words; and apart, for whoever makes a command of it.
+
+    roles: those that are missing, all of them where `every`, else one of them. evidence: its name. opens: it waits for a
+    time, and nobody can bring that.
+    """
+
+    roles: tuple[str, ...]
+    every: bool
+    by: str
+    evidence: str
+    opens: bool
+
+    def __new__(
+        cls,
+        words: str,
+        *,
+        roles: Sequence[str] = (),
+        every: bool = False,
+        by: str = "",
+        evidence: str = "",
+        opens: bool = False,
+    ) -> Self:
+        self = super().__new__(cls, words)
+        self.roles, self.every, self.by, self.evidence, self.opens = tuple(roles), every, by, evidence, opens
+        return self
 
 
 def open_needs(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime) -> list[str]:
@@ -19,7 +48,7 @@ def open_needs(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime)
         found += _approval(needs.approval, status, step=step, now=now)
     for evidence in needs.evidence:
         found += _evidence(evidence, status, step=step, now=now)
-    return found + _window(needs, now)
+    return found + [OpenNeed(words, opens=True) for words in _window(needs, now)]
 
 
 def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime) -> list[str]:
@@ -40,7 +69,8 @@ def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime
     other = f", not by the operator ({operator})" if need.not_operator else ""
     plural = "s" if missing > 1 else ""
     given = f" ({', '.join(f'{name} as {roles[-1]}' for name, roles in valid.items())} given)" if valid else ""
-    return [f"{missing} approval{plural}{who}{other}{given}"]
+    words = f"{missing} approval{plural}{who}{other}{given}"
+    return [OpenNeed(words, roles=absent or need.roles, every=bool(absent), by=need.by)]
 
 
 def _unfilled(roles: Sequence[str], people: Mapping[str, Sequence[str]]) -> list[str]:
@@ -59,7 +89,7 @@ def _evidence(need: EvidenceNeed, status: RunStatus, *, step: str, now: datetime
     given = [
         one for one in status.evidence if one.step == step and one.name == need.name and not _past(one.expires, now)
     ]
-    return [] if given or need.optional else [f"evidence {need.name!r}"]
+    return [] if given or need.optional else [OpenNeed(f"evidence {need.name!r}", evidence=need.name)]
 
 
 def _window(needs: GateNeeds, now: datetime) -> list[str]:

@@ -45,8 +45,8 @@ def _known(error: RunbookError) -> None:
     if error.why:
         terminal.labelled("why", error.why, out=sys.stderr)
     if error.stop:
-        for line in error.stop:
-            terminal.warn(line, hang=terminal.LABEL)
+        for label, text in error.stop:
+            terminal.labelled(label, text, out=sys.stderr)
         return
     if error.state:
         terminal.labelled("state", error.state, out=sys.stderr)

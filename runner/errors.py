@@ -15,7 +15,7 @@ class RunbookError(Exception):
     exit_code: ClassVar[int] = 1
     title: ClassVar[str] = "failed"
 
-    stop: tuple[str, ...] = ()  # the five lines, where a run stands behind it
+    stop: tuple[tuple[str, str], ...] = ()  # the five lines with their labels, where a run stands behind it
 
     def __init__(self, what: str, *, why: str = "", state: str = "", then: str = "") -> None:
         super().__init__(what)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import approvals, identity, trust
+from runner import approvals, identity, stop, trust
 from runner.again import runs_of, same_target
 from runner.errors import RunRefused, StepFailed, TargetUnreachable
 from runner.events import Approved, Event, EvidenceGiven, Noted, RunState, Settled, SqlByHand
@@ -142,9 +142,13 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
 def _still_open(name: str, orders: Orders, entry: Entry, now: datetime) -> str:
     found = _found(name, orders)
     open_needs = approvals.open_needs(_needs(entry), found.status, step=entry.id, now=now)
-    if open_needs:
-        return f"recorded; {entry.id} still waits for: {'; '.join(open_needs)}"
-    return f"recorded; {entry.id} has all that it asks for\nnext: runbook resume {found.status.run}"
+    word = f"still waits for: {'; '.join(open_needs)}" if open_needs else "has all that it asks for"
+    return f"recorded; {entry.id} {word}\n{_next(found)}"
+
+
+def _next(found: Found) -> str:
+    here = stop.Here(utc_now(), alive=stop.alive(found.status), options=found.options())
+    return "next       " + stop.stop(playbook_of(found), found.status, here).then.replace("\n", f"\n{'':<11}")
 
 
 def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason: str) -> str:
@@ -160,8 +164,7 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
             )
         event = Settled(step=step, done=done, by=by, reason=reason, trust=desk.trust)
         anchored = desk.write(event, what=f"the settling of {step}")
-    goes_on = "rollback" if status.rolling_back else "resume"
-    return f"settled: {step} is {'done' if done else 'not done'}{anchored}\nnext: runbook {goes_on} {status.run}"
+    return f"settled: {step} is {'done' if done else 'not done'}{anchored}\n{_next(_found(name, orders))}"
 
 
 def note(name: str, orders: Orders, *, text: str, by: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 WINDOW_S = 10.0
 
@@ -56,6 +57,11 @@ class Rate:
 def _per_second(one: tuple[float, int], other: tuple[float, int]) -> float:
     seconds = other[0] - one[0]
     return (other[1] - one[1]) / seconds if seconds > 0 else 0.0
+
+
+def when(moment: datetime, *, seconds: bool = False) -> str:
+    """A moment for people, always with its zone: '2026-11-30 21:15 UTC'."""
+    return f"{moment.astimezone(UTC):{'%Y-%m-%d %H:%M:%S' if seconds else '%Y-%m-%d %H:%M'}} UTC"
 
 
 def span(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, events, identity, plan, proof, stop, trail
+from runner import cards, events, plan, proof, stop, trail
 from runner.events import Json, Kind, Record, RunState
 from runner.markdown import code, escaped, table
 from runner.model import Playbook
@@ -51,7 +51,7 @@ def markdown(found: Found, playbook: Playbook) -> str:
     parts = [
         _head(found, playbook),
         _section("Run", _facts(status, playbook)),
-        _section("How it stands", _standing(playbook, status)),
+        _section("How it stands", _standing(playbook, status, found.options())),
         _section("Steps", _steps(records, playbook, status)),
         _section("Figures", _figures(playbook, status)),
         _section("Checks", proof.checks(records, playbook)),
@@ -86,7 +86,7 @@ def _head(found: Found, playbook: Playbook) -> list[str]:
 
 def verdict(status: RunStatus) -> str:
     """How the run came out, in words; a run whose process is gone is not running."""
-    if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process) is False:
+    if status.state is RunState.RUNNING and stop.alive(status) is False:
         return "Interrupted: its process is gone"
     return _VERDICTS[status.state] + (f", held: {escaped(status.held)}" if status.held else "")
 
@@ -136,15 +136,16 @@ def _pairs(values: Mapping[str, Json]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
 
 
-def _standing(playbook: Playbook, status: RunStatus) -> list[str]:
+def _standing(playbook: Playbook, status: RunStatus, options: str) -> list[str]:
     """The five lines of every stop, while the run is not over."""
     if status.state in ENDED:
         return []
     now = trail.utc_now()
-    told = stop.stop(playbook, status, now=now)
+    told = stop.stop(playbook, status, stop.Here(now, alive=stop.alive(status), options=options))
+    then = "<br>".join(code(line) for line in told.then.split("\n"))
     return table(["", ""], [
         ["**state**", escaped(told.state)], ["**leave it?**", escaped(told.leave)],
-        ["**take back**", escaped(told.back)], ["**call**", escaped(told.call)], ["**next**", code(told.then)],
+        ["**take back**", escaped(told.back)], ["**call**", escaped(told.call)], ["**next**", then],
     ])  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from runner import events, files
 from runner.events import Json, Outcome, Record, RunState
+from runner.rate import when
 from steps.base import State, Value
 
 
@@ -109,7 +110,7 @@ class RunStatus:
     def held(self) -> str:
         """Who holds the run, since when and why, for people; "" where nobody does."""
         return "; ".join(
-            f"{one.reason} ({by}, since {datetime.fromisoformat(one.since).astimezone():%H:%M:%S})"
+            f"{one.reason} ({by}, since {when(datetime.fromisoformat(one.since), seconds=True)})"
             for by, one in tuple(self.holds.items())
         )
 

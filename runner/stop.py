@@ -1,15 +1,24 @@
-"""What every stop tells: state, safe to leave or not, what taking back would take, whom to call, the next command."""
+"""How a run stands, for whoever sits there at night: state, safe to leave or not, what taking back would take, whom to call, next.
+
+The one place that says it: exec, status, report, errors and JSON all ask here.
+"""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from runner import plan
+from runner import identity, plan
 from runner.events import RunState
-from runner.model import Playbook
-from runner.rate import span
+from runner.model import Entry, Playbook
+from runner.onward import Here, onward, waits_for
+from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
+
+__all__ = ["Here", "Stop", "alive", "state_word", "stop", "waits_for"]
+
+_OVER = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK})
 
 
 @dataclass(frozen=True)
@@ -20,48 +29,65 @@ class Stop:
     leave: str
     back: str
     call: str
-    then: str
+    then: str  # the commands, a line each
 
-    def lines(self) -> list[str]:
+    def labelled(self) -> list[tuple[str, str]]:
         return [
-            f"state      {self.state}",
-            f"leave it?  {self.leave}",
-            f"take back  {self.back}",
-            f"call       {self.call}",
-            f"next       {self.then}",
+            ("state", self.state),
+            ("leave it?", self.leave),
+            ("take back", self.back),
+            ("call", self.call),
+            ("next", self.then),
         ]
 
 
-def stop(playbook: Playbook, status: RunStatus, *, now: datetime, state: str = "", then: str = "") -> Stop:
-    """How things stand for whoever sits there at night."""
+def stop(playbook: Playbook, status: RunStatus, here: Here, *, more: str = "") -> Stop:
+    """How things stand. more: what whoever stopped the run knows of the state beyond its record."""
     return Stop(
-        state=state or _state(playbook, status),
+        state="; ".join(part for part in (_state(playbook, status, here), more) if part),
         leave=_leave(playbook, status),
-        back=_back(playbook, status, now),
+        back=_back(playbook, status, here),
         call=", ".join(f"{role.replace('_', ' ')}: {who}" for role, who in playbook.contacts.items())
         or "nobody is named in the playbook",
-        then=then or next_command(status),
+        then=onward(playbook, status, here).words(),
     )
 
 
-def _state(playbook: Playbook, status: RunStatus) -> str:
+def alive(status: RunStatus) -> bool | None:
+    """Whether the run's process lives; None where it can't be seen from here, False where it has ended."""
+    if status.state is not RunState.RUNNING:
+        return False
+    return identity.alive(status.process) if status.process is not None else None
+
+
+def state_word(status: RunStatus, *, living: bool | None) -> str:
+    """The state in a few words; a run whose process is gone is not running."""
+    if status.state is RunState.RUNNING and living is False:
+        return "interrupted: its process is gone"
+    return status.state.replace("_", " ")
+
+
+def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
     done = [name for name in playbook.ids if name in status.steps and status.steps[name].finished]
+    words = state_word(status, living=here.alive) + (f", held: {status.held}" if status.held else "")
+    words += f"; {len(done)} of {len(playbook.ids)} steps done"
     at = _at(playbook, status)
-    words = f"{len(done)} of {len(playbook.ids)} steps done"
-    if at and at in status.steps:
-        step = status.steps[at]
-        words += f"; {at} {step.word}"
+    if at is not None and status.state not in _OVER:
+        needs = waits_for(playbook, status, at, here.now) if at.gate else []
+        words += f"; {at.id} {at.word}" + (f" for {'; '.join(needs)}" if needs else "")
+        words += ", and has all that it asks for" if at.gate and not needs else ""
     return words
 
 
-def _at(playbook: Playbook, status: RunStatus) -> str:
-    """The first step that is not finished."""
-    return next((name for name in playbook.ids if name not in status.steps or not status.steps[name].finished), "")
+def _at(playbook: Playbook, status: RunStatus) -> StepStatus | None:
+    """The first step that is not finished, if it has begun."""
+    first = next((name for name in playbook.ids if name not in status.steps or not status.steps[name].finished), "")
+    return status.steps.get(first)
 
 
 def _leave(playbook: Playbook, status: RunStatus) -> str:
     """The author's sentence for the place where the run stands: of the step at hand if it began, else of the last one done."""
-    if status.state in {RunState.SUCCEEDED, RunState.ROLLED_BACK}:
+    if status.state in _OVER:
         return "yes: nothing is left half done"
     begun = [name for name in playbook.ids if name in status.steps and _reached(status.steps[name])]
     changed = [name for name in begun if playbook.entry(name).step.changes]
@@ -79,7 +105,7 @@ def _reached(step: StepStatus) -> bool:
     return bool(step.outcome or step.open or step.gate)
 
 
-def _back(playbook: Playbook, status: RunStatus, now: datetime) -> str:
+def _back(playbook: Playbook, status: RunStatus, here: Here) -> str:
     """About as long as it took, and so the latest time to turn back inside the window."""
     standing = [
         entry for entry in playbook.entries
@@ -87,41 +113,38 @@ def _back(playbook: Playbook, status: RunStatus, now: datetime) -> str:
     ]  # fmt: skip
     if not standing:
         return "nothing to take back"
-    if status.state is RunState.ROLLED_BACK_IN_PART:
-        return f"done as far as it goes: {', '.join(entry.id for entry in standing)} still stands"
-    one_way = [entry.id for entry in standing if plan.one_way(entry)]
-    if one_way:
-        return f"not as a whole: {', '.join(one_way)} is one way; runbook rollback {status.run} --to {one_way[-1]}"
-    seconds = sum(status.steps[entry.id].seconds for entry in standing)
-    words = f"about {span(max(seconds, 1.0))} (as long as it took): runbook rollback {status.run}"
-    if playbook.window is not None and status.started_at:
-        ends = datetime.fromisoformat(status.started_at) + timedelta(seconds=playbook.window)
-        latest = (ends - timedelta(seconds=seconds)).astimezone()
-        passed = " (that has passed: the window can no longer hold it)" if latest < now else ""
-        words += f"; turn back before {latest:%H:%M}{passed}"
-    return words
+    names = ", ".join(entry.id for entry in standing)
+    if status.state in {RunState.ROLLED_BACK_IN_PART, RunState.CLOSED}:
+        return f"done as far as it goes: {names} still stand{'s' if len(standing) == 1 else ''}"
+    if playbook.rollback == "none":
+        return f"no way back: {playbook.rollback_reason or 'the playbook says so'}"
+    command = f"runbook rollback {shlex.quote(status.run)}"
+    if one_way := [entry.id for entry in standing if plan.one_way(entry)]:
+        after = standing[-1].id != one_way[-1]
+        rest = f"; what came after it: {_said(f'{command} --to {shlex.quote(one_way[-1])}', here)}" if after else ""
+        return f"not as a whole: {', '.join(one_way)} is one way{rest}"
+    first = "stop it first; then " if here.alive else ""
+    return (
+        f"{_length(standing, status)}: {first}{_said(command, here)}{_turn_back(playbook, standing, status, here.now)}"
+    )
 
 
-def _doubtful(status: RunStatus) -> list[StepStatus]:
-    return [one for one in status.steps.values() if one.open or one.doubtful]
+def _said(command: str, here: Here) -> str:
+    return f"{command} {here.options}".rstrip()
 
 
-def next_command(status: RunStatus) -> str:
-    """The command to copy."""
-    match status.state:
-        case RunState.SUCCEEDED | RunState.ENDED_UNPROVEN | RunState.ROLLED_BACK | RunState.CLOSED:
-            return f"runbook report {status.run}"
-        case RunState.ROLLED_BACK_IN_PART:
-            refused = any(step.back.get("refused") for step in status.steps.values())
-            return f"runbook report {status.run}{' --rows refused' if refused else ''}"
-        case RunState.IN_DOUBT if status.rolling_back and any(step.settled is not None for step in _doubtful(status)):
-            return f"runbook rollback {status.run}"
-        case RunState.IN_DOUBT:
-            step = next((one.id for one in _doubtful(status)), "STEP")
-            return f"runbook settle {status.run} {step} done|not-done --reason '…'"
-        case RunState.ROLLBACK_FAILED | RunState.ABORTED if status.rolling_back:
-            return f"runbook rollback {status.run}"
-        case RunState.RUNNING:
-            return f"runbook status {status.run}"
-        case _:
-            return f"runbook resume {status.run}"
+def _seconds(standing: list[Entry], status: RunStatus) -> float:
+    return sum(status.steps[entry.id].seconds for entry in standing)
+
+
+def _length(standing: list[Entry], status: RunStatus) -> str:
+    return f"about {span(max(_seconds(standing, status), 1.0))} (as long as it took)"
+
+
+def _turn_back(playbook: Playbook, standing: list[Entry], status: RunStatus, now: datetime) -> str:
+    if playbook.window is None or not status.started_at:
+        return ""
+    ends = datetime.fromisoformat(status.started_at) + timedelta(seconds=playbook.window)
+    latest = ends - timedelta(seconds=_seconds(standing, status))
+    passed = " (that has passed: the window can no longer hold it)" if latest < now else ""
+    return f"; turn back before {when(latest)}{passed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from runner.errors import (
 )
 from runner.events import (
     Event,
+    Json,
     Kind,
     LedgerCreated,
     RollbackStarted,
@@ -49,7 +51,7 @@ from runner.status import RunStatus
 from runner.trail import Seen, Trail
 from runner.undoing import sources, undoer
 from runner.watch import StatusFile
-from runner.workplace import Connected, Place, connected, new_run, now
+from runner.workplace import Connected, Place, connected, new_run, now, options_for
 from steps import ledger
 from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, Value
 from steps.values import in_json, readable_all
@@ -170,7 +172,8 @@ def opened(
     places = (directory, orders.status_dir) if orders.status_dir else (directory,)
     if orders.status_dir:
         files.make_directory(orders.status_dir)
-    watcher = StatusFile(places, status, lambda: {"stop": readable_all(vars(stop.stop(playbook, status, now=now())))})
+    found = functools.partial(options_for, directory, target.name, orders.place)
+    watcher = StatusFile(places, status, lambda: {"stop": _standing(playbook, status, found())})
     control = Control(cancel=target.database.cancel, say=orders.view.say)
     engine = Engine(
         playbook=playbook, database=target.database, trail=trail, status=status, control=control,
@@ -224,6 +227,20 @@ def typed_again(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _standing(playbook: Playbook, status: RunStatus, options: str) -> Json:
+    """For status.json, by the process that runs."""
+    return readable_all(vars(stop.stop(playbook, status, stop.Here(now(), alive=True, options=options))))
+
+
+def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: RunbookError) -> None:
+    """How the run stands now belongs to what is said of its end; what was refused says itself what to do."""
+    if isinstance(error, RunRefused | LeaseLost | TrailBroken):
+        return
+    options = options_for(engine.trail.path.parent, target.name, orders.place)
+    told = stop.stop(engine.playbook, engine.status, stop.Here(now(), alive=False, options=options), more=error.state)
+    error.stop = tuple(told.labelled())
+
+
 # ─── carrying a run ─────────────────────────────────────────────────────────────────────────────────────────────────
 def carry(
     engine: Engine, target: Connected, orders: Orders, act: Callable[[], None], *, first: Event | None = None
@@ -245,17 +262,16 @@ def carry(
         _ended(engine, RunState.SUCCEEDED, 0)
     except RunbookError as error:
         hold.end_with(error)
-        told = stop.stop(engine.playbook, status, now=now(), state=error.state, then=error.then)
-        error.stop = tuple(told.lines())
+        _tell_standing(engine, orders, target, error)
         raise
     except DatabaseFault as fault:
         end = (Interrupted if engine.control.interrupted else TargetUnreachable)(
             f"the database can't be reached or refused: {fault}",
             why=f"SQLSTATE {fault.sqlstate}" if fault.sqlstate else "",
             state="what had committed stays; what was in flight is settled when you resume",
-            then=f"runbook resume {status.run}",
         )
         hold.end_with(end)
+        _tell_standing(engine, orders, target, end)
         raise end from fault
     finally:
         hold.give_back()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from runner.database import RunDatabase, Session
 from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.events import Json, Record
 from runner.masks import Masks, SecretTooShort
+from runner.source import BadInput
 from runner.status import RunStatus, fold
 from runner.trail import Seen, Verification, utc_now
 from steps.base import DatabaseFault
@@ -108,7 +110,7 @@ def _mask_error(error: BaseException, masks: Masks) -> None:
         error.what, error.why, error.state, error.then = map(
             masks.mask, (error.what, error.why, error.state, error.then)
         )
-        error.stop = tuple(masks.mask(line) for line in error.stop)
+        error.stop = tuple((label, masks.mask(line)) for label, line in error.stop)
 
 
 @contextmanager
@@ -136,6 +138,40 @@ def _opened(
         database.close()
 
 
+def runs_of(place: Place) -> Path:
+    """The runs directory, also where no target is configured."""
+    try:
+        return place.runs_directory(place.resolve())
+    except BadInput:
+        return place.runs_directory()
+
+
+def options_for(directory: Path, target: str, place: Place) -> str:
+    """What a command needs, beside a run's name, to find the run in this directory and its target; "" where the defaults do."""
+    plain = replace(place, target=None, runs=None)
+    words: list[str] = []
+    if place.environ.get("RUNBOOK_TARGET") and not _same_target(plain, target):
+        plain, words = replace(plain, target=target), ["--target", target]
+    if not _same(runs_of(plain), directory.parent):
+        if _same(runs_of(replace(plain, target=target)), directory.parent):
+            words = ["--target", target]
+        else:
+            words += ["--runs", str(directory.parent)]
+    return shlex.join(words)
+
+
+def _same_target(place: Place, name: str) -> bool:
+    try:
+        found = place.resolve()
+    except BadInput:
+        return False
+    return (found.name or found.url) == name
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
 def new_run(name: str, now: datetime) -> str:
     """A run's name: playbook, time, and enough chance that two never meet."""
     return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -152,6 +188,11 @@ class Found:
     @property
     def trail(self) -> Path:
         return self.directory / "trail.jsonl"
+
+    def options(self, place: Place | None = None) -> str:
+        """What commands on this run need to find it from here."""
+        started = self.status.started
+        return options_for(self.directory, started.target if started else "", place or Place())
 
     @cached_property
     def chain(self) -> Verification:

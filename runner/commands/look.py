@@ -8,17 +8,16 @@ from pathlib import Path
 
 import click
 
-from runner import identity, stop, terminal
+from runner import stop, terminal
 from runner.commands import options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
 from runner.model import Entry
 from runner.people import playbook_of
-from runner.rate import span
-from runner.source import BadInput
+from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
-from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, now
+from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, now, runs_of
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
@@ -27,49 +26,50 @@ def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
     if target is not None or place.environ.get("RUNBOOK_TARGET"):
         return place
     try:
-        found = find_run(runs_directory(place), run)
+        found = find_run(runs_of(place), run)
     except RunRefused:
         return place
     return replace(place, target=found.status.started.target) if found.status.started else place
 
 
-def runs_directory(place: Place) -> Path:
-    """The runs directory, also where no target is configured."""
-    try:
-        return place.runs_directory(place.resolve())
-    except BadInput:
-        return place.runs_directory()
-
-
 @click.command("status", short_help="How a run stands")
 @click.argument("run", default="latest")
+@options.target
 @options.runs
 @options.as_json
-def status_command(*, run: str, runs: Path | None, as_json: bool) -> None:
+def status_command(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
     """How a run stands: its steps, what it waits for, whether it is safe to leave, and the next command."""
-    found = find_run(runs_directory(Place(None, runs)), run)
-    playbook = playbook_of(found)
-    told = stop.stop(playbook, found.status, now=now(), state=state_words(found.status))
+    place = Place(target, runs)
+    found = find_run(runs_of(place), run)
+    status, playbook = found.status, playbook_of(found)
+    here = stop.Here(now(), alive=stop.alive(status), options=found.options())
+    told = stop.stop(playbook, status, here)
     if as_json:
-        options.print_json(document_of(found.status) | {"stop": told.__dict__, "alive": _alive(found.status)})
+        options.print_json(document_of(status) | {"stop": told.__dict__, "alive": _alive(status)})
         return
-    status = found.status
     terminal.say(f"{status.run}  {playbook.title}")
     if status.started:
         who = status.started.process.operator
         terminal.say(
-            f"target {status.started.target} · operator {who} · {_kind(status)}began {_local(status.started_at)}"
+            f"target {status.started.target} · operator {who} · {_kind(status)}began {_time(status.started_at)}"
         )
     terminal.say()
     for entry in playbook.entries:
-        for line in _step_lines(entry, status.steps.get(entry.id)):
-            terminal.say(line)
+        step = status.steps.get(entry.id)
+        needs = stop.waits_for(playbook, status, step, here.now) if step is not None else []
+        for line in _step_lines(entry, status, step, needs):
+            terminal.say(line, hang=_BELOW + 2)
     terminal.say()
-    for line in told.lines():
-        terminal.say(line)
+    if status.what and status.state is not RunState.WAITING:
+        terminal.labelled("last", "\n".join(part for part in (status.what, status.why) if part))
+    for label, text in told.labelled():
+        terminal.labelled(label, text)
 
 
-def _step_lines(entry: Entry, step: StepStatus | None) -> list[str]:
+_BELOW = 20  # columns before what stands below a step
+
+
+def _step_lines(entry: Entry, status: RunStatus, step: StepStatus | None, needs: list[str]) -> list[str]:
     """How a step stands, and below it what there is to say of it."""
     words = "·" if step is None else step.reverted or step.word
     seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
@@ -81,39 +81,38 @@ def _step_lines(entry: Entry, step: StepStatus | None) -> list[str]:
         f"taken back: {back}" if back else "",
         f"left standing by {step.left}" if step.left else "",
         step.error,
-        f"waits for: {'; '.join(step.gate)}" if step.gate else "",
+        *(_asked(entry, status) if step.gate or not step.finished else ()),
     ]
-    return lines + [f"{'':<20}{one}" for one in more if one]
+    if step.gate:
+        more.append(f"waits for: {'; '.join(needs)}" if needs else "has all that it asks for")
+    return lines + [f"{'':<{_BELOW}}{one}" for one in more if one]
 
 
-def state_words(status: RunStatus) -> str:
-    """The state, told as what it is: a run whose process is gone is not running."""
-    words = status.state.replace("_", " ")
-    if status.state is RunState.RUNNING and _alive(status) is False:
-        words = "interrupted: its process is gone"
-    held = f", held: {status.held}" if status.held else ""
-    what = f" ({status.what})" if status.what else ""
-    return f"{words}{held}{what}"
+def _asked(entry: Entry, status: RunStatus) -> list[str]:
+    """What was asked at the step that the run stands at, each check's last answer with its values."""
+    last = {one.id: one for one in status.checks if one.step == entry.id}
+    return [f"{one.answer}: {one.id}: {one.text}" for one in last.values()]
 
 
 def _alive(status: RunStatus) -> bool | None:
-    return identity.alive(status.process) if status.process is not None and status.state is RunState.RUNNING else None
+    return stop.alive(status) if status.state is RunState.RUNNING else None
 
 
 def _kind(status: RunStatus) -> str:
     return f"{status.started.kind} · " if status.started and status.started.kind != "real" else ""
 
 
-def _local(at: str) -> str:
-    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M}" if at else "-"
+def _time(at: str) -> str:
+    return when(datetime.fromisoformat(at)) if at else "-"
 
 
 @click.command("runs", short_help="The runs in the runs directory")
+@options.target
 @options.runs
 @options.as_json
-def runs_command(*, runs: Path | None, as_json: bool) -> None:
-    """The runs in the runs directory, the newest first."""
-    directory = runs_directory(Place(None, runs))
+def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> None:
+    """The runs in the runs directory, the newest first. A target may have a runs directory of its own."""
+    directory = runs_of(Place(target, runs))
     found, broken = all_runs(directory)
     for error in broken:
         terminal.warn(error.what)
@@ -125,10 +124,9 @@ def runs_command(*, runs: Path | None, as_json: bool) -> None:
         return
     width = max(len(one.status.run) for one in found)
     for one in found:
-        target = one.status.started.target if one.status.started else "?"
-        terminal.say(
-            f"{one.status.run:<{width}}  {_local(one.status.started_at)}  {state_words(one.status).split(' (')[0]:<18}  {target}"
-        )
+        shown, status = one.status.started.target if one.status.started else "?", one.status
+        state = stop.state_word(status, living=stop.alive(status)) + (" · held" if status.holds else "")
+        terminal.say(f"{status.run:<{width}}  {_time(status.started_at)}  {state:<18}  {shown}")
 
 
 @click.command("report", short_help="What a run did and proved")
@@ -151,7 +149,7 @@ def report_command(
     """What a run did and proved, as Markdown: change cards, checks with their values, timeline, and the trail's anchor."""
     from runner import report
 
-    found = find_run(runs_directory(Place(None, runs)), run)
+    found = find_run(runs_of(Place(target, runs)), run)
     if rows:
         with connected(place_of_run(run, target=target, runs=runs)) as there:
             text = report.rows(there.database, found.status.run, kind=rows, as_json=as_json)
@@ -176,13 +174,14 @@ def trail_command() -> None:
 
 @trail_command.command("show")
 @click.argument("run", default="latest")
+@options.target
 @options.runs
 @options.as_json
-def show(*, run: str, runs: Path | None, as_json: bool) -> None:
+def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
     """Every record, in order."""
     from runner.trail import read
 
-    found = find_run(runs_directory(Place(None, runs)), run)
+    found = find_run(runs_of(Place(target, runs)), run)
     if as_json:
         terminal.hand_over(terminal.machine_text(found.trail.read_text(encoding="utf-8")))
         return
@@ -191,7 +190,7 @@ def show(*, run: str, runs: Path | None, as_json: bool) -> None:
             mode="json", exclude={"event", "source", "process", "identity", "versions"}, exclude_defaults=True
         )
         words = "  ".join(f"{key}={value}" for key, value in fields.items())
-        terminal.say(f"{record.n:>5}  {_local(record.at)}  {record.event.event:<16} {words[:300]}")
+        terminal.say(f"{record.n:>5}  {_time(record.at)}  {record.event.event:<16} {words[:300]}")
 
 
 @trail_command.command("verify")
@@ -208,7 +207,7 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     from runner import anchors, trust
     from runner.trail import check, load
 
-    path = Path(run) if Path(run).is_file() else find_trail(runs_directory(Place(None, runs)), run)
+    path = Path(run) if Path(run).is_file() else find_trail(runs_of(Place(target, runs)), run)
     data = load(path)
     found = check(data)
     known = anchors.records(data, up_to=found.records)
@@ -241,7 +240,7 @@ __all__ = [
     "place_of_run",
     "report_command",
     "runs_command",
-    "runs_directory",
+    "runs_of",
     "status_command",
     "trail_command",
 ]

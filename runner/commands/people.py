@@ -18,7 +18,7 @@ from steps.words import seconds
 
 @click.command("approve", short_help="Say yes at a gate")
 @click.argument("run")
-@click.option("--step", default="", help="The gate; needed when the run has several open ones.")
+@click.option("--step", default="", help="The gate; needed only where several wait.")
 @options.by
 @click.option("--role", default="", help="In which role: the gate names those that count.")
 @options.reason
@@ -68,12 +68,15 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
 @click.argument("answer", type=click.Choice(["done", "not-done"]))
 @options.by
 @options.reason
+@options.target
 @options.runs
-def settle_command(*, run: str, step: str, answer: str, by: str, reason: str, runs: Path | None) -> None:
+def settle_command(
+    *, run: str, step: str, answer: str, by: str, reason: str, target: str | None, runs: Path | None
+) -> None:
     """Say whether a step that began and did not end was done; look at the database first."""
     from runner import people
 
-    orders = Orders(place=place_of_run(run, target=None, runs=runs))
+    orders = Orders(place=place_of_run(run, target=target, runs=runs))
     _say(people.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
 
 
@@ -81,12 +84,13 @@ def settle_command(*, run: str, step: str, answer: str, by: str, reason: str, ru
 @click.argument("run")
 @click.argument("text")
 @options.by
+@options.target
 @options.runs
-def note_command(*, run: str, text: str, by: str, runs: Path | None) -> None:
+def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path | None) -> None:
     """Write a line into a run's timeline; the report shows it."""
     from runner import people
 
-    _say(people.note(run, Orders(place=place_of_run(run, target=None, runs=runs)), text=text, by=by))
+    _say(people.note(run, Orders(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
 
 
 @click.command("tune", short_help="Steer a running run")

@@ -1,0 +1,139 @@
+"""What comes next for a run: the commands that go on from where it stands, none of which would be refused."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import datetime
+
+from runner import approvals
+from runner.approvals import OpenNeed
+from runner.events import RunState
+from runner.model import Entry, Playbook
+from runner.status import RunStatus, StepStatus
+from steps.base import Gate
+
+REASON = "--reason '…'"
+
+
+@dataclass(frozen=True)
+class Onward:
+    """The commands to copy, in order; and what must be so before they are of use."""
+
+    commands: tuple[str, ...]
+    when: str = ""
+
+    def words(self) -> str:
+        """For people: a command a line, the condition behind the last."""
+        return "\n".join(self.commands) + (f"  ({self.when})" if self.when else "")
+
+
+@dataclass(frozen=True)
+class Here:
+    """From where somebody looks at a run.
+
+    alive: whether its process lives, None where that can't be seen from here. options: what each command needs to find
+    the run again, such as --runs.
+    """
+
+    now: datetime
+    alive: bool | None = None
+    options: str = ""
+
+
+def onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
+    """What to do next with this run."""
+    say = _Say(status.run, here.options)
+    match status.state:
+        case RunState.SUCCEEDED | RunState.ENDED_UNPROVEN | RunState.ROLLED_BACK | RunState.CLOSED:
+            return Onward((say("report"),))
+        case RunState.ROLLED_BACK_IN_PART:
+            return Onward((say("report", "--rows refused" if refused(status) else ""),))
+        case RunState.RUNNING:
+            return _running(status, here, say)
+        case RunState.IN_DOUBT if (step := unsettled(status)) is not None:
+            words = [say("settle", f"{shlex.quote(step.id)} {answer} {REASON}") for answer in ("done", "not-done")]
+            return Onward(tuple(words), "one of the two, once you have looked at the database")
+        case RunState.WAITING:
+            return _waiting(playbook, status, here, say)
+        case _:
+            return _ended(status, say)
+
+
+@dataclass(frozen=True)
+class _Say:
+    """Writes commands on one run, quoted for a shell."""
+
+    run: str
+    options: str
+
+    def __call__(self, verb: str, rest: str = "") -> str:
+        return " ".join(word for word in ("runbook", verb, shlex.quote(self.run), rest, self.options) if word)
+
+
+def refused(status: RunStatus) -> bool:
+    """Whether taking back left rows alone."""
+    return any(step.back.get("refused") for step in status.steps.values())
+
+
+def unsettled(status: RunStatus) -> StepStatus | None:
+    """The step that a person must settle; None once that is done."""
+    doubtful = (one for one in status.steps.values() if one.open or one.doubtful)
+    return next((one for one in doubtful if one.settled is None), None)
+
+
+def _running(status: RunStatus, here: Here, say: _Say) -> Onward:
+    if here.alive is False:
+        return _ended(status, say, when="")
+    if status.holds:
+        return Onward((say("tune", f"go {REASON}"),), "once what it is held for is over")
+    if here.alive is None:
+        host = status.process.host if status.process else "another host"
+        return Onward((say("status"),), f"at {host}, where it runs; if that has died, `{say('resume')}` takes over")
+    return Onward((say("tune", f"stop {REASON}"),), "to end it at its next safe point; else let it run")
+
+
+def _ended(status: RunStatus, say: _Say, *, when: str = "once the cause is mended") -> Onward:
+    """It stopped on its way; in the direction in which it went there is more to do."""
+    if status.state is RunState.ABORTED or status.state is RunState.IN_DOUBT:
+        when = ""
+    return Onward((say("rollback" if status.rolling_back else "resume"),), when)
+
+
+# ─── at a gate ──────────────────────────────────────────────────────────────────────────────────────────────────────
+def waits_for(playbook: Playbook, status: RunStatus, step: StepStatus, now: datetime) -> list[str]:
+    """What a step waits for as things are now, and not as they were when it was reached."""
+    entry = _gate(playbook, step.id)
+    if entry is None or not isinstance(entry.step, Gate):
+        return list(step.gate)
+    return approvals.open_needs(entry.step.needs(), status, step=step.id, now=now)
+
+
+def _gate(playbook: Playbook, name: str) -> Entry | None:
+    return next((entry for entry in playbook.entries if entry.id == name and isinstance(entry.step, Gate)), None)
+
+
+def _waiting(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> Onward:
+    gate = next((one for one in status.steps.values() if one.gate), None)
+    needs = waits_for(playbook, status, gate, here.now) if gate is not None else []
+    missing = [need for need in needs if isinstance(need, OpenNeed)]
+    people = [
+        say("approve", f"--step {shlex.quote(gate.id)} {_bring(need)} {REASON}")
+        for need in missing
+        if gate is not None and not need.opens
+        for need in _each(need)
+    ]  # fmt: skip
+    times = "; ".join(need for need in missing if need.opens)
+    return Onward(tuple(people), times) if people else Onward((say("resume"),), times)
+
+
+def _each(need: OpenNeed) -> list[OpenNeed]:
+    """One for each role, where several people must speak."""
+    return [OpenNeed(need, roles=(role,)) for role in need.roles] if need.every else [need]
+
+
+def _bring(need: OpenNeed) -> str:
+    if need.evidence:
+        return f"--evidence {shlex.quote(need.evidence)} --as NAME"
+    who = shlex.quote(need.by) if need.by else "NAME"
+    return f"--as {who}" + (f" --role {shlex.quote(need.roles[0])}" if need.roles else "")
