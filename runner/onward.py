@@ -95,9 +95,14 @@ def _running(status: RunStatus, here: Here, say: _Say) -> Onward:
 
 def _ended(status: RunStatus, say: _Say, *, when: str = "once the cause is mended") -> Onward:
     """It stopped on its way; in the direction in which it went there is more to do."""
-    if status.state is RunState.ABORTED or status.state is RunState.IN_DOUBT:
+    if status.state in {RunState.ABORTED, RunState.IN_DOUBT}:
         when = ""
-    return Onward((say("rollback" if status.rolling_back else "resume"),), when)
+    if not status.rolling_back:
+        return Onward((say("resume"),), when)
+    failed = next((one.id for one in status.steps.values() if one.open == "revert" and one.error and not one.left), "")
+    if failed and when:
+        when += f"; or keep {failed}: `{say('rollback', f'--leave {shlex.quote(failed)} {REASON}')}`"
+    return Onward((say("rollback"),), when)
 
 
 # ─── at a gate ──────────────────────────────────────────────────────────────────────────────────────────────────────

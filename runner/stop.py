@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from runner import identity, plan
 from runner.events import RunState
 from runner.model import Entry, Playbook
-from runner.onward import Here, onward, waits_for
+from runner.onward import REASON, Here, onward, waits_for
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 
@@ -120,9 +120,9 @@ def _back(playbook: Playbook, status: RunStatus, here: Here) -> str:
         return f"no way back: {playbook.rollback_reason or 'the playbook says so'}"
     command = f"runbook rollback {shlex.quote(status.run)}"
     if one_way := [entry.id for entry in standing if plan.one_way(entry)]:
-        after = standing[-1].id != one_way[-1]
-        rest = f"; what came after it: {_said(f'{command} --to {shlex.quote(one_way[-1])}', here)}" if after else ""
-        return f"not as a whole: {', '.join(one_way)} is one way{rest}"
+        keep = " ".join(f"--leave {shlex.quote(name)}" for name in one_way)
+        rest = "" if len(one_way) == len(standing) else f"; all else: {_said(f'{command} {keep} {REASON}', here)}"
+        return f"not as a whole: {', '.join(one_way)} {'is' if len(one_way) == 1 else 'are'} one way{rest}"
     first = "stop it first; then " if here.alive else ""
     return (
         f"{_length(standing, status)}: {first}{_said(command, here)}{_turn_back(playbook, standing, status, here.now)}"
