@@ -42,7 +42,10 @@ def prepare() -> None:
 
 def _any_text(stream: TextIO | None, number: int) -> TextIO:
     codecs.register_error(_HANDLER, _otherwise)
-    codecs.register(lambda name: _ascii() if name == _ASCII else None)
+    try:
+        codecs.lookup(_ASCII)
+    except LookupError:
+        codecs.register(lambda name: _ascii() if name == _ASCII else None)
     if stream is None:
         return os.fdopen(number, "w", encoding="utf-8", errors=_HANDLER, closefd=False)
     reconfigure = getattr(stream, "reconfigure", None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from command import RUNBOOK, Desk
+
+from runner.cli import main
 
 HOSTILE = "a \x1b[2J\x1b[31m title\u202e \x9b1A of\x07 œ→✓"
 NAME = "\x1b[1Adana\u2066"
@@ -32,7 +36,7 @@ COMMANDS = {
     "--help": 0, "exec --help": 0, "validate note-it.yaml": 0, "plan note-it.yaml": 0, "plan note-it.yaml -t DB": 0,
     "plan note-it.yaml -t DB --sql": 0, "plan note-it.yaml --json": 0, "schema": 0, "steps": 0, "steps backfill": 0,
     "target check": 0, "target init --print": 0, "exec note-it.yaml --dry-run": 0, "exec note-it.yaml --operator NAME": 5,
-    "status": 5 * 0, "status --json": 0, "runs": 0, "report": 0, "approve latest --step go --as NAME --role dba --reason TEXT": 0,
+    "status": 0, "status --json": 0, "runs": 0, "report": 0, "approve latest --step go --as NAME --role dba --reason TEXT": 0,
     "note latest TEXT --as NAME": 0, "tune latest hold --reason TEXT": 6, "settle latest note done --reason TEXT": 6,
     "sql latest -c SELECT(1) --reason TEXT": 0, "resume latest --operator NAME": 3, "resume latest --json": 3, "status latest": 0,
     "rollback latest --reason TEXT": 0, "report latest": 0, "report latest --json": 0, "report latest --rows dead": 0,
@@ -48,20 +52,22 @@ def desk(tmp_path: Path, sqlite_path: Path) -> Desk:
     return desk
 
 
-def run(desk: Desk, command: str, **env: str) -> tuple[int, bytes]:
-    """A command as somebody types it; its exit code, and all that it wrote."""
+def run(desk: Desk, command: str, encoding: str = "utf-8") -> tuple[int, bytes]:
+    """A command as somebody types it, in a terminal of this encoding; its exit code, and all that it wrote."""
     words = [{**WORDS, "DB": desk.target}.get(word, word) for word in command.split()]
-    done = subprocess.run(
-        [RUNBOOK, *words], cwd=desk.directory, env={**os.environ, "RUNBOOK_TARGET": desk.target, **env},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=60, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    here = contextlib.chdir(desk.directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out)
+    with here[0], here[1], here[2], pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setenv("RUNBOOK_TARGET", desk.target)
+        main(words)
+    out.flush()
+    return ended.value.code, out.buffer.getvalue()
 
 
 def test_every_command_prints_plain_ascii_where_nothing_else_can_be_printed(desk: Desk) -> None:
     """In an ASCII terminal, with texts that would clear the screen, climb a line, or turn the direction of reading."""
     for command, code in COMMANDS.items():
-        ended, written = run(desk, command, PYTHONIOENCODING="ascii")
+        ended, written = run(desk, command, "ascii")
         assert ended == code, (command, ended, written)
         wrong = {sign for sign in written if not (32 <= sign < 127 or sign == 10)}
         assert not wrong, (command, wrong, written)
@@ -69,7 +75,7 @@ def test_every_command_prints_plain_ascii_where_nothing_else_can_be_printed(desk
 
 def test_every_command_escapes_what_steers_a_terminal(desk: Desk) -> None:
     for command in COMMANDS:
-        _ended, written = run(desk, command, PYTHONIOENCODING="utf-8")
+        _ended, written = run(desk, command, "utf-8")
         wrong = {sign for sign in written.decode() if not (sign.isprintable() or sign == "\n")}
         assert not wrong, (command, wrong)
 
@@ -86,7 +92,7 @@ def test_a_run_goes_its_way_whatever_the_terminal_takes(desk: Desk, encoding: st
     ]
     codes = [0, 5, 0, 3, 0, 0]
     for command, code in zip(flow, codes, strict=True):
-        ended, written = run(desk, command, PYTHONIOENCODING=encoding)
+        ended, written = run(desk, command, encoding)
         assert ended == code, (command, written)
         written.decode(encoding)
 
@@ -155,3 +161,48 @@ def test_a_playbook_named_by_a_link_is_the_real_file(desk: Desk) -> None:
     )
     (desk.directory / "gone.yaml").symlink_to("nowhere.yaml")
     assert desk.runbook("validate", "gone.yaml").code in {4, 6}
+
+
+class Terminal(io.TextIOWrapper):
+    """What a person sits at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(desk: Desk, command: str, **env: str) -> str:
+    out = Terminal(io.BytesIO(), encoding="utf-8")
+    here = contextlib.chdir(desk.directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out)
+    with here[0], here[1], here[2], pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        for name, value in {"RUNBOOK_TARGET": desk.target, "TERM": "xterm", "NO_COLOR": "", **env}.items():
+            patch.setenv(name, value)
+        main(command.split())
+    out.flush()
+    return out.buffer.getvalue().decode()
+
+
+LOOKS = [
+    "plan note-it.yaml", "plan note-it.yaml --sql", "status latest", "report latest", "trail verify",
+    "validate note-it.yaml", "status none",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_gets_whole_words(desk: Desk, columns: int) -> None:
+    """Lines end between words; only a word that is longer than its place is wider."""
+    assert run(desk, "exec note-it.yaml --operator NAME")[0] == 5
+    told = {command: on_terminal(desk, command, COLUMNS=str(columns), NO_COLOR="1") for command in LOOKS}
+    assert run(desk, "approve latest --step go --role dba --reason TEXT")[0] == 0
+    told["exec"] = on_terminal(desk, "resume latest", COLUMNS=str(columns), NO_COLOR="1")
+    for command, text in told.items():
+        for line in text.splitlines():
+            first = len(line) - len(line.lstrip())
+            assert len(line) <= columns or max(map(len, line.split())) > columns - max(first, 18), (command, line)
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_without_colours_gets_none(desk: Desk, env: dict[str, str]) -> None:
+    assert "\x1b[" in on_terminal(desk, "exec note-it.yaml")
+    assert "\x1b[" in on_terminal(desk, "plan note-it.yaml")
+    for command in ("exec note-it.yaml", "plan note-it.yaml", "status nowhere"):
+        assert "\x1b[" not in on_terminal(desk, command, **env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -146,7 +147,10 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
 def report_command(
     *, run: str, output: Path | None, rows: str | None, target: str | None, runs: Path | None, as_json: bool
 ) -> None:
-    """What a run did and proved, as Markdown: change cards, checks with their values, timeline, and the trail's anchor."""
+    """What a run did and proved: change cards, checks with their values, timeline, and the trail's anchor.
+
+    On a terminal as text; as Markdown with -o, in a pipe or a file.
+    """
     from runner import report
 
     found = find_run(runs_of(Place(target, runs)), run)
@@ -160,7 +164,12 @@ def report_command(
         return
     else:
         text = report.markdown(found, playbook_of(found))
-    if output is not None:
+    if output is None and sys.stdout.isatty():
+        from runner.markdown import plain
+        from runner.rendered import rendered
+
+        terminal.hand_over(plain(text, lines=True) if rows else rendered(text))
+    elif output is not None:
         output.write_text(text, encoding="utf-8")
         terminal.say(f"wrote {output}")
     else:
