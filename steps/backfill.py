@@ -93,7 +93,8 @@ class Backfill(Step):
     """Fills each row's NULL columns from the source row that `match` names; what isn't NULL is never changed.
 
     Every row is visited once, in the heap's or a key's order; progress is rows visited, so that rows which never match
-    can't keep it going. Bounds are fixed at the beginning. What was written can be taken back for exactly its rows.
+    can't keep it going. Bounds are fixed at the beginning; the sweep at the end looks at the whole table. What was written
+    can be taken back for exactly its rows.
     """
 
     kind: ClassVar[str] = "backfill"
@@ -192,7 +193,9 @@ class Backfill(Step):
         if back.taken or back.ended:
             state = State.NOT_DONE if back.ended else State.PARTLY
             return Effect(state, f"{told}; {back.taken} of {back.kept} batches taken back")
-        if document.ended(self._settings()):
+        if totals.deferred:
+            told += f"; {totals.deferred} held by others to the end"
+        if document.ended(self._settings(), deferred=totals.deferred):
             return Effect(State.DONE, f"{told}; {document.left} left")
         return Effect(State.PARTLY, f"{told}; {f'{document.left} left' if document.finished else 'not finished'}")
 
@@ -201,7 +204,7 @@ class Backfill(Step):
         under_way = self._pass(ctx)
         if self.undo:
             shape = under_way.shape
-            ctx.remember(Written(table=shape.table, key=shape.key, fill=shape.fill))
+            ctx.remember(Written(table=shape.table, key=shape.key, fill=shape.fill, oid=shape.oid))
         document = under_way.run()
         with ctx.db.look() as look:
             return _result(look, under_way.place, document)
@@ -217,10 +220,13 @@ class Backfill(Step):
 
     def aside(self, look: Look) -> int:
         place = look.place
-        return passes.totals(look, place).dead if place is not None and passes.document(look, place) else 0
+        if place is None or passes.document(look, place) is None:
+            return 0
+        found = passes.totals(look, place)
+        return found.dead + found.deferred
 
     def reopen(self, ctx: Context) -> None:
-        """Try again the rows that were set aside; those that still can't be written are set aside again."""
+        """Try again the rows that were set aside, dead and locked ones; those that still can't be written are set aside again."""
         self._pass(ctx).reopen()
 
     def result(self, look: Look) -> BackfillResult:
@@ -268,7 +274,9 @@ class Backfill(Step):
 
 def _result(look: Look, place: Place, document: Document) -> BackfillResult:
     totals = passes.totals(look, place)
-    late = passes.totals(look, place, worker=passes.SWEEP).seen
+    late = max(
+        passes.totals(look, place, worker=passes.SWEEP).seen, 0
+    )  # a locked row that was deleted is not seen after all
     seconds = passes.seconds(look, place)
     return BackfillResult(
         in_range=totals.seen + document.left,

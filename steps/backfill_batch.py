@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from dataclasses import dataclass
 
-from steps.backfill_sql import Shape, Window, counts, json_of, judged, key_text, looked_at, rest
+from steps import passes
+from steps.backfill_payload import Held, drop, fallen, prune
+from steps.backfill_sql import (
+    Shape,
+    Window,
+    counts,
+    is_null,
+    is_value,
+    json_of,
+    judged,
+    key_text,
+    looked_at,
+    rest,
+    wrap,
+)
 from steps.base import Change, Place, Row, StepError, Value, Work
 from steps.dialect import quote
 from steps.ledger import BEGAN, table
-from steps.passes import DEFERRED, Totals, label_of, read_totals
+from steps.passes import DEAD_ACTION, DEFERRED, Totals, label_of, read_totals
 
 TEMP = "temp.runbook_window"
 # In a message of several transactions the server's statement_timestamp() is the message's.
 _SET = f"nullif(current_setting('{BEGAN}', true), '')"  # empty once another transaction of this session had set it
+HELD = "held or changed by another transaction"
+BLANKED = "a trigger of the table set it back to NULL"
+UNDONE = "a trigger of the table kept it from being written, or set it back to NULL"
+KEYLESS = "its key is NULL, and NULL names no row"
+SKIPPED = "a trigger of the table kept it from being written"
 _BEGAN = f"greatest(statement_timestamp(), to_timestamp(CAST({_SET} AS double precision)))"
 
 
@@ -48,13 +68,29 @@ def run_batch(work: Work, place: Place, shape: Shape, order: Order) -> Outcome:
     params = batch_params(place, order)
     if shape.pg:
         row = work.row(statement(shape, order.window, careful=order.careful), params)
-    else:
-        began = time.perf_counter()
-        *steps, last = sqlite_statements(shape, order.window)
-        for sql in steps:
-            work.execute(sql, {**params, "ms": (time.perf_counter() - began) * 1000})
-        row = work.row(last, params)
-    return outcome_of(row, shape)
+        outcome = outcome_of(row, shape)
+        return _after_triggers(work, place, shape, order, outcome) if shape.triggers else outcome
+    began = time.perf_counter()
+    *steps, last = sqlite_statements(shape, order.window)
+    for sql in steps:
+        work.execute(sql, {**params, "ms": (time.perf_counter() - began) * 1000})
+    return outcome_of(work.row(last, params), shape)
+
+
+def _after_triggers(work: Work, place: Place, shape: Shape, order: Order, outcome: Outcome) -> Outcome:
+    """What AFTER triggers set back to NULL is dead by name: they have acted when a statement ends, deferred ones by order."""
+    held = Held.of(shape)
+    if outcome.figures.written:
+        work.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        keys = fallen(work, place, held, n=order.n)
+        if keys:
+            prune(work, place, held, n=order.n, keys=keys)
+            passes.bury(work, place, keys, message=BLANKED, n=order.n)
+            moved = Totals(written=-len(keys), dead=len(keys))
+            outcome = dataclasses.replace(outcome, figures=outcome.figures.plus(moved))
+    if not shape.undo:
+        drop(work, place, n=order.n)
+    return outcome
 
 
 def change(place: Place, shape: Shape, order: Order) -> Change:
@@ -103,9 +139,9 @@ def _statement(shape: Shape, window: Window, careful: bool, strict: bool) -> str
     {f"rb_rest AS MATERIALIZED ({rest(shape, window)})," if window.split else ""}
     {_locks(shape) if careful else ""}
     rb_u AS ({update(shape, window, careful=careful)}),
-    rb_tally AS MATERIALIZED ({_tally(shape, window)}),
-    {f"rb_undo AS ({_undo(shape)})," if shape.undo else ""}
-    rb_late AS ({_late(shape)}),
+    rb_tally AS MATERIALIZED ({_tally(shape, window, careful=careful)}),
+    {f"rb_undo AS ({_undo(shape)})," if shape.undo or shape.triggers else ""}
+    rb_late AS ({_late(shape, careful=careful)}),
     rb_batch AS ({_batch(shape)})
     SELECT *{", 1 / CASE WHEN twins > 0 THEN 0 ELSE 1 END AS sound" if strict else ""} FROM rb_tally"""
 
@@ -121,7 +157,16 @@ def update(shape: Shape, window: Window, *, careful: bool = False) -> str:
     bounds = f" AND {window.condition}" if window.pages else ""
     return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM {"rb_locked AS rb_j" if careful else "rb_j"}
         WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{bounds}
-        RETURNING {keys}, {written}, {_identity("rb_j", shape)}"""
+        RETURNING {keys}, {written}, {blank_in_it(shape)} AS rb_blank, {_identity("rb_j", shape)}"""
+
+
+def blank_in_it(shape: Shape) -> str:
+    """Whether a value that the row was to get isn't in it: a BEFORE trigger has the last word."""
+    each = [
+        f"(rb_j.rb_n{n} AND {is_value(c, f'rb_j.rb_v{n}')} AND {is_null(c, f'target.{c.sql}')})"
+        for n, c in enumerate(shape.fill)
+    ]
+    return "(" + " OR ".join(each) + ")"
 
 
 def _identity(alias: str, shape: Shape) -> str:
@@ -142,7 +187,7 @@ def _locks(shape: Shape) -> str:
         ON {_same_version(shape)} WHERE rb_j.rb_c = 'written' FOR NO KEY UPDATE OF target SKIP LOCKED),"""
 
 
-def _tally(shape: Shape, window: Window) -> str:
+def _tally(shape: Shape, window: Window, *, careful: bool) -> str:
     """Aggregates of rb_j come first; then the UPDATE runs, because it is counted; then what time and WAL it took."""
     last = "CAST(:end AS text)"
     if window.order:
@@ -153,16 +198,24 @@ def _tally(shape: Shape, window: Window) -> str:
         )
         reached = f"(SELECT {cursor} FROM rb_j AS rb_e ORDER BY rb_e.rb_at DESC LIMIT 1)"
         last = f"CASE WHEN rb_c.taken < CAST(:rb_rows AS bigint) THEN {last} ELSE {reached} END"
-    twins = """CASE WHEN rb_c.wanted > rb_c.written THEN
-        (SELECT count(*) - count(DISTINCT rb_e.rb_tid) FROM rb_j AS rb_e) ELSE 0 END"""
+    twins = f"""CASE WHEN rb_c.wanted > rb_c.written THEN
+        (SELECT count(*) - count(DISTINCT ({_identity("rb_e", shape)})) FROM rb_j AS rb_e) ELSE 0 END"""
     return f"""SELECT 1 AS batches, rb_c.taken, rb_c.seen - CAST(:returned AS bigint) AS seen, rb_c.written,
         rb_c.wanted, rb_c.already, rb_c.no_key, rb_c.not_in_source,
-        rb_c.wanted - rb_c.written - CAST(:returned AS bigint) AS deferred, 0 AS dead,
-        {last} AS hi, {twins if not shape.many else "0"} AS twins, rb_c.wal,
+        rb_c.wanted - rb_c.written - rb_c.dead - CAST(:returned AS bigint) AS deferred, rb_c.dead,
+        {last} AS hi, {twins} AS twins, rb_c.wal,
         {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - {_BEGAN}) AS ms
-        FROM (SELECT rb_f.*, (SELECT count(*) FROM rb_u) AS written, clock_timestamp() AS ended,
+        FROM (SELECT rb_g.*, rb_g.both[1] - rb_g.both[2] AS written, {_dead(careful=careful)} AS dead FROM
+             (SELECT rb_f.*, (SELECT ARRAY[count(*), count(*) FILTER (WHERE rb_u.rb_blank)] FROM rb_u) AS both,
+              clock_timestamp() AS ended,
               coalesce(CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint), 0) AS wal
-              FROM (SELECT {counts(split=window.split)}, min(rb_j.rb_lsn) AS lsn FROM rb_j) AS rb_f OFFSET 0) AS rb_c"""
+              FROM (SELECT {counts(split=window.split)}, min(rb_j.rb_lsn) AS lsn FROM rb_j) AS rb_f OFFSET 0) AS rb_g
+              OFFSET 0) AS rb_c"""
+
+
+def _dead(*, careful: bool) -> str:
+    """Rows that a trigger blanked or, where the row was held by us and of the same version, left out."""
+    return "(SELECT count(*) FROM rb_locked) - rb_g.both[1] + rb_g.both[2]" if careful else "rb_g.both[2]"
 
 
 def _heap(shape: Shape, window: Window) -> str:
@@ -177,25 +230,35 @@ def _column(n: int) -> str:
 def _undo(shape: Shape) -> str:
     """What was written, a row of texts for each: the key's values, then each column's, NULL where it wasn't ours."""
     values = [f"rb_u.rb_k{n}" for n in range(len(shape.key))] + [f"rb_u.rb_o{n}" for n in range(len(shape.fill))]
+    some = f"num_nonnulls({', '.join(values[len(shape.key) :])}) > 0"
     return f"""INSERT INTO {table("undo", shape.dialect)} (run, step, n, rows, payload)
         SELECT CAST(:run AS text), CAST(:step AS text), CAST(:n AS bigint), count(*),
-               array_agg(ARRAY[{", ".join(values)}]) FROM rb_u HAVING count(*) > 0"""
+               array_agg(ARRAY[{", ".join(values)}]) FROM rb_u
+        WHERE NOT rb_u.rb_blank OR {some} HAVING count(*) > 0"""
 
 
-def _late(shape: Shape) -> str:
-    """Keys of rows that somebody holds or changed meanwhile; looked for only where the counts differ."""
+def _late(shape: Shape, *, careful: bool) -> str:
+    """Keys of rows that were not written, and why; looked for only where the counts differ."""
+    mine, theirs = _identity("rb_j", shape), _identity("rb_u", shape)
+    dead = f"({mine}) IN (SELECT {theirs} FROM rb_u)"
+    skipped = (
+        f"WHEN ({mine}) IN (SELECT {_identity('rb_s', shape)} FROM rb_locked AS rb_s) THEN '{SKIPPED}'"
+        if careful
+        else ""
+    )
     return f"""INSERT INTO {table("dead", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
-        SELECT CAST(:run AS text), CAST(:step AS text), '{DEFERRED}', {key_text(shape, "rb_j")}, '55P03',
-               'held or changed by another transaction', 1
-        FROM rb_j WHERE rb_j.rb_c = 'written' AND (SELECT wanted > written FROM rb_tally)
-        AND ({_identity("rb_j", shape)}) NOT IN (SELECT {_identity("rb_u", shape)} FROM rb_u) ON CONFLICT DO NOTHING"""
+        SELECT CAST(:run AS text), CAST(:step AS text), CASE WHEN rb_l.why = '{HELD}' THEN '{DEFERRED}' ELSE '{DEAD_ACTION}' END,
+               rb_l.key, CASE WHEN rb_l.why = '{HELD}' THEN '55P03' ELSE '' END, rb_l.why, 1
+        FROM (SELECT {key_text(shape, "rb_j")} AS key, CASE WHEN {dead} THEN '{BLANKED}' {skipped} ELSE '{HELD}' END AS why
+              FROM rb_j WHERE rb_j.rb_c = 'written' AND (SELECT wanted > written FROM rb_tally)
+              AND ({mine}) NOT IN (SELECT {theirs} FROM rb_u WHERE NOT rb_u.rb_blank)) AS rb_l ON CONFLICT DO NOTHING"""
 
 
 def _batch(shape: Shape) -> str:
     return f"""INSERT INTO {table("batch", shape.dialect)} (run, step, action, n, worker, lo, hi, seen, written,
             already, no_key, not_in_source, deferred, dead, ms, server_wal_bytes)
         SELECT CAST(:run AS text), CAST(:step AS text), 'apply', CAST(:n AS bigint), CAST(:worker AS integer),
-               CAST(:lo AS text), hi, seen, written, already, no_key, not_in_source, deferred, 0, ms, wal
+               CAST(:lo AS text), hi, seen, written, already, no_key, not_in_source, deferred, dead, ms, wal
         FROM rb_tally"""
 
 
@@ -208,10 +271,28 @@ def sqlite_statements(shape: Shape, window: Window) -> list[str]:
         f"DROP TABLE IF EXISTS {TEMP}",
         f"CREATE TEMP TABLE runbook_window AS {judged(shape, looked_at(shape, window))}",
         f"UPDATE {shape.table} AS target SET {sets} FROM {TEMP} AS rb_j WHERE {same} AND rb_j.rb_c = 'written'",
+        *([_sqlite_recount(shape, same), _sqlite_dead(shape)] if shape.triggers else []),
         *([_sqlite_undo(shape, same)] if shape.undo else []),
         _sqlite_batch(shape, window),
         _sqlite_figures(shape),
     ]
+
+
+def _sqlite_recount(shape: Shape, same: str) -> str:
+    """Rows in which not all stands that they were to get: a trigger has the last word, and a key may be NULL."""
+    all_there = " AND ".join(
+        f"(NOT rb_j.rb_n{n} OR rb_j.rb_v{n} IS NULL OR target.{c.sql} IS NOT NULL)" for n, c in enumerate(shape.fill)
+    )
+    return f"""UPDATE {TEMP} AS rb_j SET rb_c = 'dead' WHERE rb_j.rb_c = 'written' AND NOT EXISTS (
+        SELECT 1 FROM {shape.table} AS target WHERE {same} AND {all_there})"""
+
+
+def _sqlite_dead(shape: Shape) -> str:
+    keyless = " OR ".join(f"rb_j.rb_k{n} IS NULL" for n in range(len(shape.key)))
+    return f"""INSERT INTO {table("dead", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
+        SELECT :run, :step, '{DEAD_ACTION}', {key_text(shape, "rb_j")}, '',
+               CASE WHEN {keyless} THEN '{KEYLESS}' ELSE '{UNDONE}' END, 1
+        FROM {TEMP} AS rb_j WHERE rb_j.rb_c = 'dead' ON CONFLICT DO NOTHING"""
 
 
 def _sqlite_undo(shape: Shape, same: str) -> str:
@@ -220,10 +301,12 @@ def _sqlite_undo(shape: Shape, same: str) -> str:
         f"CASE WHEN rb_j.rb_n{n} AND target.{c.sql} IS NOT NULL THEN quote(target.{c.sql}) END"
         for n, c in enumerate(shape.fill)
     ]
+    values[: len(shape.key)] = [wrap(one) for one in values[: len(shape.key)]]
+    some = " OR ".join(f"(rb_j.rb_n{n} AND target.{c.sql} IS NOT NULL)" for n, c in enumerate(shape.fill))
     return f"""INSERT INTO {table("undo", shape.dialect)} (run, step, n, rows, payload)
         SELECT :run, :step, :n, count(*), json_group_array(json_array({", ".join(values)}))
         FROM {TEMP} AS rb_j CROSS JOIN {shape.table} AS target
-        WHERE {same} AND rb_j.rb_c = 'written' HAVING count(*) > 0"""
+        WHERE {same} AND rb_j.rb_c IN ('written', 'dead') AND ({some}) HAVING count(*) > 0"""
 
 
 def _sqlite_batch(shape: Shape, window: Window) -> str:
@@ -235,8 +318,8 @@ def _sqlite_batch(shape: Shape, window: Window) -> str:
     return f"""INSERT INTO {table("batch", shape.dialect)} (run, step, action, n, worker, lo, hi, seen, written,
             already, no_key, not_in_source, deferred, dead, ms)
         SELECT :run, :step, 'apply', :n, :worker, :lo, {last}, rb_f.seen - :returned, rb_f.wanted, rb_f.already,
-               rb_f.no_key, rb_f.not_in_source, 0 - :returned, 0, :ms
-        FROM (SELECT {counts()} FROM {TEMP} AS rb_j) AS rb_f"""
+               rb_f.no_key, rb_f.not_in_source, 0 - :returned, rb_f.dead, :ms
+        FROM (SELECT {counts()}, count(*) FILTER (WHERE rb_j.rb_c = 'dead') AS dead FROM {TEMP} AS rb_j) AS rb_f"""
 
 
 def _sqlite_figures(shape: Shape) -> str:

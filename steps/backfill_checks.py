@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from steps import catalog
+from steps.backfill_key import key_faults, operator_faults
 from steps.backfill_order import Route, begin, last_position, window
 from steps.backfill_plan import scans
 from steps.backfill_sql import Shape, Window, judged, looked_at
+from steps.backfill_tables import members
 from steps.base import UNDEFINED, DatabaseFault, Look, StepError
-from steps.dialect import Dialect, quote
-from steps.scratch import affinity
+from steps.dialect import quote
 
 TABLES = ("table", "partition", "partitioned table")
 _PAGES = """SELECT coalesce(max(c.relpages), 0) AS n FROM pg_catalog.pg_class c
@@ -23,22 +24,22 @@ def faults(
 ) -> list[str]:
     """All faults; those of the statement itself only where nothing simpler explains them."""
     found = [
-        *_table_faults(look, table),
-        *_key_faults(look, table, shape),
+        *_table_faults(look, table, shape),
+        *key_faults(look, table, shape),
         *_fill_faults(look, table, shape),
-        *([] if triggers_acknowledged else _trigger_faults(look, table)),
+        *([] if triggers_acknowledged else _trigger_faults(look, table, shape)),
     ]
     if found:
         return found
     try:
-        return list(_source_faults(look, shape)) or list(_plan_faults(look, shape, route()))
+        return list(_source_faults(look, table, shape)) or list(_plan_faults(look, shape, route()))
     except (DatabaseFault, StepError) as fault:
         if isinstance(fault, DatabaseFault) and fault.sqlstate in UNDEFINED and look.assumed:
             raise  # what an earlier step of the plan will make isn't there yet: no fault of this one
         return [f"cannot backfill {table}: {fault}"]
 
 
-def _table_faults(look: Look, table: str) -> Iterator[str]:
+def _table_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
     found = catalog.relation(look, table)
     if found is not None and found.kind not in TABLES:
         yield f"cannot backfill {table}: it is a {found.kind}; name the table that holds the rows"
@@ -46,6 +47,12 @@ def _table_faults(look: Look, table: str) -> Iterator[str]:
         yield (
             f"cannot backfill {table}: row level security hides rows from this role, so they would be missed unseen; "
             "run as the owner or as a role with BYPASSRLS"
+        )
+    ruled = [one.name for one in members(look, shape.oid, ()) if one.ruled]
+    if ruled:
+        yield (
+            f"cannot backfill {table}: a rule on UPDATE of {', '.join(ruled)} puts something else in its place; "
+            "drop the rule, or make it a trigger"
         )
     sent = [one.name for one in catalog.publications(look, table) if one.updates]
     if sent and found is not None and not _has_identity(look, table, found.replica_identity):
@@ -59,47 +66,6 @@ def _has_identity(look: Look, table: str, identity: str) -> bool:
     if identity.lower() in ("d", "default"):
         return bool(catalog.primary_key(look, table))
     return identity.lower() not in ("n", "nothing")
-
-
-def _key_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
-    columns, names = catalog.columns(look, table), tuple(one.name for one in shape.key)
-    text = ", ".join(names)
-    nullable = [name for name in names if not columns[name].not_null and name not in catalog.primary_key(look, table)]
-    if nullable and not _is_rowid(look, table, names):
-        yield (
-            f"cannot page by {text}: {', '.join(nullable)} may be NULL, and such rows would never be visited; "
-            "choose a key that is NOT NULL"
-        )
-    if not _is_unique(look, table, names):
-        yield (
-            f"cannot page by {text}: no unique index has exactly these columns in this order, so equal values "
-            "would be skipped; choose the primary key or another unique one"
-        )
-    twice = [name for name in names if name in {one.name for one in shape.fill}]
-    if twice:
-        yield f"cannot fill {', '.join(twice)}: it is part of the key that the pass goes by"
-    if look.dialect is Dialect.SQLITE:
-        bad = [one.name for one in shape.key if affinity(look, one.type) in ("real", "blob")]
-        if bad:
-            yield f"cannot page by {', '.join(bad)}: the ledger can't hold a REAL or BLOB exactly; choose another key"
-
-
-def _is_rowid(look: Look, table: str, names: tuple[str, ...]) -> bool:
-    column = catalog.columns(look, table)[names[0]]
-    return (
-        look.dialect is Dialect.SQLITE
-        and names == catalog.primary_key(look, table)
-        and column.type.upper() == "INTEGER"
-    )
-
-
-def _is_unique(look: Look, table: str, names: tuple[str, ...]) -> bool:
-    unique = (
-        one for one in catalog.indexes(look, table) if one.unique and one.usable and not one.predicate and one.plain
-    )
-    return any(one.columns[: len(names)] == names and len(one.columns) == len(names) for one in unique) or _is_rowid(
-        look, table, names
-    )
 
 
 def _fill_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
@@ -118,8 +84,9 @@ def _names_word(text: str, word: str) -> bool:
     return word in text.replace("(", " ").replace(")", " ").replace(",", " ").replace('"', "").split()
 
 
-def _trigger_faults(look: Look, table: str) -> Iterator[str]:
+def _trigger_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
     active = [one.name for one in catalog.triggers(look, table) if one.enabled]
+    active += [f"{name} (of {one.name})" for one in members(look, shape.oid, ())[1:] for name in one.triggers]
     if active:
         yield (
             f"cannot backfill {table} unasked: its triggers {', '.join(active)} would fire for each written row; "
@@ -128,12 +95,16 @@ def _trigger_faults(look: Look, table: str) -> Iterator[str]:
 
 
 # ─── the source and the statement ───────────────────────────────────────────────────────────────────────────────────
-def _source_faults(look: Look, shape: Shape) -> Iterator[str]:
+def _source_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
     names = set(look.columns(shape.source))
     wanted = [one.name for one in shape.fill] + [one.column for one in shape.pairs]
     missing = [name for name in dict.fromkeys(wanted) if name not in names]
     if missing:
         yield f"cannot find {', '.join(missing)} among the source's columns ({', '.join(sorted(names))}): use AS"
+        return
+    unseen = list(operator_faults(look, table, shape))
+    if unseen:
+        yield from unseen
         return
     keys = ", ".join(f"source.{quote(one.column)}" for one in shape.pairs)
     present = " AND ".join(f"source.{quote(one.column)} IS NOT NULL" for one in shape.pairs)

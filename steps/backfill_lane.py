@@ -54,9 +54,9 @@ class Document(Model):
     finished: bool = False
     left: int = 0
 
-    def ended(self, settings: Settings) -> bool:
-        """Whether nothing of it is left to do; what the sweep had to leave is swept again."""
-        return self.finished and (settings.ends or self.left == 0)
+    def ended(self, settings: Settings, *, deferred: int) -> bool:
+        """Whether nothing of it is left to do; what the sweep had to leave is swept again, and so are rows that were locked."""
+        return self.finished and deferred == 0 and (settings.ends or self.left == 0)
 
 
 class Shared(Protocol):
@@ -108,7 +108,7 @@ class Lane:
                 return False
             self.pulse()
             orders = self._short_ones(number, at)
-            at = self.shared.cursors[number] = self._together(orders) if len(orders) > 1 else self._step(number, at)
+            at = self.shared.cursors[number] = self._together(orders) if orders else self._step(number, at)
         return True
 
     def pulse(self) -> None:
@@ -142,14 +142,23 @@ class Lane:
         """The next batches while others work, as many as may be sent together; [] where one must go alone."""
         part, trouble = self.shared.document.start.ranges[number], self.trouble.careful or self.trouble.cap is not None
         fit = int(TOGETHER_S / self._wanted()) if self.shared.pace.busy else 1
-        if part.kind != "pages" or self._alone or trouble or self.shared.pause_ahead() or fit < 2:
+        if (
+            part.kind != "pages"
+            or self._alone
+            or self.shared.shape.triggers
+            or trouble
+            or self.shared.pause_ahead()
+            or fit < 2
+        ):
             return []
-        orders: list[Order] = []
-        while at != part.hi and len(orders) < fit:
+        windows: list[tuple[str, Window]] = []
+        while at != part.hi and len(windows) < fit:
             within = self._window(part, at, rows=self._fitting, exact=False)
-            orders.append(Order(self.shared.numbered(), number, at, within))
+            windows.append((at, within))
             at = within.end
-        return orders
+        if len(windows) < 2:
+            return []  # and no number is used up
+        return [Order(self.shared.numbered(), number, lo, within) for lo, within in windows]
 
     def _together(self, orders: list[Order]) -> str:
         """Send these batches of pages in one message; where the cursor stands then."""
@@ -160,6 +169,7 @@ class Lane:
         if not outcomes:
             return first.lo
         last = outcomes[-1]
+        self._count_dead(*outcomes)
         self._density = sum(one.taken for one in outcomes) / max(page(last.hi) - page(first.lo), 1)
         self._adapt(sum(one.figures.seen for one in outcomes), seconds, batches=len(orders))
         return last.hi
@@ -179,6 +189,7 @@ class Lane:
         except AlreadyCommitted:
             return shared.caught_up(number)
         self._alone = False
+        self._count_dead(outcome)
         self.trouble.passed(max(outcome.taken, 1))
         if part.kind == "pages":
             self._density = outcome.taken / max(page(outcome.hi) - page(at), 1)
@@ -283,6 +294,7 @@ class Lane:
                 action = passes.DEFERRED if kind is Meaning.LOCK else passes.DEAD_ACTION
                 self._set_aside(fault, order, key=keys[0], action=action)
         else:
+            self._count_dead(outcome)
             self.vanished += max(len(keys) - outcome.taken, 0)
             if worker == passes.SWEEP:
                 self._adapt(outcome.figures.seen, time.perf_counter() - began)
@@ -295,15 +307,20 @@ class Lane:
             figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
             passes.add_batch(work, place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
         self.shared.note(figures)
-        self._keep_to_budget(key, fault)
+        self.keep_to_budget(f"the last one, {key}: {fault}")
 
-    def _keep_to_budget(self, key: str, fault: DatabaseFault) -> None:
+    def _count_dead(self, *outcomes: Outcome) -> None:
+        if any(one.figures.dead for one in outcomes):
+            self.keep_to_budget("a trigger of the table kept them from being written, or set them back to NULL")
+
+    def keep_to_budget(self, why: str) -> None:
+        """Stop where more rows are dead than the playbook allows."""
         settings, rows, dead = self.shared.settings, self.shared.document.start.rows, self.shared.totals.dead
         allowed = min(settings.dead_max, ceil(rows * settings.dead_pct / 100))
         if dead > allowed:
             raise StepError(
                 f"cannot go on: {dead} rows could not be written, and dead_letters allows {allowed} "
-                f"(max {settings.dead_max}, {settings.dead_pct} % of {rows}); the last one, {key}: {fault}"
+                f"(max {settings.dead_max}, {settings.dead_pct} % of {rows}); {why}"
             )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from steps import catalog
 from steps.backfill_sql import ROWID, Named, Shape, Window, as_text, counting, json_of, keys, pages
+from steps.backfill_tables import Columns, has_row_numbers
 from steps.base import Look, Params, StepError
 from steps.dialect import Dialect
 from steps.words import Model
@@ -31,11 +32,16 @@ class Range(Model):
 
 
 class Start(Model):
-    """What is fixed when a pass begins. rows: in range then; heap: the file it is in, so that a rewrite is seen."""
+    """What is fixed when a pass begins. rows: in range then; heap: the file it is in, so that a rewrite is seen.
+
+    oid, key: the table, and what tells its rows apart; so another table under its name is seen.
+    """
 
     ranges: tuple[Range, ...]
     rows: int
     bytes: int
+    oid: int = 0
+    key: tuple[str, ...] = ()
     start_xid: str = ""
     heap: int = 0
     rows_per_page: float = 1.0
@@ -59,7 +65,7 @@ def choose(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
     if wish == "key":
         return Route(kind="key", columns=shape.key, why="the playbook asks for the key's order")
     if wish not in ("auto", "heap"):
-        return _by_column(look, table, wish=wish, key=shape.key)
+        return _by_column(look, table, shape, wish=wish)
     hindrance = _why_not_heap(look, table, shape)
     if not hindrance:
         why = (
@@ -76,19 +82,14 @@ def choose(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
 
 def _why_not_heap(look: Look, table: str, shape: Shape) -> str:
     if look.dialect is Dialect.SQLITE:
-        schema, name = catalog.named(look, table)
-        sql = "SELECT wr FROM pragma_table_list WHERE schema = :schema AND name = :name"
-        rows = look.rows(sql, {"schema": schema, "name": name})
-        hidden = ROWID in {column.lower() for column in catalog.columns(look, table)}
-        return "the table has no row ids" if hidden or not rows or rows[0].flag("wr") else ""
+        return "" if has_row_numbers(look, table) else "the table has no row ids"
     if look.version < (14,):
         return "ranges of the heap need PostgreSQL 14"
     return "its rows lie in several heaps" if shape.many else ""
 
 
-def _by_column(look: Look, table: str, *, wish: str, key: tuple[Named, ...]) -> Route:
-    column = catalog.columns(look, table).get(wish)
-    if column is None:
+def _by_column(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
+    if wish not in catalog.columns(look, table):
         raise StepError(
             f"cannot order by {wish!r}: {table} has no such column; write auto, key, heap or an indexed column"
         )
@@ -97,8 +98,8 @@ def _by_column(look: Look, table: str, *, wish: str, key: tuple[Named, ...]) -> 
         raise StepError(
             f"cannot order by {wish!r}: no index of {table} begins with it, so each batch would sort the table"
         )
-    ordered = Named(wish, column.type)
-    columns = (ordered, *(one for one in key if one.name != wish))
+    ordered = Columns(look, shape.oid, table)(wish)
+    columns = (ordered, *(one for one in shape.key if one.name != wish))
     return Route(kind="column", columns=columns, why="the playbook names an indexed column")
 
 
@@ -111,7 +112,8 @@ def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: 
     if not shape.pg:
         ranges = tuple(_ranges(look, shape, route, workers=1))
         size = look.row("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size").integer("n")
-        return Start(ranges=ranges, rows=_count(look, shape, ranges, route) if counted else 0, bytes=size)
+        rows = _count(look, shape, ranges, route) if counted else 0
+        return Start(ranges=ranges, rows=rows, bytes=size, key=key_names(shape))
     ranges = tuple(_ranges(look, shape, route, workers=workers))
     xid = "CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS numeric) % 4294967296"
     sql = f"""SELECT CAST({xid} AS text) AS xid,
@@ -125,10 +127,17 @@ def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: 
         ranges=ranges,
         rows=rows,
         bytes=row.integer("bytes"),
+        oid=shape.oid,
+        key=key_names(shape),
         start_xid=row.text("xid"),
         heap=row.integer("heap"),
         rows_per_page=per,
     )
+
+
+def key_names(shape: Shape) -> tuple[str, ...]:
+    """What tells the rows apart."""
+    return tuple(one.name for one in shape.key)
 
 
 def _ranges(look: Look, shape: Shape, route: Route, *, workers: int) -> list[Range]:
@@ -224,13 +233,6 @@ def window(  # noqa: PLR0913 - what a window follows from
     end = page(lo) + step
     hi = part.hi if end >= last or (not exact and last - end < REST * step) else f"({end},0)"
     return pages(lo, hi, start_xid=start.start_xid, limit=rows if exact else None)
-
-
-def whole(shape: Shape, route: Route, start: Start) -> Window:
-    """All rows that could lie in range, wherever they are now: a key or row id has a bound that no row leaves."""
-    if route.kind != "column" and [one.kind for one in start.ranges] == ["keys"]:
-        return keys(shape, route.columns, lo="", hi=start.ranges[0].hi, limit=None)
-    return Window("true", {})
 
 
 def first_of(shape: Shape, within: Window) -> str:

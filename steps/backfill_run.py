@@ -14,14 +14,16 @@ from steps.backfill_batch import Order, Outcome, change, outcome_of, run_batch
 from steps.backfill_crew import Crew
 from steps.backfill_figures import forecast, progress, size
 from steps.backfill_lane import Document, Lane, Settings, array
-from steps.backfill_order import Route, Start, again, begin, heap_of, whole
+from steps.backfill_order import Route, Start, again, begin, heap_of, key_names
 from steps.backfill_pace import Pace
-from steps.backfill_sql import Shape, left, missed
+from steps.backfill_payload import Held, prune, written_before
+from steps.backfill_sql import Shape, Window, left, missed
 from steps.base import AlreadyCommitted, Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
-from steps.passes import SWEEP, Batch, Totals
+from steps.passes import AGAIN, SWEEP, Batch, Totals
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind
+NULL_AGAIN = "NULL again after it was written"
 ROUNDS = 20  # of the sweep: each begins anew where a row was not found again under the key that it had
 
 
@@ -47,7 +49,7 @@ class Pass:
     def run(self) -> Document:
         """Go from where the ledger says it stands to the end; raises Paused, Stopped, StepError."""
         self._open()
-        if not self.document.ended(self.settings):
+        if not self._ended():
             try:
                 self._ranges()
                 self._flush()
@@ -74,8 +76,27 @@ class Pass:
                 self._reload(look)
         if text is None:
             self._first()
-        elif not self.document.ended(self.settings):
+        elif not self._ended():
+            self._same_table()
             self._follow()
+
+    def _ended(self) -> bool:
+        return self.document.ended(self.settings, deferred=self.totals.deferred)
+
+    def _same_table(self) -> None:
+        """Raises StepError where another table stands under the name: its rows are not the ones that were gone over."""
+        start, shape = self.document.start, self.shape
+        if start.oid and start.oid != shape.oid:
+            raise StepError(
+                f"cannot go on: {shape.table} is another table than the one that this pass began on (oid {shape.oid}, "
+                f"then {start.oid}): it was replaced; {self.totals.written} rows were written in the old one. "
+                "Begin a new run for the new table"
+            )
+        if start.key and start.key != key_names(shape):
+            raise StepError(
+                f"cannot go on: rows of {shape.table} were told apart by {', '.join(start.key)} when this pass began, and "
+                f"now it takes {', '.join(key_names(shape))}; begin a new run"
+            )
 
     @contextlib.contextmanager
     def _scan(self) -> Iterator[Look]:
@@ -253,25 +274,53 @@ class Pass:
     def _sweep(self) -> int:
         """Return to rows that were locked, then to rows that moved or came meanwhile; how many of them are left.
 
-        One query that finds all of them, and each of them met again under the key that it had, is the proof that none is
-        left: whatever came after that query was not there when the pass began.
+        A query over the whole table, by no order and no bound, finds all that can be filled. They are filled, and it is
+        asked again: none of them may be found a second time. Whatever else is found then came after the first query, so it
+        was not there when the pass began; unless a row was not met under the key that it had, and is looked for again.
         """
-        lane, swept = Lane(self), 0
+        lane, tried, all_met = Lane(self), set[str](), False
         for _ in range(ROUNDS):
             self._return_to_deferred(lane)
-            lane.vanished = 0
             keys = self._missed()
-            lane.settle_all(keys, worker=SWEEP)
-            self._return_to_deferred(lane)
-            if len(keys) < AT_ONCE and not lane.vanished:
+            fallen = self._take_up(lane, keys)
+            new = [key for key in keys if key not in fallen]
+            if not fallen and not (tried.intersection(new) if all_met else new):
                 return 0
-            swept += len(keys)
-            if swept > self.document.start.rows:
+            lane.vanished = 0
+            lane.settle_all(new, worker=SWEEP)
+            all_met = len(keys) < AT_ONCE and not lane.vanished
+            tried.update(new)
+            if len(tried) > AT_ONCE + self.document.start.rows:
                 break
+        self._return_to_deferred(lane)
         return self._count_left()
 
+    def _take_up(self, lane: Lane, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that this run wrote and that are NULL again: they are written once more, and then they are dead."""
+        held = Held.of(self.shape)
+        with self.ctx.db.look() as look:
+            before = written_before(look, self.place, held, keys)
+            known = {one.key for one in passes.letters(look, run=self.place.run, step=self.place.step, action=AGAIN)}
+        fallen = {key for _, key in before}
+        if not fallen:
+            return fallen
+        twice = sorted(fallen & known)
+        once = sorted(fallen - known)
+        with self.ctx.db.commit(f"again {self.numbered()}") as work:
+            for n in sorted({n for n, _ in before}):
+                prune(work, self.place, held, n=n, keys=[key for m, key in before if m == n])
+            passes.recall(work, self.place, once, message=NULL_AGAIN, action=AGAIN)
+            passes.recall(work, self.place, once, message=NULL_AGAIN, action=passes.DEFERRED)
+            passes.recall(work, self.place, twice, message=NULL_AGAIN, action=passes.DEAD_ACTION)
+            figures = Totals(1, written=-len(fallen), deferred=len(once), dead=len(twice))
+            passes.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
+        self.note(figures)
+        if twice:
+            lane.keep_to_budget(f"the last one, {twice[-1]}: {NULL_AGAIN}")
+        return fallen
+
     def _missed(self) -> list[str]:
-        within = whole(self.shape, self.document.route, self.document.start)
+        within = Window("true", {})
         sql, params = missed(self.shape, within, limit=AT_ONCE)
         with self._scan() as look:
             try:
@@ -282,7 +331,7 @@ class Pass:
                 ) from fault
 
     def _count_left(self) -> int:
-        within = whole(self.shape, self.document.route, self.document.start)
+        within = Window("true", {})
         with self._scan() as look:
             return look.row(left(self.shape, within), {**within.params, **self._ours()}).integer("n")
 

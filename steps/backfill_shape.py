@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.backfill_sql import Named, Shape
+from steps.backfill_sql import Shape
+from steps.backfill_tables import TABLEOID, Columns, Member, is_rowid, members, needs_table
 from steps.base import Look, StepError
 from steps.dialect import Dialect, qualified
 from steps.matching import read_match
@@ -31,34 +33,31 @@ def read_shape(look: Look, words: Words) -> Shape:
     found = catalog.relation(look, table)
     if found is None:
         raise StepError(f"cannot find the table {table}: look at its name and schema")
-    columns = catalog.columns(look, table)
     names = words.key or catalog.primary_key(look, table)
     if not names:
         raise StepError(f"cannot tell the rows of {table} apart: it has no primary key; name a unique one with key")
+    found_in, named = members(look, found.oid, names), Columns(look, found.oid, table)
+    key = tuple(named(name) for name in names)
     return Shape(
         dialect=look.dialect,
         table=qualified(*catalog.named(look, table), look.dialect),
-        key=tuple(_named(columns, table, name) for name in names),
-        fill=tuple(_named(columns, table, name) for name in words.fill),
+        key=(*key, TABLEOID) if needs_table(found_in) else key,
+        fill=tuple(named(name) for name in words.fill),
         source=words.source.text(look.dialect).strip().rstrip(";").rstrip(),
         pairs=read_match(words.match.text(look.dialect), look.dialect),
         where=words.where.text(look.dialect) if words.where else "",
-        many=found.kind == "partitioned table" or _has_heirs(look, found.oid),
+        many=found.kind == "partitioned table" or len(found_in) > 1,
         undo=words.undo,
         restated=catalog.restated(look, found.oid, words.fill),
+        oid=found.oid or 0,
+        triggers=_may_change(look, table, names, found_in),
     )
 
 
-def _has_heirs(look: Look, oid: int | None) -> bool:
-    """Whether other tables inherit from this one."""
-    if look.dialect is Dialect.SQLITE:
-        return False
-    sql = "SELECT count(*) AS n FROM pg_catalog.pg_inherits WHERE inhparent = CAST(:oid AS oid)"
-    return look.row(sql, {"oid": oid}).integer("n") > 0
-
-
-def _named(columns: dict[str, catalog.ColumnInfo], table: str, name: str) -> Named:
-    column = columns.get(name)
-    if column is None:
-        raise StepError(f"cannot find the column {name!r} of {table}: it has {', '.join(columns) or 'none'}")
-    return Named(name, column.type)
+def _may_change(look: Look, table: str, key: tuple[str, ...], found: Sequence[Member]) -> bool:
+    """Whether a row may turn out otherwise than the UPDATE says: by triggers, or because its key is NULL, on SQLite."""
+    if look.dialect is Dialect.POSTGRESQL:
+        return any(one.triggers for one in found)
+    columns = catalog.columns(look, table)
+    nullable = any(not columns[name].not_null for name in key) and not is_rowid(look, table, key)
+    return nullable or bool(catalog.triggers(look, table))

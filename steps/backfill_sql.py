@@ -20,10 +20,11 @@ ROWID = "rowid"
 
 @dataclass(frozen=True)
 class Named:
-    """A column with its type as the catalogue writes it."""
+    """A column with its type as the catalogue writes it: of a domain, the type below it. row: it is a composite one."""
 
     name: str
     type: str
+    row: bool = False
 
     @property
     def sql(self) -> str:
@@ -34,7 +35,8 @@ class Named:
 class Shape:
     """A backfill as SQL sees it. table: qualified and quoted; many: the table's rows lie in several heaps.
 
-    restated: columns that are set to themselves in each written row (`catalog.restated` says why).
+    restated: columns that are set to themselves in each written row (`catalog.restated` says why); oid: of the table, 0
+    where it has none; triggers: what was written may have been changed by others, in the same transaction.
     """
 
     dialect: Dialect
@@ -47,6 +49,8 @@ class Shape:
     many: bool = False
     undo: bool = True
     restated: tuple[str, ...] = ()
+    oid: int = 0
+    triggers: bool = False
 
     @property
     def pg(self) -> bool:
@@ -100,7 +104,7 @@ def keys(shape: Shape, order: tuple[Named, ...], *, lo: str, hi: str, limit: int
     parts, params = [extra] if extra else [], dict[str, Value]()
     for sign, text, letter in ((">", lo, "lo"), ("<=", hi, "hi")):
         if text:
-            values = position(text)
+            values = position(shape, text)
             names_of = [f"rb_{letter}{n}" for n in range(len(order))]
             casts = ", ".join(cast_to(shape, c, f":{p}") for c, p in zip(order, names_of, strict=True))
             parts.append(f"({names}) {sign} ({casts})")
@@ -116,12 +120,12 @@ def listed(shape: Shape, wanted: Sequence[str]) -> Window:
     return Window(same, {"rb_keys": values}, end=end, listed=True)
 
 
-def position(text: str) -> list[Value]:
+def position(shape: Shape, text: str) -> list[Value]:
     """The values of a cursor."""
     values = json.loads(text)
     if not isinstance(values, list):
         raise TypeError(f"cannot read the cursor {text!r}: it isn't a list")
-    return values
+    return values if shape.pg else [unwrapped(one) for one in values]
 
 
 def cast_to(shape: Shape, column: Named, expression: str) -> str:
@@ -134,9 +138,10 @@ def as_text(shape: Shape, expression: str) -> str:
 
 
 def json_of(shape: Shape, expressions: Sequence[str]) -> str:
-    """A JSON array of these values, as text."""
-    inside = ", ".join(expressions)
-    return f"CAST(json_build_array({inside}) AS text)" if shape.pg else f"json_array({inside})"
+    """A JSON array of these values of a key or an order, as text."""
+    if shape.pg:
+        return f"CAST(json_build_array({', '.join(expressions)}) AS text)"
+    return f"json_array({', '.join(wrap(one) for one in expressions)})"
 
 
 def key_text(shape: Shape, alias: str) -> str:
@@ -145,13 +150,62 @@ def key_text(shape: Shape, alias: str) -> str:
 
 
 def _element(shape: Shape, n: int) -> str:
-    return f"(rb_l.value ->> {n})" if shape.pg else f"json_extract(rb_l.value, '$[{n}]')"
+    return f"(rb_l.value ->> {n})" if shape.pg else unwrap(f"json_extract(rb_l.value, '$[{n}]')")
+
+
+def is_null(column: Named, expression: str) -> str:
+    """Whether nothing is stored: `IS NULL` also says so of a composite value whose fields are all NULL."""
+    return f"{expression} IS NOT DISTINCT FROM NULL" if column.row else f"{expression} IS NULL"
+
+
+def is_value(column: Named, expression: str) -> str:
+    return f"{expression} IS DISTINCT FROM NULL" if column.row else f"{expression} IS NOT NULL"
+
+
+# ─── SQLite's values in JSON ────────────────────────────────────────────────────────────────────────────────────────
+# Any column may hold any kind of value, whatever its type says. JSON has no bytes, and cuts reals at 15 digits.
+REAL, BLOB, TEXT = "real:", "blob:", "text:"
+_DIGITS = "'0123456789ABCDEF'"
+_BYTES = "x'" + bytes(range(256)).hex() + "'"
+
+
+def wrap(expression: str) -> str:
+    """A value as the ledger's JSON holds it: `real:0.1`, `blob:00FF`; a text that looks like these is a `text:…`."""
+    looks = f"substr({expression}, 1, 5) IN ('{REAL}', '{BLOB}', '{TEXT}')"
+    return f"""CASE typeof({expression}) WHEN 'real' THEN '{REAL}' || quote({expression})
+        WHEN 'blob' THEN '{BLOB}' || hex({expression})
+        WHEN 'text' THEN CASE WHEN {looks} THEN '{TEXT}' || {expression} ELSE {expression} END ELSE {expression} END"""
+
+
+def unwrap(expression: str) -> str:
+    """The value again."""
+    rest = f"substr({expression}, 6)"
+    return f"""CASE WHEN typeof({expression}) <> 'text' THEN {expression} ELSE CASE substr({expression}, 1, 5)
+        WHEN '{TEXT}' THEN {rest} WHEN '{BLOB}' THEN {_unhex(rest)}
+        WHEN '{REAL}' THEN CASE {rest} WHEN 'Inf' THEN 9e999 WHEN '-Inf' THEN -9e999 ELSE CAST({rest} AS REAL) END
+        ELSE {expression} END END"""
+
+
+def _unhex(text: str) -> str:
+    """SQLite has unhex() since 3.41 only: two digits at a time, each pair looked up in all the bytes there are."""
+    high, low = (f"instr({_DIGITS}, substr(rb_h, {at}, 1))" for at in ("rb_at", "rb_at + 1"))
+    return f"""(WITH RECURSIVE rb_hex(rb_h, rb_at, rb_b) AS (SELECT {text}, 1, '' UNION ALL
+        SELECT rb_h, rb_at + 2, rb_b || substr({_BYTES}, 16 * {high} + {low} - 16, 1) FROM rb_hex WHERE rb_at < length(rb_h))
+        SELECT CAST(rb_b AS BLOB) FROM rb_hex ORDER BY rb_at DESC LIMIT 1)"""
+
+
+def unwrapped(value: Value) -> Value:
+    """The same for a value that JSON has already been read from."""
+    if not isinstance(value, str) or value[:5] not in (REAL, BLOB, TEXT):
+        return value
+    rest = value[5:]
+    return float(rest) if value.startswith(REAL) else bytes.fromhex(rest) if value.startswith(BLOB) else rest
 
 
 # ─── rows and verdicts ──────────────────────────────────────────────────────────────────────────────────────────────
 def needs(shape: Shape) -> str:
     """Whether anything could be filled in a row."""
-    return "(" + " OR ".join(f"target.{column.sql} IS NULL" for column in shape.fill) + ")"
+    return "(" + " OR ".join(is_null(column, f"target.{column.sql}") for column in shape.fill) + ")"
 
 
 def inside(shape: Shape) -> str:
@@ -165,7 +219,7 @@ def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
     unless: a condition under which a row's match isn't evaluated.
     """
     columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
-    columns += [f"target.{c.sql} IS NULL AS rb_n{n}" for n, c in enumerate(shape.fill)]
+    columns += [f"{is_null(c, f'target.{c.sql}')} AS rb_n{n}" for n, c in enumerate(shape.fill)]
     columns += [f"{needs(shape)} AS rb_needs", f"{inside(shape)} AS rb_inside"]
     asked = f"{needs(shape)} AND {inside(shape)}" + (f" AND NOT {unless}" if unless else "")
     columns += [f"CASE WHEN {asked} THEN ({pair.expression}\n) END AS rb_m{n}" for n, pair in enumerate(shape.pairs)]
@@ -215,7 +269,7 @@ def judged(shape: Shape, rows: str) -> str:
     values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
     found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
     keyless = " OR ".join(f"rb_w.rb_m{n} IS NULL" for n in range(len(shape.pairs)))
-    changes = " OR ".join(f"rb_w.rb_n{n} AND source.{c.sql} IS NOT NULL" for n, c in enumerate(shape.fill))
+    changes = " OR ".join(f"rb_w.rb_n{n} AND {is_value(c, f'source.{c.sql}')}" for n, c in enumerate(shape.fill))
     return f"""SELECT rb_w.*, {values},
         CASE WHEN NOT rb_w.rb_inside THEN 'outside' WHEN NOT rb_w.rb_needs THEN 'already' WHEN {keyless} THEN 'no_key'
              WHEN source.{quote(shape.pairs[0].column)} IS NULL THEN 'not_in_source' WHEN {changes} THEN 'written'

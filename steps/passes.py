@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
-from steps.base import Look, Place, Row, Value, Work
+from steps.base import Look, Place, Row, StepError, Value, Work
 from steps.dialect import Dialect
 from steps.ledger import exists, table
 
 SWEEP = -1  # the number, in the batch table, of what goes after rows that the ranges of a pass did not settle
 DEFERRED = "deferred"  # the action, in the dead table, of rows that were locked: they are returned to
 DEAD_ACTION = "apply"
+AGAIN = "again"  # the action, in the dead table, of rows that were NULL again after they had been written, and were written anew
 REFUSED = "revert"  # the action, in the dead table, of rows that are not taken back
 _LABEL = "batch "  # and its number: what the ledger calls a batch's transaction
 _MESSAGE_LIMIT = 500  # characters; a driver's message can carry a whole row
@@ -75,7 +78,18 @@ def totals(look: Look, place: Place, *, worker: int | None = None) -> Totals:
         ("", _where(place)) if worker is None else (" AND worker = :worker", {**_where(place), "worker": worker})
     )
     sql = f"SELECT count(*) AS batches, {sums} FROM {table('batch', look.dialect)} WHERE {_OURS}{only}"
-    return read_totals(look.row(sql, params))
+    found = read_totals(look.row(sql, params))
+    return found if worker is not None else _sound(found, place)
+
+
+def _sound(found: Totals, place: Place) -> Totals:
+    """Raises StepError where a sum is negative, or the parts aren't the whole: such figures prove nothing."""
+    parts = found.written + found.already + found.no_key + found.not_in_source + found.deferred + found.dead
+    negative = [one.name for one in fields(Totals) if getattr(found, one.name) < 0]
+    if negative or parts != found.seen:
+        what = f"{', '.join(negative)} below 0" if negative else f"{found.seen} rows seen, {parts} accounted for"
+        raise StepError(f"cannot believe the ledger's figures of {place.run}, step {place.step}: {what}")
+    return found
 
 
 def label_of(n: int) -> str:
@@ -175,6 +189,27 @@ def set_aside(work: Work, place: Place, letter: Letter, *, action: str) -> int:
     return known
 
 
+def bury(work: Work, place: Place, keys: Sequence[str], *, message: str, n: int) -> None:
+    """Make rows that batch `n` has counted as written dead ones."""
+    recall(work, place, keys, message=message, action=DEAD_ACTION)
+    sql = f"UPDATE {table('batch', work.dialect)} SET written = written - :rows, dead = dead + :rows WHERE {_OURS} AND n = :n"
+    work.execute(sql, {**_where(place), "rows": len(keys), "n": n})
+
+
+def recall(work: Work, place: Place, keys: Sequence[str], *, message: str, action: str) -> None:
+    """Set rows that were counted as written aside under this action; the caller's batch takes them out of its sums."""
+    dead = table("dead", work.dialect)
+    rows = {**_where(place), "action": action, "message": message, "keys": json.dumps(list(keys))}
+    sqlstate = "55P03" if action == DEFERRED else ""
+    work.execute(
+        f"""INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
+            SELECT CAST(:run AS text), CAST(:step AS text), CAST(:action AS text), rb_l.value, '{sqlstate}',
+                   CAST(:message AS text), 1
+            FROM ({_listed(work)}) AS rb_l WHERE true ON CONFLICT DO NOTHING""",
+        rows,
+    )
+
+
 def reopen(work: Work, place: Place) -> int:
     """Make dead rows deferred ones, which a pass returns to; how many there were."""
     sql = f"""UPDATE {table("dead", work.dialect)} SET action = '{DEFERRED}'
@@ -191,13 +226,16 @@ def letters(look: Look, *, run: str, step: str, action: str) -> list[Letter]:
 
 def forget_deferred(work: Work, place: Place, keys: str) -> int:
     """Drop the notes on deferred rows (keys: a JSON array of JSON texts); how many there were."""
-    listed = (
+    sql = f"DELETE FROM {table('dead', work.dialect)} WHERE {_OURS} AND key IN ({_listed(work)})"
+    return work.execute(sql, {**_where(place), "action": DEFERRED, "keys": keys})
+
+
+def _listed(work: Work) -> str:
+    return (
         "SELECT value FROM json_array_elements_text(CAST(:keys AS json))"
         if work.dialect is Dialect.POSTGRESQL
         else "SELECT value FROM json_each(:keys)"
     )
-    sql = f"DELETE FROM {table('dead', work.dialect)} WHERE {_OURS} AND key IN ({listed})"
-    return work.execute(sql, {**_where(place), "action": DEFERRED, "keys": keys})
 
 
 # ─── undo ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -365,3 +365,53 @@ ORDER BY CASE type WHEN 'table' THEN 1 WHEN 'index' THEN 2 WHEN 'view' THEN 3 EL
 
 -- definition.sqlite --
 SELECT sql FROM {schema}.sqlite_master WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE
+
+-- plain_types.postgresql --
+-- Each column's type by a name that holds under any search_path: of a domain, the type below it.
+WITH RECURSIVE b AS (
+  SELECT a.attnum, a.attname, a.atttypid AS type, a.atttypmod AS mod, 0 AS depth
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid = CAST(:oid AS oid) AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT b.attnum, b.attname, t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE b.mod END, b.depth + 1
+  FROM b JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype = 'd')
+SELECT DISTINCT ON (b.attnum) b.attname::text AS name, t.typtype = 'c' AS is_row, t.oid::bigint AS oid,
+       CASE WHEN n.nspname = 'pg_catalog' THEN format_type(t.oid, b.mod)
+            ELSE quote_ident(n.nspname) || '.' || quote_ident(t.typname) END AS type
+FROM b JOIN pg_catalog.pg_type t ON t.oid = b.type JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+ORDER BY b.attnum, b.depth DESC
+
+-- members.postgresql --
+-- A table and all that inherits from it, with what holds there of a key and of an UPDATE. A unique index counts where it is
+-- at least as fine as the columns' own equality, so not under another collation where that one takes letters for equal.
+WITH RECURSIVE m AS (
+  SELECT CAST(:oid AS oid) AS oid
+  UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN m ON m.oid = i.inhparent)
+SELECT c.oid::bigint AS oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relkind::text AS kind,
+       EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
+         AND i.indisready AND i.indpred IS NULL AND i.indexprs IS NULL
+         AND ARRAY(SELECT a.attname::text FROM generate_series(1, i.indnkeyatts) AS k(n)
+                   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[k.n - 1] ORDER BY k.n) = CAST(:keys AS text[])
+         AND NOT EXISTS (SELECT 1 FROM generate_series(1, i.indnkeyatts) AS k(n)
+                   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[k.n - 1]
+                   JOIN pg_catalog.pg_opclass p ON p.oid = i.indclass[k.n - 1]
+                   LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
+                   WHERE NOT p.opcdefault OR (NOT o.collisdeterministic AND i.indcollation[k.n - 1] <> o.oid))) AS is_unique,
+       EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ANY(CAST(:keys AS text[]))
+               AND NOT a.attnotnull) AS nullable,
+       EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2') AS ruled,
+       ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+             AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A') AND t.tgtype & 16 <> 0 ORDER BY 1) AS triggers
+FROM m JOIN pg_catalog.pg_class c ON c.oid = m.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ORDER BY c.oid <> CAST(:oid AS oid), 2
+
+-- unseen_operators.postgresql --
+-- Operators by which the types' own indexes compare, and which SQL text doesn't find: it would take another type's for them.
+SELECT DISTINCT t.oid::bigint AS type_oid, format_type(t.oid, NULL) AS type, o.oprname::text AS operator,
+       quote_ident(n.nspname) AS schema
+FROM pg_catalog.pg_opclass k JOIN pg_catalog.pg_am m ON m.oid = k.opcmethod AND m.amname IN ('btree', 'hash')
+JOIN pg_catalog.pg_type t ON t.oid = k.opcintype
+JOIN pg_catalog.pg_amop p ON p.amopfamily = k.opcfamily AND p.amoplefttype = k.opcintype AND p.amoprighttype = k.opcintype
+JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+WHERE k.opcdefault AND k.opcintype = ANY(CAST(:types AS oid[])) AND o.oprname IN ('=', '<', '>', '<=', '>=')
+  AND NOT pg_catalog.pg_operator_is_visible(o.oid)
+ORDER BY 2, 3

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steps import catalog, passes
+from steps.backfill_faults import Meaning, meaning
 from steps.backfill_pace import Pace, Throttle, rest_for
+from steps.backfill_payload import Held, rows_of
 from steps.backfill_sql import Named
-from steps.base import Context, Look, Place, Progress, StepError, Value, Work
+from steps.backfill_tables import members
+from steps.base import Context, DatabaseFault, Look, Place, Progress, StepError, Value, Work
 from steps.dialect import Dialect, quote
 from steps.ledger import table as ledger_table
 from steps.passes import REFUSED
 from steps.words import Model
 
 TEMP = "temp.runbook_back"
-# Compared as text: letters that a collation holds to be equal are another value, and some types have no equality.
-_AS_TEXT = (
-    "text",
-    "character",
-    "citext",
-    "name",
-    "json",
-    "xml",
-    "point",
-    "line",
-    "lseg",
-    "box",
-    "path",
-    "polygon",
-    "circle",
-)
+# Why a row is refused.
 CHANGED = "changed since"
+KEPT = "a trigger of the table kept it as it is, or somebody changed it just then"
+REWRITTEN = "a trigger of the table wrote it back"
 FIRST = 1000  # rows of the first batch
 FEWEST = 100
 SECONDS = 0.25  # that a batch may take; less while others work
@@ -43,6 +33,7 @@ class Written(Model):
     table: str  # qualified and quoted
     key: tuple[Named, ...]
     fill: tuple[Named, ...]
+    oid: int = 0  # of the table; 0 where it has none, and in what older versions kept
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
         kept, done = passes.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
         taken = _so_far(look, place)
         reached = passes.reached(look, Place(place.run, place.step, "revert"))
-        restated = _restated(look, written)
+        way = _way(look, written)
     total = sum(one.rows for one in kept)
     pace, speed = Pace(ctx.db, throttle), 0.0
     for one in kept:
@@ -74,7 +65,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
             upto = min(at + max(wanted, FEWEST), one.rows) if ctx.db.dialect is Dialect.POSTGRESQL else one.rows
             part, began = Part(one.n, at, upto), time.monotonic()
             label = f"undo {one.n}" + (f" to {upto}" if upto < one.rows else "")
-            ctx.patiently(label, lambda work, part=part: _one(work, place, written, part, restated))  # type: ignore[misc]  # part is bound
+            _patiently(ctx, label, place, way, part)
             done.add(label)
             seconds = max(time.monotonic() - began, 0.001)
             speed, at = (upto - at) / seconds, upto
@@ -99,11 +90,52 @@ class Part:
     hi: int
 
 
-def _restated(look: Look, written: Written) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Way:
+    """How the rows are set back. restated: as on the way forward; triggers: whether an UPDATE of them fires any.
+
+    parsed: a text that differs is read and written once more before it counts as changed, since settings of the session
+    (the time zone) show in texts.
+    """
+
+    written: Written
+    dialect: Dialect
+    restated: tuple[str, ...] = ()
+    triggers: bool = False
+    parsed: bool = True
+
+    @property
+    def held(self) -> Held:
+        return Held(self.dialect, self.written.table, self.written.key, self.written.fill)
+
+
+def _way(look: Look, written: Written) -> Way:
+    """Raises StepError where the table isn't the one that was filled."""
     if look.dialect is Dialect.SQLITE:
-        return ()
-    oid = look.row("SELECT CAST(CAST(:name AS regclass) AS oid)::bigint AS oid", {"name": written.table}).integer("oid")
-    return catalog.restated(look, oid, [one.name for one in written.fill])
+        return Way(written, look.dialect)
+    found = look.row("SELECT CAST(to_regclass(:name) AS oid)::bigint AS oid", {"name": written.table}).maybe_integer(
+        "oid"
+    )
+    if found is None or (written.oid and found != written.oid):
+        what = (
+            "there is no such table" if found is None else f"it is another table now (oid {found}, then {written.oid})"
+        )
+        raise StepError(
+            f"cannot take back what was written into {written.table}: {what}; the rows that were written are not in it"
+        )
+    fill, key = [one.name for one in written.fill], [one.name for one in written.key]
+    triggers = any(one.triggers for one in members(look, found, key))
+    return Way(written, look.dialect, catalog.restated(look, found, fill), triggers)
+
+
+def _patiently(ctx: Context, label: str, place: Place, way: Way, part: Part) -> None:
+    """One part in one transaction. What can't be read as its type any more (a renamed word of an enum) is compared as text."""
+    try:
+        ctx.patiently(label, lambda work: _one(work, place, way, part))
+    except DatabaseFault as fault:
+        if meaning(fault, way.dialect) is not Meaning.DATA:
+            raise
+        ctx.patiently(label, lambda work: _one(work, place, replace(way, parsed=False), part))
 
 
 @dataclass(frozen=True)
@@ -135,14 +167,21 @@ def _progress(taken: Taken, total: int) -> Progress:
     )
 
 
-def _one(work: Work, place: Place, written: Written, part: Part, restated: tuple[str, ...]) -> None:
+def _one(work: Work, place: Place, way: Way, part: Part) -> None:
     """One batch, with the list of what was refused, in one transaction."""
     params: dict[str, Value] = {"run": place.run, "step": place.step, "n": part.n}
-    if work.dialect is Dialect.POSTGRESQL:
-        work.row(_statement(written, restated), {**params, "lo": part.lo, "hi": part.hi})
+    if work.dialect is Dialect.SQLITE:
+        for sql in _sqlite(way):
+            work.execute(sql, params)
         return
-    for sql in _sqlite(written):
-        work.execute(sql, params)
+    params |= {"lo": part.lo, "hi": part.hi}
+    work.row(_statement(way), params)
+    if way.triggers:
+        work.execute("SET CONSTRAINTS ALL IMMEDIATE")  # deferred triggers act now, where it can still be seen
+        rows = work.execute(_written_back(way), params)
+        sql = f"""UPDATE {ledger_table("batch", work.dialect)} SET written = written - :rows, dead = dead + :rows
+            WHERE run = :run AND step = :step AND action = 'revert' AND n = :n"""
+        work.execute(sql, {"run": place.run, "step": place.step, "n": part.n, "rows": rows})
 
 
 # ─── SQL ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,27 +195,30 @@ def _names(written: Written, alias: str) -> list[str]:
     return [f"{alias}.rb_k{n}" for n in range(len(written.key))]
 
 
-def _statement(written: Written, restated: tuple[str, ...]) -> str:
-    keys, values = len(written.key), range(len(written.fill))
-    names = [f"rb_k{n}" for n in range(keys)] + [f"rb_o{n}" for n in values]
-    width = len(names)
-    read = [f"max(rb_e.text) FILTER (WHERE (rb_e.at - 1) % {width} = {n}) AS {name}" for n, name in enumerate(names)]
-    found = [f"target.{c.sql} = CAST(rb_d.rb_k{n} AS {c.type})" for n, c in enumerate(written.key)]
-    ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n)})" for n, c in enumerate(written.fill)]
-    key = f"CAST(json_build_array({', '.join(_names(written, 'rb_d'))}) AS text)"
-    same = " AND ".join(f"rb_u.rb_k{n} = rb_d.rb_k{n}" for n in range(keys))
-    again = [f"{quote(name)} = target.{quote(name)}" for name in restated]
-    batch, dead, undo = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "dead", "undo"))
-    return f"""WITH rb_d AS MATERIALIZED (SELECT {", ".join(read)} FROM {undo} AS rb_x
-            CROSS JOIN LATERAL unnest(rb_x.payload) WITH ORDINALITY AS rb_e (text, at)
-            WHERE rb_x.run = :run AND rb_x.step = :step AND rb_x.n = :n AND rb_e.at > CAST(:lo AS bigint) * {width}
-            AND rb_e.at <= CAST(:hi AS bigint) * {width} GROUP BY (rb_e.at - 1) / {width}),
-        rb_u AS (UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d WHERE {" AND ".join(found + ours)}
-            RETURNING {", ".join(_names(written, "rb_d"))}),
-        rb_t AS MATERIALIZED (SELECT (SELECT count(*) FROM rb_d) AS seen, (SELECT count(*) FROM rb_u) AS written),
+_PART = "rb_x.n = :n AND rb_e.at > CAST(:lo AS bigint) * {width} AND rb_e.at <= CAST(:hi AS bigint) * {width}"
+
+
+def _payload(way: Way) -> str:
+    return rows_of(way.held, where=_PART.format(width=len(way.written.key) + len(way.written.fill)))
+
+
+def _statement(way: Way) -> str:
+    held, written = way.held, way.written
+    ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n, parsed=way.parsed)})" for n, c in enumerate(written.fill)]
+    same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in held.keys)
+    again = [f"{quote(name)} = target.{quote(name)}" for name in way.restated]
+    batch, dead = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "dead"))
+    return f"""WITH rb_d AS MATERIALIZED ({_payload(way)}),
+        rb_u AS (UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d
+            WHERE {" AND ".join([held.found, *ours])}
+            RETURNING {", ".join(_names(written, "rb_d"))}, {held.back} AS rb_back),
+        rb_t AS MATERIALIZED (SELECT (SELECT count(*) FROM rb_d) AS seen,
+            (SELECT count(*) FROM rb_u WHERE NOT rb_u.rb_back) AS written),
         rb_r AS (INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
-            SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {key}, '', '{CHANGED}', 1 FROM rb_d
-            WHERE (SELECT seen > written FROM rb_t) AND NOT EXISTS (SELECT 1 FROM rb_u WHERE {same})
+            SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {held.key_text()}, '',
+            CASE WHEN EXISTS (SELECT 1 FROM rb_u WHERE {same}) THEN '{REWRITTEN}' WHEN EXISTS (SELECT 1 FROM {written.table}
+                 AS target WHERE {" AND ".join([held.found, *ours])}) THEN '{KEPT}' ELSE '{CHANGED}' END, 1 FROM rb_d
+            WHERE (SELECT seen > written FROM rb_t) AND NOT EXISTS (SELECT 1 FROM rb_u WHERE NOT rb_u.rb_back AND {same})
             ON CONFLICT DO NOTHING),
         rb_b AS (INSERT INTO {batch} AS rb_was (run, step, action, n, worker, hi, seen, written, already, no_key,
             not_in_source, deferred, dead, ms)
@@ -189,34 +231,47 @@ def _statement(written: Written, restated: tuple[str, ...]) -> str:
                seen - written AS dead, 0 AS ms FROM rb_t"""
 
 
-def _same(column: Named, n: int) -> str:
-    """Whether the column still holds what was written; a time with zone is compared as a moment."""
-    if column.type.split("(")[0].split(" ")[0] in _AS_TEXT and not column.type.endswith("[]"):
-        return f'CAST(target.{column.sql} AS text) COLLATE "C" IS NOT DISTINCT FROM rb_d.rb_o{n}'
-    return f"target.{column.sql} IS NOT DISTINCT FROM CAST(rb_d.rb_o{n} AS {column.type})"
+def _written_back(way: Way) -> str:
+    """Refuses the rows of a part in which a value stands again that was set to NULL a moment ago: by AFTER triggers."""
+    held, dead = way.held, ledger_table("dead", way.dialect)
+    return f"""INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
+        SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {held.key_text()}, '', '{REWRITTEN}', 1
+        FROM ({_payload(way)}) AS rb_d JOIN {held.table} AS target ON {held.found} WHERE {held.back}
+        ON CONFLICT DO NOTHING"""
 
 
-def _sqlite(written: Written) -> list[str]:
-    keys = len(written.key)
-    read = [f"json_extract(rb_e.value, '$[{n}]') AS rb_k{n}" for n in range(keys)]
-    read += [f"json_extract(rb_e.value, '$[{keys + n}]') AS rb_o{n}" for n in range(len(written.fill))]
-    found = " AND ".join(f"target.{c.sql} = rb_d.rb_k{n}" for n, c in enumerate(written.key))
+def _same(column: Named, n: int, *, parsed: bool) -> str:
+    """Whether the column still holds what was written, as the server writes both.
+
+    As text, because that is what every type has: some have no equality, others one that takes different values for
+    equal (letters under a collation, 1.0 and 1.00), and the operators of an extension's type may not be in sight.
+    """
+    text = f'CAST(target.{column.sql} AS text) COLLATE "C"'
+    if not parsed:
+        return f"{text} = rb_d.rb_o{n}"
+    return (
+        f"CASE WHEN {text} = rb_d.rb_o{n} THEN true ELSE {text} = CAST(CAST(rb_d.rb_o{n} AS {column.type}) AS text) END"
+    )
+
+
+def _sqlite(way: Way) -> list[str]:
+    held, written = way.held, way.written
     ours = " AND ".join(
         f"(rb_d.rb_o{n} IS NULL OR quote(target.{c.sql}) = rb_d.rb_o{n})" for n, c in enumerate(written.fill)
     )
-    batch, dead, undo = (ledger_table(name, Dialect.SQLITE) for name in ("batch", "dead", "undo"))
+    batch, dead = (ledger_table(name, Dialect.SQLITE) for name in ("batch", "dead"))
+    there = f"EXISTS (SELECT 1 FROM {written.table} AS target WHERE {held.found} AND "
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
-        f"""CREATE TEMP TABLE runbook_back AS SELECT {", ".join(read)}, 0 AS rb_ours FROM {undo} AS rb_x
-            CROSS JOIN json_each(rb_x.payload) AS rb_e WHERE rb_x.run = :run AND rb_x.step = :step AND rb_x.n = :n""",
-        f"""UPDATE {TEMP} AS rb_d SET rb_ours = 1 WHERE EXISTS (SELECT 1 FROM {written.table} AS target
-            WHERE {found} AND {ours})""",
-        f"UPDATE {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {found} AND rb_d.rb_ours = 1",
+        f"CREATE TEMP TABLE runbook_back AS SELECT rb_d.*, '{CHANGED}' AS rb_why FROM ({rows_of(held, where='rb_x.n = :n')}) AS rb_d",
+        f"UPDATE {TEMP} AS rb_d SET rb_why = '' WHERE {there}{ours})",
+        f"UPDATE {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {held.found} AND rb_d.rb_why = ''",
+        f"UPDATE {TEMP} AS rb_d SET rb_why = '{REWRITTEN}' WHERE rb_d.rb_why = '' AND {there}{held.back})",
         f"""INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
-            SELECT :run, :step, '{REFUSED}', json_array({", ".join(_names(written, "rb_d"))}), '', '{CHANGED}', 1
-            FROM {TEMP} AS rb_d WHERE rb_d.rb_ours = 0 ON CONFLICT DO NOTHING""",
+            SELECT :run, :step, '{REFUSED}', {held.key_text()}, '', rb_d.rb_why, 1
+            FROM {TEMP} AS rb_d WHERE rb_d.rb_why <> '' ON CONFLICT DO NOTHING""",
         f"""INSERT INTO {batch} (run, step, action, n, worker, seen, written, already, no_key, not_in_source,
                 deferred, dead, ms)
-            SELECT :run, :step, 'revert', :n, 0, count(*), coalesce(sum(rb_ours), 0), 0, 0, 0, 0,
-                   count(*) - coalesce(sum(rb_ours), 0), 0 FROM {TEMP}""",
+            SELECT :run, :step, 'revert', :n, 0, count(*), count(*) FILTER (WHERE rb_why = ''), 0, 0, 0, 0,
+                   count(*) FILTER (WHERE rb_why <> ''), 0 FROM {TEMP}""",
     ]

@@ -162,7 +162,7 @@ title: Fill two columns in many small batches
     order: {order}
     batch: {{time: {time}, rows: [{least}, {most}]}}
 {more}    success_criteria:
-      - {{id: all, that: visited == in_range and left == 0 and dead == 0}}
+      - {{id: all, that: visited == in_range and left == 0 and deferred == 0 and dead == 0}}
 rollback: reverse
 """
 

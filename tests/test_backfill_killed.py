@@ -154,7 +154,7 @@ steps:
     fill: [source_ip, snapshot_country, enrichment_at]
     batch: {time: 20 ms, rows: [20, 60]}
     success_criteria:
-      - {id: all, that: visited == in_range and left == 0 and dead == 0}
+      - {id: all, that: visited == in_range and left == 0 and deferred == 0 and dead == 0}
 rollback: reverse
 """
 

@@ -38,7 +38,7 @@ steps:
     on_failure: rollback
     if_stopped_here: safe; each batch is complete in itself
     success_criteria:
-      - {id: nothing_left, that: visited == in_range and left == 0 and dead == 0}
+      - {id: nothing_left, that: visited == in_range and left == 0 and deferred == 0 and dead == 0}
   - {id: by_risk, type: create_index, table: session_summaries, columns: [risk_score]}
   - {id: gone, type: sql, text: "UPDATE session_summaries SET risk_score = 1 WHERE session_id = 'x'"}
 success_criteria:
@@ -82,7 +82,8 @@ def test_show_tells_what_a_reviewer_weighs(looked: DryRun, monkeypatch: pytest.M
     assert "now           not done:" in text
     assert "rows          2,000" in text
     assert (
-        "gate          nothing_left: the step's result, that: visited == in_range and left == 0 and dead == 0" in text
+        "gate          nothing_left: the step's result, that: visited == in_range and left == 0 and deferred == 0 and dead == 0"
+        in text
     )
     assert "on failure    rollback" in text
     assert "if stopped    safe; each batch is complete in itself" in text

@@ -45,7 +45,7 @@ steps:
     fill: [snapshot_asn]
     if_stopped_here: safe until morning
     success_criteria:
-      - {id: nothing_left, that: visited == in_range and left == 0}
+      - {id: nothing_left, that: visited == in_range and left == 0 and deferred == 0}
       - {id: later, check: size, due: phase4}
 success_criteria:
   - {id: filled, check: rows, table: session_summaries, where: snapshot_asn IS NOT NULL, at_least: 1}

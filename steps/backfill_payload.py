@@ -1,0 +1,161 @@
+"""What a run's undo table holds of its batches, set beside what stands in the table now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from steps.backfill_sql import Named, Shape, is_null, is_value, unwrap
+from steps.base import Look, Place, Value, Work
+from steps.dialect import Dialect
+from steps.ledger import table as ledger_table
+
+
+@dataclass(frozen=True)
+class Held:
+    """Where the rows of a payload are. table: qualified and quoted; fill: the columns that it has values of."""
+
+    dialect: Dialect
+    table: str
+    key: tuple[Named, ...]
+    fill: tuple[Named, ...]
+
+    @staticmethod
+    def of(shape: Shape) -> Held:
+        return Held(shape.dialect, shape.table, shape.key, shape.fill)
+
+    @property
+    def pg(self) -> bool:
+        return self.dialect is Dialect.POSTGRESQL
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"rb_k{n}" for n in range(len(self.key))]
+
+    @property
+    def values(self) -> list[str]:
+        return [f"rb_o{n}" for n in range(len(self.fill))]
+
+    @property
+    def found(self) -> str:
+        """Whether `target` is the row of `rb_d`."""
+        if self.pg:
+            same = [f"target.{c.sql} = CAST(rb_d.rb_k{n} AS {c.type})" for n, c in enumerate(self.key)]
+        else:
+            same = [f"target.{c.sql} = rb_d.rb_k{n}" for n, c in enumerate(self.key)]
+        return " AND ".join(same)
+
+    @property
+    def gone(self) -> str:
+        """Whether any of the values that were written is NULL now."""
+        return self._any(is_null)
+
+    @property
+    def back(self) -> str:
+        """Whether any of the columns that were set to NULL holds a value now."""
+        return self._any(is_value)
+
+    def _any(self, of: Callable[[Named, str], str]) -> str:
+        each = [
+            f"rb_d.rb_o{n} IS NOT NULL AND {of(column, f'target.{column.sql}')}" for n, column in enumerate(self.fill)
+        ]
+        return "(" + " OR ".join(f"({one})" for one in each) + ")"
+
+    def key_text(self, alias: str = "rb_d") -> str:
+        """A payload's key as the ledger's other tables write it."""
+        names = ", ".join(f"{alias}.{'rb_k' if self.pg else 'rb_q'}{n}" for n in range(len(self.key)))
+        return f"CAST(json_build_array({names}) AS text)" if self.pg else f"json_array({names})"
+
+
+def rows_of(held: Held, *, where: str = "", values: bool = True) -> str:
+    """The SELECT of a payload's rows: rb_n, its batch; rb_at, its number there; keys and values as text; rb_q: a key as it is kept."""
+    undo, narrower = ledger_table("undo", held.dialect), f" AND {where}" if where else ""
+    ours = f"rb_x.run = :run AND rb_x.step = :step{narrower}"
+    keys, width = len(held.key), len(held.key) + len(held.fill)
+    names = [*held.keys, *(held.values if values else [])]
+    if held.pg:
+        read = [
+            f"max(rb_e.text) FILTER (WHERE (rb_e.at - 1) % {width} = {n}) AS {name}" for n, name in enumerate(names)
+        ]
+        return f"""SELECT rb_x.n AS rb_n, (rb_e.at - 1) / {width} AS rb_at, {", ".join(read)} FROM {undo} AS rb_x
+            CROSS JOIN LATERAL unnest(rb_x.payload) WITH ORDINALITY AS rb_e (text, at)
+            WHERE {ours} AND (rb_e.at - 1) % {width} < {len(names)} GROUP BY rb_x.n, (rb_e.at - 1) / {width}"""
+    each = [f"json_extract(rb_e.value, '$[{n}]')" for n in range(width)]
+    read = [f"{unwrap(one)} AS rb_k{n}" for n, one in enumerate(each[:keys])]
+    read += [f"{one} AS rb_q{n}" for n, one in enumerate(each[:keys])]
+    read += [f"{one} AS rb_o{n}" for n, one in enumerate(each[keys:])] if values else []
+    return f"""SELECT rb_x.n AS rb_n, rb_e.key AS rb_at, {", ".join(read)} FROM {undo} AS rb_x
+        CROSS JOIN json_each(rb_x.payload) AS rb_e WHERE {ours}"""
+
+
+def listed(dialect: Dialect) -> str:
+    """The SELECT of the keys that :keys names."""
+    if dialect is Dialect.POSTGRESQL:
+        return "SELECT value FROM json_array_elements_text(CAST(:keys AS json))"
+    return "SELECT value FROM json_each(:keys)"
+
+
+def written_before(look: Look, place: Place, held: Held, keys: Sequence[str]) -> list[tuple[int, str]]:
+    """(batch, key) of those keys that this run has written already."""
+    if not keys:
+        return []
+    key = held.key_text()
+    sql = f"""SELECT rb_d.rb_n AS n, {key} AS key FROM ({rows_of(held, values=False)}) AS rb_d
+        WHERE {key} IN ({listed(held.dialect)})"""
+    rows = look.rows(sql, {**_ours(place), "keys": json.dumps(list(keys))})
+    return [(row.integer("n"), row.text("key")) for row in rows]
+
+
+def fallen(look: Look, place: Place, held: Held, *, n: int) -> list[str]:
+    """The keys of a batch's rows in which a value that it wrote is NULL again; without those that are dead already."""
+    dead = ledger_table("dead", held.dialect)
+    sql = f"""SELECT {held.key_text()} AS key FROM ({rows_of(held, where="rb_x.n = :n")}) AS rb_d
+        JOIN {held.table} AS target ON {held.found} WHERE {held.gone} AND NOT EXISTS (SELECT 1 FROM {dead} AS rb_l
+        WHERE rb_l.run = :run AND rb_l.step = :step AND rb_l.action = 'apply' AND rb_l.key = {held.key_text()})"""
+    return [row.text("key") for row in look.rows(sql, {**_ours(place), "n": n})]
+
+
+def prune(work: Work, place: Place, held: Held, *, n: int, keys: Sequence[str]) -> None:
+    """Take out of a batch's payload what is NULL again in the rows of these keys: nothing of it is left to take back."""
+    undo = ledger_table("undo", held.dialect)
+    params = {**_ours(place), "n": n, "keys": json.dumps(list(keys))}
+    there = "target.ctid IS NOT NULL" if held.pg else f"target.{held.key[0].sql} IS NOT NULL"
+    kept = [
+        f"CASE WHEN {there} AND {is_null(column, f'target.{column.sql}')} THEN NULL ELSE rb_d.rb_o{m} END AS rb_o{m}"
+        for m, column in enumerate(held.fill)
+    ]
+    names = [f"{'rb_k' if held.pg else 'rb_q'}{m}" for m in range(len(held.key))]
+    rows = f"""SELECT rb_d.rb_at, {", ".join([*(f"rb_d.{name}" for name in names), *kept])}
+        FROM ({rows_of(held, where="rb_x.n = :n")}) AS rb_d
+        LEFT JOIN ({listed(held.dialect)}) AS rb_l ON rb_l.value = {held.key_text()}
+        LEFT JOIN {held.table} AS target ON rb_l.value IS NOT NULL AND {held.found}"""
+    inside = ", ".join([*names, *held.values])
+    # array_agg needs an order; json_group_array takes what comes, and the rows of a payload are independent of each other
+    whole = (
+        f"coalesce(array_agg(ARRAY[{inside}] ORDER BY rb_at), '{{}}')"
+        if held.pg
+        else f"json_group_array(json_array({inside}))"
+    )
+    some = " OR ".join(f"{name} IS NOT NULL" for name in held.values)
+    work.execute(
+        f"""UPDATE {undo} SET (rows, payload) = (SELECT count(*), {whole} FROM ({rows}) AS rb_f WHERE {some})
+            WHERE run = :run AND step = :step AND n = :n""",
+        params,
+    )
+    work.execute(f"DELETE FROM {undo} WHERE run = :run AND step = :step AND n = :n AND rows = 0", _of(place, n))
+
+
+def drop(work: Work, place: Place, *, n: int) -> None:
+    """Forget a batch's payload."""
+    work.execute(
+        f"DELETE FROM {ledger_table('undo', work.dialect)} WHERE run = :run AND step = :step AND n = :n", _of(place, n)
+    )
+
+
+def _ours(place: Place) -> dict[str, Value]:
+    return {"run": place.run, "step": place.step}
+
+
+def _of(place: Place, n: int) -> dict[str, Value]:
+    return {**_ours(place), "n": n}

@@ -1,0 +1,108 @@
+"""The tables that a backfill's rows lie in, and by which key a row is the same one in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from steps import catalog
+from steps.backfill_sql import ROWID, Named
+from steps.base import Look, StepError
+from steps.dialect import Dialect
+
+TABLEOID = Named("tableoid", "oid")  # beside a key that holds in each table, but not over all of them
+_HOLDS_ROWS = ("r", "f")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A table of those that one name stands for. kind: as in pg_class; unique: the key is one here; ruled: it has a rule on UPDATE."""
+
+    oid: int
+    name: str
+    kind: str
+    unique: bool
+    nullable: bool
+    ruled: bool
+    triggers: tuple[str, ...]
+
+
+def members(look: Look, oid: int | None, key: Sequence[str]) -> tuple[Member, ...]:
+    """The table itself and all that inherits from it, partitions included; () on SQLite, where nothing does."""
+    if look.dialect is Dialect.SQLITE or oid is None:
+        return ()
+    return tuple(
+        Member(
+            row.integer("oid"),
+            row.text("name"),
+            row.text("kind"),
+            row.flag("is_unique"),
+            row.flag("nullable"),
+            row.flag("ruled"),
+            tuple(row.texts("triggers")),
+        )
+        for row in catalog.answers(look, "members", {"oid": oid, "keys": list(key)})
+    )
+
+
+def needs_table(found: Sequence[Member]) -> bool:
+    """Whether two rows of these tables may have the same key: inheritance hands down no index."""
+    partitioned = bool(found) and found[0].kind == "p" and found[0].unique
+    return len(found) > 1 and not partitioned
+
+
+def not_identified(found: Sequence[Member]) -> list[Member]:
+    """Those in which the key doesn't tell rows apart, or may be NULL."""
+    if not needs_table(found):
+        return [one for one in found[:1] if not one.unique]
+    return [one for one in found if one.kind in _HOLDS_ROWS and (not one.unique or one.nullable)]
+
+
+# ─── columns ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Columns:
+    """The columns of a table, each with the type that a cast to it may name."""
+
+    def __init__(self, look: Look, oid: int | None, table: str) -> None:
+        self._table = table
+        if look.dialect is Dialect.SQLITE:
+            self._all = {one.name: Named(one.name, one.type) for one in catalog.columns(look, table).values()}
+            return
+        rows = catalog.answers(look, "plain_types", {"oid": oid})
+        self._all = {r.text("name"): Named(r.text("name"), r.text("type"), r.flag("is_row")) for r in rows}
+
+    def __call__(self, name: str) -> Named:
+        column = self._all.get(name)
+        if column is None:
+            raise StepError(
+                f"cannot find the column {name!r} of {self._table}: it has {', '.join(self._all) or 'none'}"
+            )
+        return column
+
+
+# ─── SQLite ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def without_rowid(look: Look, table: str) -> bool:
+    """Whether the table is SQLite's kind that lies in its primary key."""
+    if look.dialect is not Dialect.SQLITE:
+        return False
+    schema, name = catalog.named(look, table)
+    sql = "SELECT wr FROM pragma_table_list WHERE schema = :schema COLLATE NOCASE AND name = :name COLLATE NOCASE"
+    rows = look.rows(sql, {"schema": schema, "name": name})
+    return bool(rows) and rows[0].flag("wr")
+
+
+def is_rowid(look: Look, table: str, names: tuple[str, ...]) -> bool:
+    """Whether the key is SQLite's own number of a row: INTEGER PRIMARY KEY, which is no index and never NULL."""
+    if look.dialect is not Dialect.SQLITE or names != catalog.primary_key(look, table) or without_rowid(look, table):
+        return False
+    if len(names) != 1 or catalog.columns(look, table)[names[0]].type.upper() != "INTEGER":
+        return False
+    # INTEGER PRIMARY KEY DESC is an ordinary index, for historical reasons, and so has one of its own.
+    return not any(one.primary for one in catalog.indexes(look, table))
+
+
+def has_row_numbers(look: Look, table: str) -> bool:
+    """Whether SQLite's rows can be gone over by `rowid`: no column may have taken that name."""
+    hidden = ROWID in {column.lower() for column in catalog.columns(look, table)}
+    return not hidden and not without_rowid(look, table)
