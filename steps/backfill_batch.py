@@ -135,7 +135,7 @@ def statement(shape: Shape, window: Window, *, careful: bool = False, strict: bo
 
 @functools.lru_cache(maxsize=32)
 def _statement(shape: Shape, window: Window, careful: bool, strict: bool) -> str:  # noqa: FBT001 - of a cached function
-    return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window))}),
+    return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window), known=window.fresh)}),
     {f"rb_rest AS MATERIALIZED ({rest(shape, window)})," if window.split else ""}
     {_locks(shape) if careful else ""}
     rb_u AS ({update(shape, window, careful=careful)}),

@@ -264,14 +264,22 @@ def _ordering(window: Window) -> str:
     return ", ".join(f"target.{column.sql}" for column in window.order)
 
 
-def judged(shape: Shape, rows: str) -> str:
-    """The SELECT that joins the source to looked-at rows and gives each its verdict."""
+def judged(shape: Shape, rows: str, *, known: bool = False) -> str:
+    """The SELECT that joins the source to looked-at rows and gives each its verdict.
+
+    known: a version made since the pass began is outside where its row is dead or deferred: it was counted as such.
+    """
     values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
     found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
     keyless = " OR ".join(f"rb_w.rb_m{n} IS NULL" for n in range(len(shape.pairs)))
+    met = (
+        f"WHEN rb_w.rb_fresh AND rb_w.rb_needs AND {set_aside(shape, key_text(shape, 'rb_w'))} THEN 'outside' "
+        if known
+        else ""
+    )
     changes = " OR ".join(f"rb_w.rb_n{n} AND {is_value(c, f'source.{c.sql}')}" for n, c in enumerate(shape.fill))
     return f"""SELECT rb_w.*, {values},
-        CASE WHEN NOT rb_w.rb_inside THEN 'outside' WHEN NOT rb_w.rb_needs THEN 'already' WHEN {keyless} THEN 'no_key'
+        CASE WHEN NOT rb_w.rb_inside THEN 'outside' {met}WHEN NOT rb_w.rb_needs THEN 'already' WHEN {keyless} THEN 'no_key'
              WHEN source.{quote(shape.pairs[0].column)} IS NULL THEN 'not_in_source' WHEN {changes} THEN 'written'
              ELSE 'already' END AS rb_c
         FROM ({rows}) AS rb_w LEFT JOIN ({shape.source}\n) AS source ON {found}"""
@@ -318,11 +326,15 @@ def left(shape: Shape, window: Window) -> str:
 
 def _fillable(shape: Shape, window: Window) -> str:
     key = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
-    known = f"""EXISTS (SELECT 1 FROM {ledger_table("dead", shape.dialect)} AS rb_d
-                WHERE rb_d.run = :run AND rb_d.step = :step
-                AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
+    known = set_aside(shape, key)
     needy = replace(window, condition=f"{window.condition} AND {needs(shape)}", order=(), limit=None, fresh=False)
     return judged(shape, looked_at(shape, needy, unless=known))
+
+
+def set_aside(shape: Shape, key: str) -> str:
+    """Whether the row of this key is dead or deferred."""
+    return f"""EXISTS (SELECT 1 FROM {ledger_table("dead", shape.dialect)} AS rb_d
+        WHERE rb_d.run = :run AND rb_d.step = :step AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
 
 
 def counting(shape: Shape, window: Window) -> str:
