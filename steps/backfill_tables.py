@@ -66,11 +66,12 @@ class Columns:
 
     def __init__(self, look: Look, oid: int | None, table: str) -> None:
         self._table = table
-        if look.dialect is Dialect.SQLITE:
-            self._all = {one.name: Named(one.name, one.type) for one in catalog.columns(look, table).values()}
-            return
-        rows = catalog.answers(look, "plain_types", {"oid": oid})
-        self._all = {r.text("name"): Named(r.text("name"), r.text("type"), r.flag("is_row")) for r in rows}
+        # by catalog.columns, which also knows those that an earlier step of a plan will have made
+        self._all = {one.name: Named(one.name, one.type) for one in catalog.columns(look, table).values()}
+        if look.dialect is Dialect.POSTGRESQL:
+            rows = catalog.answers(look, "plain_types", {"oid": oid})
+            known = {r.text("name"): Named(r.text("name"), r.text("type"), r.flag("is_row")) for r in rows}
+            self._all |= {name: one for name, one in known.items() if name in self._all}
 
     def __call__(self, name: str) -> Named:
         column = self._all.get(name)
