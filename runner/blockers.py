@@ -7,14 +7,11 @@ import threading
 from collections.abc import Iterator
 
 from runner.database import RunDatabase
+from steps import others
 from steps.base import DatabaseFault
 from steps.dialect import Dialect
 
-_SQL = """
-SELECT a.pid, coalesce(a.usename::text, '?') AS role, coalesce(a.application_name, '') AS application, coalesce(a.state, '') AS state,
-       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::bigint AS age_s,
-       coalesce(left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80), '') AS query, a.backend_type AS type
-FROM unnest(pg_blocking_pids(CAST(:pid AS integer))) AS b(pid) JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid"""
+_SQL = "SELECT DISTINCT b.pid FROM unnest(pg_blocking_pids(CAST(:pid AS integer))) AS b(pid) WHERE b.pid <> 0"
 
 
 @contextlib.contextmanager
@@ -37,14 +34,10 @@ def watched(database: RunDatabase) -> Iterator[list[str]]:
 
 def _watch(database: RunDatabase, pid: int, found: list[str], done: threading.Event) -> None:
     pause = max(database.session.lock_wait_s * 0.6, 0.05)
+    known: set[int] = set()
     while not done.wait(pause):
         with contextlib.suppress(DatabaseFault), database.look() as look:
-            for row in look.rows(_SQL, {"pid": pid}):
-                who = f"pid {row.integer('pid')} ({row.text('role')}{_of(row.text('application'))}, {row.text('type')})"
-                words = f"{who}, {row.text('state')} for {row.integer('age_s')} s: {row.text('query')}"
-                if not any(one.startswith(who) for one in found):
-                    found.append(words)
-
-
-def _of(application: str) -> str:
-    return f" in {application}" if application else ""
+            pids = [row.integer("pid") for row in look.rows(_SQL, {"pid": pid})]
+            new = [one for one in pids if one not in known]
+            known.update(new)
+            found += others.described(look, new).values()

@@ -48,6 +48,7 @@ class Session:
     look_s: float = 300.0
     statement_s: float = 60.0
     long_s: float = 6 * 3600.0
+    silent: str = ""  # the heartbeat of another run after which this process has waited for the next in vain
 
     @property
     def place(self) -> Place | None:

@@ -15,8 +15,8 @@ from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
-from steps import leases
-from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Row
+from steps import leases, others
+from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault
 from steps.dialect import Dialect
 
 SILENT_S = 15.0
@@ -24,7 +24,8 @@ BEAT_S = SILENT_S / 5
 TAKE_S = (
     20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence
 )
-_IN_FLIGHT = """SELECT pid, state, coalesce(left(regexp_replace(query, '\\s+', ' ', 'g'), 80), '') AS query
+WATCH_S = 0.5  # how often a holder that may be dead is looked at
+_IN_FLIGHT = """SELECT pid
 FROM pg_catalog.pg_stat_activity WHERE starts_with(application_name, :prefix) AND state <> 'idle' AND pid <> pg_backend_pid()
 AND application_name <> :prefix || 'heartbeat' AND datname = current_database() ORDER BY pid LIMIT 1"""
 
@@ -76,16 +77,19 @@ class Holder:
         if self.database.dialect is not Dialect.POSTGRESQL:
             return  # its statements die with their process
         until = time.monotonic() + TAKE_S
-        while row := self._in_flight(run):
+        while (pid := self._in_flight(run)) is not None:
             if time.monotonic() > until:
-                why = f"run {run} still works on the server, as pid {row.integer('pid')} ({row.text('state')}): {row.text('query')}"
-                raise _refusal(why, f"wait for it, or SELECT pg_terminate_backend({row.integer('pid')})")
+                with self.database.look() as look:
+                    who = others.described(look, [pid])[pid]
+                raise _refusal(
+                    f"run {run} still works on the server: {who}", f"wait for it, or SELECT pg_terminate_backend({pid})"
+                )
             self.control.wait(0.2)
 
-    def _in_flight(self, run: str) -> Row | None:
+    def _in_flight(self, run: str) -> int | None:
         with self.database.look() as look:
             rows = look.rows(_IN_FLIGHT, {"prefix": f"runbook:{run}:"[:63]})
-        return rows[0] if rows else None
+        return rows[0].integer("pid") if rows else None
 
     def give_back(self) -> None:
         """End the hold; where the database is gone or another took over there is nothing to give back."""
@@ -126,8 +130,7 @@ class Holder:
 
 def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
     """The lease as it stands; raises RunRefused where its holder lives, or may live and was heard of within 15 s."""
-    with database.look() as look:
-        found = leases.lease(look, scope) if ledger_check.refuse_bad(look).there else None
+    found = _lease(database, scope)
     if found is None or not found.run:
         return found
     try:
@@ -135,13 +138,38 @@ def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
     except ValidationError:
         holder = None
     alive = identity.alive(holder) if holder is not None else None
-    if alive is False or found.silent_s > SILENT_S:
+    if alive is False or _silent(database, found):
         return found
     who = f"{holder.operator} on {holder.host}, pid {holder.pid}" if holder is not None else "an unknown process"
     raise _refusal(
         f"run {found.run} ({who}) has been changing this target; its last sign of life is {found.silent_s:.0f} s old",
         f"runbook status {found.run}",
     )
+
+
+def _lease(database: RunDatabase, scope: str) -> leases.Lease | None:
+    with database.look() as look:
+        return leases.lease(look, scope) if ledger_check.refuse_bad(look).there else None
+
+
+def _silent(database: RunDatabase, found: leases.Lease) -> bool:
+    """Whether the holder has been silent for 15 s by the server's clock.
+
+    That clock may have been set: where the last beat lies too far back, or ahead of now, it is watched by our own for
+    longer than a living holder can stay without one.
+    """
+    if 0 <= found.silent_s <= SILENT_S:
+        return False
+    if database.session.silent == found.beat:
+        return True  # watched already by this process
+    until = time.monotonic() + (SILENT_S if found.silent_s < 0 else BEAT_S + 1)
+    while time.monotonic() < until:
+        time.sleep(WATCH_S)
+        now = _lease(database, found.scope)
+        if now is None or now.beat != found.beat:
+            return False
+    database.session.silent = found.beat
+    return True
 
 
 def _refusal(why: str, then: str) -> RunRefused:

@@ -18,6 +18,7 @@ class Lease:
     run: str
     holder: str
     silent_s: float  # seconds since the last heartbeat, by the server's clock
+    beat: str  # that heartbeat, told apart from every other
 
 
 def lease(look: Look, scope: str) -> Lease | None:
@@ -27,13 +28,16 @@ def lease(look: Look, scope: str) -> Lease | None:
         if look.dialect is Dialect.POSTGRESQL
         else "(julianday('now') - julianday(h.beat_at)) * 86400.0"
     )
-    sql = f"""SELECT l.scope, l.epoch, l.run, l.holder, {silent} AS silent_s FROM {table("lease", look.dialect)} l
+    sql = f"""SELECT l.scope, l.epoch, l.run, l.holder, {silent} AS silent_s, CAST(h.beat_at AS text) AS beat
+              FROM {table("lease", look.dialect)} l
               JOIN {table("heartbeat", look.dialect)} h ON h.scope = l.scope WHERE l.scope = :scope"""
     rows = look.rows(sql, {"scope": scope})
     if not rows:
         return None
     row = rows[0]
-    return Lease(scope, row.integer("epoch"), row.text("run"), row.text("holder"), row.number("silent_s"))
+    epoch = row.integer("epoch")
+    beat = f"{scope} {epoch} {row.text('beat')}"
+    return Lease(scope, epoch, row.text("run"), row.text("holder"), row.number("silent_s"), beat)
 
 
 def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> int:

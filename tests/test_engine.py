@@ -54,7 +54,7 @@ def test_waiting_for_a_lock_blocks_nobody_and_ends(desk: Inside, empty_database:
     assert found.code == 1, found.text
     waits = desk.events("lock_waited")
     assert len(waits) >= 2 and answered
-    assert any(f"pid {pid} " in one and "nightly_report" in one for wait in waits for one in wait.blockers)
+    assert any(f"pid {pid}, " in one and "nightly_report" in one for wait in waits for one in wait.blockers)
     assert [one.sqlstate for one in desk.events("step_ended")] == ["55P03"]
     assert empty_database.rows("SELECT n FROM t") != []
 

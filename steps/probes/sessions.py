@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from pydantic import BaseModel
 
+from steps import others
 from steps.base import Look, Probe, Row, Unknown
 from steps.words import Model
 
@@ -14,10 +15,9 @@ SHOWN = 10  # waiting sessions that are named
 
 # pg_locks and the names of applications are visible without a grant; pg_blocking_pids is asked for those that wait only.
 _WAITING = """
-SELECT w.pid, w.waits_s, pg_blocking_pids(w.pid) AS blockers, coalesce(a.application_name, '') AS application,
-       coalesce(a.usename, a.backend_type, 'a process of the server') AS usename,
-       coalesce(left(a.query, 80), '') AS query, a.datname IS NOT DISTINCT FROM current_database() AS here
-FROM (SELECT pid, max(coalesce(greatest(extract(epoch FROM clock_timestamp() - waitstart), 0), 0)) AS waits_s
+SELECT w.pid, w.waits_s, w.lock, pg_blocking_pids(w.pid) AS blockers, a.datname IS NOT DISTINCT FROM current_database() AS here
+FROM (SELECT pid, max(coalesce(greatest(extract(epoch FROM clock_timestamp() - waitstart), 0), 0)) AS waits_s,
+             max(mode || ' on ' || coalesce(relation::regclass::text, locktype)) AS lock
       FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS w
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
 ORDER BY w.waits_s DESC"""
@@ -57,7 +57,7 @@ class Waiters(Probe):
     """Sessions that wait for a lock which this run holds, also those that wait behind one that does.
 
     Outside a run, as in a plan: all sessions of this database that wait for a lock. The run's own never count. Needs
-    no grant; without pg_read_all_stats only the text of other roles' queries stays hidden.
+    no grant; without pg_read_all_stats only what other roles' sessions are at stays hidden.
     """
 
     kind: ClassVar[str] = "waiters"
@@ -77,7 +77,7 @@ class Waiters(Probe):
         return WaitersResult(
             count=len(found),
             longest_s=round(max((row.number("waits_s") for row in found), default=0.0), 1),
-            who=tuple(_waiter(row) for row in found[:SHOWN]),
+            who=tuple(_waiters(look, found[:SHOWN])),
         )
 
 
@@ -93,13 +93,12 @@ def _behind(waiting: Sequence[Row], ours: Iterable[str]) -> list[Row]:
     return [row for row in waiting if row.text("pid") in reached - roots]
 
 
-def _waiter(row: Row) -> str:
-    name = row.text("application") or "no application name"
-    blockers = ", ".join(row.texts("blockers"))
-    return (
-        f"pid {row.integer('pid')}, {row.text('usename')}, {name}, waits {row.number('waits_s'):.0f} s for pid "
-        f"{blockers}: {row.text('query')}"
-    )
+def _waiters(look: Look, rows: Sequence[Row]) -> Iterator[str]:
+    known = others.described(look, [row.integer("pid") for row in rows])
+    for row in rows:
+        blockers = ", ".join(row.texts("blockers"))
+        wait = f"waits {row.number('waits_s'):.0f} s for {row.text('lock')}, which pid {blockers} holds or awaits"
+        yield f"{known[row.integer('pid')]}; {wait}"
 
 
 class ConnectionsResult(Model):

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
+from steps import others
 from steps.base import Look, Probe, Row, Unknown
 from steps.dialect import Dialect
 from steps.reading import has_role
@@ -14,8 +15,7 @@ from steps.words import Model, Seconds
 SHOWN = 10  # blockers that are named
 
 _SESSIONS = """
-SELECT pid, usename, application_name, state, left(query, 80) AS query,
-       greatest(extract(epoch FROM clock_timestamp() - xact_start), 0) AS age_s
+SELECT pid, greatest(extract(epoch FROM clock_timestamp() - xact_start), 0) AS age_s
 FROM pg_catalog.pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
   AND backend_type IN ('client backend', 'background worker', 'walsender')
@@ -93,13 +93,13 @@ class Transactions(Probe):
         ours = f"runbook:{look.place.run}:" if look.place else ""
         sessions = look.rows(_SESSIONS, {"ours": ours})
         prepared = look.rows(_PREPARED) if self.prepared else []
-        old = [_session(row) for row in sessions if row.number("age_s") > self.older_than]
+        old = [row.integer("pid") for row in sessions if row.number("age_s") > self.older_than]
         old_prepared = [_prepared(row) for row in prepared if row.number("age_s") > self.older_than]
         return TransactionsResult(
             count=len(old) + len(old_prepared),
             oldest_s=round(max((row.number("age_s") for row in [*sessions, *prepared]), default=0.0), 1),
             prepared=len(old_prepared),
-            blockers=tuple([*old, *old_prepared][:SHOWN]),
+            blockers=tuple([*others.described(look, old[:SHOWN]).values(), *old_prepared][:SHOWN]),
         )
 
 
@@ -150,14 +150,6 @@ def _require_sight(look: Look, hidden_ones: str) -> None:
     hidden = look.row(hidden_ones).integer("n")
     if hidden:
         raise Unknown(f"{hidden} sessions of other roles hide their transactions: GRANT pg_read_all_stats to this role")
-
-
-def _session(row: Row) -> str:
-    name = row.text("application_name") or "no application name"
-    return (
-        f"pid {row.integer('pid')}, {row.maybe_text('usename')}, {name}, {row.maybe_text('state')}, "
-        f"{row.number('age_s'):.0f} s: {row.maybe_text('query')}"
-    )
 
 
 def _prepared(row: Row) -> str:
