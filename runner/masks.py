@@ -107,6 +107,23 @@ def _texts(secret: str) -> Iterator[str]:
         yield re.sub("%..", lambda code: code[0].lower(), quoted)
     whole = base64.b64encode(_bytes(secret)).decode()
     yield from (whole, whole.translate(_URLSAFE))
+    yield from _byte_by_byte(secret)
+
+
+def _byte_by_byte(secret: str) -> Iterator[str]:
+    """Hexadecimal as databases, programs and people write it, and escapes of every character."""
+    data = _bytes(secret)
+    for code in (data.hex(), data.hex(":"), data.hex(" ")):
+        yield from (code, code.upper())
+    for prefix in ("\\x", "%", "\\\\x", "=", "0x"):
+        yield from ("".join(f"{prefix}{byte:{kind}}" for byte in data) for kind in ("02x", "02X"))
+    yield "".join(f"\\{byte:03o}" for byte in data)
+    yield "".join(f"&#{ord(sign)};" for sign in secret)
+    units = secret.encode("utf-16-be", errors="surrogatepass")
+    wide = [f"{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2)]
+    yield from ("".join(f"\\u{unit}" for unit in wide), "".join(f"\\u{unit.upper()}" for unit in wide))
+    little = secret.encode("utf-16-le", errors="surrogatepass")
+    yield from (little.hex(), base64.b64encode(little).decode(), base64.b32encode(data).decode().rstrip("="))
 
 
 def _base64_cores(secret: str) -> Iterator[str]:

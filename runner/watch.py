@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from runner.events import (
@@ -25,12 +28,23 @@ from runner.events import (
 )
 from runner.rate import Rate
 from runner.status import RunStatus, write_status
+from steps import pids
 from steps.base import Progress
 from steps.values import readable_all
 
 EVERY_S = 0.2
+BEAT_S = 3.0  # a run that does nothing else writes it as often, so that a killed one can be told from it
+VALID_S = 15.0  # as long as a lease holds without a sign of life
 SHARE = 0.05  # of the time at most goes into the file: with 10,000 steps it is some MB, and written more seldom
 AT_ONCE = (RunStarted, RunResumed, RunEnded, RollbackStarted, GateReached, StopAsked, Held, Released)
+
+
+def _this_process() -> dict[str, Json]:
+    own = pids.identify(os.getpid())
+    return {
+        "pid": own.pid, "host": socket.gethostname(), "boot_id": own.boot, "pid_ns": own.namespace, "ticks": own.ticks,
+        "started": own.started,
+    }  # fmt: skip
 
 
 @dataclass
@@ -46,6 +60,8 @@ class StatusFile:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _progress: dict[str, Json] = field(default_factory=dict)
     _rate: Rate = field(default_factory=Rate)
+    _writer: dict[str, Json] = field(default_factory=_this_process)
+    _beats: int = 0
 
     def __post_init__(self) -> None:
         threading.Thread(target=self._keep, name="status.json", daemon=True).start()
@@ -74,12 +90,24 @@ class StatusFile:
         with self._lock:
             self._stale.clear()
             began = time.monotonic()
-            document = document_of(self.status) | {"progress": self._progress or None} | self.extra()
+            document = document_of(self.status) | self._signed() | {"progress": self._progress or None} | self.extra()
             for directory in self.directories:
                 with contextlib.suppress(OSError):
                     write_status(directory, document)
             ended = time.monotonic()
             self._due = ended + max(EVERY_S, (ended - began) / SHARE)
+
+    def _signed(self) -> dict[str, Json]:
+        """Who wrote it, and until when to believe it: after that nobody is at work on the run any more."""
+        now = datetime.now(UTC)
+        self._beats += 1
+        until = now if self._closed.is_set() else now + timedelta(seconds=VALID_S)
+        return {
+            "writer": self._writer,
+            "beat": self._beats,
+            "written_at": now.isoformat(timespec="milliseconds"),
+            "valid_until": until.isoformat(timespec="milliseconds"),
+        }
 
     def close(self) -> None:
         self._closed.set()
@@ -88,7 +116,7 @@ class StatusFile:
 
     def _keep(self) -> None:
         while True:
-            self._stale.wait()
+            self._stale.wait(BEAT_S)
             if self._closed.wait(max(0.0, self._due - time.monotonic())):
                 return
             with contextlib.suppress(RuntimeError):  # the run went on while it was read: written again at once

@@ -22,7 +22,7 @@ KEPT_BYTES = 64 * 1024  # of each stream, its tail: what went wrong stands at th
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
 SAFE_NAMES = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES",
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG",
     "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSH_AUTH_SOCK", "PGPASSFILE", "SSL_CERT_FILE",
 )  # fmt: skip
 """What a child may see of our environment without being asked for: nothing that holds a secret itself."""
@@ -61,7 +61,8 @@ class _Limits:
 
 def environment(*, names: Sequence[str] = (), extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """A child's environment: the safe names, the names asked for, and what the look gives."""
-    kept = {name: os.environ[name] for name in (*SAFE_NAMES, *names) if name in os.environ}
+    wanted = {*SAFE_NAMES, *names}
+    kept = {name: value for name, value in os.environ.items() if name in wanted or name.startswith("LC_")}
     return {**kept, **(extra or {})}
 
 

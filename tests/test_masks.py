@@ -43,6 +43,16 @@ def masks() -> Masks:
         shlex.quote(SECRET),
         html.escape(SECRET),
         SECRET.replace("'", "''"),
+        SECRET.encode().hex(),
+        SECRET.encode().hex().upper(),
+        SECRET.encode().hex(":"),
+        "".join(f"%{byte:02x}" for byte in SECRET.encode()),
+        "".join(f"\\x{byte:02X}" for byte in SECRET.encode()),
+        "".join(f"\\{byte:03o}" for byte in SECRET.encode()),
+        "".join(f"\\u{ord(sign):04x}" for sign in SECRET),
+        "".join(f"&#{ord(sign)};" for sign in SECRET),
+        base64.b64encode(SECRET.encode("utf-16-le")).decode(),
+        base64.b32encode(SECRET.encode()).decode().rstrip("="),
     ],
 )
 def test_each_form_is_masked(masks, form):

@@ -33,6 +33,19 @@ def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
     return replace(place, target=found.status.started.target) if found.status.started else place
 
 
+def meant(run: str, *, target: str | None, runs: Path | None) -> str:
+    """The run that an act is about; `latest` is said by name, and asked for where somebody sits at the terminal."""
+    if run != "latest":
+        return run
+    status = find_run(runs_of(Place(target, runs)), run).status
+    title = status.started.title if status.started else ""
+    state = status.state.replace("_", " ")
+    click.echo(f"latest is {status.run}: {title}, begun {_time(status.started_at)}, {state}", err=True)
+    if sys.stdin.isatty() and not click.confirm("is that the one?", err=True):
+        raise RunRefused("nothing was done: another run is meant", then="runbook runs, and give its name")
+    return status.run
+
+
 @click.command("status", short_help="How a run stands")
 @click.argument("run", default="latest")
 @options.target
@@ -246,6 +259,7 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
 
 __all__ = [
     "Found",
+    "meant",
     "place_of_run",
     "report_command",
     "runs_command",

@@ -10,7 +10,7 @@ import click
 
 from runner import terminal
 from runner.commands import options
-from runner.commands.look import place_of_run
+from runner.commands.look import meant, place_of_run
 from runner.workflow import Orders
 from steps.base import Value
 from steps.words import seconds
@@ -54,6 +54,7 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
     """
     from runner import people
 
+    run = meant(run, target=target, runs=runs)
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     if evidence:
         _say(people.bring(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
@@ -76,6 +77,7 @@ def settle_command(
     """Say whether a step that began and did not end was done; look at the database first."""
     from runner import people
 
+    run = meant(run, target=target, runs=runs)
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     _say(people.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
 
@@ -121,6 +123,7 @@ def tune_command(
     """
     from runner import people
 
+    run = meant(run, target=target, runs=runs)
     place = place_of_run(run, target=target, runs=runs)
     _say(people.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
 
@@ -170,6 +173,7 @@ def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str
     """Send statements by hand, one at a time, with the run's timeouts and under its name; each stands in the trail."""
     from runner import people
 
+    run = meant(run, target=target, runs=runs)
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     for sent in people.sql(run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason):
         rows = f"{sent.rows} rows" if sent.rows >= 0 else "done"

@@ -130,9 +130,11 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     RUN is a run's name, an unambiguous beginning of it, or `latest`.
     """
     from runner.again import Accepted, resume
+    from runner.commands.look import meant
 
     if accept_changes and not reason:
         raise click.UsageError("--accept-changes needs --reason: it voids approvals, and stands in the trail")
+    run = meant(run, target=target, runs=runs)
     orders = Orders(
         place=_place(target, runs, run),
         inputs=options.inputs(given, None),
@@ -181,10 +183,12 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
 
     It ends with 9 where rows were refused or a step is left standing; the run is then rolled back in part.
     """
+    from runner.commands.look import meant
     from runner.way_back import Asked, rollback
 
     if (leave or accept_changes) and not reason:
         raise click.UsageError("--leave and --accept-changes need --reason: it stands in the trail")
+    run = meant(run, target=target, runs=runs)
     orders = Orders(place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json))
     back = rollback(run, orders, Asked(reason or "asked by the operator", after, leave, accept_changes))
     if not as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     import xml.etree.ElementTree as ET
 
 _NONE_COLLECTED = 5  # pytest's exit code: it ran, and found no test
-_OURS = ("PYTEST_", "COV_CORE_", "COVERAGE_")  # of the process that runs us, where that is itself a test run
 
 
 class SuiteResult(Model):
@@ -43,7 +41,8 @@ class Suite(Probe):
     """A real suite, run by argv; with `names` each of them must have passed, without it all that ran.
 
     A name that is missing from the run is a fail, and so is a skipped one. The suite finds the database in RUNBOOK_URL
-    and libpq's variables; it may write, since nothing but its author keeps it from that.
+    and libpq's variables; of our environment it has what no program can do without and what `env_from` names. It may
+    write, since nothing but its author keeps it from that.
     """
 
     kind: ClassVar[str] = "pytest"
@@ -57,6 +56,7 @@ class Suite(Probe):
     names: tuple[str, ...] = ()
     marker: str | None = None
     timeout: Seconds = Timespan(600)
+    env_from: tuple[str, ...] = ()
     python: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     def observe(self, look: Look) -> SuiteResult:
@@ -64,7 +64,8 @@ class Suite(Probe):
             raise StepError(f"cannot run the suite {self.path!r}: it does not exist")
         with tempfile.TemporaryDirectory(prefix="runbook-suite-") as directory:
             report = Path(directory) / "junit.xml"
-            finished = processes.run(self._argv(report), timeout_s=self.timeout, env=_environment(look))
+            env = processes.environment(names=self.env_from, extra=look.environment())
+            finished = processes.run(self._argv(report), timeout_s=self.timeout, env=env)
             if finished.timed_out:
                 raise StepError(f"cannot decide: the suite {self.path!r} was ended after {self.timeout:g} s")
             if not report.exists():
@@ -154,8 +155,3 @@ def _cases(root: ET.Element) -> Iterator[_Case]:
 def _worse(one: str, other: str) -> str:
     order = ("passed", "skipped", "failed")
     return max(one, other, key=order.index)
-
-
-def _environment(look: Look) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return {**ours, **look.environment()}

@@ -80,7 +80,10 @@ def test_waiters_behind_this_run(rows: Database):
     with session(rows, "runbook:r1:fill", update(1)), waiting(rows, "web", update(1)):
         seen = in_run(rows)
         assert seen.count == 1
-        assert all(words in seen.who[0] for words in (", web, active for ", ", UPDATE, ", "holds t (RowExclusiveLock", "; waits "))
+        assert all(
+            words in seen.who[0]
+            for words in (", web, active for ", ", UPDATE, ", "holds t (RowExclusiveLock", "; waits ")
+        )
         assert "SET x" not in seen.who[0], "its statement is not ours to keep"
         assert until(lambda: in_run(rows).longest_s) >= 0.1
         assert in_run(rows, Place(run="r", step="fill", action="apply")).count == 0  # another run of a like name
