@@ -49,7 +49,7 @@ JOIN pg_catalog.pg_roles r ON r.oid = one.owner
 WHERE NOT r.rolsuper AND r.rolname NOT IN (current_user, session_user) AND r.oid <> d.datdba ORDER BY 1"""
 
 # What would run as whoever reads or writes a row. Defaults are compared with our own in Python.
-_HOOKS = """
+_HOOKS = r"""
 WITH ours AS (SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relhasrules
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname = 'runbook' AND c.relname = ANY(:names))
@@ -75,7 +75,8 @@ UNION ALL
 SELECT 'the column runbook.' || o.relname || '.' || a.attname || ' (' || pg_catalog.pg_get_expr(d.adbin, d.adrelid) || ')'
 FROM pg_catalog.pg_attrdef d JOIN ours o ON o.oid = d.adrelid
 JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-WHERE a.attgenerated <> '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) <> 'clock_timestamp()'
+WHERE a.attgenerated <> ''
+   OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) !~ '^(clock_timestamp\(\)|now\(\)|CURRENT_TIMESTAMP|[0-9]+|''[^'']*''(::[a-z ]+)?)$'
    OR EXISTS (SELECT 1 FROM pg_catalog.pg_depend e JOIN pg_catalog.pg_proc f ON e.refclassid = 'pg_proc'::regclass AND f.oid = e.refobjid
               WHERE e.classid = 'pg_attrdef'::regclass AND e.objid = d.oid AND f.pronamespace <> 'pg_catalog'::regnamespace)
 ORDER BY 1"""
