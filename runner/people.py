@@ -85,7 +85,7 @@ def approve(
     """Record a person's yes to a gate, bound to what was approved; unsigned, so it is a claim and every report says so."""
     with _desk(name, orders, what="approve") as desk:
         entry, now, anchored = _approve(desk, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
-    return _still_open(name, orders, entry, now) + anchored
+    return _still_open(name, orders, entry, now, anchored)
 
 
 def _approve(
@@ -136,14 +136,14 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
             trust=desk.trust,
         )  # fmt: skip
         anchored = desk.write(event, what=f"the evidence for {entry.id}")
-    return _still_open(name, orders, entry, now) + anchored
+    return _still_open(name, orders, entry, now, anchored)
 
 
-def _still_open(name: str, orders: Orders, entry: Entry, now: datetime) -> str:
+def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored: str) -> str:
     found = _found(name, orders)
     open_needs = approvals.open_needs(_needs(entry), found.status, step=entry.id, now=now)
     word = f"still waits for: {'; '.join(open_needs)}" if open_needs else "has all that it asks for"
-    return f"recorded; {entry.id} {word}\n{_next(found)}"
+    return f"recorded{anchored}; {entry.id} {word}\n{_next(found)}"
 
 
 def _next(found: Found) -> str:

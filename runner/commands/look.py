@@ -40,8 +40,8 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
     status = find_run(runs_of(Place(target, runs)), run).status
     title = status.started.title if status.started else ""
     state = status.state.replace("_", " ")
-    click.echo(f"latest is {status.run}: {title}, begun {_time(status.started_at)}, {state}", err=True)
-    if sys.stdin.isatty() and not click.confirm("is that the one?", err=True):
+    terminal.warn(f"latest is {status.run}: {title}, begun {_time(status.started_at)}, {state}")
+    if terminal.interactive() and not click.confirm("is that the one?", err=True):
         raise RunRefused("nothing was done: another run is meant", then="runbook runs, and give its name")
     return status.run
 
