@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from runner import approvals, foresight, identity
+from runner import foresight, identity, window
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
@@ -64,6 +64,7 @@ class Acting:
     now: Callable[[], datetime]
     listeners: list[Listener] = field(default_factory=list)
     scope: dict[str, Value] = field(default_factory=dict)
+    outside_window: bool = False  # a person said why the run goes on although its window is shut
     recorded: bool = True  # whether the ledger has a row of this run
     undo: Undo | None = None
     _telling: threading.Lock = field(default_factory=threading.Lock)  # guards speak from a thread of their own
@@ -186,17 +187,26 @@ class Acting:
 
     def _sentry(self, entry: Entry) -> Sentry:
         """Who samples the step's guards while it runs."""
-        ends = approvals.closes(self.playbook, self.status, step=entry.id)
         return Sentry(
             entry=entry, look=self.database.look, scope=self.scope, emit=self.emit, control=self.control,
-            window_left=lambda: None if ends is None else (ends - self.now()).total_seconds(),
+            window_left=lambda: self.window_left(entry),
         )  # fmt: skip
+
+    def window_left(self, entry: Entry) -> float | None:
+        """Seconds in which this step may still change things; negative where that is over, None where nothing limits it."""
+        ends = window.ends(self.playbook, self.status, step=entry.id, now=self.now())
+        return None if ends is None else (ends - self.now()).total_seconds()
+
+    def _window_of(self, entry: Entry) -> Callable[[], float | None]:
+        """The limit that the step's safe points keep to: none for gates, nor where a person said to go on outside."""
+        bound = entry.step.changes and not self.outside_window
+        return (lambda: self.window_left(entry)) if bound else (lambda: None)
 
     def context(self, entry: Entry) -> StepContext:
         """What the step is lent."""
         return StepContext(
             db=self.database, entry=entry, run=self.status.run, emit=self.emit, control=self.control, watcher=self.watcher,
-            scope=self.scope, lock=entry.lock, steered=self.recorded,
+            scope=self.scope, lock=entry.lock, steered=self.recorded, window_left=self._window_of(entry),
         )  # fmt: skip
 
     def recounted(self, entry: Entry) -> StepResult:

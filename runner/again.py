@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import digest, identity, known, preflight, trust
+from runner import digest, identity, known, preflight, trust, window
 from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.errors import RunRefused, TrailBroken
@@ -37,12 +37,17 @@ _OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.
 # ─── resume ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Accepted:
-    """A person's word that a changed playbook is meant."""
+    """A person's word. changes: a changed playbook is meant; outside: the run goes on although its window is shut."""
 
     reason: str = ""
+    changes: bool = False
+    outside: bool = False
 
 
-def resume(name: str, orders: Orders, *, accepted: Accepted | None = None, dead: bool = False) -> str:
+NOTHING_ACCEPTED = Accepted()
+
+
+def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, dead: bool = False) -> str:
     """Find the run → the same playbook, inputs and target → go on where the database says it stands.
 
     dead: rows that steps had set aside are tried again; that may also be asked of a run that has succeeded.
@@ -69,11 +74,31 @@ def resume(name: str, orders: Orders, *, accepted: Accepted | None = None, dead:
         with opened(playbook, target, orders, found.directory, status, scope, seen=found.seen) as engine:
             if dead:
                 _refuse_none_aside(engine)
+            resumed = _within_window(engine, resumed, accepted)
             orders.view.begun(status.run, found.directory)
             engine.unproven = trust.unanchored_steps(found, told)
             take_up_orders(target.database, engine.control, status.run)
             carry(engine, target, orders, lambda: _go_on(engine, again=dead or unmet), first=resumed)
     return status.run
+
+
+def _within_window(engine: Engine, resumed: RunResumed, accepted: Accepted) -> RunResumed:
+    """Outside of its window a run makes its changes only where a person says why, and that is recorded."""
+    status, playbook = engine.status, engine.playbook
+    ahead = [
+        e for e in playbook.entries if e.step.changes and (e.id not in status.steps or not status.steps[e.id].finished)
+    ]
+    shut = window.why_shut(playbook, status, now=engine.now()) if ahead else ""
+    if not shut:
+        return resumed
+    if not accepted.outside:
+        raise RunRefused(
+            f"cannot go on with {status.run} now: {shut}",
+            state="nothing was changed by this attempt; what had committed stays",
+            then=f"runbook resume {status.run} --outside-window --reason '…', or runbook rollback {status.run}",
+        )
+    engine.outside_window = True
+    return resumed.model_copy(update={"outside_window": True, "reason": accepted.reason})
 
 
 def _go_on(engine: Engine, *, again: bool) -> None:
@@ -171,7 +196,7 @@ def _refuse_running(status: RunStatus) -> None:
         )
 
 
-def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> tuple[Playbook, RunResumed]:
+def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[Playbook, RunResumed]:
     """The playbook at hand if it means the same, or what changed of it, step by step."""
     status = found.status
     started = status.started
@@ -202,7 +227,7 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted | None) -> 
             why=f"changed since the run began: {words}",
             then=f"git diff {path}; put it back, or runbook rollback {status.run}",
         )
-    if accepted is None:
+    if not accepted.changes:
         raise RunRefused(
             f"cannot resume {status.run}: {path} was changed since it began: {words}",
             why="approvals and rehearsals were given for other bytes",

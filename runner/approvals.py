@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
-from runner.model import Playbook
+from runner import window
 from runner.status import RunStatus
-from steps.base import ApprovalNeed, EvidenceNeed, Gate, GateNeeds
+from steps.base import ApprovalNeed, EvidenceNeed, GateNeeds
 
 _WHEN = "%Y-%m-%d %H:%M %Z"
 
@@ -93,46 +93,16 @@ def _evidence(need: EvidenceNeed, status: RunStatus, *, step: str, now: datetime
 
 
 def _window(needs: GateNeeds, now: datetime) -> list[str]:
-    opens = _moment(needs.not_before, now) if needs.not_before else now
-    closes = _moment(needs.not_after, now) if needs.not_after else now
-    if _daily(needs.not_before) and _daily(needs.not_after) and opens > closes:  # over midnight
+    opens = window.moment(needs.not_before, now, needs.zone) if needs.not_before else now
+    closes = window.moment(needs.not_after, now, needs.zone) if needs.not_after else now
+    if window.is_daily(needs.not_before) and window.is_daily(needs.not_after) and opens > closes:  # over midnight
         return [f"the window opens at {opens:{_WHEN}}"] if closes < now < opens else []
     if now < opens:
         return [f"the window opens at {opens:{_WHEN}}"]
     if now <= closes:
         return []
-    again = f"; it opens again at {needs.not_before or '00:00'}" if _daily(needs.not_after) else ""
+    again = f"; it opens again at {needs.not_before or '00:00'}" if window.is_daily(needs.not_after) else ""
     return [f"the window closed at {closes:{_WHEN}}{again}"]
-
-
-def closes(playbook: Playbook, status: RunStatus, *, step: str) -> datetime | None:
-    """When the run must have ended: the earliest end of the playbook's window and of the gates' before this step."""
-    ends = []
-    if playbook.window is not None and status.started_at:
-        ends.append(datetime.fromisoformat(status.started_at) + timedelta(seconds=playbook.window))
-    for n, entry in enumerate(playbook.entries[: playbook.ids.index(step)]):
-        needs = entry.step.needs() if isinstance(entry.step, Gate) else GateNeeds()
-        after = (status.steps.get(one.id) for one in playbook.entries[n + 1 :])
-        begun = [one.started_at for one in after if one is not None and one.started_at]
-        if needs.not_after and begun:
-            passed = datetime.fromisoformat(min(begun))
-            end = _moment(needs.not_after, passed)
-            over_midnight = _daily(needs.not_after) and end < passed
-            ends.append(end + timedelta(days=1) if over_midnight else end)
-    return min(ends, default=None)
-
-
-def _daily(text: str) -> bool:
-    return 0 < len(text) <= len("22:00")
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    """'22:00' today by this machine's clock, or an ISO date-time with its offset."""
-    if _daily(text):
-        local = now.astimezone()
-        return datetime.combine(local.date(), time.fromisoformat(text), tzinfo=local.tzinfo)
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.astimezone()
 
 
 def _past(expires: str, now: datetime) -> bool:

@@ -37,6 +37,7 @@ from steps.values import readable_all
 
 STEER_S = 1.0  # how often the ledger's control rows are read
 HOLD_S = 1.0
+WINDOW = "the window"  # who asks to stop where the time is up
 _PATIENT = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION})
 
 
@@ -59,7 +60,9 @@ class StepContext:
     scope: Mapping[str, Value]
     lock: LockPolicy
     steered: bool = True  # whether a ledger is there to be steered by
+    window_left: Callable[[], float | None] = lambda: None  # seconds; only the way forward is limited
     sentry: Sentry | None = None
+    _pulsed: float | None = None
     _safe: threading.Lock = field(default_factory=threading.Lock)  # a step's workers may come to safe points at once
 
     # ─── safe points ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -75,9 +78,21 @@ class StepContext:
         """A safe point without anything to report: read orders, obey, hold."""
         with self._safe:
             self._steer()
+            self._keep_to_window()
             self.obey()
             if self.control.holds:
                 self._hold()
+
+    def _keep_to_window(self) -> None:
+        """Stop before what doesn't fit: the next batch is taken to need as long as the last one did."""
+        before, self._pulsed = self._pulsed, time.monotonic()
+        left = self.window_left()
+        if left is None:
+            return
+        usual = self._pulsed - before if before is not None else 0.0
+        if left <= usual:
+            over = f"it was over {span(-left)} ago" if left < 0 else f"{span(left)} are left of it"
+            self.control.ask_stop(WINDOW, f"the run's window has no room for more: {over}")
 
     def obey(self) -> None:
         """Raise what was asked for."""

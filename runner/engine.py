@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner import approvals, gates
+from runner import approvals, gates, window
 from runner.acting import Acting, in_doubt
 from runner.errors import (
     Aborted,
@@ -26,8 +26,10 @@ from runner.events import (
     Redriven,
     StepStarted,
     StopAsked,
+    WindowOverrun,
 )
 from runner.model import Check, Entry
+from runner.rate import span
 from runner.status import StepStatus
 from steps.base import (
     QUERY_CANCELED,
@@ -66,10 +68,19 @@ class Engine(Acting):
             if entry.id == self.until:
                 self._stop_before(entry)
             if not self.status.step(entry.id).finished or entry.id in self.unproven:
+                self._await_window(entry)
                 self._entry(entry)
             if entry.id == self.begin_at:
                 self.begin_at = ""
         self._ask(self.playbook.success_criteria, role="criterion", what="the playbook's success criteria are not met")
+        self._say_overrun()
+
+    def _say_overrun(self) -> None:
+        """What had begun in time is not broken off; that it took longer than the window is told."""
+        changing = [entry for entry in self.playbook.entries if entry.step.changes]
+        left = self.window_left(changing[-1]) if changing else None
+        if left is not None and left < 0:
+            self.emit(WindowOverrun(seconds=round(-left, 1)))
 
     def aside(self) -> dict[str, int]:
         """The steps that set rows aside, and how many those are now."""
@@ -90,6 +101,17 @@ class Engine(Acting):
             self.emit(Redriven(step=name, rows=rows))
             if isinstance(entry.step, Redrivable):
                 entry.step.reopen(self.context(entry))
+
+    def _await_window(self, entry: Entry) -> None:
+        """Before a step that changes something: outside of its calendar the run waits, and holds no process."""
+        if self.outside_window or not entry.step.changes:
+            return
+        opening = window.opens(self.playbook, self.now())
+        if opening is None:
+            return
+        words = f"the window opens at {window.shown(opening, self.playbook.open)}"
+        self.emit(GateReached(step=entry.id, needs=(words,)))
+        raise Waiting(f"waiting before {entry.id}: {words}", then=f"runbook resume {self.status.run}, then")
 
     def _stop_before(self, entry: Entry) -> None:
         self.emit(GateReached(step=entry.id, needs=("`--to` asked to stop before this step",)))
@@ -214,13 +236,22 @@ class Engine(Acting):
         return result
 
     def _paused(self, entry: Entry, began: float, pause: Paused) -> None:
-        self.end(entry, Outcome.PAUSED, began=began, result=self.recounted(entry), error=str(pause))
-        self.emit(GateReached(step=entry.id, needs=(str(pause),)))
+        told = f"{pause}{self._fits(entry, pause.needs_s)}"
+        self.end(entry, Outcome.PAUSED, began=began, result=self.recounted(entry), error=told)
+        self.emit(GateReached(step=entry.id, needs=(told,)))
         raise Waiting(
             f"step {entry.id} stands at its own gate",
-            why=str(pause),
+            why=told,
             then=f"runbook resume {self.status.run}",
         ) from pause
+
+    def _fits(self, entry: Entry, needs_s: float | None) -> str:
+        """Whether the rest of a step has room in the window, in words."""
+        left = self.window_left(entry)
+        if left is None or needs_s is None:
+            return ""
+        room = f"{span(max(left, 0.0))} are left of the window"
+        return f"; {room}, in which that fits" if needs_s < left else f"; THAT DOES NOT FIT: {room}"
 
     def _end_failed(self, entry: Entry, began: float, error: Exception) -> None:
         if self.control.lease_lost:

@@ -115,6 +115,7 @@ class RunResumed(_Event):
     event: Literal["run_resumed"] = "run_resumed"
     process: Process
     reason: str = ""
+    outside_window: bool = False  # it goes on although its window is shut; the reason says why
     changed_steps: tuple[str, ...] = ()
     digest: str = ""  # the playbook's, where it changed
     approval_digest: str = ""
@@ -361,6 +362,13 @@ class Recovered(_Event):
     lost_length: int
 
 
+class WindowOverrun(_Event):
+    """What had begun within the run's window went on after its end."""
+
+    event: Literal["window_overrun"] = "window_overrun"
+    seconds: float
+
+
 class RunEnded(_Event):
     """How the run stands when its process lets go of it."""
 
@@ -399,6 +407,7 @@ Event = (
     | LeftStanding
     | Closed
     | Recovered
+    | WindowOverrun
     | RunEnded
 )
 ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

@@ -23,7 +23,7 @@ from steps.words import Model, Query
 
 HEADER = frozenset({
     "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",
-    "include", "schema", "target", "inputs", "limits", "queries", "requires", "window", "scope", "lock", "timeout", "retry",
+    "include", "schema", "target", "inputs", "limits", "queries", "requires", "window", "open", "scope", "lock", "timeout", "retry",
     "preconditions", "steps", "success_criteria", "rollback",
 })  # fmt: skip
 SHARED = frozenset(
@@ -268,8 +268,8 @@ def _playbook(
 
 
 _PLAIN = frozenset({
-    "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes", "window", "scope",
-    "target", "limits", "inputs",
+    "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes", "window",
+    "open", "scope", "target", "limits", "inputs",
 })  # fmt: skip
 
 

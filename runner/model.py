@@ -13,11 +13,12 @@ from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, model_valida
 from runner.source import Mark
 from steps.base import Probe, Step
 from steps.expressions import Expression
-from steps.words import Model, Query, Seconds, seconds
+from steps.words import Model, Query, Seconds, refuse_unknown_zone, seconds
 
 FORMAT = 1
 NAME = r"^[a-z][a-z0-9-]*$"
 ID = r"^[a-z][a-z0-9_]*$"
+CLOCK = r"^([01]\d|2[0-3]):[0-5]\d$"
 
 
 class OnFailure(StrEnum):
@@ -201,6 +202,44 @@ class Entry(Model):
     digest: str
 
 
+Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+DAYS: tuple[Day, ...] = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def _days(value: object) -> object:
+    """'Tue-Thu, Sat' → the days of the week, in order."""
+    if not isinstance(value, str):
+        return value
+    found: list[str] = []
+    for part in value.split(","):
+        first, dash, last = part.strip().partition("-")
+        known = [str(day) for day in DAYS]
+        if first not in known or (dash and last not in known):
+            raise ValueError(f"cannot read the days {part.strip()!r}: write e.g. Tue-Thu, Sat")
+        begin, end = known.index(first), known.index(last or first)
+        found += [DAYS[n % 7] for n in range(begin, (end if end >= begin else end + 7) + 1)]
+    return tuple(dict.fromkeys(found))
+
+
+class Calendar(Model):
+    """When a run may change things: on these days of the week, between these times on the wall of this zone."""
+
+    days: Annotated[tuple[Day, ...], BeforeValidator(_days)] = DAYS
+    since: Annotated[str, Field(alias="from", pattern=CLOCK)]
+    to: Annotated[str, Field(pattern=CLOCK)]
+    zone: str
+
+    @property
+    def weekdays(self) -> frozenset[int]:
+        """As date.weekday() counts them: Monday is 0."""
+        return frozenset(DAYS.index(day) for day in self.days)
+
+    @model_validator(mode="after")
+    def _known_zone(self) -> Calendar:
+        refuse_unknown_zone(self.zone)
+        return self
+
+
 class Playbook(Model):
     """A phase of a runbook."""
 
@@ -214,7 +253,8 @@ class Playbook(Model):
     reviewed: str = ""
     review_after: str = ""
     takes: str = ""
-    window: Seconds | None = None
+    window: Seconds | None = None  # how long changes may go on, from the first one
+    open: Calendar | None = None
     scope: str = "target"
     db_schema: str = "public"
     target: TargetNeeds = TargetNeeds()

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from runner import load
-from runner.model import FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
+from runner.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from runner.shapes import SPAN, Schema, definitions
 from steps import registry
 from steps.base import Step
@@ -83,7 +83,8 @@ def _header() -> dict[str, Schema]:
         "queries": _mapping(_SQL, "Named SELECTs, defined once and used by steps and checks.", named=ID),
         "requires": {"type": "array", "items": _requirement(),
                      "description": "Playbooks that must have succeeded on this target before."},
-        "window": {**SPAN, "description": "How long the run may take; from it comes the latest time to turn back."},
+        "window": {**SPAN, "description": "How long changes may go on, from the first; nothing begins that doesn't fit."},
+        "open": _calendar(),
         "scope": _text("What one run at a time holds. Default: the whole target."),
         **{key: {"$ref": f"#/$defs/{key}", "description": f"{words} Of all steps."} for key, words in _POLICIES.items()},
         "preconditions": _list("check", "What must hold before the run begins."),
@@ -120,6 +121,17 @@ def _one_or_list(item: Schema, description: str) -> Schema:
 def _object(properties: Mapping[str, Schema], *, required: list[str], description: str = "") -> Schema:
     found: Schema = {"type": "object", "properties": dict(properties), "required": required}
     return {**found, "additionalProperties": False, **({"description": description} if description else {})}
+
+
+def _calendar() -> Schema:
+    clock: Schema = {"type": "string", "pattern": CLOCK}
+    fields = {
+        "days": _text("Days of the week, such as Tue-Thu, Sat. Default: every day."),
+        "from": {**clock, "description": "From then on changes may be made."},
+        "to": {**clock, "description": "Until then; earlier than from: on the next day."},
+        "zone": _text("Whose clocks, such as Europe/Berlin."),
+    }
+    return _object(fields, required=["from", "to", "zone"], description="The days and times at which changes are made.")
 
 
 def _target() -> Schema:

@@ -173,6 +173,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
             | events.StopAsked()
             | events.Tuned()
             | events.Closed()
+            | events.WindowOverrun()
         ):
             pass  # told by the report; they don't change how the run stands
         case _:

@@ -81,7 +81,8 @@ def _of_run(event: Event) -> str:
             return f"begun by {_process(event.process)}"
         case events.RunResumed():
             changed = f"; changed since: {_codes(event.changed_steps)}" if event.changed_steps else ""
-            return f"resumed by {_process(event.process)}{_reason(event.reason)}{changed}"
+            outside = ", outside of its window" if event.outside_window else ""
+            return f"resumed by {_process(event.process)}{outside}{_reason(event.reason)}{changed}"
         case events.RollbackStarted():
             kept = f", {_codes(event.kept)} kept" if event.kept else ""
             changed = f"; way back mended in: {_codes(event.changed_steps)}" if event.changed_steps else ""
@@ -102,6 +103,8 @@ def _of_engine(event: Event) -> str:
             )
         case events.LeaseTaken() if event.over_from:
             return f"took the lease over from {code(event.over_from)}, whose process was gone"
+        case events.WindowOverrun():
+            return f"**went on for {span(event.seconds)} after its window had ended**"
         case events.LedgerCreated():
             return "made the ledger in the target"
         case events.Recovered():

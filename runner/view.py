@@ -13,7 +13,7 @@ from typing import TextIO, cast
 from runner import events
 from runner.events import Event, Outcome
 from runner.markdown import safe
-from runner.rate import Rate
+from runner.rate import Rate, span
 from runner.terminal import dressed, fitted, machine_text, moves, spoken
 from steps.base import Answer, Progress
 
@@ -103,6 +103,8 @@ class Lines:
                 self._write(f"  ✓ evidence {event.name} by {event.by}: {event.reason}")
             case events.LeaseTaken() if event.over_from:
                 self._write(f"  took the lease over from {event.over_from}, whose process is gone", "yellow")
+            case events.WindowOverrun():
+                self._write(f"  ⚠ the run went on for {span(event.seconds)} after its window had ended", "yellow")
             case events.LedgerCreated():
                 self._write("  made the ledger in the target")
             case _:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from runner import digest, files, identity, ledger_check, preflight, stop, targets
+from runner.clock import server_clock
 from runner.control import Control, signals
 from runner.engine import Engine
 from runner.errors import (
@@ -177,7 +178,7 @@ def opened(
     control = Control(cancel=target.database.cancel, say=orders.view.say)
     engine = Engine(
         playbook=playbook, database=target.database, trail=trail, status=status, control=control,
-        watcher=_Both(watcher, orders.view), now=now, listeners=[watcher.heard, orders.view.heard],
+        watcher=_Both(watcher, orders.view), now=server_clock(target.database), listeners=[watcher.heard, orders.view.heard],
         scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at,
     )  # fmt: skip
     engine.undo = undoer(engine, lambda text: stored(sources(text)))

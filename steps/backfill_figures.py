@@ -70,6 +70,11 @@ def forecast(totals: Totals, start: Start, *, seconds: float, bytes_now: int, wa
     )
 
 
+def rest_s(totals: Totals, start: Start, *, seconds: float) -> float:
+    """How long the rest would take at this rate."""
+    return max(seconds, 0.001) * max(start.rows - totals.seen, 0) / max(totals.seen, 1)
+
+
 def _span(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from steps import passes
 from steps.backfill_batch import Order, Outcome, change, outcome_of, run_batch
 from steps.backfill_crew import Crew
-from steps.backfill_figures import forecast, progress, size
+from steps.backfill_figures import forecast, progress, rest_s, size
 from steps.backfill_lane import Document, Lane, Settings, array
 from steps.backfill_order import Route, Start, again, begin, heap_of, key_names
 from steps.backfill_pace import Pace
@@ -261,7 +261,8 @@ class Pass:
         with self.ctx.db.look() as look:
             seconds, wal = passes.seconds(look, self.place), passes.server_wal(look, self.place)
             bytes_now = size(look, self.shape)
-            raise Paused(forecast(self.totals, document.start, seconds=seconds, bytes_now=bytes_now, wal=wal))
+            told = forecast(self.totals, document.start, seconds=seconds, bytes_now=bytes_now, wal=wal)
+            raise Paused(told, needs_s=rest_s(self.totals, document.start, seconds=seconds))
 
     def _pausing(self, outcome: Outcome) -> Document | None:
         """The document with its pause, where this batch reaches it: it commits with the batch, so resume goes on."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from steps.base import (
     ApprovalNeed,
@@ -20,6 +20,7 @@ from steps.base import (
     Step,
     StepResult,
 )
+from steps.words import refuse_unknown_zone
 
 
 def _approval(value: object) -> object:
@@ -85,7 +86,14 @@ class Checkpoint(Step):
     evidence: Annotated[tuple[EvidenceNeed, ...], BeforeValidator(_evidence)] = ()
     not_before: Moment = ""
     not_after: Moment = ""
+    zone: str = ""
     message: str = ""
+
+    @model_validator(mode="after")
+    def _known_zone(self) -> Checkpoint:
+        if self.zone:
+            refuse_unknown_zone(self.zone)
+        return self
 
     def needs(self) -> GateNeeds:
         return GateNeeds(
@@ -93,13 +101,14 @@ class Checkpoint(Step):
             evidence=self.evidence,
             not_before=self.not_before,
             not_after=self.not_after,
+            zone=self.zone,
             message=self.message,
         )
 
     def describe(self) -> str:
         waits = [*_approvals(self.approval), *map(_evidence_text, self.evidence)]
-        waits += [f"not before {self.not_before}"] if self.not_before else []
-        waits += [f"not after {self.not_after}"] if self.not_after else []
+        waits += [f"not before {self.not_before} {self.zone}".rstrip()] if self.not_before else []
+        waits += [f"not after {self.not_after} {self.zone}".rstrip()] if self.not_after else []
         return f"wait for {'; '.join(waits)}" if waits else "wait for its criteria"
 
     def verify(self, look: Look) -> Effect:
@@ -116,10 +125,10 @@ def _approvals(need: ApprovalNeed | None) -> list[str]:
         return []
     who = need.by or " or ".join(need.roles) or "anybody"
     not_operator = ", not the operator" if need.not_operator else ""
-    valid = f", each valid for {need.valid_for:g} s" if need.valid_for is not None else ""
+    valid = f", each valid for {need.valid_for / 3600:g} h" if need.valid_for is not None else ""
     return [f"{need.need} approval{'s' if need.need > 1 else ''} by {who}{not_operator}{valid}"]
 
 
 def _evidence_text(need: EvidenceNeed) -> str:
-    valid = f", valid for {need.valid_for:g} s" if need.valid_for is not None else ""
+    valid = f", valid for {need.valid_for / 3600:g} h" if need.valid_for is not None else ""
     return f"evidence {need.name}{' (optional)' if need.optional else ''}{valid}"

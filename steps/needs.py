@@ -34,4 +34,5 @@ class GateNeeds(Model):
     evidence: tuple[EvidenceNeed, ...] = ()
     not_before: str = ""  # local wall-clock "22:00" or an ISO date-time with offset
     not_after: str = ""
+    zone: str = ""  # of wall-clock times; "": this machine's
     message: str = ""

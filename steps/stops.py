@@ -12,7 +12,14 @@ class Refused(StepError):
 
 
 class Paused(Exception):
-    """The step stopped at a gate of its own after committing what it had done; `resume` goes on."""
+    """The step stopped at a gate of its own after committing what it had done; `resume` goes on.
+
+    needs_s: how long the rest is expected to take, in seconds, where that can be told.
+    """
+
+    def __init__(self, message: str, *, needs_s: float | None = None) -> None:
+        super().__init__(message)
+        self.needs_s = needs_s
 
 
 class Stopped(Exception):

@@ -39,6 +39,16 @@ def seconds(text: object) -> object:
         raise ValueError(f"cannot read {text!r} as a time span: {number!r} is not a number") from None
 
 
+def refuse_unknown_zone(name: str) -> None:
+    """Raise ValueError for a time zone that isn't in the system's list."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"cannot find the time zone {name!r}: write one as Europe/Berlin or UTC") from error
+
+
 class Timespan(float):
     """Seconds, written in YAML with their unit."""
 

@@ -28,7 +28,8 @@ def test_words_of_the_playbook_become_needs() -> None:
         ("restore", False, 604800),
     ]
     assert step.describe() == (
-        "wait for 2 approvals by dba or stakeholder, not the operator; evidence backup (optional); evidence restore; "
+        "wait for 2 approvals by dba or stakeholder, not the operator, each valid for 12 h; evidence backup (optional); "
+        "evidence restore, valid for 168 h; "
         "not before 22:00; not after 2026-01-05T04:00:00+01:00"
     )
 

@@ -24,7 +24,7 @@ from guarding import (
 )
 from inside import Inside, meanwhile, session, until, written
 
-from runner import approvals, guards, proof
+from runner import guards, proof, window
 from runner.events import CheckAnswered, Record
 from runner.load import load
 from runner.status import RunStatus, StepStatus
@@ -273,12 +273,13 @@ steps:
 
     def ends(started: datetime, *steps: StepStatus) -> datetime | None:
         status = RunStatus(started_at=started.astimezone(UTC).isoformat(), steps={one.id: one for one in steps})
-        return approvals.closes(playbook, status, step="work")
+        return window.ends(playbook, status, step="work", now=passed)
 
     work = StepStatus("work", started_at=passed.astimezone(UTC).isoformat())
     assert ends(passed, work) == (passed + timedelta(days=1)).replace(hour=4)
-    assert ends(passed - timedelta(hours=18), work) == passed + timedelta(hours=2)
-    assert ends(passed) == passed + timedelta(hours=20)
+    late = StepStatus("work", started_at=(passed - timedelta(hours=18)).astimezone(UTC).isoformat())
+    assert ends(passed, late) == passed + timedelta(hours=2)
+    assert ends(passed) is None  # nothing was changed yet: waiting costs no time
 
 
 # ─── smaller batches ────────────────────────────────────────────────────────────────────────────────────────────────

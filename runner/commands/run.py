@@ -106,7 +106,10 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
 @click.option(
     "--accept-changes", is_flag=True, help="The playbook was changed in steps that have not begun, and that is meant."
 )
-@click.option("--reason", default="", metavar="TEXT", help="Why; needed with --accept-changes.")
+@click.option(
+    "--outside-window", is_flag=True, help="Go on although the run's window is shut; --reason stands in the trail."
+)
+@click.option("--reason", default="", metavar="TEXT", help="Why; needed with --accept-changes and --outside-window.")
 @click.option(
     "--dead", is_flag=True, help="Try again the rows that a backfill set aside; also of a run that succeeded."
 )
@@ -120,6 +123,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     operator: str | None,
     given: tuple[str, ...],
     accept_changes: bool,
+    outside_window: bool,
     reason: str,
     dead: bool,
     verbose: bool,
@@ -134,6 +138,8 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
 
     if accept_changes and not reason:
         raise click.UsageError("--accept-changes needs --reason: it voids approvals, and stands in the trail")
+    if outside_window and not reason:
+        raise click.UsageError("--outside-window needs --reason: it stands in the trail")
     run = meant(run, target=target, runs=runs)
     orders = Orders(
         place=_place(target, runs, run),
@@ -141,7 +147,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
         operator=operator,
         view=_view(verbose=verbose, as_json=as_json),
     )
-    name = resume(run, orders, accepted=Accepted(reason) if accept_changes else None, dead=dead)
+    name = resume(run, orders, accepted=Accepted(reason, changes=accept_changes, outside=outside_window), dead=dead)
     if not as_json:
         _well("succeeded:", name)
 

@@ -1,0 +1,29 @@
+"""The server's clock, which decides about windows and validity: asked once, then carried on by a clock that nobody sets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from steps.dialect import Dialect
+
+if TYPE_CHECKING:
+    from runner.database import RunDatabase
+
+
+def _steady() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where the system has one."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+def server_clock(database: RunDatabase) -> Callable[[], datetime]:
+    """Aware UTC by the server's clock (SQLite has none: this machine's), whatever is done to this machine's from now on."""
+    began, there = _steady(), datetime.now(UTC)
+    if database.dialect is Dialect.POSTGRESQL:
+        with database.look() as look:
+            seconds = look.row("SELECT extract(epoch FROM clock_timestamp())::float8 AS s").number("s")
+        there = datetime.fromtimestamp(seconds, UTC)
+    return lambda: there + timedelta(seconds=_steady() - began)

@@ -1,0 +1,174 @@
+"""Windows: what they keep out, what they never keep out, and whose clock decides."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from databases import Database
+from inside import Inside, written
+
+from runner import window
+from runner.load import load
+from runner.status import RunStatus, StepStatus
+
+on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
+on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
+
+SLOW = "- {id: slow, type: sql, text: 'SELECT pg_sleep(1.2)', expect_rows: any, revert: SELECT 1}"
+ONE = "- {id: one, type: sql, text: UPDATE t SET n = 1 WHERE id = 1, revert: UPDATE t SET n = 0 WHERE id = 1}"
+TWO = "- {id: two, type: sql, text: UPDATE t SET n = 2 WHERE id = 2, revert: UPDATE t SET n = 0 WHERE id = 2}"
+PROOF = (
+    "success_criteria: [{id: there, check: query, query: n, that: n == 2}]\nqueries: {n: SELECT count(*) AS n FROM t}\n"
+)
+
+
+@pytest.fixture
+def desk(empty_database: Database, tmp_path: Path) -> Inside:
+    empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
+    empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
+    return Inside(tmp_path, empty_database.url)
+
+
+def rows(database: Database) -> list[tuple]:
+    return database.rows("SELECT n FROM t ORDER BY id")
+
+
+def closed_now() -> str:
+    """A calendar that opens on another day than today and tomorrow, in any zone."""
+    day = (datetime.now(UTC) + timedelta(days=3)).strftime("%a")
+    return f"open: {{days: {day}, from: '09:00', to: '10:00', zone: Europe/Berlin}}\n{PROOF}"
+
+
+# ─── a length ───────────────────────────────────────────────────────────────────────────────────────────────────────
+@on_18
+def test_nothing_begins_after_the_window(desk: Inside, empty_database: Database) -> None:
+    """The run stops between two steps; going on needs a reason, taking back never does."""
+    found = desk.runbook("exec", written(desk, f"{SLOW}\n{ONE}", f"window: 1 s\n{PROOF}"))
+    assert found.code == 7 and "window" in found.err, found.text
+    assert rows(empty_database) == [(0,), (0,)]
+    found = desk.runbook("resume", "latest")
+    assert found.code == 6 and "--outside-window" in found.err, found.text
+    assert desk.runbook("resume", "latest", "--outside-window").code == 2
+    found = desk.runbook("resume", "latest", "--outside-window", "--reason", "agreed with the owner")
+    assert found.code == 0 and "after its window had ended" in found.out, found.text
+    assert rows(empty_database) == [(1,), (0,)]
+    assert [one.outside_window for one in desk.events("run_resumed")] == [True]
+    assert "outside of its window" in desk.runbook("report", "latest").out
+    assert desk.runbook("rollback", "latest").code == 0
+    assert rows(empty_database) == [(0,), (0,)]
+
+
+@on_18
+def test_gate_before_the_first_change_costs_no_time(desk: Inside) -> None:
+    """Waiting for people before anything was changed doesn't use the window up."""
+    gate = "- {id: go, type: checkpoint, approval: {need: 1}}"
+    name = written(desk, f"{gate}\n{ONE}", f"window: 1 s\n{PROOF}")
+    assert desk.runbook("exec", name).code == 5
+    desk.runbook("approve", "latest", "--step", "go", "--as", "ines", "--reason", "seen")
+    status = desk.status()
+    playbook = load("change.yaml", lambda _name: (desk.directory / name).read_text())
+    assert window.why_shut(playbook, status, now=datetime.now(UTC) + timedelta(hours=5)) == ""
+    assert desk.runbook("resume", "latest").code == 0
+
+
+@on_both
+def test_no_batch_begins_after_the_window(desk: Inside, empty_database: Database) -> None:
+    """A pass ends at a safe point, and its rollback isn't asked for any window."""
+    series = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 30000) SELECT i FROM c"
+    empty_database.script(f"CREATE TABLE big (id integer PRIMARY KEY, n integer); INSERT INTO big (id) {series}")
+    fill = (
+        "- {id: fill, type: backfill, table: big, key: id, source: 'SELECT id AS k, 1 AS n FROM big', match: source.k = target.id,"
+        " fill: [n], order: key, batch: {time: 20 ms, rows: [1, 5]}}"
+    )
+    found = desk.runbook("exec", written(desk, fill, f"window: 700 ms\n{PROOF}"))
+    assert found.code == 7 and "window" in found.err, found.text
+    done = empty_database.rows("SELECT count(n) FROM big")[0][0]
+    assert 0 < done < 30000
+    assert desk.runbook("rollback", "latest").code == 0
+    assert empty_database.rows("SELECT count(n) FROM big") == [(0,)]
+
+
+@on_both
+def test_canary_is_compared_with_the_window(desk: Inside, empty_database: Database) -> None:
+    series = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 2000) SELECT i FROM c"
+    empty_database.script(f"CREATE TABLE big (id integer PRIMARY KEY, n integer); INSERT INTO big (id) {series}")
+    fill = (
+        "- {{id: fill, type: backfill, table: big, key: id, source: 'SELECT id AS k, 1 AS n FROM big', match: source.k = target.id,"
+        " fill: [n], pause_after: {{batches: 1}}, batch: {{time: 1 s, rows: [1, {most}]}}}}"
+    )
+    found = desk.runbook("exec", written(desk, fill.format(most=1000), f"window: 5 h\n{PROOF}"))
+    assert found.code == 5 and "in which that fits" in found.err, found.text
+
+
+# ─── a calendar ─────────────────────────────────────────────────────────────────────────────────────────────────────
+@on_both
+def test_changes_wait_for_the_calendar(desk: Inside, empty_database: Database) -> None:
+    """Gates and preconditions are asked at any time; the first change waits, and resume says when it may."""
+    found = desk.runbook("exec", written(desk, f"{ONE}\n{TWO}", closed_now()))
+    assert found.code == 5 and "the window opens at" in found.err and "CE" in found.err, found.text
+    assert rows(empty_database) == [(0,), (0,)]
+    found = desk.runbook("resume", "latest")
+    assert found.code == 6 and "the window opens at" in found.err, found.text
+    assert desk.runbook("note", "latest", "still waiting").code == 0
+    assert desk.runbook("resume", "latest", "--outside-window", "--reason", "the owner called").code == 0
+    assert rows(empty_database) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("now", "opens"),
+    [
+        ("2026-03-28 23:30", ""),  # Saturday night, the clocks go forward at 02:00
+        ("2026-03-29 03:30", ""),  # only 4 h 30 min after it opened, on the wall 5 h 30 min
+        ("2026-03-29 04:00", "2026-03-29 22:00"),
+        ("2026-10-25 03:59", ""),  # the clocks went back: an hour more
+        ("2026-10-25 04:30", "2026-10-25 22:00"),
+        ("2026-10-26 05:00", "2026-10-31 22:00"),  # Monday to Friday: shut
+        ("2026-10-27 23:00", "2026-10-31 22:00"),
+    ],
+)
+def test_calendar_over_midnight_and_over_a_change_of_clocks(now: str, opens: str) -> None:
+    text = "runbook: 1\nname: one\ntitle: One\nopen: {days: Sat-Sun, from: '22:00', to: '04:00', zone: Europe/Berlin}\n"
+    playbook = load("one.yaml", lambda _name: text + "steps: [{id: work, type: analyze, table: t}]\n")
+    zone = ZoneInfo("Europe/Berlin")
+    moment = datetime.strptime(now, "%Y-%m-%d %H:%M").replace(tzinfo=zone).astimezone(UTC)
+    found = window.opens(playbook, moment)
+    assert ("" if found is None else f"{found.astimezone(zone):%Y-%m-%d %H:%M}") == opens
+
+
+def test_length_of_a_night_in_which_the_clocks_change() -> None:
+    """From 22:00 to 04:00 it is five hours in March and seven in October."""
+    text = "runbook: 1\nname: one\ntitle: One\nopen: {from: '22:00', to: '04:00', zone: Europe/Berlin}\n"
+    playbook = load("one.yaml", lambda _name: text + "steps: [{id: work, type: analyze, table: t}]\n")
+    for day, hours in ((datetime(2026, 3, 28, 21, tzinfo=UTC), 5), (datetime(2026, 10, 24, 20, tzinfo=UTC), 7)):
+        end = window.ends(playbook, RunStatus(), step="work", now=day)
+        assert end is not None and end - day == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "why"),
+    [
+        ("{days: Tue-Xyz, from: '09:00', to: '16:00', zone: UTC}", "cannot read the days"),
+        ("{from: '9', to: '16:00', zone: UTC}", "from"),
+        ("{from: '09:00', to: '16:00', zone: Europe/Nowhere}", "cannot find the time zone"),
+        ("{from: '09:00', to: '16:00'}", "zone"),
+    ],
+)
+def test_calendar_that_cannot_be_read(desk_without: Inside, calendar: str, why: str) -> None:
+    found = desk_without.runbook("validate", written(desk_without, ONE, f"open: {calendar}\n"))
+    assert found.code == 4 and why in found.err, found.text
+
+
+@pytest.fixture
+def desk_without(tmp_path: Path) -> Inside:
+    return Inside(tmp_path, "")
+
+
+def test_earliest_limit_counts() -> None:
+    text = "runbook: 1\nname: one\ntitle: One\nwindow: 2 h\nopen: {from: '09:00', to: '10:00', zone: UTC}\n"
+    playbook = load("one.yaml", lambda _name: text + "steps: [{id: work, type: analyze, table: t}]\n")
+    at = datetime(2026, 5, 5, 9, 30, tzinfo=UTC)
+    status = RunStatus(steps={"work": StepStatus("work", started_at=(at - timedelta(hours=1, minutes=50)).isoformat())})
+    assert window.ends(playbook, status, step="work", now=at) == at + timedelta(minutes=10)
