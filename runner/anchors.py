@@ -11,6 +11,7 @@ from runner.events import (
     Approved,
     Event,
     EvidenceGiven,
+    Judged,
     Noted,
     Record,
     RollbackStarted,
@@ -26,7 +27,7 @@ from steps import ledger
 from steps.base import Look
 
 # what may follow a run's end: people's words, and a process that takes the run up again
-_AFTER_THE_END = (Approved, EvidenceGiven, Noted, Settled, SqlByHand, TornTail)
+_AFTER_THE_END = (Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)
 _GOES_ON = (RunResumed, RollbackStarted)
 
 

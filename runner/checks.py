@@ -20,7 +20,7 @@ from steps.base import Probe, Step
 from steps.expressions import BadExpression, Expression, Kind, check_kinds, check_names, parse
 from steps.words import Query
 
-OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only"})
+OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every"})
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
 ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
@@ -116,6 +116,12 @@ class Builder:
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
         self.claim(data.get("id"), path)
+        for key in sorted({"judge", "within"} & set(data)) if guard else []:
+            self.sources.fault(
+                (*path, key), f"cannot use `{key}` here: a guard is asked again and again by itself", key=True
+            )
+        if "every" in data and "within" not in data:
+            self.sources.fault((*path, "every"), "cannot use `every` without `within`: it is asked once", key=True)
         probe, names = self._probe(data, path, own=own)
         names = _guard_names(probe, names) if guard else names
         kinds = kinds_of(probe.Result) if isinstance(probe, Probe) else own or {}
@@ -125,7 +131,7 @@ class Builder:
             "that": self._expression(data, "that", path, names, kinds),
             "warn": self._expression(data, "warn", path, names, kinds),
             "mark": self.sources.mark(path),
-            **{key: data[key] for key in ("why", "due", "record_only") if key in data},
+            **{key: data[key] for key in ("why", "due", "record_only", "judge", "within", "every") if key in data},
         }
         built = validated(self.sources, Check, check, path=path)
         if built is not None:

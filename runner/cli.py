@@ -29,6 +29,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "resume": ("run", "Go on with a run that waits, failed or was stopped"),
         "rollback": ("run", "Take back what a run changed"),
         "settle": ("people", "Say whether a step in doubt was done"),
+        "judge": ("people", "Answer a check that could not decide"),
         "tune": ("people", "Hold, release, stop or re-tune a running run"),
         "note": ("people", "Write a line into a run's timeline"),
         "sql": ("people", "Send SQL by hand within a run (break-glass)"),

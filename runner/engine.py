@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner import approvals, gates, window
+from runner import approvals, gates, judging, window
 from runner.acting import Acting, in_doubt
 from runner.errors import (
     Aborted,
@@ -22,6 +23,7 @@ from runner.errors import (
 from runner.events import (
     CheckAnswered,
     GateReached,
+    NotDue,
     Outcome,
     Redriven,
     StepStarted,
@@ -47,6 +49,15 @@ from steps.base import (
     Value,
 )
 from steps.words import NoText
+
+
+class Unjudged(Waiting):
+    """A check can't decide, and a person may."""
+
+
+def _judge_command(run: str, unknown: CheckAnswered, checks: tuple[Check, ...]) -> str:
+    role = next((check.judge[0] for check in checks if check.id == unknown.id and check.judge), "ROLE")
+    return f"runbook judge {run} {unknown.id} pass|fail --as NAME --role {role} --reason '…', then runbook resume {run}"
 
 
 @dataclass
@@ -131,7 +142,7 @@ class Engine(Acting):
         own: Mapping[str, Value] | None = None,
     ) -> None:
         """Answer checks, record each, and raise where one does not pass."""
-        answers = gates.ask(checks, step=step, role=role, look=self.database.look, scope=self.scope, own=own)
+        answers = self._answers(checks, step=step, role=role, own=own)
         for answer in answers:
             self.emit(answer)
             if isinstance(answer, CheckAnswered):
@@ -139,12 +150,32 @@ class Engine(Acting):
         unmet = gates.unmet(answers)
         if unmet and self.control.interrupted:
             raise Interrupted("cancelled while it looked", why=unmet[0].text, then=f"runbook resume {self.status.run}")
+        if unmet and (needs := judging.awaited(unmet, checks)):
+            raise Unjudged(f"waiting for {'; '.join(needs)}", then=_judge_command(self.status.run, unmet[0], checks))
         if unmet:
             where = next((str(check.mark) for check in checks if check.id == unmet[0].id), "")
             raise CriteriaNotMet(
                 f"{what}: {', '.join(f'{one.id} ({one.answer})' for one in unmet)} ({where})",
                 why="; ".join(f"{one.id}: {one.text}" for one in unmet),
             )
+
+    def _answers(
+        self, checks: tuple[Check, ...], *, step: str, role: gates.Role, own: Mapping[str, Value] | None
+    ) -> list[CheckAnswered | NotDue]:
+        """Ask, and ask again what has time to come true; a person's judgement stands in the place of an unknown."""
+        ask = functools.partial(gates.ask, step=step, role=role, look=self.database.look, scope=self.scope, own=own)
+        began, answers = time.monotonic(), ask(checks)
+        while pending := [
+            check
+            for check, answer in zip(checks, answers, strict=True)
+            if check.within is not None and gates.unmet([answer]) and time.monotonic() - began < check.within
+        ]:
+            self.control.wait(min(check.every for check in pending))
+            if self.control.stop_by:
+                break
+            again = {one.id: one for one in ask(pending)}
+            answers = [again.get(one.id, one) for one in answers]
+        return judging.judged(answers, checks, self.status)
 
     # ─── one step ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _entry(self, entry: Entry) -> None:
@@ -214,6 +245,10 @@ class Engine(Acting):
             what = f"step {entry.id} ({entry.mark}): its success criteria are not met"
             self._ask(entry.success_criteria, role="criterion", what=what, step=entry.id, own=dict(result))
             _refuse_part(entry, result)
+        except Unjudged as wait:
+            self.end(entry, Outcome.PAUSED, began=began, result=self.recounted(entry), error=wait.what)
+            self.emit(GateReached(step=entry.id, needs=(wait.what,)))
+            raise
         except CriteriaNotMet as error:
             self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, result=self.recounted(entry), error=error.what)
             self._failed(entry, error)

@@ -156,6 +156,7 @@ class CheckAnswered(_Event):
     result: Figures = Field(default_factory=dict)
     warned: bool = False
     records_only: bool = False
+    judged_by: str = ""  # who answered in the place of a check that could not decide
     seconds: float = 0.0
     sampled: int = 0  # of a guard: how often it was asked since its step began in this process
     broke: int = 0  # how many of these answers were no pass
@@ -362,6 +363,23 @@ class Recovered(_Event):
     lost_length: int
 
 
+class Judged(_Event):
+    """A person's answer to a check that could not decide."""
+
+    event: Literal["judged"] = "judged"
+    step: str  # "" for the playbook's own check
+    id: str
+    answer: Answer  # pass or fail
+    name: str
+    role: str
+    reason: str
+    approval_digest: str
+    chain_head: str
+    user: str
+    host: str
+    trust: str = ""
+
+
 class WindowOverrun(_Event):
     """What had begun within the run's window went on after its end."""
 
@@ -408,6 +426,7 @@ Event = (
     | Closed
     | Recovered
     | WindowOverrun
+    | Judged
     | RunEnded
 )
 ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

@@ -118,6 +118,10 @@ def _on_failure(data: object) -> object:
     raise ValueError("on_failure is stop, rollback, or {continue: the reason}")
 
 
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 class Check(Model):
     """One observation and what must hold of it; the same object wherever a check may stand."""
 
@@ -128,6 +132,9 @@ class Check(Model):
     why: str = ""
     due: str = ""
     record_only: str = ""
+    judge: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # roles that may answer where it is unknown
+    within: Seconds | None = None  # how long it may take to hold, where it doesn't at once
+    every: Annotated[Seconds, Field(gt=0)] = 10.0
     mark: InstanceOf[Mark]
 
 

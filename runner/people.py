@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import approvals, identity, stop, trust
+from runner import approvals, identity, judging, stop, trust
 from runner.again import runs_of, same_target
 from runner.errors import RunRefused, StepFailed, TargetUnreachable
-from runner.events import Approved, Event, EvidenceGiven, Noted, RunState, Settled, SqlByHand
+from runner.events import Approved, Event, EvidenceGiven, Judged, Noted, RunState, Settled, SqlByHand
 from runner.masks import Masks
 from runner.model import Entry, Playbook
 from runner.source import BadInput
@@ -21,7 +21,7 @@ from runner.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, masks_of_run, stored
 from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps import ledger
-from steps.base import DatabaseFault, Gate, GateNeeds, StepError, Value, Work
+from steps.base import Answer, DatabaseFault, Gate, GateNeeds, StepError, Value, Work
 from steps.dialect import Dialect, needs_autocommit, split
 from steps.sessions import void
 
@@ -165,6 +165,31 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
         event = Settled(step=step, done=done, by=by, reason=reason, trust=desk.trust)
         anchored = desk.write(event, what=f"the settling of {step}")
     return f"settled: {step} is {'done' if done else 'not done'}{anchored}\n{_next(_found(name, orders))}"
+
+
+def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
+    """A person's answer to a check that could not decide, where the playbook says who may give one."""
+    with _desk(name, orders, what="judge") as desk:
+        status, playbook = desk.found.status, playbook_of(desk.found)
+        waiting = judging.open_ones(playbook, status)
+        if check not in waiting:
+            raise RunRefused(
+                f"cannot judge {check}: it doesn't wait for a judgement",
+                why=f"these do: {', '.join(waiting) or 'none'}",
+                then=f"runbook status {status.run}",
+            )
+        if role not in waiting[check]:
+            raise RunRefused(
+                f"cannot judge {check} as {role or 'nobody'}: it is for {' or '.join(waiting[check])}", then="--role"
+            )
+        step = next(step for step, one in judging.every(playbook) if one.id == check)
+        who = identity.process(by)
+        event = Judged(
+            step=step, id=check, answer=answer, name=by, role=role, reason=reason, approval_digest=status.approval_digest,
+            chain_head=status.head, user=who.user, host=who.host, trust=desk.trust,
+        )  # fmt: skip
+        anchored = desk.write(event, what=f"the judgement of {check}")
+    return f"judged: {check} is a {answer.value}{anchored}\n{_next(_found(name, orders))}"
 
 
 def note(name: str, orders: Orders, *, text: str, by: str) -> str:

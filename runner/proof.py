@@ -118,6 +118,8 @@ def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
         else ""
     )
     word = event.answer.value if event.answer is Answer.PASS else f"**{event.answer.value}**"
+    if event.judged_by:
+        word = f"*judged* {word}"
     if event.records_only:
         reason = f" ({escaped(check.record_only)})" if check is not None and check.record_only else ""
         word = f"*recorded only*{reason}, {event.answer.value}"

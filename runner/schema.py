@@ -170,6 +170,9 @@ def _check_keys() -> dict[str, Schema]:
         "why": _text("Why it is asked."),
         "due": _text("The playbook that decides this check; here it is only named."),
         "record_only": _text("Why the answer is recorded and gates nothing."),
+        "judge": _one_or_list(_TEXT, "Roles of which one may answer where the check can't decide (unknown)."),
+        "within": {**SPAN, "description": "How long it may take until it holds; asked again meanwhile."},
+        "every": {**SPAN, "description": "With within: how long to wait before it is asked again. Default: 10 s."},
     }
 
 

@@ -88,6 +88,7 @@ class RunStatus:
     checks: list[events.CheckAnswered] = field(default_factory=list)
     approvals: list[events.Approved] = field(default_factory=list)
     evidence: list[events.EvidenceGiven] = field(default_factory=list)
+    judgements: list[events.Judged] = field(default_factory=list)
     not_due: list[events.NotDue] = field(default_factory=list)
     figures: dict[str, dict[str, Value]] = field(default_factory=dict)
     digest: str = ""
@@ -126,7 +127,7 @@ def fold(records: Iterable[Record]) -> RunStatus:
     return status
 
 
-def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat match over the closed union
+def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
     """Take in one more record."""
     status.last_at, status.head, status.length = record.at, record.hash, record.n
     event = record.event
@@ -156,6 +157,8 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901 - one flat mat
             status.not_due.append(event)
         case events.Approved():
             status.approvals.append(event)
+        case events.Judged():
+            status.judgements.append(event)
         case events.EvidenceGiven():
             status.evidence.append(event)
         case events.Held():

@@ -146,6 +146,9 @@ def _of_people(event: Event) -> str:
             return f"{code(event.step)} approved by {escaped(event.name)}{role}{signed}{_reason(event.reason)}"
         case events.EvidenceGiven():
             return f"evidence {code(event.name)} for {code(event.step)} from {escaped(event.by)}{_reason(event.reason)}"
+        case events.Judged():
+            who = f"{escaped(event.name)} as {escaped(event.role)}"
+            return f"{who} judged {code(event.id)} a **{event.answer}**{_reason(event.reason)}"
         case events.Settled():
             done = "done" if event.done else "not done"
             return f"{escaped(event.by)} settled that {code(event.step)} is {done}{_reason(event.reason)}"

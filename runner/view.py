@@ -103,6 +103,8 @@ class Lines:
                 self._write(f"  ✓ evidence {event.name} by {event.by}: {event.reason}")
             case events.LeaseTaken() if event.over_from:
                 self._write(f"  took the lease over from {event.over_from}, whose process is gone", "yellow")
+            case events.Judged():
+                self._write(f"  ✓ {event.id} judged a {event.answer} by {event.name} as {event.role}: {event.reason}")
             case events.WindowOverrun():
                 self._write(f"  ⚠ the run went on for {span(event.seconds)} after its window had ended", "yellow")
             case events.LedgerCreated():

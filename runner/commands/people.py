@@ -82,6 +82,30 @@ def settle_command(
     _say(people.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
 
 
+@click.command("judge", short_help="Answer a check that could not decide")
+@click.argument("run")
+@click.argument("check")
+@click.argument("answer", type=click.Choice(["pass", "fail"]))
+@options.by
+@click.option("--role", default="", help="In which role: the playbook names those that may judge.")
+@options.reason
+@options.target
+@options.runs
+def judge_command(  # noqa: PLR0913 - one parameter an option
+    *, run: str, check: str, answer: str, by: str, role: str, reason: str, target: str | None, runs: Path | None
+) -> None:
+    """Answer a check in the place of the database, where it said unknown and the playbook has `judge:` for it.
+
+    \b
+    runbook judge latest looks_right pass --as ines --role dba --reason 'compared ten by hand'
+    """
+    from runner import people
+    from steps.base import Answer
+
+    orders = Orders(place=place_of_run(run, target=target, runs=runs))
+    click.echo(people.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
+
+
 @click.command("note", short_help="Write a line into a run's timeline")
 @click.argument("run")
 @click.argument("text")
