@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
-from runner import approvals
+from runner import approvals, judging, window
 from runner.approvals import OpenNeed
 from runner.events import RunState
 from runner.model import Entry, Playbook
@@ -50,14 +50,14 @@ def onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
         case RunState.ROLLED_BACK_IN_PART:
             return Onward((say("report", "--rows refused" if refused(status) else ""),))
         case RunState.RUNNING:
-            return _running(status, here, say)
+            return _running(playbook, status, here, say)
         case RunState.IN_DOUBT if (step := unsettled(status)) is not None:
             words = [say("settle", f"{shlex.quote(step.id)} {answer} {REASON}") for answer in ("done", "not-done")]
             return Onward(tuple(words), "one of the two, once you have looked at the database")
         case RunState.WAITING:
             return _waiting(playbook, status, here, say)
         case _:
-            return _ended(status, say)
+            return _ended(playbook, status, here, say)
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def unsettled(status: RunStatus) -> StepStatus | None:
     return next((one for one in doubtful if one.settled is None), None)
 
 
-def _running(status: RunStatus, here: Here, say: _Say) -> Onward:
+def _running(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> Onward:
     if here.alive is False:
-        return _ended(status, say, when="")
+        return _ended(playbook, status, here, say, when="")
     if status.holds:
         return Onward((say("tune", f"go {REASON}"),), "once what it is held for is over")
     if here.alive is None:
@@ -93,16 +93,31 @@ def _running(status: RunStatus, here: Here, say: _Say) -> Onward:
     return Onward((say("tune", f"stop {REASON}"),), "to end it at its next safe point; else let it run")
 
 
-def _ended(status: RunStatus, say: _Say, *, when: str = "once the cause is mended") -> Onward:
+def _ended(
+    playbook: Playbook, status: RunStatus, here: Here, say: _Say, *, when: str = "once the cause is mended"
+) -> Onward:
     """It stopped on its way; in the direction in which it went there is more to do."""
     if status.state in {RunState.ABORTED, RunState.IN_DOUBT}:
         when = ""
     if not status.rolling_back:
-        return Onward((say("resume"),), when)
+        return _resume(playbook, status, here, say, when=when)
     failed = next((one.id for one in status.steps.values() if one.open == "revert" and one.error and not one.left), "")
     if failed and when:
         when += f"; or keep {failed}: `{say('rollback', f'--leave {shlex.quote(failed)} {REASON}')}`"
     return Onward((say("rollback"),), when)
+
+
+def _resume(playbook: Playbook, status: RunStatus, here: Here, say: _Say, *, when: str = "") -> Onward:
+    """Go on; outside of the run's window later, or with a reason."""
+    ahead = [
+        e for e in playbook.entries if e.step.changes and (e.id not in status.steps or not status.steps[e.id].finished)
+    ]
+    shut = window.why_shut(playbook, status, now=here.now) if ahead else ""
+    if not shut:
+        return Onward((say("resume"),), when)
+    if window.opens(playbook, here.now) is not None:
+        return Onward((say("resume"),), shut)
+    return Onward((say("resume", f"--outside-window {REASON}"), say("rollback")), f"one of the two: {shut}")
 
 
 # ─── at a gate ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,6 +134,13 @@ def _gate(playbook: Playbook, name: str) -> Entry | None:
 
 
 def _waiting(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> Onward:
+    judgements = [
+        say("judge", f"{check} {answer} --as NAME --role {shlex.quote(roles[0])} {REASON}")
+        for check, roles in judging.open_ones(playbook, status).items()
+        for answer in ("pass", "fail")
+    ]
+    if judgements:
+        return Onward(tuple(judgements), "one of the two for each check")
     gate = next((one for one in status.steps.values() if one.gate), None)
     needs = waits_for(playbook, status, gate, here.now) if gate is not None else []
     missing = [need for need in needs if isinstance(need, OpenNeed)]
@@ -129,7 +151,7 @@ def _waiting(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> On
         for need in _each(need)
     ]  # fmt: skip
     times = "; ".join(need for need in missing if need.opens)
-    return Onward(tuple(people), times) if people else Onward((say("resume"),), times)
+    return Onward(tuple(people), times) if people else _resume(playbook, status, here, say, when=times)
 
 
 def _each(need: OpenNeed) -> list[OpenNeed]:

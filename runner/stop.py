@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from runner import identity, plan
+from runner import identity, plan, window
 from runner.events import RunState
 from runner.model import Entry, Playbook
 from runner.onward import REASON, Here, onward, waits_for
@@ -142,9 +142,9 @@ def _length(standing: list[Entry], status: RunStatus) -> str:
 
 
 def _turn_back(playbook: Playbook, standing: list[Entry], status: RunStatus, now: datetime) -> str:
-    if playbook.window is None or not status.started_at:
+    ends = window.ends(playbook, status, step=standing[-1].id, now=now)
+    if ends is None:
         return ""
-    ends = datetime.fromisoformat(status.started_at) + timedelta(seconds=playbook.window)
     latest = ends - timedelta(seconds=_seconds(standing, status))
     passed = " (that has passed: the window can no longer hold it)" if latest < now else ""
     return f"; turn back before {when(latest)}{passed}"
