@@ -66,6 +66,12 @@ class Builder:
         self._known |= {f"{name}.{field}" for field in kind.Result.model_fields}
         self._kinds |= {f"{name}.{field}": one for field, one in kinds_of(kind.Result).items()}
 
+    def must_know(self, name: str, path: Place) -> None:
+        """A fault where no earlier step or check has a figure of this name."""
+        root = name.partition(".")[0]
+        if name not in self._known and f"{root}.*" not in self._known:
+            self.sources.fault(path, f"unknown name {name!r}: no earlier step or check has it{near(name, self._known)}")
+
     def step_names(self, kind: type[Step]) -> Mapping[str, Kind]:
         return kinds_of(kind.Result)
 

@@ -46,6 +46,7 @@ from steps.base import (
     StepResult,
     Stopped,
     TakenBack,
+    UsesFigures,
     Value,
 )
 from steps.words import NoText
@@ -178,8 +179,23 @@ class Engine(Acting):
         return judging.judged(answers, checks, self.status)
 
     # ─── one step ───────────────────────────────────────────────────────────────────────────────────────────────────
+    def _figured(self, entry: Entry) -> Entry:
+        """The entry with what earlier steps and checks found bound to its step's parameters."""
+        step = entry.step
+        if not isinstance(step, UsesFigures) or not step.figures():
+            return entry
+        missing = [name for name in step.figures() if self.scope.get(name) is None]
+        if missing:
+            raise StepFailed(
+                f"cannot begin step {entry.id} ({entry.mark}): {', '.join(missing)} is not known",
+                why="the step or check that finds it has not told it in this run",
+                state="nothing was sent by this step",
+            )
+        return entry.model_copy(update={"step": step.with_figures({name: self.scope[name] for name in step.figures()})})
+
     def _entry(self, entry: Entry) -> None:
         step = self.status.step(entry.id)
+        entry = self._figured(entry)
         self._obey(entry)
         self.database.at(entry.id)
         self.database.policy(lock=entry.lock, timeout=entry.timeout)

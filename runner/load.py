@@ -17,6 +17,7 @@ from runner.masks import MASK
 from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
 from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
 from steps import registry
+from steps.base import UsesFigures
 from steps.dialect import Dialect
 from steps.templates import has_template
 from steps.words import Model, Query
@@ -229,6 +230,8 @@ def _typed(sources: Sources, path: Place, name: str, values: Mapping[str, object
     """A scalar that is nothing but one input takes that input's type; never where SQL is written."""
     inputs = cast("Mapping[str, Data]", values["inputs"])
     key = name.removeprefix("inputs.")
+    if key not in inputs and "." in name and key == name:
+        return {"figure": name}  # of an earlier step or check: whether there is one is seen when the step is built
     if key not in inputs:
         sources.fault(path, f"unknown input {name!r}{near(key, inputs)}")
         return None
@@ -315,6 +318,8 @@ def _entry(builder: checks.Builder, data: Data, written: Data, path: Place, comm
         return None
     own = {key: value for key, value in data.items() if key not in COMMON}
     step = validated(sources, kinds[kind], own, path=path, queries=builder.queries, also=COMMON)
+    for figure in _figures_of(step):
+        builder.must_know(figure, (*path, "params"))
     policies = ("lock", "timeout", "retry")
     shared: dict[str, Any] = {**common, **{key: _policy(common.get(key), data[key]) for key in policies if key in data}}
     shared |= {key: data[key] for key in ("why", "on_failure", "if_stopped_here") if key in data}
@@ -331,6 +336,10 @@ def _entry(builder: checks.Builder, data: Data, written: Data, path: Place, comm
     }
     builder.done(str(data.get("id")), kinds[kind])
     return validated(sources, Entry, entry, path=path) if step is not None else None
+
+
+def _figures_of(step: object) -> tuple[str, ...]:
+    return step.figures() if isinstance(step, UsesFigures) else ()
 
 
 def _queries(sources: Sources, data: Data) -> dict[str, Query]:

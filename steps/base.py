@@ -419,6 +419,17 @@ class StaticallyChecked(Protocol):
 
 
 @runtime_checkable
+class UsesFigures(Protocol):
+    """Binds what earlier steps and checks of its run found."""
+
+    def figures(self) -> tuple[str, ...]:
+        """Their names, such as "count.rows"."""
+
+    def with_figures(self, values: Mapping[str, Value]) -> Step:
+        """The step as it is sent: each figure is the value of its name."""
+
+
+@runtime_checkable
 class Foretold(Protocol):
     """Says beforehand what it will leave behind. After a step that can't, nobody knows what later steps will find."""
 

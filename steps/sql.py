@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
 from steps import ledger, setting
 from steps.base import (
@@ -30,8 +30,8 @@ from steps.reading import ReadQuery
 from steps.sessions import void
 from steps.sql_back import BEGUN, ENDED, Items, Texts, back_labels, most_pieces, numbered, pieces, without_end
 from steps.statements import is_dml, lock_of, what_goes_with_it, whole_table_verb
-from steps.values import NoPlace, for_sqlite
-from steps.words import Model, Query, Text
+from steps.values import NoPlace, decode, encode, for_sqlite
+from steps.words import Figure, Model, Query, Text
 
 TOGETHER = "statements"  # the ledger's label of them all, where they share a transaction
 
@@ -40,6 +40,7 @@ class SqlBefore(Model):
     """Nothing but the fact that the step began: the way back is in the playbook."""
 
     statements: int
+    figures: Mapping[str, JsonValue] = {}  # what earlier steps had found, as it was bound
 
 
 class SqlResult(StepResult):
@@ -72,8 +73,9 @@ class Sql(Step):
     way_back: Texts | None = Field(default=None, alias="revert")
     expect_rows: Literal["any", "some"] | Annotated[int, Field(ge=0)] = "some"
     whole_table: bool = False
-    params: Mapping[str, str | int | float | bool | None] = {}
+    params: Mapping[str, str | int | float | bool | Figure | None] = {}
     wanted: setting.Settings = Field(default={}, alias="set")
+    _bound: dict[str, Value] = PrivateAttr(default_factory=dict)  # the figures by name, when the step's turn has come
 
     @model_validator(mode="after")
     def _one_source(self) -> Sql:
@@ -213,11 +215,16 @@ class Sql(Step):
                 faults = self.preflight(look)
         if faults:
             raise Refused(faults[0])
-        ctx.remember(SqlBefore(statements=len(statements)))
+        ctx.remember(
+            SqlBefore(statements=len(statements), figures={key: encode(value) for key, value in self._bound.items()})
+        )
         return SqlResult(statements=len(statements), rows=self._run(ctx, statements))
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
-        del before
+        known = SqlBefore.model_validate(before.model_dump()).figures
+        if known and not self._bound:
+            self.with_figures({key: decode(value) for key, value in known.items()}).revert(ctx, before)
+            return
         if self.one_way():
             raise StepError(f"cannot take back: {self.one_way()}")
         with ctx.db.look() as look:
@@ -227,6 +234,18 @@ class Sql(Step):
         elif statements:
             self._each(ctx, statements, back_labels(statements, set(ctx.db.committed())), counted=False)
         ctx.patiently(ENDED, lambda _work: None)
+
+    def figures(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.figure for one in self.params.values() if isinstance(one, Figure)))
+
+    def with_figures(self, values: Mapping[str, Value]) -> Sql:
+        bound = self.model_copy()
+        bound.bind(values)
+        return bound
+
+    def bind(self, values: Mapping[str, Value]) -> None:
+        """Of the copy that is sent: the figures' values."""
+        self._bound = dict(values)
 
     def one_way(self) -> str:
         back = self.way_back is not None or any(one.revert is not None for one in self.statement_list)
@@ -325,7 +344,12 @@ class Sql(Step):
         return ""
 
     def _values(self, sql: str, dialect: Dialect) -> dict[str, Value]:
-        return {name: self.params[name] for name in parameters(sql, dialect) if name in self.params}
+        return {name: self._value(self.params[name]) for name in parameters(sql, dialect) if name in self.params}
+
+    def _value(self, given: str | float | bool | Figure | None) -> Value:  # noqa: FBT001 - a value, no flag
+        if isinstance(given, Figure):
+            return self._bound[given.figure] if given.figure in self._bound else str(given)
+        return given
 
     def _all_texts(self) -> tuple[Text, ...]:
         """All that may be sent: there, and back."""

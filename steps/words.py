@@ -49,6 +49,15 @@ def refuse_unknown_zone(name: str) -> None:
         raise ValueError(f"cannot find the time zone {name!r}: write one as Europe/Berlin or UTC") from error
 
 
+class Figure(Model):
+    """What an earlier step or check will have found, by its name (`count.rows`): known when the step's turn comes."""
+
+    figure: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")]
+
+    def __str__(self) -> str:
+        return f"(the figure {self.figure} of this run)"
+
+
 class Timespan(float):
     """Seconds, written in YAML with their unit."""
 
