@@ -62,12 +62,14 @@ class StepContext:
     steered: bool = True  # whether a ledger is there to be steered by
     window_left: Callable[[], float | None] = lambda: None  # seconds; only the way forward is limited
     sentry: Sentry | None = None
+    reported: Progress | None = None  # the last, at a safe point
     _pulsed: float | None = None
     _safe: threading.Lock = field(default_factory=threading.Lock)  # a step's workers may come to safe points at once
 
     # ─── safe points ────────────────────────────────────────────────────────────────────────────────────────────────
     def pulse(self, progress: Progress) -> Tuning:
         """Report, obey, and say what tuning is wanted; raises Stopped, or holds for as long as somebody wants it."""
+        self.reported = progress
         self.watcher.progress(self.entry.id, progress)
         if self.sentry is not None:
             self.sentry.heard(progress)

@@ -78,10 +78,18 @@ def _head(found: Found, playbook: Playbook) -> list[str]:
         lines += ["", f"This was {_KINDS[kind]}{undone}."]
     if status.what and status.state not in ENDED:
         lines += ["", f"> {escaped(status.what)}", *([f"> {escaped(status.why)}"] if status.why else [])]
+    if status.out_of_order:
+        lines += ["", f"**Times go backwards** {clocks(status)}."]
     broken = trail.verify(found.trail).fault
     if broken:
         lines += ["", f"**This trail does not verify: {escaped(broken)}. What follows can't be relied on.**"]
     return lines
+
+
+def clocks(status: RunStatus) -> str:
+    """Which records are older than the one before them, and what that can mean."""
+    some = ", ".join(map(str, status.out_of_order[:5])) + ("…" if len(status.out_of_order) > 5 else "")
+    return f"at record {some}: a machine's clock was set back, or the record comes from another machine"
 
 
 def verdict(status: RunStatus) -> str:

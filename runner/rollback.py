@@ -56,6 +56,7 @@ class Reverser:
     run: str
     playbook: Playbook
     prefix: str = ""  # before the step ids in the trail, when the steps are another run's
+    _context: StepContext | None = None
     choice: Choice = field(default_factory=Choice)
 
     # ─── what is to be taken back ───────────────────────────────────────────────────────────────────────────────────
@@ -207,7 +208,14 @@ class Reverser:
         except Stopped as stop:
             seconds = round(time.monotonic() - began, 3)
             engine.emit(
-                StepEnded(step=name, action="revert", outcome=Outcome.STOPPED, seconds=seconds, error=str(stop))
+                StepEnded(
+                    step=name,
+                    action="revert",
+                    outcome=Outcome.STOPPED,
+                    seconds=seconds,
+                    error=str(stop),
+                    results=self._far(),
+                )
             )
             raise self._stopped(f"in {entry.id}", str(stop)) from stop
         except (StepError, NoText, Paused, ValidationError) as error:
@@ -266,7 +274,13 @@ class Reverser:
             db=engine.database, entry=unguarded, run=engine.status.run, emit=engine.emit, control=engine.control,
             watcher=engine.watcher, scope=engine.scope, lock=entry.lock, steered=engine.recorded,
         )  # fmt: skip
+        self._context = context
         return step.revert(context, before)
+
+    def _far(self) -> dict[str, Value]:
+        """How far the step at hand had come on its way back."""
+        told = self._context.reported if self._context is not None else None
+        return {"done": told.done, "total": told.total} if told is not None else {}
 
     def _effect(self, entry: Entry, name: str) -> Effect:
         with self.engine.database.look() as look:

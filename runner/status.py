@@ -102,6 +102,7 @@ class RunStatus:
     epoch: int = 0
     head: str = ""
     length: int = 0
+    out_of_order: list[int] = field(default_factory=list)  # records whose time lies before that of the one before them
 
     @property
     def run(self) -> str:
@@ -129,6 +130,8 @@ def fold(records: Iterable[Record]) -> RunStatus:
 
 def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
     """Take in one more record."""
+    if record.at < status.last_at:  # both as UTC in one form
+        status.out_of_order.append(record.n)
     status.last_at, status.head, status.length = record.at, record.hash, record.n
     event = record.event
     match event:

@@ -15,6 +15,7 @@ from runner.model import Entry, Playbook
 from runner.onward import REASON, Here, onward, waits_for
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
+from steps.base import Resting
 
 __all__ = ["Here", "Stop", "alive", "state_word", "stop", "waits_for"]
 
@@ -133,18 +134,34 @@ def _said(command: str, here: Here) -> str:
     return f"{command} {here.options}".rstrip()
 
 
-def _seconds(standing: list[Entry], status: RunStatus) -> float:
-    return sum(status.steps[entry.id].seconds for entry in standing)
+def _seconds(standing: list[Entry], status: RunStatus, *, beside: bool) -> float:
+    """As long as the way there took, without what is taken back already. beside: with the rests while others work."""
+    return sum(
+        status.steps[entry.id].seconds * _still_to_go(status.steps[entry.id]) * (1 + _rests(entry) * beside)
+        for entry in standing
+    )
+
+
+def _still_to_go(step: StepStatus) -> float:
+    """The share of a step that is not taken back yet, as it said when it was stopped on the way back."""
+    done, total = step.back.get("done"), step.back.get("total")
+    return 1 - done / total if isinstance(done, int) and isinstance(total, int) and total else 1.0
+
+
+def _rests(entry: Entry) -> float:
+    return entry.step.rests() if isinstance(entry.step, Resting) else 0.0
 
 
 def _length(standing: list[Entry], status: RunStatus) -> str:
-    return f"about {span(max(_seconds(standing, status), 1.0))} (as long as it took)"
+    alone, beside = (max(_seconds(standing, status, beside=beside), 1.0) for beside in (False, True))
+    more = f", up to {span(beside)} while others work" if beside >= 2 * alone else ""
+    return f"about {span(alone)} (as long as it took){more}"
 
 
 def _turn_back(playbook: Playbook, standing: list[Entry], status: RunStatus, now: datetime) -> str:
     ends = window.ends(playbook, status, step=standing[-1].id, now=now)
     if ends is None:
         return ""
-    latest = ends - timedelta(seconds=_seconds(standing, status))
+    latest = ends - timedelta(seconds=_seconds(standing, status, beside=True))
     passed = " (that has passed: the window can no longer hold it)" if latest < now else ""
     return f"; turn back before {when(latest)}{passed}"

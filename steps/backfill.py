@@ -251,6 +251,9 @@ class Backfill(Step):
     def _route(self, look: Look, shape: Shape) -> Route:
         return choose(look, self.table, shape, wish=self.order)
 
+    def rests(self) -> float:
+        return self._throttle.rest
+
     @property
     def _throttle(self) -> Throttle:
         return self.throttle if isinstance(self.throttle, Throttle) else UNTHROTTLED

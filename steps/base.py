@@ -430,6 +430,14 @@ class UsesFigures(Protocol):
 
 
 @runtime_checkable
+class Resting(Protocol):
+    """Rests while others work, also on the way back."""
+
+    def rests(self) -> float:
+        """How many times as long as it works, at most."""
+
+
+@runtime_checkable
 class Foretold(Protocol):
     """Says beforehand what it will leave behind. After a step that can't, nobody knows what later steps will find."""
 

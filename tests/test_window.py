@@ -10,9 +10,12 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import window
+from runner import stop, window
+from runner.events import Noted, Outcome, RunState
 from runner.load import load
+from runner.masks import Masks
 from runner.status import RunStatus, StepStatus
+from runner.trail import Trail
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
@@ -172,3 +175,48 @@ def test_earliest_limit_counts() -> None:
     at = datetime(2026, 5, 5, 9, 30, tzinfo=UTC)
     status = RunStatus(steps={"work": StepStatus("work", started_at=(at - timedelta(hours=1, minutes=50)).isoformat())})
     assert window.ends(playbook, status, step="work", now=at) == at + timedelta(minutes=10)
+
+
+# ─── how long the way back takes ────────────────────────────────────────────────────────────────────────────────────
+def test_estimate_of_taking_back_counts_rests_and_what_is_back() -> None:
+    """A pass that rests beside others does so on the way back too: the latest time to turn back reckons with it."""
+    text = """runbook: 1
+name: one
+title: One
+window: 2 h
+steps:
+  - id: fill
+    type: backfill
+    table: t
+    source: SELECT 1 AS k, 1 AS n
+    match: source.k = target.id
+    fill: [n]
+    throttle: {rest: 9}
+"""
+    playbook = load("one.yaml", lambda _name: text)
+    began = datetime(2026, 5, 5, 9, 0, tzinfo=UTC)
+    fill = StepStatus("fill", started_at=began.isoformat(), outcome=Outcome.DONE, seconds=300.0)
+    status = RunStatus(state=RunState.SUCCEEDED, steps={"fill": fill})
+
+    def back() -> str:
+        return stop.stop(playbook, status, stop.Here(began + timedelta(minutes=10), alive=False)).back
+
+    assert "about 5 min (as long as it took), up to 50 min while others work" in back()
+    assert "turn back before 2026-05-05 10:10" in back()
+    fill.back = {"done": 900, "total": 1000}
+    assert "about 30 s (as long as it took), up to 5 min while others work" in back()
+
+
+@on_both
+def test_clock_that_was_set_back_is_told(desk: Inside) -> None:
+    """The chain is whole and the order is that of the records; what their times say of each other isn't hidden."""
+    assert desk.runbook("exec", written(desk, ONE, PROOF)).code == 0
+    path = desk.newest
+    earlier = Trail(path, masks=Masks(), now=lambda: datetime.now(UTC) - timedelta(hours=2))
+    earlier.append(Noted(by="ines", text="from a machine whose clock is wrong"))
+    earlier.close()
+    assert "times go backwards at record" in desk.runbook("trail", "verify", "latest").out
+    assert (
+        "Times go backwards"
+        in desk.runbook("report", "latest", "-o", "report.md").out + (desk.directory / "report.md").read_text()
+    )

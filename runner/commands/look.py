@@ -227,6 +227,8 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     A chain alone can't show a cut tail: --against-target asks the ledger, which vouches for the head at each step's end.
     """
     from runner import anchors, trust
+    from runner.report import clocks
+    from runner.status import fold
     from runner.trail import check, load
 
     path = Path(run) if Path(run).is_file() else find_trail(runs_of(Place(target, runs)), run)
@@ -242,17 +244,21 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
         with connected(place_of_run(name, target=target, runs=runs)) as there:
             ledgers, unfit = trust.against(there.database, known, run=name)
         vouched += ledgers
-    word = anchors.compare(found, vouched)
+    word, order = anchors.compare(found, vouched), fold(known)
     fault = fault or word.fault or unfit
     if as_json:
         options.print_json({"records": found.records, "head": found.head, "torn": found.torn, "fault": fault,
+                            "out_of_order": order.out_of_order,
                             "vouched_up_to": word.up_to, "vouched_by": word.by})  # fmt: skip
     else:
         terminal.say(f"{path}: {found.records} records, head {found.head[:16]}…")
-        if not found.fault:
-            terminal.say(word.text)
-        if found.torn:
-            terminal.say("the last line is torn: a kill left it half written; resume cuts it off")
+        told = [
+            "" if found.fault else word.text,
+            f"times go backwards {clocks(order)}" if order.out_of_order else "",
+            "the last line is torn: a kill left it half written; resume cuts it off" if found.torn else "",
+        ]
+        for line in filter(None, told):
+            terminal.say(line)
     if fault:
         raise TrailBroken(f"the trail does not verify: {fault}", then="compare with the ledger: --against-target")
 
