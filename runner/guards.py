@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
 from math import ceil, log2
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from runner.levels import UNDECIDED, Level, Levels, Reading
 from runner.model import Entry, Guard, GuardAction
 from runner.rate import Rate, span
 from steps.base import Answer, Progress, StepError, Value
+from steps.values import exact
 
 Emit = Callable[[Event], None]
 BUDGET = 99.0  # times its cost is how long a guard rests, so that its probe takes at most 1 % of the time
@@ -26,6 +27,7 @@ CONFIRM_S = 3.0  # between a first critical reading and the second
 PATIENCE_S = 5.0  # how long a safe point is waited for before what is in flight is cancelled
 AGAIN_S = 1.0  # between two cancellations: the first may have met the gap between two statements
 NEVER_S = 1e9  # until a check is asked that another playbook decides
+DIGITS = 200_000  # more than a number of PostgreSQL has
 PROMPT_S = 0.5  # how long the end of a step waits for a sample at hand
 BATCH_S, SMALLEST_S = 0.25, 0.02
 TIMES = frozenset({"elapsed_s", "window_left_s"})  # known before the step has reported anything
@@ -103,7 +105,7 @@ class _Watch:
             more[f"per_min.{name}"] = None
             if self._before is not None and now > self._before[0]:
                 change = _difference(value, self._before[1].get(name))
-                more[f"per_min.{name}"] = None if change is None else change * 60 / (now - self._before[0])
+                more[f"per_min.{name}"] = None if change is None else float(change) * 60 / (now - self._before[0])
         self._before = (now, dict(values))
         self._names = {**values, **more}
         return more
@@ -319,8 +321,13 @@ def _number(value: Value) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def _difference(now: Value, before: Value) -> int | float | None:
-    """None where one of them is no number."""
-    if not isinstance(now, int | float | Decimal) or not isinstance(before, int | float | Decimal):
+def _difference(now: Value, before: Value) -> int | Decimal | None:
+    """Exact, of decimals as people read them; None where one of them is no number."""
+    later, earlier = exact(now), exact(before)
+    if not isinstance(later, int | Decimal) or not isinstance(earlier, int | Decimal):
         return None
-    return now - before if isinstance(now, int) and isinstance(before, int) else float(now) - float(before)
+    if isinstance(later, int) and isinstance(earlier, int):
+        return later - earlier
+    if not (Decimal(later).is_finite() and Decimal(earlier).is_finite()):
+        return None
+    return Context(prec=DIGITS).subtract(Decimal(later), Decimal(earlier))

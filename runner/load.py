@@ -34,7 +34,7 @@ COMMON = frozenset({
     "id", "type", "why", "preconditions", "success_criteria", "guards", "on_failure", "if_stopped_here", "timeout", "lock", "retry",
 })  # fmt: skip
 SQL = frozenset({"queries", "query", "source", "match", "where", "using", "statements", "sql", "text", "a", "b", "applied_if", "revert",
-                 "check", "default", "of_type", "that", "warn"})  # fmt: skip
+                 "check", "default", "of_type", "generated", "that", "warn"})  # fmt: skip
 SPOKEN = frozenset(
     {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
 )

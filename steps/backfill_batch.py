@@ -7,7 +7,7 @@ import functools
 import time
 from dataclasses import dataclass
 
-from steps import passes
+from steps import catalog, passes
 from steps.backfill_payload import Held, drop, fallen, prune
 from steps.backfill_sql import (
     Shape,
@@ -219,8 +219,8 @@ def _dead(*, careful: bool) -> str:
 
 
 def _heap(shape: Shape, window: Window) -> str:
-    literal = shape.table.replace("'", "''")
-    return f"coalesce(CAST(pg_relation_filenode(CAST('{literal}' AS regclass)) AS bigint), 0)" if window.pages else "0"
+    name = catalog.literal(shape.table)
+    return f"coalesce(CAST(pg_relation_filenode(CAST({name} AS regclass)) AS bigint), 0)" if window.pages else "0"
 
 
 def _column(n: int) -> str:

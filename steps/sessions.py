@@ -140,7 +140,7 @@ def _until(tokens: Sequence[Token], ends: tuple[str, ...]) -> Iterator[Token]:
 
 def _pragma(read: _Read) -> Void | None:
     tokens = read.tokens
-    names = [token.text.strip('"`[]').lower() for token in tokens[1:] if token.kind in (Kind.WORD, Kind.QUOTED)]
+    names = [token.name.lower() for token in tokens[1:] if token.kind in (Kind.WORD, Kind.QUOTED)]
     named = names[1] if len(tokens) > 2 and tokens[2].sign == "." and len(names) > 1 else (names or ["…"])[0]
     if named in _PRAGMAS_KEPT or (named == "defer_foreign_keys" and read.together):
         return None

@@ -56,6 +56,11 @@ class Token:
         return self.text if self.kind is Kind.OTHER else ""
 
     @property
+    def name(self) -> str:
+        """The name that a bare or quoted word writes, without its quotes."""
+        return self.text[1:-1].replace(self.text[-1] * 2, self.text[-1]) if self.kind is Kind.QUOTED else self.text
+
+    @property
     def means_something(self) -> bool:
         return self.kind not in (Kind.SPACE, Kind.COMMENT)
 

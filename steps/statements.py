@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from steps.base import Look
 from steps.dialect import quote
-from steps.sqltext import Dialect, Kind, Token, scan
+from steps.sqltext import Dialect, Token, scan
 
 _DML = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")
 _LOCKS = {
@@ -46,13 +46,7 @@ def _dropped_table(sql: str) -> str:
         return ""
     rest = tokens[4:] if [token.keyword for token in tokens[2:4]] == ["IF", "EXISTS"] else tokens[2:]
     name = rest[2] if len(rest) > 2 and rest[1].sign == "." else rest[0] if rest else None
-    return (
-        name.text if name is not None and name.kind is Kind.WORD else _unquoted(name.text) if name is not None else ""
-    )
-
-
-def _unquoted(text: str) -> str:
-    return text[1:-1].replace(text[-1] * 2, text[-1])
+    return "" if name is None else name.name
 
 
 _TAKEN_ALONG = """SELECT m.name AS other, f."from" AS col, f.on_delete AS act FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f
