@@ -6,7 +6,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -170,14 +170,14 @@ class StepContext:
     def remember(self, before: BaseModel) -> None:
         self.db.remember(before)
 
-    def patiently(self, label: str, act: Callable[[Work], None]) -> None:
+    def patiently(self, label: str, act: Callable[[Work], None], *, off: Sequence[str] = ()) -> None:
         """`act` in one commit, tried again with full jitter while the lock can't be had, within the total budget."""
         until = time.monotonic() + self.lock.retry_for
         attempt = 1
         while True:
             blocking: list[str] = []
             try:
-                with blockers.watched(self.db) as blocking, self.db.commit(label) as work:
+                with blockers.watched(self.db) as blocking, self.db.commit(label, off=off) as work:
                     act(work)
                 return
             except AlreadyCommitted:

@@ -319,6 +319,9 @@ class RunDatabase:
         except BaseException as error:
             self._roll_back(connection, lost=isinstance(error, DatabaseFault) and error.lost)
             raise
+        finally:
+            if self.dialect is Dialect.SQLITE and off:
+                self._drop_writer()  # what was off for this transaction is on in the next one's connection
 
     def _roll_back(self, connection: Connection, *, lost: bool) -> None:
         """A connection that was lost is never used again: it would come back without its settings."""

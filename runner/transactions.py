@@ -39,6 +39,9 @@ def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> 
         connection.exec_driver_sql(bind(sql, dialect), dict(values)).fetchall()
 
 
+FOREIGN_KEYS = "foreign_keys"
+
+
 def begin_work(
     connection: Connection,
     dialect: Dialect,
@@ -52,6 +55,8 @@ def begin_work(
     if dialect is Dialect.SQLITE:
         # nobody queues behind a wait here, so there is no reason to give up as soon as on a server
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
+        if FOREIGN_KEYS in off:  # SQLite takes no notice of it within a transaction
+            connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return [Row(row) for row in connection.exec_driver_sql(*_for_sqlite(first)).mappings()] if first else []
     begun = _begun(settings, durable=durable, off=off)

@@ -222,7 +222,7 @@ class Database(Protocol):
         The label is unique within (run, step, action): one that is in the ledger raises AlreadyCommitted before the body
         runs. A lost answer to COMMIT is settled inside. An exception in the body rolls all of it back. durable False: COMMIT
         waits for no disk (only for synchronous standbys), so a crash may take back the last such commits with their rows;
-        off: what PostgreSQL's planner must not use ("seqscan" …).
+        off: what PostgreSQL's planner must not use ("seqscan" …), or what SQLite must not do ("foreign_keys").
         """
 
     def commit_all(self, changes: Sequence[Change], *, durable: bool = True, off: Sequence[str] = ()) -> list[Row]:
@@ -253,7 +253,7 @@ class Context(Protocol):
     def remember(self, before: BaseModel) -> None:
         """What revert will need: commits with the next `commit` (alone before `outside`); the first one stays."""
 
-    def patiently(self, label: str, act: Callable[[Work], None]) -> None:
+    def patiently(self, label: str, act: Callable[[Work], None], *, off: Sequence[str] = ()) -> None:
         """`act` in one commit under the playbook's lock policy.
 
         A short lock_timeout, tried again with full jitter within the total budget, each wait reported with those who

@@ -90,6 +90,10 @@ class AddColumn(Step):
         held = self._held(look) if look is not None else 0
         return f"with all that is in it by then (taken_back: drop){f'; now {held} values of others' if held else ''}"
 
+    def only_way_back_differs(self, before: Step) -> bool:
+        """Whether `before` adds the same column, with another word on what may be dropped."""
+        return isinstance(before, AddColumn) and before.model_copy(update={"taken_back": self.taken_back}) == self
+
     def _held(self, look: Look) -> int:
         there = self.column.column in catalog.columns(look, self.column.table)
         return self._written(look, Added(table=self.column.table, column=self.column.column)) if there else 0

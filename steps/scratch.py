@@ -175,13 +175,19 @@ class Memory:
 
 
 @contextlib.contextmanager
+def nothing() -> Iterator[Memory]:
+    """An empty database in memory."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)) as connection:
+        yield Memory(connection)
+
+
+@contextlib.contextmanager
 def memory(look: Look) -> Iterator[Memory]:
     """The schema of the file at hand, in memory. What can't be made there (a module that isn't loaded) is left out."""
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)) as connection:
+    with nothing() as found:
         for row in catalog.answers(look, "whole_schema", {}):
             with contextlib.suppress(sqlite3.Error):
-                connection.execute(row.text("sql"))
-        found = Memory(connection)
+                found.connection.execute(row.text("sql"))
         for table in dict.fromkeys(one.table for one in look.assumed if one.kind == "column"):
             with contextlib.suppress(DatabaseFault):
                 _foresee(look, found, table, twin=table)

@@ -149,7 +149,7 @@ class PlainDatabase:
         if label in self.committed():
             raise AlreadyCommitted(label)
         if self.dialect is Dialect.SQLITE:
-            begin = ["PRAGMA busy_timeout = 2000", "BEGIN IMMEDIATE"]
+            begin = [f"PRAGMA {one} = OFF" for one in off] + ["PRAGMA busy_timeout = 2000", "BEGIN IMMEDIATE"]
         else:
             begin = ["BEGIN", f"SET LOCAL lock_timeout = '{self.lock_timeout}'", "SET LOCAL statement_timeout = '60s'"]
         with self._connected(*begin) as work:
@@ -202,8 +202,8 @@ class PlainContext:
         if not self.db.before:
             self.db.before.append(before)
 
-    def patiently(self, label: str, act: Callable[[Work], None]) -> None:
-        with contextlib.suppress(AlreadyCommitted), self.db.commit(label) as work:
+    def patiently(self, label: str, act: Callable[[Work], None], *, off: Sequence[str] = ()) -> None:
+        with contextlib.suppress(AlreadyCommitted), self.db.commit(label, off=off) as work:
             act(work)
 
 

@@ -1,0 +1,229 @@
+"""A table of SQLite made anew, for what its ALTER TABLE can't do, as SQLite's manual says (lang_altertable.html, section 7).
+
+All in one transaction, with foreign keys off from before it: a new table, the rows, the old table dropped, the new one renamed,
+indexes and triggers made again, foreign keys checked before COMMIT. A plain copy of the old rows stays for the way back, which
+makes the old table again; it has no constraints, so that it holds nobody up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel
+
+from steps import alike, catalog, rebuilding, scratch
+from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
+from steps.dialect import Dialect, quote
+from steps.rebuilding import OFF, Move, Rebuilt
+from steps.words import Identifier
+
+_LENGTH = "one rewrite"
+
+
+def _body(text: str) -> str:
+    if not text.lstrip().startswith("("):
+        raise ValueError("cannot read the definition: write what stands behind CREATE TABLE name, beginning with (")
+    return text.strip()
+
+
+class RebuildResult(StepResult):
+    """kept: the table with a copy of the old rows; drop it when the way back isn't wanted any more. "" where none was kept."""
+
+    rows: int
+    kept: str = ""
+
+
+class RebuildBack(StepResult):
+    """lost: rows with values that the old definition has no place for (`taken_back: drop`)."""
+
+    lost: int = 0
+
+
+class RebuildTable(Step):
+    """A new definition for a table of SQLite; rows, indexes, triggers and what other tables refer to stay.
+
+    definition: what stands behind CREATE TABLE name. values: a new column's value, as SQL over the old row; without one it is
+    the column of the same name, or its default. drops: columns that the new definition doesn't have.
+    """
+
+    kind: ClassVar[str] = "rebuild_table"
+    summary: ClassVar[str] = "SQLite: give a table a new definition, in one transaction as the manual says"
+    only: ClassVar[str] = "sqlite"
+    Result: ClassVar[type[StepResult]] = RebuildResult
+    Before: ClassVar[type[BaseModel]] = Rebuilt
+
+    table: Identifier
+    definition: Annotated[str, AfterValidator(_body)]
+    values: Mapping[Identifier, str] = {}
+    drops: tuple[Identifier, ...] = ()
+    keep_old: bool = True
+    taken_back: Literal["unless_written", "drop"] = "unless_written"
+
+    def describe(self) -> str:
+        text = " ".join(self.definition.split())
+        return f"rebuild table {self.table} as {text if len(text) <= 80 else text[:79] + '…'}"
+
+    def one_way(self) -> str:
+        return "" if self.keep_old else "the old rows aren't kept (keep_old: false)"
+
+    def back_if(self, look: Look | None) -> str:
+        del look
+        there = f"while {self._kept()} is there, which has the old rows"
+        if self.taken_back == "drop":
+            return f"{there}; what the old definition has no place for is dropped (taken_back: drop)"
+        return f"{there}, unless somebody writes by then what the old definition has no place for"
+
+    def only_way_back_differs(self, before: Step) -> bool:
+        """Whether `before` is the same rebuild, with another word on what may be dropped."""
+        return isinstance(before, RebuildTable) and before.model_copy(update={"taken_back": self.taken_back}) == self
+
+    # ── before ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def verify(self, look: Look) -> Effect:
+        if look.dialect is not Dialect.SQLITE:
+            return Effect(State.NOT_DONE, "only SQLite's tables are rebuilt")
+        found, there = catalog.definition(look, self.table), catalog.relation(look, self.table)
+        if there is None or there.kind != "table":
+            return Effect(
+                State.UNKNOWN, f"{self.table} is a {there.kind}" if there else f"there is no table {self.table}"
+            )
+        try:
+            same = rebuilding.same(self._create(self._bare(look)), found)
+        except scratch.Unusable as fault:
+            return Effect(State.UNKNOWN, str(fault))
+        if same:
+            return Effect(State.DONE, f"{self.table} has this definition")
+        return Effect(State.NOT_DONE, f"{self.table} is {' '.join(found.split())}")
+
+    def statements(self, look: Look) -> list[Statement]:
+        if look.dialect is not Dialect.SQLITE or self.verify(look).state is not State.NOT_DONE:
+            return []
+        with scratch.memory(look) as memory:
+            sqls = self._move(memory).statements()
+        return [Statement(sql, lock="EXCLUSIVE", length=_LENGTH, table=self.table) for sql in sqls]
+
+    def leaves(self, look: Look) -> tuple[Trace, ...]:
+        del look
+        return (Trace("table", self.table),)
+
+    def preflight(self, look: Look) -> list[str]:
+        state, evidence = self.verify(look)
+        if state is State.DONE:
+            return []
+        if state is State.UNKNOWN:
+            return [f"cannot rebuild {self.table}: {evidence}"]
+        try:
+            with scratch.memory(look) as memory:
+                move = self._move(memory)
+                faults = self._unfit(look, move)
+                if not faults:
+                    self._try(memory, move)
+        except StepError as fault:
+            return [str(fault)]
+        return [f"cannot rebuild {self.table}: {one}" for one in faults]
+
+    def _try(self, memory: scratch.Memory, move: Move) -> None:
+        """All of it where there are no rows: what the definition, an index, a trigger or a view has against it shows here."""
+        with scratch.understood(f"rebuild {self.table}"):
+            rebuilding.safely(memory, lambda: move.carry_out(memory))
+        after = self.verify(memory)
+        if after.state is not State.DONE:
+            raise StepError(
+                f"cannot rebuild {self.table}: afterwards it would not be what was asked for: {after.evidence}"
+            )
+
+    def _unfit(self, look: Look, move: Move) -> list[str]:
+        """What the rows at hand, and what is missing or left over, have against it."""
+        gone = [one for one in move.old if one not in move.new and one not in self.drops]
+        reasons = [f"the new definition has no {one}; name it under drops, or keep it" for one in gone]
+        reasons += [
+            f"drops names {one}, which is no column that goes"
+            for one in self.drops
+            if one not in move.old or one in move.new
+        ]
+        reasons += [
+            f"values names {one}, which the new definition hasn't" for one in self.values if one not in move.new
+        ]
+        if self.keep_old:
+            if catalog.relation(look, move.kept):
+                reasons.append(
+                    f"{move.kept} is still there from an earlier rebuild: DROP TABLE {quote(move.kept)}, or rename it"
+                )
+            reasons += self._not_restorable(look, move)
+        return reasons or move.nulls(look)
+
+    def _not_restorable(self, look: Look, move: Move) -> list[str]:
+        same = move.key and not set(move.key) & set(self.values) and move.key == move.new_key
+        if not same:
+            return [
+                "old rows can't be put back without a primary key that stays the same; keep_old: false makes it one-way"
+            ]
+        null = " OR ".join(f"{quote(one)} IS NULL" for one in move.key)
+        found = look.row(f"SELECT count(*) AS n FROM {quote(move.table)} WHERE {null}").integer("n")
+        return [f"{found} rows have NULL in their primary key, so nobody could find them again"] * bool(found)
+
+    # ── the change ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def apply(self, ctx: Context) -> RebuildResult:
+        with ctx.db.look() as look:
+            if faults := self.preflight(look):
+                raise Refused("; ".join(faults))
+        ctx.patiently("rebuild", lambda work: self._rebuild(work, ctx), off=OFF)
+        with ctx.db.look() as look:
+            return self.result(look)
+
+    def result(self, look: Look) -> RebuildResult:
+        """The rows that it has, and where the old ones are kept."""
+        rows = look.row(f"SELECT count(*) AS n FROM {quote(self._bare(look))}").integer("n")
+        kept = self._kept() if catalog.relation(look, self._kept()) else ""
+        return RebuildResult(rows=rows, kept=kept)
+
+    def _rebuild(self, work: Work, ctx: Context) -> None:
+        with scratch.memory(work) as memory:
+            move = self._move(memory)
+        ctx.remember(move.before(catalog.definition(work, self.table), rebuilding.pieces(work, move.table)))
+        rebuilding.safely(work, lambda: move.carry_out(work))
+
+    # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
+    def revert(self, ctx: Context, before: BaseModel) -> RebuildBack:
+        """Make the old table again: its rows where nobody changed them since, else as they are now."""
+        if not isinstance(before, Rebuilt):
+            raise TypeError(f"cannot revert from {before!r}")
+        found: list[int] = []
+        ctx.patiently("back", lambda work: found.append(self._go_back(work, before)), off=OFF)
+        return RebuildBack(lost=sum(found))
+
+    def _go_back(self, work: Work, before: Rebuilt) -> int:
+        if catalog.relation(work, before.kept) is None:
+            raise StepError(
+                f"cannot take the rebuild of {self.table} back: {before.kept}, which had its old rows, is gone"
+            )
+        lost = rebuilding.homeless(work, before)
+        if lost and self.taken_back != "drop":
+            raise StepError(
+                f"cannot take the rebuild of {self.table} back: {lost} rows hold values that somebody wrote since and that "
+                f"the old definition has no place for, in {', '.join(before.only_new)}; save and clear them, or write "
+                "taken_back: drop, then roll back again"
+            )
+        rebuilding.safely(work, lambda: rebuilding.go_back(work, before))
+        return lost
+
+    # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _bare(self, look: Look) -> str:
+        return catalog.named(look, self.table)[1]
+
+    def _create(self, name: str) -> str:
+        return f"CREATE TABLE {quote(name)} {scratch.one_piece(self.definition, Dialect.SQLITE)}"
+
+    def _kept(self) -> str:
+        name = self.table.rpartition(".")[2]
+        told = hashlib.sha256(f"{name} {alike.plain_sql(self.definition)}".encode()).hexdigest()[:8]
+        return f"runbook_kept_{name.encode()[:40].decode(errors='ignore')}_{told}"
+
+    def _move(self, memory: scratch.Memory) -> Move:
+        for one in self.values.values():
+            scratch.one_piece(one, Dialect.SQLITE)
+        create, name = self._create(rebuilding.NEW), self._bare(memory)
+        kept = self._kept() if self.keep_old else ""
+        with scratch.understood(f"rebuild {self.table}"):
+            return rebuilding.move(memory, name, create=create, values=self.values, kept=kept)

@@ -1,0 +1,271 @@
+"""What runs while a table of SQLite is rebuilt, there and back. No foreign key may be in force: see OFF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from steps import alike, catalog, compiled, scratch
+from steps.base import Look, StepError, Work
+from steps.dialect import Dialect, quote
+from steps.scratch import Memory
+from steps.shapes import ColumnInfo
+from steps.sqltext import scan
+from steps.words import Model
+
+OFF = (
+    "foreign_keys",
+)  # for the transaction, from before it: DROP TABLE would take the rows that refer to the table along
+NEW = "runbook_new"
+_MAPPED = "runbook_wrote_"
+
+
+class Piece(Model):
+    """An index or trigger of the table."""
+
+    kind: str
+    name: str
+    sql: str
+
+
+class Rebuilt(Model):
+    """The table before: its own text, and what the rebuild wrote into each new column, as SQL over the old row."""
+
+    table: str
+    kept: str
+    definition: str
+    pieces: tuple[Piece, ...]
+    key: tuple[str, ...]
+    old: tuple[str, ...]
+    wrote: Mapping[str, str]
+
+    @property
+    def only_new(self) -> list[str]:
+        """Columns for which the old table has no place."""
+        return [one for one in self.wrote if one not in self.old]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A rebuild in its parts. old, new: columns that hold values; wrote: new column → SQL over the old row; rowid: "" where it
+    need not be copied."""
+
+    table: str
+    create: str
+    kept: str
+    old: tuple[str, ...]
+    new: Mapping[str, ColumnInfo]
+    wrote: Mapping[str, str]
+    key: tuple[str, ...]
+    new_key: tuple[str, ...]
+    rowid: str
+
+    def before(self, definition: str, own: Sequence[Piece]) -> Rebuilt:
+        """What the way back needs."""
+        return Rebuilt(
+            table=self.table, kept=self.kept, definition=definition, pieces=tuple(own), key=self.key, old=self.old,
+            wrote={name: self.wrote.get(name) or column.default or "NULL" for name, column in self.new.items()},
+        )  # fmt: skip
+
+    def statements(self) -> list[str]:
+        """What runs, in order; indexes and triggers are made again after it."""
+        names = [*([self.rowid] if self.rowid else []), *map(quote, self.wrote)]
+        values = [*([self.rowid] if self.rowid else []), *(f"({one})" for one in self.wrote.values())]
+        table = quote(self.table)
+        rows = f"SELECT {', '.join(map(quote, self.old))} FROM {table}"
+        keep = [f"CREATE TABLE {quote(self.kept)} AS {rows}"] if self.kept else []
+        return [
+            *keep,
+            self.create,
+            f"INSERT INTO {quote(NEW)} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table}",
+            f"DROP TABLE {table}",
+            f"ALTER TABLE {quote(NEW)} RENAME TO {table}",
+        ]
+
+    def carry_out(self, work: Work) -> None:
+        """The statements, and what belongs to the table again."""
+        own, number = pieces(work, self.table), _sequence(work, self.table)
+        _rename_nothing_else(work)
+        for sql in self.statements():
+            work.execute(sql)
+        _go_on_counting(work, self.table, number, self.create)
+        for one in own:
+            work.execute(one.sql)
+
+    def nulls(self, look: Look) -> list[str]:
+        """Rows that the new definition's NOT NULL would refuse."""
+        bad = []
+        for name, column in self.new.items():
+            if column.not_null and name in self.wrote:
+                sql = f"SELECT count(*) AS n FROM {quote(self.table)} WHERE ({self.wrote[name]}) IS NULL"
+                count = look.row(sql).integer("n")
+                bad += [
+                    f"{count} rows would have NULL in {name}, which is NOT NULL; say with values what goes there"
+                ] * bool(count)
+        return bad
+
+
+def move(memory: Memory, table: str, *, create: str, values: Mapping[str, str], kept: str) -> Move:
+    """Read the old and the new definition; makes and drops the new table in memory."""
+    memory.execute(create)
+    old, new = _holding(memory, table), _holding(memory, NEW)
+    both = {name: quote(name) for name in new if name in catalog.columns(memory, table)}
+    wrote = {name: sql for name in new if (sql := values.get(name) or both.get(name))}
+    found = Move(
+        table, create, kept, tuple(old), new, wrote, catalog.primary_key(memory, table), catalog.primary_key(memory, NEW),
+        _rowid(memory, table, new=new),
+    )  # fmt: skip
+    memory.execute(f"DROP TABLE {quote(NEW)}")
+    return found
+
+
+def same(wanted: str, found: str) -> bool:
+    """Whether two CREATE TABLE make the same, by SQLite's own text of them under one name."""
+    return _text(wanted) == _text(found)
+
+
+def pieces(look: Look, table: str) -> list[Piece]:
+    """The table's indexes and triggers, as they were written."""
+    rows = catalog.answers(look, "whole_schema", {})
+    own = [row for row in rows if row.text("type") in {"index", "trigger"}]
+    mine = [row for row in own if row.text("table_name").lower() == table.lower()]
+    return [Piece(kind=row.text("type"), name=row.text("name"), sql=row.text("sql")) for row in mine]
+
+
+def safely(work: Work, act: Callable[[], None]) -> None:
+    """Do it, and refuse it where afterwards a row refers to nothing, or a view or trigger works no more."""
+    orphans, broken = _orphans(work), _broken(work)
+    act()
+    worse = [f"{n} rows of {child} refer to no row of {parent}" for (child, parent), n in _orphans(work).items()
+             if n > orphans.get((child, parent), 0)]  # fmt: skip
+    worse += [f"{name} fails: {why}" for name, why in _broken(work).items() if name not in broken]
+    if worse:
+        raise StepError(f"cannot leave it so, and nothing was changed: {'; '.join(worse)}")
+
+
+# ─── the way back ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def homeless(look: Look, before: Rebuilt) -> int:
+    """In how many rows somebody wrote a value that the old table has no place for."""
+    if not before.only_new:
+        return 0
+    # of a row that the application added, only the column's default is nobody's value
+    changed = " OR ".join(
+        f"CASE WHEN {_matched(before)} THEN {_changed(one)} ELSE now.{quote(one)} IS NOT NULL END"
+        for one in before.only_new
+    )
+    return look.row(f"SELECT count(*) AS n FROM {_joined(before, quote(before.table))} WHERE {changed}").integer("n")
+
+
+def go_back(work: Work, before: Rebuilt) -> None:
+    """The old table again, with its old values where what the rebuild wrote still stands."""
+    table, known = quote(before.table), {one.name for one in before.pieces}
+    since = [one for one in pieces(work, before.table) if one.name not in known]
+    number = _sequence(work, before.table)
+    with scratch.memory(work) as memory:
+        rowid = _rowid(memory, before.table, new=None)
+    _rename_nothing_else(work)
+    for one in pieces(work, before.table):
+        work.execute(f"DROP {one.kind.upper()} {quote(one.name)}")
+    work.execute(f"ALTER TABLE {table} RENAME TO {quote(NEW)}")
+    work.execute(before.definition)
+    rowid = rowid if rowid and not _whole_key(work, before.table) else ""
+    defaults = {one.name: one.default for one in catalog.columns(work, before.table).values()}
+    names = [*([rowid] if rowid else []), *map(quote, before.old)]
+    values = [*([f"now.{rowid}"] if rowid else []), *(_value(before, one, defaults.get(one)) for one in before.old)]
+    work.execute(
+        f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {_joined(before, quote(NEW))}"
+    )
+    work.execute(f"DROP TABLE {quote(NEW)}")
+    work.execute(f"DROP TABLE {quote(before.kept)}")
+    _go_on_counting(work, before.table, number, before.definition)
+    for one in [*before.pieces, *since]:
+        work.execute(one.sql)
+
+
+def _value(before: Rebuilt, column: str, default: str | None) -> str:
+    old = f"old.{quote(column)}"
+    if column in before.wrote:
+        return f"CASE WHEN {_matched(before)} AND NOT {_changed(column)} THEN {old} ELSE now.{quote(column)} END"
+    return f"CASE WHEN {_matched(before)} THEN {old} ELSE ({default or 'NULL'}) END"
+
+
+def _joined(before: Rebuilt, now: str) -> str:
+    """The rows as they are now beside their old selves, with what the rebuild wrote of these."""
+    wrote = "".join(f", ({sql}) AS {quote(_MAPPED + name)}" for name, sql in before.wrote.items())
+    old = f"(SELECT *{wrote} FROM {quote(before.kept)} AS {quote(before.table)}) AS old"
+    same = " AND ".join(f"old.{quote(one)} = now.{quote(one)}" for one in before.key)
+    return f"{now} AS now LEFT JOIN {old} ON {same}"
+
+
+def _matched(before: Rebuilt) -> str:
+    return f"old.{quote(before.key[0])} IS NOT NULL"
+
+
+def _changed(column: str) -> str:
+    return f"(now.{quote(column)} COLLATE BINARY IS NOT old.{quote(_MAPPED + column)})"
+
+
+# ─── what SQLite has ────────────────────────────────────────────────────────────────────────────────────────────────────
+def _rename_nothing_else(work: Work) -> None:
+    """A rename would otherwise be carried into views, triggers and foreign keys, which mean the name and not this table."""
+    work.execute("PRAGMA legacy_alter_table = ON")
+
+
+def _holding(look: Look, table: str) -> dict[str, ColumnInfo]:
+    return {name: one for name, one in catalog.columns(look, table).items() if not one.generated}
+
+
+def _whole_key(look: Look, table: str) -> bool:
+    """Whether a column is the rowid itself: INTEGER PRIMARY KEY."""
+    key = catalog.primary_key(look, table)
+    return len(key) == 1 and catalog.columns(look, table)[key[0]].type == "integer"
+
+
+def _rowid(memory: Memory, table: str, *, new: Mapping[str, ColumnInfo] | None) -> str:
+    """The name of the rowid, where rows have one that no column holds; new: of the table to which it is copied."""
+    if new is not None and (_whole_key(memory, NEW) or not _has_rowid(memory, NEW)):
+        return ""
+    taken = {one.lower() for one in (*catalog.columns(memory, table), *(new or ()))}
+    free = [one for one in ("rowid", "_rowid_", "oid") if one not in taken]
+    return free[0] if free and _has_rowid(memory, table) else ""
+
+
+def _has_rowid(memory: Memory, table: str) -> bool:
+    return not memory.row("SELECT wr FROM pragma_table_list(:table)", {"table": table}).flag("wr")
+
+
+def _text(create: str) -> str:
+    with scratch.nothing() as memory:
+        with scratch.understood("read the definition"):
+            memory.execute(create)
+        memory.execute("PRAGMA legacy_alter_table = ON")
+        [row] = catalog.answers(memory, "whole_schema", {})
+        memory.execute(f"ALTER TABLE {quote(row.text('name'))} RENAME TO runbook_table")
+        return alike.plain_sql(catalog.definition(memory, "runbook_table"))
+
+
+def _orphans(work: Work) -> dict[tuple[str, str], int]:
+    sql = 'SELECT "table" AS child, parent, count(*) AS n FROM pragma_foreign_key_check GROUP BY 1, 2'
+    return {(row.text("child"), row.text("parent")): row.integer("n") for row in work.rows(sql)}
+
+
+def _broken(work: Work) -> dict[str, str]:
+    with scratch.memory(work) as memory:
+        return compiled.broken(memory)
+
+
+def _sequence(work: Work, table: str) -> int:
+    """The highest number that AUTOINCREMENT gave in this table."""
+    if not work.rows("SELECT 1 AS one FROM sqlite_master WHERE name = 'sqlite_sequence'"):
+        return 0
+    rows = work.rows("SELECT seq FROM sqlite_sequence WHERE name = :table COLLATE NOCASE", {"table": table})
+    return rows[0].integer("seq") if rows else 0
+
+
+def _go_on_counting(work: Work, table: str, number: int, create: str) -> None:
+    counts = any(token.keyword == "AUTOINCREMENT" for token in scan(create, Dialect.SQLITE))
+    if number > _sequence(work, table) and counts:
+        work.execute("DELETE FROM sqlite_sequence WHERE name = :table COLLATE NOCASE", {"table": table})
+        work.execute(
+            "INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :number)", {"table": table, "number": number}
+        )
