@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import BaseModel, Field
 
 from steps import alike, catalog, rebuilding, scratch
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
@@ -20,12 +20,6 @@ from steps.rebuilding import OFF, Move, Rebuilt
 from steps.words import Identifier
 
 _LENGTH = "one rewrite"
-
-
-def _body(text: str) -> str:
-    if not text.lstrip().startswith("("):
-        raise ValueError("cannot read the definition: write what stands behind CREATE TABLE name, beginning with (")
-    return text.strip()
 
 
 class RebuildResult(StepResult):
@@ -55,7 +49,7 @@ class RebuildTable(Step):
     Before: ClassVar[type[BaseModel]] = Rebuilt
 
     table: Identifier
-    definition: Annotated[str, AfterValidator(_body)]
+    definition: Annotated[str, Field(min_length=1)]
     values: Mapping[Identifier, str] = {}
     drops: tuple[Identifier, ...] = ()
     keep_old: bool = True
@@ -78,6 +72,13 @@ class RebuildTable(Step):
     def only_way_back_differs(self, before: Step) -> bool:
         """Whether `before` is the same rebuild, with another word on what may be dropped."""
         return isinstance(before, RebuildTable) and before.model_copy(update={"taken_back": self.taken_back}) == self
+
+    def misfits(self, dialect: Dialect) -> list[str]:
+        """What the text alone shows."""
+        del dialect
+        if self.definition.lstrip().startswith("("):
+            return []
+        return ["cannot read the definition: write what stands behind CREATE TABLE name, beginning with ("]
 
     # ── before ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def verify(self, look: Look) -> Effect:
