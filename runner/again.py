@@ -54,7 +54,7 @@ def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, 
     """
     found = find_run(runs_of(orders), name)
     status = found.status
-    _refuse_running(status)
+    refuse_running(status)
     refuse_broken(found, "resume")
     playbook, resumed = _playbook_again(found, orders, accepted)
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
@@ -137,11 +137,12 @@ def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
 
 def _refuse_ended(status: RunStatus, told: trust.Trust, *, dead: bool) -> None:
     """A run that has ended is not resumed; an end that the ledger doesn't know is no end: it is asked for once more."""
-    elsewhere = told.row is not None and told.row.rolled_back  # another run has taken it back
+    row = told.row  # another run may have taken it back, or a person closed it where its folder wasn't at hand
+    elsewhere = row is not None and (row.rolled_back or row.state in _OVER)
     ended = status.state in _OVER or (status.state in _WELL and not dead)
     if not elsewhere and (not ended or (told.row is not None and told.row.state != status.state)):
         return
-    words = (RunState.ROLLED_BACK if elsewhere else status.state).replace("_", " ")
+    words = (row.state if elsewhere and row is not None else status.state).replace("_", " ")
     raise RunRefused(f"cannot go on with {status.run}: it has ended ({words})", then=f"runbook report {status.run}")
 
 
@@ -188,7 +189,7 @@ def runs_of(orders: Orders) -> Path:
         return orders.place.runs_directory()
 
 
-def _refuse_running(status: RunStatus) -> None:
+def refuse_running(status: RunStatus) -> None:
     if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
         raise RunRefused(
             f"cannot resume {status.run}: its process still runs (pid {status.process.pid})",

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from runner.events import (
     Approved,
+    Closed,
     Event,
     EvidenceGiven,
     Judged,
@@ -28,7 +29,7 @@ from steps.base import Look
 
 # what may follow a run's end: people's words, and a process that takes the run up again
 _AFTER_THE_END = (Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)
-_GOES_ON = (RunResumed, RollbackStarted)
+_GOES_ON = (RunResumed, RollbackStarted, Closed)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "approve": ("people", "Say yes at a gate, or bring its evidence"),
         "resume": ("run", "Go on with a run that waits, failed or was stopped"),
         "rollback": ("run", "Take back what a run changed"),
+        "close": ("ends", "End a run as what it is, taking nothing back"),
+        "recover": ("ends", "Make a lost run's folder again from the ledger"),
         "settle": ("people", "Say whether a step in doubt was done"),
         "judge": ("people", "Answer a check that could not decide"),
         "tune": ("people", "Hold, release, stop or re-tune a running run"),

@@ -79,6 +79,13 @@ class RolledBack(RunbookError):
     title = "rolled back"
 
 
+class RunClosed(RunbookError):
+    """A person ended the run as what it was."""
+
+    exit_code = 0
+    title = "closed"
+
+
 class RollbackFailed(RunbookError):
     """Taking back failed: part of the change still stands."""
 
@@ -121,7 +128,7 @@ class LeaseLost(RunbookError):
 
 
 EXIT_CODES: dict[int, str] = {
-    0: "succeeded: every criterion was evaluated and held (or the run was rolled back as asked, or ended unproven)",
+    0: "succeeded: every criterion was evaluated and held (or the run was rolled back as asked, closed, or ended unproven)",
     1: "failed: a step could not make its change",
     2: "usage: an option or argument can't be used",
     3: "criteria not met: a precondition or success criterion did not pass",

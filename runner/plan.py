@@ -9,7 +9,7 @@ from runner.foresight import Foreseen, Foresight
 from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from runner.questions import question
 from runner.rate import span
-from steps.base import Conditional, Effect, Gate, Oneway, Reversible, Statement
+from steps.base import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,28 @@ def _rollback_words(playbook: Playbook) -> str:
         return f"none: {playbook.rollback_reason}"
     order = playbook.rollback_steps or tuple(reversed(playbook.ids))
     steps = [name for name in order if taking_back(playbook.entry(name)).startswith("yes")]
-    return f"reverse: {', then '.join(steps)}" if steps else "nothing to take back"
+    kept = [name for name in playbook.ids if name not in order and taking_back(playbook.entry(name)).startswith("yes")]
+    rest = f"; {', '.join(kept)} stays" if kept else ""
+    return f"reverse: {', then '.join(steps)}{rest}" if steps else f"nothing to take back{rest}"
+
+
+def warnings(playbook: Playbook) -> list[str]:
+    """What an author should know of the way back before anything is run."""
+    listed = playbook.rollback_steps
+    kept = [entry.id for entry in playbook.entries if listed and entry.id not in listed and taking_back(entry).startswith("yes")]
+    found = [
+        f"rollback leaves {', '.join(kept)} standing: a run that is taken back ends as rolled back in part (9)"
+    ] if kept else []  # fmt: skip
+    return found + [
+        f"{entry.id} ({entry.mark}) can't be taken back by itself where it ends half done: {why}"
+        for entry in playbook.entries
+        if (why := half_way_back(entry))
+    ]
+
+
+def half_way_back(entry: Entry) -> str:
+    """Why a step that ended half done can't be taken back by itself; "" where it can."""
+    return entry.step.half_way_back() if isinstance(entry.step, HalfDone) else ""
 
 
 def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:
@@ -187,6 +208,7 @@ def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:
         reason = one_way(entry)
         if reason:
             notes.append(f"{entry.id} is one way: {reason}")
+    notes += warnings(playbook)
     proven = playbook.success_criteria or any(entry.success_criteria for entry in playbook.entries)
     if playbook.changes and not proven:
         notes.append("no success criterion anywhere: nothing proves that this playbook did what it is for")

@@ -10,6 +10,7 @@ from runner.errors import PlaybookFaulty, RunRefused
 from runner.load import load_file
 from runner.model import Playbook
 from runner.source import BadInput, Faulty, parse
+from steps.base import HalfDone
 
 
 def find_playbook(name: str, cwd: Path) -> Path:
@@ -41,7 +42,21 @@ def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbo
     except BadInput as error:
         raise PlaybookFaulty(f"cannot run {path}: {error}", state="nothing was run") from error
     refuse_cycles(playbook)
+    _refuse_half_way_back(playbook)
     return playbook
+
+
+def _refuse_half_way_back(playbook: Playbook) -> None:
+    """A step that is to be taken back when it fails must be able to be, also where it ended half done."""
+    faults = [
+        f"{entry.mark}: cannot use on_failure: rollback for step {entry.id}: {why}"
+        for entry in playbook.entries
+        if entry.on_failure.policy == "rollback"
+        and isinstance(entry.step, HalfDone)
+        and (why := entry.step.half_way_back())
+    ]
+    if faults:
+        raise PlaybookFaulty("\n".join(faults), state="nothing was run")
 
 
 def refuse_cycles(playbook: Playbook) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, files, identity, ledger_check, preflight, stop, targets
+from runner import digest, files, identity, ledger_check, open_runs, preflight, stop, targets
 from runner.clock import server_clock
 from runner.control import Control, signals
 from runner.engine import Engine
@@ -25,6 +25,7 @@ from runner.errors import (
     RolledBack,
     RolledBackInPart,
     RunbookError,
+    RunClosed,
     RunRefused,
     StepFailed,
     TargetUnreachable,
@@ -65,6 +66,7 @@ STATES: Mapping[type[RunbookError], RunState] = {
     RolledBack: RunState.ROLLED_BACK,
     RolledBackInPart: RunState.ROLLED_BACK_IN_PART,
     RollbackFailed: RunState.ROLLBACK_FAILED,
+    RunClosed: RunState.CLOSED,
 }
 
 
@@ -98,14 +100,15 @@ def execute(path: Path, orders: Orders) -> str:
     playbook = read_playbook(path, orders.inputs)
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
+        runs = orders.place.runs_directory(target.target)
+        with target.database.look() as look:
+            ledger_check.refuse_bad(look)
+        if playbook.changes:  # before there is a run that `latest` could mean
+            refuse_if_held(target.database, playbook.scope)
+            open_runs.refuse_open(playbook, target, runs, stored)
         scope = preflight.refuse(playbook, target, until=orders.until, begin_at=orders.begin_at)
-        if playbook.changes:
-            refuse_if_held(target.database, playbook.scope)  # before there is a run that `latest` could mean
-        else:
-            with target.database.look() as look:
-                ledger_check.refuse_bad(look)
         name = new_run(playbook.name, now())
-        directory = orders.place.runs_directory(target.target) / name
+        directory = runs / name
         started = _started(playbook, target, orders, name)
         with opened(playbook, target, orders, directory, RunStatus(), scope) as engine:
             orders.view.begun(name, directory)

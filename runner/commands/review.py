@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -99,11 +99,12 @@ def dry_runs(
 @options.as_json
 def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     """Every fault of a playbook, with file:line:column, all at once. Nothing is run and no database is reached."""
+    from runner import plan
     from runner.errors import PlaybookFaulty
 
     cwd = Path.cwd()
     faults: list[str] = []
-    good = []
+    good: list[dict[str, Any]] = []
     for name in playbooks:
         path = find_playbook(name, cwd)
         try:
@@ -112,13 +113,16 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
             faults.append(error.what)
         else:
             good.append(
-                {"file": str(path), "name": playbook.name, "digest": playbook.digest, "steps": len(playbook.entries)}
-            )
+                {"file": str(path), "name": playbook.name, "digest": playbook.digest, "steps": len(playbook.entries),
+                 "warnings": plan.warnings(playbook)}
+            )  # fmt: skip
     if as_json:
         options.print_json({"good": good, "faults": faults})
     else:
         for one in good:
             terminal.say(f"{one['file']}: good, {one['steps']} steps, digest {str(one['digest'])[:16]}…")
+            for warning in one["warnings"]:
+                terminal.say(f"  warning: {warning}")
     if faults:
         raise PlaybookFaulty("\n".join(faults), state="nothing was run")
 

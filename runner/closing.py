@@ -1,0 +1,145 @@
+"""The command `close`: a person ends a run as what it is; nothing is taken back, and what stands is said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+
+from runner import identity, known, open_runs, trust
+from runner.again import refuse_broken, refuse_held, refuse_running, runs_of, same_target
+from runner.control import Control
+from runner.errors import RunClosed, RunRefused
+from runner.events import Closed, RunEnded, RunState
+from runner.lease import Holder, refuse_if_held
+from runner.masks import Masks
+from runner.model import Playbook
+from runner.status import RunStatus
+from runner.trail import Trail
+from runner.workflow import Orders, carry, given_again, masks_of, opened, stored
+from runner.workplace import Connected, Found, connected, find_run
+from steps import ledger
+from steps.base import Work
+from steps.ledger import RunRow
+
+
+@dataclass(frozen=True)
+class Word:
+    """A person's decision that a run is over."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that was closed. note: what could not be done, in words."""
+
+    run: str
+    stands: tuple[str, ...]
+    note: str = ""
+
+
+def close(name: str, orders: Orders, word: Word) -> Ended:
+    """End an open run; where its folder is lost, in the ledger alone."""
+    try:
+        found = find_run(runs_of(orders), name)
+    except RunRefused as nowhere:
+        return _in_the_ledger(name, orders, word, nowhere)
+    status = found.status
+    refuse_running(status)
+    refuse_broken(found, "close")
+    if status.state in open_runs.ENDED:
+        raise _over(status.run, status.state)
+    playbook = stored(status.source, given_again(status))
+    with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
+        same_target(status, target)
+        lost = _lost(status, playbook, target)
+        if lost or not playbook.changes:
+            return _in_the_trail(found, word, lost)
+        trust.proven(found, target.database, changes=playbook.changes, what="close")
+        refuse_held(playbook, target)
+        return _in_both(found, playbook, target, orders, word)
+
+
+def _over(run: str, state: str) -> RunRefused:
+    return RunRefused(f"cannot close {run}: it has ended ({state.replace('_', ' ')})", then=f"runbook report {run}")
+
+
+def _lost(status: RunStatus, playbook: Playbook, target: Connected) -> str:
+    """What the ledger has lost of the run, in words: then only the trail can say that it is over."""
+    with target.database.look() as look:
+        try:
+            known.refuse_lost(look, status, playbook, act="close")
+        except RunRefused as lost:
+            return lost.what
+    return ""
+
+
+def _in_both(found: Found, playbook: Playbook, target: Connected, orders: Orders, word: Word) -> Ended:
+    run = found.status.run
+    with target.database.look() as look:
+        standing = open_runs.stands(look, run, playbook)
+    with opened(playbook, target, orders, found.directory, found.status, {}, seen=found.seen) as engine:
+
+        def act() -> None:
+            with engine.database.own() as work:
+                _record(work, run, word)
+            raise RunClosed(
+                f"closed by {word.by}: {word.reason}",
+                state=f"nothing was taken back; what stands: {', '.join(standing) or 'nothing'}",
+                then=f"runbook report {run}",
+            )
+
+        with contextlib.suppress(RunClosed):
+            carry(engine, target, orders, act, first=Closed(by=word.by, reason=word.reason, stands=standing))
+    return Ended(run, standing)
+
+
+def _record(work: Work, run: str, word: Word) -> None:
+    ledger.add_command(work, run=run, order={"closed": True}, by=word.by, reason=word.reason)
+
+
+def _in_the_trail(found: Found, word: Word, lost: str) -> Ended:
+    status = found.status
+    standing = tuple(one.id for one in status.steps.values() if one.standing)
+    trail = Trail(found.trail, masks=Masks(), seen=found.seen)
+    try:
+        trail.append(Closed(by=word.by, reason=word.reason, stands=standing))
+        trail.append(RunEnded(state=RunState.CLOSED, exit_code=0, what=f"closed by {word.by}: {word.reason}"))
+    finally:
+        trail.close()
+    return Ended(status.run, standing, f"in the trail alone: {lost}" if lost else "")
+
+
+def _in_the_ledger(name: str, orders: Orders, word: Word, nowhere: RunRefused) -> Ended:
+    """A run whose folder is lost, by its whole name."""
+    with connected(orders.place) as target:
+        with target.database.look() as look:
+            row = ledger.find_run(look, name) if ledger.exists(look) else None
+            if row is None:
+                raise nowhere
+            playbook = open_runs.of_row(row, stored)
+            standing = open_runs.stands(look, name, playbook)
+        if row.rolled_back or row.state in open_runs.ENDED:
+            raise _over(name, row.state)
+        _end_row(target, orders, row, playbook, word)
+    return Ended(name, standing, "in the ledger alone: the run's folder is not here")
+
+
+def _end_row(target: Connected, orders: Orders, row: RunRow, playbook: Playbook | None, word: Word) -> None:
+    database = target.database
+    scope = playbook.scope if playbook is not None else "target"
+    refuse_if_held(database, scope)
+    database.session.run = row.run
+    holder = Holder(database, Control(cancel=database.cancel), row.run, scope, identity.process(orders.operator))
+    holder.take()
+    try:
+        with database.own() as work:
+            _record(work, row.run, word)
+            ledger.end_run(
+                work, run=row.run, state=RunState.CLOSED, figures=json.dumps(json.loads(row.figures)),
+                head=row.trail_head, length=row.trail_length,
+            )  # fmt: skip
+    finally:
+        holder.give_back()

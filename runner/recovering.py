@@ -1,0 +1,172 @@
+"""The command `recover`: a run whose folder is lost is made again from what the target's ledger has of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import files, identity, open_runs
+from runner.again import same_target
+from runner.errors import RunRefused
+from runner.events import (
+    Event,
+    Json,
+    Kind,
+    LeftStanding,
+    Outcome,
+    Process,
+    Recovered,
+    RollbackStarted,
+    RunEnded,
+    RunStarted,
+    RunState,
+    StepEnded,
+    StepStarted,
+    jsonable,
+)
+from runner.lease import refuse_if_held
+from runner.masks import Masks
+from runner.model import Playbook
+from runner.status import RunStatus
+from runner.trail import Trail
+from runner.workflow import STATES, Orders, stored
+from runner.workplace import Connected, connected, load_run
+from steps import ledger
+from steps.ledger import RunRow, StepRow
+
+NOTE = "as the ledger has it"
+
+
+@dataclass(frozen=True)
+class Again:
+    """A run that is there again."""
+
+    run: str
+    directory: Path
+    state: str
+
+
+@dataclass(frozen=True)
+class _Known:
+    """All that the ledger has of the run."""
+
+    row: RunRow
+    rows: list[StepRow]
+    acted: set[str]
+    back: set[str]
+    playbook: Playbook
+
+
+def recover(name: str, orders: Orders) -> Again:
+    """Write the trail anew, marked as recovered; from there the run is resumed, rolled back or closed as any other."""
+    with connected(orders.place) as target:
+        directory = orders.place.runs_directory(target.target) / name
+        if (directory / "trail.jsonl").exists():
+            raise RunRefused(
+                f"cannot recover {name}: its trail is there, in {directory}", then=f"runbook status {name}"
+            )
+        found = _known(name, target)
+        refuse_if_held(target.database, found.playbook.scope)
+        process = identity.process(orders.operator)
+        events = list(_events(found, process))
+        same_target(_begun(events), target)
+        head, length = _write(directory, events, found)
+        with target.database.own(fenced=False) as work:
+            ledger.anchor_anew(work, run=name, head=head, length=length)
+        return Again(name, directory, load_run(directory).status.state)
+
+
+def _known(name: str, target: Connected) -> _Known:
+    with target.database.look() as look:
+        row = ledger.find_run(look, name) if ledger.exists(look) else None
+        if row is None:
+            raise RunRefused(
+                f"cannot recover {name}: the ledger in {target.name} knows no run of this name",
+                why="a run's whole name is needed; exec names the runs that are open",
+                state="nothing was changed",
+                then="check RUN and --target",
+            )
+        rows = ledger.step_rows(look, name)
+        acted, back = (ledger.acted(look, run=name, action=action) for action in ("apply", "revert"))
+    playbook = open_runs.of_row(row, stored)
+    if playbook is None:
+        raise RunRefused(
+            f"cannot recover {name}: this engine can't read the playbook that the ledger keeps of it",
+            state="nothing was changed",
+            then="use the engine with which it was run",
+        )
+    return _Known(row, rows, acted, back, playbook)
+
+
+def _begun(events: Iterable[Event]) -> RunStatus:
+    """How the run will stand."""
+    status = RunStatus()
+    for event in events:
+        if isinstance(event, RunStarted):
+            status.started = event
+    return status
+
+
+def _events(found: _Known, process: Process) -> Iterable[Event]:
+    row = found.row
+    yield _started(found)
+    figures: dict[str, dict[str, Json]] = json.loads(row.figures)
+    yield Recovered(process=process, lost_head=row.trail_head, lost_length=row.trail_length, figures=figures)
+    yield from _steps(found, "apply")
+    if found.back or any(one.action == "revert" for one in found.rows):
+        steps = tuple(name for name in reversed(found.playbook.ids) if name in found.back)
+        yield RollbackStarted(steps=steps, reason=NOTE, process=process)
+        yield from _steps(found, "revert")
+    if row.state != RunState.RUNNING:
+        yield RunEnded(state=RunState(row.state), exit_code=_code(row.state), what=NOTE)
+
+
+def _started(found: _Known) -> RunStarted:
+    row, playbook = found.row, found.playbook
+    who = Process(operator=row.operator, user="", host=row.host, pid=0, started=0.0, versions={})
+    return RunStarted(
+        run=row.run, kind=Kind(row.kind), playbook=row.playbook, title=playbook.title, file=playbook.file, digest=row.digest,
+        approval_digest=row.approval_digest, source=json.loads(row.source), steps=json.loads(row.steps),
+        inputs=json.loads(row.inputs), limits=jsonable(playbook.limits), target=row.target,
+        identity=json.loads(row.identity), process=who,
+    )  # fmt: skip
+
+
+def _steps(found: _Known, action: str) -> Iterable[Event]:
+    """Each step's start and end in the order of the playbook; one that has committed and has no end is left open."""
+    ended = {one.step: one for one in found.rows if one.action == action}
+    acted = found.acted if action == "apply" else found.back
+    ids = found.playbook.ids if action == "apply" else tuple(reversed(found.playbook.ids))
+    for name in ids:
+        row = ended.get(name)
+        if row is None and name not in acted:
+            continue
+        step = found.playbook.entry(name).step
+        results: dict[str, Json] = json.loads(row.results) if row is not None else {}
+        if row is not None and row.state == Outcome.LEFT_STANDING:
+            yield LeftStanding(step=name, by=str(results.get("by", "")), reason=str(results.get("reason", "")))
+            continue
+        yield StepStarted.model_validate(
+            {"step": name, "type": step.kind, "action": action, "describe": step.describe()}
+        )
+        if row is not None:
+            yield StepEnded.model_validate(
+                {"step": name, "action": action, "outcome": row.state, "seconds": 0.0, "results": results}
+            )
+
+
+def _code(state: str) -> int:
+    return next((kind.exit_code for kind, known in STATES.items() if known == state), 1 if state == "failed" else 0)
+
+
+def _write(directory: Path, events: list[Event], found: _Known) -> tuple[str, int]:
+    trail = Trail(directory / "trail.jsonl", masks=Masks())
+    try:
+        for event in events:
+            trail.append(event)
+    finally:
+        trail.close()
+    files.write(directory / "playbook.yaml", next(iter(found.playbook.source.values())))
+    return trail.head, trail.length
