@@ -119,8 +119,10 @@ def _events(found: _Known, process: Process) -> Iterable[Event]:
         steps = tuple(name for name in reversed(found.playbook.ids) if name in found.back)
         yield RollbackStarted(steps=steps, reason=NOTE, process=process)
         yield from _steps(found, "revert")
-    if row.state != RunState.RUNNING:
-        yield RunEnded(state=RunState(row.state), exit_code=_code(row.state), what=NOTE)
+    killed = row.state == RunState.RUNNING
+    state = RunState.ABORTED if killed else RunState(row.state)
+    what = "its process is gone, and its folder was lost" if killed else NOTE
+    yield RunEnded(state=state, exit_code=_code(state), what=what)
 
 
 def _started(found: _Known) -> RunStarted:

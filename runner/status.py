@@ -225,7 +225,7 @@ def _run(
             if status.state is not RunState.RUNNING:  # what a process that had lost its lease still wrote in between
                 status.state, status.exit_code, status.what, status.why = RunState.RUNNING, None, "", ""
         case events.Recovered():
-            status.process, status.recovered, status.figures = event.process, True, dict(event.figures)
+            status.recovered, status.figures = True, dict(event.figures)
         case _:
             assert_never(event)
 
