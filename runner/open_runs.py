@@ -33,16 +33,19 @@ class Open:
     stands: tuple[str, ...]
 
 
-def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader) -> None:
+def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader, *, begin_at: str = "") -> None:
     """Raise RunRefused where a run of this playbook and scope is open: a second one beside it would do its work again.
 
-    A run that changed nothing is in nobody's way, whatever became of it.
+    A run that changed nothing is in nobody's way, whatever became of it; nor is one of which only such steps stand as the
+    new run does not begin with (begin_at: the engine asks for them to be done).
     """
+    before = playbook.ids[: playbook.ids.index(begin_at)] if begin_at in playbook.ids else ()
     with target.database.look() as look:
         if not ledger.exists(look):
             return
         rows = [row for row in ledger.latest_runs(look, playbook=playbook.name) if _may_be_open(row)]
         found = [one for row in rows if (one := _open(look, row, playbook, load)) is not None]
+        found = [one for one in found if not set(one.stands) <= set(before)]
     if found:
         raise _refusal(playbook, found, runs, target.name)
 

@@ -101,12 +101,13 @@ def execute(path: Path, orders: Orders) -> str:
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
         runs = orders.place.runs_directory(target.target)
-        with target.database.look() as look:
-            ledger_check.refuse_bad(look)
+        scope = preflight.refuse(playbook, target, until=orders.until, begin_at=orders.begin_at)
         if playbook.changes:  # before there is a run that `latest` could mean
             refuse_if_held(target.database, playbook.scope)
-            open_runs.refuse_open(playbook, target, runs, stored)
-        scope = preflight.refuse(playbook, target, until=orders.until, begin_at=orders.begin_at)
+            open_runs.refuse_open(playbook, target, runs, stored, begin_at=orders.begin_at)
+        else:
+            with target.database.look() as look:
+                ledger_check.refuse_bad(look)
         name = new_run(playbook.name, now())
         directory = runs / name
         started = _started(playbook, target, orders, name)

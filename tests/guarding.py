@@ -10,8 +10,10 @@ from inside import Inside, written
 SLEEPING = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'runbook:%' AND wait_event = 'PgSleep'"
 QUERIES = "queries: {level: SELECT max(n) AS n FROM level, slow: SELECT 1 AS n FROM pg_sleep(0.1)}\n"
 BUMP = "UPDATE t SET n = n + 1 WHERE id = {}"
-LONG = f"statements: [{BUMP.format(1)}, SELECT pg_sleep(s) FROM pause, {BUMP.format(2)}]"
-MANY = f"statements: [{', '.join(['SELECT pg_sleep(s) FROM pause'] * 200)}]"
+SLEEP = "{run: SELECT pg_sleep(s) FROM pause, revert: []}"
+BUMPS = [f"{{run: {BUMP.format(n)}, revert: {BUMP.format(n).replace('+', '-')}}}" for n in (1, 2)]
+LONG = f"statements: [{BUMPS[0]}, {SLEEP}, {BUMPS[1]}]"
+MANY = f"statements: [{', '.join([SLEEP] * 200)}]"
 ONE = f"text: {BUMP.format(1)}"
 LEVEL = "check: query, query: level, every: 50 ms"
 
@@ -28,9 +30,8 @@ def at_desk(database: Database, directory: Path) -> Inside:
 def guarded(desk: Inside, work: str, *words: str, head: str = "", more: str = "") -> str:
     """A playbook with one `sql` step of this work, under these guards."""
     listed = ", ".join(f"{{{one}}}" for one in words)
-    return written(
-        desk, f"- {{id: work, type: sql, revert: SELECT 1, guards: [{listed}], {work}{more}}}", QUERIES + head
-    )
+    back = "" if "revert" in work else "revert: SELECT 1, "
+    return written(desk, f"- {{id: work, type: sql, {back}guards: [{listed}], {work}{more}}}", QUERIES + head)
 
 
 def level(database: Database, n: int) -> None:
