@@ -361,7 +361,7 @@ class Recovered(_Event):
     process: Process
     lost_head: str  # of the trail that is gone, as the ledger had it
     lost_length: int
-    figures: dict[str, dict[str, Json]] = Field(default_factory=dict)  # of checks and steps, as the ledger kept them
+    figures: dict[str, Figures] = Field(default_factory=dict)  # of checks and steps, as the ledger kept them
 
 
 class Judged(_Event):

@@ -184,7 +184,11 @@ def _rollback_words(playbook: Playbook) -> str:
 def warnings(playbook: Playbook) -> list[str]:
     """What an author should know of the way back before anything is run."""
     listed = playbook.rollback_steps
-    kept = [entry.id for entry in playbook.entries if listed and entry.id not in listed and taking_back(entry).startswith("yes")]
+    kept = [
+        entry.id
+        for entry in playbook.entries
+        if listed and entry.id not in listed and taking_back(entry).startswith("yes")
+    ]
     found = [
         f"rollback leaves {', '.join(kept)} standing: a run that is taken back ends as rolled back in part (9)"
     ] if kept else []  # fmt: skip

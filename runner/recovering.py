@@ -12,7 +12,6 @@ from runner.again import same_target
 from runner.errors import RunRefused
 from runner.events import (
     Event,
-    Json,
     Kind,
     LeftStanding,
     Outcome,
@@ -24,7 +23,6 @@ from runner.events import (
     RunState,
     StepEnded,
     StepStarted,
-    jsonable,
 )
 from runner.lease import refuse_if_held
 from runner.masks import Masks
@@ -35,6 +33,7 @@ from runner.workflow import STATES, Orders, stored
 from runner.workplace import Connected, connected, load_run
 from steps import ledger
 from steps.ledger import RunRow, StepRow
+from steps.values import decode_all, readable_all
 
 NOTE = "as the ledger has it"
 
@@ -112,8 +111,15 @@ def _begun(events: Iterable[Event]) -> RunStatus:
 def _events(found: _Known, process: Process) -> Iterable[Event]:
     row = found.row
     yield _started(found)
-    figures: dict[str, dict[str, Json]] = json.loads(row.figures)
-    yield Recovered(process=process, lost_head=row.trail_head, lost_length=row.trail_length, figures=figures)
+    figures = {name: decode_all(one) for name, one in json.loads(row.figures).items()}
+    yield Recovered.model_validate(
+        {
+            "process": process,
+            "lost_head": row.trail_head,
+            "lost_length": row.trail_length,
+            "figures": figures,
+        }
+    )
     yield from _steps(found, "apply")
     if found.back or any(one.action == "revert" for one in found.rows):
         steps = tuple(name for name in reversed(found.playbook.ids) if name in found.back)
@@ -131,7 +137,7 @@ def _started(found: _Known) -> RunStarted:
     return RunStarted(
         run=row.run, kind=Kind(row.kind), playbook=row.playbook, title=playbook.title, file=playbook.file, digest=row.digest,
         approval_digest=row.approval_digest, source=json.loads(row.source), steps=json.loads(row.steps),
-        inputs=json.loads(row.inputs), limits=jsonable(playbook.limits), target=row.target,
+        inputs=json.loads(row.inputs), limits=readable_all(playbook.limits), target=row.target,
         identity=json.loads(row.identity), process=who,
     )  # fmt: skip
 
@@ -146,7 +152,7 @@ def _steps(found: _Known, action: str) -> Iterable[Event]:
         if row is None and name not in acted:
             continue
         step = found.playbook.entry(name).step
-        results: dict[str, Json] = json.loads(row.results) if row is not None else {}
+        results = decode_all(json.loads(row.results)) if row is not None else {}
         if row is not None and row.state == Outcome.LEFT_STANDING:
             yield LeftStanding(step=name, by=str(results.get("by", "")), reason=str(results.get("reason", "")))
             continue
