@@ -9,10 +9,12 @@ import sys
 import traceback
 
 from runner import terminal
-from runner.errors import RunbookError, TargetUnreachable, TrailBroken
+from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
 from steps.base import DatabaseFault
 
+SHOWN = 100  # signs of a path that is too long
+_UNUSABLE = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
 
 
@@ -32,6 +34,10 @@ def told(error: Exception) -> int:
         file = error.filename or "a file"
         kind = RunbookError if file == terminal.STANDARD_OUTPUT else TrailBroken
         return told(kind(f"cannot write {file}: {error.strerror}", then="make room, then do it again"))
+    if isinstance(error, OSError) and error.errno in _UNUSABLE:
+        shown = str(error.filename or "a file")
+        shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+        return told(RunRefused(f"cannot use {shown!r}: {(error.strerror or '').lower()}", state="nothing was begun"))
     if os.environ.get("RUNBOOK_TRACEBACK"):
         traceback.print_exception(error)
     _title("internal error:", f"{type(error).__name__}: {error}")

@@ -53,7 +53,7 @@ from runner.status import RunStatus
 from runner.trail import Seen, Trail
 from runner.undoing import sources, undoer
 from runner.watch import StatusFile
-from runner.workplace import Connected, Place, connected, new_run, now, options_for
+from runner.workplace import Connected, Place, connected, new_run, now, options_for, refuse_too_long
 from steps import ledger
 from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, Value
 from steps.values import in_json, readable_all
@@ -110,6 +110,7 @@ def execute(path: Path, orders: Orders) -> str:
                 ledger_check.refuse_bad(look)
         name = new_run(playbook.name, now())
         directory = runs / name
+        refuse_too_long(directory)
         started = _started(playbook, target, orders, name)
         with opened(playbook, target, orders, directory, RunStatus(), scope) as engine:
             orders.view.begun(name, directory)

@@ -25,6 +25,8 @@ from runner.status import RunStatus, fold
 from runner.trail import Seen, Verification, utc_now
 from steps.base import DatabaseFault
 
+LONGEST_FILE = 40  # bytes of what may lie in a run's folder
+
 
 @dataclass(frozen=True)
 class Place:
@@ -175,6 +177,20 @@ def _same(one: Path, other: Path) -> bool:
 def new_run(name: str, now: datetime) -> str:
     """A run's name: playbook, time, and enough chance that two never meet."""
     return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def refuse_too_long(directory: Path) -> None:
+    """Raise RunRefused where the system can't name a run's files: the playbook's name or the runs directory is too long."""
+    there = next(path for path in directory.absolute().parents if os.path.lexists(path))
+    name_max, path_max = os.pathconf(there, "PC_NAME_MAX"), os.pathconf(there, "PC_PATH_MAX")
+    longest = max(len(os.fsencode(part)) for part in directory.parts)
+    if longest > name_max or len(os.fsencode(directory.absolute())) + LONGEST_FILE > path_max:
+        raise RunRefused(
+            f"cannot make the run's folder: {directory.name[:60]!r} or the path to it is too long for this system",
+            why=f"a name may have {name_max:,} bytes, a path {path_max:,}",
+            state="nothing was begun",
+            then="give the playbook a shorter name, or another folder with --runs",
+        )
 
 
 @dataclass(frozen=True)

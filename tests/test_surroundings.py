@@ -206,3 +206,34 @@ def test_a_terminal_without_colours_gets_none(desk: Desk, env: dict[str, str]) -
     assert "\x1b[" in on_terminal(desk, "plan note-it.yaml")
     for command in ("exec note-it.yaml", "plan note-it.yaml", "status nowhere"):
         assert "\x1b[" not in on_terminal(desk, command, **env)
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "command",
+    [f"exec {LONG}", "exec long.yaml", f"exec note-it.yaml --runs {LONG}", f"exec note-it.yaml --runs {'deep/' * 900}x", f"plan {LONG}",
+     f"status {LONG}", f"report {LONG}", f"trail verify {LONG}", f"resume {LONG}", f"runs --runs /{LONG}/{LONG}",
+     f"plan note-it.yaml -t {LONG}"],
+    ids=lambda command: command[:20],
+)  # fmt: skip
+def test_a_name_that_is_too_long_is_refused_before_anything(desk: Desk, command: str) -> None:
+    (desk.directory / "long.yaml").write_text(PLAYBOOK.replace("name: note-it", f"name: {LONG}"), encoding="utf-8")
+    code, written = run(desk, command)
+    assert code == 6, written
+    assert not list(desk.directory.glob("**/trail.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("runbook sta", "status"), ("runbook status ", "latest"), ("runbook status note", "note-it-2"), ("runbook exec ", "note-it.yaml"),
+     ("runbook exec note-it.yaml --to ", "go"), ("runbook approve latest --step ", "go"), ("runbook settle latest n", "note"),
+     ("runbook plan -t st", "staging")],
+)  # fmt: skip
+def test_the_shell_is_offered_what_fits(desk: Desk, words: str, offered: str) -> None:
+    (desk.directory / "targets.yaml").write_text(f"targets:\n  staging: {{url: 'sqlite:///{desk.target}'}}\n")
+    assert run(desk, "exec note-it.yaml")[0] == 5
+    env = {"_RUNBOOK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    done = desk.runbook(**env)
+    assert any(line.removeprefix("plain,").startswith(offered) for line in done.out.splitlines()), done

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from runner import stop, terminal
-from runner.commands import options
+from runner.commands import complete, options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
 from runner.model import Entry
@@ -47,7 +47,7 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
 
 
 @click.command("status", short_help="How a run stands")
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.as_json
@@ -144,7 +144,7 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
 
 
 @click.command("report", short_help="What a run did and proved")
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", shell_complete=complete.runs)
 @click.option(
     "-o",
     "--output",
@@ -195,7 +195,7 @@ def trail_command() -> None:
 
 
 @trail_command.command("show")
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.as_json
@@ -216,7 +216,7 @@ def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> N
 
 
 @trail_command.command("verify")
-@click.argument("run", default="latest")
+@click.argument("run", default="latest", shell_complete=complete.runs)
 @click.option("--against-target", is_flag=True, help="Compare the chain with the anchors in the target's ledger too.")
 @options.target
 @options.runs

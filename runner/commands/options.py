@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from runner.commands import complete
+
 # Before the name of an input in capitals: for secrets, which others must not see in a process list.
 INPUT = "RUNBOOK_INPUT_"
 
@@ -19,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def target(function: F) -> F:
     """-t/--target: where."""
     return click.option(
-        "-t", "--target", metavar="TARGET",
+        "-t", "--target", metavar="TARGET", shell_complete=complete.targets,
         help="A name in targets.yaml, a URL without password, or a SQLite file. Default: RUNBOOK_TARGET, then targets.yaml's default.",
     )(function)  # fmt: skip
 

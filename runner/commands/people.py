@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from runner import terminal
-from runner.commands import options
+from runner.commands import complete, options
 from runner.commands.look import meant, place_of_run
 from runner.workflow import Orders
 from steps.base import Value
@@ -17,8 +17,10 @@ from steps.words import seconds
 
 
 @click.command("approve", short_help="Say yes at a gate")
-@click.argument("run")
-@click.option("--step", default="", help="The gate; needed only where several wait.")
+@click.argument("run", shell_complete=complete.runs)
+@click.option(
+    "--step", default="", shell_complete=complete.steps_of_run, help="The gate; needed only where several wait."
+)
 @options.by
 @click.option("--role", default="", help="In which role: the gate names those that count.")
 @options.reason
@@ -64,8 +66,8 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
 
 
 @click.command("settle", short_help="Say whether a step in doubt was done")
-@click.argument("run")
-@click.argument("step")
+@click.argument("run", shell_complete=complete.runs)
+@click.argument("step", shell_complete=complete.steps_of_run)
 @click.argument("answer", type=click.Choice(["done", "not-done"]))
 @options.by
 @options.reason
@@ -107,7 +109,7 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
 
 
 @click.command("note", short_help="Write a line into a run's timeline")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.argument("text")
 @options.by
 @options.target
@@ -120,7 +122,7 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
 
 
 @click.command("tune", short_help="Steer a running run")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.argument("orders", nargs=-1, required=True, metavar="ORDER…")
 @options.by
 @options.reason
@@ -185,7 +187,7 @@ def _seconds(text: str) -> float:
 
 
 @click.command("sql", short_help="Send SQL by hand within a run (break-glass)")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.option(
     "-c", "--command", "text", metavar="SQL", help="The statements; without it they are read from standard input."
 )

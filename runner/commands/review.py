@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import terminal
-from runner.commands import options
+from runner.commands import complete, options
 from runner.playbooks import find_playbook, read_playbook
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan", short_help="What a playbook would do")
-@click.argument("playbook")
+@click.argument("playbook", shell_complete=complete.playbooks)
 @options.target
 @click.option(
     "-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable."
@@ -95,7 +95,7 @@ def dry_runs(
 
 
 @click.command("validate", short_help="Every fault of a playbook")
-@click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…")
+@click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…", shell_complete=complete.playbooks)
 @options.as_json
 def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     """Every fault of a playbook, with file:line:column, all at once. Nothing is run and no database is reached."""

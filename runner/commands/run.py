@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from runner import terminal
-from runner.commands import options
+from runner.commands import complete, options
 from runner.errors import EXIT_CODES
 from runner.playbooks import find_playbook
 from runner.workflow import Orders, View, execute
@@ -31,7 +31,7 @@ _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words
 
 
 @click.command("exec", short_help="Run a playbook on a target", epilog=_CODES)
-@click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…")
+@click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…", shell_complete=complete.playbooks)
 @options.target
 @options.runs
 @options.operator
@@ -47,9 +47,21 @@ _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words
     help="Keep a second status.json here, for monitors.",
 )
 @click.option(
-    "--from", "begin_at", default="", metavar="CHECKPOINT", help="Begin here; the steps before it must be done already."
+    "--from",
+    "begin_at",
+    default="",
+    shell_complete=complete.checkpoints,
+    metavar="CHECKPOINT",
+    help="Begin here; the steps before it must be done already.",
 )
-@click.option("--to", "until", default="", metavar="CHECKPOINT", help="Stop before this checkpoint.")
+@click.option(
+    "--to",
+    "until",
+    default="",
+    shell_complete=complete.checkpoints,
+    metavar="CHECKPOINT",
+    help="Stop before this checkpoint.",
+)
 @click.option("--dry-run", is_flag=True, help="Only look: preconditions and plan against the target. Writes no trail.")
 @click.option("--run-probes", is_flag=True, help="With --dry-run: also ask preconditions that run a program or tests.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
@@ -98,7 +110,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
 
 
 @click.command("resume", short_help="Go on with a run")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.operator
@@ -153,7 +165,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
 
 
 @click.command("rollback", short_help="Take back what a run changed")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.operator
@@ -163,8 +175,21 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     metavar="TEXT",
     help="Why; it stands in the trail. Needed with --leave and --accept-changes.",
 )
-@click.option("--to", "after", default="", metavar="STEP", help="Keep this step and those before it.")
-@click.option("--leave", multiple=True, metavar="STEP", help="Leave this step standing; repeatable.")
+@click.option(
+    "--to",
+    "after",
+    default="",
+    shell_complete=complete.steps_of_run,
+    metavar="STEP",
+    help="Keep this step and those before it.",
+)
+@click.option(
+    "--leave",
+    multiple=True,
+    shell_complete=complete.steps_of_run,
+    metavar="STEP",
+    help="Leave this step standing; repeatable.",
+)
 @click.option(
     "--accept-changes",
     is_flag=True,

@@ -1,0 +1,109 @@
+"""What the shell offers while a command is typed: runs, targets, playbooks, step ids. No database is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from runner.workplace import Place
+
+MANY = 200  # more than that nobody reads
+
+
+def runs(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """Names of runs, the newest first, and `latest`."""
+    del param
+    found: list[str] = []
+    with _quietly():
+        from runner.workplace import runs_of
+
+        trails = runs_of(_place(ctx)).glob("*/trail.jsonl")
+        found = [path.parent.name for path in sorted(trails, key=lambda path: path.stat().st_mtime, reverse=True)]
+    return _fitting(["latest", *found], begun)
+
+
+def targets(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """The names in targets.yaml, and SQLite files are typed by whoever knows them."""
+    del ctx, param
+    found: list[str] = []
+    with _quietly():
+        from runner.targets import TARGETS_FILE, load_targets
+
+        found = sorted(load_targets(Path.cwd() / TARGETS_FILE).targets)
+    return _fitting(found, begun) or _files(begun, "*")
+
+
+def playbooks(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """Playbooks here and in playbooks/; folders on the way to others."""
+    del ctx, param
+    named = [path.stem for path in sorted(Path("playbooks").glob("*.yaml"))]
+    return _fitting([*_files(begun, "*.yaml"), *named], begun)
+
+
+def steps_of_run(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """The step ids of the run at hand."""
+    del param
+    found: list[str] = []
+    with _quietly():
+        from runner.people import playbook_of
+        from runner.workplace import find_run, runs_of
+
+        found = list(playbook_of(find_run(runs_of(_place(ctx)), _run(ctx))).ids)
+    return _fitting(found, begun)
+
+
+def checkpoints(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """The checkpoints of the playbooks at hand."""
+    del param
+    found: list[str] = []
+    with _quietly():
+        from runner.playbooks import find_playbook, read_playbook
+        from steps.base import Gate
+
+        for name in ctx.params.get("playbooks") or _typed():
+            with _quietly():
+                entries = read_playbook(find_playbook(name, Path.cwd())).entries
+                found += [entry.id for entry in entries if isinstance(entry.step, Gate)]
+    return _fitting(found, begun)
+
+
+def _run(ctx: click.Context) -> str:
+    return str(ctx.params.get("run") or next(iter(_typed()), "latest"))
+
+
+def _typed() -> list[str]:
+    """The words behind the command that are no options: click has parsed none while an option lacks its value."""
+    return [word for word in os.environ.get("COMP_WORDS", "").split()[2:] if not word.startswith("-")]
+
+
+def _place(ctx: click.Context) -> Place:
+    from runner.workplace import Place
+
+    return Place(ctx.params.get("target"), ctx.params.get("runs"))
+
+
+def _files(begun: str, pattern: str) -> list[str]:
+    folder = Path(begun if begun.endswith("/") else Path(begun).parent)
+    found = []
+    with _quietly():
+        paths = sorted(folder.iterdir())
+        found = [f"{path}/" for path in paths if path.is_dir() and not path.name.startswith(".")]
+        found += [str(path) for path in paths if path.is_file() and path.match(pattern)]
+    return _fitting(found, begun.removeprefix("./"))
+
+
+def _fitting(names: Iterable[str], begun: str) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name.startswith(begun)][:MANY]
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Whatever can't be read offers nothing: a shell that waits for words is no place for an error."""
+    with contextlib.suppress(Exception):
+        yield
