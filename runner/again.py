@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,7 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[P
         raise RunRefused(
             f"cannot resume {status.run}: {path} was changed in a step that ran: {', '.join(ran)}",
             why=f"changed since the run began: {words}",
-            then=f"git diff {path}; put it back, or runbook rollback {status.run}",
+            then=f"git diff {shlex.quote(str(path))}; put it back, or runbook rollback {status.run}",
         )
     if not accepted.changes:
         raise RunRefused(
@@ -273,5 +274,5 @@ def same_target(status: RunStatus, target: Connected) -> None:
             f"cannot go on with {status.run} here: this is {'a copy or a failover of' if copy else 'not'} the target on which it began",
             why="; ".join(differ),
             state="nothing was changed",
-            then=f"runbook resume {status.run} --target {status.started.target if status.started else ''}",
+            then=f"runbook resume {status.run} --target {shlex.quote(status.started.target if status.started else '')}",
         )

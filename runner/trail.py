@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -301,7 +302,7 @@ def parse(data: bytes, path: Path) -> list[Record]:
             raise TrailBroken(
                 f"cannot read line {number} of {path}: it is not a record of this format",
                 why=str(error.errors()[0]["msg"]),
-                then=f"runbook trail verify {path}",
+                then=f"runbook trail verify {shlex.quote(str(path))}",
             ) from error
     return records
 

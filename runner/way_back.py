@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +172,7 @@ def _meant(status: RunStatus, asked: Asked) -> _Meant:
             f"cannot take back {status.run} by the changed {path}: more than its way back differs",
             why=f"what a step did is taken back as it was done; changed: {', '.join(wrong) or 'the order of the steps'}",
             state="nothing was taken back",
-            then=f"git diff {path}; change nothing but the revert of its steps and rollback",
+            then=f"git diff {shlex.quote(str(path))}; change nothing but the revert of its steps and rollback",
         )
     order = (kept.rollback, kept.rollback_steps) != (now.rollback, now.rollback_steps)
     changed += ["rollback"] if order else []

@@ -240,7 +240,9 @@ def find_trail(runs: Path, name: str) -> Path:
     if len(fits) != 1:
         names = ", ".join(path.parent.name for path in fits[:5])
         what = f"{len(fits)} begin so: {names}" if fits else "there is none"
-        raise RunRefused(f"cannot find the run {name!r} in {runs}: {what}", then=f"runbook runs --runs {runs}")
+        raise RunRefused(
+            f"cannot find the run {name!r} in {runs}: {what}", then=f"runbook runs --runs {shlex.quote(str(runs))}"
+        )
     return fits[0]
 
 
@@ -270,8 +272,11 @@ def load_run(directory: Path) -> Found:
     data = trail.load(path)
     status = fold(trail.parse(data, path))
     if status.started is None:
-        raise TrailBroken(f"cannot read the run in {directory}: its trail does not begin with a start",
-                          state="nothing was sent before the first record", then=f"runbook trail verify {path}")  # fmt: skip
+        raise TrailBroken(
+            f"cannot read the run in {directory}: its trail does not begin with a start",
+            state="nothing was sent before the first record",
+            then=f"runbook trail verify {shlex.quote(str(path))}",
+        )
     return Found(directory, status, data)
 
 

@@ -51,6 +51,7 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
 @options.target
 @options.runs
 @options.as_json
+@options.pointing
 def status_command(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
     """How a run stands: its steps, what it waits for, whether it is safe to leave, and the next command."""
     place = Place(target, runs)
@@ -157,6 +158,7 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
 @options.target
 @options.runs
 @options.as_json
+@options.pointing
 def report_command(
     *, run: str, output: Path | None, rows: str | None, target: str | None, runs: Path | None, as_json: bool
 ) -> None:
@@ -199,6 +201,7 @@ def trail_command() -> None:
 @options.target
 @options.runs
 @options.as_json
+@options.pointing
 def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
     """Every record, in order."""
     from runner.trail import read
@@ -221,6 +224,7 @@ def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> N
 @options.target
 @options.runs
 @options.as_json
+@options.pointing
 def verify(*, run: str, against_target: bool, target: str | None, runs: Path | None, as_json: bool) -> None:
     """Recompute the chain of hashes. RUN may be a run or a trail file.
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from runner.commands import complete
+from runner.errors import RunbookError
+from runner.source import BadInput
 
 # Before the name of an input in capitals: for secrets, which others must not see in a process list.
 INPUT = "RUNBOOK_INPUT_"
@@ -37,6 +43,32 @@ def runs(function: F) -> F:
 def operator(function: F) -> F:
     """--operator: who says to act."""
     return click.option("--operator", metavar="NAME", help="Who you are; recorded beside the system's user.")(function)
+
+
+def pointing(function: F) -> F:
+    """A command on a run: what it says to do next has the options that find the run again."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **given: Any) -> Any:
+        try:
+            return function(*args, **given)
+        except RunbookError as error:
+            _point(error, str(given.get("run")), given.get("target"), given.get("runs"))
+            raise
+
+    return cast("F", command)
+
+
+def _point(error: RunbookError, name: str, target: str | None, runs: Path | None) -> None:
+    if error.stop:
+        return  # they have them
+    from runner.workplace import Place, find_run, runs_of
+
+    with contextlib.suppress(RunbookError, BadInput, OSError):
+        found = find_run(runs_of(Place(target, runs)), name)
+        run, more = shlex.quote(found.status.run), found.options()
+        if more and more not in error.then:
+            error.then = re.sub(rf"runbook [a-z]+ {re.escape(run)}", lambda known: f"{known[0]} {more}", error.then)
 
 
 def as_json(function: F) -> F:

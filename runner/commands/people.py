@@ -35,6 +35,7 @@ from steps.words import seconds
 )
 @options.target
 @options.runs
+@options.pointing
 def approve_command(  # noqa: PLR0913 - one parameter an option
     *,
     run: str,
@@ -73,6 +74,7 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
 @options.reason
 @options.target
 @options.runs
+@options.pointing
 def settle_command(
     *, run: str, step: str, answer: str, by: str, reason: str, target: str | None, runs: Path | None
 ) -> None:
@@ -114,6 +116,7 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
 @options.by
 @options.target
 @options.runs
+@options.pointing
 def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path | None) -> None:
     """Write a line into a run's timeline; the report shows it."""
     from runner import people
@@ -128,6 +131,7 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
 @options.reason
 @options.target
 @options.runs
+@options.pointing
 def tune_command(
     *, run: str, orders: tuple[str, ...], by: str, reason: str, target: str | None, runs: Path | None
 ) -> None:
@@ -195,6 +199,7 @@ def _seconds(text: str) -> float:
 @options.reason
 @options.target
 @options.runs
+@options.pointing
 def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str | None, runs: Path | None) -> None:
     """Send statements by hand, one at a time, with the run's timeouts and under its name; each stands in the trail."""
     from runner import people

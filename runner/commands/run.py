@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import click
 from runner import terminal
 from runner.commands import complete, options
 from runner.errors import EXIT_CODES
+from runner.events import RunState
 from runner.playbooks import find_playbook
 from runner.workflow import Orders, View, execute
-from runner.workplace import Place
+from runner.workplace import Place, find_run, runs_of
 
 
 def _view(*, verbose: bool, as_json: bool) -> View:
@@ -27,6 +29,7 @@ def _view(*, verbose: bool, as_json: bool) -> View:
     return View(heard=shown.heard, progress=shown.progress, begun=shown.begun, say=shown.say)
 
 
+_GOOD = {RunState.SUCCEEDED, RunState.ROLLED_BACK}
 _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words in EXIT_CODES.items())
 
 
@@ -106,7 +109,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
         )  # fmt: skip
         run = execute(path, orders)
         if not as_json:
-            _well("succeeded:", run)
+            _well(place, run)
 
 
 @click.command("resume", short_help="Go on with a run")
@@ -127,6 +130,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
 )
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
 @options.as_json
+@options.pointing
 def resume_command(  # noqa: PLR0913 - one parameter an option
     *,
     run: str,
@@ -161,7 +165,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     )
     name = resume(run, orders, accepted=Accepted(reason, changes=accept_changes, outside=outside_window), dead=dead)
     if not as_json:
-        _well("succeeded:", name)
+        _well(orders.place, name)
 
 
 @click.command("rollback", short_help="Take back what a run changed")
@@ -197,6 +201,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
 )
 @click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
 @options.as_json
+@options.pointing
 def rollback_command(  # noqa: PLR0913 - one parameter an option
     *,
     run: str,
@@ -223,7 +228,7 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     orders = Orders(place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json))
     back = rollback(run, orders, Asked(reason or "asked by the operator", after, leave, accept_changes))
     if not as_json:
-        _well("rolled back:", back.run, back.words)
+        _well(orders.place, back.run, back.words)
 
 
 def _place(target: str | None, runs: Path | None, run: str) -> Place:
@@ -233,9 +238,12 @@ def _place(target: str | None, runs: Path | None, run: str) -> Place:
     return place_of_run(run, target=target, runs=runs)
 
 
-def _well(how: str, run: str, more: str = "") -> None:
+def _well(place: Place, name: str, more: str = "") -> None:
+    """How a run ended that ended well, in the word of its state."""
+    found = find_run(runs_of(place), name)
+    how = f"{found.status.state.replace('_', ' ')}:"
     terminal.say()
-    terminal.say(f"{how} {run}", mark=how, colour="green")
+    terminal.say(f"{how} {name}", mark=how, colour="green" if found.status.state in _GOOD else "yellow")
     if more:
         terminal.labelled("", more)
-    terminal.labelled("next", f"runbook report {run}")
+    terminal.labelled("next", f"runbook report {shlex.quote(name)} {found.options()}".rstrip())
