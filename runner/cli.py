@@ -108,7 +108,7 @@ def main(args: Sequence[str] | None = None) -> None:
     terminal.prepare()
     gc.disable()  # what is loaded at the start is no garbage; a run, which lives long, turns it on again (workflow.carry)
     try:
-        code = cli.main(args=list(args) if args is not None else None, standalone_mode=False)
+        code = cli.main(args=terminal.typed(sys.argv[1:] if args is None else args), standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         terminal.warn("aborted")

@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from typing import TextIO, cast
 
 from runner.markdown import safe
@@ -77,6 +78,19 @@ def _otherwise(error: UnicodeError) -> tuple[str, int]:
     return "".join(
         _INSTEAD.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in lacking
     ), error.end
+
+
+def typed(words: Sequence[str]) -> list[str]:
+    """Arguments as text: bytes that are no UTF-8 are shown as what they are, unless they name a file."""
+    return [word if word.isprintable() or os.path.lexists(word) else _text(word) for word in words]
+
+
+def _text(word: str) -> str:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(word).decode("utf-8", "backslashreplace")
+    return word
 
 
 # ─── what the terminal can do ───────────────────────────────────────────────────────────────────────────────────────

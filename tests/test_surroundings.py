@@ -208,6 +208,19 @@ def test_a_terminal_without_colours_gets_none(desk: Desk, env: dict[str, str]) -
         assert "\x1b[" not in on_terminal(desk, command, **env)
 
 
+def test_words_in_another_encoding_are_words(desk: Desk) -> None:
+    """What somebody types in a terminal of Latin-1, while the system is set to UTF-8."""
+    word = os.fsdecode(b"J\xf6rg \xff")
+    for words in (["exec", "note-it.yaml", "--operator", word], ["note", "latest", word, "--as", word],
+                  ["approve", "latest", "--step", "go", "--as", word, "--role", "dba", "--reason", word], ["status"], ["report"],
+                  ["rollback", "latest", "--reason", word]):  # fmt: skip
+        done = desk.runbook(*words)
+        assert done.code in {0, 5}, done.text
+    assert r"J\xf6rg" in desk.runbook("report").out.replace("\\\\", "\\")
+    assert desk.runbook("exec", "note-it.yaml", RUNBOOK_INPUT_A=word).code == 2
+    assert desk.runbook("status", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0").code == 0
+
+
 LONG = "a" * 300
 
 

@@ -117,6 +117,9 @@ def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
         if not sign:
             raise click.UsageError(f"cannot read --input {key[:20]!r}: write key=value")
         values[key] = Seen(value)
+    for key, value in values.items():
+        if any(0xD800 <= ord(sign) < 0xE000 for sign in value):  # what no UTF-8 stands for: bytes of another encoding
+            raise click.UsageError(f"cannot use the input {key}: it is no UTF-8 text")
     return values
 
 
