@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import digest, identity, known, preflight, trust, window
+from runner import digest, identity, known, preflight, stop, trust, window
 from runner.context import take_up_orders
 from runner.engine import Engine
-from runner.errors import RunRefused, TrailBroken
+from runner.errors import RunbookError, RunRefused, TrailBroken
 from runner.events import Outcome, RunResumed, RunStarted, RunState
 from runner.lease import refuse_if_held
 from runner.model import Entry, Playbook
@@ -26,7 +26,7 @@ from runner.workflow import (
     run_or_take_back,
     stored,
 )
-from runner.workplace import Connected, Found, connected, find_run
+from runner.workplace import Connected, Found, Place, connected, find_run, now, pointed
 from steps import ledger
 from steps.base import Gate
 from steps.values import readable_all
@@ -196,6 +196,26 @@ def refuse_running(status: RunStatus) -> None:
             f"cannot resume {status.run}: its process still runs (pid {status.process.pid})",
             then=f"runbook status {status.run}",
         )
+
+
+def here(found: Found, given: Mapping[str, str]) -> stop.Here:
+    """From where somebody looks at this run, with what a resume from here would be refused for. given: secret inputs."""
+    living, options = stop.alive(found.status), found.options()
+    obstacle = None if living else _obstacle(found, given, options)
+    return stop.Here(now(), alive=living, options=options, obstacle=obstacle)
+
+
+def _obstacle(found: Found, given: Mapping[str, str], options: str) -> stop.Obstacle | None:
+    run = found.status.run
+    if fault := trust.alone(found):
+        verify = f"runbook trail verify {run} --against-target"
+        return stop.Obstacle(f"its record does not verify: {fault}", pointed(verify, run, options), every=True)
+    try:
+        _playbook_again(found, Orders(place=Place(), inputs=given), Accepted())
+    except RunbookError as error:
+        first = " ".join(error.what.split("\n")[:2])
+        return stop.Obstacle(first, pointed(error.then or f"mend it, then runbook resume {run}", run, options))
+    return None
 
 
 def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[Playbook, RunResumed]:

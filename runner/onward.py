@@ -29,20 +29,38 @@ class Onward:
 
 
 @dataclass(frozen=True)
+class Obstacle:
+    """What stands in a resume's way, and what to do about it; every: in the way of each act on the run."""
+
+    why: str
+    then: str
+    every: bool = False
+
+
+@dataclass(frozen=True)
 class Here:
     """From where somebody looks at a run.
 
     alive: whether its process lives, None where that can't be seen from here. options: what each command needs to find
-    the run again, such as --runs.
+    the run again, such as --runs. obstacle: what a resume would be refused for, as far as files can tell.
     """
 
     now: datetime
     alive: bool | None = None
     options: str = ""
+    obstacle: Obstacle | None = None
 
 
 def onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
     """What to do next with this run."""
+    told = _onward(playbook, status, here)
+    act = told.commands[0].split()[1]
+    if here.obstacle is not None and (act == "resume" or (here.obstacle.every and act not in {"report", "tune"})):
+        return Onward((here.obstacle.then,))
+    return told
+
+
+def _onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
     say = _Say(status.run, here.options)
     match status.state:
         case RunState.SUCCEEDED | RunState.ENDED_UNPROVEN | RunState.ROLLED_BACK | RunState.CLOSED:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import approvals, identity, judging, stop, trust
+from runner import again, approvals, identity, judging, stop, trust
 from runner.again import runs_of, same_target
 from runner.errors import RunRefused, StepFailed, TargetUnreachable
 from runner.events import Approved, Event, EvidenceGiven, Judged, Noted, RunState, Settled, SqlByHand
@@ -147,7 +147,7 @@ def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored
 
 
 def _next(found: Found) -> str:
-    here = stop.Here(utc_now(), alive=stop.alive(found.status), options=found.options())
+    here = again.here(found, {})
     return "next       " + stop.stop(playbook_of(found), found.status, here).then.replace("\n", f"\n{'':<11}")
 
 

@@ -44,14 +44,19 @@ ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_
 _COUNTED = ("visited", "written")  # a step with these has gone over a table, and its figures get a table of their own
 
 
-def markdown(found: Found, playbook: Playbook) -> str:
+def markdown(found: Found, playbook: Playbook, here: stop.Here | None = None) -> str:
     """The report of a run; no database is asked."""
     records = trail.read(found.trail)
     status = found.status
     parts = [
         _head(found, playbook),
         _section("Run", _facts(status, playbook)),
-        _section("How it stands", _standing(playbook, status, found.options())),
+        _section(
+            "How it stands",
+            _standing(
+                playbook, status, here or stop.Here(trail.utc_now(), alive=stop.alive(status), options=found.options())
+            ),
+        ),
         _section("Steps", _steps(records, playbook, status)),
         _section("Figures", _figures(playbook, status)),
         _section("Checks", proof.checks(records, playbook)),
@@ -144,12 +149,11 @@ def _pairs(values: Mapping[str, Json]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
 
 
-def _standing(playbook: Playbook, status: RunStatus, options: str) -> list[str]:
+def _standing(playbook: Playbook, status: RunStatus, here: stop.Here) -> list[str]:
     """The five lines of every stop, while the run is not over."""
     if status.state in ENDED:
         return []
-    now = trail.utc_now()
-    told = stop.stop(playbook, status, stop.Here(now, alive=stop.alive(status), options=options))
+    told = stop.stop(playbook, status, here)
     then = "<br>".join(code(line) for line in told.then.split("\n"))
     return table(["", ""], [
         ["**state**", escaped(told.state)], ["**leave it?**", escaped(told.leave)],

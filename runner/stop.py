@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from runner import identity, plan, window
 from runner.events import RunState
 from runner.model import Entry, Playbook
-from runner.onward import REASON, Here, onward, waits_for
+from runner.onward import REASON, Here, Obstacle, onward, waits_for
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from steps.base import Resting
 
-__all__ = ["Here", "Stop", "alive", "state_word", "stop", "waits_for"]
+__all__ = ["Here", "Obstacle", "Stop", "alive", "state_word", "stop", "waits_for"]
 
 _OVER = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK})
 
@@ -72,6 +72,8 @@ def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
     done = [name for name in playbook.ids if name in status.steps and status.steps[name].finished]
     words = state_word(status, living=here.alive) + (f", held: {status.held}" if status.held else "")
     words += f"; {len(done)} of {len(playbook.ids)} steps done"
+    if here.obstacle is not None and status.state not in _OVER:
+        words += f"; {here.obstacle.why}"
     at = _at(playbook, status)
     if at is not None and status.state not in _OVER:
         needs = waits_for(playbook, status, at, here.now) if at.gate else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Iterator, Mapping
@@ -160,6 +161,13 @@ def options_for(directory: Path, target: str, place: Place) -> str:
         else:
             words += ["--runs", str(directory.parent)]
     return shlex.join(words)
+
+
+def pointed(text: str, run: str, options: str) -> str:
+    """The text, its commands on this run with the options that find it."""
+    if not options or options in text:
+        return text
+    return re.sub(rf"runbook [a-z]+ {re.escape(shlex.quote(run))}", lambda known: f"{known[0]} {options}", text)
 
 
 def _same_target(place: Place, name: str) -> bool:

@@ -164,6 +164,57 @@ def test_next_carries_what_finds_the_run(desk: Inside, empty_database: Database)
     assert shlex.quote(str(elsewhere)) in begun.err
 
 
+@on_sqlite
+def test_next_where_the_playbook_was_changed(desk: Inside, empty_database: Database) -> None:
+    """A resume would be refused, so that status doesn't send into it."""
+    name = written(desk, f"{ONE}\n{MISSING}", HEAD)
+    assert desk.runbook("exec", name).code == 1
+    empty_database.script("CREATE TABLE log (k integer)")
+    file = desk.directory / name
+    before = file.read_text()
+    file.write_text(before.replace("VALUES (1)", "VALUES (2)"))  # the step that failed: it ran
+    for words in (["status"], ["report"]):
+        assert f"git diff {name}; put it back, or runbook rollback" in desk.runbook(*words).out
+    file.write_text(before.replace("at_least: 1", "at_least: 2"))
+    assert "--accept-changes --reason '…'" in desk.runbook("status").out
+    file.write_text("runbook: 1\nname: change\nsteps: nothing\n")
+    assert desk.runbook("status").code == 0
+    file.write_text(before)
+    assert follow(desk) == ["resume", "report"]
+
+
+@on_sqlite
+def test_next_of_a_changed_record_is_to_verify_it(desk: Inside) -> None:
+    assert desk.runbook("exec", written(desk, f"{ONE}\n{MISSING}", HEAD)).code == 1
+    path = desk.newest
+    path.write_text(path.read_text().replace("UPDATE t SET n = n - 1", "UPDATE t SET n = n - 2"))
+    assert onward(desk).startswith("runbook trail verify change-")
+    assert "its record does not verify" in desk.runbook("status").out
+
+
+@on_sqlite
+def test_next_asks_for_the_secret(desk: Inside) -> None:
+    head = "inputs: {token: {type: text, secret: true, required: true}}\n" + HEAD
+    assert (
+        desk.runbook(
+            "exec", written(desk, f"{ONE}\n{GATE}", head), "--operator", "dana", RUNBOOK_INPUT_TOKEN="a long secret"
+        ).code
+        == 5
+    )
+    for who, role in (("ines", "dba"), ("otto", "boss")):
+        assert (
+            desk.runbook("approve", "latest", "--step", "go", "--as", who, "--role", role, "--reason", "read").code == 0
+        )
+    desk.runbook("approve", "latest", "--step", "go", "--evidence", "backup", "--as", "ines", "--reason", "read")
+    assert "set RUNBOOK_INPUT_TOKEN, then runbook resume" in desk.runbook("status").out
+    assert (
+        desk.runbook("status", RUNBOOK_INPUT_TOKEN="a long secret")
+        .out.split("next ")[1]
+        .strip()
+        .startswith("runbook resume")
+    )
+
+
 def test_a_living_run_is_not_sent_into_a_refusal() -> None:
     from runner.onward import Here, onward
     from runner.workplace import now

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from runner import stop, terminal
+from runner import again, stop, terminal
 from runner.commands import complete, options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
@@ -18,7 +18,7 @@ from runner.people import playbook_of
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
-from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, now, runs_of
+from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, runs_of
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
@@ -57,7 +57,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     place = Place(target, runs)
     found = find_run(runs_of(place), run)
     status, playbook = found.status, playbook_of(found)
-    here = stop.Here(now(), alive=stop.alive(status), options=found.options())
+    here = again.here(found, options.inputs((), None))
     told = stop.stop(playbook, status, here)
     if as_json:
         options.print_json(document_of(status) | {"stop": told.__dict__, "alive": _alive(status)})
@@ -178,7 +178,7 @@ def report_command(
         )
         return
     else:
-        text = report.markdown(found, playbook_of(found))
+        text = report.markdown(found, playbook_of(found), again.here(found, options.inputs((), None)))
     if output is None and sys.stdout.isatty():
         from runner.markdown import plain
         from runner.rendered import rendered

@@ -6,8 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import re
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -62,13 +60,11 @@ def pointing(function: F) -> F:
 def _point(error: RunbookError, name: str, target: str | None, runs: Path | None) -> None:
     if error.stop:
         return  # they have them
-    from runner.workplace import Place, find_run, runs_of
+    from runner.workplace import Place, find_run, pointed, runs_of
 
     with contextlib.suppress(RunbookError, BadInput, OSError):
         found = find_run(runs_of(Place(target, runs)), name)
-        run, more = shlex.quote(found.status.run), found.options()
-        if more and more not in error.then:
-            error.then = re.sub(rf"runbook [a-z]+ {re.escape(run)}", lambda known: f"{known[0]} {more}", error.then)
+        error.then = pointed(error.then, found.status.run, found.options())
 
 
 def as_json(function: F) -> F:
