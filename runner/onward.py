@@ -24,8 +24,8 @@ class Onward:
     when: str = ""
 
     def words(self) -> str:
-        """For people: a command a line, the condition behind the last."""
-        return "\n".join(self.commands) + (f"  ({self.when})" if self.when else "")
+        """For people: a command a line, the condition below."""
+        return "\n".join([*self.commands, *([f"({self.when})"] if self.when else [])])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import errno
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from runner.markdown import safe
 
 LABEL = 11  # columns of what stands before a line at a stop
 NARROW = 40  # columns; where the terminal has fewer, lines are broken by it
+_WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"]|['"])+""")  # of a shell's command
 STANDARD_OUTPUT = "standard output"
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.EBADF})  # whoever read along, or the terminal itself
 _HANDLER, _ASCII = "runbook_plain", "runbook_ascii"
@@ -160,7 +162,23 @@ def labelled(label: str, text: str, *, out: TextIO | None = None) -> None:
     """`label      text`, as all that stands at a stop is written."""
     first, *rest = text.split("\n")
     for number, line in enumerate([first, *(one for one in rest if one.strip())]):
-        say(f"{label if number == 0 else '':<{LABEL}}{line}", hang=LABEL, out=out)
+        words = f"{label if number == 0 else '':<{LABEL}}{line}"
+        if line.startswith("runbook ") and (out or sys.stdout).isatty():
+            _command(words, out=out or sys.stdout)
+        else:
+            say(words, hang=LABEL, out=out)
+
+
+def _command(words: str, *, out: TextIO) -> None:
+    """A command that can be copied from a terminal of any width: broken as a shell breaks lines."""
+    label, room = safe(words)[:LABEL], columns() - 3
+    lines = [label]
+    for word in _WORD.findall(safe(words)[LABEL:]):
+        if len(lines[-1]) > LABEL and len(lines[-1]) + 1 + len(word) > room:
+            lines.append(" " * LABEL)
+        lines[-1] += word if len(lines[-1]) <= LABEL else f" {word}"
+    for number, line in enumerate(lines, start=1):
+        spoken(out, f"{line} \\\n" if number < len(lines) else f"{line}\n")
 
 
 def spoken(out: TextIO, text: str) -> None:

@@ -36,7 +36,7 @@ def onward(desk: Inside, *options: str) -> str:
     """The first command of what status gives as next."""
     said = desk.runbook("status", "latest", "--json", *options)
     assert said.code == 0, said.text
-    return json.loads(said.out)["stop"]["then"].splitlines()[0].split("  (")[0]
+    return json.loads(said.out)["stop"]["then"].splitlines()[0]
 
 
 def follow(desk: Inside, *options: str, mend: Callable[[], object] = lambda: None) -> list[str]:
@@ -80,7 +80,7 @@ def test_next_after_a_failure(desk: Inside, empty_database: Database) -> None:
     mend = lambda: empty_database.script("CREATE TABLE log (k integer)")  # noqa: E731
     failed = desk.runbook("exec", written(desk, f"{ONE}\n{MISSING}", HEAD))
     assert failed.code == 1
-    assert f"next       {onward(desk)}  (once the cause is mended)" in failed.err
+    assert f"next       {onward(desk)}\n           (once the cause is mended)\n" in failed.err
     mend()
     assert follow(desk) == ["resume", "report"]
 

@@ -250,3 +250,21 @@ def test_the_shell_is_offered_what_fits(desk: Desk, words: str, offered: str) ->
     env = {"_RUNBOOK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
     done = desk.runbook(**env)
     assert any(line.removeprefix("plain,").startswith(offered) for line in done.out.splitlines()), done
+
+
+def test_a_command_can_be_copied_from_a_narrow_terminal(desk: Desk) -> None:
+    """Broken as a shell breaks lines, and never within quotes."""
+    runs = desk.directory / "a folder with many words in its name, more than a line"
+    assert desk.runbook("exec", "note-it.yaml", "--runs", str(runs)).code == 5
+    out = Terminal(io.BytesIO(), encoding="utf-8")
+    here = contextlib.chdir(desk.directory), contextlib.redirect_stdout(out), pytest.MonkeyPatch.context()
+    with here[0], here[1], here[2] as patch, pytest.raises(SystemExit):
+        patch.setenv("COLUMNS", "60")
+        main(["status", "--runs", str(runs)])
+    out.flush()
+    told = out.buffer.getvalue().decode().split("next       ")[1].replace("NAME", "ines")
+    desk.runbook("status")
+    done = subprocess.run(["bash", "-c", f"PATH={RUNBOOK.parent}:$PATH; {told}"], cwd=desk.directory, capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, (told, done.stderr)
+    assert "has all that it asks for" in done.stdout
