@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
-from runner.commands import options
+from runner import terminal
+from runner.commands import complete, options
 from runner.commands.look import place_of_run
 from runner.workflow import Orders
 from runner.workplace import Place
 
 
 @click.command("close", short_help="End a run as what it is")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @options.by
 @options.reason
 @options.target
 @options.runs
+@options.pointing
 def close_command(*, run: str, by: str, reason: str, target: str | None, runs: Path | None) -> None:
     """End an open run as what it is: nothing is taken back, and what stands is said. A new run may begin then.
 
@@ -26,13 +29,15 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
     from runner.closing import Word, close
 
     ended = close(run, Orders(place=place_of_run(run, target=target, runs=runs), operator=by), Word(by, reason))
-    note = f"\n           {ended.note}" if ended.note else ""
-    click.echo(f"closed: {ended.run}; nothing was taken back{note}")
-    click.echo(f"stands     {', '.join(ended.stands) or 'nothing'}\nnext       runbook report {ended.run}")
+    terminal.say(f"closed: {ended.run}; nothing was taken back")
+    if ended.note:
+        terminal.labelled("", ended.note)
+    terminal.labelled("stands", ", ".join(ended.stands) or "nothing")
+    terminal.labelled("next", f"runbook report {shlex.quote(ended.run)}")
 
 
 @click.command("recover", short_help="Make a lost run's folder again")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.operator
@@ -44,5 +49,5 @@ def recover_command(*, run: str, target: str | None, runs: Path | None, operator
     from runner.recovering import recover
 
     again = recover(run, Orders(place=Place(target, runs), operator=operator))
-    click.echo(f"recovered: {again.run} ({again.state.replace('_', ' ')}), in {again.directory}")
-    click.echo(f"next       runbook status {again.run}")
+    terminal.say(f"recovered: {again.run} ({again.state.replace('_', ' ')}), in {again.directory}")
+    terminal.labelled("next", f"runbook status {shlex.quote(again.run)}")

@@ -87,7 +87,7 @@ def settle_command(
 
 
 @click.command("judge", short_help="Answer a check that could not decide")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.argument("check")
 @click.argument("answer", type=click.Choice(["pass", "fail"]))
 @options.by
@@ -95,6 +95,7 @@ def settle_command(
 @options.reason
 @options.target
 @options.runs
+@options.pointing
 def judge_command(  # noqa: PLR0913 - one parameter an option
     *, run: str, check: str, answer: str, by: str, role: str, reason: str, target: str | None, runs: Path | None
 ) -> None:
@@ -107,7 +108,7 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
     from steps.base import Answer
 
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
-    click.echo(people.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
+    _say(people.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
 
 
 @click.command("note", short_help="Write a line into a run's timeline")
