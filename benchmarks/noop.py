@@ -26,6 +26,7 @@ SMALL, LARGE = 1_000, 10_000
 PAIRS, LARGE_PAIRS = 5, 3
 BLOCK = 20
 HOPELESS = 3.0  # times the first tenth's cost, at 1,000 steps: 10,000 would take hours
+NONE = "success_criteria: {none: nothing is done}\n"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _measure(directory: Path, steps: int) -> Measured:
     progress(f"{steps:,} steps")
     playbook, runs = directory / f"noop-{steps}.yaml", directory / "runs"
     entries = "".join(f"  - {{id: s{number:05}, type: checkpoint}}\n" for number in range(steps))
-    playbook.write_text(f"runbook: 1\nname: noop\ntitle: Steps that do nothing\nsteps:\n{entries}")
+    playbook.write_text(f"runbook: 1\nname: noop\ntitle: Steps that do nothing\nsteps:\n{entries}{NONE}")
     spent = spend([RUNBOOK, "exec", str(playbook), "-t", "empty.db", "--runs", str(runs)], cwd=directory)
     trail = max(runs.glob("*/trail.jsonl"), key=lambda path: path.stat().st_mtime)
     lines = [line for line in trail.read_bytes().splitlines(keepends=True) if b'"event":{"event":"step_' in line]

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
-from runner import foresight, identity, window
+from runner import foresight, identity, programs, window
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
@@ -17,6 +18,7 @@ from runner.errors import (
     CriteriaNotMet,
     InDoubt,
     RunRefused,
+    StepFailed,
     TargetUnreachable,
 )
 from runner.events import (
@@ -31,6 +33,7 @@ from runner.events import (
 from runner.gates import fields
 from runner.guards import Sentry
 from runner.model import Entry, Playbook
+from runner.scope import Scope
 from runner.status import RunStatus, add
 from runner.trail import Trail
 from steps import ledger
@@ -43,6 +46,7 @@ from steps.base import (
     StepError,
     StepResult,
     UndoesRun,
+    Uses,
     Value,
 )
 from steps.values import bounded, in_json
@@ -63,7 +67,7 @@ class Acting:
     watcher: Watcher
     now: Callable[[], datetime]
     listeners: list[Listener] = field(default_factory=list)
-    scope: dict[str, Value] = field(default_factory=dict)
+    scope: Scope = field(default_factory=Scope)
     outside_window: bool = False  # a person said why the run goes on although its window is shut
     recorded: bool = True  # whether the ledger has a row of this run
     undo: Undo | None = None
@@ -78,7 +82,7 @@ class Acting:
                 listener(record.event)
 
     def learn(self, name: str, figures: Mapping[str, Value]) -> None:
-        self.scope |= {f"{name}.{key}": value for key, value in figures.items()}
+        self.scope.learn(name, figures)
 
     def verify(self, entry: Entry, when: str) -> Effect:
         with self.database.look() as look:
@@ -101,6 +105,20 @@ class Acting:
                 f"step {entry.id} ({entry.mark}) would not work here", why="; ".join(faults), state="nothing was changed by this step",
                 then=f"mend it, then runbook resume {self.status.run}",
             )  # fmt: skip
+
+    def same_programs(self, uses: list[Uses]) -> None:
+        """Right before they are run: the files are those with which the run began, or that somebody accepted."""
+        known = self.status.programs
+        if known is None or not uses:
+            return
+        every = {**known, **self.playbook.programs, **(self.status.elsewhere or {})}
+        wrong = programs.exchanged(uses, Path(self.playbook.file).parent, every)
+        if wrong:
+            raise StepFailed(
+                f"cannot run {', '.join(wrong)}: changed since the run began, or another one than was approved",
+                state="nothing of it was run",
+                then=f"look at it; then runbook resume {self.status.run} --accept-changes --reason '…' (voids the approvals)",
+            )
 
     def apply(self, entry: Entry) -> StepResult:
         """Write-ahead, then act; connection classes are tried again, because the step goes on where the ledger says."""
@@ -228,8 +246,9 @@ class Acting:
         result: StepResult | None = None,
         error: str = "",
         sqlstate: str = "",
+        kept: Mapping[str, Value] | None = None,
     ) -> None:
-        """Record the outcome in the trail, then anchor the trail's head in the ledger."""
+        """Record the outcome in the trail, then anchor the trail's head in the ledger; `kept` stands there alone."""
         results = bounded(fields(result))
         seconds = round(time.monotonic() - began, 3)
         self.emit(
@@ -245,7 +264,7 @@ class Acting:
         )
         self.learn(entry.id, results)
         # masked, as the trail has them
-        told = self.status.step(entry.id).results
+        told = {**self.status.step(entry.id).results, **(kept or {})}
         self.anchor(Place(self.status.run, entry.id, "apply"), outcome=outcome, results=told)
 
     def anchor(self, place: Place, *, outcome: Outcome, results: Mapping[str, Value]) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import digest, identity, known, preflight, stop, trust, window
+from runner import identity, known, preflight, programs, standing, stop, trust, window
 from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.errors import RunbookError, RunRefused, TrailBroken
-from runner.events import Outcome, RunResumed, RunStarted, RunState
+from runner.events import Outcome, Process, RunResumed, RunStarted, RunState
 from runner.lease import refuse_if_held
 from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
@@ -19,8 +19,10 @@ from runner.source import BadInput
 from runner.status import RunStatus
 from runner.workflow import (
     Orders,
+    approval_digest,
     carry,
     given_again,
+    machine_programs,
     masks_of,
     opened,
     run_or_take_back,
@@ -69,10 +71,10 @@ def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, 
         refuse_held(playbook, target)
         unmet = status.state is RunState.CRITERIA_NOT_MET
         if resumed.digest:
-            new = digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity)
+            new = approval_digest(playbook, target, exchanged=_exchanged(status, resumed))
             resumed = resumed.model_copy(update={"approval_digest": new})
-        scope = preflight.requirements_scope(playbook, target)
-        with opened(playbook, target, orders, found.directory, status, scope, seen=found.seen) as engine:
+        allowed = preflight.refuse_unmet(playbook, target)
+        with opened(playbook, target, orders, found.directory, status, allowed.scope, seen=found.seen) as engine:
             if dead:
                 _refuse_none_aside(engine)
             resumed = _within_window(engine, resumed, accepted)
@@ -234,15 +236,38 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[P
         )
     process = identity.process(orders.operator)
     path = Path(started.file)
-    playbook = read_playbook(path, given) if path.is_file() else stored(status.source, given, file=started.file)
+    playbook = (
+        read_playbook(path, given)
+        if path.is_file()
+        else stored(status.source, given, file=started.file, programs=status.programs)
+    )
     _same_inputs(started, playbook)
-    if playbook.digest == status.digest:
-        return playbook, RunResumed(process=process)
-    steps = {entry.id: entry.digest for entry in playbook.entries}
-    before = stored(status.source, given)
-    changed = _changed(before, playbook)
+    resumed = RunResumed(process=process)
+    machine = machine_programs(playbook)
+    if not _means_the_same(playbook, status) or _differ(status.elsewhere, machine):
+        resumed = _with_changes(playbook, found, accepted, process=process, machine=machine, given=given)
+    if playbook.digest != started.digest:
+        playbook = standing.with_gates_of(playbook, stored(started.source, given, programs=started.programs))
+    return playbook, resumed
+
+
+def _with_changes(
+    playbook: Playbook,
+    found: Found,
+    accepted: Accepted,
+    *,
+    process: Process,
+    machine: dict[str, str],
+    given: Mapping[str, str],
+) -> RunResumed:
+    """What was changed, as somebody accepts it. Raises RunRefused where nobody does, or where a changed step ran."""
+    status, path = found.status, playbook.file
+    before = stored(status.source, given, programs=status.programs)
+    files = [*_differ(status.programs, playbook.programs), *_differ(status.elsewhere, machine)]
+    changed = _changed(before, playbook, files)
     ran = [name for name in changed if name in before.ids and _began(before.entry(name), status)]
-    words = ", ".join(changed) or "checks, queries, limits or header"
+    words = ", ".join([*changed, *(f"{file} is another one now" for file in files)])
+    words = words or "checks, queries, limits or header"
     if ran:
         raise RunRefused(
             f"cannot resume {status.run}: {path} was changed in a step that ran: {', '.join(ran)}",
@@ -255,17 +280,43 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[P
             why="approvals and rehearsals were given for other bytes",
             then=f"runbook resume {status.run} --accept-changes --reason '…' (voids the approvals), or put the file back",
         )
-    return playbook, RunResumed(
+    asked = {check.id: standing.question(check) for check in before.preconditions}
+    anew = [check.id for check in playbook.preconditions if standing.question(check) != asked.get(check.id)]
+    return RunResumed(
         process=process, reason=accepted.reason, changed_steps=tuple(changed), digest=playbook.digest,
-        source=dict(playbook.source), steps=steps, approval_digest=status.approval_digest,
+        source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
+        approval_digest=status.approval_digest, programs=dict(playbook.programs), elsewhere=machine,
+        changed_checks=tuple(anew),
     )  # fmt: skip
 
 
-def _changed(before: Playbook, now: Playbook) -> list[str]:
-    """The steps that are written otherwise, or that name a query which is: what a step does is more than its own lines."""
+def _means_the_same(playbook: Playbook, status: RunStatus) -> bool:
+    """By its digest; of a run whose version knew nothing of programs and names in use, by its bytes."""
+    earlier = status.programs is None and dict(playbook.source) == status.source
+    return playbook.digest == status.digest or earlier
+
+
+def _differ(then: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
+    """Files that are others now, where it was recorded which they were."""
+    if then is None:
+        return []
+    return sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+
+
+def _exchanged(status: RunStatus, resumed: RunResumed) -> dict[str, str]:
+    """The machine's programs that somebody accepts as others: no digest of the playbook would show it."""
+    now = resumed.elsewhere or {}
+    return {name: now.get(name, "") for name in _differ(status.elsewhere, now)}
+
+
+def _changed(before: Playbook, now: Playbook, files: list[str]) -> list[str]:
+    """The steps that are written otherwise, or that name a query or run a file which is: a step is more than its own lines."""
     then = {entry.id: (entry.digest, entry.step) for entry in before.entries}
     here = {entry.id: (entry.digest, entry.step) for entry in now.entries}
-    return sorted(name for name in set(then) | set(here) if then.get(name) != here.get(name))
+    changed = {name for name in set(then) | set(here) if then.get(name) != here.get(name)}
+    folder = Path(now.file).parent
+    changed |= {entry.id for entry in now.entries if programs.named(programs.of_entry(entry), folder) & set(files)}
+    return sorted(changed)
 
 
 def _began(entry: Entry, status: RunStatus) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self
 
-from runner import window
-from runner.status import RunStatus
+from runner import persons, window
+from runner.events import Approved, EvidenceGiven
+from runner.status import Given, RunStatus
 from steps.base import ApprovalNeed, EvidenceNeed, GateNeeds
 
 _WHEN = "%Y-%m-%d %H:%M %Z"
@@ -41,24 +42,54 @@ class OpenNeed(str):  # noqa: SLOT000 - a few of them live at a time
         return self
 
 
-def open_needs(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime) -> list[str]:
-    """What the gate still waits for, each in words that say what to do; [] opens it."""
+def open_needs(
+    needs: GateNeeds, status: RunStatus, *, step: str, now: datetime, operators: Collection[str] | None = None
+) -> list[str]:
+    """What the gate still waits for, each in words that say what to do; [] opens it.
+
+    operators: who had operated, where that isn't who has operated by now.
+    """
     found = []
+    who = status.operators if operators is None else operators
     if needs.approval is not None:
-        found += _approval(needs.approval, status, step=step, now=now)
+        found += _approval(needs.approval, status, step=step, now=now, operators=who)
     for evidence in needs.evidence:
         found += _evidence(evidence, status, step=step, now=now)
     return found + [OpenNeed(words, opens=True) for words in _window(needs, now)]
 
 
-def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime) -> list[str]:
-    operator = status.started.process.operator if status.started else ""
+def all_open(needs: Iterable[GateNeeds], status: RunStatus, *, step: str, now: datetime) -> list[str]:
+    """The same of a gate that asks for more than one thing, as it is written now and as it stood when the run began."""
+    return list(dict.fromkeys(word for one in needs for word in open_needs(one, status, step=step, now=now)))
+
+
+def lapsed(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime) -> list[str]:
+    """What a gate that was passed waits for again, because that which it was passed for has changed or run out."""
+    passed = status.step(step).passed
+    if passed is None:
+        return []
+    # Who approved may go on with the run later, as long as it is the run that was approved.
+    operators = passed.operators if passed.digest == status.approval_digest else None
+    began = needs.model_copy(update={"not_before": needs.not_before if needs.not_after else ""})
+    if passed.earlier and operators is not None:
+        began = began.model_copy(update={"approval": None, "evidence": ()})
+    return open_needs(began, status, step=step, now=now, operators=operators)
+
+
+def _approval(
+    need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime, operators: Collection[str]
+) -> list[str]:
+    barred = {persons.key(name) for name in operators} if need.not_operator else set()
     valid: dict[str, list[str]] = {}
-    for one in status.approvals:
-        fits = one.step == step and one.approval_digest == status.approval_digest and not _past(one.expires, now)
-        fits = fits and not (need.not_operator and one.name == operator) and need.by in {"", one.name}
+    names: dict[str, str] = {}
+    for given in status.given:
+        one, who = given.event, persons.key(given.event.name)
+        if not isinstance(one, Approved) or not _holds(given, need, status, step=step, now=now):
+            continue
+        fits = who and who not in barred and (not need.by or persons.same(one.name, need.by))
         if fits and (not need.roles or one.role in need.roles):
-            valid.setdefault(one.name, []).append(one.role)
+            valid.setdefault(who, []).append(one.role)
+            names.setdefault(who, one.name)
     # as many people as roles: each role must be one of them, or two of the same kind would do for both
     absent = _unfilled(need.roles, valid) if need.need >= len(need.roles) else []
     missing = max(need.need - len(valid), len(absent))
@@ -66,11 +97,18 @@ def _approval(need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime
         return []
     who = f" by {need.by}" if need.by else ""
     who += f" as {' and '.join(absent) if absent else ' or '.join(need.roles)}" if need.roles else ""
-    other = f", not by the operator ({operator})" if need.not_operator else ""
+    other = f", not by the operator ({', '.join(operators)})" if need.not_operator else ""
     plural = "s" if missing > 1 else ""
-    given = f" ({', '.join(f'{name} as {roles[-1]}' for name, roles in valid.items())} given)" if valid else ""
-    words = f"{missing} approval{plural}{who}{other}{given}"
+    given_by = f" ({', '.join(f'{names[one]} as {roles[-1]}' for one, roles in valid.items())} given)" if valid else ""
+    words = f"{missing} approval{plural}{who}{other}{given_by}"
     return [OpenNeed(words, roles=absent or need.roles, every=bool(absent), by=need.by)]
+
+
+def _holds(given: Given, need: ApprovalNeed | EvidenceNeed, status: RunStatus, *, step: str, now: datetime) -> bool:
+    """Whether it is for this gate and for what would be done now, and hasn't run out: by the playbook in force, too."""
+    if given.event.step != step or given.digest != status.approval_digest or _past(given.event.expires, now):
+        return False
+    return need.valid_for is None or now - given.at <= timedelta(seconds=need.valid_for)
 
 
 def _unfilled(roles: Sequence[str], people: Mapping[str, Sequence[str]]) -> list[str]:
@@ -86,10 +124,13 @@ def _unfilled(roles: Sequence[str], people: Mapping[str, Sequence[str]]) -> list
 
 
 def _evidence(need: EvidenceNeed, status: RunStatus, *, step: str, now: datetime) -> list[str]:
-    given = [
-        one for one in status.evidence if one.step == step and one.name == need.name and not _past(one.expires, now)
-    ]
-    return [] if given or need.optional else [OpenNeed(f"evidence {need.name!r}", evidence=need.name)]
+    there = any(
+        isinstance(one.event, EvidenceGiven)
+        and one.event.name == need.name
+        and _holds(one, need, status, step=step, now=now)
+        for one in status.given
+    )
+    return [] if there or need.optional else [OpenNeed(f"evidence {need.name!r}", evidence=need.name)]
 
 
 def _window(needs: GateNeeds, now: datetime) -> list[str]:

@@ -58,6 +58,7 @@ class Sources:
     origin: dict[str, Document] = field(default_factory=dict)  # "queries.coverage" → where it is written
     texts: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)  # the inputs that nobody may see
+    kept: bool = False  # a run's own copy: rules that are newer than the run don't keep it from its way back
 
     def mark(self, path: Place, *, key: bool = False) -> Mark:
         document = self.main
@@ -96,7 +97,8 @@ def validated(
     """
     try:
         return model.model_validate(
-            values, context={"queries": queries or {}, "directory": str(Path(sources.main.file).parent)}
+            values,
+            context={"queries": queries or {}, "directory": str(Path(sources.main.file).parent), "kept": sources.kept},
         )
     except ValidationError as error:
         for one in error.errors():

@@ -16,11 +16,12 @@ from runner.building import Place, Sources, validated
 from runner.model import ID, Check, Entry, Guard, GuardAction, Requirement
 from runner.source import Data, Fault, near
 from steps import registry
-from steps.base import Probe, Step
+from steps.base import Gate, Probe, Step
 from steps.expressions import BadExpression, Expression, Kind, check_kinds, check_names, parse
-from steps.words import Query
+from steps.words import RESERVED, Query
 
-OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every"})
+OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})
+_PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
 ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
@@ -53,6 +54,9 @@ class Builder:
             self.sources.fault(
                 (*path, "id"), f"cannot use the id {name!r}: small letters, digits and _, beginning with a letter"
             )
+        elif not self.sources.kept and (name in RESERVED or name in {one.short for one in self.requires}):
+            whose = "the word is reserved" if name in RESERVED else f"`requires` has `as: {name}`"
+            self.sources.fault((*path, "id"), f"cannot use the id {name!r}: {whose}")
         elif name in self._ids:
             self.sources.fault(
                 (*path, "id"),
@@ -137,7 +141,7 @@ class Builder:
             "that": self._expression(data, "that", path, names, kinds),
             "warn": self._expression(data, "warn", path, names, kinds),
             "mark": self.sources.mark(path),
-            **{key: data[key] for key in ("why", "due", "record_only", "judge", "within", "every") if key in data},
+            **{key: data[key] for key in _PLAIN if key in data},
         }
         built = validated(self.sources, Check, check, path=path)
         if built is not None:
@@ -213,9 +217,19 @@ class Builder:
                 path, "cannot decide anything: write `that:`, a typed field, or `record_only: the reason`"
             )
 
+    def still(self, found: Iterable[Check]) -> None:
+        """Only what was asked at a gate can be asked again behind it."""
+        for check in found:
+            if check.still:
+                self.sources.faults.append(
+                    Fault(check.mark, "cannot use `still` here: it belongs to checks of a checkpoint")
+                )
+
     def finish(self, entries: Iterable[Entry]) -> None:
         """What can only be seen when everything is known."""
         for entry in entries:
+            if not isinstance(entry.step, Gate):
+                self.still((*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards)))
             if not entry.step.changes and entry.guards:
                 self.sources.faults.append(Fault(entry.mark, "cannot guard a step that changes nothing"))
             if not in_batches(type(entry.step)):

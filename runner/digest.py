@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from runner.source import Data
 
@@ -15,9 +15,10 @@ SPOKEN = frozenset(
 LISTS = frozenset({"steps", "preconditions", "success_criteria", "guards"})  # of steps and of checks, which have a why
 
 
-def of_playbook(data: Mapping[str, Data]) -> str:
-    """SHA-256 of what is written, without comments, key order or words for people."""
-    return _of({key: value for key, value in data.items() if key not in SPOKEN})
+def of_playbook(data: Mapping[str, Data], programs: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of what is written, without comments, key order or words for people; and of the files that it runs."""
+    meant: dict[str, Data] = {key: value for key, value in data.items() if key not in SPOKEN}
+    return _of({**meant, " programs": dict(programs)} if programs else meant)
 
 
 def of_step(data: Data) -> str:
@@ -29,9 +30,22 @@ def of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def for_approval(playbook: str, *, inputs: Mapping[str, object], identity: Mapping[str, object]) -> str:
-    """Playbook digest, resolved inputs and target identity: staging's approval is worth nothing in production."""
-    return of_text(json.dumps([playbook, dict(inputs), dict(identity)], sort_keys=True, default=str))
+def for_approval(
+    playbook: str,
+    *,
+    inputs: Mapping[str, object],
+    identity: Mapping[str, object],
+    secrets: Collection[str] = (),
+    programs: Mapping[str, str] | None = None,
+) -> str:
+    """Playbook digest, resolved inputs and target identity: staging's approval is worth nothing in production.
+
+    A secret counts by its name alone, or whoever has the digest could find it by trying. programs: those that were
+    exchanged while the run waited, as somebody accepted them.
+    """
+    known = {name: None if name in secrets else value for name, value in inputs.items()}
+    parts = [playbook, known, dict(identity), *([dict(programs)] if programs else [])]
+    return of_text(json.dumps(parts, sort_keys=True, default=str))
 
 
 def _of(data: Data) -> str:

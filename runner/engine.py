@@ -6,8 +6,9 @@ import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from runner import approvals, gates, judging, window
+from runner import approvals, gates, judging, programs, requirements, standing, starting, window
 from runner.acting import Acting, in_doubt
 from runner.errors import (
     Aborted,
@@ -32,6 +33,7 @@ from runner.events import (
 )
 from runner.model import Check, Entry
 from runner.rate import span
+from runner.scope import Scope
 from runner.status import StepStatus
 from steps.base import (
     QUERY_CANCELED,
@@ -61,6 +63,12 @@ def _judge_command(run: str, unknown: CheckAnswered, checks: tuple[Check, ...]) 
     return f"runbook judge {run} {unknown.id} pass|fail --as NAME --role {role} --reason '…', then runbook resume {run}"
 
 
+class EarlierRun(StepResult):
+    """Where a gate before --from was passed."""
+
+    run: str
+
+
 @dataclass
 class Engine(Acting):
     """One process's work on one run: which step is next, and what each answer means."""
@@ -74,16 +82,19 @@ class Engine(Acting):
     def run(self) -> None:
         """Preconditions, steps in order, success criteria; whatever stops the run is raised as a RunbookError."""
         self._scope_of_figures()
-        if not self.status.steps:
-            self._ask(self.playbook.preconditions, role="precondition", what="the playbook's preconditions are not met")
+        self._ask(self._unasked(), role="precondition", what="the playbook's preconditions are not met")
+        behind: list[Entry] = []
         for entry in self.playbook.entries:
             if entry.id == self.until:
                 self._stop_before(entry)
             if not self.status.step(entry.id).finished or entry.id in self.unproven:
+                self._still_open(behind)
                 self._await_window(entry)
                 self._entry(entry)
             if entry.id == self.begin_at:
                 self.begin_at = ""
+            if isinstance(entry.step, Gate) and standing.can_shut(entry, self.playbook.kept_gates):
+                behind.append(entry)
         self._ask(self.playbook.success_criteria, role="criterion", what="the playbook's success criteria are not met")
         self._say_overrun()
 
@@ -93,6 +104,11 @@ class Engine(Acting):
         left = self.window_left(changing[-1]) if changing else None
         if left is not None and left < 0:
             self.emit(WindowOverrun(seconds=round(-left, 1)))
+
+    def _unasked(self) -> tuple[Check, ...]:
+        """All preconditions of the playbook until something has begun; after that those that never held."""
+        checks = self.playbook.preconditions
+        return tuple(check for check in checks if not (self.status.begun and self.status.met(check.id)))
 
     def aside(self) -> dict[str, int]:
         """The steps that set rows aside, and how many those are now."""
@@ -141,9 +157,11 @@ class Engine(Acting):
         what: str,
         step: str = "",
         own: Mapping[str, Value] | None = None,
+        scope: Scope | None = None,
     ) -> None:
         """Answer checks, record each, and raise where one does not pass."""
-        answers = self._answers(checks, step=step, role=role, own=own)
+        self.same_programs(programs.used((), checks))
+        answers = self._answers(checks, step=step, role=role, own=own, scope=scope)
         for answer in answers:
             self.emit(answer)
             if isinstance(answer, CheckAnswered):
@@ -161,10 +179,18 @@ class Engine(Acting):
             )
 
     def _answers(
-        self, checks: tuple[Check, ...], *, step: str, role: gates.Role, own: Mapping[str, Value] | None
+        self,
+        checks: tuple[Check, ...],
+        *,
+        step: str,
+        role: gates.Role,
+        own: Mapping[str, Value] | None,
+        scope: Scope | None,
     ) -> list[CheckAnswered | NotDue]:
         """Ask, and ask again what has time to come true; a person's judgement stands in the place of an unknown."""
-        ask = functools.partial(gates.ask, step=step, role=role, look=self.database.look, scope=self.scope, own=own)
+        ask = functools.partial(
+            gates.ask, step=step, role=role, look=self.database.look, scope=scope or self.scope, own=own
+        )
         began, answers = time.monotonic(), ask(checks)
         while pending := [
             check
@@ -200,15 +226,16 @@ class Engine(Acting):
         self.database.at(entry.id)
         self.database.policy(lock=entry.lock, timeout=entry.timeout)
         if isinstance(entry.step, Gate):
-            if not self.begin_at or self.begin_at == entry.id:
+            if self.begin_at and self.begin_at != entry.id:
+                self._passed_earlier(entry)
+            else:
                 self._gate(entry)
             return
         effect = self._stands(entry, fresh=step.outcome is None and not step.open)
         outcome = self._before(entry, step, effect)
-        if outcome is Outcome.ALREADY_SO:
-            self.end(entry, Outcome.ALREADY_SO, began=time.monotonic(), result=self.recounted(entry))
-            return
-        self._carry_out(entry, done=outcome is Outcome.DONE)
+        if outcome is None:
+            self.same_programs(programs.of_entry(entry))
+        self._carry_out(entry, outcome)
 
     def _stands(self, entry: Entry, *, fresh: bool) -> Effect:
         """How the step stands, as the database says; before it first begins, also whether it may."""
@@ -253,13 +280,16 @@ class Engine(Acting):
             )
         return None
 
-    def _carry_out(self, entry: Entry, *, done: bool) -> None:
-        """Apply where it is not done, verify, check the criteria, and record how it ended."""
+    def _carry_out(self, entry: Entry, outcome: Outcome | None) -> None:
+        """Apply where it is not done (None), verify, check the criteria, and record how it ended."""
         began = time.monotonic()
+        checks = entry.success_criteria
+        if outcome is Outcome.ALREADY_SO:  # there is no result of its own to be asked about
+            checks = tuple(check for check in checks if check.probe is not None or check.due)
         try:
-            result = self.recounted(entry) if done else self._applied(entry)
+            result = self._applied(entry) if outcome is None else self.recounted(entry)
             what = f"step {entry.id} ({entry.mark}): its success criteria are not met"
-            self._ask(entry.success_criteria, role="criterion", what=what, step=entry.id, own=dict(result))
+            self._ask(checks, role="criterion", what=what, step=entry.id, own=dict(result))
             _refuse_part(entry, result)
         except Unjudged as wait:
             self.end(entry, Outcome.PAUSED, began=began, result=self.recounted(entry), error=wait.what)
@@ -276,7 +306,7 @@ class Engine(Acting):
         except (StepError, NoText) as error:
             self._end_failed(entry, began, error)
         else:
-            self.end(entry, Outcome.DONE, began=began, result=result)
+            self.end(entry, outcome or Outcome.DONE, began=began, result=result)
 
     def _applied(self, entry: Entry) -> StepResult:
         """Apply, and believe it only when the database says so."""
@@ -380,19 +410,22 @@ class Engine(Acting):
     # ─── parts of a step ────────────────────────────────────────────────────────────────────────────────────────────
     def _gate(self, entry: Entry) -> None:
         """Criteria over all that came before, then what people bring; a gate that is not open ends the process."""
-        step = entry.step
-        if not isinstance(step, Gate):
-            return
         began = time.monotonic()
         self.emit(StepStarted(step=entry.id, type=entry.step.kind, action="apply", describe=entry.step.describe()))
-        checks = (*entry.preconditions, *entry.success_criteria)
         try:
-            self._ask(checks, role="criterion", what=f"gate {entry.id} ({entry.mark}) stays shut", step=entry.id)
+            self._required(entry)
+            self._criteria(entry, again=self.status.step(entry.id).passed is not None)
         except CriteriaNotMet as error:
             self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=error.what)
             self._failed(entry, error)
             return
-        needs = approvals.open_needs(step.needs(), self.status, step=entry.id, now=self.now())
+        needs = standing.needs(entry, self.playbook.kept_gates)
+        self._wait(entry, approvals.all_open(needs, self.status, step=entry.id, now=self.now()))
+        digest = self.status.approval_digest
+        approved = {one.name for one in self.status.approvals if (one.step, one.approval_digest) == (entry.id, digest)}
+        self.end(entry, Outcome.PASSED, began=began, kept=starting.record(digest, sorted(approved)))
+
+    def _wait(self, entry: Entry, needs: list[str]) -> None:
         if needs:
             self.emit(GateReached(step=entry.id, needs=tuple(needs)))
             raise Waiting(
@@ -400,7 +433,56 @@ class Engine(Acting):
                 then=f"runbook approve {self.status.run} --step {entry.id} --as NAME --role ROLE --reason '…', "
                 f"then runbook resume {self.status.run}",
             )
-        self.end(entry, Outcome.PASSED, began=began)
+
+    def _criteria(self, entry: Entry, *, again: bool) -> None:
+        """The gate's checks; once it was passed only those that must still hold."""
+        now, kept = (
+            tuple(check for check in checks if check.still or not again)
+            for checks in standing.checks(entry, self.playbook.kept_gates)
+        )
+        what = f"gate {entry.id} ({entry.mark}) stays shut"
+        self._ask(now, role="criterion", what=what, step=entry.id)
+        if kept:
+            then = self.status.started.limits if self.status.started else {}
+            scope = self.scope.tuned({f"limits.{name}": cast("Value", value) for name, value in then.items()})
+            self._ask(
+                kept, role="criterion", what=f"{what}, as it stood when the run began", step=entry.id, scope=scope
+            )
+
+    def _still_open(self, gates_behind: list[Entry]) -> None:
+        """Before a step: each gate that was passed is asked again, where what it was passed for has changed or run out."""
+        for gate in gates_behind:
+            needs = standing.needs(gate, self.playbook.kept_gates)
+            if any(approvals.lapsed(one, self.status, step=gate.id, now=self.now()) for one in needs):
+                self._gate(gate)
+                continue
+            try:
+                self._criteria(gate, again=True)
+            except CriteriaNotMet as error:
+                self.end(gate, Outcome.CRITERIA_NOT_MET, began=time.monotonic(), error=error.what)
+                self._failed(gate, error)
+
+    def _passed_earlier(self, gate: Entry) -> None:
+        """A gate before --from: the run in which it was passed is known (preflight refused the run otherwise)."""
+        passed_in = self.status.started.passed_in if self.status.started else {}
+        earlier = EarlierRun(run=passed_in[gate.id])
+        self.end(gate, Outcome.PASSED_EARLIER, began=time.monotonic(), result=earlier)
+
+    def _required(self, entry: Entry) -> None:
+        """What the playbook requires may have been taken back while it waited."""
+        if not self.playbook.requires:
+            return
+        with self.database.look() as look:
+            answers, _ = requirements.ask(self.playbook, look)
+        for answer in answers:
+            self.emit(answer)
+        unmet = gates.unmet(answers)
+        if unmet:
+            raise CriteriaNotMet(
+                f"gate {entry.id} ({entry.mark}) stays shut: what the playbook requires no longer stands: "
+                f"{', '.join(one.id for one in unmet)}",
+                why="; ".join(f"{one.id}: {one.text}" for one in unmet),
+            )
 
 
 def _refuse_part(entry: Entry, result: StepResult) -> None:

@@ -50,6 +50,7 @@ class Outcome(StrEnum):
     DONE = "done"  # applied, and verified afterwards
     ALREADY_SO = "already_so"  # verify said so before anything was sent
     PASSED = "passed"  # a gate: it changes nothing
+    PASSED_EARLIER = "passed_earlier"  # a gate before --from: another run passed it, on this target and for this digest
     FAILED = "failed"
     CRITERIA_NOT_MET = "criteria_not_met"  # applied, but a criterion did not hold
     CONTINUED = "continued"  # failed, and the playbook says why the run goes on
@@ -109,6 +110,10 @@ class RunStarted(_Event):
     process: Process
     until: str = ""  # a checkpoint to stop before, from --to
     undo_of: str = ""  # the run that this one takes back
+    begun_at: str = ""  # the checkpoint at which it began, from --from
+    passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
+    programs: dict[str, str] | None = None  # files of the playbook's own that it runs → SHA-256; None: not yet recorded
+    elsewhere: dict[str, str] | None = None  # programs of this machine, by path
 
 
 class RunResumed(_Event):
@@ -121,6 +126,9 @@ class RunResumed(_Event):
     approval_digest: str = ""
     source: dict[str, str] | None = None
     steps: dict[str, str] | None = None
+    programs: dict[str, str] | None = None
+    elsewhere: dict[str, str] | None = None
+    changed_checks: tuple[str, ...] = ()  # the playbook's preconditions that are written otherwise: asked anew
 
 
 class TornTail(_Event):
@@ -261,6 +269,8 @@ class EvidenceGiven(_Event):
     sha256: str = ""
     expires: str = ""
     trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
+    approval_digest: str = ""  # what it was brought for; "" in trails from before this was kept
+    user: str = ""
 
 
 class Settled(_Event):

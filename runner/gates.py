@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from runner import evidence
 from runner.events import CheckAnswered, NotDue
 from runner.model import Check
+from runner.scope import Scope, misnamed
 from steps.base import Answer, DatabaseFault, Look, StepError, Unknown, Value
 from steps.expressions import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
 from steps.values import bounded, plain
@@ -33,7 +34,7 @@ class _Asking:
 
     step: str
     role: Role
-    scope: dict[str, Value]
+    scope: Scope
     own: Mapping[str, Value]
     more: More | None
 
@@ -65,7 +66,7 @@ def ask(
 
     more: makes further names of what one check saw, for its own expressions.
     """
-    asking = _Asking(step, role, dict(scope), own or {}, more)
+    asking = _Asking(step, role, Scope.of(scope), own or {}, more)
     answered: list[CheckAnswered | NotDue] = []
     waiting = list(checks)
     while waiting:
@@ -136,9 +137,12 @@ def _answer(check: Check, eyes: Look | None, asking: _Asking, *, last: bool = Tr
         return asking.event(check, Answer.ERROR, _words(error), seconds=_since(began))
     seconds = _since(began)
     values = fields(result) if isinstance(result, BaseModel) else dict(result)
+    wrong = misnamed(values)
+    if wrong:
+        return asking.event(check, Answer.ERROR, wrong, seconds=seconds)
     kept = bounded(values)  # what later expressions name is what the record has
-    asking.scope.update({f"{check.id}.{name}": value for name, value in kept.items()})
-    names = {**asking.scope, **values, **(asking.more(values) if asking.more is not None else {})}
+    asking.scope.learn(check.id, kept)
+    names = asking.scope.names({**(asking.more(values) if asking.more is not None else {}), **values})
     answer, text, operands, warned = _decide(check, result, values, names)
     return asking.event(
         check, answer, text, seconds=seconds, operands=bounded(operands), result=kept, warned=warned

@@ -18,6 +18,7 @@ from runner.events import CheckAnswered, Event, Tuned
 from runner.levels import UNDECIDED, Level, Levels, Reading
 from runner.model import Entry, Guard, GuardAction
 from runner.rate import Rate, span
+from runner.scope import Scope
 from steps.base import Answer, Progress, StepError, Value
 from steps.values import exact
 
@@ -88,7 +89,7 @@ class _Watch:
         )
         if not isinstance(answer, CheckAnswered):
             return None
-        self._names = {**scope, **self._names}
+        self._names = {**self._names, **scope}
         self.sampled += 1
         self.broke += answer.answer is not Answer.PASS
         self.last = answer.model_copy(update={"sampled": self.sampled, "broke": self.broke})
@@ -205,7 +206,7 @@ class Sentry:
         return answer
 
     def _asked(self, watch: _Watch) -> CheckAnswered | None:
-        scope = {**self.scope, **self.control.limits}
+        scope = Scope.of(self.scope).tuned(self.control.limits)
         return watch.sample(self.look, scope, self._own(), step=self.entry.id)
 
     def _mute(self, watch: _Watch) -> bool:

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner import persons
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
 from steps import pids
@@ -87,7 +88,7 @@ def process(operator: str | None) -> Process:
     """This process, and who says to act in it."""
     user, own = _user(), pids.identify(os.getpid())
     return Process(
-        operator=operator or user,
+        operator=user if operator is None else persons.named(operator, option="--operator"),
         user=user,
         host=socket.gethostname(),
         pid=own.pid,

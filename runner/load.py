@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from runner import checks, digest
+from runner import checks, digest, included, programs
 from runner import inputs as given
 from runner.building import Place, Reader, Sources, from_disk, validated
 from runner.fill import BadTemplate, fill, fill_sql
@@ -20,7 +20,7 @@ from steps import registry
 from steps.base import UsesFigures
 from steps.dialect import Dialect
 from steps.templates import has_template
-from steps.words import Model, Query
+from steps.words import RESERVED, Model, Query
 
 HEADER = frozenset({
     "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",
@@ -63,20 +63,30 @@ def _behind(path: Path) -> Path:
     return real.relative_to(here) if real.is_relative_to(here) and not path.is_absolute() else real
 
 
-def load(name: str, read: Reader, *, shown: str = "", values: Mapping[str, str] | None = None) -> Playbook:
-    """Load a playbook by its file name through a reader (disk, or the copy that a trail holds)."""
+def load(
+    name: str,
+    read: Reader,
+    *,
+    shown: str = "",
+    values: Mapping[str, str] | None = None,
+    kept: Mapping[str, str] | None = None,
+) -> Playbook:
+    """Load a playbook by its file name through a reader (disk, or the copy that a trail holds).
+
+    kept: of a trail's copy, the hashes of its programs; None where they are looked for beside the playbook.
+    """
     sources = _read(name, read, shown=shown or name)
+    sources.kept = kept is not None
     data = _merge(sources, read)
     sources.stop_if_faulty()
     _header(sources, data)
     _files(sources, data, read)
     inputs = given.resolve(sources, data, values)
     sources.stop_if_faulty()
-    written = digest.of_playbook({key: value for key, value in data.items() if key != "include"})
     filled = _fill(sources, data, (), {"inputs": inputs, **inputs})
     if not isinstance(filled, dict):
         raise TypeError("a mapping stays a mapping")
-    return _playbook(sources, filled, data, inputs=inputs, written=written)
+    return _playbook(sources, filled, data, inputs=inputs, kept=kept)
 
 
 # ─── reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -240,7 +250,12 @@ def _typed(sources: Sources, path: Place, name: str, values: Mapping[str, object
 
 # ─── building ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def _playbook(
-    sources: Sources, data: dict[str, Data], raw: dict[str, Data], *, inputs: Mapping[str, JsonValue], written: str
+    sources: Sources,
+    data: dict[str, Data],
+    raw: dict[str, Data],
+    *,
+    inputs: Mapping[str, JsonValue],
+    kept: Mapping[str, str] | None,
 ) -> Playbook:
     queries = _queries(sources, data.get("queries", {}))
     builder = checks.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
@@ -255,19 +270,59 @@ def _playbook(
         "requires": builder.requires,
         "preconditions": builder.checks(data.get("preconditions", []), ("preconditions",)),
         "entries": _entries(builder, data.get("steps", []), raw.get("steps", []), common),
-        "success_criteria": builder.checks(data.get("success_criteria", []), ("success_criteria",)),
+        **_criteria(builder, data.get("success_criteria", [])),
         **_rollback(sources, data.get("rollback", "reverse")),
         "file": sources.main.file,
         "source": sources.texts,
-        "digest": written,
     }
     builder.finish(built["entries"])
+    builder.still((*built["preconditions"], *built.get("success_criteria", ())))
+    _must_prove(sources, built)
+    built |= _meaning(sources, raw, built, kept)
     playbook = validated(sources, Playbook, built, path=(), aliases={"db_schema": "schema"})
     _names(sources, data)
     sources.stop_if_faulty()
     if playbook is None:
         raise Faulty([])
     return playbook
+
+
+def _criteria(builder: checks.Builder, data: Data) -> dict[str, Any]:
+    """A list of checks, or {none: reason}."""
+    if isinstance(data, dict):
+        reason = data.get("none")
+        if set(data) != {"none"} or not isinstance(reason, str) or not reason.strip():
+            builder.sources.fault(
+                ("success_criteria",), "cannot read success_criteria: write a list of checks, or {none: the reason}"
+            )
+        return {"unproven": str(reason or "-")}
+    return {"success_criteria": builder.checks(data, ("success_criteria",))}
+
+
+def _must_prove(sources: Sources, built: Mapping[str, Any]) -> None:
+    """Nothing that was done is called a success unless something is asked about it; said where all else can be read."""
+    every = [*built.get("success_criteria", ()), *(one for entry in built["entries"] for one in entry.success_criteria)]
+    decides = any(not check.record_only and not check.due for check in every)
+    if decides and built.get("unproven"):
+        sources.fault(("success_criteria",), "cannot say `none` here: a step has success criteria")
+    if not decides and not built.get("unproven") and not sources.kept and not sources.faults:
+        sources.fault(
+            (),
+            "cannot tell whether this playbook has done what it is for: it has no success criterion that decides; write "
+            "one under `success_criteria:`, or `success_criteria: {none: the reason}`, and it ends as unproven",
+        )
+
+
+def _meaning(
+    sources: Sources, raw: Mapping[str, Data], built: Mapping[str, Any], kept: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """The digest over all that the playbook means, and which of the included inputs mean nothing to it."""
+    idle = included.unused(raw, included=sources.origin, spoken=digest.SPOKEN)
+    probes = [*built["preconditions"], *built.get("success_criteria", ())]
+    uses = [one for entry in built["entries"] for one in programs.of_entry(entry)] + programs.used((), probes)
+    files = programs.beside(uses, Path(sources.main.file).parent) if kept is None else kept
+    meant = included.without({key: value for key, value in raw.items() if key != "include"}, idle)
+    return {"digest": digest.of_playbook(meant, files), "programs": files, "idle_inputs": frozenset(idle["inputs"])}
 
 
 _PLAIN = frozenset({
@@ -367,6 +422,8 @@ def _requires(sources: Sources, data: Data) -> list[Requirement]:
     for index, one in enumerate(data if isinstance(data, list) else []):
         requirement = validated(sources, Requirement, one, path=("requires", index))
         if requirement is not None:
+            if requirement.short in RESERVED and not sources.kept:
+                sources.fault(("requires", index), f"cannot use `as: {requirement.short}`: the word is reserved")
             if requirement.short and requirement.short in {one.short for one in found}:
                 sources.fault(("requires", index), f"cannot use `as: {requirement.short}` for two playbooks")
             found.append(requirement)
@@ -399,6 +456,8 @@ def _names(sources: Sources, data: dict[str, Data]) -> None:
                     f"cannot use the name {one!r}: small letters, digits and _, so that `that:` can say it",
                     key=True,
                 )
+    for one in RESERVED.intersection(_mapping(data.get("inputs"))) if not sources.kept else ():
+        sources.fault(("inputs", one), f"cannot use the name {one!r}: the word is reserved", key=True)
     ids = (
         {step.get("id") for step in steps if isinstance(step, dict)}
         if isinstance(steps := data.get("steps"), list)

@@ -135,6 +135,7 @@ class Check(Model):
     judge: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # roles that may answer where it is unknown
     within: Seconds | None = None  # how long it may take to hold, where it doesn't at once
     every: Annotated[Seconds, Field(gt=0)] = 10.0
+    still: bool = False  # at a gate: asked again before each step behind it
     mark: InstanceOf[Mark]
 
 
@@ -273,12 +274,18 @@ class Playbook(Model):
     preconditions: tuple[InstanceOf[Check], ...] = ()
     entries: tuple[InstanceOf[Entry], ...]
     success_criteria: tuple[InstanceOf[Check], ...] = ()
+    unproven: str = ""  # why it has no success criterion
     rollback: Literal["reverse", "none"] = "reverse"
     rollback_reason: str = ""
     rollback_steps: tuple[str, ...] = ()  # another order than the reverse, by id
     file: str
     source: Mapping[str, str]
     digest: str
+    programs: Mapping[str, str] = {}  # files of its own that it runs → SHA-256, in the digest
+    idle_inputs: frozenset[str] = frozenset()  # included ones that it nowhere uses
+    kept_gates: Mapping[
+        str, InstanceOf[Entry]
+    ] = {}  # as they stood when the run began, where an edit took something away
 
     def entry(self, name: str) -> Entry:
         """The step of this id (StopIteration where there is none: the ids were checked by load)."""
@@ -291,6 +298,22 @@ class Playbook(Model):
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         return tuple(entry.id for entry in self.entries)
+
+    @property
+    def proves(self) -> bool:
+        """Whether anything is asked about what it has done that isn't only recorded."""
+        every = [*self.success_criteria, *(check for entry in self.entries for check in entry.success_criteria)]
+        return any(not check.record_only and not check.due for check in every)
+
+    @property
+    def meant(self) -> Mapping[str, JsonValue]:
+        """The inputs that mean something to it."""
+        return {name: value for name, value in self.values.items() if name not in self.idle_inputs}
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The inputs whose values nobody may see."""
+        return frozenset(name for name, spec in self.inputs.items() if spec.secret)
 
     @property
     def changes(self) -> bool:

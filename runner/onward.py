@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
-from runner import approvals, judging, window
+from runner import approvals, judging, standing, window
 from runner.approvals import OpenNeed
 from runner.events import RunState
 from runner.model import Entry, Playbook
@@ -144,7 +144,7 @@ def waits_for(playbook: Playbook, status: RunStatus, step: StepStatus, now: date
     entry = _gate(playbook, step.id)
     if entry is None or not isinstance(entry.step, Gate):
         return list(step.gate)
-    return approvals.open_needs(entry.step.needs(), status, step=step.id, now=now)
+    return approvals.all_open(standing.needs(entry, playbook.kept_gates), status, step=step.id, now=now)
 
 
 def _gate(playbook: Playbook, name: str) -> Entry | None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import again, approvals, identity, judging, stop, trust
+from runner import again, approvals, identity, judging, persons, standing, stop, trust
 from runner.again import runs_of, same_target
 from runner.errors import RunRefused, StepFailed, TargetUnreachable
-from runner.events import Approved, Event, EvidenceGiven, Judged, Noted, RunState, Settled, SqlByHand
+from runner.events import Approved, Event, EvidenceGiven, Judged, Noted, Process, RunState, Settled, SqlByHand
 from runner.masks import Masks
 from runner.model import Entry, Playbook
 from runner.source import BadInput
@@ -21,7 +21,7 @@ from runner.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, masks_of_run, stored
 from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps import ledger
-from steps.base import Answer, DatabaseFault, Gate, GateNeeds, StepError, Value, Work
+from steps.base import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.dialect import Dialect, needs_autocommit, split
 from steps.sessions import void
 
@@ -83,49 +83,74 @@ def approve(
     name: str, orders: Orders, *, step: str, by: str, role: str, reason: str, valid_s: float | None = None
 ) -> str:
     """Record a person's yes to a gate, bound to what was approved; unsigned, so it is a claim and every report says so."""
+    by = persons.named(by)
     with _desk(name, orders, what="approve") as desk:
         entry, now, anchored = _approve(desk, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
-    return _still_open(name, orders, entry, now, anchored)
+        said = _same_user(desk.found.status, identity.process(by))
+    return _still_open(name, orders, entry, now, anchored + said)
 
 
 def _approve(
     desk: Desk, *, step: str, by: str, role: str, reason: str, valid_s: float | None
 ) -> tuple[Entry, datetime, str]:
     found = desk.found
-    playbook = playbook_of(found)
+    playbook = in_force(found)
     entry = _gate(playbook, found, step)
-    needs = _needs(entry)
-    need = needs.approval
-    if need is None:
-        raise RunRefused(
-            f"cannot approve {entry.id}: it asks for no approval", then=f"runbook resume {found.status.run}"
-        )
-    if need.roles and role not in need.roles:
-        raise RunRefused(
-            f"cannot approve {entry.id} as {role or 'nobody'}: it asks for {' or '.join(need.roles)}", then="--role"
-        )
-    if need.by and by != need.by:
-        raise RunRefused(f"cannot approve {entry.id} as {by}: only {need.by} may", then=f"ask {need.by}")
-    operator = found.status.started.process.operator if found.status.started else ""
-    if need.not_operator and by == operator:
-        raise RunRefused(
-            f"cannot approve {entry.id} as {by}: the playbook forbids it to the operator", then="ask somebody else"
-        )
+    needs = standing.needs(entry, playbook.kept_gates)
+    fitting = _fitting([one.approval for one in needs if one.approval is not None], found.status, entry, by, role)
     who = identity.process(by)
     now = utc_now()
+    expires = min(filter(None, (approvals.expiry(one, given_s=valid_s, now=now) for one in fitting)), default="")
     event = Approved(
         step=entry.id, name=by, role=role, reason=reason, approval_digest=found.status.approval_digest,
-        chain_head=found.status.head, expires=approvals.expiry(need, given_s=valid_s, now=now), user=who.user, host=who.host,
-        trust=desk.trust,
+        chain_head=found.status.head, expires=expires, user=who.user, host=who.host, trust=desk.trust,
     )  # fmt: skip
     return entry, now, desk.write(event, what=f"the approval of {entry.id}")
 
 
+def _fitting(needs: list[ApprovalNeed], status: RunStatus, entry: Entry, by: str, role: str) -> list[ApprovalNeed]:
+    """The approvals asked for that this person may give in this role; raises RunRefused where it is none."""
+    refused = [_why_not(need, status, entry, by=by, role=role) for need in needs]
+    fitting = [need for need, reason in zip(needs, refused, strict=True) if reason is None]
+    if fitting:
+        return fitting
+    raise next(
+        filter(None, refused),
+        RunRefused(f"cannot approve {entry.id}: it asks for no approval", then=f"runbook resume {status.run}"),
+    )
+
+
+def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, role: str) -> RunRefused | None:
+    if need.roles and role not in need.roles:
+        return RunRefused(
+            f"cannot approve {entry.id} as {role or 'nobody'}: it asks for {' or '.join(need.roles)}", then="--role"
+        )
+    if need.by and not persons.same(by, need.by):
+        return RunRefused(f"cannot approve {entry.id} as {by}: only {need.by} may", then=f"ask {need.by}")
+    operated = [one for one in status.operators if persons.same(by, one)]
+    if need.not_operator and operated:
+        other = f" (as {operated[0]})" if operated[0] != by else ""
+        return RunRefused(
+            f"cannot approve {entry.id} as {by}: the playbook forbids it to the operator",
+            why=f"{by} has operated this run{other}: exec, resume, settle, sql, or tune where it loosens",
+            then="ask somebody else",
+        )
+    return None
+
+
+def _same_user(status: RunStatus, who: Process) -> str:
+    """An approval by the operator's own system user may be another person's at the same desk; it is said."""
+    names = ", ".join(name for name, user in status.operators.items() if user == who.user)
+    return f"\nnote: given by the same system user as the operator's: {who.user} ({names})" if names else ""
+
+
 def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reason: str, file: Path | None) -> str:
-    """Record a person's evidence; a file's SHA-256 says which file it was."""
+    """Record a person's evidence, bound to what would be done now; a file's SHA-256 says which file it was."""
+    by = persons.named(by)
     with _desk(name, orders, what="take evidence for") as desk:
-        entry = _gate(playbook_of(desk.found), desk.found, step)
-        wanted = {one.name: one for one in _needs(entry).evidence}
+        playbook = in_force(desk.found)
+        entry = _gate(playbook, desk.found, step)
+        wanted = {one.name: one for need in standing.needs(entry, playbook.kept_gates) for one in need.evidence}
         if evidence not in wanted:
             raise RunRefused(f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}")
         sha = _sha256(file) if file is not None else ""
@@ -133,7 +158,7 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
         expires = approvals.expiry(wanted[evidence], given_s=None, now=now)
         event = EvidenceGiven(
             step=entry.id, name=evidence, by=by, reason=reason, file=str(file or ""), sha256=sha, expires=expires,
-            trust=desk.trust,
+            approval_digest=desk.found.status.approval_digest, user=identity.process(by).user, trust=desk.trust,
         )  # fmt: skip
         anchored = desk.write(event, what=f"the evidence for {entry.id}")
     return _still_open(name, orders, entry, now, anchored)
@@ -141,18 +166,20 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
 
 def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored: str) -> str:
     found = _found(name, orders)
-    open_needs = approvals.open_needs(_needs(entry), found.status, step=entry.id, now=now)
+    needs = standing.needs(entry, in_force(found).kept_gates)
+    open_needs = approvals.all_open(needs, found.status, step=entry.id, now=now)
     word = f"still waits for: {'; '.join(open_needs)}" if open_needs else "has all that it asks for"
     return f"recorded{anchored}; {entry.id} {word}\n{_next(found)}"
 
 
 def _next(found: Found) -> str:
     here = again.here(found, {})
-    return "next       " + stop.stop(playbook_of(found), found.status, here).then.replace("\n", f"\n{'':<11}")
+    return "next       " + stop.stop(in_force(found), found.status, here).then.replace("\n", f"\n{'':<11}")
 
 
 def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason: str) -> str:
     """A person's word on a step in doubt; it is taken down also where the record is contradicted, and says so."""
+    by = persons.named(by)
     with _desk(name, orders, what="settle", contradicted=True) as desk:
         status = desk.found.status
         if _running(desk.found):
@@ -169,8 +196,9 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
 
 def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
     """A person's answer to a check that could not decide, where the playbook says who may give one."""
+    by = persons.named(by)
     with _desk(name, orders, what="judge") as desk:
-        status, playbook = desk.found.status, playbook_of(desk.found)
+        status, playbook = desk.found.status, in_force(desk.found)
         waiting = judging.open_ones(playbook, status)
         if check not in waiting:
             raise RunRefused(
@@ -194,6 +222,7 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
 
 def note(name: str, orders: Orders, *, text: str, by: str) -> str:
     """A line in the run's timeline."""
+    by = persons.named(by)
     with _desk(name, orders, what="note anything in") as desk:
         anchored = desk.write(Noted(by=by, text=text, trust=desk.trust), what="a note")
     return f"noted in {desk.found.status.run}{anchored}"
@@ -201,6 +230,7 @@ def note(name: str, orders: Orders, *, text: str, by: str) -> str:
 
 def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reason: str) -> str:
     """Steer a running run: it reads the order at its next safe point."""
+    by = persons.named(by)
     found = _found(name, orders)
     if _running(found) is False:
         raise RunRefused(
@@ -237,6 +267,7 @@ def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
 
 def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[SqlByHand]:
     """Break-glass: one statement at a time under the run's name and timeouts, each in the trail before the next."""
+    by = persons.named(by)
     found = _found(name, orders)
     playbook = playbook_of(found)
     masks = masks_of_run(found.status, orders)
@@ -338,24 +369,30 @@ def playbook_of(found: Found) -> Playbook:
     return stored(found.status.source, given_again(found.status))
 
 
+def in_force(found: Found) -> Playbook:
+    """The same with the gates as they stood when the run began, where it was changed since."""
+    status, playbook = found.status, playbook_of(found)
+    if status.started is None or status.started.digest == status.digest:
+        return playbook
+    began = stored(status.started.source, given_again(status), programs=status.started.programs)
+    return standing.with_gates_of(playbook, began)
+
+
 def _gate(playbook: Playbook, found: Found, step: str) -> Entry:
-    waiting = [entry for entry in playbook.entries if isinstance(entry.step, Gate)]
-    if not step:
-        unfinished = [entry for entry in waiting if not found.status.step(entry.id).finished]
-        if len(unfinished) == 1:
-            return unfinished[0]
-    for entry in waiting:
-        if entry.id == step:
-            return entry
+    """The gate of this name; without one the gate at which the run waits, or the only one that isn't passed."""
+    gates = [entry for entry in playbook.entries if isinstance(entry.step, Gate)]
+    unfinished = [entry for entry in gates if not found.status.step(entry.id).finished]
+    waiting = [entry for entry in unfinished if found.status.step(entry.id).gate]
+    meant = [entry for entry in gates if entry.id == step] if step else waiting or unfinished
+    if len(meant) == 1:
+        return meant[0]
     raise RunRefused(
-        f"cannot find the gate {step!r} in {playbook.name}",
-        why=f"its gates: {', '.join(one.id for one in waiting) or 'none'}",
+        f"cannot find the gate {step!r} in {playbook.name}"
+        if step
+        else f"cannot tell which gate of {playbook.name} is meant",
+        why=f"its gates: {', '.join(one.id for one in gates) or 'none'}",
         then="--step",
     )
-
-
-def _needs(entry: Entry) -> GateNeeds:
-    return entry.step.needs() if isinstance(entry.step, Gate) else GateNeeds()
 
 
 def _append(found: Found, event: Event, masks: Masks) -> tuple[str, int]:

@@ -213,7 +213,6 @@ def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:
         if reason:
             notes.append(f"{entry.id} is one way: {reason}")
     notes += warnings(playbook)
-    proven = playbook.success_criteria or any(entry.success_criteria for entry in playbook.entries)
-    if playbook.changes and not proven:
-        notes.append("no success criterion anywhere: nothing proves that this playbook did what it is for")
+    if not playbook.proves:
+        notes.append(f"no success criterion: it ends as unproven ({playbook.unproven})")
     return tuple(notes)

@@ -63,6 +63,7 @@ def refuse_cycles(playbook: Playbook) -> None:
     """Playbooks that require each other could never begin; seen from the files at hand."""
     directory = Path(playbook.file).parent
     stack: list[str] = [playbook.name]
+    clean: set[str] = set()  # from here no way leads back: many ways may lead here
 
     def follow(names: list[str]) -> None:
         for name in names:
@@ -72,9 +73,12 @@ def refuse_cycles(playbook: Playbook) -> None:
                     why="none of them could ever begin",
                     state="nothing was run",
                 )
+            if name in clean:
+                continue
             stack.append(name)
             follow(_required_by(directory / f"{name}.yaml"))
             stack.pop()
+            clean.add(name)
 
     follow([one.playbook for one in playbook.requires])
 

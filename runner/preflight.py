@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from runner import foresight, requirements
+from runner import foresight, requirements, starting
 from runner.errors import RunRefused
+from runner.events import CheckAnswered
 from runner.model import Playbook
 from runner.workplace import Connected
 from steps import ledger
 from steps.base import Gate, Look, Value
 from steps.dialect import Dialect
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """A run may begin, or go on: what its requirements answered, their figures, and where gates before --from were passed."""
+
+    answers: list[CheckAnswered]
+    scope: Mapping[str, Value]
+    passed_in: Mapping[str, str]
 
 
 def refusals(playbook: Playbook, target: Connected) -> Iterator[RunRefused]:
@@ -24,8 +35,10 @@ def refusals(playbook: Playbook, target: Connected) -> Iterator[RunRefused]:
             yield error
 
 
-def refuse(playbook: Playbook, target: Connected, *, until: str = "", begin_at: str = "") -> dict[str, Value]:
-    """Raise RunRefused for what can't be; the figures of the required runs otherwise. Only looks."""
+def refuse(
+    playbook: Playbook, target: Connected, *, until: str, begin_at: str, approval_digest: str, operator: str
+) -> Allowed:
+    """Raise RunRefused for what can't be. Only looks."""
     with target.database.look() as look:
         right_database(playbook, look)
         _checkpoint(playbook, until, "--to")
@@ -33,14 +46,19 @@ def refuse(playbook: Playbook, target: Connected, *, until: str = "", begin_at: 
         _ledger(playbook, look)
         answers, scope = requirements.ask(playbook, look)
         requirements.refuse_unmet(answers)
+        passed_in = starting.passed_earlier(
+            playbook, look, begin_at=begin_at, approval_digest=approval_digest, operator=operator
+        )
     _steps(playbook, target, until=until)
-    return scope
+    return Allowed(answers, scope, passed_in)
 
 
-def requirements_scope(playbook: Playbook, target: Connected) -> Mapping[str, Value]:
-    """The figures of the required runs, for a run that goes on: it was allowed to begin."""
+def refuse_unmet(playbook: Playbook, target: Connected) -> Allowed:
+    """The same of a run that goes on: what it requires may have been taken back since."""
     with target.database.look() as look:
-        return requirements.ask(playbook, look)[1]
+        answers, scope = requirements.ask(playbook, look)
+        requirements.refuse_unmet(answers, doing="go on")
+    return Allowed(answers, scope, {})
 
 
 def right_database(playbook: Playbook, look: Look) -> None:

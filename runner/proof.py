@@ -146,7 +146,8 @@ def approvals(records: Iterable[Record], status: RunStatus) -> list[str]:
         [
             clock(record.at), code(one.step), escaped(one.name), escaped(one.role), escaped(one.reason),
             "signed" if one.signed else "**unsigned**: a claim",
-            f"{escaped(one.user)} at {escaped(one.host)}", clock(one.expires) or "never",
+            f"{escaped(one.user)} at {escaped(one.host)}"
+            + (" (**same system user as the operator**)" if one.user in status.operator_users else ""), clock(one.expires) or "never",
             "this version" if one.approval_digest == status.approval_digest else "**another version**",
         ]
         for record in records

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.errors import RunRefused
-from runner.events import CheckAnswered
+from runner.events import CheckAnswered, Json
 from runner.load import load_file
+from runner.masks import MASK
 from runner.model import Playbook, Requirement
 from runner.source import BadInput
 from steps import ledger
 from steps.base import Answer, Look, Value
-from steps.values import decode_all
+from steps.values import decode_all, readable_all
 
 
 def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, Value]]:
@@ -23,12 +24,13 @@ def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, 
     there = ledger.exists(look) if playbook.requires else False
     for requirement in playbook.requires:
         row = _newest(requirement, look) if there else None
-        why = _why_not(requirement, row, Path(playbook.file).parent)
+        beside = _Beside(Path(playbook.file).parent / f"{requirement.playbook}.yaml", requirement.playbook)
+        why = _why_not(requirement, row, beside) or _other_inputs(playbook, row, beside)
         answers.append(
             CheckAnswered(
                 step="", role="requirement", id=requirement.playbook, probe="ledger",
                 answer=Answer.FAIL if why else Answer.PASS,
-                text=why or (f"run {row.run} succeeded {row.age_s / 3600:.1f} h ago" if row else ""),
+                text=why or (_told(row, beside) if row else ""),
             )
         )  # fmt: skip
         if row is not None and requirement.short:
@@ -48,7 +50,26 @@ def _newest(requirement: Requirement, look: Look) -> ledger.RunRow | None:
     return rows[0] if rows else None
 
 
-def _why_not(requirement: Requirement, row: ledger.RunRow | None, directory: Path) -> str:
+class _Beside:
+    """The required playbook's file beside the one that requires it, if there is one."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self.fault = ""
+        self.playbook: Playbook | None = None
+        if path.is_file():
+            try:
+                self.playbook = load_file(path)
+            except BadInput as error:
+                self.fault = f"{path} can't be read: {error}"
+
+    @property
+    def said(self) -> str:
+        """That nothing but the name was compared."""
+        return "" if self.playbook else f" (found by its name alone: there is no {self.path.name} beside this playbook)"
+
+
+def _why_not(requirement: Requirement, row: ledger.RunRow | None, beside: _Beside) -> str:
     if row is None:
         return "it has never run on this target"
     if row.rolled_back:
@@ -57,24 +78,49 @@ def _why_not(requirement: Requirement, row: ledger.RunRow | None, directory: Pat
         return f"its newest run {row.run} is {row.state}"
     if requirement.within is not None and row.age_s > requirement.within:
         return f"its run {row.run} is {row.age_s / 86400:.1f} days old, {requirement.within / 86400:g} are allowed"
-    return _changed_since(requirement, row, directory)
+    return _changed_since(row, beside)
 
 
-def _changed_since(requirement: Requirement, row: ledger.RunRow, directory: Path) -> str:
-    """A run of other bytes proves nothing; where the playbook isn't at hand the ledger's word is taken."""
-    path = directory / f"{requirement.playbook}.yaml"
-    if not path.is_file():
-        return ""
-    try:
-        now = load_file(path)
-    except BadInput as error:
-        return f"{path} can't be read: {error}"
-    if now.digest == row.digest:
+def _changed_since(row: ledger.RunRow, beside: _Beside) -> str:
+    """A run of other bytes proves nothing; where the playbook isn't at hand the ledger's word is taken, and that is said."""
+    now = beside.playbook
+    if now is None:
+        return beside.fault
+    if now.name != beside.name:
+        return f"{beside.path.name} beside this playbook is another one: it is called {now.name}"
+    same_text = not now.programs and dict(now.source) == json.loads(row.source)  # digests of earlier versions differ
+    if now.digest == row.digest or same_text:
         return ""
     then: dict[str, str] = json.loads(row.steps)
     steps = {entry.id: entry.digest for entry in now.entries}
     differ = sorted(name for name in set(then) | set(steps) if then.get(name) != steps.get(name))
-    return f"{path.name} was changed since its run {row.run}: {', '.join(differ) or 'checks, queries or limits'}"
+    return f"{beside.path.name} was changed since its run {row.run}: {', '.join(differ) or 'checks, queries or limits, or a program'}"
+
+
+def _unusual(row: ledger.RunRow, beside: _Beside) -> dict[str, Json]:
+    """The inputs of the required run that weren't its defaults; a secret can't be told."""
+    usual = readable_all(beside.playbook.values) if beside.playbook is not None else {}
+    given: dict[str, Json] = json.loads(row.inputs)
+    return {name: value for name, value in given.items() if value != MASK and name in usual and value != usual[name]}
+
+
+def _other_inputs(playbook: Playbook, row: ledger.RunRow | None, beside: _Beside) -> str:
+    """An input that both playbooks have must be the same in both runs, where the required one didn't take its default."""
+    if row is None:
+        return ""
+    mine = readable_all(playbook.values)
+    differ = [
+        f"{name}={value!r}, not {mine[name]!r}"
+        for name, value in _unusual(row, beside).items()
+        if name in mine and mine[name] != value
+    ]
+    return f"its run {row.run} had {', '.join(differ)}" if differ else ""
+
+
+def _told(row: ledger.RunRow, beside: _Beside) -> str:
+    with_inputs = ", ".join(f"{name}={value!r}" for name, value in _unusual(row, beside).items())
+    inputs = f" with {with_inputs}" if with_inputs else ""
+    return f"run {row.run} succeeded {row.age_s / 3600:.1f} h ago{inputs}{beside.said}"
 
 
 def _figures(short: str, row: ledger.RunRow) -> dict[str, Value]:
@@ -82,12 +128,12 @@ def _figures(short: str, row: ledger.RunRow) -> dict[str, Value]:
     return {f"{short}.{name}.{key}": value for name, one in figures.items() for key, value in decode_all(one).items()}
 
 
-def refuse_unmet(answers: list[CheckAnswered]) -> None:
-    """Raise RunRefused where a requirement is not met; nothing has begun by then."""
+def refuse_unmet(answers: list[CheckAnswered], *, doing: str = "begin") -> None:
+    """Raise RunRefused where a requirement is not met; nothing was done by then."""
     unmet = [one for one in answers if one.answer is not Answer.PASS]
     if unmet:
         raise RunRefused(
-            f"cannot begin: {', '.join(one.id for one in unmet)} must have succeeded on this target first",
+            f"cannot {doing}: {', '.join(one.id for one in unmet)} must have succeeded on this target first",
             why="; ".join(f"{one.id}: {one.text}" for one in unmet),
             state="nothing was changed",
             then=f"runbook exec {unmet[0].id}.yaml",

@@ -89,7 +89,7 @@ def _header() -> dict[str, Schema]:
         **{key: {"$ref": f"#/$defs/{key}", "description": f"{words} Of all steps."} for key, words in _POLICIES.items()},
         "preconditions": _list("check", "What must hold before the run begins."),
         "steps": {**_list("step", "The changes and gates, in order."), "minItems": 1},
-        "success_criteria": _list("check", "What proves that the whole did what it is for."),
+        "success_criteria": _criteria(),
         "rollback": _rollback(),
     }  # fmt: skip
 
@@ -149,6 +149,17 @@ def _requirement() -> Schema:
     return {"anyOf": [name, _object(fields, required=["playbook"])]}
 
 
+def _criteria() -> Schema:
+    why = "Why there is none; the run then ends as unproven."
+    return {
+        "description": "What proves that the whole did what it is for.",
+        "anyOf": [
+            {"type": "array", "items": {"$ref": "#/$defs/check"}},
+            _object({"none": {**_TEXT, "pattern": r"\S", "description": why}}, required=["none"]),
+        ],
+    }
+
+
 def _rollback() -> Schema:
     return {
         "description": "How the whole is taken back: in reverse, in an order by ids, or not, with the reason.",
@@ -169,6 +180,7 @@ def _check_keys() -> dict[str, Schema]:
         "warn": {**condition, "description": "Where this does not hold, a pass is marked with a warning."},
         "why": _text("Why it is asked."),
         "due": _text("The playbook that decides this check; here it is only named."),
+        "still": {"type": "boolean", "description": "At a checkpoint: asked again before each step behind it."},
         "record_only": _text("Why the answer is recorded and gates nothing."),
         "judge": _one_or_list(_TEXT, "Roles of which one may answer where the check can't decide (unknown)."),
         "within": {**SPAN, "description": "How long it may take until it holds; asked again meanwhile."},

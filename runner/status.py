@@ -10,10 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import assert_never
 
-from runner import events, files
+from runner import events, files, persons
 from runner.events import Json, Outcome, Record, RunState
 from runner.rate import when
-from steps.base import State, Value
+from steps.base import Answer, State, Value
+
+PASSED = frozenset({Outcome.PASSED, Outcome.PASSED_EARLIER})
 
 
 @dataclass
@@ -32,6 +34,7 @@ class StepStatus:
     doubtful: bool = False  # the database couldn't tell what became of it
     settled: bool | None = None
     gate: tuple[str, ...] = ()
+    passed: Passed | None = None
     reverted: Outcome | None = None
     back: dict[str, Value] = field(default_factory=dict)  # what taking it back came to
     left: str = ""  # who leaves it standing on the way back, and why
@@ -50,7 +53,7 @@ class StepStatus:
     @property
     def finished(self) -> bool:
         """Done for good: a resume doesn't run it again."""
-        return self.outcome in {Outcome.DONE, Outcome.ALREADY_SO, Outcome.PASSED, Outcome.CONTINUED}
+        return self.outcome in {Outcome.DONE, Outcome.ALREADY_SO, *PASSED, Outcome.CONTINUED}
 
     @property
     def standing(self) -> bool:
@@ -64,6 +67,24 @@ class StepStatus:
             Outcome.CONTINUED,
         }
         return self.reverted is None and (self.outcome in changed or self.open != "")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a person brought to a gate: when, and for which approval digest."""
+
+    event: events.Approved | events.EvidenceGiven
+    at: datetime
+    digest: str
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A gate was passed: what for, and who had operated by then."""
+
+    digest: str
+    operators: frozenset[str]
+    earlier: bool = False  # in another run, whose approvals and evidence are not in this trail
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,12 @@ class RunStatus:
     last_at: str = ""
     holds: dict[str, Holding] = field(default_factory=dict)  # by whom the run is held
     recovered: bool = False  # made again from the ledger
+    met_before: set[str] = field(default_factory=set)  # the playbook's preconditions that were asked, and held
+    given: list[Given] = field(default_factory=list)  # approvals and evidence, with their time and what they are for
+    operators: dict[str, str] = field(default_factory=dict)  # who has operated → the system's user, where it is known
+    pace: dict[str, float] = field(default_factory=dict)  # what people last tuned
+    programs: dict[str, str] | None = None  # files of the playbook's own → SHA-256; None where that wasn't recorded
+    elsewhere: dict[str, str] | None = None  # programs of the machine
     rolling_back: bool = False  # taking back has begun: there is no way forward any more
     epoch: int = 0
     head: str = ""
@@ -117,7 +144,22 @@ class RunStatus:
         )
 
     def step(self, name: str) -> StepStatus:
-        return self.steps.setdefault(name, StepStatus(name))
+        """How a step stands; of one that has not begun an empty answer, which is not kept: asking changes nothing."""
+        return self.steps.get(name) or StepStatus(name)
+
+    @property
+    def begun(self) -> bool:
+        """Whether any step or gate has begun."""
+        return bool(self.steps)
+
+    def met(self, check: str) -> bool:
+        """Whether one of the playbook's preconditions is recorded as passed."""
+        return check in self.met_before
+
+    @property
+    def operator_users(self) -> frozenset[str]:
+        """The system's users under whom somebody has operated."""
+        return frozenset(self.operators.values())
 
 
 def fold(records: Iterable[Record]) -> RunStatus:
@@ -158,12 +200,12 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
             _check(status, event)
         case events.NotDue():
             status.not_due.append(event)
-        case events.Approved():
-            status.approvals.append(event)
+        case events.Approved() | events.EvidenceGiven():
+            _given(status, event, record.at)
         case events.Judged():
             status.judgements.append(event)
-        case events.EvidenceGiven():
-            status.evidence.append(event)
+        case events.SqlByHand() | events.Tuned():
+            _steered(status, event)
         case events.Held():
             known = status.holds.get(event.by)
             status.holds[event.by] = Holding(event.reason, known.since if known is not None else record.at)
@@ -175,15 +217,50 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
             | events.LockWaited()
             | events.Retried()
             | events.Noted()
-            | events.SqlByHand()
             | events.StopAsked()
-            | events.Tuned()
             | events.Closed()
             | events.WindowOverrun()
         ):
             pass  # told by the report; they don't change how the run stands
         case _:
             assert_never(event)
+
+
+def _given(status: RunStatus, event: events.Approved | events.EvidenceGiven, at: str) -> None:
+    """Bound to a digest; evidence of earlier trails to the one that held when it was brought."""
+    status.given.append(Given(event, datetime.fromisoformat(at), event.approval_digest or status.approval_digest))
+    if isinstance(event, events.Approved):
+        status.approvals.append(event)
+    else:
+        status.evidence.append(event)
+
+
+def _operated(status: RunStatus, name: str, user: str = "") -> None:
+    """Whoever has operated a run is its operator for good: what they approve of it doesn't count where that is asked."""
+    status.operators[name] = user or status.operators.get(name, "")
+
+
+_USUAL = {"batch_seconds": 0.25, "workers": 1.0, "rest": 9.0}  # before anybody tuned it; less of `rest` is more load
+
+
+def _steered(status: RunStatus, event: events.SqlByHand | events.Tuned) -> None:
+    if isinstance(event, events.SqlByHand):
+        _operated(status, event.by)
+    else:
+        _tuned(status, event)
+
+
+def _tuned(status: RunStatus, event: events.Tuned) -> None:
+    """Holding, stopping and going slower are anybody's; who loosens a bound or lets go of a hold operates."""
+    numbers = {key: float(value) for key, value in event.order.items() if isinstance(value, int | float)}
+    before = {**_USUAL, **status.pace}
+    status.pace |= {key: value for key, value in numbers.items() if key in {*_USUAL, "max_rows"}}
+    faster = any(numbers.get(key, 0.0) > before.get(key, 0.0) for key in ("batch_seconds", "workers"))
+    faster |= "max_rows" in before and numbers.get("max_rows", 0.0) > before["max_rows"]
+    faster |= numbers.get("rest", before["rest"]) < before["rest"]
+    looser = bool(event.order.get("go")) or any(key.startswith("limits.") for key in event.order)
+    if (faster or looser) and not event.by.startswith(persons.GUARD):
+        _operated(status, event.by)
 
 
 def _released(status: RunStatus, event: events.Released) -> None:
@@ -208,8 +285,10 @@ def _run(
         case events.RunStarted():
             status.started, status.process, status.started_at = event, event.process, at
             status.digest, status.approval_digest = event.digest, event.approval_digest
-            status.source = event.source
+            status.source, status.programs, status.elsewhere = event.source, event.programs, event.elsewhere
+            _operated(status, event.process.operator, event.process.user)
         case events.RunResumed():
+            _operated(status, event.process.operator, event.process.user)
             _resumed(status, event)
         case events.RunEnded():
             status.state, status.exit_code, status.what, status.why = (
@@ -231,6 +310,7 @@ def _run(
 
 
 def _resumed(status: RunStatus, event: events.RunResumed) -> None:
+    status.met_before -= set(event.changed_checks)
     status.process, status.state, status.exit_code, status.what, status.why = (
         event.process,
         RunState.RUNNING,
@@ -239,7 +319,7 @@ def _resumed(status: RunStatus, event: events.RunResumed) -> None:
         "",
     )
     if event.source is not None and event.steps is not None:
-        status.source = event.source
+        status.source, status.programs, status.elsewhere = event.source, event.programs, event.elsewhere
         status.digest, status.approval_digest = event.digest, event.approval_digest
 
 
@@ -267,7 +347,7 @@ def _step(
     | events.LeftStanding,
     at: str,
 ) -> None:
-    step = status.step(event.step)
+    step = status.steps.setdefault(event.step, StepStatus(event.step))
     match event:
         case events.StepStarted():
             step.type, step.describe, step.open, step.settled = event.type, event.describe, event.action, None
@@ -279,8 +359,10 @@ def _step(
             step.doubtful = event.when in {"in_doubt", "after_revert"} and event.state is State.UNKNOWN
         case events.GateReached():
             step.gate, step.open = event.needs, ""  # whoever waits is not in doubt
+            step.outcome = None if step.outcome in PASSED else step.outcome  # what it was passed for is over
         case events.Settled():
             step.settled = event.done
+            _operated(status, event.by)
         case events.Redriven():
             step.outcome = Outcome.STOPPED
         case events.LeftStanding():
@@ -298,12 +380,18 @@ def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded) -> None
         return
     step.outcome, step.results = event.outcome, event.results
     step.seconds += event.seconds
-    if event.results:
+    if event.outcome in PASSED:
+        earlier = event.outcome is Outcome.PASSED_EARLIER
+        step.passed = Passed(status.approval_digest, frozenset(status.operators), earlier=earlier)
+    elif event.results:
         status.figures[event.step] = event.results
 
 
 def _check(status: RunStatus, event: events.CheckAnswered) -> None:
     status.checks.append(event)
+    if event.role == "precondition" and not event.step:
+        held = event.answer is Answer.PASS or event.records_only
+        (status.met_before.add if held else status.met_before.discard)(event.id)
     if event.role in {"precondition", "criterion"} and event.result:  # also undecided: what was seen can be named later
         status.figures[event.id] = event.result
 

@@ -16,6 +16,7 @@ OUTCOMES = {
     Outcome.DONE: "done",
     Outcome.ALREADY_SO: "already so",
     Outcome.PASSED: "passed",
+    Outcome.PASSED_EARLIER: "was passed in an earlier run",
     Outcome.FAILED: "**failed**",
     Outcome.CRITERIA_NOT_MET: "**applied, but a criterion did not hold**",
     Outcome.CONTINUED: "**failed, and the run went on**",

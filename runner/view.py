@@ -25,6 +25,7 @@ _MARKS = {
 }
 _OUTCOMES = {
     Outcome.DONE: ("✓", "green"), Outcome.ALREADY_SO: ("=", "green"), Outcome.PASSED: ("✓", "green"),
+    Outcome.PASSED_EARLIER: ("=", "green"),
     Outcome.REVERTED: ("↩", "green"), Outcome.NOTHING_TO_REVERT: ("=", "green"), Outcome.PAUSED: ("⏸", "yellow"),
     Outcome.STOPPED: ("■", "yellow"), Outcome.CONTINUED: ("!", "yellow"),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, files, identity, ledger_check, open_runs, preflight, stop, targets
+from runner import digest, files, identity, ledger_check, open_runs, preflight, programs, stop, targets
 from runner.clock import server_clock
 from runner.control import Control, signals
 from runner.engine import Engine
@@ -48,6 +48,7 @@ from runner.masks import MASK, Masks, SecretTooShort
 from runner.model import Playbook
 from runner.playbooks import read_playbook
 from runner.rollback import Reverser, joined
+from runner.scope import Scope
 from runner.source import BadInput
 from runner.status import RunStatus
 from runner.trail import Seen, Trail
@@ -101,7 +102,12 @@ def execute(path: Path, orders: Orders) -> str:
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
         runs = orders.place.runs_directory(target.target)
-        scope = preflight.refuse(playbook, target, until=orders.until, begin_at=orders.begin_at)
+        approval = approval_digest(playbook, target)
+        process = identity.process(orders.operator)
+        allowed = preflight.refuse(
+            playbook, target, until=orders.until, begin_at=orders.begin_at, approval_digest=approval,
+            operator=process.operator,
+        )  # fmt: skip
         if playbook.changes:  # before there is a run that `latest` could mean
             refuse_if_held(target.database, playbook.scope)
             open_runs.refuse_open(playbook, target, runs, stored, begin_at=orders.begin_at)
@@ -111,11 +117,13 @@ def execute(path: Path, orders: Orders) -> str:
         name = new_run(playbook.name, now())
         directory = runs / name
         refuse_too_long(directory)
-        started = _started(playbook, target, orders, name)
-        with opened(playbook, target, orders, directory, RunStatus(), scope) as engine:
+        started = _started(playbook, target, orders, name).model_copy(update={"passed_in": dict(allowed.passed_in)})
+        with opened(playbook, target, orders, directory, RunStatus(), allowed.scope) as engine:
             orders.view.begun(name, directory)
             files.write(directory / "playbook.yaml", next(iter(playbook.source.values())))
             engine.emit(started)
+            for answer in allowed.answers:
+                engine.emit(answer)
             carry(engine, target, orders, lambda: run_or_take_back(engine))
         return name
 
@@ -155,11 +163,26 @@ def _started(playbook: Playbook, target: Connected, orders: Orders, name: str) -
         process.versions["server"] = identity.server_words(look)
     return RunStarted(
         run=name, kind=orders.kind, playbook=playbook.name, title=playbook.title, file=playbook.file, digest=playbook.digest,
-        approval_digest=digest.for_approval(playbook.digest, inputs=playbook.values, identity=target.identity),
+        approval_digest=approval_digest(playbook, target),
         source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
-        inputs=readable_all(playbook.values), limits=readable_all(playbook.limits), target=target.name, identity=target.identity,
-        process=process, until=orders.until,
+        inputs=readable_all(playbook.meant), limits=readable_all(playbook.limits), target=target.name, identity=target.identity,
+        process=process, until=orders.until, begun_at=orders.begin_at, programs=dict(playbook.programs),
+        elsewhere=machine_programs(playbook),
     )  # fmt: skip
+
+
+def approval_digest(playbook: Playbook, target: Connected, *, exchanged: Mapping[str, str] | None = None) -> str:
+    """What an approval is bound to, here and now."""
+    return digest.for_approval(
+        playbook.digest, inputs=playbook.meant, identity=target.identity, secrets=playbook.secrets, programs=exchanged
+    )
+
+
+def machine_programs(playbook: Playbook) -> dict[str, str]:
+    """The programs of this machine that the playbook runs, by path."""
+    uses = [one for entry in playbook.entries for one in programs.of_entry(entry)]
+    uses += programs.used((), (*playbook.preconditions, *playbook.success_criteria))
+    return programs.elsewhere(uses, Path(playbook.file).parent)
 
 
 @contextlib.contextmanager
@@ -184,7 +207,7 @@ def opened(
     engine = Engine(
         playbook=playbook, database=target.database, trail=trail, status=status, control=control,
         watcher=_Both(watcher, orders.view), now=server_clock(target.database), listeners=[watcher.heard, orders.view.heard],
-        scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at,
+        scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at or _begin_at(status),
     )  # fmt: skip
     engine.undo = undoer(engine, lambda text: stored(sources(text)))
     try:
@@ -192,6 +215,12 @@ def opened(
     finally:
         watcher.close()
         trail.close()
+
+
+def _begin_at(status: RunStatus) -> str:
+    """Where the run began with --from, as long as it hasn't come so far."""
+    begun_at = status.started.begun_at if status.started else ""
+    return "" if status.step(begun_at).started_at else begun_at
 
 
 @dataclass
@@ -206,13 +235,19 @@ class _Both:
         self.view.progress(step, progress)
 
 
-def _scope(playbook: Playbook, more: Mapping[str, Value]) -> dict[str, Value]:
+def _scope(playbook: Playbook, more: Mapping[str, Value]) -> Scope:
     limits = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
     inputs = {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
-    return {**limits, **inputs, **more}
+    return Scope({**more, **limits, **inputs})
 
 
-def stored(texts: Mapping[str, str], values: Mapping[str, str] | None = None, *, file: str = "") -> Playbook:
+def stored(
+    texts: Mapping[str, str],
+    values: Mapping[str, str] | None = None,
+    *,
+    file: str = "",
+    programs: Mapping[str, str] | None = None,
+) -> Playbook:
     """The playbook as a run keeps it: the first text is the playbook, the others are what it includes."""
     main = next(iter(texts))
 
@@ -221,7 +256,7 @@ def stored(texts: Mapping[str, str], values: Mapping[str, str] | None = None, *,
             raise BadInput(f"cannot read {name!r}: the run keeps no copy of it")
         return texts[name]
 
-    return load(main, read, shown=file or main, values=values)
+    return load(main, read, shown=file or main, values=values, kept=programs or {})
 
 
 def given_again(status: RunStatus) -> dict[str, str]:
@@ -265,7 +300,7 @@ def carry(
             hold.take(stack, target, orders)
             _run_row(engine)
             act()
-        _ended(engine, RunState.SUCCEEDED, 0)
+        _ended(engine, RunState.SUCCEEDED if engine.playbook.proves else RunState.ENDED_UNPROVEN, 0)
     except RunbookError as error:
         hold.end_with(error)
         _tell_standing(engine, orders, target, error)

@@ -451,6 +451,21 @@ class Gate(Protocol):
     def needs(self) -> GateNeeds: ...
 
 
+class Uses(NamedTuple):
+    """What somebody runs: a program with its arguments in a folder, or a suite of tests."""
+
+    words: tuple[str, ...]
+    cwd: str = ""
+    suite: bool = False
+
+
+@runtime_checkable
+class RunsPrograms(Protocol):
+    """A step or probe that runs programs or suites: their files count as a part of the playbook."""
+
+    def programs(self) -> tuple[Uses, ...]: ...
+
+
 # ─── probes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 class Probe(Model):
     """Something that can be looked at. The fields of a subclass are its keys in YAML beside id, that, warn, why."""

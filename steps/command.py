@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from steps import ledger, pids, processes
-from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepError, StepResult
+from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepError, StepResult, Uses
 from steps.pids import ProcessId
 from steps.reading import ReadQuery
 from steps.words import Seconds, Timespan
@@ -94,6 +94,9 @@ class Command(Step):
 
     def one_way(self) -> str:
         return "" if self.undo_argv else "it has no `revert:` command"
+
+    def programs(self) -> tuple[Uses, ...]:
+        return tuple(Uses(argv, self.cwd or "") for argv in (self.argv, self.undo_argv) if argv)
 
     def verify(self, look: Look) -> Effect:
         if self.applied_if is not None:

@@ -304,15 +304,22 @@ class StepRow:
     action: str
     state: str
     results: str
+    age_s: float = 0.0
 
 
 def step_rows(look: Look, run: str) -> list[StepRow]:
     """The outcomes of a run's steps, in the order in which they ended."""
-    sql = (
-        f"SELECT step, action, state, results FROM {table('step', look.dialect)} WHERE run = :run ORDER BY trail_length"
+    age = (
+        "extract(epoch FROM clock_timestamp() - at)"
+        if look.dialect is Dialect.POSTGRESQL
+        else "(julianday('now') - julianday(at)) * 86400.0"
     )
-    rows = look.rows(sql, {"run": run})
-    return [StepRow(r.text("step"), r.text("action"), r.text("state"), r.text("results")) for r in rows]
+    sql = f"""SELECT step, action, state, results, {age} AS age_s FROM {table("step", look.dialect)}
+              WHERE run = :run ORDER BY trail_length"""
+    return [
+        StepRow(r.text("step"), r.text("action"), r.text("state"), r.text("results"), r.number("age_s"))
+        for r in look.rows(sql, {"run": run})
+    ]
 
 
 def anchors(look: Look, run: str) -> list[Anchor]:

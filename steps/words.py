@@ -16,6 +16,10 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
 
+RESERVED = frozenset({"limits", "inputs", "grown", "per_min"})
+"""Namespaces of the engine's own in `that:`; no id, short name, input or column may be called so."""
+
+
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "days": 86400.0, "day": 86400.0}
 
 

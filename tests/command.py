@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,16 @@ from pathlib import Path
 
 RUNBOOK = Path(sys.executable).with_name("runbook")
 KILLED = -signal.SIGKILL
+
+
+HOLDS = "success_criteria: [{id: always, check: query, query: SELECT 1 AS one, that: one == 1}]\n"
+
+
+def proven(text: str) -> str:
+    """A playbook's text with a criterion that always holds, unless it has its own or is no playbook: without one it is refused."""
+    if not re.search("^steps:", text, re.MULTILINE) or "success_criteria" in text:
+        return text
+    return f"{text.rstrip()}\n{HOLDS}"
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,8 @@ class Desk:
         )  # fmt: skip
 
     def playbook(self, name: str, text: str) -> str:
-        """Write a playbook; its file name."""
-        (self.directory / f"{name}.yaml").write_text(text)
+        """Write a playbook, with a criterion where it has none; its file name."""
+        (self.directory / f"{name}.yaml").write_text(proven(text))
         return f"{name}.yaml"
 
     @property

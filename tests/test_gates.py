@@ -15,7 +15,7 @@ from inside import Inside, written
 from runner import approvals, digest, gates
 from runner.events import Approved
 from runner.load import load_file
-from runner.status import RunStatus
+from runner.status import Given, RunStatus
 from runner.workplace import Place, connected
 from steps.base import ApprovalNeed, DatabaseFault, GateNeeds, Look
 from steps.checkpoint import Checkpoint
@@ -102,19 +102,18 @@ def test_approval_of_something_else_does_not_count(desk: Inside) -> None:
     assert elsewhere != status.approval_digest
 
     def given(step: str, bound_to: str) -> list[str]:
-        status.approvals = [
-            Approved(
-                step=step,
-                name="ines",
-                role="",
-                reason="",
-                approval_digest=bound_to,
-                chain_head="",
-                expires="",
-                user="",
-                host="",
-            )
-        ]
+        one = Approved(
+            step=step,
+            name="ines",
+            role="",
+            reason="",
+            approval_digest=bound_to,
+            chain_head="",
+            expires="",
+            user="",
+            host="",
+        )
+        status.given = [Given(one, NOON, bound_to)]
         return approvals.open_needs(needs, status, step="gate", now=NOON)
 
     assert given("gate", elsewhere) == given("other", status.approval_digest) == ["1 approval"]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from command import proven
 from databases import Database
 from guarding import (
     LEVEL,
@@ -220,20 +221,20 @@ def test_costly_probe_is_asked_seldom(desk: Inside, empty_database: Database) ->
 def test_growth_and_rate_are_figures(desk: Inside, empty_database: Database) -> None:
     """Since the first sample in this step; a rate needs two, so that its first answer is unknown and no fault."""
     level(empty_database, 100)
-    grown = f"id: grown, {LEVEL}, that: grown.n <= 3, else: hold"
+    grown = f"id: growth, {LEVEL}, that: grown.n <= 3, else: hold"
     rate = f"id: rate, {LEVEL}, that: per_min.n <= limits.most, else: hold"
     start = f"id: start, {LEVEL}, that: n <= 99"  # holds the step, so that the others have time
 
     def grow() -> None:
         until(lambda: "pass" in answers(desk, "rate"))
         level(empty_database, 104)
-        until(lambda: answers(desk, "grown") == ["pass", "fail"])
+        until(lambda: answers(desk, "growth") == ["pass", "fail"])
         level(empty_database, 99)
 
     with meanwhile(grow):
         found = desk.runbook("exec", guarded(desk, ONE, grown, rate, start, head="limits: {most: 1000000}\n"))
     assert found.code == 0, found.text
-    assert [one.operands for one in desk.events("check_answered") if one.id == "grown"][:2] == [
+    assert [one.operands for one in desk.events("check_answered") if one.id == "growth"][:2] == [
         {"grown.n": 0},
         {"grown.n": 4},
     ]
@@ -268,7 +269,7 @@ steps:
   - {id: go, type: checkpoint, not_before: '22:00', not_after: '04:00'}
   - {id: work, type: analyze, table: t}
 """
-    playbook = load("one.yaml", lambda _name: text)
+    playbook = load("one.yaml", lambda _name: proven(text))
     passed = datetime.now().astimezone().replace(hour=23, minute=0, second=0, microsecond=0)
 
     def ends(started: datetime, *steps: StepStatus) -> datetime | None:
@@ -328,5 +329,5 @@ def test_report_counts_samples_and_not_records() -> None:
     records = [Record(n=n, at="2026-06-01T12:00:00+00:00", prev="", event=one) for n, one in enumerate(told, 1)]
     step = "{id: work, type: analyze, table: t, guards: [{id: lag, check: rows, table: t, that: rows > 1}]}"
     text = f"runbook: 1\nname: one\ntitle: One\nsteps: [{step}]"
-    rows = proof.checks(records, load("one.yaml", lambda _name: text))
+    rows = proof.checks(records, load("one.yaml", lambda _name: proven(text)))
     assert any("**fail** (asked 29 times, 4 of them no pass): n=9" in row for row in rows), rows

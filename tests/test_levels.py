@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from command import proven
 
 from runner.levels import Level, Levels, Reading
 from runner.load import load
@@ -15,7 +16,7 @@ PASS, FAIL, UNKNOWN = Answer.PASS, Answer.FAIL, Answer.UNKNOWN
 
 def guard(words: str, step: str = "type: analyze, table: t", head: str = "") -> Guard:
     text = f"runbook: 1\nname: one\ntitle: One\n{head}steps:\n  - {{id: s, {step}, guards: [{{id: g, {words}}}]}}\n"
-    return load("one.yaml", lambda _name: text).entries[0].guards[0]
+    return load("one.yaml", lambda _name: proven(text)).entries[0].guards[0]
 
 
 def of(words: str) -> Levels:

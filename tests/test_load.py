@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from command import proven
 
 from runner.errors import RunRefused
 from runner.inputs import Seen
@@ -51,7 +52,7 @@ SHARED = "runbook: 1\nlimits: {accurate_pct: 99}\nqueries: {theirs: SELECT 2 AS 
 
 
 def read(text: str, files: Mapping[str, str] | None = None, **inputs: str) -> Playbook:
-    texts = {"p.yaml": text, **(files or {})}
+    texts = {"p.yaml": proven(text), **(files or {})}
 
     def reader(name: str) -> str:
         if name not in texts:
@@ -389,7 +390,36 @@ def test_digest_changes_with_what_is_done(text: str, files: dict[str, str]):
 
 
 def test_digest_takes_in_included_files():
-    text = f"{HEAD}include: shared.yaml\n{STEP}"
+    """By the names that are used, also through others: what else stands there locks nobody out."""
+    criterion = "success_criteria: [{id: c, check: query, query: theirs, that: two >= limits.accurate_pct}]\n"
+    text = f"{HEAD}include: shared.yaml\n{STEP}{criterion}"
     one, other = (read(text, {"shared.yaml": shared}).digest for shared in (SHARED, SHARED.replace("99", "98")))
     assert one != other
     assert read(text, {"shared.yaml": "# a comment\n" + SHARED}).digest == one
+    assert read(text, {"shared.yaml": SHARED.replace("SELECT 2", "SELECT 3")}).digest != one
+    more = (
+        SHARED.replace("99}", "99, idle: 1}").replace("two}", "two, idle: SELECT 1 AS n}")
+        + "inputs: {idle: {default: a}}\n"
+    )
+    found = read(text, {"shared.yaml": more})
+    assert found.digest == one and found.meant == {}
+    used = read(text.replace("b = 2", "b = :b, params: {b: '{{ idle }}'}"), {"shared.yaml": more})
+    assert used.digest != one and used.meant == {"idle": "a"}
+    assert read(text, {"shared.yaml": SHARED + "lock: {wait: 1 s}\n"}).digest != one, "a policy is always used"
+
+
+CHAIN = """runbook: 1
+queries: {outer: 'SELECT 1 AS n FROM {{ who }}'}
+inputs: {who: {default: a, help: as limits.deep says}}
+limits: {deep: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("SELECT 1", "SELECT 2"), ("default: a", "default: b"), ("deep: 1", "deep: 2")]
+)
+def test_digest_follows_names_through_others(old: str, new: str):
+    criterion = "success_criteria: [{id: c, check: query, query: outer, that: n == 1}]\n"
+    text = f"{HEAD}include: shared.yaml\n{STEP}{criterion}"
+    one, other = (read(text, {"shared.yaml": shared}).digest for shared in (CHAIN, CHAIN.replace(old, new)))
+    assert one != other

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from command import proven
 
 from runner import people, proof, report
 from runner.again import resume
@@ -76,7 +77,7 @@ class Runs:
 
     def execute(self, playbook: str, kind: Kind = Kind.REAL) -> Found:
         path = self.directory / "playbook.yaml"
-        path.write_text(playbook)
+        path.write_text(proven(playbook))
         with suppress(RunbookError):
             execute(path, self.orders(kind))
         return self.found()

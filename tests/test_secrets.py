@@ -45,6 +45,7 @@ steps:
     params: {token: "{{ inputs.token }}"}
 success_criteria:
   - {id: same, check: query, query: SELECT token FROM accounts WHERE id = 1, record_only: the record shows how it is masked}
+  - {id: there, check: rows, table: accounts, exactly: 2}
 """
 
 

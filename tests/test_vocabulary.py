@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from command import proven
 
 from runner import examples, vocabulary
 from runner.errors import RunRefused
@@ -49,7 +50,7 @@ def test_a_made_example_loads(word: vocabulary.Word) -> None:
         else f"preconditions:\n{item}\nsteps: [{{id: s, type: analyze, table: t}}]\n"
     )
     text = f"runbook: 1\nname: one\ntitle: One\n{steps}"
-    assert load("one.yaml", lambda _name: text).entries
+    assert load("one.yaml", lambda _name: proven(text)).entries
 
 
 def test_the_smallest_written_example_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

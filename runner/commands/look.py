@@ -14,7 +14,7 @@ from runner.commands import complete, options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
 from runner.model import Entry
-from runner.people import playbook_of
+from runner.people import in_force
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
@@ -56,7 +56,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     """How a run stands: its steps, what it waits for, whether it is safe to leave, and the next command."""
     place = Place(target, runs)
     found = find_run(runs_of(place), run)
-    status, playbook = found.status, playbook_of(found)
+    status, playbook = found.status, in_force(found)
     here = again.here(found, options.inputs((), None))
     told = stop.stop(playbook, status, here)
     if as_json:
@@ -178,7 +178,7 @@ def report_command(
         )
         return
     else:
-        text = report.markdown(found, playbook_of(found), again.here(found, options.inputs((), None)))
+        text = report.markdown(found, in_force(found), again.here(found, options.inputs((), None)))
     if output is None and sys.stdout.isatty():
         from runner.markdown import plain
         from runner.rendered import rendered

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field, field_validator
 
 from steps import patterns, processes
-from steps.base import Answer, Look, Probe, StepError, Verdict
+from steps.base import Answer, Look, Probe, StepError, Uses, Verdict
 from steps.values import Cut
 from steps.words import Model, Seconds, Timespan
 
@@ -47,6 +47,9 @@ class CommandProbe(Probe):
         except patterns.BadPattern as fault:
             raise ValueError(f"cannot use {pattern!r} as a pattern: {fault}") from None
         return pattern
+
+    def programs(self) -> tuple[Uses, ...]:
+        return (Uses(self.argv),)
 
     def observe(self, look: Look) -> CommandResult:
         env = processes.environment(names=self.env_from, extra=look.environment() if self.database else None)

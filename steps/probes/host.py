@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps import processes
-from steps.base import Look, Probe, StepError, Unknown
+from steps.base import Look, Probe, StepError, Unknown, Uses
 from steps.dialect import Dialect
 from steps.reading import has_role
 from steps.words import Model, Seconds, Timespan
@@ -35,6 +35,9 @@ class _HostProbe(Probe):
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     url: str | None = None
     timeout: Seconds = Timespan(10)
+
+    def programs(self) -> tuple[Uses, ...]:
+        return (Uses(self.command),) if self.command else ()
 
     @field_validator("url")
     @classmethod

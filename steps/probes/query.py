@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from steps import catalog
 from steps.base import Answer, Figures, Look, Probe, StepError, Verdict
 from steps.reading import ReadQuery, require_all_rows, text_of
-from steps.words import Identifier, Model, Text
+from steps.words import RESERVED, Identifier, Model, Text
 
 Count = Annotated[int, Field(ge=0)]
+
+
+OWN = frozenset({"rows", "table"})  # figures of the probe itself
+_ALIAS = re.compile(r"""\bAS\s+(?:"([^"]+)"|`([^`]+)`|\[([^\]]+)\]|(\w+))""", re.IGNORECASE)
+_TAKEN = "it is one of this check's own figures; name it otherwise with AS"
+
+
+def _refuse_alias(text: str) -> None:
+    """Raises ValueError for a column whose name, in `that:`, would be another's; what only the database sees is found at run."""
+    for found in _ALIAS.finditer(text):
+        quoted, bare = found[1] or found[2] or found[3] or "", found[4] or ""
+        if "." in quoted:
+            raise ValueError(f"cannot use the column name {quoted!r}: with a dot it could be another's figure")
+        if (quoted or bare.lower()) in RESERVED:
+            raise ValueError(f"cannot use the column name {quoted or bare!r}: the word is reserved")
 
 
 class QueryProbe(Probe):
@@ -31,6 +47,13 @@ class QueryProbe(Probe):
     max_rows: Annotated[int, Field(ge=1, le=20)] = 20
     rows: Count | None = None
 
+    @model_validator(mode="after")
+    def _columns(self, info: ValidationInfo) -> Self:
+        if not (info.context or {}).get("kept"):
+            for text in self.query.texts.values():
+                _refuse_alias(text)
+        return self
+
     def observe(self, look: Look) -> Figures:
         sql = text_of(self.query, look)
         require_all_rows(look, sql)
@@ -41,6 +64,9 @@ class QueryProbe(Probe):
         missing = [name for name in self.show if found and name not in found[0]]
         if missing:
             raise StepError(f"cannot show {', '.join(missing)}: the query has {', '.join(found[0])}")
+        shadowing = OWN.intersection(found[0]) if count == 1 else set()
+        if shadowing:
+            raise StepError(f"cannot use the column name {min(shadowing)!r}: {_TAKEN}")
         figures: dict[str, object] = {"rows": count}
         if self.show:
             figures["table"] = [{name: row[name] for name in self.show} for row in found[: self.max_rows]]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from steps import processes
-from steps.base import Answer, Look, Probe, StepError, Verdict
+from steps.base import Answer, Look, Probe, StepError, Uses, Verdict
 from steps.words import BesideFile, Model, Seconds, Timespan
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class Suite(Probe):
     timeout: Seconds = Timespan(600)
     env_from: tuple[str, ...] = ()
     python: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+    def programs(self) -> tuple[Uses, ...]:
+        return (Uses((self.path,), suite=True), *([Uses(self.python)] if self.python else []))
 
     def observe(self, look: Look) -> SuiteResult:
         if not Path(self.path.partition("::")[0]).exists():

@@ -1,0 +1,76 @@
+"""What a playbook means of the files that it includes: only the names that it uses, itself or through others of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from runner.source import Data
+
+SHARED_BY_NAME = ("limits", "queries", "inputs")
+_WORD = re.compile(r"[a-z][a-z0-9_]*")
+_LIMIT = re.compile(r"\blimits\.([a-z][a-z0-9_]*)")
+
+Names = dict[str, set[str]]
+"""By key (limits, queries, inputs): names."""
+
+
+def unused(data: Mapping[str, Data], *, included: Collection[str], spoken: Collection[str]) -> Names:
+    """The included names that the playbook nowhere uses. included: "queries.coverage", or a whole key; spoken: words for people."""
+    theirs = {key: {name for name in _named(data, key) if _is(key, name, included)} for key in SHARED_BY_NAME}
+    open_names = {key: set(names) for key, names in theirs.items()}
+    if not any(theirs.values()):
+        return open_names
+    own = {key: value for key, value in data.items() if key != "include" and key not in spoken}
+    texts = [text for key, value in own.items() for text in _texts(_own(value, theirs.get(key, ())))]
+    while texts:
+        text = texts.pop()
+        for key, name in _said(text, open_names):
+            open_names[key].discard(name)
+            texts += _texts(_named(data, key)[name])
+    return open_names
+
+
+def without(data: Mapping[str, Data], names: Mapping[str, Collection[str]]) -> dict[str, Data]:
+    """The playbook's data without these names; a key that has none left is left out."""
+    kept = {
+        key: {name: one for name, one in value.items() if name not in names.get(key, ())}
+        if isinstance(value, dict) and names.get(key)
+        else value
+        for key, value in data.items()
+    }
+    return {key: value for key, value in kept.items() if value != {} or data[key] == {}}
+
+
+def _is(key: str, name: str, included: Collection[str]) -> bool:
+    return key in included or f"{key}.{name}" in included
+
+
+def _named(data: Mapping[str, Data], key: str) -> dict[str, Data]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _own(value: Data, theirs: Collection[str]) -> Data:
+    return {name: one for name, one in value.items() if name not in theirs} if isinstance(value, dict) else value
+
+
+def _texts(data: Data) -> Iterator[str]:
+    """All that is written, also as a key."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield str(key)
+            yield from _texts(value)
+    elif isinstance(data, list):
+        for one in data:
+            yield from _texts(one)
+    elif isinstance(data, str):
+        yield data
+
+
+def _said(text: str, names: Names) -> Iterator[tuple[str, str]]:
+    """The names in a text. A limit is always written limits.x; a query or an input may be any word: rather one too many."""
+    words = set(_WORD.findall(text))
+    yield from (("limits", name) for name in names["limits"].intersection(_LIMIT.findall(text)))
+    for key in ("queries", "inputs"):
+        yield from ((key, name) for name in names[key] & words)

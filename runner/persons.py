@@ -1,0 +1,62 @@
+"""Names of people: how they are written down, and when two of them are the same person's."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from runner.errors import RunRefused
+
+GUARD = "guard "  # before a guard's id, where it speaks in the trail as people do
+
+# Scripts of which one name may mix several, since they are written together.
+_TOGETHER = (frozenset({"CJK", "HIRAGANA", "KATAKANA", "HIRAGANA-KATAKANA"}), frozenset({"CJK", "HANGUL"}))
+# Letters of other scripts that look like a Latin one: a name that differs from another in nothing else is the same name.
+_LOOKS_LIKE = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u0501\u04cf\u03b1\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abekmhopctyxijsdlaeikvoptux",
+)
+
+
+def named(text: str, *, option: str = "--as") -> str:
+    """A person's name as it is recorded: without blanks around it, in the one form that Unicode calls compatible.
+
+    Raises RunRefused where it names nobody, or can't be told apart from another by eye.
+    """
+    name = " ".join(unicodedata.normalize("NFKC", text).split())
+    reason = _unfit(name)
+    if reason:
+        raise RunRefused(
+            f"cannot take {text!r} as a name: {reason}",
+            state="nothing was recorded",
+            then=f"{option} NAME, or leave {option} away for the system's user",
+        )
+    return name
+
+
+def key(name: str) -> str:
+    """What two names are compared by: neither case, nor blanks, nor letters that only look like others make two people."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(plain.translate(_LOOKS_LIKE).split())
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two names are one person's; nobody's name is nobody's."""
+    return bool(key(one)) and key(one) == key(other)
+
+
+def _unfit(name: str) -> str:
+    if not any(char.isalnum() for char in name):
+        return "it names nobody"
+    if name.casefold().startswith(GUARD):
+        return "so begin the names of guards"
+    if any(unicodedata.category(char).startswith("C") for char in name):
+        return "it has signs in it that can't be seen"
+    scripts = sorted({_script(char) for char in name if char.isalpha()} - {""})
+    if len(scripts) > 1 and not any(scripts_fit >= set(scripts) for scripts_fit in _TOGETHER):
+        return f"it mixes {' and '.join(script.capitalize() for script in scripts)} letters"
+    return ""
+
+
+def _script(char: str) -> str:
+    """The script of a letter, by its name in Unicode."""
+    return unicodedata.name(char, "").partition(" ")[0]

@@ -1,0 +1,56 @@
+"""What an expression may name: what was given to the run, and what its checks and steps have found since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from steps.base import Value
+from steps.words import RESERVED
+
+
+class Scope(Mapping[str, Value]):
+    """Dotted names and their values. What was given (limits, inputs, figures of required runs) can't be overwritten by what is found."""
+
+    def __init__(self, given: Mapping[str, Value] | None = None, found: Mapping[str, Value] | None = None) -> None:
+        self.given: Mapping[str, Value] = dict(given or {})
+        self._found: dict[str, Value] = dict(found or {})
+
+    @classmethod
+    def of(cls, names: Mapping[str, Value]) -> Scope:
+        """A copy: what is found by whoever holds it is unknown to others."""
+        return names.tuned({}) if isinstance(names, Scope) else cls(names)
+
+    def learn(self, name: str, figures: Mapping[str, object]) -> None:
+        """Take in the figures of a check or a step; one with a dot in its name could be another's."""
+        self._found |= {f"{name}.{key}": cast("Value", value) for key, value in figures.items() if "." not in key}
+
+    def tuned(self, limits: Mapping[str, Value]) -> Scope:
+        """A copy in which these limits are others, as a person asked for; only those that the playbook has."""
+        others = {name: value for name, value in limits.items() if name in self.given}
+        return Scope({**self.given, **others}, self._found)
+
+    def names(self, own: Mapping[str, Value]) -> dict[str, Value]:
+        """All names for one expression: `own` are short names, which never stand before what was given or found."""
+        return {**own, **self._found, **self.given}
+
+    def __getitem__(self, name: str) -> Value:
+        return self.given[name] if name in self.given else self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._found, **self.given})
+
+    def __bool__(self) -> bool:
+        return True  # one without names is a scope too
+
+    def __len__(self) -> int:
+        return len({**self._found, **self.given})
+
+
+def misnamed(columns: Mapping[str, object]) -> str:
+    """Why these can't be names of a result; "" where they can."""
+    for name in columns:
+        if "." in name or name in RESERVED:
+            why = "with a dot it could be another's figure" if "." in name else "the word is reserved"
+            return f"cannot use the column name {name!r}: {why}; name it otherwise with AS"
+    return ""

@@ -1,0 +1,88 @@
+"""Where a run may begin with --from: behind gates that were passed on this target, for what would be done now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import cast
+
+from runner import persons
+from runner.errors import RunRefused
+from runner.events import Outcome
+from runner.model import Entry, Playbook
+from steps import ledger
+from steps.base import Gate, GateNeeds, Look, Value
+
+
+@dataclass(frozen=True)
+class Passing:
+    """A gate was passed in an earlier run, as the ledger tells it."""
+
+    run: str
+    age_s: float
+    digest: str
+    by: tuple[str, ...]
+
+
+def passed_earlier(
+    playbook: Playbook, look: Look, *, begin_at: str, approval_digest: str, operator: str
+) -> dict[str, str]:
+    """Gate before the start → the run in which it was passed. Raises RunRefused where one wasn't."""
+    if not begin_at:
+        return {}
+    found: dict[str, str] = {}
+    before = playbook.entries[: playbook.ids.index(begin_at)]
+    known = _passings(playbook, look)
+    for gate in (entry for entry in before if isinstance(entry.step, Gate)):
+        reasons = ["it was never passed on this target"]
+        for one in known.get(gate.id, []):
+            reasons = _against(gate, one, approval_digest=approval_digest, operator=operator)
+            if not reasons:
+                found[gate.id] = one.run
+                break
+        if reasons:
+            raise RunRefused(
+                f"cannot begin at {begin_at}: gate {gate.id} ({gate.mark}) before it is not passed",
+                why="; ".join(reasons),
+                state="nothing was changed",
+                then="leave --from away: what is done already is found as already so",
+            )
+    return found
+
+
+def record(digest: str, by: list[str]) -> dict[str, Value]:
+    """What the ledger keeps of a gate that was passed."""
+    return {"approval_digest": digest, "approved_by": cast("list[Value]", by)}
+
+
+def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
+    if not ledger.exists(look):
+        return {}
+    found: dict[str, list[Passing]] = {}
+    for run in ledger.latest_runs(look, playbook=playbook.name):
+        if run.rolled_back:
+            continue
+        for row in ledger.step_rows(look, run.run):
+            if row.state == Outcome.PASSED:
+                kept = json.loads(row.results)
+                by = tuple(map(str, kept.get("approved_by", ())))
+                passing = Passing(run.run, row.age_s, str(kept.get("approval_digest", "")), by)
+                found.setdefault(row.step, []).append(passing)
+    return found
+
+
+def _against(gate: Entry, passing: Passing, *, approval_digest: str, operator: str) -> list[str]:
+    """Why that it was passed then is worth nothing now."""
+    needs = gate.step.needs() if isinstance(gate.step, Gate) else GateNeeds()
+    wrong = []
+    if passing.digest != approval_digest:
+        wrong.append(f"run {passing.run} passed it with another playbook or other inputs")
+    spans = [
+        one.valid_for for one in (needs.approval, *needs.evidence) if one is not None and one.valid_for is not None
+    ]
+    if spans and passing.age_s > min(spans):
+        wrong.append(f"what run {passing.run} passed it with has run out")
+    barred = needs.approval is not None and needs.approval.not_operator
+    if barred and any(persons.same(operator, one) for one in passing.by):
+        wrong.append(f"{operator} approved it in run {passing.run}, and operates now")
+    return wrong
