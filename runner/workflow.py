@@ -414,7 +414,8 @@ def _run_row(engine: Engine) -> None:
             engine.recorded = False  # a playbook that only looks goes without
             return
         known = ledger.find_run(look, started.run)
-    if known is not None and (known.digest, json.loads(known.source)) == (status.digest, status.source):
+    now = (status.digest, status.approval_digest, status.source)
+    if known is not None and (known.digest, known.approval_digest, json.loads(known.source)) == now:
         return
     row = ledger.RunRow(
         run=started.run, playbook=started.playbook, digest=status.digest, approval_digest=status.approval_digest,

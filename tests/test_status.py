@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -91,10 +92,10 @@ def test_questions_change_nothing(desk: Inside, empty_database: Database) -> Non
         before = copy.deepcopy(vars(status))
         playbook = stored(status.source)
         _ask_everything(status)
-        stop.stop(playbook, status, now=approvals.datetime.fromisoformat(record.at))
+        stop.stop(playbook, status, stop.Here(datetime.fromisoformat(record.at)))
         needs = GateNeeds(approval=ApprovalNeed(roles=("dba",)))
         for question in (approvals.open_needs, approvals.lapsed):
-            question(needs, status, step="nowhere", now=approvals.datetime.fromisoformat(record.at))
+            question(needs, status, step="nowhere", now=datetime.fromisoformat(record.at))
         approvals.closes(playbook, status, step="add")
         assert vars(status) == before
 
