@@ -11,7 +11,7 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals, stop
+from runner import approvals, stop, window
 from runner.events import Settled, SqlByHand, Tuned
 from runner.status import RunStatus, add, fold
 from runner.trail import Record, read
@@ -96,7 +96,7 @@ def test_questions_change_nothing(desk: Inside, empty_database: Database) -> Non
         needs = GateNeeds(approval=ApprovalNeed(roles=("dba",)))
         for question in (approvals.open_needs, approvals.lapsed):
             question(needs, status, step="nowhere", now=datetime.fromisoformat(record.at))
-        approvals.closes(playbook, status, step="add")
+        window.ends(playbook, status, step="add", now=datetime.fromisoformat(record.at))
         assert vars(status) == before
 
 
