@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from runner import foresight, identity, programs, window
+from runner import foresight, gates, identity, programs, requirements, window
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
@@ -118,6 +118,22 @@ class Acting:
                 f"cannot run {', '.join(wrong)}: changed since the run began, or another one than was approved",
                 state="nothing of it was run",
                 then=f"look at it; then runbook resume {self.status.run} --accept-changes --reason '…' (voids the approvals)",
+            )
+
+    def required(self, entry: Entry) -> None:
+        """What the playbook requires may have been taken back while it waited."""
+        if not self.playbook.requires:
+            return
+        with self.database.look() as look:
+            answers, _ = requirements.ask(self.playbook, look)
+        for answer in answers:
+            self.emit(answer)
+        unmet = gates.unmet(answers)
+        if unmet:
+            raise CriteriaNotMet(
+                f"gate {entry.id} ({entry.mark}) stays shut: what the playbook requires no longer stands: "
+                f"{', '.join(one.id for one in unmet)}",
+                why="; ".join(f"{one.id}: {one.text}" for one in unmet),
             )
 
     def apply(self, entry: Entry) -> StepResult:

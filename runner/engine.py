@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from runner import approvals, gates, judging, programs, requirements, standing, starting, window
+from runner import approvals, gates, judging, programs, standing, starting, window
 from runner.acting import Acting, in_doubt
 from runner.errors import (
     Aborted,
@@ -413,7 +413,7 @@ class Engine(Acting):
         began = time.monotonic()
         self.emit(StepStarted(step=entry.id, type=entry.step.kind, action="apply", describe=entry.step.describe()))
         try:
-            self._required(entry)
+            self.required(entry)
             self._criteria(entry, again=self.status.step(entry.id).passed is not None)
         except CriteriaNotMet as error:
             self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=error.what)
@@ -467,22 +467,6 @@ class Engine(Acting):
         passed_in = self.status.started.passed_in if self.status.started else {}
         earlier = EarlierRun(run=passed_in[gate.id])
         self.end(gate, Outcome.PASSED_EARLIER, began=time.monotonic(), result=earlier)
-
-    def _required(self, entry: Entry) -> None:
-        """What the playbook requires may have been taken back while it waited."""
-        if not self.playbook.requires:
-            return
-        with self.database.look() as look:
-            answers, _ = requirements.ask(self.playbook, look)
-        for answer in answers:
-            self.emit(answer)
-        unmet = gates.unmet(answers)
-        if unmet:
-            raise CriteriaNotMet(
-                f"gate {entry.id} ({entry.mark}) stays shut: what the playbook requires no longer stands: "
-                f"{', '.join(one.id for one in unmet)}",
-                why="; ".join(f"{one.id}: {one.text}" for one in unmet),
-            )
 
 
 def _refuse_part(entry: Entry, result: StepResult) -> None:

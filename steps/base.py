@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from steps.needs import ApprovalNeed as ApprovalNeed
 from steps.needs import EvidenceNeed as EvidenceNeed
 from steps.needs import GateNeeds as GateNeeds
+from steps.needs import RunsPrograms as RunsPrograms
+from steps.needs import Uses as Uses
 from steps.shapes import Trace as Trace
 from steps.stops import DEADLOCK as DEADLOCK
 from steps.stops import INSUFFICIENT_PRIVILEGE as INSUFFICIENT_PRIVILEGE
@@ -449,21 +451,6 @@ class Gate(Protocol):
     """A step that waits for people or for time instead of changing something."""
 
     def needs(self) -> GateNeeds: ...
-
-
-class Uses(NamedTuple):
-    """What somebody runs: a program with its arguments in a folder, or a suite of tests."""
-
-    words: tuple[str, ...]
-    cwd: str = ""
-    suite: bool = False
-
-
-@runtime_checkable
-class RunsPrograms(Protocol):
-    """A step or probe that runs programs or suites: their files count as a part of the playbook."""
-
-    def programs(self) -> tuple[Uses, ...]: ...
 
 
 # ─── probes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

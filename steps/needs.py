@@ -1,8 +1,8 @@
-"""What a gate waits for: people, evidence, a time of day."""
+"""What steps and probes ask of a run: what a gate waits for, and the programs that are run."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -36,3 +36,18 @@ class GateNeeds(Model):
     not_after: str = ""
     zone: str = ""  # of wall-clock times; "": this machine's
     message: str = ""
+
+
+class Uses(NamedTuple):
+    """What somebody runs: a program with its arguments in a folder, or a suite of tests."""
+
+    words: tuple[str, ...]
+    cwd: str = ""
+    suite: bool = False
+
+
+@runtime_checkable
+class RunsPrograms(Protocol):
+    """A step or probe that runs programs or suites: their files count as a part of the playbook."""
+
+    def programs(self) -> tuple[Uses, ...]: ...
