@@ -27,7 +27,12 @@ def register(connection: Connection[Any]) -> None:
 
     for name, loader in _loaders():
         connection.adapters.register_loader(name, loader)
-    set_json_loads(functools.partial(json.loads, parse_float=Decimal), connection)
+    set_json_loads(_loads, connection)
+
+
+def _loads(text: str | bytes) -> Any:
+    """One function for all connections: psycopg keeps what it makes for each."""
+    return json.loads(text, parse_float=Decimal)
 
 
 @functools.cache
