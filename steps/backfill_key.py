@@ -114,6 +114,8 @@ def _on_sqlite(look: Look, table: str, shape: Shape, names: tuple[str, ...]) -> 
     if nullable:
         yield _may_be_null(text, nullable)
     yield from _stored(look, shape, [name for name in loose if name in primary])
+    if names != primary:
+        yield from _equal(look, shape, text)
 
 
 def _stored(look: Look, shape: Shape, loose: list[str]) -> Iterator[str]:
@@ -136,6 +138,16 @@ def _stored(look: Look, shape: Shape, loose: list[str]) -> Iterator[str]:
                 f"cannot page by {column.name}: in {rows} rows it holds a number that SQLite doesn't read back from its own "
                 "text; choose another key"
             )
+
+
+def _equal(look: Look, shape: Shape, text: str) -> Iterator[str]:
+    """Rows that the column's own collation takes for equal, where the unique index has another one."""
+    sql = f"SELECT 1 AS one FROM {shape.table} GROUP BY {', '.join(one.sql for one in shape.key)} HAVING count(*) > 1 LIMIT 1"
+    if look.rows(sql):
+        yield (
+            f"cannot page by {text}: there are rows whose keys are equal under the column's collation, though not under that "
+            "of its unique index; choose the primary key or another unique one"
+        )
 
 
 def _is_unique(look: Look, table: str, names: tuple[str, ...]) -> bool:

@@ -293,6 +293,15 @@ def test_null_in_a_primary_key_is_refused(empty_database: Database) -> None:
 
 
 @on_sqlite
+def test_index_of_another_collation_than_the_column(empty_database: Database) -> None:
+    empty_database.script(f"""{SOURCE} CREATE TABLE t (id TEXT COLLATE NOCASE NOT NULL, k integer, v text);
+        CREATE UNIQUE INDEX t_id ON t (id COLLATE BINARY); INSERT INTO t VALUES ('a', 1, NULL), ('B', 1, NULL)""")
+    assert preflight(empty_database, key="id", order="auto") == ""
+    empty_database.script("INSERT INTO t VALUES ('A', 1, NULL)")
+    assert "equal under the column's collation" in preflight(empty_database, key="id", order="auto")
+
+
+@on_sqlite
 @pytest.mark.parametrize(
     "kind",
     [
