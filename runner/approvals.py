@@ -23,7 +23,7 @@ class OpenNeed(str):  # noqa: SLOT000 - a few of them live at a time
 
     roles: tuple[str, ...]
     every: bool
-    by: str
+    by: tuple[str, ...]
     evidence: str
     opens: bool
 
@@ -33,12 +33,12 @@ class OpenNeed(str):  # noqa: SLOT000 - a few of them live at a time
         *,
         roles: Sequence[str] = (),
         every: bool = False,
-        by: str = "",
+        by: Sequence[str] = (),
         evidence: str = "",
         opens: bool = False,
     ) -> Self:
         self = super().__new__(cls, words)
-        self.roles, self.every, self.by, self.evidence, self.opens = tuple(roles), every, by, evidence, opens
+        self.roles, self.every, self.by, self.evidence, self.opens = tuple(roles), every, tuple(by), evidence, opens
         return self
 
 
@@ -86,7 +86,7 @@ def _approval(
         one, who = given.event, persons.key(given.event.name)
         if not isinstance(one, Approved) or not _holds(given, need, status, step=step, now=now):
             continue
-        fits = who and who not in barred and (not need.by or persons.same(one.name, need.by))
+        fits = who and who not in barred and may(need, one.name)
         if fits and (not need.roles or one.role in need.roles):
             valid.setdefault(who, []).append(one.role)
             names.setdefault(who, one.name)
@@ -95,13 +95,18 @@ def _approval(
     missing = max(need.need - len(valid), len(absent))
     if missing <= 0:
         return []
-    who = f" by {need.by}" if need.by else ""
+    who = f" by {' or '.join(need.by)}" if need.by else ""
     who += f" as {' and '.join(absent) if absent else ' or '.join(need.roles)}" if need.roles else ""
     other = f", not by the operator ({', '.join(operators)})" if need.not_operator else ""
     plural = "s" if missing > 1 else ""
     given_by = f" ({', '.join(f'{names[one]} as {roles[-1]}' for one, roles in valid.items())} given)" if valid else ""
     words = f"{missing} approval{plural}{who}{other}{given_by}"
     return [OpenNeed(words, roles=absent or need.roles, every=bool(absent), by=need.by)]
+
+
+def may(need: ApprovalNeed, name: str) -> bool:
+    """Whether a person is one of those who alone may approve, where the playbook names any."""
+    return not need.by or any(persons.same(name, one) for one in need.by)
 
 
 def _holds(given: Given, need: ApprovalNeed | EvidenceNeed, status: RunStatus, *, step: str, now: datetime) -> bool:

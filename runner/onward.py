@@ -180,5 +180,5 @@ def _each(need: OpenNeed) -> list[OpenNeed]:
 def _bring(need: OpenNeed) -> str:
     if need.evidence:
         return f"--evidence {shlex.quote(need.evidence)} --as NAME"
-    who = shlex.quote(need.by) if need.by else "NAME"
+    who = shlex.quote(need.by[0]) if len(need.by) == 1 else "NAME"
     return f"--as {who}" + (f" --role {shlex.quote(need.roles[0])}" if need.roles else "")

@@ -125,8 +125,9 @@ def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, ro
         return RunRefused(
             f"cannot approve {entry.id} as {role or 'nobody'}: it asks for {' or '.join(need.roles)}", then="--role"
         )
-    if need.by and not persons.same(by, need.by):
-        return RunRefused(f"cannot approve {entry.id} as {by}: only {need.by} may", then=f"ask {need.by}")
+    if not approvals.may(need, by):
+        names = " or ".join(need.by)
+        return RunRefused(f"cannot approve {entry.id} as {by}: only {names} may", then=f"ask {names}")
     operated = [one for one in status.operators if persons.same(by, one)]
     if need.not_operator and operated:
         other = f" (as {operated[0]})" if operated[0] != by else ""

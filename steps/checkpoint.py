@@ -123,7 +123,7 @@ class Checkpoint(Step):
 def _approvals(need: ApprovalNeed | None) -> list[str]:
     if need is None:
         return []
-    who = need.by or " or ".join(need.roles) or "anybody"
+    who = " or ".join(need.by or need.roles) or "anybody"
     not_operator = ", not the operator" if need.not_operator else ""
     valid = f", each valid for {need.valid_for / 3600:g} h" if need.valid_for is not None else ""
     return [f"{need.need} approval{'s' if need.need > 1 else ''} by {who}{not_operator}{valid}"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from steps.words import Model, Seconds
+
+
+def _several(value: object) -> object:
+    return ((value,) if value else ()) if isinstance(value, str) else value
 
 
 class ApprovalNeed(Model):
@@ -14,7 +18,7 @@ class ApprovalNeed(Model):
 
     roles: tuple[str, ...] = ()
     need: Annotated[int, Field(ge=1, le=20)] = 1
-    by: str = ""
+    by: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # who alone may: one name, or several
     not_operator: bool = False
     valid_for: Seconds | None = None
 

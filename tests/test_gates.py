@@ -92,6 +92,17 @@ def test_approval_by_name(desk: Inside) -> None:
 
 
 @on_sqlite
+def test_approval_by_one_of_several_names(desk: Inside) -> None:
+    """Only these may; as many of them as are needed."""
+    written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{by: [Ada, Grace, Mary], need: 2}}}}")
+    assert "2 approvals by Ada or Grace or Mary" in desk.runbook("exec", "change.yaml").err
+    assert (approve(desk, "kim", ""), approve(desk, "grace", ""), approve(desk, "Grace", "")) == (6, 0, 0)
+    assert desk.runbook("resume", "latest").code == 5
+    assert approve(desk, "Mary", "") == 0
+    assert desk.runbook("resume", "latest").code == 0
+
+
+@on_sqlite
 def test_approval_of_something_else_does_not_count(desk: Inside) -> None:
     """Given for another target, or at another gate."""
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{need: 1}}}}")
