@@ -14,6 +14,7 @@ from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.errors import RolledBack, RunRefused
 from runner.events import RollbackStarted, RunState
+from runner.masks import MASK
 from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
 from runner.rollback import Choice, Reverser
@@ -59,7 +60,7 @@ def rollback(name: str, orders: Orders, asked: Asked) -> Back:
             f"cannot roll back {status.run} while it runs", then="stop it with ^C or `runbook tune RUN stop` first"
         )
     refuse_broken(found, "roll back")
-    meant = _meant(status, asked)
+    meant = _meant(status, asked, _values(status, orders))
     playbook = meant.playbook
     with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
         same_target(status, target)
@@ -73,11 +74,34 @@ def rollback(name: str, orders: Orders, asked: Asked) -> Back:
             reverser = Reverser(engine, status.run, playbook, choice=choice)
             entries = reverser.order()
             _refuse_nothing_left(status, reverser, entries)
+            _refuse_secrets_missing(status, entries)
             reverser.refuse_at_work(entries)
             orders.view.begun(status.run, found.directory)
             first = _started(orders, asked, meant, reverser, entries)
             take_up_orders(target.database, engine.control, status.run)
             return _carry_back(engine, target, orders, reverser, first)
+
+
+def _values(status: RunStatus, orders: Orders) -> dict[str, str]:
+    """The run's inputs; the trail has no secret, so these come from the environment."""
+    known = given_again(status)
+    given = {name: orders.place.environ.get(f"RUNBOOK_INPUT_{name.upper()}") for name in known if known[name] == MASK}
+    return known | {name: value for name, value in given.items() if value is not None}
+
+
+def _refuse_secrets_missing(status: RunStatus, entries: list[Entry]) -> None:
+    """A mask is never sent in place of the secret that it hides."""
+    for entry in entries:
+        if MASK in entry.step.model_dump_json():
+            started = status.started
+            names = [name for name, value in started.inputs.items() if value == MASK] if started is not None else []
+            variables = " and ".join(f"RUNBOOK_INPUT_{name.upper()}" for name in names)
+            raise RunRefused(
+                f"cannot take back step {entry.id} ({entry.mark}) without the run's secret inputs: {', '.join(names)}",
+                why="the trail has no secret, so they must be given again",
+                state="nothing was taken back",
+                then=f"set {variables}, then runbook rollback {status.run}",
+            )
 
 
 def _refuse_unbegun(status: RunStatus, told: trust.Trust) -> None:
@@ -152,9 +176,9 @@ def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Rev
 
 
 # ─── a mended way back ──────────────────────────────────────────────────────────────────────────────────────────────
-def _meant(status: RunStatus, asked: Asked) -> _Meant:
+def _meant(status: RunStatus, asked: Asked, values: Mapping[str, str]) -> _Meant:
     """The playbook as the run keeps it; with --accept-changes the one at hand, where only ways back differ."""
-    kept = stored(status.source, given_again(status))
+    kept = stored(status.source, values)
     if not asked.mended or status.started is None:
         return _Meant(kept)
     path = Path(status.started.file)
@@ -164,7 +188,7 @@ def _meant(status: RunStatus, asked: Asked) -> _Meant:
             state="nothing was taken back",
             then="put it back where the run began",
         )
-    now = read_playbook(path, given_again(status))
+    now = read_playbook(path, dict(values))
     changed = _changed(kept, now)
     wrong = [name for name in changed if not _only_way_back(kept, now, name)]
     if wrong or kept.ids != now.ids:

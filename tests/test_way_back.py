@@ -274,6 +274,26 @@ def test_doubt_on_the_way_back_is_settled(desk: Inside, empty_database: Database
     assert numbers(empty_database)[0] == 0
 
 
+@on_both
+def test_secret_is_given_again_for_the_way_back(desk: Inside, empty_database: Database) -> None:
+    """Its mask is never sent in its place."""
+    head = "inputs: {word: {secret: true, required: true}}\n"
+    step = """
+- id: mark
+  type: sql
+  params: {word: '{{ word }}'}
+  text: UPDATE t SET v = :word WHERE id = 1
+  revert: UPDATE t SET v = NULL WHERE v = :word
+"""
+    written(desk, step, head)
+    secret = {"RUNBOOK_INPUT_WORD": "correct-horse"}
+    assert desk.runbook("exec", "change.yaml", **secret).code == 0
+    refused = desk.runbook("rollback", "latest")
+    assert refused.code == 6 and "RUNBOOK_INPUT_WORD" in refused.text, refused.text
+    assert desk.runbook("rollback", "latest", **secret).code == 0
+    assert empty_database.value("SELECT count(v) FROM t") == 0
+
+
 # ─── killed ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _killed_everywhere(desk: Inside, database: Database, points: list[str]) -> None:
     """At each point: the next command that is printed, and the next, until the run has ended as rolled back."""
