@@ -151,6 +151,13 @@ class Acting:
 
     def _act(self, entry: Entry, context: StepContext) -> StepResult:
         """Tries count anew where the step came further in between: a long step may lose its connection every hour."""
+        self.control.acting = True
+        try:
+            return self._tried(entry, context)
+        finally:
+            self.control.acting = False
+
+    def _tried(self, entry: Entry, context: StepContext) -> StepResult:
         attempt, acts = 1, -1
         while True:
             try:
@@ -190,7 +197,7 @@ class Acting:
                 moved = identity.another(self.database, known)
                 break
             except DatabaseFault as still:
-                if time.monotonic() > until:
+                if still.silent or time.monotonic() > until:
                     raise fault from still
             self.control.wait(0.2)
             context.obey()
@@ -241,6 +248,7 @@ class Acting:
         return StepContext(
             db=self.database, entry=entry, run=self.status.run, emit=self.emit, control=self.control, watcher=self.watcher,
             scope=self.scope, lock=entry.lock, steered=self.recorded, window_left=self._window_of(entry),
+            operator=self.status.process.operator if self.status.process else "",
         )  # fmt: skip
 
     def recounted(self, entry: Entry) -> StepResult:
@@ -299,6 +307,8 @@ class Acting:
                     length=self.trail.length if own else 0,
                 )
         except DatabaseFault as fault:
+            if self.control.interrupted:
+                return  # the trail has it; whoever wants the end at once doesn't wait for a server that is gone
             raise TargetUnreachable(
                 f"cannot record the end of step {place.step} in the ledger: {fault}",
                 state="the step's change stays; its end is in the trail",

@@ -25,6 +25,7 @@ from runner.workflow import (
     machine_programs,
     masks_of,
     opened,
+    path_of,
     run_or_take_back,
     stored,
 )
@@ -60,8 +61,10 @@ def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, 
     refuse_running(status)
     refuse_broken(found, "resume")
     playbook, resumed = _playbook_again(found, orders, accepted)
-    with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
+    path = path_of(status, playbook)
+    with connected(orders.place, schema=playbook.db_schema, path=path, masks=masks_of(playbook)) as target:
         same_target(status, target)
+        refuse_read_only(status, playbook, target)
         refuse_lost(status, playbook, target, act="resume")
         told = trust.proven(found, target.database, changes=playbook.changes, what="resume")
         _refuse_unbegun_elsewhere(found, told)
@@ -178,6 +181,12 @@ def _refuse_undone(status: RunStatus, target: Connected) -> None:
             state="nothing was changed",
             then=f"runbook rollback {status.run} takes back what still stands; or begin a new run",
         )
+
+
+def refuse_read_only(status: RunStatus, playbook: Playbook, target: Connected) -> None:
+    """Raises RunRefused where this session can't change the target as it is meant."""
+    if playbook.changes:
+        preflight.writing_session(target.database, what=f"go on with {status.run} here")
 
 
 def refuse_held(playbook: Playbook, target: Connected) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from runner.database import RunDatabase
+from runner.ending import Enders
 from steps import others
 from steps.base import DatabaseFault
 from steps.dialect import Dialect
@@ -15,21 +16,37 @@ _SQL = "SELECT DISTINCT b.pid FROM unnest(pg_blocking_pids(CAST(:pid AS integer)
 
 
 @contextlib.contextmanager
-def watched(database: RunDatabase) -> Iterator[list[str]]:
-    """Within: a thread notes who blocks this thread's writing connection; the list is filled while the body runs."""
-    found: list[str] = []
+def watched(
+    database: RunDatabase, found: list[str], *, pid: int | None = None, enders: Enders | None = None
+) -> Iterator[None]:
+    """Within: a thread notes who blocks this thread's writing connection (or `pid`'s); the list is filled while the body runs.
+
+    enders: who sees to those that may be ended.
+    """
     if database.dialect is not Dialect.POSTGRESQL:
-        yield found
+        yield
         return
     done = threading.Event()
-    pid = database.backend_pid()
-    thread = threading.Thread(target=_watch, args=(database, pid, found, done), daemon=True, name="blockers")
-    thread.start()
+    pid = database.backend_pid() if pid is None else pid
+    acts: list[Callable[[], None]] = [lambda: _watch(database, pid, found, done)]
+    if enders is not None and enders.wanted:
+        acts.append(lambda: _end(database, pid, enders, done))
+    threads = [threading.Thread(target=act, daemon=True, name="blockers") for act in acts]
+    for thread in threads:
+        thread.start()
     try:
-        yield found
+        yield
     finally:
         done.set()
-        thread.join(timeout=5)
+        for thread in threads:
+            thread.join(timeout=5)
+
+
+def _end(database: RunDatabase, pid: int, enders: Enders, done: threading.Event) -> None:
+    """In a look of its own, which a refusal spoils."""
+    while not done.wait(max(database.session.lock_wait_s * 0.5, 0.05)):
+        with contextlib.suppress(DatabaseFault), database.look() as look:
+            enders.look_at(look, pid)
 
 
 def _watch(database: RunDatabase, pid: int, found: list[str], done: threading.Event) -> None:

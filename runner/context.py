@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import threading
@@ -15,9 +16,11 @@ from pydantic import BaseModel
 from runner import blockers
 from runner.control import Control, Hold
 from runner.database import RunDatabase
+from runner.ending import Enders
 from runner.errors import LeaseLost
 from runner.events import Held, LockWaited, Released, Tuned
 from runner.guards import Emit, Sentry
+from runner.keeping import KEPT_TOO_LONG
 from runner.model import Entry, LockPolicy
 from runner.rate import span
 from steps import ledger
@@ -33,12 +36,13 @@ from steps.base import (
     Value,
     Work,
 )
+from steps.dialect import Dialect
 from steps.values import readable_all
 
 STEER_S = 1.0  # how often the ledger's control rows are read
 HOLD_S = 1.0
 WINDOW = "the window"  # who asks to stop where the time is up
-_PATIENT = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION})
+_PATIENT = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION, KEPT_TOO_LONG})
 
 
 class Watcher(Protocol):
@@ -64,6 +68,7 @@ class StepContext:
     sentry: Sentry | None = None
     reported: Progress | None = None  # the last, at a safe point
     _pulsed: float | None = None
+    operator: str = ""
     _safe: threading.Lock = field(default_factory=threading.Lock)  # a step's workers may come to safe points at once
 
     # ─── safe points ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,16 +177,56 @@ class StepContext:
 
     def patiently(self, label: str, act: Callable[[Work], None], *, off: Sequence[str] = ()) -> None:
         """`act` in one commit, tried again with full jitter while the lock can't be had, within the total budget."""
+
+        def once(blocking: list[str]) -> None:
+            with (
+                contextlib.suppress(AlreadyCommitted),
+                blockers.watched(self.db, blocking, enders=enders),
+                self.db.commit(label, off=off, longest=longest) as work,
+            ):
+                act(work)
+
+        enders = self._enders()
+        longest = self.lock.hold + self.lock.wait if self.lock.hold else 0.0  # what it waited for counts too
+        self._again(label, once, enders)
+
+    def patiently_outside(self, label: str, act: Callable[[Work], None], *, bounded: bool) -> None:
+        """The same outside of a transaction, where no statement is half done when its lock can't be had."""
+
+        def once(blocking: list[str]) -> None:
+            with self.db.outside(label, bounded=bounded) as work:
+                pid = work.row("SELECT pg_backend_pid() AS pid").integer("pid") if self._on_server else None
+                with blockers.watched(self.db, blocking, pid=pid, enders=enders):
+                    act(work)
+
+        enders = self._enders()
+        if bounded:
+            self._again(label, once, enders)
+        else:
+            with self.db.outside(label) as work:
+                act(work)
+
+    @property
+    def _on_server(self) -> bool:
+        return self.db.dialect is Dialect.POSTGRESQL
+
+    def _enders(self) -> Enders:
+        ask = self.control.ask if self._on_server else None
+        return Enders(self.entry.id, self.emit, self.lock.blockers.end, ask, self.operator)
+
+    def _consult(self, enders: Enders, attempt: int) -> None:
+        """Between two tries, while nothing of ours waits or is locked, a person may be asked."""
+        for found in enders.candidates(attempt):
+            with contextlib.suppress(DatabaseFault), self.db.look() as look:
+                enders.consult(look, found)
+
+    def _again(self, label: str, once: Callable[[list[str]], None], enders: Enders) -> None:
         until = time.monotonic() + self.lock.retry_for
         attempt = 1
         while True:
             blocking: list[str] = []
             try:
-                with blockers.watched(self.db) as blocking, self.db.commit(label, off=off) as work:
-                    act(work)
-                return
-            except AlreadyCommitted:
-                return
+                return once(blocking)
             except DatabaseFault as fault:
                 if fault.sqlstate not in _PATIENT:
                     raise
@@ -194,7 +239,9 @@ class StepContext:
                     )
                 )  # fmt: skip
                 if not left:
+                    fault.lost = False if fault.sqlstate == KEPT_TOO_LONG else fault.lost  # the server is there
                     raise
+            self._consult(enders, attempt)
             self.control.wait(pause)
             self.rest()
             attempt += 1

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 
 from steps.base import Tuning, Value
 
+CANCEL_S = 1.0  # between two cancellings
+HEARD_S = 3.0  # how long a cancelled statement may take to end
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,6 +39,7 @@ class Control:
     signalled: bool = False  # a person or the system asked, not a guard: the next signal cancels
     take_back: bool = False  # a guard wants more than a stop
     lease_lost: bool = False
+    acting: bool = False  # a step is at work
     interrupted: bool = False  # asked twice: what is in flight was cancelled
     cut_by: str = ""  # the guard that cancelled what is in flight
     cut_reason: str = ""
@@ -49,6 +53,8 @@ class Control:
     next_steer: float = 0.0
     changed: threading.Event = field(default_factory=threading.Event)
     cancel: Callable[[], None] | None = None
+    cut_off: Callable[[float], None] | None = None  # closes what has waited for the server since before this moment
+    ask: Callable[[str], bool] | None = None  # a yes or no of the person at the terminal
     say: Callable[[str], None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -116,9 +122,24 @@ class Control:
         self._cancel()
 
     def interrupt(self) -> None:
-        """Cancel what is in flight."""
+        """Cancel what is in flight; where the server doesn't even hear of that, close the connection."""
         self.interrupted = True
-        self._cancel()
+        self.changed.set()
+        threading.Thread(target=self._insist, daemon=True).start()
+        threading.Thread(target=self._cut_off, args=(time.monotonic(),), daemon=True).start()
+
+    def _insist(self) -> None:
+        """Until the step has heard: a cancelling may meet the gap between two statements."""
+        while self.cancel is not None:
+            self.cancel()
+            time.sleep(CANCEL_S)
+            if not self.acting:
+                return
+
+    def _cut_off(self, since: float) -> None:
+        time.sleep(HEARD_S)
+        if self.cut_off is not None:
+            self.cut_off(since)
 
     def _cancel(self) -> None:
         self.changed.set()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from runner import drivers, faults, settling, transactions
+from runner import drivers, faults, keeping, sessions, settling, transactions, waits
 from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from runner.model import LockPolicy, Timeouts
     from runner.targets import ConnectArguments
 
+SILENCE_S = 15.0  # for so long a server that didn't answer at all isn't asked again: each question would wait as long
+HURRY_S = 2  # how long a server may take to take a connection, once a person has asked twice for the end
 WAITING_READERS = 4  # connections that wait for a look; opening one takes as long as most looks do
 
 
@@ -66,19 +69,33 @@ class RunDatabase:
     look has done with. All that are at work are known, so that they can be cancelled from elsewhere.
     """
 
-    def __init__(self, arguments: ConnectArguments, *, schema: str = "public", session: Session | None = None) -> None:
+    def __init__(
+        self,
+        arguments: ConnectArguments,
+        *,
+        schema: str = "public",
+        session: Session | None = None,
+        path: Sequence[str] = (),
+    ) -> None:
+        """path: the schemas in which names are looked up, where they aren't those of the database's own sessions."""
         self._arguments = arguments
         self.session = session or Session()
         self.dialect = Dialect.SQLITE if arguments.path is not None else Dialect.POSTGRESQL
         self.schema = "main" if self.dialect is Dialect.SQLITE else schema
-        self._writer = drivers.engine(arguments, reading=False)
-        self._reader = drivers.engine(arguments, reading=True)
+        self._patience = drivers.Patience(probe=drivers.probe(arguments))
+        self._writer = drivers.engine(arguments, reading=False, patience=self._patience)
+        self._reader = drivers.engine(arguments, reading=True, patience=self._patience)
+        self._silence: tuple[float, DatabaseFault] | None = None  # until when nobody asks again
         self._open: set[Connection] = set()
         self._readers: deque[Connection] = deque()  # open, in no transaction, for the next look; of whatever thread
         self._local = threading.local()
         self._pending: str | None = None
         self.password: str | None = None  # for masking only; libpq may have read it from a password file
-        self.version: tuple[int, ...] = self._server_version()
+        self.version: tuple[int, ...] = ()
+        self.dialed = ("", "")  # address and port that were asked for
+        self.inherited = sessions.Inherited()
+        self.path: tuple[str, ...] = ()
+        self._meet(path)
 
     # ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
@@ -142,13 +159,18 @@ class RunDatabase:
 
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
-    def commit(self, label: str, *, durable: bool = True, off: Sequence[str] = ()) -> Iterator[Work]:
-        """One fenced transaction that ends with the ledger's row for `label` and COMMIT."""
+    def commit(
+        self, label: str, *, durable: bool = True, off: Sequence[str] = (), longest: float = 0.0
+    ) -> Iterator[Work]:
+        """One fenced transaction that ends with the ledger's row for `label` and COMMIT; ended after `longest` seconds."""
         place, fence = self.session.place, self.session.fence
         if place is None:
             raise StepError("cannot commit outside of a run")
         asked = leases.standing(self.dialect, place, label=label, scope=fence.scope, epoch=fence.epoch)
-        with self._transaction(durable=durable, off=off, first=asked) as (connection, eyes, found):
+        with (
+            self._transaction(durable=durable, off=off, first=asked, longest=longest) as (connection, eyes, found),
+            keeping.bounded(connection, self.dialect, self.version, longest),
+        ):
             self._keep_out(stands=bool(found))
             if found[0].flag("known"):
                 raise AlreadyCommitted(label)
@@ -159,7 +181,9 @@ class RunDatabase:
                 self._pending = earlier  # what was read in a transaction that failed is read anew in the next
                 raise
             before, self._pending = self._pending, None
-            act = ledger.act(self.dialect, place, label=label, epoch=fence.epoch, before=before)
+            act = ledger.act(
+                self.dialect, place, label=self.spell(label), epoch=fence.epoch, before=before and self.spell(before)
+            )
             try:
                 self._commit(
                     connection, found[0].maybe_text("xid"), act, lambda look: ledger.has_act(look, place, label=label)
@@ -208,7 +232,7 @@ class RunDatabase:
     @contextlib.contextmanager
     def own(self, *, fenced: bool = True) -> Iterator[Work]:
         """A transaction on the engine's own rows (run, step, lease, control)."""
-        with self._transaction() as (connection, eyes, _):
+        with self._transaction(spell=self.spell) as (connection, eyes, _):
             fence = self.session.fence
             if fenced and fence.epoch:
                 self._keep_out(stands=leases.fence(eyes, scope=fence.scope, epoch=fence.epoch))
@@ -216,17 +240,17 @@ class RunDatabase:
             self._commit(connection, transactions.transaction_id(eyes))
 
     @contextlib.contextmanager
-    def outside(self, label: str) -> Iterator[Work]:
-        """Autocommit, for what can't be in a transaction; what `remember` kept commits first."""
+    def outside(self, label: str, *, bounded: bool = False) -> Iterator[Work]:
+        """Autocommit, for what can't be in a transaction; what `remember` kept commits first. bounded: its lock waits are short."""
         if self._pending is not None:
             with contextlib.suppress(AlreadyCommitted), self.commit(f"{label}: remembered"):
                 pass
         self._drop_writer()  # nothing of ours may be idle in a transaction while CONCURRENTLY waits for all of them
         with self._connected(self._writer) as connection:
             with translated(self.dialect):
-                transactions.begin_outside(
-                    connection, self.dialect, self._settings(lock_s=0, statement_s=self.session.long_s)
-                )
+                lock_s = None if bounded else 0
+                settings = self._settings(lock_s=lock_s, statement_s=self.session.long_s)
+                transactions.begin_outside(connection, self.dialect, settings)
             yield Eyes(self, connection, place=self.session.place)
 
     def remember(self, before: BaseModel) -> None:
@@ -254,6 +278,16 @@ class RunDatabase:
             timeout.long,
         )
 
+    @property
+    def connections(self) -> int:
+        """How many this process has open now."""
+        return len(self._open) + len(self._readers)
+
+    @property
+    def counts_connections(self) -> bool:
+        """Whether the server counts ours one by one: behind a pooler it doesn't, and SQLite has no limit."""
+        return self.dialect is Dialect.POSTGRESQL and not self.inherited.pooled
+
     def backend_pid(self) -> int:
         """The server process behind this thread's writing connection (PostgreSQL)."""
         return drivers.backend_pid(self._thread_writer())
@@ -263,6 +297,11 @@ class RunDatabase:
         for connection in list(self._open):
             with contextlib.suppress(Exception):
                 drivers.cancel(connection, self.dialect)
+
+    def cut_off(self, before: float) -> None:
+        """Close each connection that has waited for an answer since before this moment; nobody is waited for any more."""
+        self._patience.connect_s = HURRY_S
+        waits.ALL.cut(before=before)
 
     def environment(self) -> Mapping[str, str]:
         return drivers.environment(self._arguments)
@@ -278,10 +317,11 @@ class RunDatabase:
         self._reader.dispose()
 
     # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> transactions.Settings:
+    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> sessions.Settings:
         wait = self.session.lock_wait_s if lock_s is None else lock_s
-        return transactions.Settings(
-            self.session.application_name, wait, statement_s, "" if self.schema == "main" else self.schema
+        may = self.inherited.may_replicate or self.inherited.replication_role == "origin"
+        return sessions.Settings(
+            self.session.application_name, wait, statement_s, self.path, self.version, replication=may
         )
 
     @contextlib.contextmanager
@@ -293,8 +333,15 @@ class RunDatabase:
             self._shut(connection)
 
     def _opened(self, engine: Engine) -> Connection:
-        with translated(self.dialect):
-            connection = engine.connect()
+        if self._silence is not None and time.monotonic() < self._silence[0]:
+            raise self._silence[1]
+        try:
+            with translated(self.dialect):
+                connection = engine.connect()
+        except DatabaseFault as fault:
+            self._silence = (time.monotonic() + SILENCE_S, fault) if fault.silent else None
+            raise
+        self._silence = None
         self._open.add(connection)
         return connection
 
@@ -305,23 +352,43 @@ class RunDatabase:
 
     @contextlib.contextmanager
     def _transaction(
-        self, *, durable: bool = True, off: Sequence[str] = (), first: Question | None = None
+        self,
+        *,
+        durable: bool = True,
+        off: Sequence[str] = (),
+        first: Question | None = None,
+        spell: Callable[[str], str] | None = None,
+        longest: float = 0.0,
     ) -> Iterator[tuple[Connection, Eyes, list[Row]]]:
         """A transaction on this thread's writing connection, and the rows of its first question."""
-        connection = self._thread_writer()
+        connection, found = self._begun_writer(durable=durable, off=off, first=first, longest=longest)
         try:
-            with translated(self.dialect):
-                settings = self._settings(statement_s=self.session.statement_s)
-                found = transactions.begin_work(
-                    connection, self.dialect, settings, durable=durable, off=off, first=first
-                )
-            yield connection, Eyes(self, connection, place=self.session.place), found
+            yield connection, Eyes(self, connection, place=self.session.place, spell=spell), found
         except BaseException as error:
             self._roll_back(connection, lost=isinstance(error, DatabaseFault) and error.lost)
             raise
         finally:
             if self.dialect is Dialect.SQLITE and off:
                 self._drop_writer()  # what was off for this transaction is on in the next one's connection
+
+    def _begun_writer(
+        self, *, durable: bool, off: Sequence[str], first: Question | None, longest: float
+    ) -> tuple[Connection, list[Row]]:
+        """This thread's writing connection in a transaction; a new one where the old one was ended while it was idle."""
+        settings = replace(self._settings(statement_s=self.session.statement_s), transaction_s=longest)
+        while True:
+            kept = getattr(self._local, "writer", None) is not None
+            connection = self._thread_writer()
+            try:
+                with translated(self.dialect):
+                    return connection, transactions.begin_work(
+                        connection, self.dialect, settings, durable=durable, off=off, first=first
+                    )
+            except BaseException as error:
+                lost = isinstance(error, DatabaseFault) and error.lost
+                self._roll_back(connection, lost=lost)
+                if not (lost and kept):  # nothing was asked for yet but a question
+                    raise
 
     def _roll_back(self, connection: Connection, *, lost: bool) -> None:
         """A connection that was lost is never used again: it would come back without its settings."""
@@ -380,7 +447,19 @@ class RunDatabase:
                 self._local.pooled = transactions.pooled(self._thread_writer())
         return bool(self._local.pooled)
 
-    def _server_version(self) -> tuple[int, ...]:
+    def _meet(self, path: Sequence[str]) -> None:
+        """Learn which server this is and what it gave our session; then where names are looked up."""
         with self._connected(self._reader) as connection, translated(self.dialect):
             self.password = drivers.password_of(connection, self.dialect)
-            return drivers.server_version(connection, self.dialect)
+            self.dialed = drivers.dialed(connection, self.dialect)
+            self.version = drivers.server_version(connection, self.dialect)
+            if self.dialect is Dialect.POSTGRESQL:
+                self.inherited = sessions.inherited(connection, self.version, self.schema)
+                self.path = sessions.resolved_path(self.schema, self.inherited, path)
+                unheld = sessions.unheld(connection, self._settings(statement_s=self.session.look_s))
+                self.inherited = replace(self.inherited, unheld=unheld)
+        self._patience.connect_s = int(waits.PROBE_S)
+
+    def spell(self, text: str) -> str:
+        """The text as it stands in the ledger, where the database's encoding lacks some of its letters."""
+        return sessions.writable(text, self.inherited.encoding)

@@ -44,8 +44,18 @@ def for_approval(
     exchanged while the run waited, as somebody accepted them.
     """
     known = {name: None if name in secrets else value for name, value in inputs.items()}
-    parts = [playbook, known, dict(identity), *([dict(programs)] if programs else [])]
+    parts = [playbook, known, _canonical(identity), *([dict(programs)] if programs else [])]
     return of_text(json.dumps(parts, sort_keys=True, default=str))
+
+
+# What a database says of itself; how it was reached (name, host, service, user …) is told to people and compared with nothing.
+ITSELF = ("dialect", "system", "timeline", "database_oid", "database", "standby", "inode", "device")
+
+
+def _canonical(identity: Mapping[str, object]) -> dict[str, object]:
+    """The database and where it lives, however its name or URL is spelled."""
+    place = identity.get("server") or identity.get("dialed")
+    return {key: identity[key] for key in ITSELF if key in identity} | {"place": place}
 
 
 def _of(data: Data) -> str:

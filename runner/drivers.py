@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from runner import loaders
+from runner import loaders, sessions, waits
 from steps.base import DatabaseFault, Value
 from steps.dialect import Dialect
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 CONNECT_S = 10
 BUSY_MS = 5000
 SIGNALS_EVERY = 1_000_000  # of SQLite's instructions, some 20 ms
-_LOST = ("08", "25P03", "57P01", "57P02", "57P03", "57P05")
+_LOST = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05")
 # SQLite's primary result codes → the nearest SQLSTATE
 _SQLITE = {
     5: "55P03",
@@ -43,7 +45,7 @@ _CONSTRAINTS = {275: "23514", 787: "23503", 1299: "23502", 1555: "23505", 2067: 
 
 
 # ─── opening ────────────────────────────────────────────────────────────────────────────────────────────────────────
-def engine(arguments: ConnectArguments, *, reading: bool) -> Engine:
+def engine(arguments: ConnectArguments, *, reading: bool, patience: Patience) -> Engine:
     """An engine without a pool: a connection is physical and never comes back silently without its settings."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
@@ -53,7 +55,7 @@ def engine(arguments: ConnectArguments, *, reading: bool) -> Engine:
     return create_engine(
         "postgresql+psycopg://",
         poolclass=NullPool,
-        creator=lambda: _open_postgresql(arguments, reading=reading),
+        creator=lambda: _open_postgresql(arguments, reading=reading, patience=patience),
         use_native_hstore=False,
     )
 
@@ -107,22 +109,98 @@ _ASKING = frozenset({"read_uncommitted", "page_count", "page_size", "freelist_co
 _ASKING_OF = ("_info", "_xinfo", "_list", "_check")
 
 
-def _open_postgresql(arguments: ConnectArguments, *, reading: bool) -> object:
-    import psycopg
+# A peer that is gone without a word is found out in half a minute; what a URL says of it goes before.
+_KEEPALIVE = {
+    "keepalives": "1", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000",
+}  # fmt: skip
 
-    words: dict[str, Any] = {"connect_timeout": CONNECT_S, "application_name": "runbook", **arguments.libpq}
+
+@dataclass
+class Patience:
+    """How long a server may take to answer, at first and once it is known: shared by all connections of a database."""
+
+    connect_s: int = CONNECT_S
+    probe: waits.Probe | None = None
+
+
+def _words(arguments: ConnectArguments, connect_s: int) -> dict[str, Any]:
+    words: dict[str, Any] = {
+        "connect_timeout": connect_s,
+        "application_name": "runbook",
+        **_KEEPALIVE,
+        **arguments.libpq,
+    }
     if arguments.password is not None:
         words["password"] = arguments.password
+    # what follows is written in this encoding, whatever role, environment or URL say
+    return {**words, "client_encoding": sessions.CLIENT_ENCODING}
+
+
+def _open_postgresql(arguments: ConnectArguments, *, reading: bool, patience: Patience) -> object:
+    import psycopg
+
+    words = _words(arguments, patience.connect_s)
     if reading:
         words["cursor_factory"] = _one_statement()
-    connection = psycopg.connect(**words, prepare_threshold=None)
+    connection = _bounded().connect(**words, prepare_threshold=None, autocommit=True)
     loaders.register(connection)
+    connection.probe = patience.probe
+    connection.execute(_STAY_OPEN, {"pid": connection.info.backend_pid})
+    connection.autocommit = False
     if reading:
         connection.read_only = True
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     else:
         connection.autocommit = True  # BEGIN goes with what follows it, see begin_work
     return connection
+
+
+@functools.cache
+def _bounded() -> Any:
+    """The driver's connection, each wait of which is known and has an end."""
+    import psycopg
+
+    class Bounded(psycopg.Connection[Any]):
+        probe: waits.Probe | None = None
+        longest: float | None = CONNECT_S
+
+        def wait(self, gen: Any, *more: Any, **named: Any) -> Any:
+            with waits.ALL.one(self, probe=self.probe, longest=self.longest):
+                return super().wait(gen, *more, **named)
+
+    return Bounded
+
+
+def limit(connection: Connection, seconds: float) -> None:
+    """How long the server may take from here on, by its own timeouts; 0 for no limit."""
+    raw: Any = connection.connection.driver_connection
+    raw.longest = seconds or None
+
+
+def probe(arguments: ConnectArguments) -> waits.Probe:
+    """Asks about server processes from a connection of its own."""
+
+    def ask(pids: list[int]) -> waits.Answer:
+        import psycopg
+
+        try:
+            with psycopg.connect(**_words(arguments, int(waits.PROBE_S)), autocommit=True) as connection:
+                if connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.info.backend_pid,):
+                    return waits.Answer(answered=True)  # a pooler: it knows no pid of ours
+                rows = connection.execute(_STATES, [pids]).fetchall()
+        except psycopg.Error as error:
+            return waits.Answer(answered=bool(error.sqlstate))  # also a refusal is an answer
+        idle = {pid: since for pid, state, since in rows if state and state.startswith("idle")}
+        return waits.Answer(answered=True, idle=idle, gone=frozenset(pids) - {row[0] for row in rows})
+
+    return ask
+
+
+_STATES = "SELECT pid, state, state_change::text FROM pg_catalog.pg_stat_activity WHERE pid = ANY(%s)"
+
+
+# A connection that waits for its next transaction is ours to close. Behind a pooler it isn't: there the setting ends with the statement.
+_STAY_OPEN = "SELECT set_config('idle_session_timeout', '0', pg_backend_pid() <> %(pid)s)"
 
 
 def _one_statement() -> type:
@@ -153,6 +231,14 @@ def password_of(connection: Connection, dialect: Dialect) -> str | None:
     """The password that this connection used, wherever libpq found it."""
     raw: Any = connection.connection.driver_connection
     return None if dialect is Dialect.SQLITE else (raw.info.password or None)
+
+
+def dialed(connection: Connection, dialect: Dialect) -> tuple[str, str]:
+    """The address and port that this connection was made to; a socket's directory instead of an address."""
+    if dialect is Dialect.SQLITE:
+        return "", ""
+    raw: Any = connection.connection.driver_connection
+    return raw.info.hostaddr or raw.info.host, str(raw.info.port)
 
 
 def backend_pid(connection: Connection) -> int:
@@ -218,6 +304,10 @@ def translated(dialect: Dialect, sql: str = "") -> Iterator[None]:
         raise DatabaseFault(str(error).splitlines()[0], lost=True) from error
     except OSError as error:
         raise DatabaseFault(str(error), sqlstate="08001", lost=True) from error
+    except UnicodeError as error:  # a database of the encoding SQL_ASCII may hold any bytes
+        raise DatabaseFault(
+            f"cannot read or write a text that isn't UTF-8: {error}{_where(sql)}", sqlstate="22021"
+        ) from error
     except Exception as error:
         if not type(error).__module__.startswith(("psycopg", "sqlite3")):
             raise
@@ -249,6 +339,7 @@ def _postgresql_fault(error: Any, sql: str, *, invalidated: bool) -> DatabaseFau
         detail=getattr(diagnosis, "message_detail", None) or "",
         constraint=getattr(diagnosis, "constraint_name", None) or "",
         lost=lost,
+        silent=isinstance(error, psycopg.errors.ConnectionTimeout),
     )
 
 

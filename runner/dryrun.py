@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import cast
 
-from runner import gates, plan, preflight, requirements
+from runner import gates, names, plan, preflight, requirements
 from runner.errors import CriteriaNotMet, RunRefused
 from runner.events import CheckAnswered, Json, NotDue
 from runner.foresight import Foresight
@@ -50,13 +50,15 @@ class DryRun:
 
 def dry_run(playbook: Playbook, place: Place, *, run_probes: bool = False) -> DryRun:
     """Look, and say what would happen, with every reason for which exec would not begin."""
-    with connected(place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
+    with connected(place, schema=playbook.db_schema, path=playbook.search_path, masks=masks_of(playbook)) as target:
         refused = [error.what for error in preflight.refusals(playbook, target)]
         with target.database.look() as look:
             required, scope = requirements.ask(playbook, look)
+            looked_up = names.notes(look, target.database.path)
         made = plan.plan(
             playbook, foresight=Foresight(target.database.look, target.database.dialect), target=target.name
         )
+        made = replace(made, notes=(*made.notes, *looked_up))
         asked = [check for check in playbook.preconditions if run_probes or not _runs(check)]
         answers = _answers(playbook, asked, target, scope)
     refused += [f"{one.id}: {one.text}" for one in gates.unmet(required)] + made.faults

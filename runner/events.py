@@ -114,6 +114,7 @@ class RunStarted(_Event):
     passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
     programs: dict[str, str] | None = None  # files of the playbook's own that it runs → SHA-256; None: not yet recorded
     elsewhere: dict[str, str] | None = None  # programs of this machine, by path
+    search_path: tuple[str, ...] = ()  # where names were looked up; () in trails from before it was kept
 
 
 class RunResumed(_Event):
@@ -206,6 +207,18 @@ class LockWaited(_Event):
     sqlstate: str
     blockers: tuple[str, ...]
     next_try_s: float
+
+
+class BlockerEnded(_Event):
+    """Somebody else's session was told to end, because it stood in the way. refused: why it wasn't, after all."""
+
+    event: Literal["blocker_ended"] = "blocker_ended"
+    step: str
+    by: str
+    pid: int
+    user: str
+    application: str
+    refused: str = ""
 
 
 class Retried(_Event):
@@ -419,6 +432,7 @@ Event = (
     | StepStarted
     | StepVerified
     | LockWaited
+    | BlockerEnded
     | Retried
     | Redriven
     | StepEnded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import drivers
@@ -38,9 +38,12 @@ class Eyes:
         *,
         place: Place | None = None,
         assumed: tuple[Trace, ...] = (),
+        spell: Callable[[str], str] | None = None,
     ) -> None:
+        """spell: how texts are written here, where the database's encoding lacks some letters."""
         self._database = database
         self._connection = connection
+        self._spell = spell
         self.dialect = database.dialect
         self.schema = database.schema
         self.version = database.version
@@ -86,6 +89,8 @@ class Eyes:
         return self._connection.exec_driver_sql(bind(sql, self.dialect), values)
 
     def _bound(self, value: Value) -> object:
+        if self._spell is not None and isinstance(value, str):
+            return self._spell(value)
         if isinstance(value, dict) or (isinstance(value, list) and self.dialect is Dialect.SQLITE):
             return json.dumps(readable(value))
         return for_sqlite(value) if self.dialect is Dialect.SQLITE else value

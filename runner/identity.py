@@ -6,10 +6,11 @@ import getpass
 import os
 import platform
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import persons
+from runner import digest, persons
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
 from steps import pids
@@ -23,22 +24,26 @@ if TYPE_CHECKING:
 
 _POSTGRESQL = """
 SELECT d.oid::bigint AS database_oid, d.datname::text AS database, pg_is_in_recovery() AS standby,
-       coalesce(host(inet_server_addr()), '') AS address, inet_server_port() AS port, version() AS server
+       coalesce(host(inet_server_addr()), '') AS address, current_setting('port')::int AS port,
+       CAST(extract(epoch FROM pg_postmaster_start_time()) AS text) AS up_since
 FROM pg_catalog.pg_database d WHERE d.datname = current_database()"""
 _CONTROL = """SELECT s.system_identifier::text AS system, c.timeline_id AS timeline
 FROM pg_control_system() s, pg_control_checkpoint() c"""
 
 
 def of_target(database: RunDatabase, *, name: str, arguments: ConnectArguments) -> dict[str, Json]:
-    """System identifier, timeline, database, address and the name in the targets file.
+    """What the database says of itself, and how it was reached.
 
-    The same system identifier under another address or name is a copy or a failover: it counts as another target.
+    The same system identifier elsewhere is a copy or a failover, and another target; under another name it is the same.
     """
     where: dict[str, Json] = {"name": name, **describe_arguments(arguments)}
     with database.look() as look:
         if look.dialect is Dialect.SQLITE:
             path = Path(str(where["file"])).resolve()
-            return {**where, "dialect": "sqlite", "file": str(path), "inode": path.stat().st_ino}
+            stat = path.stat()
+            return {
+                **where, "dialect": "sqlite", "file": str(path), "inode": stat.st_ino, "device": stat.st_dev,
+            }  # fmt: skip
         found = look.row(_POSTGRESQL)
         identity: dict[str, Json] = {
             **where,
@@ -48,6 +53,9 @@ def of_target(database: RunDatabase, *, name: str, arguments: ConnectArguments) 
             "standby": found.flag("standby"),
             "address": found.text("address"),
             "port": found.maybe_integer("port"),
+            "up_since": found.text("up_since"),
+            "dialed": ":".join(database.dialed),
+            "server": _server(database.dialed, found.text("address"), found.integer("port")),
             "schema": look.schema,
         }
     return identity | _control(database)
@@ -78,10 +86,51 @@ def server_words(look: Look) -> str:
     return f"{name} {'.'.join(map(str, look.version))}"
 
 
-def differences(one: dict[str, Json], other: dict[str, Json]) -> list[str]:
-    """What differs between two identities, in words."""
-    keys = sorted(set(one) | set(other))
-    return [f"{key}: {one.get(key)!r} then, {other.get(key)!r} now" for key in keys if one.get(key) != other.get(key)]
+def _server(dialed: tuple[str, str], address: str, port: int) -> str:
+    """Where the server lives, however that place is spelled: a socket's directory, or an address, each with the port.
+
+    "" where the way leads through something (a tunnel, a pooler, a container's network): its own address then says nothing.
+    """
+    host, at = dialed
+    if at != str(port):
+        return ""
+    if host.startswith("/") and not address:
+        return f"{socket.gethostname()}:{Path(host).resolve()}:{port}"
+    if host != address:
+        return ""
+    return f"{socket.gethostname()}:{port}" if address in _own_addresses() else f"{address}:{port}"
+
+
+def _own_addresses() -> set[str]:
+    import psutil
+
+    return {"127.0.0.1", "::1"} | {
+        one.address.partition("%")[0] for card in psutil.net_if_addrs().values() for one in card
+    }
+
+
+def differences(one: Mapping[str, Json], other: Mapping[str, Json]) -> list[str]:
+    """What makes two identities two databases, in words: the server's own answers, and where it lives."""
+    known = [key for key in digest.ITSELF if key in one and key in other]
+    found = [key for key in (*known, "schema") if one.get(key) != other.get(key)]
+    if one.get("dialect") == "sqlite":
+        found += [] if "device" in known else [key for key in ("file",) if one.get(key) != other.get(key)]
+    elif not found and not _same_place(one, other):
+        found = [key for key in ("server", "dialed", "address", "host", "port") if one.get(key) != other.get(key)]
+    return [_differ(key, one, other) for key in found]
+
+
+def _differ(key: str, one: Mapping[str, Json], other: Mapping[str, Json]) -> str:
+    return f"{key}: {one.get(key)!r} then, {other.get(key)!r} now"
+
+
+def _same_place(one: Mapping[str, Json], other: Mapping[str, Json]) -> bool:
+    """Whether both are one server and not a copy: it runs since the same moment, lives in the same place, or is reached the same way."""
+    proofs = ("up_since", "server") if one.get("system") is not None else ()
+    way = ("host", "service", "address", *(("dialed",) if "dialed" in one and "dialed" in other else ()))
+    return any(one.get(key) and one.get(key) == other.get(key) for key in proofs) or all(
+        one.get(key) == other.get(key) for key in way
+    )
 
 
 def process(operator: str | None) -> Process:

@@ -24,11 +24,25 @@ from steps.words import RESERVED, Model, Query
 
 HEADER = frozenset({
     "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",
-    "include", "schema", "target", "inputs", "limits", "queries", "requires", "window", "open", "scope", "lock", "timeout", "retry",
+    "include", "schema", "search_path", "target", "inputs", "limits", "queries", "requires", "window", "open", "scope", "lock",
+    "timeout", "retry",
     "preconditions", "steps", "success_criteria", "rollback",
 })  # fmt: skip
 SHARED = frozenset(
-    {"runbook", "schema", "target", "inputs", "limits", "queries", "contacts", "lock", "timeout", "retry", "scope"}
+    {
+        "runbook",
+        "schema",
+        "search_path",
+        "target",
+        "inputs",
+        "limits",
+        "queries",
+        "contacts",
+        "lock",
+        "timeout",
+        "retry",
+        "scope",
+    }
 )
 COMMON = frozenset({
     "id", "type", "why", "preconditions", "success_criteria", "guards", "on_failure", "if_stopped_here", "timeout", "lock", "retry",
@@ -327,7 +341,7 @@ def _meaning(
 
 _PLAIN = frozenset({
     "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes", "window",
-    "open", "scope", "target", "limits", "inputs",
+    "open", "scope", "target", "limits", "inputs", "search_path",
 })  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_validator, model_validator
 
 from runner.source import Mark
 from steps.base import Probe, Step
@@ -43,11 +43,29 @@ class Input(Model):
     secret: bool = False
 
 
+class BlockersPolicy(Model):
+    """Whose sessions may be ended where they stand in the way: by application_name, exactly as it is."""
+
+    end: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @field_validator("end")
+    @classmethod
+    def _not_ours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if ours := [name for name in names if name.startswith("runbook")]:
+            raise ValueError(f"cannot end sessions of {ours[0]!r}: those are runs; runbook tune RUN stop ends one")
+        return names
+
+
 class LockPolicy(Model):
-    """How long a statement queues for a lock, and for how long it is tried again."""
+    """How long a statement queues for a lock, how long a transaction keeps it, and for how long it is tried again.
+
+    hold: 0 for as long as the statement takes.
+    """
 
     wait: Seconds = 0.5
+    hold: Seconds = 0.0
     retry_for: Seconds = 1800.0
+    blockers: BlockersPolicy = BlockersPolicy()
 
 
 class RetryPolicy(Model):
@@ -265,6 +283,7 @@ class Playbook(Model):
     open: Calendar | None = None
     scope: str = "target"
     db_schema: str = "public"
+    search_path: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # (): as the database's own sessions have it
     target: TargetNeeds = TargetNeeds()
     inputs: Mapping[str, Input] = {}
     values: Mapping[str, JsonValue] = {}  # the inputs of this run

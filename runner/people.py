@@ -15,15 +15,17 @@ from runner.errors import RunRefused, StepFailed, TargetUnreachable
 from runner.events import Approved, Event, EvidenceGiven, Judged, Noted, Process, RunState, Settled, SqlByHand
 from runner.masks import Masks
 from runner.model import Entry, Playbook
+from runner.preflight import writing_session
 from runner.source import BadInput
 from runner.status import RunStatus
 from runner.trail import Trail, utc_now
-from runner.workflow import Orders, given_again, masks_of_run, stored
+from runner.workflow import Orders, given_again, masks_of_run, path_of, stored
 from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps import ledger
 from steps.base import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.dialect import Dialect, needs_autocommit, split
 from steps.sessions import void
+from steps.statements import lock_of, waits_in_the_way
 
 
 @dataclass(frozen=True)
@@ -273,8 +275,10 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
     playbook = playbook_of(found)
     masks = masks_of_run(found.status, orders)
     sent: list[SqlByHand] = []
-    with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
+    path = path_of(found.status, playbook)
+    with connected(orders.place, schema=playbook.db_schema, path=path, masks=masks) as target:
         same_target(found.status, target)
+        writing_session(target.database, what="send SQL by hand here")
         _refuse_unanchored(found, target)
         target.database.session.run, target.database.session.step = found.status.run, "by_hand"
         hand = _Hand(found, target, by, reason)
@@ -337,7 +341,7 @@ class _Hand:
         try:
             if needs_autocommit(text, dialect=database.dialect):
                 self._anchor(head, length)
-                with database.outside("by hand") as work:
+                with database.outside("by hand", bounded=waits_in_the_way(lock_of(text))) as work:
                     return work.execute(text), ""
             with database.own(fenced=False) as work:
                 self._anchored(work, head, length)

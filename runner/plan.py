@@ -95,10 +95,16 @@ def _patience(entry: Entry) -> str:
 def patience(lock: LockPolicy, timeout: Timeouts, retry: RetryPolicy) -> str:
     """How long a step queues for locks and runs, and how often it is tried."""
     return (
-        f"queues {span(lock.wait)} for a lock, again for {span(lock.retry_for)}; a statement may take "
+        f"queues {span(lock.wait)} for a lock, again for {span(lock.retry_for)}{_kept(lock)}; a statement may take "
         f"{span(timeout.statement)}, a long one {span(timeout.long)}, a look {span(timeout.look)}; "
         f"{retry.attempts} tries, at most {span(retry.longest_wait)} apart"
     )
+
+
+def _kept(lock: LockPolicy) -> str:
+    keeps = f", keeps it for at most {span(lock.hold)}" if lock.hold else ""
+    ends = f", ends sessions of {', '.join(lock.blockers.end)} in its way" if lock.blockers.end else ""
+    return keeps + ends
 
 
 def words(check: Check) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from runner import foresight, requirements, starting
+from runner import connections, foresight, requirements, starting
+from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.events import CheckAnswered
 from runner.model import Playbook
@@ -26,8 +27,16 @@ class Allowed:
 
 
 def refusals(playbook: Playbook, target: Connected) -> Iterator[RunRefused]:
-    """Why this target itself is refused: the wrong database, a ledger that may not be used."""
-    for wrong in (right_database, _ledger):
+    """Why this target itself is refused: the wrong database, a session that can't change it, a ledger that may not be used."""
+
+    def session(_playbook: Playbook, _look: Look) -> None:
+        if playbook.changes:
+            writing_session(target.database, what=f"run {playbook.name} here")
+
+    def room(_playbook: Playbook, look: Look) -> None:
+        _room(playbook, target.database, look)
+
+    for wrong in (right_database, session, _ledger, room):
         try:
             with target.database.look() as look:
                 wrong(playbook, look)
@@ -39,11 +48,14 @@ def refuse(
     playbook: Playbook, target: Connected, *, until: str, begin_at: str, approval_digest: str, operator: str
 ) -> Allowed:
     """Raise RunRefused for what can't be. Only looks."""
+    if playbook.changes:
+        writing_session(target.database, what=f"run {playbook.name} here")
     with target.database.look() as look:
         right_database(playbook, look)
         _checkpoint(playbook, until, "--to")
         _checkpoint(playbook, begin_at, "--from")
         _ledger(playbook, look)
+        _room(playbook, target.database, look)
         answers, scope = requirements.ask(playbook, look)
         requirements.refuse_unmet(answers)
         passed_in = starting.passed_earlier(
@@ -51,6 +63,18 @@ def refuse(
         )
     _steps(playbook, target, until=until)
     return Allowed(answers, scope, passed_in)
+
+
+def writing_session(database: RunDatabase, *, what: str) -> None:
+    """Raise RunRefused where this session can't be made one that changes things as they are meant."""
+    refusals = database.inherited.refusals()
+    if refusals:
+        raise RunRefused(
+            f"cannot {what}: {refusals[0].why}",
+            why="; ".join(one.why for one in refusals[1:]),
+            state="nothing was changed",
+            then="; ".join(one.mend for one in refusals),
+        )
 
 
 def refuse_unmet(playbook: Playbook, target: Connected) -> Allowed:
@@ -107,6 +131,14 @@ def _ledger(playbook: Playbook, look: Look) -> None:
             state="nothing was changed",
             then=f"runbook target init --print --role {row.text('role')}, and give what it prints to the DBA",
         )
+
+
+def _room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
+    if not playbook.changes:
+        return
+    why, mend = connections.too_few(playbook, database, look)
+    if why:
+        raise RunRefused(f"cannot run {playbook.name} here: {why}", state="nothing was changed", then=mend)
 
 
 def _checkpoint(playbook: Playbook, name: str, option: str) -> None:

@@ -273,6 +273,7 @@ class Reverser:
         context = StepContext(
             db=engine.database, entry=unguarded, run=engine.status.run, emit=engine.emit, control=engine.control,
             watcher=engine.watcher, scope=engine.scope, lock=entry.lock, steered=engine.recorded,
+            operator=engine.status.process.operator if engine.status.process else "",
         )  # fmt: skip
         self._context = context
         return step.revert(context, before)

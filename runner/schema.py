@@ -77,6 +77,9 @@ def _header() -> dict[str, Schema]:
         "takes": _text("How long it takes, in words."),
         "include": _one_or_list(_TEXT, "Files beside this one whose shared keys belong to it."),
         "schema": _text("The schema of all tables named without one. Default: public."),
+        "search_path": {"type": "array", "items": {**_TEXT, "minLength": 1},
+                        "description": "Schemas in which names in SQL are looked up, in this order, after pg_catalog. Default: "
+                        "`schema`, then what the database gives its own sessions, then the schemas of its tables' extensions."},
         "target": _target(),
         "inputs": _mapping({"$ref": "#/$defs/input"}, "Typed values that a run is given, as {{ name }}.", named=ID),
         "limits": _mapping({"type": ["string", "number", "boolean", "null"]}, "Figures that checks name as limits.x.", named=ID),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,6 +11,9 @@ from steps.base import DatabaseFault, Look
 
 SETTLE_S = 30.0  # how long work whose connection was lost may still be in progress on the server
 AGAIN_S = 0.2
+
+
+_UNKNOWN = "cannot learn whether the last COMMIT acted: the server does not answer"
 
 
 def acted(
@@ -31,10 +33,11 @@ def acted(
                     return status == "committed"
                 with look() as eyes:
                     return known(eyes)
-        except DatabaseFault:
-            pass  # a server that restarts; asked again until the time is over
+        except DatabaseFault as fault:  # a server that restarts is asked again until the time is over
+            if fault.silent:
+                raise DatabaseFault(_UNKNOWN, sqlstate="08007", lost=True, silent=True) from fault
         if time.monotonic() > until:
-            raise DatabaseFault("cannot learn whether the last COMMIT acted: the server does not answer", lost=True)
+            raise DatabaseFault(_UNKNOWN, sqlstate="08007", lost=True)
         time.sleep(AGAIN_S)
 
 
@@ -42,8 +45,12 @@ def outlive(look: Callable[[], AbstractContextManager[Look]], pid: int) -> None:
     """End the server process of a lost connection, and come back when it is gone: it may go on with what it was sent."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
-        with contextlib.suppress(DatabaseFault), look() as eyes:
-            if transactions.session_ended(eyes, pid):
-                return
+        try:
+            with look() as eyes:
+                if transactions.session_ended(eyes, pid):
+                    return
+        except DatabaseFault as fault:
+            if fault.silent:
+                break
         time.sleep(AGAIN_S)
     raise DatabaseFault("cannot learn what became of the last batches: the server does not answer", lost=True)

@@ -215,6 +215,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
             events.TornTail()
             | events.LedgerCreated()
             | events.LockWaited()
+            | events.BlockerEnded()
             | events.Retried()
             | events.Noted()
             | events.StopAsked()

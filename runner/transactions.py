@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from runner import drivers
+from runner import drivers, sessions
 from runner.drivers import BUSY_MS
+from runner.sessions import Settings
 from steps.base import DatabaseFault, Look, Question, Row, Value
-from steps.dialect import Dialect, bind, parameters, quote
+from steps.dialect import Dialect, bind, parameters
 from steps.ledger import BEGAN
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
+LOOKING_IDLE = "5min"
 _IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What each transaction is sent with; seconds, 0 for no limit."""
-
-    application_name: str
-    lock_s: float
-    statement_s: float
-    schema: str
 
 
 def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> None:
     if dialect is Dialect.SQLITE:
         connection.exec_driver_sql("BEGIN")
     else:
-        # a first SELECT: from here on the transaction can't be made writable; a row that a policy hides is an error, not a smaller count
-        sql, values = _set_local(settings, row_security="off")
+        drivers.limit(connection, settings.statement_s)
+        # a first SELECT: from here on the transaction can't be made writable
+        sql, values = sessions.to_set(replace(settings, idle=LOOKING_IDLE))
         connection.exec_driver_sql(bind(sql, dialect), dict(values)).fetchall()
 
 
@@ -59,6 +51,7 @@ def begin_work(
             connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return [Row(row) for row in connection.exec_driver_sql(*_for_sqlite(first)).mappings()] if first else []
+    drivers.limit(connection, settings.statement_s)
     begun = _begun(settings, durable=durable, off=off)
     return _together(connection, *begun, *([first] if first else []))
 
@@ -66,9 +59,9 @@ def begin_work(
 def _begun(settings: Settings, *, durable: bool, off: Sequence[str], planned_once: bool = False) -> list[Question]:
     lazy = "" if durable else _LAZY
     unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
-    unused += ", set_config('plan_cache_mode', 'force_generic_plan', true)" if planned_once else ""
+    unused += _GENERIC if planned_once else ""
     began = f", set_config('{BEGAN}', CAST(extract(epoch FROM clock_timestamp()) AS text), true)"
-    return [("BEGIN", {}), _set_local(settings, idle=IDLE, also=lazy + unused + began)]
+    return [(sessions.BEGIN, {}), sessions.to_set(settings, also=lazy + unused + began)]
 
 
 def commit(connection: Connection, dialect: Dialect, last: Question | None) -> None:
@@ -96,6 +89,7 @@ def commit_all(
 
     After a fault the server skips the rest of the message. Each has its own settings, fence, statement, act and COMMIT.
     """
+    drivers.limit(connection, settings.statement_s * len(wholes))
     texts: list[str] = []
     places: list[int] = []
     begun = [_text(connection, one) for one in _begun(settings, durable=False, off=off, planned_once=True)]
@@ -194,7 +188,8 @@ def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) 
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}")
         return
     _refuse_pooler(connection)
-    _together(connection, _set_local(settings, local=False))
+    drivers.limit(connection, settings.statement_s)
+    _together(connection, sessions.to_set(settings, local=False))
 
 
 def pooled(connection: Connection) -> bool:
@@ -218,24 +213,8 @@ _LAZY = """, set_config('synchronous_commit', CASE current_setting('synchronous_
             ELSE current_setting('synchronous_commit') END, true)"""
 
 
-def _set_local(
-    settings: Settings, *, local: bool = True, row_security: str = "on", idle: str = "5min", also: str = ""
-) -> Question:
-    """All settings in one SELECT; local to the transaction, so that a pooler can't hand them to somebody else."""
-    values = {
-        "application_name": settings.application_name,
-        "lock_timeout": f"{int(settings.lock_s * 1000)}ms",
-        "statement_timeout": f"{int(settings.statement_s * 1000)}ms",
-        "idle_in_transaction_session_timeout": idle,
-        "client_connection_check_interval": "500ms",
-        "search_path": f"{quote(settings.schema)}, pg_temp" if settings.schema else "pg_temp",
-        "TimeZone": "UTC",
-        "DateStyle": "ISO, YMD",
-        "row_security": row_security,
-        "jit": "off",  # compiling takes longer than what our queries take
-    }
-    calls = ", ".join(f"set_config('{name}', :{name}, {str(local).lower()})" for name in values)
-    return f"SELECT {calls}{also}", values
+# A plan without values guesses high, and to compile it each time would take longer than a batch.
+_GENERIC = ", set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)"
 
 
 def transaction_id(look: Look) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runner import anchors, ledger_check
+from runner import anchors, ledger_check, sessions
 from runner.anchors import Voucher
 from runner.database import RunDatabase
 from runner.errors import TrailBroken
@@ -232,7 +232,7 @@ def _unfit(records: list[Record], row: RunRow) -> str:
         "text of the playbook": (json.loads(row.source), then.source),
         "inputs": (json.loads(row.inputs), started.inputs),
         "identity of the target": (json.loads(row.identity), started.identity),
-        "operator": (row.operator, started.process.operator),
+        "operator": (sessions.readable(row.operator), sessions.readable(started.process.operator)),
     }
     unfit = [name for name, (ours, theirs) in pairs.items() if ours != theirs]
     return f"the target's ledger has another {', '.join(unfit)} for this run" if unfit else ""

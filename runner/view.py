@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ _OUTCOMES = {
     Outcome.REVERTED: ("↩", "green"), Outcome.NOTHING_TO_REVERT: ("=", "green"), Outcome.PAUSED: ("⏸", "yellow"),
     Outcome.STOPPED: ("■", "yellow"), Outcome.CONTINUED: ("!", "yellow"),
 }  # fmt: skip
+ANSWER_S = 20  # a run that nobody watches isn't kept waiting
 FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # how often a plain line tells of progress
 
 
@@ -53,6 +55,12 @@ class Lines:
     def say(self, text: str) -> None:
         """What the engine has to tell beside its events; and what others say in the same view."""
         self._write(text, "yellow")
+
+    def ask(self, question: str) -> bool:
+        """A yes or no from the terminal; no where nobody answers within ANSWER_S."""
+        self._write(f"  ? {question} y/N (no after {ANSWER_S} s)", "yellow")
+        ready, _, _ = select.select([sys.stdin], [], [], ANSWER_S)
+        return bool(ready) and sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def heard(self, event: Event) -> None:
         """One line for what an operator wants to know; everything is in the trail."""
@@ -80,6 +88,10 @@ class Lines:
             case events.LockWaited():
                 who = f"; in the way: {'; '.join(event.blockers)}" if event.blockers else ""
                 self._write(f"  ⏳ lock not free (try {event.attempt}), again in {event.next_try_s:g} s{who}", "yellow")
+            case events.BlockerEnded():
+                of = f" in {event.application!r}" if event.application else ""
+                what = f"could not end: {event.refused}" if event.refused else f"told to end, by {event.by}"
+                self._write(f"  ✂ pid {event.pid} ({event.user}{of}) {what}", "yellow")
             case events.Retried():
                 self._write(f"  ⏳ {event.error} [{event.sqlstate}], again in {event.next_try_s:g} s", "yellow")
             case events.LeftStanding():

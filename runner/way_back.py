@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner import identity, trust
-from runner.again import refuse_broken, refuse_held, refuse_lost, runs_of, same_target
+from runner.again import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.errors import RolledBack, RunRefused
@@ -19,7 +19,7 @@ from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
 from runner.rollback import Choice, Reverser
 from runner.status import RunStatus
-from runner.workflow import Orders, carry, given_again, masks_of, opened, stored
+from runner.workflow import Orders, carry, given_again, masks_of, opened, path_of, stored
 from runner.workplace import Connected, connected, find_run
 from steps.base import Mendable
 
@@ -62,8 +62,10 @@ def rollback(name: str, orders: Orders, asked: Asked) -> Back:
     refuse_broken(found, "roll back")
     meant = _meant(status, asked, _values(status, orders))
     playbook = meant.playbook
-    with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
+    path = path_of(status, playbook)
+    with connected(orders.place, schema=playbook.db_schema, path=path, masks=masks_of(playbook)) as target:
         same_target(status, target)
+        refuse_read_only(status, playbook, target)
         choice = Choice(asked.after, _left(status, asked))
         refuse_lost(status, playbook, target, act="take back", without=choice.left)
         told = trust.proven(found, target.database, changes=playbook.changes, what="roll back")

@@ -79,6 +79,7 @@ class View:
     progress: Callable[[str, Progress], None] = lambda _step, _progress: None
     begun: Callable[[str, Path], None] = lambda _run, _directory: None
     say: Callable[[str], None] = lambda _text: None
+    ask: Callable[[str], bool] | None = None  # None: nobody is there to answer
 
 
 @dataclass
@@ -100,7 +101,7 @@ def execute(path: Path, orders: Orders) -> str:
     """Load → reach the target → refuse what can't be → run; the run's name. Raises a RunbookError for each other end."""
     playbook = read_playbook(path, orders.inputs)
     masks = masks_of(playbook)
-    with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
+    with connected(orders.place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
         runs = orders.place.runs_directory(target.target)
         approval = approval_digest(playbook, target)
         process = identity.process(orders.operator)
@@ -167,7 +168,7 @@ def _started(playbook: Playbook, target: Connected, orders: Orders, name: str) -
         source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
         inputs=readable_all(playbook.meant), limits=readable_all(playbook.limits), target=target.name, identity=target.identity,
         process=process, until=orders.until, begun_at=orders.begin_at, programs=dict(playbook.programs),
-        elsewhere=machine_programs(playbook),
+        elsewhere=machine_programs(playbook), search_path=target.database.path,
     )  # fmt: skip
 
 
@@ -203,7 +204,9 @@ def opened(
         files.make_directory(orders.status_dir)
     found = functools.partial(options_for, directory, target.name, orders.place)
     watcher = StatusFile(places, status, lambda: {"stop": _standing(playbook, status, found())})
-    control = Control(cancel=target.database.cancel, say=orders.view.say)
+    control = Control(
+        cancel=target.database.cancel, cut_off=target.database.cut_off, say=orders.view.say, ask=orders.view.ask
+    )
     engine = Engine(
         playbook=playbook, database=target.database, trail=trail, status=status, control=control,
         watcher=_Both(watcher, orders.view), now=server_clock(target.database), listeners=[watcher.heard, orders.view.heard],
@@ -259,6 +262,12 @@ def stored(
     return load(main, read, shown=file or main, values=values, kept=programs or {})
 
 
+def path_of(status: RunStatus, playbook: Playbook) -> tuple[str, ...]:
+    """Where a run that goes on looks names up: where it did when it began."""
+    began = status.started.search_path if status.started else ()
+    return playbook.search_path or began
+
+
 def given_again(status: RunStatus) -> dict[str, str]:
     inputs = status.started.inputs if status.started else {}
     return {key: typed_again(value) for key, value in inputs.items() if value is not None}
@@ -306,11 +315,7 @@ def carry(
         _tell_standing(engine, orders, target, error)
         raise
     except DatabaseFault as fault:
-        end = (Interrupted if engine.control.interrupted else TargetUnreachable)(
-            f"the database can't be reached or refused: {fault}",
-            why=f"SQLSTATE {fault.sqlstate}" if fault.sqlstate else "",
-            state="what had committed stays; what was in flight is settled when you resume",
-        )
+        end = _fault_end(engine, fault)
         hold.end_with(end)
         _tell_standing(engine, orders, target, end)
         raise end from fault
@@ -354,6 +359,27 @@ class _Hold:
     def give_back(self) -> None:
         if self.holder is not None:
             self.holder.give_back()
+
+
+def _fault_end(engine: Engine, fault: DatabaseFault) -> RunbookError:
+    """Outside of any step: the database was lost, or it answered and refused."""
+    if engine.control.interrupted:
+        kind: type[RunbookError] = Interrupted
+        what = f"cancelled: {fault}"
+    elif fault.lost or not fault.sqlstate or fault.sqlstate.startswith(_OUT_OF_ORDER):
+        kind, what = TargetUnreachable, f"the database can't be reached: {fault}"
+    else:
+        kind, what = StepFailed, f"the database refused: {fault}"
+    return kind(
+        what,
+        why=f"SQLSTATE {fault.sqlstate}" if fault.sqlstate else "",
+        state="what had committed stays; what was in flight is settled when you resume",
+        then=f"runbook resume {engine.status.run}",
+    )
+
+
+# connections, resources, objects in use, the operator's doing, the system, corruption
+_OUT_OF_ORDER = ("08", "53", "55", "57", "58", "XX")
 
 
 def _end_with(engine: Engine, error: RunbookError) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -67,12 +67,16 @@ class Connected:
 
     def another(self, session: Session) -> RunDatabase:
         """A second way in, for a thread of its own."""
-        return RunDatabase(self.arguments, schema=self.database.schema, session=session)
+        return RunDatabase(self.arguments, schema=self.database.schema, session=session, path=self.database.path)
 
 
 @contextmanager
-def connected(place: Place, *, schema: str = "public", masks: Masks | None = None) -> Iterator[Connected]:
+def connected(
+    place: Place, *, schema: str = "public", path: Sequence[str] = (), masks: Masks | None = None
+) -> Iterator[Connected]:
     """Open the target; its password is masked from here on in all that is written.
+
+    path: the schemas in which names are looked up, where they aren't those of the database's own sessions.
 
     Raises TargetUnreachable where it can't be reached.
     """
@@ -81,7 +85,7 @@ def connected(place: Place, *, schema: str = "public", masks: Masks | None = Non
     masks = masks or Masks()
     with told_masked(masks):
         _mask_password(masks, arguments.password)
-        with _opened(target, arguments, schema, masks) as there:
+        with _opened(target, arguments, lambda: RunDatabase(arguments, schema=schema, path=path), masks) as there:
             yield there
 
 
@@ -118,7 +122,7 @@ def _mask_error(error: BaseException, masks: Masks) -> None:
 
 @contextmanager
 def _opened(
-    target: targets.Target, arguments: targets.ConnectArguments, schema: str, masks: Masks
+    target: targets.Target, arguments: targets.ConnectArguments, reach: Callable[[], RunDatabase], masks: Masks
 ) -> Iterator[Connected]:
     shown = target.name or target.url
     if arguments.path is not None and not arguments.path.exists():
@@ -128,7 +132,7 @@ def _opened(
             then="check --target",
         )
     try:
-        database = RunDatabase(arguments, schema=schema)
+        database = reach()
     except DatabaseFault as fault:
         raise TargetUnreachable(
             f"cannot reach {shown}: {fault}", state="nothing was changed", then="runbook target check"

@@ -142,6 +142,9 @@ class Backfill(Step):
         del look
         return (Trace("rows", self.table),)
 
+    def connections(self) -> int:
+        return self.workers + 1  # each worker's, and that of the thread which counts
+
     def preflight(self, look: Look) -> list[str]:
         try:
             shape = self._shape(look)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steps.backfill_order import Start
+from steps.backfill_order import TREE_BYTES, Start
 from steps.backfill_pace import Pace
 from steps.backfill_sql import Shape
 from steps.base import Look, Progress, Value
@@ -50,8 +50,7 @@ def share(part: int, whole: int) -> float:
 def size(look: Look, shape: Shape) -> int:
     """Bytes of the table with all that belongs to it; on SQLite of the whole file."""
     if shape.pg:
-        sql = "SELECT pg_total_relation_size(CAST(:name AS regclass)) AS n"
-        return look.row(sql, {"name": shape.table}).integer("n")
+        return look.row(f"SELECT {TREE_BYTES} AS n", {"name": shape.table}).integer("n")
     return look.row("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size").integer("n")
 
 

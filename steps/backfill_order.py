@@ -103,6 +103,13 @@ def _by_column(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
     return Route(kind="column", columns=columns, why="the playbook names an indexed column")
 
 
+# Table :name with all that belongs to it, and its partitions or children: a parent itself has no bytes.
+TREE_BYTES = """(WITH RECURSIVE tree (oid) AS (
+               SELECT CAST(CAST(:name AS regclass) AS oid)
+               UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON tree.oid = i.inhparent)
+             SELECT CAST(sum(pg_total_relation_size(oid)) AS bigint) FROM tree)"""
+
+
 # ─── the start ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: bool = True) -> Start:
     """The bounds of the pass and how much lies in them, of one moment; ranges enough for so many workers.
@@ -117,7 +124,7 @@ def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: 
     ranges = tuple(_ranges(look, shape, route, workers=workers))
     xid = "CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS numeric) % 4294967296"
     sql = f"""SELECT CAST({xid} AS text) AS xid,
-             pg_total_relation_size(CAST(:name AS regclass)) AS bytes, {HEAP} AS heap,
+             {TREE_BYTES} AS bytes, {HEAP} AS heap,
              (SELECT reltuples FROM pg_catalog.pg_class WHERE oid = CAST(:name AS regclass)) AS estimate"""
     row = look.row(sql, {"name": shape.table})
     rows = _count(look, shape, ranges, route) if counted else 0

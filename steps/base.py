@@ -237,8 +237,8 @@ class Database(Protocol):
     def release(self) -> None:
         """This thread is done: its writing connection is closed."""
 
-    def outside(self, label: str) -> AbstractContextManager[Work]:
-        """Autocommit, for CONCURRENTLY and VACUUM: each statement on its own, not fenced, lock_timeout 0."""
+    def outside(self, label: str, *, bounded: bool = False) -> AbstractContextManager[Work]:
+        """Autocommit, for CONCURRENTLY and VACUUM: each statement on its own, not fenced; bounded: with lock_timeout."""
 
     def committed(self) -> list[str]:
         """The labels that this step has committed so far, in order: where a resume goes on."""
@@ -261,6 +261,9 @@ class Context(Protocol):
         A short lock_timeout, tried again with full jitter within the total budget, each wait reported with those who
         block; also again on deadlock and serialization failure. A label already committed is not done again.
         """
+
+    def patiently_outside(self, label: str, act: Callable[[Work], None], *, bounded: bool) -> None:
+        """`act` outside of a transaction; bounded: under the lock policy like `patiently`, so it must be fit to be sent again."""
 
 
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -404,6 +407,13 @@ class Estimable(Protocol):
     """Can say beforehand how many rows it will touch."""
 
     def rows(self, look: Look) -> int | None: ...
+
+
+@runtime_checkable
+class Connecting(Protocol):
+    """Writes through more than one connection at once, and says through how many."""
+
+    def connections(self) -> int: ...
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from steps import catalog
 from steps.base import DEADLOCK, LOCK_NOT_AVAILABLE, Context, DatabaseFault, Look, Refused, Statement, Work
 from steps.dialect import Dialect
 from steps.shapes import IndexInfo
+from steps.statements import waits_in_the_way
 from steps.words import Model
 
 UNIQUE_VIOLATION = "23505"
@@ -133,8 +134,8 @@ def run(ctx: Context, needed: list[Statement], *, label: str) -> None:
     if ctx.db.dialect is Dialect.SQLITE:
         ctx.patiently(label, lambda work: execute(work, needed))
         return
-    with ctx.db.outside(label) as work:
-        execute(work, needed)
+    bounded = any(waits_in_the_way(one.lock) for one in needed)
+    ctx.patiently_outside(label, lambda work: execute(work, needed), bounded=bounded)
 
 
 def execute(work: Work, needed: list[Statement]) -> None:

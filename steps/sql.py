@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, 
 
 from steps import ledger, setting
 from steps.base import (
+    LOCK_NOT_AVAILABLE,
     AlreadyCommitted,
     Context,
+    DatabaseFault,
     Effect,
     Look,
     Place,
@@ -28,8 +30,21 @@ from steps.base import (
 from steps.dialect import BadSql, Dialect, needs_autocommit, parameters, split
 from steps.reading import ReadQuery
 from steps.sessions import void
-from steps.sql_back import BEGUN, ENDED, Items, Texts, back_labels, most_pieces, numbered, pieces, without_end
-from steps.statements import is_dml, lock_of, what_goes_with_it, whole_table_verb
+from steps.sql_back import (
+    BEGUN,
+    ENDED,
+    GIVEN_UP,
+    Items,
+    Texts,
+    back_labels,
+    begun_label,
+    given_up,
+    most_pieces,
+    numbered,
+    pieces,
+    without_end,
+)
+from steps.statements import is_dml, lock_of, waits_in_the_way, what_goes_with_it, whole_table_verb
 from steps.values import NoPlace, decode, encode, for_sqlite
 from steps.words import Figure, Model, Query, Text
 
@@ -195,7 +210,7 @@ class Sql(Step):
 
     @staticmethod
     def _from_ledger(done: set[str], labels: list[str]) -> Effect:
-        doubt = [label for label in labels if label not in done and label + BEGUN in done]
+        doubt = [label for label in labels if label not in done and begun_label(label, given_up(label, done)) in done]
         if doubt:
             return Effect(
                 State.UNKNOWN,
@@ -306,12 +321,27 @@ class Sql(Step):
         if not needs_autocommit(sql, dialect=ctx.db.dialect):
             ctx.patiently(label, lambda work: touched.extend(self._send_all(work, [sql], counted=counted)))
         elif label not in ctx.db.committed():
-            with contextlib.suppress(AlreadyCommitted), ctx.db.commit(label + BEGUN):
-                pass  # so that a kill in the middle is seen as doubt
-            with ctx.db.outside(label) as work, setting.applied(work, self.wanted, local=False):
+            self._outside(ctx, label, sql, touched=touched, counted=counted)
+
+    def _outside(self, ctx: Context, label: str, sql: str, *, touched: list[int], counted: bool) -> None:
+        """Between two marks in the ledger, so that a kill in the middle is seen as doubt."""
+
+        def act(work: Work) -> None:
+            with setting.applied(work, self.wanted, local=False):
                 touched.append(self._send(work, sql, counted=counted))
-            with contextlib.suppress(AlreadyCommitted), ctx.db.commit(label):
-                pass
+
+        vain = given_up(label, ctx.db.committed())
+        with contextlib.suppress(AlreadyCommitted), ctx.db.commit(begun_label(label, vain)):
+            pass
+        try:
+            ctx.patiently_outside(label, act, bounded=waits_in_the_way(lock_of(sql)))
+        except DatabaseFault as fault:
+            if fault.sqlstate == LOCK_NOT_AVAILABLE:  # it did nothing, so there is no doubt
+                with ctx.db.commit(f"{label}{GIVEN_UP} {vain + 1}"):
+                    pass
+            raise
+        with contextlib.suppress(AlreadyCommitted), ctx.db.commit(label):
+            pass
 
     def _send_all(self, work: Work, pieces: list[str], *, counted: bool) -> list[int]:
         with setting.applied(work, self.wanted, local=True):
@@ -365,7 +395,7 @@ class Sql(Step):
 
     def _due(self, done: set[str], dialect: Dialect) -> list[str]:
         """What of the way back is to be sent, after these labels of the way there."""
-        known = {*done, *(label.removesuffix(BEGUN) for label in done)}  # a person settled what has no end
+        known = {*done, *(label.partition(BEGUN)[0] for label in done)}  # a person settled what has no end
         if self.way_back is not None:
             return pieces(self.way_back, dialect) if known else []
         if self.one_way():

@@ -12,6 +12,7 @@ from steps.dialect import BadSql, Dialect, split
 from steps.words import Model, Text
 
 BEGUN = " begun"
+GIVEN_UP = " given up"
 ENDED = "taken back"  # the ledger's label behind the last statement of the way back
 
 
@@ -45,6 +46,16 @@ def pieces(texts: Iterable[Text], dialect: Dialect) -> list[str]:
 def numbered(statements: Sequence[str]) -> list[str]:
     """The ledger's labels of statements on the way there."""
     return [f"statement {n}" for n in range(1, len(statements) + 1)]
+
+
+def given_up(label: str, done: Iterable[str]) -> int:
+    """How often this statement was sent outside of a transaction and never had its lock."""
+    return sum(one.startswith(f"{label}{GIVEN_UP} ") for one in done)
+
+
+def begun_label(label: str, vain: int) -> str:
+    """The ledger's label before it is sent, after so many times in vain."""
+    return label + BEGUN + (f" {vain + 1}" if vain else "")
 
 
 def back_labels(statements: Sequence[str], known: set[str]) -> list[str]:

@@ -77,13 +77,38 @@ def lock_of(sql: str) -> str:
     """The strongest lock that PostgreSQL takes on the statement's table, "" where its words don't tell."""
     words = list(_outer_words(sql, Dialect.POSTGRESQL))
     first = _verb(words) or (words[0] if words else "")
-    if "CONCURRENTLY" in words:
+    if "CONCURRENTLY" in words or (first == "REINDEX" and _says(sql, "CONCURRENTLY")):
         return "SHARE UPDATE EXCLUSIVE"
     if first == "CREATE":
         return "SHARE" if "INDEX" in words[:3] else "SHARE ROW EXCLUSIVE" if "TRIGGER" in words[:4] else ""
-    if first == "VACUUM" and "FULL" in words:
+    if first == "VACUUM" and _is_full(sql):
         return "ACCESS EXCLUSIVE"
     return _LOCKS.get(first, "")
+
+
+def waits_in_the_way(lock: str) -> bool:
+    """Whether others queue behind a statement that waits for this lock, so that its wait must be short.
+
+    Nobody who reads or writes queues behind SHARE UPDATE EXCLUSIVE. CONCURRENTLY takes it, and then waits for old transactions
+    by locks of theirs: lock_timeout would end it in the middle, and leave an INVALID index.
+    """
+    return lock != "SHARE UPDATE EXCLUSIVE"
+
+
+def _says(sql: str, keyword: str) -> bool:
+    return any(token.keyword == keyword for token in _meaningful(sql, Dialect.POSTGRESQL))
+
+
+def _is_full(sql: str) -> bool:
+    """VACUUM FULL, or FULL among the options in parentheses and not set off."""
+    words = [token.keyword or token.text.upper() for token in _meaningful(sql, Dialect.POSTGRESQL)][1:]
+    if words[:1] != ["("]:
+        return words[:1] == ["FULL"]
+    options = " ".join(words[1 : words.index(")")] if ")" in words else words[1:]).split(",")
+    return any(one.split()[:1] == ["FULL"] and one.split()[1:] not in _OFF for one in options)
+
+
+_OFF = (["FALSE"], ["OFF"], ["0"], ["'FALSE'"], ["'OFF'"])
 
 
 def _verb(words: list[str]) -> str:

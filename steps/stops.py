@@ -30,17 +30,25 @@ class DatabaseFault(StepError):
     """The database refused or was lost.
 
     sqlstate: five characters (SQLite's errors are mapped to the nearest SQLSTATE), or "" where none is known.
-    lost: the connection is gone, so what was in flight was settled or must be.
+    lost: the connection is gone, so what was in flight was settled or must be. silent: nobody answered, not even to refuse.
     """
 
     def __init__(
-        self, message: str, *, sqlstate: str = "", detail: str = "", constraint: str = "", lost: bool = False
+        self,
+        message: str,
+        *,
+        sqlstate: str = "",
+        detail: str = "",
+        constraint: str = "",
+        lost: bool = False,
+        silent: bool = False,
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
         self.detail = detail
         self.constraint = constraint
         self.lost = lost
+        self.silent = silent
 
 
 LOCK_NOT_AVAILABLE = "55P03"

@@ -167,7 +167,7 @@ class PlainDatabase:
         return found
 
     @contextlib.contextmanager
-    def outside(self, label: str) -> Iterator[Work]:
+    def outside(self, label: str, *, bounded: bool = False) -> Iterator[Work]:
         if label == self.crash_before:
             raise KeyboardInterrupt(label)
         if self.before and f"before {label}" not in self.committed():
@@ -201,6 +201,10 @@ class PlainContext:
     def remember(self, before: BaseModel) -> None:
         if not self.db.before:
             self.db.before.append(before)
+
+    def patiently_outside(self, label: str, act: Callable[[Work], None], *, bounded: bool) -> None:
+        with self.db.outside(label, bounded=bounded) as work:
+            act(work)
 
     def patiently(self, label: str, act: Callable[[Work], None], *, off: Sequence[str] = ()) -> None:
         with contextlib.suppress(AlreadyCommitted), self.db.commit(label, off=off) as work:

@@ -146,7 +146,7 @@ class PlainDatabase:
             work.execute(*ledger.act(work.dialect, place, label=label, epoch=1, before=self._before))
             self._before = None
 
-    def outside(self, label: str) -> contextlib.AbstractContextManager[Work]:
+    def outside(self, label: str, *, bounded: bool = False) -> contextlib.AbstractContextManager[Work]:
         raise NotImplementedError(label)
 
     def release(self) -> None:

@@ -109,7 +109,7 @@ def test_approval_of_something_else_does_not_count(desk: Inside) -> None:
     assert desk.runbook("exec", "change.yaml").code == 5
     status = desk.status()
     needs = GateNeeds(approval=ApprovalNeed())
-    elsewhere = digest.for_approval(status.digest, inputs={}, identity={**status.started.identity, "name": "staging"})
+    elsewhere = digest.for_approval(status.digest, inputs={}, identity={**status.started.identity, "inode": 1})
     assert elsewhere != status.approval_digest
 
     def given(step: str, bound_to: str) -> list[str]:

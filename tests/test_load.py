@@ -30,6 +30,7 @@ review_after: "2027-05-01"
 takes: 5 min
 include: shared.yaml
 schema: app
+search_path: [app, tools]
 target: {postgresql: ">=14", sqlite: ">=3.38"}
 inputs: {rows: {type: integer, default: 10, min: 1, max: 100}}
 limits: {covered_pct: 95}
@@ -74,6 +75,7 @@ def test_every_header_key_arrives():
         "a key of the header is not tried here"
     )
     assert (playbook.name, playbook.owner, playbook.db_schema, playbook.window) == ("whole", "db team", "app", 7200)
+    assert playbook.search_path == ("app", "tools")
     assert playbook.limits == {"covered_pct": 95, "accurate_pct": 99}
     assert set(playbook.queries) == {"mine", "theirs"}
     assert (playbook.requires[0].playbook, playbook.requires[0].short, playbook.requires[0].within) == (

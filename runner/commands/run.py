@@ -26,7 +26,8 @@ def _view(*, verbose: bool, as_json: bool) -> View:
     from runner.view import Lines
 
     shown = Lines(sys.stdout, verbose=verbose)
-    return View(heard=shown.heard, progress=shown.progress, begun=shown.begun, say=shown.say)
+    ask = shown.ask if sys.stdin.isatty() and sys.stdout.isatty() else None
+    return View(heard=shown.heard, progress=shown.progress, begun=shown.begun, say=shown.say, ask=ask)
 
 
 _GOOD = {RunState.SUCCEEDED, RunState.ROLLED_BACK}

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from steps import catalog
-from steps.base import Look, Probe, Row, Value
+from steps.base import Look, Params, Probe, Row, Value
 from steps.dialect import Dialect, quote
 from steps.reading import ReadQuery, require_all_rows, text_of
 from steps.words import Identifier, Model, Text
@@ -62,9 +62,10 @@ class Sample(Probe):
 
     def observe(self, look: Look) -> SampleResult:
         sql = self._sql(look)
-        require_all_rows(look, sql)
+        params: Params = {"seed": self.seed, "size": self.size}
+        require_all_rows(look, sql, params)
         by_key: dict[str, list[Row]] = {}
-        for row in look.rows(sql, {"seed": self.seed, "size": self.size}):
+        for row in look.rows(sql, params):
             by_key.setdefault(str(row["k"]), []).append(row)
         return self._judge(by_key)
 

@@ -1,0 +1,49 @@
+"""How long a transaction may keep its locks: by the server where it has a setting for it, else watched from here."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from runner import drivers
+from steps.base import QUERY_CANCELED, DatabaseFault
+from steps.dialect import Dialect
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+KEPT_TOO_LONG = "25P04"  # PostgreSQL's transaction_timeout
+_IDLE_TOO_LONG = "25P03"
+
+
+@contextlib.contextmanager
+def bounded(connection: Connection, dialect: Dialect, version: tuple[int, ...], seconds: float) -> Iterator[None]:
+    """Within: a transaction that is to end after so many seconds; 0 for no limit. Raises KEPT_TOO_LONG where it was ended."""
+    if not seconds:
+        yield
+        return
+    fired = threading.Event()
+    timer = threading.Timer(seconds, _cancel, (connection, dialect, fired))
+    timer.daemon = True
+    if dialect is Dialect.SQLITE or version < (17,):
+        timer.start()
+    try:
+        yield
+    except DatabaseFault as fault:
+        if fault.sqlstate in {KEPT_TOO_LONG, _IDLE_TOO_LONG} or (fired.is_set() and fault.sqlstate == QUERY_CANCELED):
+            raise DatabaseFault(
+                f"the transaction was rolled back: it would have kept its locks for longer than {seconds:g} s (lock: hold)",
+                sqlstate=KEPT_TOO_LONG,
+                lost=fault.lost,
+            ) from fault
+        raise
+    finally:
+        timer.cancel()
+
+
+def _cancel(connection: Connection, dialect: Dialect, fired: threading.Event) -> None:
+    fired.set()
+    with contextlib.suppress(Exception):  # whatever the driver says: the statement ends by its own timeout
+        drivers.cancel(connection, dialect)
