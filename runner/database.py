@@ -430,6 +430,7 @@ class RunDatabase:
     ) -> None:
         """COMMIT, after `last`; where its answer is lost, the server's status of transaction `xid` says what became of it."""
         faults.point("commit.before")
+        pid = drivers.backend_pid(connection) if self.counts_connections else None
         try:
             with translated(self.dialect):
                 transactions.commit(connection, self.dialect, last)
@@ -437,7 +438,7 @@ class RunDatabase:
             if not fault.lost:
                 raise
             self._drop_writer()
-            if not settling.acted(self.look, xid, known):
+            if not settling.acted(self.look, xid, known, pid=pid):
                 raise
         faults.point("commit.after")
 

@@ -17,9 +17,13 @@ _UNKNOWN = "cannot learn whether the last COMMIT acted: the server does not answ
 
 
 def acted(
-    look: Callable[[], AbstractContextManager[Look]], xid: str | None, known: Callable[[Look], bool] | None
+    look: Callable[[], AbstractContextManager[Look]],
+    xid: str | None,
+    known: Callable[[Look], bool] | None,
+    *,
+    pid: int | None = None,
 ) -> bool:
-    """Whether the transaction committed; asked for as long as the server still works on it.
+    """Whether the transaction committed; asked for as long as the server still works on it. pid: of the process that does.
 
     Once it is over the ledger's row decides, where there is one: after a crash a number may be given out again.
     """
@@ -28,6 +32,8 @@ def acted(
         try:
             with look() as eyes:
                 status = transactions.transaction_status(eyes, xid)
+                if status == "in progress" and pid is not None:
+                    transactions.end_unheard(eyes, pid)
             if status != "in progress":
                 if known is None:
                     return status == "committed"

@@ -231,6 +231,14 @@ def session_ended(look: Look, pid: int) -> bool:
     return not look.rows(sql, {"pid": pid})
 
 
+def end_unheard(look: Look, pid: int) -> None:
+    """End our server process `pid`, whose connection was lost, where it waits in its transaction for what never came."""
+    sql = """SELECT pg_terminate_backend(pid) AS told FROM pg_catalog.pg_stat_activity
+             WHERE pid = :pid AND usename = session_user AND application_name LIKE 'runbook%'
+               AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '1 s'"""
+    look.rows(sql, {"pid": pid})
+
+
 def transaction_status(look: Look, xid: str | None) -> str | None:
     """'committed', 'aborted', 'in progress', or None where the server doesn't know: too old, or lost in a crash."""
     if xid is None:

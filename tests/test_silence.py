@@ -61,6 +61,12 @@ def desk(directory: Path, url: str) -> Inside:
     return found
 
 
+def dead(database: Database) -> None:
+    """As if the process had ended, in which this test runs: its lease was never given back, and a session hangs on."""
+    database.script("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'runbook%'")
+    database.script("UPDATE runbook.lease SET run = '', epoch = epoch + 1")
+
+
 @pytest.mark.parametrize("acted", [False, True])
 def test_one_connection_goes_silent(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, acted: bool
@@ -85,6 +91,7 @@ def test_whole_network_goes_silent(
         assert (proxy.times, ended.code) == (1, 12), ended.text
         assert database.value("SELECT n FROM t WHERE id = 1") == int(acted)
         proxy.heal()
+        dead(database)
         until(lambda: place.runbook("resume", "latest").code == 0)
     assert database.rows("SELECT n FROM t ORDER BY id") == [(1,), (10,)]
 
