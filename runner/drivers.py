@@ -144,7 +144,7 @@ def _open_postgresql(arguments: ConnectArguments, *, reading: bool, patience: Pa
         words["cursor_factory"] = _one_statement()
     connection = _bounded().connect(**words, prepare_threshold=None, autocommit=True)
     loaders.register(connection)
-    connection.probe = patience.probe
+    connection.pid, connection.probe = connection.info.backend_pid, patience.probe
     connection.execute(_STAY_OPEN, {"pid": connection.info.backend_pid})
     connection.autocommit = False
     if reading:
@@ -161,11 +161,12 @@ def _bounded() -> Any:
     import psycopg
 
     class Bounded(psycopg.Connection[Any]):
+        pid: int = 0
         probe: waits.Probe | None = None
         longest: float | None = CONNECT_S
 
         def wait(self, gen: Any, *more: Any, **named: Any) -> Any:
-            with waits.ALL.one(self, probe=self.probe, longest=self.longest):
+            with waits.ALL.one(self, pid=self.pid, probe=self.probe, longest=self.longest):
                 return super().wait(gen, *more, **named)
 
     return Bounded

@@ -41,6 +41,7 @@ class _Wait:
     """One wait of one connection."""
 
     raw: Any
+    pid: int  # of our server process
     began: float
     probe: Probe | None
     longest: float | None
@@ -58,10 +59,10 @@ class _Waits:
     _thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def one(self, raw: Any, *, probe: Probe | None, longest: float | None) -> Iterator[None]:
+    def one(self, raw: Any, *, pid: int, probe: Probe | None, longest: float | None) -> Iterator[None]:
         """Within: this connection waits."""
         now = time.monotonic()
-        wait = _Wait(raw, now, probe, longest, now + FIRST_S)
+        wait = _Wait(raw, pid, now, probe, longest, now + FIRST_S)
         with self._lock:
             self._numbers += 1
             number = self._numbers
@@ -98,10 +99,15 @@ class _Waits:
         """One look for all that wait, though they may be of several databases: each has its own way to ask."""
         for probe in {one.probe for one in due}:
             waits = [one for one in due if one.probe is probe]
-            answer = _asked(probe, [one.raw.info.backend_pid for one in waits]) if probe else Answer(True)
+            answer = _asked(probe, [one.pid for one in waits]) if probe else Answer(True)
             for one in waits:
-                pid = one.raw.info.backend_pid
-                found = "silent" if not answer.answered else "gone" if pid in answer.gone else answer.idle.get(pid, "")
+                found = (
+                    "silent"
+                    if not answer.answered
+                    else "gone"
+                    if one.pid in answer.gone
+                    else answer.idle.get(one.pid, "")
+                )
                 if found and found == one.suspect:
                     self._end(one)
                 one.suspect = found
