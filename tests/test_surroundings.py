@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -39,7 +40,9 @@ COMMANDS = {
     "status": 0, "status --json": 0, "runs": 0, "report": 0, "approve latest --step go --as NAME --role dba --reason TEXT": 0,
     "note latest TEXT --as NAME": 0, "tune latest hold --reason TEXT": 6, "settle latest note done --reason TEXT": 6,
     "sql latest -c SELECT(1) --reason TEXT": 0, "resume latest --operator NAME": 3, "resume latest --json": 3, "status latest": 0,
-    "rollback latest --reason TEXT": 0, "report latest": 0, "report latest --json": 0, "report latest --rows dead": 0,
+    "judge latest word pass --reason TEXT": 6,
+    "rollback latest --reason TEXT": 0, "close latest --reason TEXT": 6,
+    "report latest": 0, "report latest --json": 0, "report latest --rows dead": 0,
     "trail show": 0, "trail show --json": 0, "trail verify": 0, "exec nowhere": 6, "nonsense": 2,
 }  # fmt: skip
 WORDS = {"NAME": NAME, "TEXT": HOSTILE, "SELECT(1)": "SELECT '\x1b[2J→'"}
@@ -268,3 +271,17 @@ def test_a_command_can_be_copied_from_a_narrow_terminal(desk: Desk) -> None:
                           timeout=60, check=False)  # fmt: skip
     assert done.returncode == 0, (told, done.stderr)
     assert "has all that it asks for" in done.stdout
+
+
+def test_nothing_is_printed_elsewhere() -> None:
+    """What goes round runner.terminal meets an encoding, a closed pipe or a sign that it doesn't know."""
+    import runner
+
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted(Path(runner.__file__).parent.rglob("*.py"))
+        if path.name != "terminal.py"
+        for line in path.read_text().splitlines()
+        if re.search(r"click\.(secho|echo)\(|(?<![\w.\"'`-])print\(|sys\.std(out|err)\.write", line)
+    ]
+    assert not found
