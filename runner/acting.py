@@ -103,7 +103,6 @@ class Acting:
         if faults:
             raise CriteriaNotMet(
                 f"step {entry.id} ({entry.mark}) would not work here", why="; ".join(faults), state="nothing was changed by this step",
-                then=f"mend it, then runbook resume {self.status.run}",
             )  # fmt: skip
 
     def same_programs(self, uses: list[Uses]) -> None:
@@ -213,7 +212,7 @@ class Acting:
         """Before another try: a step that can't say what became of it is a person's to settle."""
         effect = self.verify(entry, "in_doubt")
         if effect.state is State.UNKNOWN:
-            raise in_doubt(entry, self.status.run, effect)
+            raise in_doubt(entry, effect)
 
     def _with_guards_of_here(self, entry: Entry) -> Entry:
         """Without guards on what this database doesn't have: SQLite has no standbys that could lag."""
@@ -312,15 +311,13 @@ class Acting:
             raise TargetUnreachable(
                 f"cannot record the end of step {place.step} in the ledger: {fault}",
                 state="the step's change stays; its end is in the trail",
-                then=f"runbook resume {self.status.run}",
             ) from fault
 
 
-def in_doubt(entry: Entry, run: str, effect: Effect) -> InDoubt:
+def in_doubt(entry: Entry, effect: Effect) -> InDoubt:
     """Nobody but a person can say what became of this step."""
     return InDoubt(
         f"step {entry.id} ({entry.mark}) began and did not end, and the database can't tell whether it was done",
         why=effect.evidence,
         state="unknown for this step; all steps before it are done",
-        then=f"runbook settle {run} {entry.id} done|not-done --reason '…', then runbook resume {run}",
     )

@@ -58,11 +58,6 @@ class Unjudged(Waiting):
     """A check can't decide, and a person may."""
 
 
-def _judge_command(run: str, unknown: CheckAnswered, checks: tuple[Check, ...]) -> str:
-    role = next((check.judge[0] for check in checks if check.id == unknown.id and check.judge), "ROLE")
-    return f"runbook judge {run} {unknown.id} pass|fail --as NAME --role {role} --reason '…', then runbook resume {run}"
-
-
 class EarlierRun(StepResult):
     """Where a gate before --from was passed."""
 
@@ -139,11 +134,11 @@ class Engine(Acting):
             return
         words = f"the window opens at {window.shown(opening, self.playbook.open)}"
         self.emit(GateReached(step=entry.id, needs=(words,)))
-        raise Waiting(f"waiting before {entry.id}: {words}", then=f"runbook resume {self.status.run}, then")
+        raise Waiting(f"waiting before {entry.id}: {words}")
 
     def _stop_before(self, entry: Entry) -> None:
         self.emit(GateReached(step=entry.id, needs=("`--to` asked to stop before this step",)))
-        raise Waiting(f"stopped before {entry.id}, as --to asked", then=f"runbook resume {self.status.run}")
+        raise Waiting(f"stopped before {entry.id}, as --to asked")
 
     def _scope_of_figures(self) -> None:
         for name, figures in self.status.figures.items():
@@ -168,9 +163,9 @@ class Engine(Acting):
                 self.learn(answer.id, answer.result)
         unmet = gates.unmet(answers)
         if unmet and self.control.interrupted:
-            raise Interrupted("cancelled while it looked", why=unmet[0].text, then=f"runbook resume {self.status.run}")
+            raise Interrupted("cancelled while it looked", why=unmet[0].text)
         if unmet and (needs := judging.awaited(unmet, checks)):
-            raise Unjudged(f"waiting for {'; '.join(needs)}", then=_judge_command(self.status.run, unmet[0], checks))
+            raise Unjudged(f"waiting for {'; '.join(needs)}")
         if unmet:
             where = next((str(check.mark) for check in checks if check.id == unmet[0].id), "")
             raise CriteriaNotMet(
@@ -252,7 +247,6 @@ class Engine(Acting):
                 f"cannot see how step {entry.id} ({entry.mark}) stands",
                 why=str(error),
                 state="nothing was sent by this step" if fresh else "",
-                then=f"mend it, then runbook resume {self.status.run}",
             ) from error
 
     def _before(self, entry: Entry, step: StepStatus, effect: Effect) -> Outcome | None:
@@ -271,12 +265,11 @@ class Engine(Acting):
             if acted and step.settled is not None:
                 return Outcome.DONE if step.settled else None
             if acted:
-                raise in_doubt(entry, self.status.run, effect)
+                raise in_doubt(entry, effect)
             raise StepFailed(
                 f"step {entry.id} ({entry.mark}) can't begin: the database is in a state that it does not know",
                 why=effect.evidence,
                 state="nothing was changed by this step",
-                then=f"mend it by hand, then runbook resume {self.status.run}",
             )
         return None
 
@@ -323,7 +316,6 @@ class Engine(Acting):
         raise Waiting(
             f"step {entry.id} stands at its own gate",
             why=told,
-            then=f"runbook resume {self.status.run}",
         ) from pause
 
     def _fits(self, entry: Entry, needs_s: float | None) -> str:
@@ -352,7 +344,6 @@ class Engine(Acting):
             raise TargetUnreachable(  # no end is recorded: what was in flight is settled at resume, by the database
                 f"step {entry.id} ({entry.mark}) lost the database: {error}",
                 state="what had committed stays; what was in flight is settled when you resume",
-                then=f"runbook resume {self.status.run}",
             ) from error
         sqlstate = fault.sqlstate if fault is not None else ""
         detail = f" ({fault.detail})" if fault is not None and fault.detail else ""
@@ -393,7 +384,6 @@ class Engine(Acting):
             f"stopped in step {entry.id} ({entry.mark}){'' if cut else ' at a safe point'}",
             why=reason,
             state="what had committed stays; the step goes on where it stood",
-            then=f"runbook resume {self.status.run}",
         )
 
     def _obey(self, entry: Entry) -> None:
@@ -403,9 +393,7 @@ class Engine(Acting):
         except Stopped as stop:
             self.emit(StopAsked(by=self.control.stop_by, reason=self.control.stop_reason))
             self.wants_rollback = self.control.take_back
-            raise Aborted(
-                f"stopped between two steps, before {entry.id}", why=str(stop), then=f"runbook resume {self.status.run}"
-            ) from stop
+            raise Aborted(f"stopped between two steps, before {entry.id}", why=str(stop)) from stop
 
     # ─── parts of a step ────────────────────────────────────────────────────────────────────────────────────────────
     def _gate(self, entry: Entry) -> None:
@@ -430,8 +418,6 @@ class Engine(Acting):
             self.emit(GateReached(step=entry.id, needs=tuple(needs)))
             raise Waiting(
                 f"waiting at {entry.id}: {'; '.join(needs)}",
-                then=f"runbook approve {self.status.run} --step {entry.id} --as NAME --role ROLE --reason '…', "
-                f"then runbook resume {self.status.run}",
             )
 
     def _criteria(self, entry: Entry, *, again: bool) -> None:

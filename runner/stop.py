@@ -42,15 +42,15 @@ class Stop:
         ]
 
 
-def stop(playbook: Playbook, status: RunStatus, here: Here, *, more: str = "") -> Stop:
-    """How things stand. more: what whoever stopped the run knows of the state beyond its record."""
+def stop(playbook: Playbook, status: RunStatus, here: Here, *, more: str = "", first: str = "") -> Stop:
+    """How things stand. more: what whoever stopped the run knows of the state beyond its record; first: what it says to do before."""
     return Stop(
         state="; ".join(part for part in (_state(playbook, status, here), more) if part),
         leave=_leave(playbook, status),
         back=_back(playbook, status, here),
         call=", ".join(f"{role.replace('_', ' ')}: {who}" for role, who in playbook.contacts.items())
         or "nobody is named in the playbook",
-        then=onward(playbook, status, here).words(),
+        then="\n".join(part for part in (first, onward(playbook, status, here).words()) if part),
     )
 
 

@@ -287,7 +287,9 @@ def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: Run
     if isinstance(error, RunRefused | LeaseLost | TrailBroken):
         return
     options = options_for(engine.trail.path.parent, target.name, orders.place)
-    told = stop.stop(engine.playbook, engine.status, stop.Here(now(), alive=False, options=options), more=error.state)
+    first = error.then if isinstance(error, StepFailed | CriteriaNotMet) else ""
+    here = stop.Here(now(), alive=False, options=options)
+    told = stop.stop(engine.playbook, engine.status, here, more=error.state, first=first)
     error.stop = tuple(told.labelled())
 
 
