@@ -44,6 +44,10 @@ class RenameColumn(Step):
     def describe(self) -> str:
         return f"rename column {self.column} to {self.to}"
 
+    def back_if(self, look: Look | None) -> str:
+        del look
+        return "unless another column has the old name by then"
+
     def verify(self, look: Look) -> Effect:
         names = catalog.columns(look, self.column.table)
         match self.column.column in names, self.to in names:

@@ -99,6 +99,10 @@ class AddConstraint(Step):
         later = "" if self.validated or self.unique_index else ", not validated"
         return f"add constraint {self.name} to {self.table}: {self._what()}{later}"
 
+    def back_if(self, look: Look | None) -> str:
+        del look
+        return "unless a foreign key refers to it by then" if self.unique_index else ""
+
     def verify(self, look: Look) -> Effect:
         try:
             return self._verify_sqlite(look) if look.dialect is Dialect.SQLITE else self._verify(look)

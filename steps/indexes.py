@@ -72,6 +72,10 @@ class CreateIndex(Step):
         on = f"{self.table}{method} ({', '.join(self.columns)}){part}"
         return f"create {'unique ' * self.unique}index {self.index} on {on}"
 
+    def back_if(self, look: Look | None) -> str:
+        del look
+        return "unless a foreign key refers to it by then" if self.unique else ""
+
     def verify(self, look: Look) -> Effect:
         try:
             return self._verify(look)
@@ -221,6 +225,12 @@ class DropIndex(Step):
 
     def describe(self) -> str:
         return f"drop index {self.index}"
+
+    def back_if(self, look: Look | None) -> str:
+        found = catalog.index(look, self.index) if look is not None else None
+        if found is not None and not found.unique:
+            return ""
+        return f"unless {'' if found else 'it is unique and '}duplicates are written meanwhile"
 
     def verify(self, look: Look) -> Effect:
         found = catalog.index(look, self.index)

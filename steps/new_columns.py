@@ -18,11 +18,15 @@ OWN_FIELDS = "collation, identity, generated, default, not_null, references and 
 
 
 class Added(Model):
-    """The column to take away again. transaction: that gave each row a value of its own, "" where none did."""
+    """The column to take away again.
+
+    transaction: that gave each row a value of its own, "" where none did. value: that each row has from the default, as text.
+    """
 
     table: str
     column: str
     transaction: str = ""
+    value: str | None = None
 
 
 class AddColumnBack(StepResult):
@@ -186,8 +190,10 @@ class AddColumn(Step):
             with scratch.understood(f"add such a column to {self.column.table}"):
                 twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN {name} {self._clauses(look)}")
             found = catalog.columns(twin.work, twin.table)[self.column.column]
-            checks = [one.expression for one in catalog.constraints(twin.work, twin.table) if one.kind == "check"]
-            return Wanted(found, checks[0] if checks and self.check else "", twin.file() != file)
+            checks = [one for one in catalog.constraints(twin.work, twin.table) if one.kind == "check"]
+            if checks and self.column.column not in checks[0].columns:  # it would stay where the column goes
+                raise scratch.Unusable(f"the check doesn't name {self.column.column}; use add_constraint for it")
+            return Wanted(found, checks[0].expression if checks else "", twin.file() != file)
 
     def _wanted_sqlite(self, look: Look) -> Wanted:
         if self.identity:
@@ -279,8 +285,19 @@ class AddColumn(Step):
 
     def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
         own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
-        ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own))
         concurrently.execute(work, statements)
+        value = None if rewrites or self.default is None else self._value(work, self.default.text(work.dialect))
+        ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own, value=value))
+
+    def _value(self, work: Work, default: str) -> str | None:
+        """What stands in each row from now on: a default such as now() is asked once, and this transaction's answer holds."""
+        kind = catalog.columns(work, self.column.table)[self.column.column].type
+        sql = (
+            f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text"
+            if work.dialect is Dialect.POSTGRESQL
+            else f"SELECT ({default}) AS text"
+        )
+        return work.row(sql).maybe_text("text")
 
     # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: BaseModel) -> AddColumnBack:
@@ -310,7 +327,9 @@ class AddColumn(Step):
             written = f"CAST(xmin AS text) <> {catalog.literal(before.transaction)}"
         elif default and look.dialect is Dialect.SQLITE:
             written = f"{name} IS NOT ({default})"
-        elif default:  # as texts, because a json has no equality
+        elif before.value is not None:  # as texts, because a json has no equality
+            written = f"CAST({name} AS text) IS DISTINCT FROM {catalog.literal(before.value)}"
+        elif default:  # an older run didn't remember it
             kind = catalog.columns(look, before.table)[before.column].type
             written = f"CAST({name} AS text) IS DISTINCT FROM CAST(CAST(({default}) AS {kind}) AS text)"
         return look.row(f"SELECT count(*) AS n FROM {table} WHERE {written}").integer("n")
