@@ -59,6 +59,8 @@ def rights(path: Path, error: OSError) -> str:
     if not isinstance(error, PermissionError):
         return ""
     found = [words for one in (path.parent, path) if (words := _described(one))]
+    if not found:  # a folder further up is shut
+        found = [words for one in path.parents if (words := _described(one))][:1]
     return f"{'; '.join(found)}; you are {_name_of_user(os.geteuid())} in {_own_groups()}"
 
 

@@ -333,7 +333,7 @@ class _Hand:
         rows, error = self._sent(text, head, length)
         event = SqlByHand(by=self.by, reason=self.reason, sql=text, rows=rows, error=error)
         self._anchor(*_append(self.found, event, self.target.masks))
-        return event
+        return event.model_copy(update={"sql": self.target.masks.mask(text), "error": self.target.masks.mask(error)})
 
     def _sent(self, text: str, head: str, length: int) -> tuple[int, str]:
         """One statement in a transaction of its own with its anchor; or outside of one where it must be, after it."""

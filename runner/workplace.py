@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runner import identity, targets, trail
+from runner import files, identity, targets, trail
 from runner.database import RunDatabase, Session
 from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.events import Json, Record
@@ -253,7 +253,9 @@ def find_trail(runs: Path, name: str) -> Path:
         names = ", ".join(path.parent.name for path in fits[:5])
         what = f"{len(fits)} begin so: {names}" if fits else "there is none"
         raise RunRefused(
-            f"cannot find the run {name!r} in {runs}: {what}", then=f"runbook runs --runs {shlex.quote(str(runs))}"
+            f"cannot find the run {name!r} in {runs}: {what}",
+            why=_hidden(runs),
+            then=f"runbook runs --runs {shlex.quote(str(runs))}",
         )
     return fits[0]
 
@@ -267,7 +269,20 @@ def _began(path: Path) -> tuple[str, str]:
 
 def _trails(runs: Path) -> list[Path]:
     """All trails with something in them: a run that was killed before its first record had not begun."""
-    return [path for path in runs.glob("*/trail.jsonl") if path.stat().st_size]
+    found = []
+    for path in runs.glob("*/trail.jsonl"):
+        with contextlib.suppress(OSError):  # a folder into which this user may not look
+            if path.stat().st_size:
+                found.append(path)
+    return found
+
+
+def _hidden(runs: Path) -> str:
+    """Which folders can't be looked into, and why: a run may be there all the same."""
+    shut = [runs] if runs.is_dir() and not os.access(runs, os.R_OK | os.X_OK) else []
+    if not shut and runs.is_dir():
+        shut = [one for one in runs.iterdir() if one.is_dir() and not os.access(one, os.R_OK | os.X_OK)]
+    return files.rights(shut[0] / "trail.jsonl", PermissionError()) if shut else ""
 
 
 def find_run(runs: Path, name: str) -> Found:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
+from command import RUNBOOK
 from databases import Database, Databases
 from inside import Inside, meanwhile, session, until, written
 from proxy import Proxy
@@ -99,6 +103,73 @@ def test_silent_runner_is_fenced(desk: Inside, other: Inside, empty_database: Da
         assert first.wait(60) == 13, first.stdout.read()
     assert rows(empty_database) == [(1, 2), (2, 0)]
     assert [one.step for one in desk.events("step_ended")] == ["bump"]
+
+
+def elsewhere(desk: Inside, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a pid namespace of its own, as in a container of the same name."""
+    if os.getuid() or not shutil.which("unshare"):
+        pytest.skip("a pid namespace needs root")
+    return subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", RUNBOOK, *words], cwd=desk.directory, check=False, text=True, timeout=120,
+        env={**os.environ, "RUNBOOK_TARGET": desk.target}, capture_output=True,
+    )  # fmt: skip
+
+
+HELD = "- {id: wait, type: command, argv: [sh, -c, 'until [ -e go ]; do sleep 0.02; done'], revert: ['true']}"
+
+
+@on_18
+def test_living_run_in_another_container_is_left_alone(desk: Inside, other: Inside, empty_database: Database) -> None:
+    """The same host name, another pid namespace: the pid there says nothing, so only 15 s of silence would do."""
+    written(desk, f"{HELD}\n{BUMP}")
+    with desk.start("exec", "change.yaml") as first:
+        desk.reached("step_started")
+        refused = elsewhere(other, "exec", "other.yaml")
+        assert refused.returncode == 6 and f"pid {first.pid}" in refused.stderr, refused.stderr
+        assert elsewhere(desk, "resume", "latest").returncode == 6
+        (desk.directory / "go").touch()
+        assert first.wait(60) == 0, first.stdout.read()
+    assert rows(empty_database) == [(1, 1), (2, 0)]
+
+
+@on_18
+def test_end_of_a_run_that_was_taken_over_is_not_its_own(desk: Inside, empty_database: Database) -> None:
+    """The process that lost its run wakes when another has ended it well: neither trail nor ledger hears of its failure."""
+    small = "- {{id: s{}, type: sql, text: SELECT pg_sleep(0.2), expect_rows: any, revert: SELECT 1}}"
+    written(desk, "\n".join([*(small.format(n) for n in range(15)), BUMP]))
+    with desk.start("exec", "change.yaml") as first:
+        desk.reached("step_started")
+        assert desk.runbook("tune", "latest", "hold", "--reason", "to look").code == 0
+        desk.reached("held")
+        first.send_signal(signal.SIGSTOP)
+        age(empty_database)
+        try:
+            taken = elsewhere(desk, "resume", "latest")
+            length = len(desk.newest.read_bytes())
+        finally:
+            first.send_signal(signal.SIGCONT)
+        assert taken.returncode == 0, taken.stderr
+        assert first.wait(60) == 13, first.stdout.read()
+    assert len(desk.newest.read_bytes()) == length
+    assert desk.status().state == "succeeded"
+    assert empty_database.value("SELECT state FROM runbook.run") == "succeeded"
+    assert rows(empty_database) == [(1, 1), (2, 0)]
+    assert desk.runbook("trail", "verify", "latest", "--against-target").code == 0
+
+
+@on_18
+def test_step_of_the_servers_clock_makes_no_living_run_dead(
+    desk: Inside, other: Inside, empty_database: Database
+) -> None:
+    """The last beat seems to be hours old, or to come: a holder that beats on is left alone."""
+    written(desk, f"{HELD}\n{BUMP}")
+    with desk.start("exec", "change.yaml") as first:
+        desk.reached("step_started")
+        for jump in ("- interval '5 h'", "+ interval '5 h'"):
+            empty_database.script(f"UPDATE runbook.heartbeat SET beat_at = clock_timestamp() {jump}")
+            assert other.runbook("exec", "other.yaml").code == 6
+        (desk.directory / "go").touch()
+        assert first.wait(60) == 0, first.stdout.read()
 
 
 def age(database: Database) -> None:
