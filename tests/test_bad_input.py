@@ -223,7 +223,7 @@ def test_wrong_kind_of_target_is_refused(desk: Inside):
     assert "its `target:` does not name it" in refused(desk, "exec", "p.yaml", code=6).err
     desk.playbook("p", GOOD + "target: {sqlite: '>=99'}\n")
     assert "it needs >=99" in refused(desk, "exec", "p.yaml", code=6).err
-    assert desk.runbook("exec", "p.yaml", "--dry-run").code == 3
+    assert desk.runbook("exec", "p.yaml", "--dry-run").code == 6
 
 
 def test_no_target_at_all_shows_three_ways(desk: Inside):
