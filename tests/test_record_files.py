@@ -164,13 +164,15 @@ def test_statements_of_others_are_never_kept(desk: Inside, empty_database: Datab
         "- {id: look, type: checkpoint, success_criteria: [{check: transactions, id: open, older_than: 10 ms, record_only: to see},"
         " {check: waiters, id: waiters, record_only: to see}, {check: horizon, id: horizon, record_only: to see}]}\n"
         "- {id: rename, type: rename_column, column: t.n, to: m}",
-        "lock: {wait: 100 ms, retry_for: 60 s}\n",
+        "lock: {wait: 100 ms, retry_for: 60 s}\nsuccess_criteria: {none: it is a test}\n",
     )
     with session(empty_database, f"SELECT id, 'card {number}' FROM t", application_name="shop") as reader:
 
         def release() -> None:
-            desk.reached("lock_waited")
-            reader.rollback()
+            try:
+                desk.reached("lock_waited", seconds=8)
+            finally:
+                reader.rollback()
 
         with meanwhile(release):
             done = desk.runbook("exec", "change.yaml")
