@@ -145,7 +145,7 @@ def approvals(records: Iterable[Record], status: RunStatus) -> list[str]:
     rows = [
         [
             clock(record.at), code(one.step), escaped(one.name), escaped(one.role), escaped(one.reason),
-            "signed" if one.signed else "**unsigned**: a claim",
+            ("signed" if one.signed else "**unsigned**: a claim") + ("; the target was not asked" if one.trust == "not asked" else ""),
             f"{escaped(one.user)} at {escaped(one.host)}"
             + (" (**same system user as the operator**)" if one.user in status.operator_users else ""), clock(one.expires) or "never",
             "this version" if one.approval_digest == status.approval_digest else "**another version**",

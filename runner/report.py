@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, events, plan, proof, stop, trail
+from runner import cards, events, plan, proof, stop, trail, trust
 from runner.events import Json, Kind, Record, RunState
 from runner.markdown import code, escaped, table
 from runner.model import Playbook
@@ -85,7 +85,7 @@ def _head(found: Found, playbook: Playbook) -> list[str]:
         lines += ["", f"> {escaped(status.what)}", *([f"> {escaped(status.why)}"] if status.why else [])]
     if status.out_of_order:
         lines += ["", f"**Times go backwards** {clocks(status)}."]
-    broken = trail.verify(found.trail).fault
+    broken = trust.alone(found)
     if broken:
         lines += ["", f"**This trail does not verify: {escaped(broken)}. What follows can't be relied on.**"]
     return lines
@@ -262,6 +262,7 @@ def _anchor(found: Found) -> list[str]:
         *table(["", ""], [
             ["**path**", code(str(found.trail))], ["**head**", code(found.status.head)],
             ["**length**", f"{found.status.length} records; the chain {word}{torn}"],
+            ["**record**", escaped(trust.trusted(found).words)],
         ]),
         "",
         f"Keep the head elsewhere: a chain alone can't show a cut tail. {code(command)} asks the target's ledger too.",
