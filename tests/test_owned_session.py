@@ -132,7 +132,7 @@ def test_every_probe_answers_as_in_a_calm_session(
         file.write_text(
             "runbook: 1\nname: probes\ntitle: All of them\npreconditions:\n"
             + "".join(f"  {line}\n" for line in body.splitlines())
-            + "steps:\n  - {id: stop, type: checkpoint, approval: {need: 1}}\n"
+            + "steps:\n  - {id: stop, type: checkpoint, approval: {need: 1}}\nsuccess_criteria: {none: it only looks}\n"
         )
         calm = dry_run(load_file(file), Place(target=database.url))
         url = make_hostile(database, case.whose, hostile(database.major))
