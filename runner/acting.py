@@ -246,7 +246,7 @@ class Acting:
         """What the step is lent."""
         return StepContext(
             db=self.database, entry=entry, run=self.status.run, emit=self.emit, control=self.control, watcher=self.watcher,
-            scope=self.scope, lock=entry.lock, steered=self.recorded, window_left=self._window_of(entry),
+            scope=self.scope, lock=entry.lock, steered=self.recorded, intact=self.trail.intact, window_left=self._window_of(entry),
             operator=self.status.process.operator if self.status.process else "",
         )  # fmt: skip
 

@@ -66,6 +66,7 @@ class StepContext:
     steered: bool = True  # whether a ledger is there to be steered by
     window_left: Callable[[], float | None] = lambda: None  # seconds; only the way forward is limited
     sentry: Sentry | None = None
+    intact: Callable[[], None] = lambda: None  # raises TrailBroken where the record can't be gone on with
     reported: Progress | None = None  # the last, at a safe point
     _pulsed: float | None = None
     operator: str = ""
@@ -84,6 +85,7 @@ class StepContext:
     def rest(self) -> None:
         """A safe point without anything to report: read orders, obey, hold."""
         with self._safe:
+            self.intact()
             self._steer()
             self._keep_to_window()
             self.obey()

@@ -133,6 +133,11 @@ class Trail:
             then="put the run's folder back as it was, then `runbook trail verify RUN --against-target`",
         )
 
+    def intact(self) -> None:
+        """Raises TrailBroken where the file of this name is no longer the record that was begun."""
+        with contextlib.suppress(PermissionError):
+            self._still_there()
+
     def close(self) -> None:
         self._file.close()
 
