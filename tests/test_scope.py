@@ -38,7 +38,7 @@ def faults(text: str) -> str:
 CHECK = "preconditions: [{{id: {}, check: query, query: SELECT 0 AS x, that: x == 0}}]\n"
 
 
-@pytest.mark.parametrize("word", [*RESERVED, "before"])
+@pytest.mark.parametrize("word", [*sorted(RESERVED), "before"])
 def test_word_that_is_taken(word: str) -> None:
     """For a check, a step, a guard, an input, a requirement; also in an included file, and where a run keeps its copy it loads."""
     head = f"{HEAD}requires: [{{playbook: q, as: before}}]\n"
