@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from runner import cards, events, plan, proof, stop, trail, trust
-from runner.events import Json, Kind, Record, RunState
+from runner.events import Json, Kind, Record, RunStarted, RunState
 from runner.markdown import code, escaped, table
 from runner.model import Playbook
 from runner.status import RunStatus, StepStatus
@@ -116,6 +116,13 @@ def _proof(playbook: Playbook, status: RunStatus) -> str:
 
 
 # ─── who, when, where ───────────────────────────────────────────────────────────────────────────────────────────────
+def _begun_at(started: RunStarted) -> str:
+    if not started.begun_at:
+        return ""
+    gates = ", ".join(f"{code(gate)} in {code(run)}" for gate, run in started.passed_in.items())
+    return f"{code(started.begun_at)} (--from)" + (f"; passed before: {gates}" if gates else "")
+
+
 def _facts(status: RunStatus, playbook: Playbook) -> list[str]:
     started = status.started
     if started is None:
@@ -127,6 +134,7 @@ def _facts(status: RunStatus, playbook: Playbook) -> list[str]:
         ("target", f"{code(started.target)} ({escaped(versions.get('server', 'version not known'))})"),
         ("identity", code(_pairs(started.identity))),
         ("operator", f"{escaped(who.operator)} (as claimed); system's user {escaped(who.user)} at {escaped(who.host)}"),
+        ("also operated", escaped(", ".join(name for name in status.operators if name != who.operator))),
         ("from, to", f"{clock(status.started_at)} to {clock(status.last_at)} UTC, {_working(status)}"),
         ("engine", escaped(", ".join(f"{key} {value}" for key, value in versions.items() if key != "server"))),
         ("digest", code(status.digest)),
@@ -134,6 +142,7 @@ def _facts(status: RunStatus, playbook: Playbook) -> list[str]:
         ("inputs", code(_pairs(started.inputs))),
         ("limits", code(_pairs(started.limits))),
         ("until", code(started.until)),
+        ("begun at", _begun_at(started)),
         ("owner", escaped(playbook.owner)),
         ("contacts", escaped(", ".join(f"{role.replace('_', ' ')}: {who}" for role, who in playbook.contacts.items()))),
         ("links", escaped(", ".join(f"{name}: {link}" for name, link in playbook.links.items()))),

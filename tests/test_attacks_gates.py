@@ -68,7 +68,7 @@ def test_from_needs_gates_that_were_passed(desk: Inside, empty_database: Databas
     assert [(one.step, one.outcome) for one in desk.events("step_ended")][:2] == [
         ("go", "passed_earlier"), ("add", "already_so"),
     ]  # fmt: skip
-    assert first in desk.runbook("report", "latest").out
+    assert f"`look` (--from); passed before: `go` in `{first}`" in desk.runbook("report", "latest").out
     assert desk.runbook("rollback", first).code == 0
     empty_database.script("ALTER TABLE t ADD COLUMN note text")
     gone = desk.runbook(*begin, "dana")

@@ -37,6 +37,7 @@ limits: {covered_pct: 95}
 queries: {mine: SELECT 1 AS one}
 requires: [{playbook: earlier, as: before, within: 7 days}]
 window: 2 h
+open: {days: Tue-Thu, from: "09:00", to: "16:00", zone: Europe/Berlin}
 scope: target
 lock: {wait: 200 ms, retry_for: 5 min}
 timeout: {look: 10 s, statement: 20 s, long: 1 h}
@@ -411,7 +412,7 @@ def test_digest_takes_in_included_files():
 
 
 CHAIN = """runbook: 1
-queries: {outer: 'SELECT 1 AS n FROM {{ who }}'}
+queries: {outer: 'SELECT 1 AS n FROM {{ who | ident }}'}
 inputs: {who: {default: a, help: as limits.deep says}}
 limits: {deep: 1}
 """

@@ -15,7 +15,7 @@ from command import RUNBOOK, Desk
 from runner.cli import main
 
 HOSTILE = "a \x1b[2J\x1b[31m title\u202e \x9b1A of\x07 œ→✓"
-NAME = "\x1b[1Adana\u2066"
+NAME = "d\u00e4n\u00e4 \u201eD\u201c \u2192"  # one with signs that can't be seen is refused as a name
 PLAYBOOK = r"""
 runbook: 1
 name: note-it
