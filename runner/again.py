@@ -260,6 +260,20 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[P
     return playbook, resumed
 
 
+def _refuse_replaced_gates(status: RunStatus, playbook: Playbook, given: Mapping[str, str]) -> None:
+    """A gate stays in force under its name, so no other step can have that."""
+    if status.started is None:
+        return
+    began = stored(status.started.source, given, programs=status.started.programs)
+    if names := standing.replaced(playbook, began):
+        raise RunRefused(
+            f"cannot resume {status.run}: {', '.join(names)} was a gate when it began, and is another step now",
+            why="the gate stays in force under its name",
+            state="nothing was changed by this attempt",
+            then=f"give the step in {shlex.quote(str(playbook.file))} another id, then runbook resume {status.run}",
+        )
+
+
 def _with_changes(
     playbook: Playbook,
     found: Found,
@@ -283,6 +297,7 @@ def _with_changes(
             why=f"changed since the run began: {words}",
             then=f"git diff {shlex.quote(str(path))}; put it back, or runbook rollback {status.run}",
         )
+    _refuse_replaced_gates(status, playbook, given)
     if not accepted.changes:
         raise RunRefused(
             f"cannot resume {status.run}: {path} was changed since it began: {words}",

@@ -402,16 +402,29 @@ class Engine(Acting):
         self.emit(StepStarted(step=entry.id, type=entry.step.kind, action="apply", describe=entry.step.describe()))
         try:
             self.required(entry)
-            self._criteria(entry, again=self.status.step(entry.id).passed is not None)
         except CriteriaNotMet as error:
             self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=error.what)
-            self._failed(entry, error)
+            self.wants_rollback = entry.on_failure.policy == "rollback"
+            raise
+        unmet = self._unmet(entry, again=self.status.step(entry.id).passed is not None)
+        if unmet is None or entry.on_failure.policy == "continue":  # it goes on without criteria, not without people
+            needs = standing.needs(entry, self.playbook.kept_gates)
+            self._wait(entry, approvals.all_open(needs, self.status, step=entry.id, now=self.now()))
+        if unmet is not None:
+            self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=unmet.what)
+            self._failed(entry, unmet)
             return
-        needs = standing.needs(entry, self.playbook.kept_gates)
-        self._wait(entry, approvals.all_open(needs, self.status, step=entry.id, now=self.now()))
         digest = self.status.approval_digest
         approved = {one.name for one in self.status.approvals if (one.step, one.approval_digest) == (entry.id, digest)}
         self.end(entry, Outcome.PASSED, began=began, kept=starting.record(digest, sorted(approved)))
+
+    def _unmet(self, entry: Entry, *, again: bool) -> CriteriaNotMet | None:
+        """What of the gate's checks does not hold."""
+        try:
+            self._criteria(entry, again=again)
+        except CriteriaNotMet as error:
+            return error
+        return None
 
     def _wait(self, entry: Entry, needs: list[str]) -> None:
         if needs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from runner.errors import RunRefused
@@ -12,8 +13,14 @@ GUARD = "guard "  # before a guard's id, where it speaks in the trail as people 
 _TOGETHER = (frozenset({"CJK", "HIRAGANA", "KATAKANA", "HIRAGANA-KATAKANA"}), frozenset({"CJK", "HANGUL"}))
 # Letters of other scripts that look like a Latin one: a name that differs from another in nothing else is the same name.
 _LOOKS_LIKE = str.maketrans(
-    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u0501\u04cf\u03b1\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
-    "abekmhopctyxijsdlaeikvoptux",
+    "\u0251\u0261\u0131\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u0501\u04cf\u03b1\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "agiabekmhopctyxijsdlaeikvoptux",
+)
+
+
+# Signs without a picture that Unicode counts among marks, letters and symbols: fillers, joiners, variation selectors.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 
 
@@ -49,7 +56,7 @@ def _unfit(name: str) -> str:
         return "it names nobody"
     if name.casefold().startswith(GUARD):
         return "so begin the names of guards"
-    if any(unicodedata.category(char).startswith("C") for char in name):
+    if _UNSEEN.search(name) or any(unicodedata.category(char).startswith("C") for char in name):
         return "it has signs in it that can't be seen"
     scripts = sorted({_script(char) for char in name if char.isalpha()} - {""})
     if len(scripts) > 1 and not any(scripts_fit >= set(scripts) for scripts_fit in _TOGETHER):

@@ -9,20 +9,23 @@ from steps.base import Gate, GateNeeds
 
 
 def with_gates_of(playbook: Playbook, before: Playbook) -> Playbook:
-    """The changed playbook with the gates of `before`: a removed one in its place again, a changed one beside the new one."""
-    changed = {
-        entry.id: entry
-        for entry in before.entries
-        if isinstance(entry.step, Gate) and not _same(entry, playbook, before)
-    }
-    if not changed:
-        return playbook
+    """The changed playbook with the gates of `before`: each in front of what it stood in front of, a changed one beside the new one."""
     entries = list(playbook.entries)
-    for name, gate in changed.items():
-        if name not in {entry.id for entry in entries}:
-            entries.insert(_place(name, before, [entry.id for entry in entries]), gate)
+    gates = [entry for entry in before.entries if isinstance(entry.step, Gate)]
+    for gate in gates:
+        _put(gate, entries, before)
+    changed = {gate.id: gate for gate in gates if not _same(gate, playbook, before)}
+    if not changed and [entry.id for entry in entries] == list(playbook.ids):
+        return playbook
     fields = {name: getattr(playbook, name) for name in Playbook.model_fields}
     return Playbook.model_construct(**{**fields, "entries": tuple(entries), "kept_gates": changed})
+
+
+def replaced(playbook: Playbook, before: Playbook) -> list[str]:
+    """The gates of `before` whose names are other steps' now."""
+    now = {entry.id: entry for entry in playbook.entries}
+    gates = [entry.id for entry in before.entries if isinstance(entry.step, Gate)]
+    return [name for name in gates if name in now and not isinstance(now[name].step, Gate)]
 
 
 def needs(entry: Entry, kept: Mapping[str, Entry]) -> list[GateNeeds]:
@@ -55,9 +58,9 @@ def can_shut(gate: Entry, kept: Mapping[str, Entry]) -> bool:
 
 
 def _same(gate: Entry, playbook: Playbook, before: Playbook) -> bool:
-    """Whether the gate asks for the same now, also by the limits that it names."""
+    """Whether the gate asks for the same now, also by the limits that it names, and means the same where that isn't so."""
     now = next((entry for entry in playbook.entries if entry.id == gate.id), None)
-    if now is None or now.step != gate.step:
+    if now is None or now.step != gate.step or now.on_failure != gate.on_failure:
         return False
     mine, theirs = ([question(check) for check in (*one.preconditions, *one.success_criteria)] for one in (gate, now))
     return mine == theirs and all(playbook.limits.get(name) == before.limits.get(name) for name in _limits(gate))
@@ -79,10 +82,37 @@ def _limits(gate: Entry) -> set[str]:
     return {name.removeprefix("limits.") for name in names}
 
 
-def _place(name: str, before: Playbook, now: list[str]) -> int:
-    """Where a removed gate stands: before the first of those that came after it, else after what came before it."""
-    ids = [entry.id for entry in before.entries]
-    index = ids.index(name)
-    later = [now.index(one) for one in ids[index + 1 :] if one in now]
-    earlier = [now.index(one) + 1 for one in ids[:index] if one in now]
-    return min(later) if later else max(earlier, default=0)
+def _put(gate: Entry, entries: list[Entry], before: Playbook) -> None:
+    """A removed gate in its place again; one that was moved behind what it guards in front of that."""
+    now = next((entry for entry in entries if entry.id == gate.id), None)
+    others = [entry for entry in entries if entry.id != gate.id]
+    guarded, place = _place(gate, others, before)
+    if now is not None and (not guarded or entries.index(now) <= place):
+        place = entries.index(now)
+    others.insert(place, _in_force(gate, now))
+    entries[:] = others
+
+
+def _in_force(gate: Entry, now: Entry | None) -> Entry:
+    """A gate that nobody's approval can lift isn't turned into one that may fail either."""
+    if now is None or not isinstance(gate.step, Gate) or not isinstance(now.step, Gate):
+        return now or gate
+    lifted = gate.step.needs().approval is not None
+    return (
+        now if lifted or now.on_failure == gate.on_failure else now.model_copy(update={"on_failure": gate.on_failure})
+    )
+
+
+def _place(gate: Entry, others: list[Entry], before: Playbook) -> tuple[bool, int]:
+    """Where a gate stands among the other steps, and whether that is because of one that it guards.
+
+    What people approve guards new steps too; a gate of criteria alone doesn't, since one of them may be what makes these true.
+    """
+    index = before.ids.index(gate.id)
+    ahead, behind = set(before.ids[:index]), set(before.ids[index + 1 :])
+    approved = isinstance(gate.step, Gate) and gate.step.needs().approval is not None
+    steps = [(n, one.id) for n, one in enumerate(others) if not isinstance(one.step, Gate)]
+    guarded = [n for n, name in steps if name in behind or (approved and name not in ahead)]
+    if guarded:
+        return True, min(guarded)
+    return False, max((n + 1 for n, one in enumerate(others) if one.id in ahead), default=0)

@@ -360,7 +360,8 @@ def _step(
             step.doubtful = event.when in {"in_doubt", "after_revert"} and event.state is State.UNKNOWN
         case events.GateReached():
             step.gate, step.open = event.needs, ""  # whoever waits is not in doubt
-            step.outcome = None if step.outcome in PASSED else step.outcome  # what it was passed for is over
+            over = {*PASSED, Outcome.CONTINUED}  # what it was passed for is over
+            step.outcome = None if step.outcome in over else step.outcome
         case events.Settled():
             step.settled = event.done
             _operated(status, event.by)
@@ -381,10 +382,10 @@ def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded) -> None
         return
     step.outcome, step.results = event.outcome, event.results
     step.seconds += event.seconds
-    if event.outcome in PASSED:
+    if event.outcome in {*PASSED, Outcome.CONTINUED}:
         earlier = event.outcome is Outcome.PASSED_EARLIER
         step.passed = Passed(status.approval_digest, frozenset(status.operators), earlier=earlier)
-    elif event.results:
+    if event.outcome not in PASSED and event.results:
         status.figures[event.step] = event.results
 
 

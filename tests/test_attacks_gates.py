@@ -9,6 +9,7 @@ from databases import Database
 from inside import Inside, written
 
 from runner import approvals
+from runner.errors import RunRefused
 from runner.events import Approved, EvidenceGiven
 from runner.status import Given, RunStatus
 from steps.base import ApprovalNeed, EvidenceNeed, GateNeeds
@@ -197,6 +198,54 @@ def test_gate_is_removed_or_weakened_by_an_edit(desk: Inside, empty_database: Da
     assert untouched(empty_database)
 
 
+NEVER = "success_criteria: [{id: never, check: rows, table: t, exactly: 99}]"
+GOES_ON = f"on_failure: {{continue: because}}, {NEVER}"
+ONLY_CRITERIA = f"- {{id: go, type: checkpoint, {NEVER}}}"
+JUMPED = {
+    "moved behind what it guards": (f"{GATE}\n{RAISE}", f"{RAISE}\n{GATE}", 5),
+    "moved, and what it guards renamed": (f"{GATE}\n{RAISE}", f"{RAISE}\n{GATE}".replace("id: raise", "id: other"), 5),
+    "a new step before it": (f"{GATE}\n{LATER}", f"{RAISE}\n{GATE}\n{LATER}", 5),
+    "may fail": (f"{GATE}\n{RAISE}", f"{GATE[:-1]}, {GOES_ON}}}\n{RAISE}", 5),
+    "of criteria, may fail": (f"{ONLY_CRITERIA}\n{RAISE}", f"- {{id: go, type: checkpoint, {GOES_ON}}}\n{RAISE}", 3),
+    "of criteria, moved": (f"{ONLY_CRITERIA}\n{RAISE}", f"{RAISE}\n{ONLY_CRITERIA}", 3),
+    "another step has its name": (f"{GATE}\n{RAISE}", f"{LATER}\n{RAISE}".replace("id: later", "id: go"), 6),
+}  # fmt: skip
+
+
+@on_sqlite
+@pytest.mark.parametrize("way", JUMPED)
+def test_gate_is_jumped_by_an_edit(desk: Inside, empty_database: Database, way: str) -> None:
+    """It stands in front of what it stood in front of, and opens for nothing else than before."""
+    steps, edited, code = JUMPED[way]
+    written(desk, steps)
+    assert desk.runbook("exec", "change.yaml", "--operator", "dana").code in {3, 5}
+    written(desk, edited)
+    for words in (ACCEPT, ACCEPT, () if code != 6 else ACCEPT):
+        found = desk.runbook("resume", "latest", "--operator", "dana", *words)
+        assert found.code == code, found.text
+    assert untouched(empty_database)
+
+
+@on_sqlite
+def test_gate_that_may_fail_waits_for_people(desk: Inside, empty_database: Database) -> None:
+    """And is asked again, as any other, when what was approved has changed."""
+    written(desk, f"{GATE[:-1]}, {GOES_ON}}}\n{FAILS}\n{LATER}")
+    assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
+    assert approve(desk, "ines") == 0
+    assert desk.runbook("resume", "latest", "--operator", "dana").code == 1
+    written(desk, f"{GATE[:-1]}, {GOES_ON}}}\n{FAILS}\n{LATER.replace('n = 7', 'n = 8')}")
+    assert desk.runbook("resume", "latest", "--operator", "dana", *ACCEPT).code == 5
+    assert untouched(empty_database)
+
+
+@on_sqlite
+def test_step_that_mends_is_put_before_a_gate_of_criteria(desk: Inside) -> None:
+    written(desk, f"{ONLY_CRITERIA.replace('exactly: 99', 'where: n = 1, at_least: 1')}\n{LATER}")
+    assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 3
+    written(desk, f"{RAISE}\n{ONLY_CRITERIA.replace('exactly: 99', 'where: n = 1, at_least: 1')}\n{LATER}")
+    assert desk.runbook("resume", "latest", "--operator", "dana", *ACCEPT).code == 0
+
+
 @on_sqlite
 def test_removal_of_a_gate_is_approved(desk: Inside, empty_database: Database) -> None:
     """By the role that it names, for the playbook without it."""
@@ -325,6 +374,10 @@ def test_names_that_look_alike_are_one_persons() -> None:
 
     assert all(persons.same("dana", name) for name in THE_SAME)
     assert persons.same("sasa", "\u0455\u0430\u0455\u0430") and persons.same("Stra\u00dfe", "STRASSE")
+    for unseen in ("\u034f", "\u2800", "\u17b4", "\u180b", "\ufe0f", "\U000e0100"):
+        with pytest.raises(RunRefused):
+            persons.named(f"dana{unseen}")
+    assert persons.same("dana", "dan\u0251")
     assert not persons.same("", " ") and not persons.same("dana", "dina")
     for name in (
         "Zo\u00eb M\u00fcller",
