@@ -11,6 +11,7 @@ from runner.events import Approved, EvidenceGiven
 from runner.status import Given, RunStatus
 from steps.base import ApprovalNeed, EvidenceNeed, GateNeeds
 
+AHEAD = -timedelta(minutes=5)  # what is dated later than this has no beginning from which its validity could be counted
 _WHEN = "%Y-%m-%d %H:%M %Z"
 
 
@@ -113,7 +114,14 @@ def _holds(given: Given, need: ApprovalNeed | EvidenceNeed, status: RunStatus, *
     """Whether it is for this gate and for what would be done now, and hasn't run out: by the playbook in force, too."""
     if given.event.step != step or given.digest != status.approval_digest or _past(given.event.expires, now):
         return False
-    return need.valid_for is None or now - given.at <= timedelta(seconds=need.valid_for)
+    return need.valid_for is None or AHEAD <= now - given.at <= timedelta(seconds=need.valid_for)
+
+
+def until(status: RunStatus, *, step: str, now: datetime) -> str:
+    """When the first of what people have brought to a gate runs out; "" where nothing does."""
+    digest = status.approval_digest
+    given = [one.event.expires for one in status.given if one.event.step == step and one.digest == digest]
+    return min((expires for expires in given if expires and not _past(expires, now)), default="")
 
 
 def _unfilled(roles: Sequence[str], people: Mapping[str, Sequence[str]]) -> list[str]:

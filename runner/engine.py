@@ -416,7 +416,8 @@ class Engine(Acting):
             return
         digest = self.status.approval_digest
         approved = {one.name for one in self.status.approvals if (one.step, one.approval_digest) == (entry.id, digest)}
-        self.end(entry, Outcome.PASSED, began=began, kept=starting.record(digest, sorted(approved)))
+        kept = starting.record(digest, sorted(approved), approvals.until(self.status, step=entry.id, now=self.now()))
+        self.end(entry, Outcome.PASSED, began=began, kept=kept)
 
     def _unmet(self, entry: Entry, *, again: bool) -> CriteriaNotMet | None:
         """What of the gate's checks does not hold."""

@@ -270,6 +270,7 @@ class Approved(_Event):
     host: str
     signed: bool = False
     trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
+    server_at: str = ""  # when, by the target's clock; "" where it was not asked
 
 
 class EvidenceGiven(_Event):
@@ -284,6 +285,7 @@ class EvidenceGiven(_Event):
     trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
     approval_digest: str = ""  # what it was brought for; "" in trails from before this was kept
     user: str = ""
+    server_at: str = ""  # when, by the target's clock; "" where it was not asked
 
 
 class Settled(_Event):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runner import again, approvals, identity, judging, persons, standing, stop, trust
 from runner.again import runs_of, same_target
+from runner.clock import server_clock
 from runner.errors import RunRefused, StepFailed, TargetUnreachable
 from runner.events import Approved, Event, EvidenceGiven, Judged, Noted, Process, RunState, Settled, SqlByHand
 from runner.masks import Masks
@@ -36,6 +37,13 @@ class Desk:
     masks: Masks
     target: Connected | None
     trust: str
+
+    def now(self) -> tuple[datetime, str]:
+        """The time by the target's clock, and as it is recorded; by this machine's, and "", where the target can't be asked."""
+        if self.target is None:
+            return utc_now(), ""
+        there = server_clock(self.target.database)()
+        return there, there.isoformat(timespec="milliseconds")
 
     def write(self, event: Event, *, what: str) -> str:
         """Append, then anchor the new head in the target's ledger; where that can't be, why, in words."""
@@ -101,11 +109,12 @@ def _approve(
     needs = standing.needs(entry, playbook.kept_gates)
     fitting = _fitting([one.approval for one in needs if one.approval is not None], found.status, entry, by, role)
     who = identity.process(by)
-    now = utc_now()
+    now, server_at = desk.now()
     expires = min(filter(None, (approvals.expiry(one, given_s=valid_s, now=now) for one in fitting)), default="")
     event = Approved(
         step=entry.id, name=by, role=role, reason=reason, approval_digest=found.status.approval_digest,
         chain_head=found.status.head, expires=expires, user=who.user, host=who.host, trust=desk.trust,
+        server_at=server_at,
     )  # fmt: skip
     return entry, now, desk.write(event, what=f"the approval of {entry.id}")
 
@@ -157,11 +166,12 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
         if evidence not in wanted:
             raise RunRefused(f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}")
         sha = _sha256(file) if file is not None else ""
-        now = utc_now()
+        now, server_at = desk.now()
         expires = approvals.expiry(wanted[evidence], given_s=None, now=now)
         event = EvidenceGiven(
             step=entry.id, name=evidence, by=by, reason=reason, file=str(file or ""), sha256=sha, expires=expires,
             approval_digest=desk.found.status.approval_digest, user=identity.process(by).user, trust=desk.trust,
+            server_at=server_at,
         )  # fmt: skip
         anchored = desk.write(event, what=f"the evidence for {entry.id}")
     return _still_open(name, orders, entry, now, anchored)

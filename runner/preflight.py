@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runner import connections, foresight, requirements, starting
+from runner.clock import server_clock
 from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.events import CheckAnswered
@@ -50,6 +51,7 @@ def refuse(
     """Raise RunRefused for what can't be. Only looks."""
     if playbook.changes:
         writing_session(target.database, what=f"run {playbook.name} here")
+    clock = server_clock(target.database)
     with target.database.look() as look:
         right_database(playbook, look)
         _checkpoint(playbook, until, "--to")
@@ -59,7 +61,7 @@ def refuse(
         answers, scope = requirements.ask(playbook, look)
         requirements.refuse_unmet(answers)
         passed_in = starting.passed_earlier(
-            playbook, look, begin_at=begin_at, approval_digest=approval_digest, operator=operator
+            playbook, look, begin_at=begin_at, approval_digest=approval_digest, operator=operator, now=clock()
         )
     _steps(playbook, target, until=until)
     return Allowed(answers, scope, passed_in)

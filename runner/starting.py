@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import cast
 
 from runner import persons
@@ -22,10 +23,11 @@ class Passing:
     age_s: float
     digest: str
     by: tuple[str, ...]
+    until: str = ""  # when the first of what it was passed with runs out
 
 
 def passed_earlier(
-    playbook: Playbook, look: Look, *, begin_at: str, approval_digest: str, operator: str
+    playbook: Playbook, look: Look, *, begin_at: str, approval_digest: str, operator: str, now: datetime
 ) -> dict[str, str]:
     """Gate before the start → the run in which it was passed. Raises RunRefused where one wasn't."""
     if not begin_at:
@@ -36,7 +38,7 @@ def passed_earlier(
     for gate in (entry for entry in before if isinstance(entry.step, Gate)):
         reasons = ["it was never passed on this target"]
         for one in known.get(gate.id, []):
-            reasons = _against(gate, one, approval_digest=approval_digest, operator=operator)
+            reasons = _against(gate, one, approval_digest=approval_digest, operator=operator, now=now)
             if not reasons:
                 found[gate.id] = one.run
                 break
@@ -50,9 +52,9 @@ def passed_earlier(
     return found
 
 
-def record(digest: str, by: list[str]) -> dict[str, Value]:
+def record(digest: str, by: list[str], until: str) -> dict[str, Value]:
     """What the ledger keeps of a gate that was passed."""
-    return {"approval_digest": digest, "approved_by": cast("list[Value]", by)}
+    return {"approval_digest": digest, "approved_by": cast("list[Value]", by), "until": until}
 
 
 def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
@@ -66,12 +68,14 @@ def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
             if row.state == Outcome.PASSED:
                 kept = json.loads(row.results)
                 by = tuple(map(str, kept.get("approved_by", ())))
-                passing = Passing(run.run, row.age_s, str(kept.get("approval_digest", "")), by)
+                passing = Passing(
+                    run.run, row.age_s, str(kept.get("approval_digest", "")), by, str(kept.get("until", ""))
+                )
                 found.setdefault(row.step, []).append(passing)
     return found
 
 
-def _against(gate: Entry, passing: Passing, *, approval_digest: str, operator: str) -> list[str]:
+def _against(gate: Entry, passing: Passing, *, approval_digest: str, operator: str, now: datetime) -> list[str]:
     """Why that it was passed then is worth nothing now."""
     needs = gate.step.needs() if isinstance(gate.step, Gate) else GateNeeds()
     wrong = []
@@ -80,7 +84,8 @@ def _against(gate: Entry, passing: Passing, *, approval_digest: str, operator: s
     spans = [
         one.valid_for for one in (needs.approval, *needs.evidence) if one is not None and one.valid_for is not None
     ]
-    if spans and passing.age_s > min(spans):
+    over = bool(passing.until) and datetime.fromisoformat(passing.until) < now
+    if over or (spans and passing.age_s > min(spans)):
         wrong.append(f"what run {passing.run} passed it with has run out")
     barred = needs.approval is not None and needs.approval.not_operator
     if barred and any(persons.same(operator, one) for one in passing.by):

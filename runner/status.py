@@ -229,7 +229,8 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
 
 def _given(status: RunStatus, event: events.Approved | events.EvidenceGiven, at: str) -> None:
     """Bound to a digest; evidence of earlier trails to the one that held when it was brought."""
-    status.given.append(Given(event, datetime.fromisoformat(at), event.approval_digest or status.approval_digest))
+    given_at = datetime.fromisoformat(event.server_at or at)  # the target's clock decides about validity
+    status.given.append(Given(event, given_at, event.approval_digest or status.approval_digest))
     if isinstance(event, events.Approved):
         status.approvals.append(event)
     else:

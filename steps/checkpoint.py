@@ -125,10 +125,15 @@ def _approvals(need: ApprovalNeed | None) -> list[str]:
         return []
     who = " or ".join(need.by or need.roles) or "anybody"
     not_operator = ", not the operator" if need.not_operator else ""
-    valid = f", each valid for {need.valid_for / 3600:g} h" if need.valid_for is not None else ""
+    valid = f", each valid for {_time(need.valid_for)}" if need.valid_for is not None else ""
     return [f"{need.need} approval{'s' if need.need > 1 else ''} by {who}{not_operator}{valid}"]
 
 
+def _time(seconds: float) -> str:
+    unit, name = next((one for one in ((3600, "h"), (60, "min")) if seconds >= one[0]), (1, "s"))
+    return f"{seconds / unit:g} {name}"
+
+
 def _evidence_text(need: EvidenceNeed) -> str:
-    valid = f", valid for {need.valid_for / 3600:g} h" if need.valid_for is not None else ""
+    valid = f", valid for {_time(need.valid_for)}" if need.valid_for is not None else ""
     return f"evidence {need.name}{' (optional)' if need.optional else ''}{valid}"

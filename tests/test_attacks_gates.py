@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals
+from runner import approvals, people, trail
 from runner.errors import RunRefused
 from runner.events import Approved, EvidenceGiven
 from runner.status import Given, RunStatus
@@ -276,7 +277,7 @@ def test_evidence_is_for_what_it_was_brought_for(desk: Inside, empty_database: D
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("hours", [1, 23])
+@pytest.mark.parametrize("hours", [1, 23, -24])
 def test_validity_is_read_from_the_playbook(hours: int) -> None:
     """What the record says of its own end can only shorten it: `expires` is empty here, as a forged one might be."""
     yes = Approved(
@@ -289,7 +290,35 @@ def test_validity_is_read_from_the_playbook(hours: int) -> None:
         evidence=(EvidenceNeed(name="backup", valid_for="12 h"),),  # type: ignore[arg-type]
     )
     found = approvals.open_needs(needs, status, step="go", now=NOON + timedelta(hours=hours))
-    assert found == ([] if hours < 12 else ["1 approval", "evidence 'backup'"])
+    assert found == ([] if 0 < hours < 12 else ["1 approval", "evidence 'backup'"])
+
+
+@pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
+def test_approval_of_a_machine_whose_clock_is_ahead(desk: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's clock says when it was given, and so when it runs out."""
+    written(desk, f"{GATE.replace('not: operator', 'not: operator, valid_for: 1 s')}\n{RAISE}")
+    assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
+    with monkeypatch.context() as wrong:
+        wrong.setattr(people, "utc_now", lambda: datetime.now(UTC) + timedelta(days=10))
+        wrong.setattr(
+            trail.Trail.__init__, "__kwdefaults__", {**trail.Trail.__init__.__kwdefaults__, "now": people.utc_now}
+        )
+        assert approve(desk, "ines") == 0
+    time.sleep(1.1)
+    assert desk.runbook("resume", "latest", "--operator", "dana").code == 5
+
+
+@on_sqlite
+def test_from_with_an_approval_that_has_run_out(desk: Inside, empty_database: Database) -> None:
+    """By what was said when it was given, too."""
+    written(desk, f"{GATE}\n- {{id: look, type: checkpoint}}\n{RAISE}")
+    assert desk.runbook("exec", "change.yaml", "--to", "look", "--operator", "dana").code == 5
+    assert approve(desk, "ines", "--valid-for", "2 s") == 0
+    assert desk.runbook("resume", "latest", "--operator", "dana").code == 0
+    empty_database.script("UPDATE t SET n = 0")
+    time.sleep(2)
+    late = desk.runbook("exec", "change.yaml", "--from", "look", "--operator", "dana")
+    assert late.code == 6 and "has run out" in late.err, late.text
 
 
 @on_sqlite
