@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -50,6 +51,8 @@ def engine(arguments: ConnectArguments, *, reading: bool, patience: Patience) ->
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
+    # A connection that is lost is said by the fault it raises; the pool would print its traceback beside it.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     if arguments.path is not None:
         return create_engine("sqlite://", poolclass=NullPool, creator=lambda: _open_sqlite(arguments, reading=reading))
     return create_engine(

@@ -51,6 +51,7 @@ FIXED = (
     Setting("quote_all_identifiers", "off"),
     Setting("row_security", "off"),
     Setting("client_connection_check_interval", "500ms"),
+    Setting("exit_on_error", "off"),
     Setting("transaction_timeout", "0", since=17),
     # Only a superuser may set it, and even to what it is already: so only where it is something else.
     Setting(
@@ -224,6 +225,11 @@ _MAY_REPLICATE = {
 def inherited(connection: Connection, version: tuple[int, ...], schema: str) -> Inherited:
     """Ask what this session was given, before anything is set on it, and whether this schema is there."""
     raw: Any = connection.connection.driver_connection
+    # What ends statements of this role would end these questions too, before anything could be set.
+    raw.execute(
+        "SELECT set_config(name, '0', true) FROM unnest(ARRAY['statement_timeout', 'lock_timeout', "
+        "'idle_in_transaction_session_timeout']) AS name"
+    )
     row = raw.execute(
         _BEFORE.format(may_replicate=_MAY_REPLICATE[version >= (15,)]), {"schema": schema, "pid": raw.info.backend_pid}
     ).fetchone()

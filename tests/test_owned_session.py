@@ -42,6 +42,7 @@ HOSTILE = {
     "row_security": "on",
     "session_replication_role": "replica",
     "synchronous_commit": "off",
+    "exit_on_error": "on",
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
     "statement_timeout": "400ms",
@@ -186,6 +187,17 @@ def test_rollback_takes_every_type_back(databases: Databases, tmp_path: Path, cl
         back = desk.runbook("rollback", "latest", "--reason", "values")
         assert back.code == 0, back.text
         assert database.value(f"SELECT count(*) FROM public.t WHERE num_nonnulls({', '.join(TYPES)}) > 0") == 0
+
+
+def test_a_statement_timeout_of_the_role_ends_no_question_about_the_session(
+    databases: Databases, tmp_path: Path, clean: None
+) -> None:
+    with _kind(databases, "pg18").database() as database:
+        database.script("CREATE TABLE marks (n int); INSERT INTO marks VALUES (0), (0)")
+        desk = Inside(tmp_path, make_hostile(database, "role", {"statement_timeout": "1ms", "lock_timeout": "1ms"}))
+        desk.playbook("mark", MARK)
+        done = desk.runbook("exec", "mark.yaml")
+        assert done.code == 0, done.text
 
 
 # ─── what can't be mended ───────────────────────────────────────────────────────────────────────────────────────────
