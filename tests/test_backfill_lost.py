@@ -183,10 +183,14 @@ def test_server_restarted_in_the_middle(
 # ─── two runners ────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
 def other(desk: Inside) -> Inside:
-    """Somebody else with the same playbook, and runs of their own, on the same target."""
+    """Somebody else with a playbook of another name for the same work, and runs of their own, on the same target.
+
+    The same playbook is refused beside an open run, whoever begins it.
+    """
     (desk.directory / "other").mkdir()
     found = Inside(desk.directory / "other", desk.target)
     found.playbook("fill", fill_stock_one_by_one())
+    found.playbook("again", fill_stock_one_by_one().replace("name: fill", "name: again", 1))
     return found
 
 
@@ -242,7 +246,8 @@ def test_frozen_runner_writes_nothing_more(desk: Inside, other: Inside, empty_da
         assert other.runbook("exec", "fill.yaml").code == 6
         written = len(undo_keys(empty_database))
         age(empty_database)
-        taken = other.runbook("exec", "fill.yaml")
+        assert other.runbook("exec", "fill.yaml").code == 6
+        taken = other.runbook("exec", "again.yaml")
         assert taken.code == 0, taken.text
         process.send_signal(signal.SIGCONT)
         assert process.wait(60) == 13, process.stdout.read()
@@ -263,7 +268,8 @@ def test_second_runner_after_kill(desk: Inside, other: Inside, empty_database: D
         assert other.runbook("exec", "fill.yaml").code == 6
         process.kill()
         process.wait()
-    taken = other.runbook("exec", "fill.yaml")
+    assert other.runbook("exec", "fill.yaml").code == 6
+    taken = other.runbook("exec", "again.yaml")
     assert taken.code == 0, taken.text
     proves_nothing_doubled(empty_database)
     for one in (desk, other):
