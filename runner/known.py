@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from runner import ledger_check
 from runner.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Playbook
@@ -24,6 +25,7 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
     done = [name for name, step in status.steps.items() if step.outcome in _ACTED and not step.reverted]
     done = [name for name in done if name in playbook.ids and playbook.entry(name).step.changes]
     if not ledger.exists(look):
+        ledger_check.refuse_bad(look)  # something stands in its place
         raise _refusal(status.run, act, "the target has no ledger (any more)", done)
     if ledger.find_run(look, status.run) is None:
         raise _refusal(status.run, act, "the ledger in the target does not know this run", done)

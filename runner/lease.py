@@ -25,8 +25,9 @@ TAKE_S = (
     20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence
 )
 WATCH_S = 0.5  # how often a holder that may be dead is looked at
+# Only what works: whoever is idle in a transaction either holds the lease's row, for which the take-over waits, or only looks.
 _IN_FLIGHT = """SELECT pid
-FROM pg_catalog.pg_stat_activity WHERE starts_with(application_name, :prefix) AND state <> 'idle' AND pid <> pg_backend_pid()
+FROM pg_catalog.pg_stat_activity WHERE starts_with(application_name, :prefix) AND state NOT LIKE 'idle%' AND pid <> pg_backend_pid()
 AND application_name <> :prefix || 'heartbeat' AND datname = current_database() ORDER BY pid LIMIT 1"""
 
 

@@ -39,6 +39,8 @@ def prepare() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stdin is None:  # closed when Python began: whoever asks whether it is a terminal gets an answer
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = _any_text(sys.stdout, 1)
     sys.stderr = _any_text(sys.stderr, 2)
 

@@ -109,7 +109,9 @@ class PlainDatabase:
         connection = psycopg.connect(self.target.url, **options)
         if reading:
             connection.read_only, connection.isolation_level = True, psycopg.IsolationLevel.REPEATABLE_READ
-        connection.execute("SELECT set_config('search_path', 'public, pg_catalog', false)")
+        connection.execute(
+            "SELECT set_config('search_path', 'public, pg_catalog', false), set_config('row_security', 'off', false)"
+        )
         return connection
 
     @property

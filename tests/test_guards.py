@@ -214,7 +214,7 @@ def test_costly_probe_is_asked_seldom(desk: Inside, empty_database: Database) ->
     assert found.code == 0, found.text
     asked = {name: [one for one in desk.events("check_answered") if one.id == name] for name in ("costly", "cheap")}
     assert [one.sampled for one in asked["costly"]] == [1]
-    assert len(asked["cheap"]) == 2 and asked["cheap"][-1].sampled > 3
+    assert len(asked["cheap"]) == 2 and asked["cheap"][-1].sampled > 1
 
 
 @on_both
@@ -253,7 +253,7 @@ def test_forecast_end_against_the_windows_end(desk: Inside, empty_database: Data
 
     with meanwhile(enough):
         found = desk.runbook("exec", guarded(desk, MANY, in_time, head=f"window: {window}\n"))
-    assert found.code == 0, found.text
+    assert found.code in {0, 7}, found.text  # 7: a window that is over lets nothing more begin
     first = desk.events("check_answered")[0]
     assert first.answer == answer and first.operands["eta_s"] > 2 and first.operands["window_left_s"] is not None
 

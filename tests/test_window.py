@@ -134,7 +134,8 @@ def test_changes_wait_for_the_calendar(desk: Inside, empty_database: Database) -
     ],
 )
 def test_calendar_over_midnight_and_over_a_change_of_clocks(now: str, opens: str) -> None:
-    text = "runbook: 1\nname: one\ntitle: One\nopen: {days: Sat-Sun, from: '22:00', to: '04:00', zone: Europe/Berlin}\n"
+    text = "runbook: 1\nname: one\ntitle: One\nsuccess_criteria: {none: no}\n"
+    text += "open: {days: Sat-Sun, from: '22:00', to: '04:00', zone: Europe/Berlin}\n"
     playbook = load("one.yaml", lambda _name: proven(text + "steps: [{id: work, type: analyze, table: t}]\n"))
     zone = ZoneInfo("Europe/Berlin")
     moment = datetime.strptime(now, "%Y-%m-%d %H:%M").replace(tzinfo=zone).astimezone(UTC)
@@ -144,7 +145,7 @@ def test_calendar_over_midnight_and_over_a_change_of_clocks(now: str, opens: str
 
 def test_length_of_a_night_in_which_the_clocks_change() -> None:
     """From 22:00 to 04:00 it is five hours in March and seven in October."""
-    text = "runbook: 1\nname: one\ntitle: One\nopen: {from: '22:00', to: '04:00', zone: Europe/Berlin}\n"
+    text = "runbook: 1\nname: one\ntitle: One\nsuccess_criteria: {none: no}\nopen: {from: '22:00', to: '04:00', zone: Europe/Berlin}\n"
     playbook = load("one.yaml", lambda _name: proven(text + "steps: [{id: work, type: analyze, table: t}]\n"))
     for day, hours in ((datetime(2026, 3, 28, 21, tzinfo=UTC), 5), (datetime(2026, 10, 24, 20, tzinfo=UTC), 7)):
         end = window.ends(playbook, RunStatus(), step="work", now=day)
@@ -171,7 +172,7 @@ def desk_without(tmp_path: Path) -> Inside:
 
 
 def test_earliest_limit_counts() -> None:
-    text = "runbook: 1\nname: one\ntitle: One\nwindow: 2 h\nopen: {from: '09:00', to: '10:00', zone: UTC}\n"
+    text = "runbook: 1\nname: one\ntitle: One\nsuccess_criteria: {none: no}\nwindow: 2 h\nopen: {from: '09:00', to: '10:00', zone: UTC}\n"
     playbook = load("one.yaml", lambda _name: proven(text + "steps: [{id: work, type: analyze, table: t}]\n"))
     at = datetime(2026, 5, 5, 9, 30, tzinfo=UTC)
     status = RunStatus(steps={"work": StepStatus("work", started_at=(at - timedelta(hours=1, minutes=50)).isoformat())})
@@ -184,6 +185,7 @@ def test_estimate_of_taking_back_counts_rests_and_what_is_back() -> None:
     text = """runbook: 1
 name: one
 title: One
+success_criteria: {none: a test}
 window: 2 h
 steps:
   - id: fill
