@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import cast
 
-from runner import gates, names, plan, preflight, requirements
+from runner import gates, names, open_runs, plan, preflight, requirements
 from runner.errors import CriteriaNotMet, RunRefused
 from runner.events import CheckAnswered, Json, NotDue
 from runner.foresight import Foresight
 from runner.masks import Masks
 from runner.model import Check, Playbook
 from runner.trail import masked
-from runner.workflow import masks_of
+from runner.workflow import masks_of, stored
 from runner.workplace import Connected, Place, connected
 from steps.base import Params, Value
 from steps.values import readable_all
@@ -51,7 +51,7 @@ class DryRun:
 def dry_run(playbook: Playbook, place: Place, *, run_probes: bool = False) -> DryRun:
     """Look, and say what would happen, with every reason for which exec would not begin."""
     with connected(place, schema=playbook.db_schema, path=playbook.search_path, masks=masks_of(playbook)) as target:
-        refused = [error.what for error in preflight.refusals(playbook, target)]
+        refused = [error.what for error in preflight.refusals(playbook, target)] or _beside(playbook, target, place)
         with target.database.look() as look:
             required, scope = requirements.ask(playbook, look)
             looked_up = names.notes(look, target.database.path)
@@ -65,6 +65,16 @@ def dry_run(playbook: Playbook, place: Place, *, run_probes: bool = False) -> Dr
     unmet = [f"{one.id}: {one.text}" for one in gates.unmet(answers)]
     left_out = [check.id for check in playbook.preconditions if check not in asked]
     return _masked(DryRun(made, [*required, *answers], refused, unmet, left_out), target.masks)
+
+
+def _beside(playbook: Playbook, target: Connected, place: Place) -> list[str]:
+    """Whether a run of it is open, beside which exec would begin none."""
+    try:
+        if playbook.changes:
+            open_runs.refuse_open(playbook, target, place.runs_directory(target.target), stored)
+    except RunRefused as error:
+        return [error.what]
+    return []
 
 
 def _runs(check: Check) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import RunRefused
+from runner import identity
+from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
 from runner.model import Playbook
+from runner.plan import one_way
 from runner.source import BadInput
-from runner.workplace import Connected
+from runner.status import RunStatus
+from runner.workplace import Connected, begun_as, load_run
 from steps import ledger
 from steps.base import Look
 from steps.ledger import RunRow
@@ -26,11 +30,16 @@ Loader = Callable[[Mapping[str, str], Mapping[str, str]], Playbook]
 
 @dataclass(frozen=True)
 class Open:
-    """One of them, with the steps of which something stands."""
+    """One of them, with the steps of which something stands.
+
+    lost: the ledger knows nothing of it, only its trail does; one_way: a step that stands can't be taken back.
+    """
 
     run: str
     state: str
     stands: tuple[str, ...]
+    lost: bool = False
+    one_way: bool = False
 
 
 def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader, *, begin_at: str = "") -> None:
@@ -41,13 +50,42 @@ def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader,
     """
     before = playbook.ids[: playbook.ids.index(begin_at)] if begin_at in playbook.ids else ()
     with target.database.look() as look:
-        if not ledger.exists(look):
-            return
-        rows = [row for row in ledger.latest_runs(look, playbook=playbook.name) if _may_be_open(row)]
-        found = [one for row in rows if (one := _open(look, row, playbook, load)) is not None]
-        found = [one for one in found if not set(one.stands) <= set(before)]
+        rows = ledger.latest_runs(look, playbook=playbook.name) if ledger.exists(look) else []
+        found = [one for row in rows if _may_be_open(row) and (one := _open(look, row, playbook, load)) is not None]
+    found += _lost(runs, playbook, target, load, known={row.run for row in rows})
+    found = [one for one in found if not set(one.stands) <= set(before)]
     if found:
         raise _refusal(playbook, found, runs, target.name)
+
+
+def _lost(runs: Path, playbook: Playbook, target: Connected, load: Loader, *, known: set[str]) -> list[Open]:
+    """Runs that the ledger has lost, as their trails tell of them: that it is silent does not prove that nothing stands."""
+    found = []
+    for folder in begun_as(runs, playbook.name):
+        if folder.name in known:
+            continue
+        with contextlib.suppress(TrailBroken, RunRefused):
+            one = _as_told(load_run(folder).status, playbook, target, load)
+            found += [one] if one is not None else []
+    return found
+
+
+def _as_told(status: RunStatus, playbook: Playbook, target: Connected, load: Loader) -> Open | None:
+    began = status.started
+    if began is None or status.state in ENDED or identity.differences(began.identity, target.identity):
+        return None
+    try:
+        theirs = load(status.source, {key: _typed(value) for key, value in began.inputs.items() if value is not None})
+    except (BadInput, ValueError):
+        return None
+    if theirs.scope != playbook.scope:
+        return None
+    standing = [entry for entry in theirs.entries if entry.step.lasting and _told(status, entry.id)]
+    return Open(status.run, status.state, tuple(entry.id for entry in standing), lost=True) if standing else None
+
+
+def _told(status: RunStatus, step: str) -> bool:
+    return step in status.steps and status.steps[step].standing
 
 
 def stands(look: Look, run: str, playbook: Playbook | None) -> tuple[str, ...]:
@@ -84,7 +122,8 @@ def _open(look: Look, row: RunRow, playbook: Playbook, load: Loader) -> Open | N
     if theirs is not None and theirs.scope != playbook.scope:
         return None
     standing = stands(look, row.run, theirs)
-    return Open(row.run, row.state, standing) if standing else None
+    stuck = theirs is not None and any(one_way(theirs.entry(name)) for name in standing)
+    return Open(row.run, row.state, standing, one_way=stuck) if standing else None
 
 
 def _refusal(playbook: Playbook, found: list[Open], runs: Path, target: str) -> RunRefused:
@@ -92,12 +131,21 @@ def _refusal(playbook: Playbook, found: list[Open], runs: Path, target: str) -> 
     told = "; ".join(
         f"{one.run} ({one.state.replace('_', ' ')}), of which {', '.join(one.stands)} stands" for one in found
     )
-    lost = not (runs / first.run / "trail.jsonl").is_file()
-    back = f"runbook recover {first.run} -t {target} (its folder is not in {runs}), then " if lost else ""
     return RunRefused(
         f"cannot begin {playbook.name}: a run of it is still open on this target: {told}",
-        why="a second run beside it would do again what that one has done",
+        why="a second run beside it would do again what that one has done"
+        + ("; the ledger has lost it, and only its trail tells of it" if first.lost else ""),
         state="nothing was changed",
-        then=f"{back}runbook resume {first.run}, or runbook rollback {first.run}, "
-        f"or runbook close {first.run} --reason '…' (takes nothing back)",
+        then=_ways(first, runs, target),
     )
+
+
+def _ways(first: Open, runs: Path, target: str) -> str:
+    """What can be done about an open run, and nothing that would be refused."""
+    close = f"runbook close {first.run} --reason '…' (takes nothing back)"
+    if first.lost:
+        return f"bring the ledger's rows back from a backup; or {close}"
+    gone = not (runs / first.run / "trail.jsonl").is_file()
+    back = f"runbook recover {first.run} -t {target} (its folder is not in {runs}), then " if gone else ""
+    roll = "" if first.one_way else f"runbook rollback {first.run}, or "
+    return f"{back}runbook resume {first.run}, or {roll}{close}"

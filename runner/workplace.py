@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from runner import files, identity, targets, trail
 from runner.database import RunDatabase, Session
 from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
-from runner.events import Json, Record
+from runner.events import Json, Record, RunStarted
 from runner.masks import Masks, SecretTooShort
 from runner.source import BadInput
 from runner.status import RunStatus, fold
@@ -275,6 +275,15 @@ def _trails(runs: Path) -> list[Path]:
             if path.stat().st_size:
                 found.append(path)
     return found
+
+
+def begun_as(runs: Path, playbook: str) -> Iterator[Path]:
+    """The folders of the runs of a playbook, by the first record of each trail."""
+    for path in _trails(runs):
+        with contextlib.suppress(OSError, ValidationError), path.open("rb") as file:
+            event = Record.model_validate_json(file.readline()).event
+            if isinstance(event, RunStarted) and event.playbook == playbook:
+                yield path.parent
 
 
 def _hidden(runs: Path) -> str:

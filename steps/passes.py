@@ -109,6 +109,14 @@ def seconds(look: Look, place: Place) -> float:
     return look.row(sql, {**_where(place), "label": _LABEL}).number("s")
 
 
+def without_figures(look: Look, place: Place) -> int:
+    """How many batches were committed of which the ledger has no figures (any more)."""
+    sql = f"""SELECT count(*) AS n FROM {table("act", look.dialect)} AS a WHERE a.run = :run AND a.step = :step
+              AND a.action = :action AND a.label LIKE '{_LABEL}%' AND NOT EXISTS (SELECT 1 FROM {table("batch", look.dialect)}
+              AS b WHERE b.run = a.run AND b.step = a.step AND b.action = a.action AND a.label = :label || b.n)"""
+    return look.row(sql, {**_where(place), "label": _LABEL}).integer("n")
+
+
 def server_wal(look: Look, place: Place) -> int:
     """Bytes of WAL that the whole server wrote during the batches so far; 0 where there is none."""
     sql = f"SELECT coalesce(sum(server_wal_bytes), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"

@@ -22,6 +22,7 @@ TEMP = "temp.runbook_back"
 CHANGED = "changed since"
 KEPT = "a trigger of the table kept it as it is, or somebody changed it just then"
 REWRITTEN = "a trigger of the table wrote it back"
+_FROM_A_BACKUP = "nothing of it was taken back; bring the ledger's rows back from a backup, or leave the step standing"
 FIRST = 1000  # rows of the first batch
 FEWEST = 100
 SECONDS = 0.25  # that a batch may take; less while others work
@@ -47,9 +48,7 @@ class Taken:
 def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
     """Undo the batches of this place's step, the newest first; goes on where it stood; raises StepError, Stopped."""
     with ctx.db.look() as look:
-        place = look.place
-        if place is None:
-            raise StepError("cannot take back rows outside of a run")
+        place = _position(look)
         kept, done = passes.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
         taken = _so_far(look, place)
         reached = passes.reached(look, Place(place.run, place.step, "revert"))
@@ -79,6 +78,29 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
     ctx.pulse(_progress(taken, total))
     ctx.patiently("undo end", lambda work: passes.keep_document(work, Place(place.run, place.step, "revert"), "{}"))
     return taken
+
+
+def _position(look: Look) -> Place:
+    """Where in a run this is, with all that the ledger must have of the step."""
+    if look.place is None:
+        raise StepError("cannot take back rows outside of a run")
+    _whole(look, look.place)
+    return look.place
+
+
+def _whole(look: Look, place: Place) -> None:
+    """Raises StepError where the ledger has lost batches, or what they wrote: that it is silent is no proof."""
+    there = Place(place.run, place.step, "apply")
+    lost = passes.without_figures(look, there)
+    if lost:
+        raise StepError(f"cannot take back {place.step}: the ledger has lost {lost:,} of its batches; {_FROM_A_BACKUP}")
+    written = passes.totals(look, there).written
+    rows = sum(one.rows for one in passes.kept(look, run=place.run, step=place.step))
+    if rows < written:
+        raise StepError(
+            f"cannot take back {place.step}: of {written:,} rows that it wrote, the ledger has lost {written - rows:,}; "
+            f"{_FROM_A_BACKUP}"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from command import KILLED
 from databases import Database
-from inside import Inside, written
+from inside import Inside, until, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 UP = "- {id: up, type: sql, text: UPDATE t SET n = n + 100 WHERE id = 1, revert: UPDATE t SET n = n - 100 WHERE id = 1}"
@@ -56,6 +57,24 @@ def test_open_run_is_in_the_way(desk: Inside, empty_database: Database, state: s
     refused = desk.runbook("exec", "change.yaml")
     assert refused.code == 6 and f"runbook recover {run} -t" in refused.text, refused.text
     assert not list((desk.directory / "runs").glob("*")) and numbers(empty_database) == begun
+
+
+@on_both
+def test_run_that_the_ledger_has_lost_is_in_the_way(desk: Inside, empty_database: Database) -> None:
+    """Its trail tells of what stands; plan says the same, and what is printed next is not refused."""
+    written(desk, UP + GATE)
+    assert desk.runbook("exec", "change.yaml").code == 5
+    run = desk.newest.parent.name
+    names = "run act step" if empty_database.dialect != "sqlite" else "runbook_run runbook_act runbook_step"
+    for name in names.split():
+        table = name if empty_database.dialect == "sqlite" else f"runbook.{name}"
+        empty_database.script(f"DELETE FROM {table}")
+    for words in (("exec", "change.yaml"), ("plan", "change.yaml")):
+        refused = desk.runbook(*words)
+        assert refused.code == 6 and run in refused.text, refused.text
+    assert numbers(empty_database) == [100, 0]
+    assert desk.runbook("close", run, "--reason", "looked at by hand").code == 0
+    assert desk.runbook("exec", "change.yaml").code == 5
 
 
 @on_both
@@ -151,16 +170,14 @@ def test_command_that_still_runs_is_waited_for(desk: Inside, empty_database: Dat
     process = desk.start("exec", "change.yaml")
     desk.reached("step_started")
     started = "runbook_act" if empty_database.dialect == "sqlite" else "runbook.act"
-    for _ in range(300):
-        labels = empty_database.rows(f"SELECT label FROM {started}")
-        if labels:
-            break
+    labels = until(lambda: empty_database.rows(f"SELECT label FROM {started}"))
+    (label,) = labels[0]
+    pid = int(label.partition("pid=")[2].split()[0])
+    until(lambda: psutil.Process(pid).name() == "sleep")  # it begins once its start is in the ledger
     process.kill()
     process.wait()
     if process.stdout is not None:
         process.stdout.close()
-    (label,) = labels[0]
-    pid = int(label.partition("pid=")[2].split()[0])
     refused = desk.runbook("rollback", "latest")
     os.killpg(pid, signal.SIGKILL)
     assert refused.code == 6 and "still" in refused.text and str(pid) in refused.text, refused.text

@@ -7,7 +7,7 @@ from databases import Database
 from filling import backfill, filled, prepare, simple, snapshots, table
 from plain_context import PlainContext, Trial
 
-from steps.base import Progress, State, Stopped, Tuning
+from steps.base import Progress, State, StepError, Stopped, Tuning
 from steps.taking_back import FIRST, Written
 
 
@@ -155,3 +155,14 @@ def test_large_batch_is_taken_back_in_small_ones(empty_database: Database) -> No
     assert figures(empty_database) == (5000, 4998, 2)
     assert refused(empty_database) == {'["3"]', '["4000"]'}
     assert trial.state("revert") is State.NOT_DONE
+
+
+@pytest.mark.parametrize("part", ["undo", "batch"])
+def test_rows_that_the_ledger_has_lost_are_not_called_taken_back(done, part: str) -> None:
+    """That it is silent of them proves nothing: not one row is touched, and the message says how many are meant."""
+    database, trial, _before = done
+    written = filled(database)
+    database.script(f"DELETE FROM {ledger(database, part)} WHERE n > 1")
+    with pytest.raises(StepError, match="the ledger has lost"):
+        trial.revert()
+    assert filled(database) == written
