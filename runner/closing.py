@@ -16,7 +16,7 @@ from runner.masks import Masks
 from runner.model import Playbook
 from runner.status import RunStatus
 from runner.trail import Trail
-from runner.workflow import Orders, carry, given_again, masks_of, opened, stored
+from runner.workflow import Orders, carry, given_again, masks_given, masks_of, masks_of_run, opened, stored
 from runner.workplace import Connected, Found, connected, find_run
 from steps import ledger
 from steps.base import Work
@@ -29,6 +29,9 @@ class Word:
 
     by: str
     reason: str
+
+    def masked(self, masks: Masks) -> Word:
+        return Word(masks.mask(self.by), masks.mask(self.reason))
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def close(name: str, orders: Orders, word: Word) -> Ended:
     except RunRefused as nowhere:
         return _in_the_ledger(name, orders, word, nowhere)
     status = found.status
+    masks = masks_of_run(status, orders)
+    word = word.masked(masks)
     refuse_running(status)
     refuse_broken(found, "close")
     if status.state in open_runs.ENDED:
@@ -56,7 +61,7 @@ def close(name: str, orders: Orders, word: Word) -> Ended:
         same_target(status, target)
         lost = _lost(status, playbook, target)
         if lost or not playbook.changes:
-            return _in_the_trail(found, word, lost)
+            return _in_the_trail(found, masks, word, lost)
         trust.proven(found, target.database, changes=playbook.changes, what="close")
         refuse_held(playbook, target)
         return _in_both(found, playbook, target, orders, word)
@@ -100,10 +105,10 @@ def _record(work: Work, run: str, word: Word) -> None:
     ledger.add_command(work, run=run, order={"closed": True}, by=word.by, reason=word.reason)
 
 
-def _in_the_trail(found: Found, word: Word, lost: str) -> Ended:
+def _in_the_trail(found: Found, masks: Masks, word: Word, lost: str) -> Ended:
     status = found.status
     standing = tuple(one.id for one in status.steps.values() if one.standing)
-    trail = Trail(found.trail, masks=Masks(), seen=found.seen)
+    trail = Trail(found.trail, masks=masks, seen=found.seen)
     try:
         trail.append(Closed(by=word.by, reason=word.reason, stands=standing))
         trail.append(RunEnded(state=RunState.CLOSED, exit_code=0, what=f"closed by {word.by}: {word.reason}"))
@@ -123,7 +128,7 @@ def _in_the_ledger(name: str, orders: Orders, word: Word, nowhere: RunRefused) -
             standing = open_runs.stands(look, name, playbook)
         if row.rolled_back or row.state in open_runs.ENDED:
             raise _over(name, row.state)
-        _end_row(target, orders, row, playbook, word)
+        _end_row(target, orders, row, playbook, word.masked(masks_given(json.loads(row.inputs), orders)))
     return Ended(name, standing, "in the ledger alone: the run's folder is not here")
 
 

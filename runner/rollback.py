@@ -142,7 +142,8 @@ class Reverser:
         with self._under_its_name():
             for name, reason in self.choice.left.items():
                 self.engine.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
-                results: dict[str, Value] = {"by": by, "reason": reason}
+                mask = self.engine.trail.mask
+                results: dict[str, Value] = {"by": mask(by), "reason": mask(reason)}
                 self.engine.anchor(Place(self.run, name, "revert"), outcome=Outcome.LEFT_STANDING, results=results)
 
     def refuse_at_work(self, entries: list[Entry]) -> None:

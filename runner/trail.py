@@ -138,6 +138,10 @@ class Trail:
         with contextlib.suppress(PermissionError):
             self._still_there()
 
+    def mask(self, text: str) -> str:
+        """A person's words as they may be written anywhere: as this trail would have them."""
+        return self._masks.mask(text)
+
     def close(self) -> None:
         self._file.close()
 

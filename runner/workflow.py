@@ -141,8 +141,12 @@ def masks_of_run(status: RunStatus, orders: Orders) -> Masks:
     """The secrets of a run as far as this command knows them: its secret inputs, given again by option or environment,
     and the target's password. A run keeps none, so what isn't given again can't be masked.
     """
+    return masks_given(status.started.inputs if status.started else {}, orders)
+
+
+def masks_given(inputs: Mapping[str, object], orders: Orders) -> Masks:
+    """The same, of a run of which only the inputs are known, as its record has them."""
     masks = Masks()
-    inputs = status.started.inputs if status.started else {}
     given = {
         name.removeprefix("RUNBOOK_INPUT_").lower(): value
         for name, value in orders.place.environ.items()

@@ -155,6 +155,30 @@ def test_secret_in_people_s_words_is_masked(desk: Inside, empty_database: Databa
     assert len([one for one in read(desk.newest) if "***" in one.event.model_dump_json()]) > 4 * len(forms(SECRET))
 
 
+@pytest.mark.parametrize("lost", ["", "folder", "ledger"])
+def test_secret_in_the_words_that_end_a_run_is_masked(desk: Inside, empty_database: Database, lost: str):
+    """`rollback --leave` and `close` write them into the ledger too; close also where the folder or the ledger's row is lost."""
+    steps = SECRETIVE.replace("approval: {roles: [dba]}, evidence: {backup: required}", "approval: {roles: [dba]}")
+    put = steps[steps.index("  - {id: put") :]
+    desk.playbook("change", steps.replace("  - {id: go", f"{put.replace('id: put', 'id: early')}  - {{id: go"))
+    env = {"RUNBOOK_INPUT_TOKEN": SECRET}
+    name = "runbook_{}" if empty_database.dialect == "sqlite" else "runbook.{}"
+    words = f"it is {SECRET}, they say"
+    assert desk.runbook("exec", "change.yaml", **env).code == 5
+    run = desk.newest.parent.name
+    if lost == "folder":
+        desk.newest.parent.rename(desk.directory / "gone")
+    if lost == "ledger":
+        empty_database.script(f"DELETE FROM {name.format('run')}")
+    if not lost:
+        assert desk.runbook("rollback", run, "--leave", "early", "--reason", words, **env).code == 9
+    else:
+        assert desk.runbook("close", run, "--reason", words, "--as", words, **env).code == 0
+    kept = [path.read_text() for path in desk.directory.glob("*/**/*.json*")]
+    kept += [str(empty_database.rows(f"SELECT * FROM {name.format(one)}")) for one in ("run", "step", "act", "control")]
+    assert not [text for text in kept if SECRET in text]
+
+
 @on_18
 def test_statements_of_others_are_never_kept(desk: Inside, empty_database: Database):
     """A session that is in the way is named by all that isn't its statement, at the terminal and in every file."""
