@@ -485,5 +485,5 @@ def _refuse_part(entry: Entry, result: StepResult) -> None:
         if result.refused
         else "the playbook's way back leaves them out",
         state="what was taken back stays so",
-        then=f"runbook report {run} --rows refused",
+        then=f"runbook report {run}{' --rows refused' if result.refused else ''}",
     )

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from runner import approvals, judging, standing, window
 from runner.approvals import OpenNeed
-from runner.events import RunState
+from runner.events import Outcome, RunState
 from runner.model import Entry, Playbook
 from runner.status import RunStatus, StepStatus
-from steps.base import Gate
+from steps.base import Gate, UndoesRun
 
 REASON = "--reason '…'"
 
@@ -115,6 +115,10 @@ def _ended(
     playbook: Playbook, status: RunStatus, here: Here, say: _Say, *, when: str = "once the cause is mended"
 ) -> Onward:
     """It stopped on its way; in the direction in which it went there is more to do."""
+    if status.state is RunState.CRITERIA_NOT_MET and _undid_a_part(playbook, status):
+        return Onward(
+            (say("close", REASON),), "what it refused stays as it is, however often it is asked; its report says what"
+        )
     if status.state in {RunState.ABORTED, RunState.IN_DOUBT}:
         when = ""
     if not status.rolling_back:
@@ -123,6 +127,17 @@ def _ended(
     if failed and when:
         when += f"; or keep {failed}: `{say('rollback', f'--leave {shlex.quote(failed)} {REASON}')}`"
     return Onward((say("rollback"),), when)
+
+
+def _undid_a_part(playbook: Playbook, status: RunStatus) -> bool:
+    """Whether a step that takes back another run has ended, and had to leave something."""
+    steps = (status.steps.get(entry.id) for entry in playbook.entries if isinstance(entry.step, UndoesRun))
+    return any(
+        one is not None
+        and one.outcome is Outcome.CRITERIA_NOT_MET
+        and bool(one.results.get("refused") or one.results.get("standing"))
+        for one in steps
+    )
 
 
 def _resume(playbook: Playbook, status: RunStatus, here: Here, say: _Say, *, when: str = "") -> Onward:

@@ -135,6 +135,11 @@ def test_undo_that_refused_rows_has_not_succeeded(desk: Inside, empty_database: 
     assert desk.status().state == "criteria_not_met"
     state = "SELECT state FROM {} WHERE playbook = 'change'".format(name(empty_database, "run"))
     assert empty_database.value(state) == "rolled_back_in_part"
+    told = desk.runbook("status", "latest").out
+    run = desk.newest.parent.name
+    assert f"runbook close {run}" in told and f"runbook resume {run}" not in told, told
+    assert desk.runbook("close", "latest", "--reason", "those rows are theirs").code == 0
+    assert desk.status().state == "closed"
 
 
 @on_both
