@@ -190,10 +190,28 @@ def _copy(read: _Read) -> Void | None:
     )
 
 
+def _follows(tokens: Sequence[Token], keyword: str, name: str) -> bool:
+    """Whether a name stands behind a keyword: at once, or behind ONLY, TABLE, or its schema and a dot."""
+    for number, token in enumerate(tokens):
+        behind = [one.text.strip('"').lower() for one in tokens[number + 1 : number + 5]]
+        if token.keyword == keyword and name in behind and not {"(", ",", "set"} & set(behind[: behind.index(name)]):
+            return True
+    return False
+
+
+def _update(read: _Read) -> Void | None:
+    if not _follows(read.tokens, "UPDATE", "pg_settings"):
+        return None
+    return Void("UPDATE pg_settings", "it acts on a session, as SET does", "write set: {…} at the step")
+
+
 def _select(read: _Read) -> Void | None:
     keywords = [token.keyword for token in read.tokens]
     pairs = set(zip(["", *keywords], keywords, strict=False))
-    if pairs & {("INTO", "TEMP"), ("INTO", "TEMPORARY")} and not read.together:
+    if found := _update(read):
+        return found
+    temporary = pairs & {("INTO", "TEMP"), ("INTO", "TEMPORARY")} or _follows(read.tokens, "INTO", "pg_temp")
+    if temporary and not read.together:
         return Void("SELECT INTO TEMP", "it would be gone with the connection", _TOGETHER)
     locks = any(before == "FOR" and word in ("UPDATE", "SHARE", "NO", "KEY") for before, word in pairs)
     writes = any(
@@ -224,6 +242,7 @@ _BY_WORD: dict[str, Callable[[_Read], Void | None]] = {
     "PRAGMA": _pragma,
     "LOCK": _lock,
     "CREATE": _create,
+    "UPDATE": _update,
     "SELECT": _select,
     "WITH": _select,
     "COPY": _copy,
@@ -275,7 +294,12 @@ def _call(name: str, arguments: Sequence[Sequence[Token]], read: _Read) -> Void 
 
 
 def _set_config(arguments: Sequence[Sequence[Token]], *, together: bool) -> Void | None:
-    setting = _content(arguments[0][0]) if arguments and arguments[0] else "…"
+    named = arguments[0] if arguments else ()
+    if len(named) != 1 or not named[0].text.startswith("'"):
+        return Void(
+            "set_config(…)", "which setting it changes can't be read beforehand", "name it as a plain text in quotes"
+        )
+    setting = _content(named[0])
     what = f"set_config({setting!r}, …)"
     if setting.lower() in POLICY:
         return Void(what, "a statement can't change what the run relies on", POLICY[setting.lower()])
