@@ -158,7 +158,7 @@ def _refuse_rolling_back(status: RunStatus) -> None:
         raise RunRefused(
             f"cannot go on with {status.run}: taking it back has begun",
             state="part of it may still stand",
-            then=f"runbook rollback {status.run}, or begin a new run: what stands is found as already so",
+            then=f"runbook rollback {status.run}",
         )
 
 

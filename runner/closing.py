@@ -126,7 +126,7 @@ def _in_the_ledger(name: str, orders: Orders, word: Word, nowhere: RunRefused) -
                 raise nowhere
             playbook = open_runs.of_row(row, stored)
             standing = open_runs.stands(look, name, playbook)
-        if row.rolled_back or row.state in open_runs.ENDED:
+        if not open_runs.may_be_open(row):
             raise _over(name, row.state)
         _end_row(target, orders, row, playbook, word.masked(masks_given(json.loads(row.inputs), orders)))
     return Ended(name, standing, "in the ledger alone: the run's folder is not here")

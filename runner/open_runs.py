@@ -51,7 +51,7 @@ def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader,
     before = playbook.ids[: playbook.ids.index(begin_at)] if begin_at in playbook.ids else ()
     with target.database.look() as look:
         rows = ledger.latest_runs(look, playbook=playbook.name) if ledger.exists(look) else []
-        found = [one for row in rows if _may_be_open(row) and (one := _open(look, row, playbook, load)) is not None]
+        found = [one for row in rows if may_be_open(row) and (one := _open(look, row, playbook, load)) is not None]
     found += _lost(runs, playbook, target, load, known={row.run for row in rows})
     found = [one for one in found if not set(one.stands) <= set(before)]
     if found:
@@ -113,8 +113,9 @@ def _typed(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _may_be_open(row: RunRow) -> bool:
-    return not row.rolled_back and row.state not in ENDED
+def may_be_open(row: RunRow) -> bool:
+    """Whether nobody has said how it ends: also where a part of what had succeeded is taken back since."""
+    return not row.rolled_back and (row.state not in ENDED or row.going_back)
 
 
 def _open(look: Look, row: RunRow, playbook: Playbook, load: Loader) -> Open | None:

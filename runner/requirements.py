@@ -74,6 +74,8 @@ def _why_not(requirement: Requirement, row: ledger.RunRow | None, beside: _Besid
         return "it has never run on this target"
     if row.rolled_back:
         return f"its run {row.run} was rolled back"
+    if row.going_back:
+        return f"a part of its run {row.run} is taken back"
     if row.state != "succeeded":
         return f"its newest run {row.run} is {row.state}"
     if requirement.within is not None and row.age_s > requirement.within:

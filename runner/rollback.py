@@ -109,7 +109,7 @@ class Reverser:
                 f"cannot take back run {self.run}: {self.playbook.name} says that there is no way back",
                 why=self.playbook.rollback_reason,
                 state="nothing was taken back",
-                then=f"runbook close {self.run} --reason '…' ends it as what it is",
+                then=f"runbook status {self.run}",
             )
 
     def standing(self) -> list[str]:

@@ -62,7 +62,7 @@ def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
         return {}
     found: dict[str, list[Passing]] = {}
     for run in ledger.latest_runs(look, playbook=playbook.name):
-        if run.rolled_back:
+        if run.rolled_back or run.going_back:
             continue
         for row in ledger.step_rows(look, run.run):
             if row.state == Outcome.PASSED:

@@ -19,6 +19,9 @@ from steps.base import Resting
 
 __all__ = ["Here", "Obstacle", "Stop", "alive", "state_word", "stop", "waits_for"]
 
+_ON_THE_WAY_BACK = frozenset({
+    RunState.RUNNING, RunState.ABORTED, RunState.FAILED, RunState.IN_DOUBT, RunState.ROLLBACK_FAILED,
+})  # fmt: skip
 _OVER = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK})
 
 
@@ -72,6 +75,8 @@ def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
     done = [name for name in playbook.ids if name in status.steps and status.steps[name].finished]
     words = state_word(status, living=here.alive) + (f", held: {status.held}" if status.held else "")
     words += f"; {len(done)} of {len(playbook.ids)} steps done"
+    back = ", ".join(step.id for step in status.steps.values() if step.open == "revert")
+    words += f"; {back} half taken back" if back else ""
     if here.obstacle is not None and status.state not in _OVER:
         words += f"; {here.obstacle.why}"
     at = _at(playbook, status)
@@ -92,6 +97,8 @@ def _leave(playbook: Playbook, status: RunStatus) -> str:
     """The author's sentence for the place where the run stands: of the step at hand if it began, else of the last one done."""
     if status.state in _OVER:
         return "yes: nothing is left half done"
+    if status.rolling_back and status.state in _ON_THE_WAY_BACK:
+        return "no: it is half taken back; `next` goes on with that"
     begun = [name for name in playbook.ids if name in status.steps and _reached(status.steps[name])]
     changed = [name for name in begun if playbook.entry(name).step.changes]
     if not changed:

@@ -208,6 +208,7 @@ class RunRow:
     trail_length: int
     age_s: float = 0.0
     rolled_back: bool = False
+    going_back: bool = False  # it has succeeded, but some of it is taken back since, and no end of that is recorded
 
 
 _COLUMNS = (
@@ -233,6 +234,13 @@ def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length
               rolled_back_at = CASE WHEN :gone = 1 THEN {now} ELSE rolled_back_at END WHERE run = :run"""
     gone = 1 if state == "rolled_back" else 0
     work.execute(sql, {"run": run, "state": state, "figures": figures, "head": head, "length": length, "gone": gone})
+
+
+def take_up_run(work: Work, *, run: str, head: str, length: int) -> None:
+    """Record that a process goes on with the run, in whatever direction: how it had ended holds no more."""
+    sql = f"""UPDATE {table("run", work.dialect)} SET state = 'running', trail_head = :head, trail_length = :length
+              WHERE run = :run"""
+    work.execute(sql, {"run": run, "head": head, "length": length})
 
 
 def change_run(work: Work, row: RunRow) -> None:
@@ -266,15 +274,18 @@ def _runs(look: Look, *, where: str, params: Mapping[str, Value]) -> list[RunRow
         if look.dialect is Dialect.POSTGRESQL
         else "(julianday('now') - julianday(coalesce(ended_at, started_at))) * 86400.0"
     )
-    sql = f"""SELECT {_COLUMNS}, {age} AS age_s, rolled_back_at IS NOT NULL AS rolled_back
-              FROM {table("run", look.dialect)} WHERE {where} ORDER BY started_at DESC, run DESC"""
+    back = f"SELECT 1 FROM {table('act', look.dialect)} AS a WHERE a.run = r.run AND a.action = 'revert'"
+    sql = f"""SELECT {_COLUMNS}, {age} AS age_s, rolled_back_at IS NOT NULL AS rolled_back,
+                     rolled_back_at IS NULL AND state IN ('succeeded', 'ended_unproven') AND EXISTS ({back}) AS going_back
+              FROM {table("run", look.dialect)} AS r WHERE {where} ORDER BY started_at DESC, run DESC"""
     return [_run(row) for row in look.rows(sql, params)]
 
 
 def _run(row: Row) -> RunRow:
     texts = {name.strip(): row.text(name.strip()) for name in _COLUMNS.split(",") if name.strip() != "trail_length"}
     length, age = row.integer("trail_length"), row.number("age_s")
-    return RunRow(**texts, trail_length=length, age_s=age, rolled_back=row.flag("rolled_back"))
+    return RunRow(**texts, trail_length=length, age_s=age, rolled_back=row.flag("rolled_back"),
+                  going_back=row.flag("going_back"))  # fmt: skip
 
 
 # ─── steps: outcome and anchor of the trail's chain ─────────────────────────────────────────────────────────────────

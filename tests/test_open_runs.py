@@ -181,3 +181,35 @@ def test_command_that_still_runs_is_waited_for(desk: Inside, empty_database: Dat
     refused = desk.runbook("rollback", "latest")
     os.killpg(pid, signal.SIGKILL)
     assert refused.code == 6 and "still" in refused.text and str(pid) in refused.text, refused.text
+
+
+SECOND = "- {id: also, type: sql, text: UPDATE t SET n = 7 WHERE id = 2, revert: UPDATE t SET n = 0 WHERE id = 2}"
+
+
+@on_both
+@pytest.mark.parametrize("how", ["rollback", "undo"])
+def test_what_is_half_taken_back_has_not_succeeded(desk: Inside, empty_database: Database, how: str) -> None:
+    """Killed at each commit of the way back: no requirement is met, no second run begins, and the way back is gone to its end."""
+    written(desk, "- {id: back, type: undo, of: change}", name="undo")
+    written(desk, "- {id: one, type: sql, text: UPDATE t SET n = n WHERE id = 1}", "requires: [change]\n", name="later")
+    written(desk, f"{UP}\n{SECOND}")
+    halves = 0
+    for commit in range(1, 20):
+        assert desk.runbook("exec", "change.yaml").code == 0
+        run = max(path.name for path in (desk.directory / "runs").glob("change-*"))
+        back = ("rollback", run) if how == "rollback" else ("exec", "undo.yaml")
+        ended = desk.kill(*back, fault=f"commit.after:{commit}").code
+        found = numbers(empty_database)
+        if found in ([100, 0], [0, 7]):
+            halves += 1
+            for name in ("later.yaml", "change.yaml"):
+                assert desk.runbook("exec", name).code == 6, (commit, name)
+            assert numbers(empty_database) == found
+            assert "half taken back" in desk.runbook("status", run).out or how == "undo"
+        if ended != KILLED:
+            break
+        last = desk.runbook("rollback", run)
+        assert numbers(empty_database) == [0, 0], last.text
+        for undone in (desk.directory / "runs").glob("undo-*"):  # of no use any more
+            desk.runbook("close", undone.name, "--reason", "its work is done")
+    assert ended == 0 and halves

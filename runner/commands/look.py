@@ -88,7 +88,7 @@ def _step_lines(entry: Entry, status: RunStatus, step: StepStatus | None, needs:
     """How a step stands, and below it what there is to say of it."""
     words = "·" if step is None else step.reverted or step.word
     seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
-    lines = [f"  {str(words).replace('_', ' '):<18}{entry.id}: {entry.step.describe()}{seconds}"]
+    lines = [f"  {str(words).replace('_', ' '):<23}{entry.id}: {entry.step.describe()}{seconds}"]
     if step is None:
         return lines
     back = ", ".join(f"{name} {value}" for name, value in step.back.items())
