@@ -267,7 +267,7 @@ def test_doubt_on_the_way_back_is_settled(desk: Inside, empty_database: Database
     index = "- {id: by_v, type: sql, text: CREATE INDEX CONCURRENTLY by_v ON t (v), revert: DROP INDEX CONCURRENTLY IF EXISTS by_v}"
     written(desk, f"{UP}\n{index}")
     assert desk.runbook("exec", "change.yaml").code == 0
-    killed = desk.kill("rollback", "latest", fault="commit.before:3")
+    killed = desk.kill("rollback", "latest", fault="commit.before:4")
     assert killed.code == KILLED
     back = desk.runbook("rollback", "latest")
     assert back.code == 10 and "its end is not known" in back.text, back.text
