@@ -35,7 +35,7 @@ BATCHES = """SELECT (percentile_cont(ARRAY[0.5, 0.999]) WITHIN GROUP (ORDER BY h
                     sum(held / seen) FILTER (WHERE tenth = 1) / count(*) FILTER (WHERE tenth = 1)
              FROM (SELECT b.ms + 1000 * extract(epoch FROM a.at - b.at) AS held, b.seen,
                    ntile(10) OVER (ORDER BY b.n) AS tenth FROM runbook.batch b
-                   JOIN runbook.act a ON a.run = b.run AND a.step = b.step AND a.label = 'batch ' || b.n
+                   JOIN runbook.step_commit a ON a.run = b.run AND a.step = b.step AND a.label = 'batch ' || b.n
                    WHERE b.worker >= 0 AND b.seen > 0 AND b.run = %s) AS each"""
 
 

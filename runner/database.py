@@ -181,12 +181,15 @@ class RunDatabase:
                 self._pending = earlier  # what was read in a transaction that failed is read anew in the next
                 raise
             before, self._pending = self._pending, None
-            act = ledger.act(
+            act = ledger.record_commit(
                 self.dialect, place, label=self.spell(label), epoch=fence.epoch, before=before and self.spell(before)
             )
             try:
                 self._commit(
-                    connection, found[0].maybe_text("xid"), act, lambda look: ledger.has_act(look, place, label=label)
+                    connection,
+                    found[0].maybe_text("xid"),
+                    act,
+                    lambda look: ledger.is_committed(look, place, label=label),
                 )
             except BaseException:
                 self._pending = before
@@ -224,7 +227,7 @@ class RunDatabase:
             transactions.Whole(
                 stands,
                 (one.sql, one.params),
-                ledger.act(dialect, place, label=one.label, epoch=fence.epoch, before=None),
+                ledger.record_commit(dialect, place, label=one.label, epoch=fence.epoch, before=None),
             )
             for one in changes
         ]

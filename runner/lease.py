@@ -15,8 +15,8 @@ from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
-from steps import leases, others
-from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault
+from steps import leases, ledger, others
+from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.dialect import Dialect
 
 SILENT_S = 15.0
@@ -134,15 +134,33 @@ def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
     found = _lease(database, scope)
     if found is None or not found.run:
         return found
-    try:
-        holder = Process.model_validate_json(found.holder)
-    except ValidationError:
-        holder = None
+    holder = _holder(found)
     alive = identity.alive(holder) if holder is not None else None
     if alive is False or _silent(database, found):
         return found
+    raise _held(found, holder)
+
+
+def refuse_any_held(look: Look) -> None:
+    """Raises RunRefused where any run of this target lives, or may live, whatever the version of the ledger."""
+    for scope in leases.scopes_held(look) if {"lease", "heartbeat"} <= ledger.tables(look) else []:
+        found = leases.lease(look, scope)
+        holder = _holder(found) if found is not None else None
+        dead = holder is not None and identity.alive(holder) is False
+        if found is not None and not dead and found.silent_s <= SILENT_S:
+            raise _held(found, holder)
+
+
+def _holder(found: leases.Lease) -> Process | None:
+    try:
+        return Process.model_validate_json(found.holder)
+    except ValidationError:
+        return None
+
+
+def _held(found: leases.Lease, holder: Process | None) -> RunRefused:
     who = f"{holder.operator} on {holder.host}, pid {holder.pid}" if holder is not None else "an unknown process"
-    raise _refusal(
+    return _refusal(
         f"run {found.run} ({who}) has been changing this target; its last sign of life is {found.silent_s:.0f} s old",
         f"runbook status {found.run}",
     )

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from runner import identity, ledger_check
+from runner import identity, lease, ledger_check
 from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.workplace import Connected, Place, connected
@@ -106,14 +106,16 @@ def init(place: Place) -> str:
     with connected(place) as target:
         database: RunDatabase = target.database
         with database.look() as look:
-            found = ledger_form.form(look)
-            if found.good:
-                return f"the ledger is there already in {target.name}"
-            if found.planted or found.version > VERSION:
-                ledger_check.refuse_bad(look)
+            found = _mendable(look)
+        if found.good:
+            return f"the ledger is there already in {target.name}"
         try:
             with database.own(fenced=False) as work:
-                done = ledger_form.migrate(work, found)
+                ledger_form.keep_to_itself(work)
+                found = _mendable(work)  # another one may have done it since
+                if found.there and not found.good:
+                    lease.refuse_any_held(work)
+                done = [] if found.good else ledger_form.migrate(work)
         except DatabaseFault as fault:
             if fault.sqlstate != INSUFFICIENT_PRIVILEGE:
                 raise
@@ -128,6 +130,14 @@ def init(place: Place) -> str:
         if not found.there:
             return f"made the ledger in {target.name}"
         return f"brought the ledger in {target.name} to today's form: {'; '.join(done) or f'version {VERSION}'}"
+
+
+def _mendable(look: Look) -> ledger_form.Form:
+    """The ledger's form; raises RunRefused where it must be left as it is."""
+    found = ledger_form.form(look)
+    if found.planted or found.version > VERSION:
+        ledger_check.refuse_bad(look)
+    return found
 
 
 def _not_allowed(found: ledger_form.Form, fault: DatabaseFault) -> RunRefused:

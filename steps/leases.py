@@ -40,6 +40,12 @@ def lease(look: Look, scope: str) -> Lease | None:
     return Lease(scope, epoch, row.text("run"), row.text("holder"), row.number("silent_s"), beat)
 
 
+def scopes_held(look: Look) -> list[str]:
+    """The scopes whose lease some run has, living or dead."""
+    rows = look.rows(f"SELECT scope FROM {table('lease', look.dialect)} WHERE run <> '' ORDER BY scope")
+    return [row.text("scope") for row in rows]
+
+
 def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> int:
     """Take the lease if it still stands at `epoch` (0: never taken); returns the new epoch, 0 where somebody was faster.
 
@@ -76,7 +82,7 @@ def standing(dialect: Dialect, place: Place, *, label: str, scope: str, epoch: i
     No row where this run no longer holds the lease (see `fence`; epoch 0: none was taken).
     """
     pg = dialect is Dialect.POSTGRESQL
-    sql = f"""SELECT EXISTS (SELECT 1 FROM {table("act", dialect)} WHERE run = :run AND step = :step AND action = :action
+    sql = f"""SELECT EXISTS (SELECT 1 FROM {table("step_commit", dialect)} WHERE run = :run AND step = :step AND action = :action
               AND label = :label) AS known, {"CAST(pg_current_xact_id() AS text)" if pg else "NULL"} AS xid"""
     values: dict[str, Value] = {"run": place.run, "step": place.step, "action": place.action, "label": label}
     if epoch == 0:

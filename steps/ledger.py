@@ -27,7 +27,7 @@ _TABLES: Mapping[str, str] = {
     "lease": """scope text PRIMARY KEY, epoch bigint NOT NULL, run text NOT NULL, holder text NOT NULL,
         taken_at {at} NOT NULL DEFAULT {now}""",
     "heartbeat": "scope text PRIMARY KEY, epoch bigint NOT NULL, beat_at {at} NOT NULL DEFAULT {now}",
-    "act": """seq {id}, run text NOT NULL, step text NOT NULL, action text NOT NULL, label text NOT NULL, epoch bigint NOT NULL,
+    "step_commit": """seq {id}, run text NOT NULL, step text NOT NULL, action text NOT NULL, label text NOT NULL, epoch bigint NOT NULL,
         before text, at {at} NOT NULL DEFAULT {now}, UNIQUE (run, step, action, label)""",
     "step": """run text NOT NULL, step text NOT NULL, action text NOT NULL, state text NOT NULL, results text NOT NULL,
         trail_head text NOT NULL, trail_length bigint NOT NULL, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action)""",
@@ -47,8 +47,9 @@ _TABLES: Mapping[str, str] = {
         at {at} NOT NULL DEFAULT {now}""",
     "meta": "name text PRIMARY KEY, value text NOT NULL",
 }
-VERSION = 2  # of these tables; 1 had neither anchor nor meta
+VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
+FORMER: Mapping[str, str] = {"step_commit": "act"}  # table → its name up to version 2
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.POSTGRESQL: {
         "id": "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
@@ -107,19 +108,37 @@ def grants(role: str) -> list[str]:
 
 
 def exists(look: Look) -> bool:
-    """Whether all of the ledger's tables are there, of whatever version (steps.ledger_form says which)."""
-    wanted = set(_TABLES) - _LATER
-    return wanted <= tables(look)
+    """Whether all of the ledger's tables are there (steps.ledger_form says of which version).
+
+    Raises DatabaseFault where some have the names of an earlier version: what they hold must not be taken for nothing.
+    """
+    found = _there(look, [*_TABLES, *FORMER.values()])
+    if not found.isdisjoint(FORMER.values()):
+        raise DatabaseFault(
+            "cannot read the ledger in this target: an earlier version made it; runbook target init brings it to today's "
+            "form and keeps what is in it"
+        )
+    return set(_TABLES) - _LATER <= found
 
 
 def tables(look: Look) -> set[str]:
     """Which of the ledger's tables are there."""
+    return _there(look, list(_TABLES))
+
+
+def former(look: Look) -> dict[str, str]:
+    """The tables that stand there under the names of an earlier version, each with that name."""
+    found = _there(look, list(FORMER.values()))
+    return {name: old for name, old in FORMER.items() if old in found}
+
+
+def _there(look: Look, names: list[str]) -> set[str]:
     if look.dialect is Dialect.POSTGRESQL:
         sql = """SELECT c.relname::text AS name FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
                  WHERE s.nspname = 'runbook' AND c.relkind = 'r' AND c.relname = ANY(:names)"""
-        return {row.text("name") for row in look.rows(sql, {"names": list(_TABLES)})}
-    names = ", ".join(f"'{SCHEMA}_{name}'" for name in _TABLES)
-    rows = look.rows(f"SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ({names})")
+        return {row.text("name") for row in look.rows(sql, {"names": [*names]})}
+    listed = ", ".join(f"'{SCHEMA}_{name}'" for name in names)
+    rows = look.rows(f"SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ({listed})")
     return {row.text("name").removeprefix(f"{SCHEMA}_") for row in rows}
 
 
@@ -129,33 +148,33 @@ def create(work: Work) -> None:
         work.execute(statement)
 
 
-# ─── acts: what each step committed ─────────────────────────────────────────────────────────────────────────────────
+# ─── commits: what each step committed ──────────────────────────────────────────────────────────────────────────────
 def committed_labels(look: Look, place: Place | None) -> list[str]:
     """The labels that this step has committed, in order; [] without a place or a ledger."""
     if place is None or not exists(look):
         return []
-    sql = f"""SELECT label FROM {table("act", look.dialect)}
+    sql = f"""SELECT label FROM {table("step_commit", look.dialect)}
               WHERE run = :run AND step = :step AND action = :action ORDER BY seq"""
     return [row.text("label") for row in look.rows(sql, _where(place))]
 
 
-def has_act(look: Look, place: Place, *, label: str) -> bool:
+def is_committed(look: Look, place: Place, *, label: str) -> bool:
     """Whether this label is committed."""
-    sql = f"""SELECT 1 AS one FROM {table("act", look.dialect)}
+    sql = f"""SELECT 1 AS one FROM {table("step_commit", look.dialect)}
               WHERE run = :run AND step = :step AND action = :action AND label = :label"""
     return bool(look.rows(sql, {**_where(place), "label": label}))
 
 
-def act(dialect: Dialect, place: Place, *, label: str, epoch: int, before: str | None) -> Question:
+def record_commit(dialect: Dialect, place: Place, *, label: str, epoch: int, before: str | None) -> Question:
     """The INSERT that records one commit of a step, in the transaction that it is about."""
-    sql = f"""INSERT INTO {table("act", dialect)} (run, step, action, label, epoch, before)
+    sql = f"""INSERT INTO {table("step_commit", dialect)} (run, step, action, label, epoch, before)
               VALUES (:run, :step, :action, :label, :epoch, :before)"""
     return sql, {**_where(place), "label": label, "epoch": epoch, "before": before}
 
 
 def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | None:
     """What `apply` first (or last) kept for `revert`, as JSON; None where it kept nothing."""
-    sql = f"""SELECT before FROM {table("act", look.dialect)} WHERE run = :run AND step = :step AND action = 'apply'
+    sql = f"""SELECT before FROM {table("step_commit", look.dialect)} WHERE run = :run AND step = :step AND action = 'apply'
               AND before IS NOT NULL ORDER BY seq {"DESC" if last else "ASC"} LIMIT 1"""
     rows = look.rows(sql, {"run": run, "step": step})
     return rows[0].text("before") if rows else None
@@ -163,7 +182,7 @@ def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | 
 
 def acted(look: Look, *, run: str, action: str) -> set[str]:
     """The steps of a run that committed anything under this action."""
-    sql = f"SELECT DISTINCT step FROM {table('act', look.dialect)} WHERE run = :run AND action = :action"
+    sql = f"SELECT DISTINCT step FROM {table('step_commit', look.dialect)} WHERE run = :run AND action = :action"
     return {row.text("step") for row in look.rows(sql, {"run": run, "action": action})}
 
 
@@ -274,7 +293,7 @@ def _runs(look: Look, *, where: str, params: Mapping[str, Value]) -> list[RunRow
         if look.dialect is Dialect.POSTGRESQL
         else "(julianday('now') - julianday(coalesce(ended_at, started_at))) * 86400.0"
     )
-    back = f"SELECT 1 FROM {table('act', look.dialect)} AS a WHERE a.run = r.run AND a.action = 'revert'"
+    back = f"SELECT 1 FROM {table('step_commit', look.dialect)} AS a WHERE a.run = r.run AND a.action = 'revert'"
     sql = f"""SELECT {_COLUMNS}, {age} AS age_s, rolled_back_at IS NOT NULL AS rolled_back,
                      rolled_back_at IS NULL AND state IN ('succeeded', 'ended_unproven') AND EXISTS ({back}) AS going_back
               FROM {table("run", look.dialect)} AS r WHERE {where} ORDER BY started_at DESC, run DESC"""

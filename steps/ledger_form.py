@@ -97,18 +97,18 @@ _LONG = {"timestamptz": "timestamp with time zone"}  # as format_type says what 
 
 def form(look: Look) -> Form:
     """What stands in the ledger's place on this target."""
-    found = ledger.tables(look)
-    planted = _planted(look, list(ledger.columns(look.dialect)))
-    if not found and not (planted and look.dialect is Dialect.POSTGRESQL and _has_schema(look)):
+    found, former = ledger.tables(look), ledger.former(look)
+    planted = _planted(look, [*ledger.columns(look.dialect), *ledger.FORMER.values()])
+    if not found and not former and not (planted and look.dialect is Dialect.POSTGRESQL and _has_schema(look)):
         return Form(there=False)
     if planted:
         return Form(there=True, version=1, planted=planted)
     version = _version(look, found)
-    missing = tuple(
-        f"{table(name, look.dialect)} is missing" for name in ledger.columns(look.dialect) if name not in found
-    )
+    renamed = [f"{table(old, look.dialect)} is {table(name, look.dialect)} today" for name, old in former.items()]
+    wanted = [name for name in ledger.columns(look.dialect) if name not in found and name not in former]
+    missing = [f"{table(name, look.dialect)} is missing" for name in wanted]
     missing_columns, foreign = _differences(look, found)
-    return Form(there=True, version=version, outdated=(*missing, *missing_columns), foreign=foreign)
+    return Form(there=True, version=version, outdated=(*renamed, *missing, *missing_columns), foreign=foreign)
 
 
 def _has_schema(look: Look) -> bool:
@@ -233,17 +233,23 @@ def _wanted_keys(dialect: Dialect, name: str) -> list[str]:
 
 
 # ─── to today's form ────────────────────────────────────────────────────────────────────────────────────────────────
-def migrate(work: Work, found: Form) -> list[str]:
-    """Bring an earlier ledger to today's form, keeping its rows; what was done, in words.
+def keep_to_itself(work: Work) -> None:
+    """Until this transaction ends nobody takes a lease, and no other migration begins. SQLite has one writer anyway."""
+    if work.dialect is Dialect.POSTGRESQL and "lease" in ledger.tables(work):
+        work.execute(f"LOCK TABLE {table('lease', work.dialect)} IN SHARE ROW EXCLUSIVE MODE")
 
-    Raises Inconvertible, before anything is changed, where rows stand in a form that can't be converted.
+
+def migrate(work: Work) -> list[str]:
+    """Make the ledger, or bring an earlier one to today's form, keeping its rows; what was done, in words.
+
+    Raises Inconvertible where rows stand in a form that can't be converted; the transaction is then to be rolled back.
     """
-    there = ledger.tables(work)
+    done = [_rename(work, name, old) for name, old in ledger.former(work).items()]
+    found, there = form(work), ledger.tables(work)
     rebuilt = sorted(name for name in there if any(_of(one, name, work.dialect) for one in found.foreign))
     for name in rebuilt:
         if work.rows(f"SELECT 1 AS one FROM {table(name, work.dialect)} LIMIT 1"):
             raise Inconvertible(next(one for one in found.foreign if _of(one, name, work.dialect)))
-    done = []
     for name in rebuilt:
         work.execute(f"DROP TABLE {table(name, work.dialect)}")
         done.append(f"made {table(name, work.dialect)} in today's form (it had no rows)")
@@ -254,6 +260,33 @@ def migrate(work: Work, found: Form) -> list[str]:
     done += [f"made {table(name, work.dialect)}" for name in ledger.columns(work.dialect) if name not in there]
     work.execute(f"UPDATE {table('meta', work.dialect)} SET value = '{VERSION}' WHERE name = 'version'")
     return done
+
+
+# A constraint's name begins with its table's: an error about it shall name a table that there is.
+_NAMED_AFTER = """
+SELECT quote_ident(k.conname) AS was, quote_ident(CAST(:name AS text) || substr(k.conname, length(:old) + 1)) AS wanted
+FROM pg_catalog.pg_constraint k WHERE k.conrelid = CAST(:table AS regclass) AND starts_with(k.conname, :old || '_')
+ORDER BY k.conname"""
+
+
+def _rename(work: Work, name: str, old: str) -> str:
+    """Give a table its name of today; one of the two may be empty, where somebody ran the printed statements beside the old."""
+    now, before = table(name, work.dialect), table(old, work.dialect)
+    if name in ledger.tables(work):
+        empty = [one for one in (now, before) if not work.rows(f"SELECT 1 AS one FROM {one} LIMIT 1")]
+        if not empty:
+            raise Inconvertible(f"{before} stands beside {now}")
+        work.execute(f"DROP TABLE {empty[0]}")
+        if empty[0] == before:
+            return f"dropped {before} (it had no rows)"
+    bare = name if work.dialect is Dialect.POSTGRESQL else now
+    work.execute(f"ALTER TABLE {before} RENAME TO {bare}")
+    if work.dialect is Dialect.POSTGRESQL:
+        for row in work.rows(_NAMED_AFTER, {"name": name, "old": old, "table": now}):
+            work.execute(f"ALTER TABLE {now} RENAME CONSTRAINT {row.text('was')} TO {row.text('wanted')}")
+        if "seq" in wanted_columns(work.dialect, name):
+            work.execute(f"ALTER SEQUENCE {SCHEMA}.{old}_seq_seq RENAME TO {name}_seq_seq")
+    return f"renamed {before} to {now}"
 
 
 def _of(words: str, name: str, dialect: Dialect) -> bool:

@@ -104,14 +104,14 @@ def seconds(look: Look, place: Place) -> float:
         span = "86400.0 * (max(julianday(b.at)) - min(julianday(b.at) - b.ms / 86400000.0))"
     ours = "b.run = :run AND b.step = :step AND b.action = :action"
     sql = f"""SELECT coalesce(sum(each.s), 0) AS s FROM (SELECT {span} AS s FROM {table("batch", look.dialect)} AS b
-              JOIN {table("act", look.dialect)} AS a ON a.run = b.run AND a.step = b.step AND a.action = b.action
+              JOIN {table("step_commit", look.dialect)} AS a ON a.run = b.run AND a.step = b.step AND a.action = b.action
               AND a.label = :label || b.n WHERE {ours} GROUP BY a.epoch) AS each"""
     return look.row(sql, {**_where(place), "label": _LABEL}).number("s")
 
 
 def without_figures(look: Look, place: Place) -> int:
     """How many batches were committed of which the ledger has no figures (any more)."""
-    sql = f"""SELECT count(*) AS n FROM {table("act", look.dialect)} AS a WHERE a.run = :run AND a.step = :step
+    sql = f"""SELECT count(*) AS n FROM {table("step_commit", look.dialect)} AS a WHERE a.run = :run AND a.step = :step
               AND a.action = :action AND a.label LIKE '{_LABEL}%' AND NOT EXISTS (SELECT 1 FROM {table("batch", look.dialect)}
               AS b WHERE b.run = a.run AND b.step = a.step AND b.action = a.action AND a.label = :label || b.n)"""
     return look.row(sql, {**_where(place), "label": _LABEL}).integer("n")

@@ -48,7 +48,7 @@ def answers(desk: Inside, name: str) -> list[str]:
 
 
 def acts(database: Database) -> int:
-    return database.value("SELECT count(*) FROM runbook.act")
+    return database.value("SELECT count(*) FROM runbook.step_commit")
 
 
 def holds(desk: Inside) -> list[dict[str, str]]:

@@ -186,7 +186,7 @@ class PlainDatabase:
 
     def _record(self, work: Work, label: str) -> None:
         before = self.before[0].model_dump_json() if self.before else None
-        work.execute(*ledger.act(work.dialect, self.place, label=label, epoch=1, before=before))
+        work.execute(*ledger.record_commit(work.dialect, self.place, label=label, epoch=1, before=before))
 
 
 @dataclass

@@ -142,10 +142,10 @@ class PlainDatabase:
         place = self.place
         assert place is not None
         with self.writing(keep=True) as work:
-            if ledger.has_act(work, place, label=label):
+            if ledger.is_committed(work, place, label=label):
                 raise AlreadyCommitted(label)
             yield work
-            work.execute(*ledger.act(work.dialect, place, label=label, epoch=1, before=self._before))
+            work.execute(*ledger.record_commit(work.dialect, place, label=label, epoch=1, before=self._before))
             self._before = None
 
     def outside(self, label: str, *, bounded: bool = False) -> contextlib.AbstractContextManager[Work]:

@@ -141,7 +141,7 @@ def row_removed(there: Attacked, name: str) -> None:
 def acts_forgotten(there: Attacked, name: str) -> None:
     """Row, steps and anchors are gone; the acts and the trail are there."""
     with sqlite3.connect(there.database) as connection:
-        for table in ("run", "step", "anchor", "act"):
+        for table in ("run", "step", "anchor", "step_commit"):
             connection.execute(f"DELETE FROM runbook_{table} WHERE run = ?", (there.folder(name).name,))
 
 

@@ -77,7 +77,7 @@ def test_time_between_two_processes_is_not(empty_database: Database) -> None:
     day = "at + interval '1 day'"
     if empty_database.dialect == "sqlite":
         day = "strftime('%Y-%m-%dT%H:%M:%fZ', at, '+1 day')"
-    batch, act = ledger(empty_database, "batch"), ledger(empty_database, "act")
+    batch, act = ledger(empty_database, "batch"), ledger(empty_database, "step_commit")
     later = f"n > (SELECT max(n) / 2 FROM {batch})"
     empty_database.script(f"UPDATE {batch} SET at = {day} WHERE {later}")
     empty_database.script(

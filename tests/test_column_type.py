@@ -198,7 +198,7 @@ def test_rewrite_widened_keeps_nothing(pgdb: Database) -> None:
     step = ChangeColumnType.model_validate({"column": f"{SESSIONS}.event_count", "to": "bigint"})
     trial = Trial(pgdb, step)
     trial.whole_life(SESSIONS)
-    assert pgdb.value("SELECT count(*) FROM runbook.act WHERE before LIKE '%\"values\":[[%'") == 0
+    assert pgdb.value("SELECT count(*) FROM runbook.step_commit WHERE before LIKE '%\"values\":[[%'") == 0
 
 
 def test_rewrite_back_refuses_to_cut(pgdb: Database) -> None:

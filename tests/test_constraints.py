@@ -58,7 +58,7 @@ def test_constraint_in_two_transactions(pgdb: Database) -> None:
         "VALIDATE",
     ]
     trial.apply()
-    assert pgdb.rows("SELECT label FROM runbook.act ORDER BY seq") == [("add",), ("validate",)]
+    assert pgdb.rows("SELECT label FROM runbook.step_commit ORDER BY seq") == [("add",), ("validate",)]
 
 
 def test_constraint_killed_before_validate(pgdb: Database) -> None:

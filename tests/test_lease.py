@@ -92,8 +92,10 @@ def test_silent_runner_is_fenced(desk: Inside, other: Inside, empty_database: Da
     waiting = "- {id: wait, type: command, argv: [sh, -c, 'until [ -e go ]; do sleep 0.05; done'], revert: ['true']}"
     written(desk, f"{BUMP}\n{waiting}\n{BUMP.replace('id: bump', 'id: again')}")
     with desk.start("exec", "change.yaml") as first:
-        started = "SELECT count(*) FROM runbook.act WHERE step = 'wait'"
-        until(lambda: empty_database.value("SELECT to_regclass('runbook.act')") and empty_database.value(started))
+        started = "SELECT count(*) FROM runbook.step_commit WHERE step = 'wait'"
+        until(
+            lambda: empty_database.value("SELECT to_regclass('runbook.step_commit')") and empty_database.value(started)
+        )
         first.send_signal(signal.SIGSTOP)
         assert other.runbook("exec", "other.yaml").code == 6
         age(empty_database)
@@ -280,7 +282,7 @@ def test_lost_answer_to_commit(desk: Inside, empty_database: Database, fast_path
     assert proxy.cuts == 1
     assert rows(empty_database) == [(1, 1), (2, 0)]
     assert len(desk.events("retried")) == (0 if acted else 1)
-    assert empty_database.value("SELECT count(*) FROM runbook.act WHERE step = 'bump'") == 1
+    assert empty_database.value("SELECT count(*) FROM runbook.step_commit WHERE step = 'bump'") == 1
 
 
 def test_servers_language_does_not_matter(databases: Databases, tmp_path: Path) -> None:

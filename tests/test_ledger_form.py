@@ -39,7 +39,7 @@ def name(table: str, database: Database) -> str:
 PLANTED = {
     "trigger": """CREATE FUNCTION runbook.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
         CREATE TRIGGER f AFTER INSERT ON runbook.run FOR EACH ROW EXECUTE FUNCTION runbook.f()""",
-    "rule": "CREATE RULE r AS ON INSERT TO runbook.act DO ALSO SELECT 1",
+    "rule": "CREATE RULE r AS ON INSERT TO runbook.step_commit DO ALSO SELECT 1",
     "policy": "ALTER TABLE runbook.lease ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON runbook.lease USING (true)",
     "default": """CREATE FUNCTION runbook.d() RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$;
         ALTER TABLE runbook.run ALTER COLUMN state SET DEFAULT runbook.d()""",
@@ -49,7 +49,7 @@ PLANTED = {
         CREATE INDEX planted ON runbook.run (runbook.i(state))""",
     "child": "CREATE TABLE runbook.child () INHERITS (runbook.undo)",
     "view": "ALTER TABLE runbook.dead RENAME TO dead_; CREATE VIEW runbook.dead AS SELECT * FROM runbook.dead_",
-    "column": "ALTER TABLE runbook.act ADD COLUMN g text GENERATED ALWAYS AS (upper(label)) STORED",
+    "column": "ALTER TABLE runbook.step_commit ADD COLUMN g text GENERATED ALWAYS AS (upper(label)) STORED",
 }
 
 

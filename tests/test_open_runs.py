@@ -65,7 +65,9 @@ def test_run_that_the_ledger_has_lost_is_in_the_way(desk: Inside, empty_database
     written(desk, UP + GATE)
     assert desk.runbook("exec", "change.yaml").code == 5
     run = desk.newest.parent.name
-    names = "run act step" if empty_database.dialect != "sqlite" else "runbook_run runbook_act runbook_step"
+    names = (
+        "run step_commit step" if empty_database.dialect != "sqlite" else "runbook_run runbook_step_commit runbook_step"
+    )
     for name in names.split():
         table = name if empty_database.dialect == "sqlite" else f"runbook.{name}"
         empty_database.script(f"DELETE FROM {table}")
@@ -169,7 +171,7 @@ def test_command_that_still_runs_is_waited_for(desk: Inside, empty_database: Dat
     written(desk, step)
     process = desk.start("exec", "change.yaml")
     desk.reached("step_started")
-    started = "runbook_act" if empty_database.dialect == "sqlite" else "runbook.act"
+    started = "runbook_step_commit" if empty_database.dialect == "sqlite" else "runbook.step_commit"
     labels = until(lambda: empty_database.rows(f"SELECT label FROM {started}"))
     (label,) = labels[0]
     pid = int(label.partition("pid=")[2].split()[0])

@@ -113,7 +113,7 @@ def test_printed_statements_for_sqlite(tmp_path: Path):
         connection.executescript(printed)
         connection.executescript(printed)
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert {"runbook_run", "runbook_act", "runbook_lease"} <= names
+    assert {"runbook_run", "runbook_step_commit", "runbook_lease"} <= names
 
 
 def test_role_with_a_strange_name_is_quoted(tmp_path: Path):

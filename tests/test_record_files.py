@@ -145,7 +145,7 @@ def test_secret_in_people_s_words_is_masked(desk: Inside, empty_database: Databa
     out.append(desk.runbook("resume", "latest", **env))
     assert out[-1].code == 0, out[-1].text
     out.append(desk.runbook("report", "latest", **env))
-    tables = ["run", "step", "act", "control", "anchor"]
+    tables = ["run", "step", "step_commit", "control", "anchor"]
     name = "runbook_{}" if empty_database.dialect == "sqlite" else "runbook.{}"
     kept = [path.read_text() for path in desk.newest.parent.iterdir()]
     kept += [str(empty_database.rows(f"SELECT * FROM {name.format(table)}")) for table in tables]
@@ -175,7 +175,10 @@ def test_secret_in_the_words_that_end_a_run_is_masked(desk: Inside, empty_databa
     else:
         assert desk.runbook("close", run, "--reason", words, "--as", words, **env).code == 0
     kept = [path.read_text() for path in desk.directory.glob("*/**/*.json*")]
-    kept += [str(empty_database.rows(f"SELECT * FROM {name.format(one)}")) for one in ("run", "step", "act", "control")]
+    kept += [
+        str(empty_database.rows(f"SELECT * FROM {name.format(one)}"))
+        for one in ("run", "step", "step_commit", "control")
+    ]
     assert not [text for text in kept if SECRET in text]
 
 

@@ -168,7 +168,7 @@ def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Da
         )
         assert told.code == 0, told.text
         desk.reached("held")
-        acts = "SELECT count(*) FROM runbook.act"
+        acts = "SELECT count(*) FROM runbook.step_commit"
         count = empty_database.value(acts)
         assert "held: the replica is behind" in desk.runbook("status", "latest").out
         assert desk.runbook("tune", "latest", "go", "--reason", "it caught up").code == 0

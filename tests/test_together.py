@@ -49,7 +49,7 @@ def rows(database: Database) -> list[int]:
 
 
 def labels(database: Database) -> list[str]:
-    act = "runbook_act" if database.dialect == "sqlite" else "runbook.act"
+    act = "runbook_step_commit" if database.dialect == "sqlite" else "runbook.step_commit"
     return [label for (label,) in database.rows(f"SELECT label FROM {act} ORDER BY seq")]
 
 

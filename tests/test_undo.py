@@ -20,7 +20,9 @@ def record(trial: Trial, run: str, *, state: str, acts: int = 1) -> None:
     with trial.database("apply")._connected() as work:
         ledger.add_run(work, row)
         for n in range(acts):
-            work.execute(*ledger.act(work.dialect, Place(run, f"step{n}", "apply"), label="one", epoch=1, before=None))
+            work.execute(
+                *ledger.record_commit(work.dialect, Place(run, f"step{n}", "apply"), label="one", epoch=1, before=None)
+            )
         ledger.end_run(work, run=run, state=state, figures="{}", head="", length=0)
 
 
@@ -54,7 +56,9 @@ def test_only_some_steps(trial: Trial) -> None:
     part = Trial(trial.target, Undo(of="adr007-phase3", steps=("step1",)))
     assert part.state() is State.NOT_DONE
     with trial.database("apply")._connected() as work:
-        work.execute(*ledger.act(work.dialect, Place("a", "step1", "revert"), label="undo 1", epoch=1, before=None))
+        work.execute(
+            *ledger.record_commit(work.dialect, Place("a", "step1", "revert"), label="undo 1", epoch=1, before=None)
+        )
     assert part.state() is State.NOT_DONE, "its first batch is no proof of all"
     with trial.database("apply")._connected() as work:
         ledger.end_step(work, Place("a", "step1", "revert"), state="reverted", results="{}", head="", length=1)

@@ -136,7 +136,7 @@ def test_large_batch_is_taken_back_in_small_ones(empty_database: Database) -> No
     assert trial.apply().batches == 1
     empty_database.script("UPDATE t SET v = 'mine' WHERE id IN (3, 4000)")
     first = f"undo 1 to {FIRST}"
-    acts = "SELECT label FROM runbook.act WHERE action = 'revert' ORDER BY seq"
+    acts = "SELECT label FROM runbook.step_commit WHERE action = 'revert' ORDER BY seq"
 
     class Dying(PlainContext):
         def pulse(self, progress: Progress) -> Tuning:
@@ -144,7 +144,9 @@ def test_large_batch_is_taken_back_in_small_ones(empty_database: Database) -> No
                 raise KeyboardInterrupt
             return Tuning()
 
-    before = Written.model_validate_json(empty_database.value("SELECT before FROM runbook.act WHERE label = 'begin'"))
+    before = Written.model_validate_json(
+        empty_database.value("SELECT before FROM runbook.step_commit WHERE label = 'begin'")
+    )
     with pytest.raises(KeyboardInterrupt):
         trial.step.revert(Dying(trial.database("revert")), before)
     assert [row[0] for row in empty_database.rows(acts)] == [first]

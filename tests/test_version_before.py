@@ -19,8 +19,10 @@ def desk(empty_database: Database, tmp_path: Path) -> Inside:
 
 
 def put(desk: Inside, database: Database, name: str) -> str:
-    """One of the kept runs, in this test's database and folder."""
-    return transplant(VERSION_2 / database.dialect / name, database, desk)
+    """One of the kept runs, in this test's database and folder, and its ledger in today's form."""
+    run = transplant(VERSION_2 / database.dialect / name, database, desk)
+    assert "brought the ledger" in done(desk, "target", "init")
+    return run
 
 
 def done(desk: Inside, *words: str, code: int = 0) -> str:
