@@ -8,10 +8,11 @@ import os
 import sys
 import traceback
 
-from runner import terminal
+from runner import ledger_check, terminal
 from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
 from steps.base import DatabaseFault
+from steps.ledger import OldLedger
 
 SHOWN = 100  # signs of a path that is too long
 _UNUSABLE = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
@@ -27,8 +28,10 @@ def told(error: Exception) -> int:
     if isinstance(error, BadInput):
         _title("refused:", str(error))
         return 6
+    state = "what this command was about to do was rolled back"
+    if isinstance(error, OldLedger):
+        return told(RunRefused(str(error), state=state, then=ledger_check.MEND))
     if isinstance(error, DatabaseFault):
-        state = "what this command was about to do was rolled back"
         return told(TargetUnreachable(f"the database refused or was lost: {error}", why=_sqlstate(error), state=state))
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         file = error.filename or "a file"

@@ -9,6 +9,7 @@ from steps.ledger import VERSION
 from steps.ledger_form import Form
 
 SHOWN = 5
+MEND = "runbook target init brings it to today's form and keeps what is in it"
 
 
 def refuse_bad(look: Look) -> Form:
@@ -29,7 +30,7 @@ def refuse_bad(look: Look) -> Form:
         f"cannot use the ledger in this target: it is of an earlier form (version {found.version}, today's is {VERSION})",
         why="; ".join([*found.foreign, *found.outdated][:SHOWN]),
         state="nothing was changed",
-        then="runbook target init brings it to today's form and keeps what is in it",
+        then=MEND,
     )
 
 

@@ -107,17 +107,18 @@ def grants(role: str) -> list[str]:
     ]
 
 
+class OldLedger(DatabaseFault):
+    """Some of the ledger's tables have the names of an earlier version."""
+
+
 def exists(look: Look) -> bool:
     """Whether all of the ledger's tables are there (steps.ledger_form says of which version).
 
-    Raises DatabaseFault where some have the names of an earlier version: what they hold must not be taken for nothing.
+    Raises OldLedger, because what stands there under other names must not be taken for nothing.
     """
     found = _there(look, [*_TABLES, *FORMER.values()])
     if not found.isdisjoint(FORMER.values()):
-        raise DatabaseFault(
-            "cannot read the ledger in this target: an earlier version made it; runbook target init brings it to today's "
-            "form and keeps what is in it"
-        )
+        raise OldLedger("cannot read the ledger in this target: an earlier version made it")
     return set(_TABLES) - _LATER <= found
 
 
