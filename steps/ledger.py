@@ -33,7 +33,7 @@ _TABLES: Mapping[str, str] = {
         trail_head text NOT NULL, trail_length bigint NOT NULL, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action)""",
     "control": """seq {id}, run text NOT NULL, command text NOT NULL, by_whom text NOT NULL, reason text NOT NULL,
         at {at} NOT NULL DEFAULT {now}""",
-    "pass": """run text NOT NULL, step text NOT NULL, action text NOT NULL, document text NOT NULL,
+    "backfill_pass": """run text NOT NULL, step text NOT NULL, action text NOT NULL, document text NOT NULL,
         at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action)""",
     "batch": """run text NOT NULL, step text NOT NULL, action text NOT NULL, n bigint NOT NULL, worker integer NOT NULL,
         lo text, hi text, seen bigint NOT NULL, written bigint NOT NULL, already bigint NOT NULL, no_key bigint NOT NULL,
@@ -49,7 +49,7 @@ _TABLES: Mapping[str, str] = {
 }
 VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
-FORMER: Mapping[str, str] = {"step_commit": "act"}  # table → its name up to version 2
+FORMER: Mapping[str, str] = {"step_commit": "act", "backfill_pass": "pass"}  # table → its name up to version 2
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.POSTGRESQL: {
         "id": "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",

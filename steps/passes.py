@@ -1,4 +1,4 @@
-"""The ledger's tables pass, batch, undo and dead: how far a pass over a table came, as sums of what was committed."""
+"""The ledger's tables backfill_pass, batch, undo and dead: how far a pass over a table came, as sums of what was committed."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def document(look: Look, place: Place) -> str | None:
     """The pass's document (JSON); None before it began, or where there is no ledger."""
     if not exists(look):
         return None
-    rows = look.rows(f"SELECT document FROM {table('pass', look.dialect)} WHERE {_OURS}", _where(place))
+    rows = look.rows(f"SELECT document FROM {table('backfill_pass', look.dialect)} WHERE {_OURS}", _where(place))
     return rows[0].text("document") if rows else None
 
 
 def keep_document(work: Work, place: Place, text: str) -> None:
     """Store the pass's document, the first time or again."""
-    sql = f"""INSERT INTO {table("pass", work.dialect)} (run, step, action, document)
+    sql = f"""INSERT INTO {table("backfill_pass", work.dialect)} (run, step, action, document)
               VALUES (:run, :step, :action, :document)
               ON CONFLICT (run, step, action) DO UPDATE SET document = excluded.document"""
     work.execute(sql, {**_where(place), "document": text})
