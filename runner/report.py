@@ -39,7 +39,7 @@ _KINDS = {
     Kind.DEMO: "a **demo** run, on a database made for it: it says nothing of any other",
     Kind.ROLLBACK: "a run that takes another one back",
 }
-_ACTIONS = {"dead": "apply", "refused": "revert"}  # of the ledger's `dead` table: what put the row there
+_ACTIONS = {"dead": "apply", "refused": "revert"}  # of the ledger's table skipped_row: what put the row there
 ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK, RunState.CLOSED})
 _COUNTED = ("visited", "written")  # a step with these has gone over a table, and its figures get a table of their own
 
@@ -289,7 +289,7 @@ def rows(database: Database, run: str, *, kind: str, as_json: bool) -> str:
         if not ledger.exists(look):
             found: list[dict[str, Value]] = []
         else:
-            sql = f"""SELECT {", ".join(names)} FROM {ledger.table("dead", look.dialect)}
+            sql = f"""SELECT {", ".join(names)} FROM {ledger.table("skipped_row", look.dialect)}
                       WHERE run = :run AND action = :action ORDER BY step, key"""
             found = [dict(row) for row in look.rows(sql, {"run": run, "action": _ACTIONS[kind]})]
     if as_json:

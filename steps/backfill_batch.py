@@ -246,7 +246,7 @@ def _late(shape: Shape, *, careful: bool) -> str:
         if careful
         else ""
     )
-    return f"""INSERT INTO {table("dead", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
+    return f"""INSERT INTO {table("skipped_row", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
         SELECT CAST(:run AS text), CAST(:step AS text), CASE WHEN rb_l.why = '{HELD}' THEN '{DEFERRED}' ELSE '{DEAD_ACTION}' END,
                rb_l.key, CASE WHEN rb_l.why = '{HELD}' THEN '55P03' ELSE '' END, rb_l.why, 1
         FROM (SELECT {key_text(shape, "rb_j")} AS key, CASE WHEN {dead} THEN '{BLANKED}' {skipped} ELSE '{HELD}' END AS why
@@ -289,7 +289,7 @@ def _sqlite_recount(shape: Shape, same: str) -> str:
 
 def _sqlite_dead(shape: Shape) -> str:
     keyless = " OR ".join(f"rb_j.rb_k{n} IS NULL" for n in range(len(shape.key)))
-    return f"""INSERT INTO {table("dead", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
+    return f"""INSERT INTO {table("skipped_row", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
         SELECT :run, :step, '{DEAD_ACTION}', {key_text(shape, "rb_j")}, '',
                CASE WHEN {keyless} THEN '{KEYLESS}' ELSE '{UNDONE}' END, 1
         FROM {TEMP} AS rb_j WHERE rb_j.rb_c = 'dead' ON CONFLICT DO NOTHING"""

@@ -109,9 +109,9 @@ def written_before(look: Look, place: Place, held: Held, keys: Sequence[str]) ->
 
 def fallen(look: Look, place: Place, held: Held, *, n: int) -> list[str]:
     """The keys of a batch's rows in which a value that it wrote is NULL again; without those that are dead already."""
-    dead = ledger_table("dead", held.dialect)
+    skipped = ledger_table("skipped_row", held.dialect)
     sql = f"""SELECT {held.key_text()} AS key FROM ({rows_of(held, where="rb_x.n = :n")}) AS rb_d
-        JOIN {held.table} AS target ON {held.found} WHERE {held.gone} AND NOT EXISTS (SELECT 1 FROM {dead} AS rb_l
+        JOIN {held.table} AS target ON {held.found} WHERE {held.gone} AND NOT EXISTS (SELECT 1 FROM {skipped} AS rb_l
         WHERE rb_l.run = :run AND rb_l.step = :step AND rb_l.action = 'apply' AND rb_l.key = {held.key_text()})"""
     return [row.text("key") for row in look.rows(sql, {**_ours(place), "n": n})]
 

@@ -333,7 +333,7 @@ def _fillable(shape: Shape, window: Window) -> str:
 
 def set_aside(shape: Shape, key: str) -> str:
     """Whether the row of this key is dead or deferred."""
-    return f"""EXISTS (SELECT 1 FROM {ledger_table("dead", shape.dialect)} AS rb_d
+    return f"""EXISTS (SELECT 1 FROM {ledger_table("skipped_row", shape.dialect)} AS rb_d
         WHERE rb_d.run = :run AND rb_d.step = :step AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
 
 

@@ -41,7 +41,7 @@ _TABLES: Mapping[str, str] = {
         server_wal_bytes bigint, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action, n)""",
     "undo": """run text NOT NULL, step text NOT NULL, n bigint NOT NULL, rows bigint NOT NULL, payload {texts} NOT NULL,
         PRIMARY KEY (run, step, n)""",
-    "dead": """run text NOT NULL, step text NOT NULL, action text NOT NULL, key text NOT NULL, sqlstate text NOT NULL,
+    "skipped_row": """run text NOT NULL, step text NOT NULL, action text NOT NULL, key text NOT NULL, sqlstate text NOT NULL,
         message text NOT NULL, attempt integer NOT NULL, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action, key)""",
     "anchor": """seq {id}, run text NOT NULL, what text NOT NULL, trail_head text NOT NULL, trail_length bigint NOT NULL,
         at {at} NOT NULL DEFAULT {now}""",
@@ -49,7 +49,11 @@ _TABLES: Mapping[str, str] = {
 }
 VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
-FORMER: Mapping[str, str] = {"step_commit": "act", "backfill_pass": "pass"}  # table → its name up to version 2
+FORMER: Mapping[str, str] = {
+    "step_commit": "act",
+    "backfill_pass": "pass",
+    "skipped_row": "dead",
+}  # table → its name up to version 2
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.POSTGRESQL: {
         "id": "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",

@@ -1,4 +1,4 @@
-"""The ledger's tables backfill_pass, batch, undo and dead: how far a pass over a table came, as sums of what was committed."""
+"""The ledger's tables backfill_pass, batch, undo and skipped_row: how far a pass over a table came, as sums of what was committed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from steps.dialect import Dialect
 from steps.ledger import exists, table
 
 SWEEP = -1  # the number, in the batch table, of what goes after rows that the ranges of a pass did not settle
-DEFERRED = "deferred"  # the action, in the dead table, of rows that were locked: they are returned to
-DEAD_ACTION = "apply"
-AGAIN = "again"  # the action, in the dead table, of rows that were NULL again after they had been written, and were written anew
-REFUSED = "revert"  # the action, in the dead table, of rows that are not taken back
+DEFERRED = "deferred"  # the action, in skipped_row, of rows that were locked: they are returned to
+DEAD_ACTION = "apply"  # of rows that could not be written
+AGAIN = "again"  # the action, in skipped_row, of rows that were NULL again after they had been written, and were written anew
+REFUSED = "revert"  # the action, in skipped_row, of rows that are not taken back
 _LABEL = "batch "  # and its number: what the ledger calls a batch's transaction
 _MESSAGE_LIMIT = 500  # characters; a driver's message can carry a whole row
 
@@ -186,12 +186,12 @@ def set_aside(work: Work, place: Place, letter: Letter, *, action: str) -> int:
     }
     values["action"] = action
     known = work.execute(
-        f"""UPDATE {table("dead", work.dialect)} SET action = :action, sqlstate = :sqlstate, message = :message,
+        f"""UPDATE {table("skipped_row", work.dialect)} SET action = :action, sqlstate = :sqlstate, message = :message,
             attempt = attempt + 1 WHERE run = :run AND step = :step AND action = '{DEFERRED}' AND key = :key""",
         values,
     )
     if not known:
-        sql = f"""INSERT INTO {table("dead", work.dialect)} (run, step, action, key, sqlstate, message, attempt)
+        sql = f"""INSERT INTO {table("skipped_row", work.dialect)} (run, step, action, key, sqlstate, message, attempt)
                   VALUES (:run, :step, :action, :key, :sqlstate, :message, 1)"""
         work.execute(sql, values)
     return known
@@ -206,11 +206,11 @@ def bury(work: Work, place: Place, keys: Sequence[str], *, message: str, n: int)
 
 def recall(work: Work, place: Place, keys: Sequence[str], *, message: str, action: str) -> None:
     """Set rows that were counted as written aside under this action; the caller's batch takes them out of its sums."""
-    dead = table("dead", work.dialect)
+    skipped = table("skipped_row", work.dialect)
     rows = {**_where(place), "action": action, "message": message, "keys": json.dumps(list(keys))}
     sqlstate = "55P03" if action == DEFERRED else ""
     work.execute(
-        f"""INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
+        f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
             SELECT CAST(:run AS text), CAST(:step AS text), CAST(:action AS text), rb_l.value, '{sqlstate}',
                    CAST(:message AS text), 1
             FROM ({_listed(work)}) AS rb_l WHERE true ON CONFLICT DO NOTHING""",
@@ -220,21 +220,21 @@ def recall(work: Work, place: Place, keys: Sequence[str], *, message: str, actio
 
 def reopen(work: Work, place: Place) -> int:
     """Make dead rows deferred ones, which a pass returns to; how many there were."""
-    sql = f"""UPDATE {table("dead", work.dialect)} SET action = '{DEFERRED}'
+    sql = f"""UPDATE {table("skipped_row", work.dialect)} SET action = '{DEFERRED}'
               WHERE run = :run AND step = :step AND action = '{DEAD_ACTION}'"""
     return work.execute(sql, {"run": place.run, "step": place.step})
 
 
 def letters(look: Look, *, run: str, step: str, action: str) -> list[Letter]:
     """The rows kept aside under this action, in the order of their keys."""
-    sql = f"""SELECT key, sqlstate, message, attempt FROM {table("dead", look.dialect)} WHERE {_OURS} ORDER BY key"""
+    sql = f"""SELECT key, sqlstate, message, attempt FROM {table("skipped_row", look.dialect)} WHERE {_OURS} ORDER BY key"""
     rows = look.rows(sql, {"run": run, "step": step, "action": action})
     return [Letter(r.text("key"), r.text("sqlstate"), r.text("message"), r.integer("attempt")) for r in rows]
 
 
 def forget_deferred(work: Work, place: Place, keys: str) -> int:
     """Drop the notes on deferred rows (keys: a JSON array of JSON texts); how many there were."""
-    sql = f"DELETE FROM {table('dead', work.dialect)} WHERE {_OURS} AND key IN ({_listed(work)})"
+    sql = f"DELETE FROM {table('skipped_row', work.dialect)} WHERE {_OURS} AND key IN ({_listed(work)})"
     return work.execute(sql, {**_where(place), "action": DEFERRED, "keys": keys})
 
 

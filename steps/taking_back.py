@@ -229,14 +229,14 @@ def _statement(way: Way) -> str:
     ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n, parsed=way.parsed)})" for n, c in enumerate(written.fill)]
     same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in held.keys)
     again = [f"{quote(name)} = target.{quote(name)}" for name in way.restated]
-    batch, dead = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "dead"))
+    batch, skipped = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "skipped_row"))
     return f"""WITH rb_d AS MATERIALIZED ({_payload(way)}),
         rb_u AS (UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d
             WHERE {" AND ".join([held.found, *ours])}
             RETURNING {", ".join(_names(written, "rb_d"))}, {held.back} AS rb_back),
         rb_t AS MATERIALIZED (SELECT (SELECT count(*) FROM rb_d) AS seen,
             (SELECT count(*) FROM rb_u WHERE NOT rb_u.rb_back) AS written),
-        rb_r AS (INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
+        rb_r AS (INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
             SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {held.key_text()}, '',
             CASE WHEN EXISTS (SELECT 1 FROM rb_u WHERE {same}) THEN '{REWRITTEN}' WHEN EXISTS (SELECT 1 FROM {written.table}
                  AS target WHERE {" AND ".join([held.found, *ours])}) THEN '{KEPT}' ELSE '{CHANGED}' END, 1 FROM rb_d
@@ -255,8 +255,8 @@ def _statement(way: Way) -> str:
 
 def _written_back(way: Way) -> str:
     """Refuses the rows of a part in which a value stands again that was set to NULL a moment ago: by AFTER triggers."""
-    held, dead = way.held, ledger_table("dead", way.dialect)
-    return f"""INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
+    held, skipped = way.held, ledger_table("skipped_row", way.dialect)
+    return f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
         SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {held.key_text()}, '', '{REWRITTEN}', 1
         FROM ({_payload(way)}) AS rb_d JOIN {held.table} AS target ON {held.found} WHERE {held.back}
         ON CONFLICT DO NOTHING"""
@@ -281,7 +281,7 @@ def _sqlite(way: Way) -> list[str]:
     ours = " AND ".join(
         f"(rb_d.rb_o{n} IS NULL OR quote(target.{c.sql}) = rb_d.rb_o{n})" for n, c in enumerate(written.fill)
     )
-    batch, dead = (ledger_table(name, Dialect.SQLITE) for name in ("batch", "dead"))
+    batch, skipped = (ledger_table(name, Dialect.SQLITE) for name in ("batch", "skipped_row"))
     there = f"EXISTS (SELECT 1 FROM {written.table} AS target WHERE {held.found} AND "
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
@@ -289,7 +289,7 @@ def _sqlite(way: Way) -> list[str]:
         f"UPDATE {TEMP} AS rb_d SET rb_why = '' WHERE {there}{ours})",
         f"UPDATE {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {held.found} AND rb_d.rb_why = ''",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '{REWRITTEN}' WHERE rb_d.rb_why = '' AND {there}{held.back})",
-        f"""INSERT INTO {dead} (run, step, action, key, sqlstate, message, attempt)
+        f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
             SELECT :run, :step, '{REFUSED}', {held.key_text()}, '', rb_d.rb_why, 1
             FROM {TEMP} AS rb_d WHERE rb_d.rb_why <> '' ON CONFLICT DO NOTHING""",
         f"""INSERT INTO {batch} (run, step, action, n, worker, seen, written, already, no_key, not_in_source,

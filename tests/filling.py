@@ -225,9 +225,9 @@ def ledger(database: Database, name: str) -> str:
 def batches(database: Database, connection: Any) -> int:
     """How many batches are committed by now, asked on this connection; 0 before there is a ledger."""
     there = (
-        "SELECT count(*) FROM sqlite_master WHERE name = 'runbook_dead'"
+        "SELECT count(*) FROM sqlite_master WHERE name = 'runbook_skipped_row'"
         if database.dialect == "sqlite"
-        else "SELECT count(*) FROM pg_class WHERE oid = to_regclass('runbook.dead')"
+        else "SELECT count(*) FROM pg_class WHERE oid = to_regclass('runbook.skipped_row')"
     )
     sql = f"SELECT count(*) FROM {ledger(database, 'batch')} WHERE action = 'apply'"
     return connection.execute(sql).fetchone()[0] if connection.execute(there).fetchone()[0] else 0

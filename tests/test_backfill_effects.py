@@ -121,7 +121,7 @@ def test_null_that_the_application_sets_later_stays(empty_database: Database) ->
     kept = empty_database.rows(f"SELECT * FROM t WHERE id IN ({cleared}) ORDER BY id")
     trial.revert()
     assert empty_database.rows(f"SELECT * FROM t WHERE id IN ({cleared}) ORDER BY id") == kept
-    refused = f"SELECT key FROM {ledger(empty_database, 'dead')} WHERE action = 'revert'"
+    refused = f"SELECT key FROM {ledger(empty_database, 'skipped_row')} WHERE action = 'revert'"
     assert {row[0] for row in empty_database.rows(refused)} == {
         f'["{key}"]' if empty_database.dialect == "postgresql" else f"[{key}]" for key in keys
     }

@@ -40,7 +40,7 @@ def whole_life(database: Database, **words) -> None:
         assert run(again)[0].written == 0
         trial.revert()
         assert database.rows("SELECT count(*), count(v) FROM t") == before
-        assert database.rows(f"SELECT key FROM {ledger(database, 'dead')}") == []
+        assert database.rows(f"SELECT key FROM {ledger(database, 'skipped_row')}") == []
 
 
 def preflight(database: Database, **words) -> str:

@@ -302,7 +302,7 @@ def holds(database: Database, world: World) -> str:
     trial.revert()
     touched = "note" if world.trigger == "rewrite" else ""  # a trigger's own word about a row is not the run's
     refusals = database.value(
-        f"SELECT count(*) FROM {ledger(database, 'dead')} WHERE run = '{trial.run}' AND action = 'revert'"
+        f"SELECT count(*) FROM {ledger(database, 'skipped_row')} WHERE run = '{trial.run}' AND action = 'revert'"
     )
     if refusals == 0 and not touched:
         assert content(database, world, name) == before

@@ -149,7 +149,7 @@ def test_row_at_fault_among_many(desk: Inside, empty_database: Database) -> None
     assert found.code == 0, found.text
     batches, sent = messages(empty_database)
     assert batches > 4 * sent
-    dead = "SELECT key FROM runbook.dead WHERE action = 'apply' ORDER BY key"
+    dead = "SELECT key FROM runbook.skipped_row WHERE action = 'apply' ORDER BY key"
     assert [json.loads(key) for (key,) in empty_database.rows(dead)] == [["15000000"], ["5000000"]]
     sums = "SELECT sum(seen), sum(written + already + no_key + not_in_source + dead) FROM runbook.batch"
     assert empty_database.rows(sums) == [(ROWS, ROWS)]
@@ -181,7 +181,7 @@ def test_row_that_is_held_is_returned_to(desk: Inside, empty_database: Database)
     with contextlib.closing(held), beside(empty_database), desk.start("exec", "fill.yaml") as process:
         held.execute("BEGIN")
         held.execute("SELECT 1 FROM t WHERE id % 1000000 = 0 AND (v IS NULL OR w IS NULL) FOR UPDATE")
-        deferred = "SELECT count(*) FROM runbook.dead WHERE action = 'deferred'"
+        deferred = "SELECT count(*) FROM runbook.skipped_row WHERE action = 'deferred'"
         until(lambda: empty_database.value(deferred) > 5 or process.poll() is not None)
         held.execute("ROLLBACK")
         assert process.wait(60) == 0, process.stdout.read()

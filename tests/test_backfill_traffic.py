@@ -244,7 +244,7 @@ def test_resume_reaches_what_came_too_fast(empty_database: Database, monkeypatch
 def test_rows_locked_in_every_batch_are_not_lost(desk: Inside, empty_database: Database, order: str) -> None:
     """The cursor goes over hundreds of locked rows; each is returned to. F: B13"""
     desk.playbook("fill", fill_stock(order=order, head="lock: {wait: 1 ms}\n", more=BRISKLY))
-    deferred = "SELECT count(*) FROM runbook.dead WHERE action = 'deferred'"
+    deferred = "SELECT count(*) FROM runbook.skipped_row WHERE action = 'deferred'"
     with (
         session(
             empty_database, "SELECT id FROM t WHERE id % 5000 = 2000 AND (v IS NULL OR w IS NULL) FOR UPDATE"

@@ -44,7 +44,9 @@ def meddle(database: Database, how: str, when: str = FORWARD) -> None:
 
 
 def letters(database: Database, action: str) -> list[tuple[str, str]]:
-    return database.rows(f"SELECT key, message FROM {ledger(database, 'dead')} WHERE action = '{action}' ORDER BY key")
+    return database.rows(
+        f"SELECT key, message FROM {ledger(database, 'skipped_row')} WHERE action = '{action}' ORDER BY key"
+    )
 
 
 def filled(database: Database) -> int:

@@ -182,7 +182,7 @@ def test_rows_set_aside_are_tried_again(poisoned: Database) -> None:
     assert trial.state() is State.PARTLY
     result, _ = run(trial)
     assert (result.written, result.dead, result.deferred, result.visited) == (8, 2, 0, 10)
-    name = ledger_table("dead", trial_dialect(poisoned))
+    name = ledger_table("skipped_row", trial_dialect(poisoned))
     assert poisoned.rows(f"SELECT attempt FROM {name} ORDER BY key") == [(2,), (2,)]
 
     poisoned.script("UPDATE s SET v = 'cured' WHERE k = 9")

@@ -48,7 +48,7 @@ PLANTED = {
     "index": """CREATE FUNCTION runbook.i(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';
         CREATE INDEX planted ON runbook.run (runbook.i(state))""",
     "child": "CREATE TABLE runbook.child () INHERITS (runbook.undo)",
-    "view": "ALTER TABLE runbook.dead RENAME TO dead_; CREATE VIEW runbook.dead AS SELECT * FROM runbook.dead_",
+    "view": "ALTER TABLE runbook.skipped_row RENAME TO was; CREATE VIEW runbook.skipped_row AS SELECT * FROM runbook.was",
     "column": "ALTER TABLE runbook.step_commit ADD COLUMN g text GENERATED ALWAYS AS (upper(label)) STORED",
 }
 
@@ -124,7 +124,7 @@ JSON = "run text NOT NULL, step text NOT NULL, n bigint NOT NULL, rows bigint NO
     [
         ("ALTER TABLE {step} DROP COLUMN results", "results is missing"),
         (f"DROP TABLE {{undo}}; CREATE TABLE {{undo}} ({JSON})", "payload is json"),
-        ("DROP TABLE {dead}", "dead is missing"),
+        ("DROP TABLE {skipped_row}", "skipped_row is missing"),
         ("DROP TABLE {heartbeat}; CREATE TABLE {heartbeat} (scope text, epoch bigint, beat_at {at})", "has no PRIMARY KEY (scope)"),
     ],
     ids=["column missing", "other type", "table missing", "key missing"],

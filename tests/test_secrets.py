@@ -154,7 +154,18 @@ def test_no_secret_is_written_or_shown(server: Server, desk: Inside):
     with psycopg.connect(server.url("app"), autocommit=True) as owner:
         [(given,)] = owner.execute("SELECT token FROM accounts WHERE id = 1").fetchall()
         assert given == TOKEN, "the value itself arrives whole"
-        tables = ("run", "step", "step_commit", "control", "backfill_pass", "batch", "undo", "dead", "lease", "heartbeat")
+        tables = (
+            "run",
+            "step",
+            "step_commit",
+            "control",
+            "backfill_pass",
+            "batch",
+            "undo",
+            "skipped_row",
+            "lease",
+            "heartbeat",
+        )
         ledger = "\n".join(
             row for name in tables for (row,) in owner.execute(f"SELECT to_json(t)::text FROM runbook.{name} t")
         )

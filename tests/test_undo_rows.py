@@ -26,7 +26,7 @@ def ledger(database: Database, name: str) -> str:
 
 def refused(database: Database) -> set[str]:
     rows = database.rows(
-        f"SELECT key FROM {ledger(database, 'dead')} WHERE action = 'revert' AND message = 'changed since'"
+        f"SELECT key FROM {ledger(database, 'skipped_row')} WHERE action = 'revert' AND message = 'changed since'"
     )
     return {row[0] for row in rows}
 

@@ -140,7 +140,9 @@ def test_value_of_any_type_is_taken_back(empty_database: Database) -> None:
     trial.revert()
     refused = {
         row[0]
-        for row in empty_database.rows(f"SELECT key FROM {ledger(empty_database, 'dead')} WHERE action = 'revert'")
+        for row in empty_database.rows(
+            f"SELECT key FROM {ledger(empty_database, 'skipped_row')} WHERE action = 'revert'"
+        )
     }
     kinds = [kind for n, kind in enumerate(types) if f'["{n}"]' not in refused]
     assert kinds == []
