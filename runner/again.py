@@ -110,7 +110,7 @@ def _within_window(engine: Engine, resumed: RunResumed, accepted: Accepted) -> R
 def _go_on(engine: Engine, *, again: bool) -> None:
     """again: rows that steps had set aside or deferred are what a criterion waits for, so they are returned to."""
     if again:
-        engine.redrive()
+        engine.requeue()
     run_or_take_back(engine)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from runner import old_words
 from runner.events import (
     Approved,
     Closed,
@@ -57,7 +58,7 @@ def records(data: bytes, *, up_to: int) -> list[Record]:
     found = []
     for line in data.split(b"\n")[:up_to]:
         try:
-            found.append(Record.model_validate_json(line))
+            found.append(Record.model_validate_json(old_words.today(line)))
         except ValidationError:
             break
     return found

@@ -26,7 +26,7 @@ from runner.events import (
     GateReached,
     NotDue,
     Outcome,
-    Redriven,
+    RowsRequeued,
     StepStarted,
     StopAsked,
     WindowOverrun,
@@ -41,7 +41,7 @@ from steps.base import (
     Effect,
     Gate,
     Paused,
-    Redrivable,
+    Requeueable,
     RunTakenBack,
     State,
     StepError,
@@ -109,20 +109,20 @@ class Engine(Acting):
         """The steps that set rows aside, and how many those are now."""
         found: dict[str, int] = {}
         for entry in self.playbook.entries:
-            if isinstance(entry.step, Redrivable) and self.status.step(entry.id).outcome is not None:
+            if isinstance(entry.step, Requeueable) and self.status.step(entry.id).outcome is not None:
                 self.database.at(entry.id)
                 with self.database.look() as look:
                     found[entry.id] = entry.step.aside(look)
         return {step: rows for step, rows in found.items() if rows}
 
-    def redrive(self) -> None:
+    def requeue(self) -> None:
         """Make those steps unfinished, so that they return to these rows; the rest of the run stays as it is."""
         for name, rows in self.aside().items():
             entry = self.playbook.entry(name)
             self.database.at(name)
             self.database.policy(lock=entry.lock, timeout=entry.timeout)
-            self.emit(Redriven(step=name, rows=rows))
-            if isinstance(entry.step, Redrivable):
+            self.emit(RowsRequeued(step=name, rows=rows))
+            if isinstance(entry.step, Requeueable):
                 entry.step.reopen(self.context(entry))
 
     def _await_window(self, entry: Entry) -> None:
@@ -250,7 +250,7 @@ class Engine(Acting):
             ) from error
 
     def _before(self, entry: Entry, step: StepStatus, effect: Effect) -> Outcome | None:
-        """What the database's word means: ALREADY_SO and DONE need no act, None needs one."""
+        """What the database's word means: ALREADY_APPLIED and DONE need no act, None needs one."""
         acted = step.outcome is not None or bool(step.open)
         if self.begin_at and effect.state is not State.DONE:
             raise RunRefused(
@@ -260,7 +260,7 @@ class Engine(Acting):
                 then="leave --from away",
             )
         if effect.state is State.DONE:
-            return Outcome.DONE if acted else Outcome.ALREADY_SO
+            return Outcome.DONE if acted else Outcome.ALREADY_APPLIED
         if effect.state is State.UNKNOWN:
             if acted and step.settled is not None:
                 return Outcome.DONE if step.settled else None
@@ -277,7 +277,7 @@ class Engine(Acting):
         """Apply where it is not done (None), verify, check the criteria, and record how it ended."""
         began = time.monotonic()
         checks = entry.success_criteria
-        if outcome is Outcome.ALREADY_SO:  # there is no result of its own to be asked about
+        if outcome is Outcome.ALREADY_APPLIED:  # there is no result of its own to be asked about
             checks = tuple(check for check in checks if check.probe is not None or check.due)
         try:
             result = self._applied(entry) if outcome is None else self.recounted(entry)

@@ -48,7 +48,7 @@ class Outcome(StrEnum):
     """How a step ended."""
 
     DONE = "done"  # applied, and verified afterwards
-    ALREADY_SO = "already_so"  # verify said so before anything was sent
+    ALREADY_APPLIED = "already_applied"  # verify said so before anything was sent
     PASSED = "passed"  # a gate: it changes nothing
     PASSED_EARLIER = "passed_earlier"  # a gate before --from: another run passed it, on this target and for this digest
     FAILED = "failed"
@@ -230,10 +230,10 @@ class Retried(_Event):
     next_try_s: float
 
 
-class Redriven(_Event):
+class RowsRequeued(_Event):
     """Rows that a step had set aside are to be tried again: it is unfinished from here on."""
 
-    event: Literal["redriven"] = "redriven"
+    event: Literal["rows_requeued"] = "rows_requeued"
     step: str
     rows: int
 
@@ -436,7 +436,7 @@ Event = (
     | LockWaited
     | BlockerEnded
     | Retried
-    | Redriven
+    | RowsRequeued
     | StepEnded
     | GateReached
     | Approved

@@ -53,7 +53,7 @@ class StepStatus:
     @property
     def finished(self) -> bool:
         """Done for good: a resume doesn't run it again."""
-        return self.outcome in {Outcome.DONE, Outcome.ALREADY_SO, *PASSED, Outcome.CONTINUED}
+        return self.outcome in {Outcome.DONE, Outcome.ALREADY_APPLIED, *PASSED, Outcome.CONTINUED}
 
     @property
     def standing(self) -> bool:
@@ -192,7 +192,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
             | events.StepVerified()
             | events.GateReached()
             | events.Settled()
-            | events.Redriven()
+            | events.RowsRequeued()
             | events.LeftStanding()
         ):
             _step(status, event, record.at)
@@ -345,7 +345,7 @@ def _step(
     | events.StepVerified
     | events.GateReached
     | events.Settled
-    | events.Redriven
+    | events.RowsRequeued
     | events.LeftStanding,
     at: str,
 ) -> None:
@@ -366,7 +366,7 @@ def _step(
         case events.Settled():
             step.settled = event.done
             _operated(status, event.by)
-        case events.Redriven():
+        case events.RowsRequeued():
             step.outcome = Outcome.STOPPED
         case events.LeftStanding():
             step.left, step.open, step.doubtful = f"{event.by}: {event.reason}", "", False

@@ -14,7 +14,7 @@ from runner.rate import span
 
 OUTCOMES = {
     Outcome.DONE: "done",
-    Outcome.ALREADY_SO: "already so",
+    Outcome.ALREADY_APPLIED: "already so",
     Outcome.PASSED: "passed",
     Outcome.PASSED_EARLIER: "was passed in an earlier run",
     Outcome.FAILED: "**failed**",
@@ -131,7 +131,7 @@ def _of_step(event: Event) -> str:
         case events.Retried():
             error = f"{escaped(event.error)} [{escaped(event.sqlstate)}]"
             return f"{code(event.step)} tried again after {error} (attempt {event.attempt})"
-        case events.Redriven():
+        case events.RowsRequeued():
             return f"{code(event.step)}: {event.rows:,} rows that were set aside are tried again"
         case events.GateReached():
             return f"{code(event.step)} waits for: {escaped('; '.join(event.needs))}"

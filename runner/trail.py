@@ -17,7 +17,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from runner import faults, files
+from runner import faults, files, old_words
 from runner.errors import LeaseLost, TrailBroken
 from runner.events import ADAPTER, Event, Record, TornTail
 from runner.masks import Masks
@@ -306,7 +306,7 @@ def parse(data: bytes, path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
-            records.append(Record.model_validate_json(line))
+            records.append(Record.model_validate_json(old_words.today(line)))
         except ValidationError as error:
             raise TrailBroken(
                 f"cannot read line {number} of {path}: it is not a record of this format",

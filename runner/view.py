@@ -25,7 +25,7 @@ _MARKS = {
     Answer.UNKNOWN: ("?", "yellow"),
 }
 _OUTCOMES = {
-    Outcome.DONE: ("✓", "green"), Outcome.ALREADY_SO: ("=", "green"), Outcome.PASSED: ("✓", "green"),
+    Outcome.DONE: ("✓", "green"), Outcome.ALREADY_APPLIED: ("=", "green"), Outcome.PASSED: ("✓", "green"),
     Outcome.PASSED_EARLIER: ("=", "green"),
     Outcome.REVERTED: ("↩", "green"), Outcome.NOTHING_TO_REVERT: ("=", "green"), Outcome.PAUSED: ("⏸", "yellow"),
     Outcome.STOPPED: ("■", "yellow"), Outcome.CONTINUED: ("!", "yellow"),
@@ -96,7 +96,7 @@ class Lines:
                 self._write(f"  ⏳ {event.error} [{event.sqlstate}], again in {event.next_try_s:g} s", "yellow")
             case events.LeftStanding():
                 self._write(f"  ! {event.step} is left standing by {event.by}: {event.reason}", "yellow")
-            case events.Redriven():
+            case events.RowsRequeued():
                 self._write(f"  ↻ {event.step}: {event.rows:,} rows that were set aside are tried again")
             case events.Held():
                 self._write(f"  ⏸ held by {event.by}: {event.reason}", "yellow")

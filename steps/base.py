@@ -381,7 +381,7 @@ class Recounted(Protocol):
 
 
 @runtime_checkable
-class Redrivable(Protocol):
+class Requeueable(Protocol):
     """Sets aside what it can't change, and can try that again."""
 
     def aside(self, look: Look) -> int:

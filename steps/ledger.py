@@ -49,11 +49,9 @@ _TABLES: Mapping[str, str] = {
 }
 VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
-FORMER: Mapping[str, str] = {
-    "step_commit": "act",
-    "backfill_pass": "pass",
-    "skipped_row": "dead",
-}  # table → its name up to version 2
+# as of version 3: a table → its name before, and the word for a step's state before → today's
+FORMER: Mapping[str, str] = {"step_commit": "act", "backfill_pass": "pass", "skipped_row": "dead"}
+FORMER_STATES: Mapping[str, str] = {"already_so": "already_applied"}
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.POSTGRESQL: {
         "id": "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",

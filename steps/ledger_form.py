@@ -258,6 +258,10 @@ def migrate(work: Work) -> list[str]:
         done += _add_columns(work, name)
     ledger.create(work)
     done += [f"made {table(name, work.dialect)}" for name in ledger.columns(work.dialect) if name not in there]
+    for was, now in ledger.FORMER_STATES.items():
+        work.execute(
+            f"UPDATE {table('step', work.dialect)} SET state = :now WHERE state = :was", {"was": was, "now": now}
+        )
     work.execute(f"UPDATE {table('meta', work.dialect)} SET value = '{VERSION}' WHERE name = 'version'")
     return done
 

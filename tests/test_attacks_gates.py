@@ -68,7 +68,7 @@ def test_from_needs_gates_that_were_passed(desk: Inside, empty_database: Databas
     (started,) = desk.events("run_started")
     assert (started.begun_at, started.passed_in) == ("look", {"go": first})
     assert [(one.step, one.outcome) for one in desk.events("step_ended")][:2] == [
-        ("go", "passed_earlier"), ("add", "already_so"),
+        ("go", "passed_earlier"), ("add", "already_applied"),
     ]  # fmt: skip
     assert f"`look` (--from); passed before: `go` in `{first}`" in desk.runbook("report", "latest").out
     assert desk.runbook("rollback", first).code == 0

@@ -339,7 +339,7 @@ def test_what_was_so_already_is_not_taken_back(desk: Inside, empty_database: Dat
     name = written(desk, "- {id: add, type: add_column, column: t.extra, of_type: integer}\n" + BUMP)
     found = desk.runbook("exec", name)
     assert found.code == 0, found.text
-    assert desk.events("step_ended")[0].outcome == "already_so"
+    assert desk.events("step_ended")[0].outcome == "already_applied"
     assert desk.runbook("rollback", "latest").code == 0
     assert [one.step for one in desk.events("step_started") if one.action == "revert"] == ["bump"]
     assert empty_database.rows("SELECT extra FROM t WHERE id = 1") == [(None,)]

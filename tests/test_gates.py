@@ -183,7 +183,7 @@ def test_stop_before_a_checkpoint_and_begin_at_it(desk: Inside) -> None:
     late = desk.runbook("exec", "change.yaml", "--from", "gate")
     assert late.code == 0, late.text
     assert [(one.step, one.outcome) for one in desk.events("step_ended")] == [
-        ("a", "already_so"), ("gate", "passed"), ("b", "done"),
+        ("a", "already_applied"), ("gate", "passed"), ("b", "done"),
     ]  # fmt: skip
 
 
