@@ -211,7 +211,7 @@ def state_words(card: Card) -> str:
     if card.state is None or not card.taking_back:
         return ""
     if card.state.state is State.DONE:
-        return f"already so: {card.state.evidence}"
+        return f"already applied: {card.state.evidence}"
     return f"{card.state.state.replace('_', ' ')}: {card.state.evidence}"
 
 

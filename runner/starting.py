@@ -47,7 +47,7 @@ def passed_earlier(
                 f"cannot begin at {begin_at}: gate {gate.id} ({gate.mark}) before it is not passed",
                 why="; ".join(reasons),
                 state="nothing was changed",
-                then="leave --from away: what is done already is found as already so",
+                then="leave --from away: what is done already is found as already applied",
             )
     return found
 

@@ -14,7 +14,7 @@ from runner.rate import span
 
 OUTCOMES = {
     Outcome.DONE: "done",
-    Outcome.ALREADY_APPLIED: "already so",
+    Outcome.ALREADY_APPLIED: "already applied",
     Outcome.PASSED: "passed",
     Outcome.PASSED_EARLIER: "was passed in an earlier run",
     Outcome.FAILED: "**failed**",

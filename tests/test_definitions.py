@@ -1,4 +1,4 @@
-"""What is there under the wanted name but isn't the wanted thing is never "already so"; what a type change costs and keeps."""
+"""What is there under the wanted name but isn't the wanted thing is never "already applied"; what a type change costs and keeps."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def _taken_back(database: Database, promise: Promise, step: Step) -> None:
     before, rows = trial.shape("t"), database.rows("SELECT id, s FROM t ORDER BY 1")
     trial.apply()
     assert trial.state() is State.DONE, trial.verify()
-    assert Trial(database, step).preflight() == [], promise  # a second run calls it already so
+    assert Trial(database, step).preflight() == [], promise  # a second run calls it already applied
     if promise.others:
         database.script(promise.others)
     trial.revert()
