@@ -12,10 +12,13 @@ from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.workplace import Connected, Place, connected
 from steps import ledger, ledger_form
-from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Look
+from steps.base import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.dialect import Dialect, quote
 from steps.ledger import VERSION
 
+_ANSWERS = frozenset(
+    {LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE}
+)  # to target init, that the operator can do something about
 PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "pyyaml", "click", "jinja2", "simpleeval", "psutil")
 
 
@@ -107,19 +110,22 @@ def init(place: Place) -> str:
         database: RunDatabase = target.database
         with database.look() as look:
             found = _mendable(look)
+        already = f"the ledger is there already in {target.name}"
         if found.good:
-            return f"the ledger is there already in {target.name}"
+            return already
         try:
             with database.own(fenced=False) as work:
                 ledger_form.keep_to_itself(work)
-                found = _mendable(work)  # another one may have done it since
-                if found.there and not found.good:
+                found = _mendable(work)
+                if found.good:  # another one has done it since
+                    return already
+                if found.there:
                     lease.refuse_any_held(work)
-                done = [] if found.good else ledger_form.migrate(work)
+                done = ledger_form.migrate(work)
         except DatabaseFault as fault:
-            if fault.sqlstate != INSUFFICIENT_PRIVILEGE:
+            if fault.sqlstate not in _ANSWERS:
                 raise
-            raise _not_allowed(found, fault) from fault
+            raise _refused(found, fault) from fault
         except ledger_form.Inconvertible as stuck:
             raise RunRefused(
                 f"cannot bring the ledger to today's form: {stuck}, and rows stand there",
@@ -140,7 +146,14 @@ def _mendable(look: Look) -> ledger_form.Form:
     return found
 
 
-def _not_allowed(found: ledger_form.Form, fault: DatabaseFault) -> RunRefused:
+def _refused(found: ledger_form.Form, fault: DatabaseFault) -> RunRefused:
+    if fault.sqlstate == LOCK_NOT_AVAILABLE:
+        return RunRefused(
+            "cannot bring the ledger to today's form now: somebody is at work on its tables",
+            why=str(fault),
+            state="nothing was changed",
+            then="runbook target init, when they are done (pg_stat_activity has them)",
+        )
     what, then = "make the ledger", "runbook target init --print --role ROLE, and give what it prints to the DBA"
     if found.there:
         what, then = "bring the ledger to today's form", "runbook target init, as the role that owns the ledger"
