@@ -110,7 +110,7 @@ class Acting:
         known = self.status.programs
         if known is None or not uses:
             return
-        every = {**known, **self.playbook.programs, **(self.status.elsewhere or {})}
+        every = {**known, **self.playbook.programs, **(self.status.system_programs or {})}
         wrong = programs.exchanged(uses, Path(self.playbook.file).parent, every)
         if wrong:
             raise StepFailed(

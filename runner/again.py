@@ -253,7 +253,7 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[P
     _same_inputs(started, playbook)
     resumed = RunResumed(process=process)
     machine = machine_programs(playbook)
-    if not _means_the_same(playbook, status) or _differ(status.elsewhere, machine):
+    if not _means_the_same(playbook, status) or _differ(status.system_programs, machine):
         resumed = _with_changes(playbook, found, accepted, process=process, machine=machine, given=given)
     if playbook.digest != started.digest:
         playbook = standing.with_gates_of(playbook, stored(started.source, given, programs=started.programs))
@@ -286,7 +286,7 @@ def _with_changes(
     """What was changed, as somebody accepts it. Raises RunRefused where nobody does, or where a changed step ran."""
     status, path = found.status, playbook.file
     before = stored(status.source, given, programs=status.programs)
-    files = [*_differ(status.programs, playbook.programs), *_differ(status.elsewhere, machine)]
+    files = [*_differ(status.programs, playbook.programs), *_differ(status.system_programs, machine)]
     changed = _changed(before, playbook, files)
     ran = [name for name in changed if name in before.ids and _began(before.entry(name), status)]
     words = ", ".join([*changed, *(f"{file} is another one now" for file in files)])
@@ -309,7 +309,7 @@ def _with_changes(
     return RunResumed(
         process=process, reason=accepted.reason, changed_steps=tuple(changed), digest=playbook.digest,
         source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
-        approval_digest=status.approval_digest, programs=dict(playbook.programs), elsewhere=machine,
+        approval_digest=status.approval_digest, programs=dict(playbook.programs), system_programs=machine,
         changed_checks=tuple(anew),
     )  # fmt: skip
 
@@ -329,8 +329,8 @@ def _differ(then: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]
 
 def _exchanged(status: RunStatus, resumed: RunResumed) -> dict[str, str]:
     """The machine's programs that somebody accepts as others: no digest of the playbook would show it."""
-    now = resumed.elsewhere or {}
-    return {name: now.get(name, "") for name in _differ(status.elsewhere, now)}
+    now = resumed.system_programs or {}
+    return {name: now.get(name, "") for name in _differ(status.system_programs, now)}
 
 
 def _changed(before: Playbook, now: Playbook, files: list[str]) -> list[str]:

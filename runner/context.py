@@ -164,7 +164,7 @@ class StepContext:
             self._take(json.loads(command.order), by=command.by, reason=command.reason)
 
     def _take(self, order: Mapping[str, Value], *, by: str, reason: str) -> None:
-        self.emit(Tuned(by=by, reason=reason, order=readable_all(order)))
+        self.emit(Tuned(by=by, reason=reason, settings=readable_all(order)))
         if order.get("hold"):
             self.control.hold(Hold(by, reason or "asked to hold"))
         if order.get("go"):

@@ -28,7 +28,7 @@ from runner.events import (
     Outcome,
     RowsRequeued,
     StepStarted,
-    StopAsked,
+    StopRequested,
     WindowOverrun,
 )
 from runner.model import Check, Entry
@@ -377,7 +377,7 @@ class Engine(Acting):
         raise error
 
     def _stopped(self, entry: Entry, reason: str) -> None:
-        self.emit(StopAsked(by=self.control.stop_by or "signal", reason=self.control.stop_reason or reason))
+        self.emit(StopRequested(by=self.control.stop_by or "signal", reason=self.control.stop_reason or reason))
         self.wants_rollback = self.control.take_back
         cut = self.control.interrupted or bool(self.control.cut_by)
         raise (Interrupted if self.control.interrupted else Aborted)(
@@ -391,7 +391,7 @@ class Engine(Acting):
         try:
             self.context(entry).rest()
         except Stopped as stop:
-            self.emit(StopAsked(by=self.control.stop_by, reason=self.control.stop_reason))
+            self.emit(StopRequested(by=self.control.stop_by, reason=self.control.stop_reason))
             self.wants_rollback = self.control.take_back
             raise Aborted(f"stopped between two steps, before {entry.id}", why=str(stop)) from stop
 

@@ -110,10 +110,10 @@ class RunStarted(_Event):
     process: Process
     until: str = ""  # a checkpoint to stop before, from --to
     undo_of: str = ""  # the run that this one takes back
-    begun_at: str = ""  # the checkpoint at which it began, from --from
+    from_checkpoint: str = ""  # the checkpoint at which it began, from --from
     passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
     programs: dict[str, str] | None = None  # files of the playbook's own that it runs → SHA-256; None: not yet recorded
-    elsewhere: dict[str, str] | None = None  # programs of this machine, by path
+    system_programs: dict[str, str] | None = None  # programs of this machine, by path
     search_path: tuple[str, ...] = ()  # where names were looked up; () in trails from before it was kept
 
 
@@ -128,7 +128,7 @@ class RunResumed(_Event):
     source: dict[str, str] | None = None
     steps: dict[str, str] | None = None
     programs: dict[str, str] | None = None
-    elsewhere: dict[str, str] | None = None
+    system_programs: dict[str, str] | None = None
     changed_checks: tuple[str, ...] = ()  # the playbook's preconditions that are written otherwise: asked anew
 
 
@@ -143,7 +143,7 @@ class LeaseTaken(_Event):
     event: Literal["lease_taken"] = "lease_taken"
     scope: str
     epoch: int
-    over_from: str = ""  # the run whose dead holder had it
+    previous_run: str = ""  # the run whose dead holder had it
 
 
 class LedgerCreated(_Event):
@@ -317,8 +317,8 @@ class SqlByHand(_Event):
     error: str = ""
 
 
-class StopAsked(_Event):
-    event: Literal["stop_asked"] = "stop_asked"
+class StopRequested(_Event):
+    event: Literal["stop_requested"] = "stop_requested"
     by: str  # "SIGINT", "SIGTERM", "guard disk", "dana (tune)"
     reason: str
 
@@ -347,7 +347,7 @@ class Tuned(_Event):
     event: Literal["tuned"] = "tuned"
     by: str
     reason: str
-    order: dict[str, Json]
+    settings: dict[str, Json]
 
 
 class RollbackStarted(_Event):
@@ -444,7 +444,7 @@ Event = (
     | Settled
     | Noted
     | SqlByHand
-    | StopAsked
+    | StopRequested
     | Held
     | Released
     | Tuned

@@ -158,7 +158,11 @@ def in_the_way(entry: Entry, look: Look) -> list[str]:
     if _elsewhere(entry, look.dialect):
         effect = step.verify(look)
         done = effect.state is State.DONE
-        return [] if done else [f"{step.kind} exists on {step.only} only, and it is not already applied: {effect.evidence}"]
+        return (
+            []
+            if done
+            else [f"{step.kind} exists on {step.only} only, and it is not already applied: {effect.evidence}"]
+        )
     found = _written(step, look.dialect) if isinstance(step, StaticallyChecked) else []
     return [*found, *(step.preflight(look) if isinstance(step, Preflighted) else [])]
 

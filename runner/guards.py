@@ -265,7 +265,7 @@ class Sentry:
         seconds = round(max(self._base(watch) / 2**halvings, SMALLEST_S), 4) if halvings else None
         watch.usual = self._base(watch) if halvings else None
         self.control.brake(watch.by, seconds)
-        self.emit(Tuned(by=watch.by, reason=_reason(answer), order={"batch_seconds": seconds or "as before"}))
+        self.emit(Tuned(by=watch.by, reason=_reason(answer), settings={"batch_seconds": seconds or "as before"}))
 
     def _most_halvings(self, watch: _Watch) -> int:
         return max(0, ceil(log2(self._base(watch) / SMALLEST_S)))

@@ -55,7 +55,7 @@ class Holder:
             raise _refusal("another run was faster", "runbook status")
         self.database.session.fence = Fence(self.scope, epoch)
         over = found.run if found is not None and found.run else ""
-        return LeaseTaken(scope=self.scope, epoch=epoch, over_from=over)
+        return LeaseTaken(scope=self.scope, epoch=epoch, previous_run=over)
 
     def _raise_epoch(self, epoch: int, holder: str) -> int:
         session = self.database.session

@@ -10,10 +10,20 @@ from collections.abc import Mapping
 
 # field of an event → what stood in it, and what stands there since
 VALUES: Mapping[str, Mapping[str, str]] = {
-    "event": {"redriven": "rows_requeued"},
+    "event": {"redriven": "rows_requeued", "stop_asked": "stop_requested"},
     "outcome": {"already_so": "already_applied"},
 }
-_MARKS = tuple(f'"{field}":"{was}"'.encode() for field, words in VALUES.items() for was in words)
+# event → its fields' names before, and since
+FIELDS: Mapping[str, Mapping[str, str]] = {
+    "run_started": {"begun_at": "from_checkpoint", "elsewhere": "system_programs"},
+    "run_resumed": {"elsewhere": "system_programs"},
+    "lease_taken": {"over_from": "previous_run"},
+    "tuned": {"order": "settings"},
+}
+_MARKS = tuple(
+    [f'"{field}":"{was}"'.encode() for field, words in VALUES.items() for was in words]
+    + [f'"{was}":'.encode() for names in FIELDS.values() for was in names]
+)
 
 
 def today(line: bytes) -> bytes:
@@ -27,8 +37,11 @@ def today(line: bytes) -> bytes:
     event = record.get("event") if isinstance(record, dict) else None
     if not isinstance(event, dict):
         return line
-    return json.dumps({**record, "event": {name: _word(name, value) for name, value in event.items()}}).encode()
+    kind = event.get("event")
+    names = FIELDS.get(kind, {}) if isinstance(kind, str) else {}
+    renamed = {names.get(name, name): _word(name, value) for name, value in event.items()}
+    return json.dumps({**record, "event": renamed}).encode()
 
 
-def _word(name: str, value: object) -> object:
-    return VALUES[name].get(value, value) if name in VALUES and isinstance(value, str) else value
+def _word(field: str, value: object) -> object:
+    return VALUES[field].get(value, value) if field in VALUES and isinstance(value, str) else value

@@ -116,11 +116,11 @@ def _proof(playbook: Playbook, status: RunStatus) -> str:
 
 
 # ─── who, when, where ───────────────────────────────────────────────────────────────────────────────────────────────
-def _begun_at(started: RunStarted) -> str:
-    if not started.begun_at:
+def _from_checkpoint(started: RunStarted) -> str:
+    if not started.from_checkpoint:
         return ""
     gates = ", ".join(f"{code(gate)} in {code(run)}" for gate, run in started.passed_in.items())
-    return f"{code(started.begun_at)} (--from)" + (f"; passed before: {gates}" if gates else "")
+    return f"{code(started.from_checkpoint)} (--from)" + (f"; passed before: {gates}" if gates else "")
 
 
 def _facts(status: RunStatus, playbook: Playbook) -> list[str]:
@@ -142,7 +142,7 @@ def _facts(status: RunStatus, playbook: Playbook) -> list[str]:
         ("inputs", code(_pairs(started.inputs))),
         ("limits", code(_pairs(started.limits))),
         ("until", code(started.until)),
-        ("begun at", _begun_at(started)),
+        ("begun at", _from_checkpoint(started)),
         ("owner", escaped(playbook.owner)),
         ("contacts", escaped(", ".join(f"{role.replace('_', ' ')}: {who}" for role, who in playbook.contacts.items()))),
         ("links", escaped(", ".join(f"{name}: {link}" for name, link in playbook.links.items()))),

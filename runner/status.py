@@ -124,7 +124,7 @@ class RunStatus:
     operators: dict[str, str] = field(default_factory=dict)  # who has operated → the system's user, where it is known
     pace: dict[str, float] = field(default_factory=dict)  # what people last tuned
     programs: dict[str, str] | None = None  # files of the playbook's own → SHA-256; None where that wasn't recorded
-    elsewhere: dict[str, str] | None = None  # programs of the machine
+    system_programs: dict[str, str] | None = None  # programs of the machine
     rolling_back: bool = False  # taking back has begun: there is no way forward any more
     epoch: int = 0
     head: str = ""
@@ -218,7 +218,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
             | events.BlockerEnded()
             | events.Retried()
             | events.Noted()
-            | events.StopAsked()
+            | events.StopRequested()
             | events.Closed()
             | events.WindowOverrun()
         ):
@@ -254,13 +254,13 @@ def _steered(status: RunStatus, event: events.SqlByHand | events.Tuned) -> None:
 
 def _tuned(status: RunStatus, event: events.Tuned) -> None:
     """Holding, stopping and going slower are anybody's; who loosens a bound or lets go of a hold operates."""
-    numbers = {key: float(value) for key, value in event.order.items() if isinstance(value, int | float)}
+    numbers = {key: float(value) for key, value in event.settings.items() if isinstance(value, int | float)}
     before = {**_USUAL, **status.pace}
     status.pace |= {key: value for key, value in numbers.items() if key in {*_USUAL, "max_rows"}}
     faster = any(numbers.get(key, 0.0) > before.get(key, 0.0) for key in ("batch_seconds", "workers"))
     faster |= "max_rows" in before and numbers.get("max_rows", 0.0) > before["max_rows"]
     faster |= numbers.get("rest", before["rest"]) < before["rest"]
-    looser = bool(event.order.get("go")) or any(key.startswith("limits.") for key in event.order)
+    looser = bool(event.settings.get("go")) or any(key.startswith("limits.") for key in event.settings)
     if (faster or looser) and not event.by.startswith(persons.GUARD):
         _operated(status, event.by)
 
@@ -287,7 +287,7 @@ def _run(
         case events.RunStarted():
             status.started, status.process, status.started_at = event, event.process, at
             status.digest, status.approval_digest = event.digest, event.approval_digest
-            status.source, status.programs, status.elsewhere = event.source, event.programs, event.elsewhere
+            status.source, status.programs, status.system_programs = event.source, event.programs, event.system_programs
             _operated(status, event.process.operator, event.process.user)
         case events.RunResumed():
             _operated(status, event.process.operator, event.process.user)
@@ -321,7 +321,7 @@ def _resumed(status: RunStatus, event: events.RunResumed) -> None:
         "",
     )
     if event.source is not None and event.steps is not None:
-        status.source, status.programs, status.elsewhere = event.source, event.programs, event.elsewhere
+        status.source, status.programs, status.system_programs = event.source, event.programs, event.system_programs
         status.digest, status.approval_digest = event.digest, event.approval_digest
 
 

@@ -102,8 +102,8 @@ def _of_engine(event: Event) -> str:
             return (
                 f"the trail ended in half a line ({event.bytes_cut} bytes), which was cut off: its process was killed"
             )
-        case events.LeaseTaken() if event.over_from:
-            return f"took the lease over from {code(event.over_from)}, whose process was gone"
+        case events.LeaseTaken() if event.previous_run:
+            return f"took the lease over from {code(event.previous_run)}, whose process was gone"
         case events.WindowOverrun():
             return f"**went on for {span(event.seconds)} after its window had ended**"
         case events.LedgerCreated():
@@ -164,7 +164,7 @@ def _of_people(event: Event) -> str:
 
 def _of_steering(event: Event) -> str:
     match event:
-        case events.StopAsked():
+        case events.StopRequested():
             return f"stop asked by {escaped(event.by)}{_reason(event.reason)}"
         case events.Held():
             return f"{code(event.step)} held by {escaped(event.by)}{_reason(event.reason)}"
@@ -174,7 +174,7 @@ def _of_steering(event: Event) -> str:
                 f"{code(event.step)} {whose} after {took(event.seconds)}, by {escaped(event.by)}{_reason(event.reason)}"
             )
         case events.Tuned():
-            order = ", ".join(f"{key} = {cast('object', value)!r}" for key, value in event.order.items())
+            order = ", ".join(f"{key} = {cast('object', value)!r}" for key, value in event.settings.items())
             return f"tuned by {escaped(event.by)}: {code(order)}{_reason(event.reason)}"
         case events.LeftStanding():
             return f"{escaped(event.by)} leaves {code(event.step)} standing{_reason(event.reason)}"

@@ -104,7 +104,7 @@ class Lines:
                 whose = f"{event.held_by} " if event.held_by not in {"", event.by} else ""
                 self._write(f"  ▶ {whose}released by {event.by} after {event.seconds:g} s: {event.reason}")
             case events.Tuned():
-                order = ", ".join(f"{key}={cast('object', value)}" for key, value in event.order.items())
+                order = ", ".join(f"{key}={cast('object', value)}" for key, value in event.settings.items())
                 self._write(f"  ⚙ tuned by {event.by}: {order} ({event.reason})", "yellow")
             case events.StepVerified() if self.verbose or event.when == "in_doubt":
                 self._write(f"  the database says {event.state}: {event.evidence}")
@@ -114,8 +114,8 @@ class Lines:
                 self._write(f"  ✓ approved by {event.name} as {event.role} (unsigned): {event.reason}")
             case events.EvidenceGiven():
                 self._write(f"  ✓ evidence {event.name} by {event.by}: {event.reason}")
-            case events.LeaseTaken() if event.over_from:
-                self._write(f"  took the lease over from {event.over_from}, whose process is gone", "yellow")
+            case events.LeaseTaken() if event.previous_run:
+                self._write(f"  took the lease over from {event.previous_run}, whose process is gone", "yellow")
             case events.Judged():
                 self._write(f"  ✓ {event.id} judged a {event.answer} by {event.name} as {event.role}: {event.reason}")
             case events.WindowOverrun():

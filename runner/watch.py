@@ -24,7 +24,7 @@ from runner.events import (
     RunStarted,
     StepEnded,
     StepStarted,
-    StopAsked,
+    StopRequested,
 )
 from runner.rate import Rate
 from runner.status import RunStatus, write_status
@@ -36,7 +36,7 @@ EVERY_S = 0.2
 BEAT_S = 3.0  # a run that does nothing else writes it as often, so that a killed one can be told from it
 VALID_S = 15.0  # as long as a lease holds without a sign of life
 SHARE = 0.05  # of the time at most goes into the file: with 10,000 steps it is some MB, and written more seldom
-AT_ONCE = (RunStarted, RunResumed, RunEnded, RollbackStarted, GateReached, StopAsked, Held, Released)
+AT_ONCE = (RunStarted, RunResumed, RunEnded, RollbackStarted, GateReached, StopRequested, Held, Released)
 
 
 def _this_process() -> dict[str, Json]:

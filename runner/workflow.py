@@ -171,8 +171,8 @@ def _started(playbook: Playbook, target: Connected, orders: Orders, name: str) -
         approval_digest=approval_digest(playbook, target),
         source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
         inputs=readable_all(playbook.meant), limits=readable_all(playbook.limits), target=target.name, identity=target.identity,
-        process=process, until=orders.until, begun_at=orders.begin_at, programs=dict(playbook.programs),
-        elsewhere=machine_programs(playbook), search_path=target.database.path,
+        process=process, until=orders.until, from_checkpoint=orders.begin_at, programs=dict(playbook.programs),
+        system_programs=machine_programs(playbook), search_path=target.database.path,
     )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def opened(
 
 def _begin_at(status: RunStatus) -> str:
     """Where the run began with --from, as long as it hasn't come so far."""
-    begun_at = status.started.begun_at if status.started else ""
+    begun_at = status.started.from_checkpoint if status.started else ""
     return "" if status.step(begun_at).started_at else begun_at
 
 

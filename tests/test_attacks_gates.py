@@ -66,7 +66,7 @@ def test_from_needs_gates_that_were_passed(desk: Inside, empty_database: Databas
     found = desk.runbook(*begin, "dana")
     assert found.code == 0, found.text
     (started,) = desk.events("run_started")
-    assert (started.begun_at, started.passed_in) == ("look", {"go": first})
+    assert (started.from_checkpoint, started.passed_in) == ("look", {"go": first})
     assert [(one.step, one.outcome) for one in desk.events("step_ended")][:2] == [
         ("go", "passed_earlier"), ("add", "already_applied"),
     ]  # fmt: skip

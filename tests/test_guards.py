@@ -66,7 +66,7 @@ def test_long_statement_is_cancelled(
     with meanwhile(rise):
         found = desk.runbook("exec", name)
     assert found.code == code, found.text
-    (stop,), ended = desk.events("stop_asked"), desk.events("step_ended")[0]
+    (stop,), ended = desk.events("stop_requested"), desk.events("step_ended")[0]
     assert (stop.by, stop.reason) == ("guard calm", "calm answered fail: n=9")
     assert (ended.outcome, ended.error) == ("stopped", "cancelled by guard calm: calm answered fail: n=9")
     assert bumped(empty_database) == then
@@ -146,7 +146,7 @@ def test_spike_hibernates_and_goes_on(desk: Inside, empty_database: Database) ->
     (held,), (released,) = desk.events("held"), desk.events("released")
     assert held.reason == "load is critical (n > 50), asked twice: n=99; hibernates for at least 1 s"
     assert released.seconds >= 0.7, "from the reading on, which the run obeys at its next safe point"
-    assert not desk.events("stop_asked")
+    assert not desk.events("stop_requested")
 
 
 @on_18
@@ -163,7 +163,7 @@ def test_unknown_holds_no_longer_than_its_longest_hold(desk: Inside, empty_datab
     assert found.code == 7, found.text
     why = "it held the run for 1 s, its longest_hold, because lag answered unknown: n is NULL"
     assert f"stopped by guard lag: {why}" in found.err and "runbook resume" in found.err
-    assert desk.events("stop_asked")[0].reason == why
+    assert desk.events("stop_requested")[0].reason == why
     empty_database.script("INSERT INTO level VALUES (0); UPDATE pause SET s = 0")
     assert desk.runbook("resume", "latest").code == 0
 

@@ -65,7 +65,7 @@ def test_limit_is_changed_for_guards_alone(desk: Inside, empty_database: Databas
         until(lambda: acts(empty_database) > done + 10)
         run.send_signal(signal.SIGTERM)
         assert run.wait(60) == 7, run.stdout.read()
-    assert desk.events("stop_asked")[0].by != "guard lag"
+    assert desk.events("stop_requested")[0].by != "guard lag"
     empty_database.script("UPDATE pause SET s = 0")
     again = desk.runbook("resume", "latest")
     assert again.code == 3 and "low" in again.err, again.text

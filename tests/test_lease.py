@@ -81,7 +81,7 @@ def test_second_runner_is_refused_until_the_first_is_dead(
         first.kill()
     taken = other.runbook("exec", "other.yaml")
     assert taken.code == 0, taken.text
-    assert other.events("lease_taken")[0].over_from == desk.newest.parent.name
+    assert other.events("lease_taken")[0].previous_run == desk.newest.parent.name
     assert desk.runbook("resume", "latest").code == 0
     assert rows(empty_database) == [(1, 2), (2, 1)]
 
@@ -198,7 +198,7 @@ def test_lease_that_came_with_a_backup(desk: Inside, empty_database: Database) -
     assert refused.code == 6 and "old-run (kim on elsewhere, pid 1)" in refused.err
     age(empty_database)
     assert desk.runbook("exec", "change.yaml").code == 0
-    assert desk.events("lease_taken")[0].over_from == "old-run"
+    assert desk.events("lease_taken")[0].previous_run == "old-run"
 
 
 @on_18

@@ -15,7 +15,7 @@ from command import proven
 from runner import people, proof, report
 from runner.again import resume
 from runner.errors import RunbookError
-from runner.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopAsked, Tuned
+from runner.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
 from runner.timeline import timeline
 from runner.way_back import Asked, rollback
 from runner.workflow import Orders, execute
@@ -195,7 +195,7 @@ def test_timeline_tells_waits_for_one_lock_in_one_line() -> None:
 
     told = [waited(1, "pid 7 (psql)"), waited(2, "pid 7 (psql)"), waited(3, "pid 8 | idle"),
             Held(step="fill", by="guard disk", reason="free_pct=4"), Released(step="fill", by="dana", reason="made room", seconds=200.0),
-            Tuned(by="dana", reason="too slow", order={"workers": 4}), StopAsked(by="SIGINT", reason="at a safe point"),
+            Tuned(by="dana", reason="too slow", settings={"workers": 4}), StopRequested(by="SIGINT", reason="at a safe point"),
             Settled(step="fill", done=False, by="dana", reason="looked"), waited(1, "")]  # fmt: skip
     records = [
         Record(n=n, at="2026-06-01T12:00:00+02:00", prev="", event=event) for n, event in enumerate(told, start=1)

@@ -55,7 +55,7 @@ def test_signal_stops_at_a_safe_point(desk: Inside, empty_database: Database, na
     assert rows(empty_database) == [(1, 1), (2, 0)]
     status = desk.status()
     assert (status.state, status.exit_code) == ("aborted", 7)
-    assert desk.events("stop_asked")[0].by == name
+    assert desk.events("stop_requested")[0].by == name
     assert empty_database.value("SELECT state FROM runbook.run") == "aborted"
     told = desk.runbook("status", "latest").out
     assert "safe until morning" in told and "runbook resume" in told
@@ -183,7 +183,10 @@ def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Da
         {"go": True},
         {"stop": True},
     ]
-    assert (desk.events("stop_asked")[0].by, desk.events("stop_asked")[0].reason) == ("ines", "enough for tonight")
+    assert (desk.events("stop_requested")[0].by, desk.events("stop_requested")[0].reason) == (
+        "ines",
+        "enough for tonight",
+    )
     wrong = desk.runbook("tune", "latest", "rest=101", "--reason", "a little too much")
     assert wrong.code == 2 and "rest=9" in wrong.err
     idle = desk.runbook("tune", "latest", "go", "--reason", "nobody hears")
@@ -203,5 +206,5 @@ def test_guard_takes_the_run_back(desk: Inside, empty_database: Database) -> Non
     name = written(desk, f"{slow}\n{guarded}", "queries: {n: SELECT n FROM t WHERE id = 1}\n")
     found = desk.runbook("exec", name)
     assert found.code == 8, found.text
-    assert desk.events("stop_asked")[0].by == "guard small"
+    assert desk.events("stop_requested")[0].by == "guard small"
     assert [one.step for one in desk.events("step_ended") if one.outcome == "reverted"] == ["slow"]

@@ -137,8 +137,8 @@ def test_who_operates(desk: Inside) -> None:
     assert _after(desk, Settled(step="go", done=True, by="ines", reason="")) == {"ines"}
     assert _after(desk, SqlByHand(by="ines", reason="", sql="SELECT 1", rows=1)) == {"ines"}
     for order, operates in ORDERS:
-        tuned = Tuned(by="ines", reason="", order=order)
+        tuned = Tuned(by="ines", reason="", settings=order)
         assert _after(desk, tuned) == ({"ines"} if operates else set()), order
         assert _after(desk, tuned.model_copy(update={"by": "guard lag"})) == set()
-    slower, faster = (Tuned(by=by, reason="", order={"max_rows": rows}) for by, rows in (("kim", 10), ("ines", 500)))
+    slower, faster = (Tuned(by=by, reason="", settings={"max_rows": rows}) for by, rows in (("kim", 10), ("ines", 500)))
     assert _after(desk, slower, faster) == {"ines"}
