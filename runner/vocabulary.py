@@ -196,7 +196,7 @@ def _named(name: str, shapes: Shapes) -> str:
     """A definition by its word; a template is not worth a word: it may stand for any scalar."""
     if name == "template":
         return ""
-    return _WORDS.get(name) or _plain(shapes.shared[name], shapes)
+    return _WORDS.get(name) or type_words(shapes.shared[name], shapes)
 
 
 def _plain(node: Schema, shapes: Shapes) -> str:
