@@ -189,6 +189,8 @@ def type_words(node: Schema, shapes: Shapes) -> str:
         return " | ".join(map(str, node["enum"]))
     if "const" in node:
         return str(node["const"])
+    if isinstance(kinds := node.get("type"), list):
+        return " or ".join(type_words({**node, "type": kind}, shapes) for kind in kinds)
     return _plain(node, shapes)
 
 
