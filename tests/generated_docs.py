@@ -48,10 +48,15 @@ def _tables_of_keys() -> list[str]:
     defs: dict[str, Schema] = whole["$defs"]
     shapes = Shapes({}, defs)
     step, check = defs["step.analyze"]["properties"], defs["own"]["properties"]
-    of_steps = {key: node for key, node in step.items() if all(key in defs[name]["properties"] for name in _kinds(defs, "step"))}
+    of_steps = {
+        key: node for key, node in step.items() if all(key in defs[name]["properties"] for name in _kinds(defs, "step"))
+    }
     guard = {key.partition(".")[2]: node for key, node in defs.items() if key.startswith("guards.")}
     kind: Schema = {"type": "string", "description": "Which step type: see below."}
-    probe: Schema = {"type": "string", "description": "Which probe: see below. Without it the step's own figures are asked."}
+    probe: Schema = {
+        "type": "string",
+        "description": "Which probe: see below. Without it the step's own figures are asked.",
+    }
     tables = [
         ("Keys of a playbook", whole["properties"]),
         ("Keys of every step", {**of_steps, "type": kind}),
@@ -155,7 +160,7 @@ def ledger_tables() -> str:
 
 def _table(name: str, told: str, columns: Mapping[str, str]) -> str:
     pg, lite = (ledger_form.wanted_columns(dialect, name) for dialect in (Dialect.POSTGRESQL, Dialect.SQLITE))
-    keys = [words for words in ledger_form._wanted_keys(Dialect.POSTGRESQL, name)]
+    keys = ledger_form._wanted_keys(Dialect.POSTGRESQL, name)
     lines = [f"### {name}\n", f"{told[:1].upper()}{told[1:]}. {'; '.join(keys)}.\n"]
     lines += ["| column | PostgreSQL | SQLite | |", "|---|---|---|---|"]
     lines += [f"| `{column}` | {kind} | {lite[column]} | {_cell(columns[column])} |" for column, kind in pg.items()]

@@ -29,7 +29,7 @@ def derived() -> Words:
         "values": _values(),
         "ledger": {name: ledger_form.wanted_columns(Dialect.POSTGRESQL, name) for name in ledger.columns(Dialect.POSTGRESQL)},
         "yaml": _yaml(),
-        "targets.yaml": {name: "key" for name in TARGET_KEYS},
+        "targets.yaml": dict.fromkeys(TARGET_KEYS, "key"),
         "exit codes": {str(code): words.partition(":")[0] for code, words in errors.EXIT_CODES.items()},
     }  # fmt: skip
 
@@ -45,7 +45,9 @@ def _events() -> Words:
     defs = _definitions()
     named = {one["properties"]["event"]["const"]: one for one in defs.values() if "const" in _event(one)}
     parts = {name.lower(): defs[name] for name in ("Record", "Process")}
-    return {name: {key: _type(node) for key, node in one["properties"].items()} for name, one in {**named, **parts}.items()}
+    return {
+        name: {key: _type(node) for key, node in one["properties"].items()} for name, one in {**named, **parts}.items()
+    }
 
 
 def _event(definition: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +74,10 @@ def _values() -> Words:
     found: Words = {}
     for name, one in _definitions().items():
         if "enum" in one:
-            found[name] = {word: "value" for word in one["enum"]}
+            found[name] = dict.fromkeys(one["enum"], "value")
         for key, node in one.get("properties", {}).items():
             if "enum" in node and "const" in _event(one):
-                found[f"{_event(one)['const']}.{key}"] = {word: "value" for word in node["enum"]}
+                found[f"{_event(one)['const']}.{key}"] = dict.fromkeys(node["enum"], "value")
     return found
 
 

@@ -46,7 +46,10 @@ def test_links_lead_somewhere(page: Page) -> None:
 
 def test_every_page_is_linked_from_the_readme_or_an_index() -> None:
     linked = {
-        (page.path.parent / link.partition("#")[0]).resolve() for page in READ for link in page.links if "://" not in link
+        (page.path.parent / link.partition("#")[0]).resolve()
+        for page in READ
+        for link in page.links
+        if "://" not in link
     }
     assert not [page.name for page in READ if page.path != README and page.path not in linked]
 
@@ -208,3 +211,14 @@ def test_output_that_differs_is_seen() -> None:
     assert normal("x-20261122-130326-6b0b in 1.2 s") == "x-RUN in SPAN"
 
 
+def test_changelog_has_one_section_a_release() -> None:
+    """Keep a Changelog's form: what is so now, grouped by kind, and no diary."""
+    page = Page.read(ROOT / "CHANGELOG.md")
+    headings = re.findall(r"^(#+) (.+)$", page.text, re.MULTILINE)
+    releases = [words for rank, words in headings if rank == "##"]
+    assert releases[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", words) for words in releases[1:])
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    for release in releases:
+        found = re.findall(r"^### (.+)$", page.section(release), re.MULTILINE)
+        assert len(found) == len(set(found)) and set(found) <= kinds
