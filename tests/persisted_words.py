@@ -1,6 +1,6 @@
 """The words that outlive a version: in trails, in the ledger, in playbooks, and as exit codes; taken from the code.
 
-`./dev words` adds new ones to the frozen list, tests/persisted_words.json. What is on that list never changes or goes: a
+`./dev generate` adds new ones to the frozen list, tests/persisted_words.json. What is on that list never changes or goes: a
 trail, a ledger and a playbook of an earlier version must be read by every later one.
 """
 
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from documents import ROOT, Page
 
 from runner import errors, events
 from runner.schema import schema
@@ -164,6 +166,17 @@ def lost(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield from lost(one, new[key], there)
 
 
+def unexplained(words: Words) -> list[str]:
+    """What the glossary lacks, and what it explains in vain."""
+    page = Page.read(ROOT / "docs/glossary.md")
+    found = []
+    for group, wanted in singles(words).items():
+        told = page.table(group)
+        found += [f"{group}: {word} has no line" for word in sorted(wanted - {one for one in told if told[one]})]
+        found += [f"{group}: {word} is no word any more" for word in sorted(set(told) - wanted)]
+    return found
+
+
 def main(arguments: list[str]) -> int:
     """Write the list anew: with new words, or (--again, before the first release) as the code has them."""
     now = derived()
@@ -173,6 +186,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("cannot write the list: what is on it never changes (before the first release: --again)\n")
         return 1
     LIST.write_text(f"{json.dumps(now, indent=1, ensure_ascii=False)}\n")
+    sys.stderr.write("".join(f"docs/glossary.md: {one}\n" for one in unexplained(now)))
     return 0
 
 

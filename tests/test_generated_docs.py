@@ -18,7 +18,7 @@ AUTHORS = (ROOT / "docs/authors.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("name", generated_docs.PARTS)
 def test_generated_part_is_in_step(name: str) -> None:
-    """When this fails: ./dev docs."""
+    """When this fails: ./dev generate."""
     assert (ROOT / name).read_text(encoding="utf-8") == generated_docs.with_generated(name)
 
 

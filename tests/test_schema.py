@@ -22,7 +22,7 @@ STEP = HEAD + "steps:\n  - {id: a, type: rename_column, column: t.a, to: b}\n"
 
 
 def test_the_committed_schema_is_the_generated_one() -> None:
-    """When this fails: runbook schema --write playbooks/runbook.schema.json."""
+    """When this fails: ./dev generate."""
     assert json.loads((PLAYBOOKS / "runbook.schema.json").read_text()) == schema()
 
 
