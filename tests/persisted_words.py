@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ from documents import ROOT, Page
 
 from runner import errors, events
 from runner.schema import schema
+from runner.status import Holding, RunStatus, StepStatus
+from runner.stop import Stop
 from runner.targets_file import _KEYS as TARGET_KEYS
+from runner.watch import StatusFile
 from steps import ledger, ledger_form
+from steps.base import Progress
 from steps.dialect import Dialect
 
 LIST = Path(__file__).with_name("persisted_words.json")
@@ -31,6 +37,7 @@ def derived() -> Words:
         "values": _values(),
         "ledger": {name: ledger_form.wanted_columns(Dialect.POSTGRESQL, name) for name in ledger.columns(Dialect.POSTGRESQL)},
         "yaml": _yaml(),
+        "status.json": _status_file(),
         "targets.yaml": dict.fromkeys(TARGET_KEYS, "key"),
         "exit codes": {str(code): words.partition(":")[0] for code, words in errors.EXIT_CODES.items()},
     }  # fmt: skip
@@ -81,6 +88,27 @@ def _values() -> Words:
             if "enum" in node and "const" in _event(one):
                 found[f"{_event(one)['const']}.{key}"] = dict.fromkeys(node["enum"], "value")
     return found
+
+
+def _status_file() -> Words:
+    """The keys of the file that monitors read, with their paths."""
+    step, hold = StepStatus("a"), Holding("", "2026-12-01T00:00:00+00:00")
+    status = RunStatus(steps={step.id: step}, holds={"guard a": hold})
+    stop = {one.name: "" for one in fields(Stop)}
+    with tempfile.TemporaryDirectory() as directory:
+        made = StatusFile((Path(directory),), status, lambda: {"stop": stop})
+        made.progress(step.id, Progress(1, 2, "rows"))
+        made.write()
+        made.close()
+        written = json.loads((Path(directory) / "status.json").read_text())
+    return dict.fromkeys(sorted(_paths(written)), "key")
+
+
+def _paths(data: Any, path: str = "") -> Iterator[str]:
+    for one in data if isinstance(data, list) else [data]:
+        for key, value in one.items() if isinstance(one, dict) else ():
+            yield f"{path}{key}"
+            yield from _paths(value, f"{path}{key}.")
 
 
 # ─── YAML ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -147,6 +175,7 @@ def singles(words: Words) -> dict[str, set[str]]:
         "Ledger tables": set(words["ledger"]),
         "Ledger columns": {name for one in words["ledger"].values() for name in one},
         "Playbook keys": {path.rpartition(".")[2] for one in words["yaml"].values() for path in one},
+        "Keys of status.json": {path.rpartition(".")[2] for path in words["status.json"]},
         "Keys of targets.yaml": set(words["targets.yaml"]),
         "Exit codes": set(words["exit codes"]),
     }

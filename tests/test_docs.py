@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import re
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import persisted_words
 import psycopg
 import pytest
 from databases import Databases
@@ -199,6 +201,13 @@ def test_sql_runs_on_both_databases(fence: Fence, workshop: Workshop) -> None:
     with contextlib.closing(sqlite3.connect(workshop.directory / "app.db")) as connection:
         for one in statements:
             connection.execute(re.sub(r"\brunbook\.(\w+)", r"runbook_\1", one))
+
+
+def test_status_file_of_a_run_has_the_frozen_keys(workshop: Workshop) -> None:
+    """As the run has written it, which knows what the list was derived without."""
+    frozen = {key for key in persisted_words.frozen()["status.json"] if "." not in key}
+    for file in (workshop.directory / "runs").glob("*/status.json"):
+        assert set(json.loads(file.read_text())) == frozen
 
 
 # ─── the reader itself ──────────────────────────────────────────────────────────────────────────────────────────────
