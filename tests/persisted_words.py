@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -95,11 +96,14 @@ def _status_file() -> Words:
     step, hold = StepStatus("a"), Holding("", "2026-12-01T00:00:00+00:00")
     status = RunStatus(steps={step.id: step}, holds={"guard a": hold})
     stop = {one.name: "" for one in fields(Stop)}
+    before = set(threading.enumerate())
     with tempfile.TemporaryDirectory() as directory:
         made = StatusFile((Path(directory),), status, lambda: {"stop": stop})
         made.progress(step.id, Progress(1, 2, "rows"))
         made.write()
         made.close()
+        for thread in set(threading.enumerate()) - before:  # its own, which may still be writing
+            thread.join()
         written = json.loads((Path(directory) / "status.json").read_text())
     return dict.fromkeys(sorted(_paths(written)), "key")
 
