@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -161,15 +162,17 @@ def test_python_compiles(fence: Fence) -> None:
 
 
 # ─── commands ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def _follow(page: Page, workshop: Workshop) -> None:
-    for fence in page.fences:
-        if not fence.not_run and (fence.title or fence.language in {"console", "sh"}):
-            workshop.follow(fence)
+@dataclass(frozen=True)
+class Read:
+    """The directory and the databases as the README leaves them; wrong: what the README shows that isn't so."""
+
+    workshop: Workshop
+    wrong: list[str]
 
 
 @pytest.fixture(scope="module")
-def workshop(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """The directory and the databases as the README leaves them: all other pages go on from there."""
+def readme(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
+    """Somebody who has done all that the README shows: every other page goes on from there."""
     try:
         kind = databases.kind("pg18")
     except LookupError as missing:
@@ -177,18 +180,21 @@ def workshop(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> 
     with kind.database() as database:
         made = Workshop(tmp_path_factory.mktemp("app"), database.url)
         (made.directory / "playbooks").symlink_to(ROOT / "playbooks")
-        _follow(Page.read(README), made)
-        yield made
+        yield Read(made, made.follow(Page.read(README)))
+
+
+@pytest.fixture
+def workshop(readme: Read) -> Workshop:
+    return readme.workshop
 
 
 TYPED = [page for page in READ if any(one.language in {"console", "sh"} and not one.not_run for one in page.fences)]
 
 
 @pytest.mark.parametrize("page", TYPED, ids=lambda page: page.name)
-def test_commands_print_what_is_shown(page: Page, workshop: Workshop) -> None:
-    if page.path != README:
-        _follow(page, workshop)
-    assert list((workshop.directory / "runs").glob("*/trail.jsonl"))
+def test_commands_print_what_is_shown(page: Page, readme: Read) -> None:
+    wrong = readme.wrong if page.path == README else readme.workshop.follow(page)
+    assert not wrong, "\n\n".join(wrong)
 
 
 @pytest.mark.parametrize("fence", [one for one in FENCES if one.language == "sql"], ids=str)

@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import psycopg
-from documents import Command, Fence, commands
+from documents import Command, Fence, Page, commands
 
 from runner.cli import main
 
@@ -49,23 +49,29 @@ class Workshop:
     directory: Path
     server: str
 
-    def follow(self, fence: Fence) -> None:
-        """Write the file, or type the commands, and compare what they print with what the page shows."""
-        if fence.title:
-            (self.directory / fence.title).write_text(self._here(fence.text))
-        if fence.language in {"console", "sh"}:
-            for command in commands(fence):
-                self._type(fence, command)
+    def follow(self, page: Page) -> list[str]:
+        """Write the page's files and type its commands; what it shows that isn't so."""
+        wrong = []
+        for fence in page.fences:
+            if fence.not_run:
+                continue
+            if fence.title:
+                (self.directory / fence.title).write_text(self._here(fence.text))
+            if fence.language in {"console", "sh"}:
+                wrong += [told for command in commands(fence) if (told := self._type(fence, command))]
+        return wrong
 
-    def _type(self, fence: Fence, command: Command) -> None:
+    def _type(self, fence: Fence, command: Command) -> str:
+        """What is wrong with what the page says of this command; "" where nothing is."""
         code, out = self._run(self._here(command.words))
         told = out.replace(self.server or "\0", SERVER).replace(str(self.directory), PLACE)
-        assert code == command.code, f"{fence}: {command.words}\nended with {code}, not {command.code}:\n{told}"
-        if command.shown:
-            shown = [normal(line) for line in command.shown]
-            printed = [normal(line) for line in told.splitlines()]
+        if code != command.code:
+            return f"{fence}: {command.words}\nends with {code}, not {command.code}:\n{told}"
+        shown = [normal(line) for line in command.shown]
+        if shown and not agree(shown, [normal(line) for line in told.splitlines()]):
             page = "\n".join(shown)
-            assert agree(shown, printed), f"{fence}: {command.words}\nthe page shows:\n{page}\nit prints:\n{told}"
+            return f"{fence}: {command.words}\nthe page shows:\n{page}\nit prints:\n{told}"
+        return ""
 
     def _here(self, text: str) -> str:
         return text.replace(SERVER, self.server).replace(PLACE, str(self.directory))
