@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from databases import Databases
 from documents import PAGES, README, ROOT, Fence, Page
-from workshop import Workshop, agree, normal
+from workshop import Workshop, Wrong, agree, made, normal, renewed
 
 from runner.cli import GROUPS, cli
 from runner.load import load_file
@@ -167,20 +167,18 @@ class Read:
     """The directory and the databases as the README leaves them; wrong: what the README shows that isn't so."""
 
     workshop: Workshop
-    wrong: list[str]
+    wrong: list[Wrong]
 
 
 @pytest.fixture(scope="module")
 def readme(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
     """Somebody who has done all that the README shows: every other page goes on from there."""
     try:
-        kind = databases.kind("pg18")
+        databases.kind("pg18")
     except LookupError as missing:
         pytest.skip(str(missing))
-    with kind.database() as database:
-        made = Workshop(tmp_path_factory.mktemp("app"), database.url)
-        (made.directory / "playbooks").symlink_to(ROOT / "playbooks")
-        yield Read(made, made.follow(Page.read(README)))
+    with made(databases, tmp_path_factory.mktemp("app")) as workshop:
+        yield Read(workshop, workshop.follow(Page.read(README)))
 
 
 @pytest.fixture
@@ -194,7 +192,7 @@ TYPED = [page for page in READ if any(one.language in {"console", "sh"} and not 
 @pytest.mark.parametrize("page", TYPED, ids=lambda page: page.name)
 def test_commands_print_what_is_shown(page: Page, readme: Read) -> None:
     wrong = readme.wrong if page.path == README else readme.workshop.follow(page)
-    assert not wrong, "\n\n".join(wrong)
+    assert not wrong, "\n\n".join(map(str, wrong))
 
 
 @pytest.mark.parametrize("fence", [one for one in FENCES if one.language == "sql"], ids=str)
@@ -224,6 +222,14 @@ def test_output_that_differs_is_seen() -> None:
     assert not agree(["a … c"], ["a b d"])
     assert not agree(["a"], ["a", "b"])
     assert normal("x-20261122-130326-6b0b in 1.2 s") == "x-RUN in SPAN"
+
+
+def test_page_is_written_anew_where_words_have_changed() -> None:
+    shown = ["…", "rolled back: x", "           3 rows", "…", "next  runbook report"]
+    printed = ["run x", "rolled back: x", "state  3 rows", "call  nobody", "next  runbook report x", "bye"]
+    new = renewed(shown, printed)
+    assert new == ["…", "rolled back: x", "state  3 rows", "…", "next  runbook report x", "bye"]
+    assert agree(new, printed)
 
 
 def test_changelog_has_one_section_a_release() -> None:
