@@ -107,7 +107,7 @@ class _Generator(GenerateJsonSchema):
         word = _MODELS.get(schema["cls"])
         if word:
             return {WORD: word}
-        found = super().model_schema(schema)
+        found = _closed_inside(super().model_schema(schema))
         return _approval(found) if schema["cls"] is ApprovalNeed else found
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
@@ -129,6 +129,15 @@ class _Generator(GenerateJsonSchema):
         if isinstance(default, dict) or default in (None, "", []):  # a nested model tells its own
             found.pop("default", None)
         return found
+
+
+def _closed_inside(found: Schema) -> Schema:
+    """A choice of forms is no mapping itself: unknown keys are refused in those of its forms that are mappings."""
+    if "anyOf" not in found or "additionalProperties" not in found:
+        return found
+    closed = {"additionalProperties": found["additionalProperties"]}
+    options = [{**one, **closed} if "properties" in one else one for one in found["anyOf"]]
+    return {**{key: value for key, value in found.items() if key not in closed}, "anyOf": options}
 
 
 def _approval(found: Schema) -> Schema:

@@ -189,6 +189,8 @@ def type_words(node: Schema, shapes: Shapes) -> str:
         return " | ".join(map(str, node["enum"]))
     if "const" in node:
         return str(node["const"])
+    if isinstance(kinds := node.get("type"), list):
+        return " or ".join(type_words({**node, "type": kind}, shapes) for kind in kinds)
     return _plain(node, shapes)
 
 
@@ -196,7 +198,7 @@ def _named(name: str, shapes: Shapes) -> str:
     """A definition by its word; a template is not worth a word: it may stand for any scalar."""
     if name == "template":
         return ""
-    return _WORDS.get(name) or _plain(shapes.shared[name], shapes)
+    return _WORDS.get(name) or type_words(shapes.shared[name], shapes)
 
 
 def _plain(node: Schema, shapes: Shapes) -> str:

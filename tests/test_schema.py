@@ -22,7 +22,7 @@ STEP = HEAD + "steps:\n  - {id: a, type: rename_column, column: t.a, to: b}\n"
 
 
 def test_the_committed_schema_is_the_generated_one() -> None:
-    """When this fails: runbook schema --write playbooks/runbook.schema.json."""
+    """When this fails: ./dev generate."""
     assert json.loads((PLAYBOOKS / "runbook.schema.json").read_text()) == schema()
 
 
@@ -50,6 +50,25 @@ def test_every_short_form_is_described() -> None:
 def _before(model: type[BaseModel]) -> Iterator:
     for field in model.model_fields.values():
         yield from (one.func for one in field.metadata if isinstance(one, BeforeValidator))
+
+
+def test_only_what_has_keys_refuses_unknown_ones() -> None:
+    """`additionalProperties: false` beside a choice of forms would refuse every key of all of them."""
+    assert [place for place, node in _nodes(schema(), "") if _shut(node)] == []
+
+
+def _shut(node: dict) -> bool:
+    return node.get("additionalProperties") is False and "properties" not in node
+
+
+def _nodes(node: object, place: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(node, dict):
+        yield place, node
+        for key, one in node.items():
+            yield from _nodes(one, f"{place}/{key}")
+    elif isinstance(node, list):
+        for index, one in enumerate(node):
+            yield from _nodes(one, f"{place}/{index}")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +113,7 @@ def test_short_forms_of_the_header(more: str, validator) -> None:
     "{id: a, type: add_constraint, table: t, name: c, foreign_key: {columns: [a], references: u.id}}",
     "{id: a, type: vacuum, table: t, guards: [{id: g, that: done > 1, for: 5 min, else: hold}]}",
     "{id: a, type: analyze, table: t, success_criteria: [{id: g, that: true}, {id: h, check: size, that: bytes > 1}]}",
+    "{id: a, type: sql, statements: [{run: UPDATE t SET a = 1 WHERE b = 2, revert: []}, ANALYZE t]}",
     "{id: a, type: undo, of: '{{ other }}', on_failure: rollback, timeout: {long: 1 h}}",
 ])  # fmt: skip
 def test_short_forms_of_steps(step: str, validator) -> None:

@@ -1,0 +1,38 @@
+"""The generated parts of the documentation are as the product has them, and leave nothing out."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import generated_docs
+import pytest
+from documents import ROOT
+
+from runner import events
+from runner.checks import GUARD, OWN
+from runner.load import COMMON, HEADER, SHARED
+from runner.model import GuardAction
+
+AUTHORS = (ROOT / "docs/authors.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", generated_docs.PARTS)
+def test_generated_part_is_in_step(name: str) -> None:
+    """When this fails: ./dev generate."""
+    assert (ROOT / name).read_text(encoding="utf-8") == generated_docs.with_generated(name)
+
+
+def test_every_common_key_is_explained() -> None:
+    words = HEADER | COMMON | OWN | set(GUARD) | set(GuardAction)
+    assert [word for word in sorted(words) if f"`{word}" not in AUTHORS and f"{word} \\|" not in AUTHORS] == []
+
+
+def test_every_shared_key_is_named() -> None:
+    told = AUTHORS.partition("takes in the keys of another file")[2].partition(".\n")[0] + "`runbook`"
+    assert [word for word in sorted(SHARED) if f"`{word}`" not in told] == []
+
+
+def test_every_event_has_an_example() -> None:
+    shown = [type(one) for one in generated_docs.trail_examples()]
+    assert len(shown) == len(set(shown))
+    assert set(shown) == set(get_args(events.Event))
