@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import alike, catalog, concurrently, scratch
+from steps import alike, catalog, concurrently, fits, scratch
 from steps.base import (
     Context,
     DatabaseFault,
@@ -149,8 +149,11 @@ class AddConstraint(Step):
             difference = self._differs(look, found) if found else ""
             if self.check and look.dialect is not Dialect.SQLITE:
                 alike.printed(look, self.table, self._condition(look))
+            if self.foreign_key and not found and look.dialect is not Dialect.SQLITE:
+                key = self.foreign_key
+                fits.refuse_unless_it_refers(look, self.table, key.columns, key.table, key.targets)
         except scratch.Unusable as fault:
-            return [str(fault)]
+            return [f"cannot add {self.name}: {fault}"]
         return [f"cannot add {self.name}: a constraint of this name is there, but {difference}"] if difference else []
 
     def apply(self, ctx: Context) -> StepResult:
