@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from steps import catalog, scratch
-from steps.base import DatabaseFault, Look, StepError, Work
+from steps.base import DatabaseFault, Look, Row, StepError, Work
 from steps.dialect import Dialect, quote
 
 _VALUES = {"22", "23", "P0"}  # classes of SQLSTATE: what a value, a constraint or a function refuses
@@ -25,7 +25,38 @@ def no_place_for(look: Look, table: str, column: str) -> list[str]:
     """Why the table, being what it is, takes no column of this name (PostgreSQL)."""
     if look.dialect is Dialect.SQLITE:
         return []
-    sql = """SELECT c.relkind::text AS kind, c.relispartition AS partition,
+    row = _kind(look, table, column)
+    parent, of_type, child = row["parent"], row["of_type"], row["child"]
+    reasons = (
+        (row.text("kind") in _OTHER_KINDS, _other_kind(row, table)),
+        (parent, f"{table} is a partition of {parent}; add it there, and every partition gets it"),
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} ADD ATTRIBUTE … CASCADE"),
+        (row.flag("system"), f"each table has a system column {column}; choose another name"),
+        (child, f"{child} inherits from it and has a column {column} of its own, which would become the same one"),
+    )
+    return [why for holds, why in reasons if holds]
+
+
+def not_to_be_changed(look: Look, table: str, column: str, kind: str) -> list[str]:
+    """Why the column can't be of another type, whatever is in it (PostgreSQL). kind: the type that is wanted."""
+    row = _kind(look, table, column)
+    of_type, parent, user = row["of_type"], row["from_whom"], row["user"]
+    reasons = (
+        (row.text("kind") in _OTHER_KINDS, _other_kind(row, table)),
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} ALTER ATTRIBUTE … CASCADE"),
+        (parent, f"it is inherited from {parent}; change it there, and it changes here too"),
+        (row.flag("partitions"), "the table is partitioned by it, and PostgreSQL changes no type of that"),
+        (user, f"{user} holds rows of this table, and PostgreSQL doesn't rewrite those"),
+    )
+    return [why for holds, why in reasons if holds] or _keys_in_the_way(look, table, column, kind)
+
+
+def _other_kind(row: Row, table: str) -> str:
+    return f"{table} is {_OTHER_KINDS.get(row.text('kind'))}; name the table that holds the rows"
+
+
+def _kind(look: Look, table: str, column: str) -> Row:
+    sql = """SELECT c.relkind::text AS kind,
                     CASE WHEN c.relispartition THEN (SELECT CAST(inhparent::regclass AS text) FROM pg_catalog.pg_inherits
                                                      WHERE inhrelid = c.oid LIMIT 1) END AS parent,
                     CASE WHEN c.reloftype <> 0 THEN pg_catalog.format_type(c.reloftype, NULL) END AS of_type,
@@ -33,18 +64,21 @@ def no_place_for(look: Look, table: str, column: str) -> list[str]:
                             WHERE a.attrelid = c.oid AND a.attnum < 0 AND a.attname = :column) AS system,
                     (SELECT CAST(i.inhrelid::regclass AS text) FROM pg_catalog.pg_inherits i
                      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.inhrelid AND a.attname = :column AND NOT a.attisdropped
-                     WHERE i.inhparent = c.oid ORDER BY 1 LIMIT 1) AS child
+                     WHERE i.inhparent = c.oid ORDER BY 1 LIMIT 1) AS child,
+                    (SELECT CAST(i.inhparent::regclass AS text) FROM pg_catalog.pg_inherits i
+                     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column AND a.attinhcount > 0
+                     JOIN pg_catalog.pg_attribute b ON b.attrelid = i.inhparent AND b.attname = :column
+                     WHERE i.inhrelid = c.oid ORDER BY 1 LIMIT 1) AS from_whom,
+                    EXISTS (SELECT 1 FROM pg_catalog.pg_partitioned_table p
+                            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column
+                            WHERE p.partrelid = c.oid AND a.attnum = ANY (p.partattrs::int2[])) AS partitions,
+                    (SELECT CAST(u.oid::regclass AS text) || '.' || quote_ident(a.attname) FROM pg_catalog.pg_attribute a
+                     JOIN pg_catalog.pg_class u ON u.oid = a.attrelid AND u.relkind IN ('r', 'p', 'm')
+                     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                     WHERE c.reltype <> 0 AND c.reltype IN (t.oid, t.typelem) AND NOT a.attisdropped
+                     ORDER BY 1 LIMIT 1) AS "user"
              FROM pg_catalog.pg_class c WHERE c.oid = CAST(:table AS regclass)"""
-    row = look.row(sql, {"table": catalog.sql_name(look, table), "column": column})
-    kind, parent, of_type, child = row.text("kind"), row["parent"], row["of_type"], row["child"]
-    reasons = (
-        (kind in _OTHER_KINDS, f"{table} is {_OTHER_KINDS.get(kind)}; name the table that holds the rows"),
-        (parent, f"{table} is a partition of {parent}; add it there, and every partition gets it"),
-        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} ADD ATTRIBUTE … CASCADE"),
-        (row.flag("system"), f"each table has a system column {column}; choose another name"),
-        (child, f"{child} inherits from it and has a column {column} of its own, which would become the same one"),
-    )
-    return [why for holds, why in reasons if holds]
+    return look.row(sql, {"table": catalog.sql_name(look, table), "column": column})
 
 
 def refuse_unless_rows_take(look: Look, column: str, clauses: str, *, without_check: str) -> None:
@@ -125,6 +159,37 @@ def refuse_unless_it_refers(
         _try_key(look, table, columns, target, targets, adds)
 
 
+def _keys_in_the_way(look: Look, table: str, column: str, kind: str) -> list[str]:
+    """Foreign keys of the column, or to it, that would have nothing to compare it by."""
+    sql = """SELECT k.conname::text AS name, CAST(k.conrelid::regclass AS text) AS of_table, k.confrelid = c.oid AS refers_here,
+                    pg_catalog.format_type(o.atttypid, o.atttypmod) AS other
+             FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column
+             JOIN pg_catalog.pg_constraint k ON k.contype = 'f' AND k.conparentid = 0 AND c.oid IN (k.conrelid, k.confrelid)
+             CROSS JOIN LATERAL unnest(k.conkey, k.confkey) AS pair (ours, theirs)
+             JOIN pg_catalog.pg_attribute o
+               ON (c.oid = k.conrelid AND a.attnum = pair.ours AND o.attrelid = k.confrelid AND o.attnum = pair.theirs)
+               OR (c.oid = k.confrelid AND a.attnum = pair.theirs AND o.attrelid = k.conrelid AND o.attnum = pair.ours)
+             WHERE c.oid = CAST(:table AS regclass) ORDER BY 1"""
+    found = []
+    for row in look.rows(sql, {"table": catalog.sql_name(look, table), "column": column}):
+        ours, theirs = (row.text("other"), kind) if row.flag("refers_here") else (kind, row.text("other"))
+        try:
+            _try_types(look, ours, theirs)
+        except scratch.Unusable:
+            found.append(
+                f"the foreign key {row.text('name')} of {row.text('of_table')} would compare {ours} with {theirs}; "
+                "drop it first, and add it again when both sides are changed"
+            )
+    return found
+
+
+def _try_types(look: Look, ours: str, theirs: str) -> None:
+    with look.trial("key") as work, scratch.understood("refer"):
+        work.execute(f"CREATE TEMPORARY TABLE {_TARGET} (x {theirs} PRIMARY KEY)")
+        work.execute(f"CREATE TEMPORARY TABLE {_ROW} (x {ours} REFERENCES pg_temp.{_TARGET} (x))")
+
+
 def refuse_unless_there(look: Look, target: str, column: str, value: str) -> None:
     """Raises Unusable where a row that has this value would refer to nothing. value: SQL."""
     sql = (
@@ -157,5 +222,5 @@ def told(what: str) -> Iterator[None]:
         if fault.lost or (fault.sqlstate[:2] not in _VALUES and fault.sqlstate not in _OF_THE_TABLE):
             raise
         raise StepError(
-            f"cannot {what}: {scratch.told(fault)}; nothing was changed: mend the rows or the playbook, then resume"
+            f"cannot {what}: {scratch.told(fault)}{f' ({fault.detail})' if fault.detail else ''}; nothing was changed: mend the rows or the playbook, then resume"
         ) from fault
