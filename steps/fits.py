@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from steps import catalog, scratch
 from steps.base import DatabaseFault, Look, Row, StepError, Work
 from steps.dialect import Dialect, quote
+from steps.shapes import IndexInfo
 
 _VALUES = {"22", "23", "P0"}  # classes of SQLSTATE: what a value, a constraint or a function refuses
 _OF_THE_TABLE = {"42P16", "42830", "42804", "42809", "0A000"}  # what a definition of this table can't be
@@ -137,9 +138,16 @@ def _alone(kind: str) -> str:
 
 # ─── foreign keys ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def refuse_unless_it_refers(
-    look: Look, table: str, columns: tuple[str, ...], target: str, targets: tuple[str, ...], *, adds: str = ""
+    look: Look,
+    table: str,
+    columns: tuple[str, ...],
+    target: str,
+    targets: tuple[str, ...],
+    *,
+    adds: str = "",
+    acts: str = "",
 ) -> None:
-    """Raises Unusable where no foreign key from these columns to those can be. adds: the type of a column to come.
+    """Raises Unusable where no foreign key from these columns to those can be. adds: the type of a column to come; acts: ON DELETE …
 
     Tried between two temporary tables of the same columns and indexes.
     """
@@ -151,12 +159,16 @@ def refuse_unless_it_refers(
     if any(one.kind != "column" and catalog.named(look, one.table) == catalog.named(look, target) for one in look.assumed):
         return  # an earlier step makes its key
     sql = """SELECT has_table_privilege(CAST(:name AS regclass), 'REFERENCES') AS refers,
-                    has_table_privilege(CAST(:name AS regclass), 'SELECT') AS reads"""
-    may = look.row(sql, {"name": catalog.sql_name(look, target)})
+                    has_table_privilege(CAST(:name AS regclass), 'SELECT') AS reads,
+                    (SELECT relpersistence <> 'p' FROM pg_catalog.pg_class WHERE oid = CAST(:name AS regclass))
+                    AND (SELECT relpersistence = 'p' FROM pg_catalog.pg_class WHERE oid = CAST(:ours AS regclass)) AS unlogged"""
+    may = look.row(sql, {"name": catalog.sql_name(look, target), "ours": catalog.sql_name(look, table)})
+    if may.flag("unlogged"):
+        raise scratch.Unusable(f"{target} is unlogged, and {table} isn't: ALTER TABLE {target} SET LOGGED")
     if not may.flag("refers"):
         raise scratch.Unusable(f"this role may not refer to {target}: GRANT REFERENCES ON it")
     if may.flag("reads"):
-        _try_key(look, table, columns, target, targets, adds)
+        _try_key(look, table, columns, target, targets, adds=adds, acts=acts)
 
 
 def _keys_in_the_way(look: Look, table: str, column: str, kind: str) -> list[str]:
@@ -200,16 +212,50 @@ def refuse_unless_there(look: Look, target: str, column: str, value: str) -> Non
 
 
 def _try_key(
-    look: Look, table: str, columns: tuple[str, ...], target: str, targets: tuple[str, ...], adds: str
+    look: Look,
+    table: str,
+    columns: tuple[str, ...],
+    target: str,
+    targets: tuple[str, ...],
+    *,
+    adds: str,
+    acts: str,
 ) -> None:
     ours, theirs = (", ".join(map(quote, names)) for names in (columns, targets))
-    with scratch.twin(look, table) as twin, scratch.understood(f"refer to {target} ({', '.join(targets)})"):
+    like, what = "" if adds else "INCLUDING GENERATED", f"refer to {target} ({', '.join(targets)})"
+    with scratch.twin(look, table, like=like) as twin, _of_any_state(what), scratch.understood(what):
         if adds:
             twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN IF NOT EXISTS {ours} {adds}")
         twin.work.execute(f"CREATE TEMPORARY TABLE {_TARGET} (LIKE {catalog.sql_name(look, target)} INCLUDING INDEXES)")
-        twin.work.execute(
-            f"ALTER TABLE {twin.name} ADD CONSTRAINT runbook_key FOREIGN KEY ({ours}) REFERENCES pg_temp.{_TARGET} ({theirs})"
-        )
+        key = f"FOREIGN KEY ({ours}) REFERENCES pg_temp.{_TARGET} ({theirs}) {acts}"
+        twin.work.execute(f"ALTER TABLE {twin.name} ADD CONSTRAINT runbook_key {key}")
+
+
+def refuse_unless_it_makes(look: Look, table: str, index: IndexInfo) -> None:
+    """Raises Unusable where this unique index can't be made a constraint: it is built again where there are no rows."""
+    what = f"make the index {index.name} a constraint"
+    with scratch.twin(look, table) as twin, _of_any_state(what), scratch.understood(what):
+        twin.work.execute(f"CREATE UNIQUE INDEX {_ROW} ON {twin.name} {index.body}")
+        twin.work.execute(f"ALTER TABLE {twin.name} ADD CONSTRAINT runbook_key UNIQUE USING INDEX {_ROW}")
+
+
+@contextlib.contextmanager
+def _of_any_state(what: str) -> Iterator[None]:
+    """A deferrable key, or an index of another constraint, is "not in a state": no trouble of the server's own."""
+    try:
+        yield
+    except DatabaseFault as fault:
+        if fault.sqlstate != "55000":
+            raise
+        raise scratch.Unusable(f"cannot {what}: {scratch.told(fault)}") from fault
+
+
+def other_kind(look: Look, table: str) -> list[str]:
+    """Why this is no table that holds its rows itself (PostgreSQL)."""
+    if look.dialect is Dialect.SQLITE:
+        return []
+    row = _kind(look, table, "")
+    return [_other_kind(row, table)] if row.text("kind") in _OTHER_KINDS else []
 
 
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────
