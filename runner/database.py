@@ -324,8 +324,9 @@ class RunDatabase:
         wait = self.session.lock_wait_s if lock_s is None else lock_s
         may = self.inherited.may_replicate or self.inherited.replication_role == "origin"
         return sessions.Settings(
-            self.session.application_name, wait, statement_s, self.path, self.version, replication=may
-        )
+            self.session.application_name, wait, statement_s, self.path, self.version, replication=may,
+            monetary=self.inherited.monetary,
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:

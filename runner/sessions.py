@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steps.base import Question, Value
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CLIENT_ENCODING = "UTF8"  # asked for while the connection is opened, since all that follows is written in it
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"  # whatever default_transaction_* say
+# What ends statements of this role after a millisecond would end the one that sets all the rest.
+UNTIMED: Question = ("SET LOCAL statement_timeout = 0", {})
 IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
 _LAST = "pg_temp"  # not named, it would be searched first
 _FIRST = "pg_catalog"  # not named, it is searched first
@@ -33,6 +35,24 @@ class Setting:
     sql: str = ""  # how the value is found, where it depends on what is there
 
 
+def _where_known(name: str, value: str) -> Setting:
+    """One that came with a minor version, or was taken away by one: set where this server has it."""
+    sql = (
+        f"CASE WHEN current_setting('{name}', true) IS NULL THEN '{value}'"
+        f" ELSE set_config('{name}', '{value}', {{local}}) END"
+    )
+    return Setting(name, value, sql=sql)
+
+
+def _where_other(name: str, value: str, *, since: int = 0, privileged: bool = True) -> Setting:
+    """One that is set only where it is something else: it costs much, or takes a right, and what can't be set is refused."""
+    now = f"coalesce(current_setting('{name}', true), '{value}')"
+    right = f" OR NOT has_parameter_privilege('{name}', 'SET')" if privileged else ""
+    sql = f"CASE WHEN {now} = '{value}'{right} THEN {now} ELSE set_config('{name}', '{value}', {{local}}) END"
+    return Setting(name, value, since, sql)
+
+
+_PARAMETER_PRIVILEGES = 15  # has_parameter_privilege()
 FIXED = (
     Setting("TimeZone", "UTC"),
     Setting("DateStyle", "ISO, YMD"),
@@ -47,12 +67,20 @@ FIXED = (
     Setting("standard_conforming_strings", "on"),
     Setting("transform_null_equals", "off"),
     Setting("array_nulls", "on"),
+    Setting("backslash_quote", "safe_encoding"),
+    _where_other("timezone_abbreviations", "Default", privileged=False),  # setting it reads a file
+    _where_known("restrict_nonsystem_relation_kind", ""),
+    Setting("check_function_bodies", "on"),
+    Setting("plpgsql.check_asserts", "on"),
     Setting("gin_fuzzy_search_limit", "0"),
     Setting("quote_all_identifiers", "off"),
     Setting("row_security", "off"),
     Setting("client_connection_check_interval", "500ms"),
     Setting("exit_on_error", "off"),
     Setting("transaction_timeout", "0", since=17),
+    _where_other("event_triggers", "on", since=17),
+    _where_other("zero_damaged_pages", "off", since=_PARAMETER_PRIVILEGES),
+    _where_other("ignore_checksum_failure", "off", since=_PARAMETER_PRIVILEGES),
     # Only a superuser may set it, and even to what it is already: so only where it is something else.
     Setting(
         "session_replication_role",
@@ -89,6 +117,7 @@ class Settings:
     idle: str = IDLE
     transaction_s: float = 0.0  # 17 on
     replication: bool = True  # whether this role may set session_replication_role
+    monetary: str = "C"  # lc_monetary: the database's own, where it keeps other than two decimals
 
 
 def to_set(settings: Settings, *, local: bool = True, also: str = "") -> Question:
@@ -114,7 +143,7 @@ def to_set(settings: Settings, *, local: bool = True, also: str = "") -> Questio
 
 def _fixed(settings: Settings, *, local: bool) -> list[Setting]:
     return [
-        one
+        replace(one, value=settings.monetary) if one.name == "lc_monetary" else one
         for one in (FIXED if local else FIXED + OUTSIDE)
         if settings.version >= (one.since,)
         and not (settings.transaction_s and one.name == "transaction_timeout")
@@ -134,8 +163,12 @@ def unheld(connection: Connection, settings: Settings) -> dict[str, str]:
 
 def _call(setting: Setting, scope: str) -> str:
     return (
-        setting.sql.format(local=scope) if setting.sql else f"set_config('{setting.name}', '{setting.value}', {scope})"
+        setting.sql.format(local=scope) if setting.sql else f"set_config('{setting.name}', {_literal(setting.value)}, {scope})"
     )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def path_sql(path: Iterable[str]) -> str:
@@ -159,6 +192,7 @@ class Inherited:
     extensions: tuple[str, ...] = ()  # schemas of extensions whose types some table uses
     schema_there: bool = True  # the playbook's
     role: str = ""
+    monetary: str = "C"  # lc_monetary with which amounts mean what they mean here
     unheld: Mapping[str, str] = field(
         default_factory=dict
     )  # fixed settings that the server didn't take, and what holds
@@ -206,6 +240,8 @@ SELECT current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS st
        (SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only') AS read_only_from,
        current_setting('session_replication_role') AS replication_role, {may_replicate} AS may_replicate,
        current_schemas(false)::text[] AS path,
+       -- an amount is a number of the smallest coins: with other decimals it would mean another sum
+       CASE scale(1::money::numeric) WHEN 2 THEN 'C' ELSE current_setting('lc_monetary') END AS monetary,
        EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s) AS schema_there,
        ARRAY(SELECT DISTINCT n.nspname::text
              FROM (SELECT DISTINCT atttypid FROM pg_catalog.pg_attribute WHERE attnum > 0 AND atttypid >= 16384) AS used
@@ -233,11 +269,11 @@ def inherited(connection: Connection, version: tuple[int, ...], schema: str) -> 
     row = raw.execute(
         _BEFORE.format(may_replicate=_MAY_REPLICATE[version >= (15,)]), {"schema": schema, "pid": raw.info.backend_pid}
     ).fetchone()
-    encoding, standby, pooled, role, read_only, source, replication_role, may_replicate, path, there, extensions = row
+    encoding, standby, pooled, role, read_only, source, replication_role, may_replicate, path, monetary, there, extensions = row
     return Inherited(
         encoding=encoding, read_only=read_only, read_only_from=_SOURCES.get(source, source), standby=standby, pooled=pooled,
         replication_role=replication_role, may_replicate=may_replicate, path=tuple(path), extensions=tuple(extensions), schema_there=there,
-        role=role,
+        role=role, monetary=monetary,
     )  # fmt: skip
 
 

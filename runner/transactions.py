@@ -61,7 +61,7 @@ def _begun(settings: Settings, *, durable: bool, off: Sequence[str], planned_onc
     unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
     unused += _GENERIC if planned_once else ""
     began = f", set_config('{BEGAN}', CAST(extract(epoch FROM clock_timestamp()) AS text), true)"
-    return [(sessions.BEGIN, {}), sessions.to_set(settings, also=lazy + unused + began)]
+    return [(sessions.BEGIN, {}), sessions.UNTIMED, sessions.to_set(settings, also=lazy + unused + began)]
 
 
 def commit(connection: Connection, dialect: Dialect, last: Question | None) -> None:

@@ -98,6 +98,8 @@ def _by_column(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
         raise StepError(
             f"cannot order by {wish!r}: no index of {table} begins with it, so each batch would sort the table"
         )
+    if shape.key[0].name == wish:
+        return Route(kind="key", columns=shape.key, why="the playbook names the key's own column")
     ordered = Columns(look, shape.oid, table)(wish)
     columns = (ordered, *(one for one in shape.key if one.name != wish))
     return Route(kind="column", columns=columns, why="the playbook names an indexed column")

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, converted, scratch, type_trial
+from steps import alike, catalog, concurrently, converted, fits, scratch, type_trial
 from steps.base import (
     Context,
     Effect,
@@ -134,13 +134,17 @@ class ChangeColumnType(Step):
             return [f"cannot change {self.column}: {evidence}"]
         faults = catalog.not_owned(look, self.column.table)
         faults += self._not_replaceable(look, found) if self._replaces else self._in_the_way(look)
-        if faults:
-            return faults
         try:
+            faults += [
+                f"cannot change {self.column}: {why}"
+                for why in fits.not_to_be_changed(look, self.column.table, self.column.column, self.to)
+            ]
+            if faults:
+                return faults
             tried = self._tried(look, found)
         except (scratch.Unusable, Refused) as fault:
             return [str(fault)]
-        return [*tried.faults, *([] if self._replaces else self._not_restorable(look, tried))]
+        return [*tried.faults, *([] if self._replaces else self._not_restorable(look, found, tried))]
 
     def apply(self, ctx: Context) -> StepResult:
         if not {"replace", "rewrite"} & {*ctx.db.committed()}:
@@ -222,16 +226,17 @@ class ChangeColumnType(Step):
         work.execute(converted.lock(work, self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
-        ctx.remember(self._with_values(work, before) if self._loses(work, tried) else before)
-        work.execute(self._rewrite(work, tried).sql)
+        with fits.told(f"change {self.column} to {self.to}"):
+            ctx.remember(self._with_values(work, before) if self._loses(work, found, tried) else before)
+            work.execute(self._rewrite(work, tried).sql)
 
-    def _loses(self, look: Look, tried: type_trial.Tried) -> bool:
-        if not self.keep_values:
+    def _loses(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> bool:
+        if not self.keep_values or found.generated:  # what is generated is computed anew on the way back too
             return False
         return self.using is not None or not alike.conversion(look, tried.source, tried.target).keeps
 
-    def _not_restorable(self, look: Look, tried: type_trial.Tried) -> list[str]:
-        if not self._loses(look, tried):
+    def _not_restorable(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> list[str]:
+        if not self._loses(look, found, tried):
             return []
         table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
         some = f"SELECT 1 FROM {table} WHERE {name} IS NOT NULL LIMIT {KEPT_VALUES + 1}"

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import alike, catalog, concurrently, scratch
+from steps import alike, catalog, concurrently, fits, scratch
 from steps.base import (
     Context,
     DatabaseFault,
@@ -23,7 +23,7 @@ from steps.base import (
     Work,
 )
 from steps.dialect import Dialect, quote
-from steps.shapes import ConstraintInfo
+from steps.shapes import ConstraintInfo, IndexInfo
 from steps.words import Column, Identifier, Model, Text
 
 SHOWN_ROWS = 5
@@ -138,9 +138,23 @@ class AddConstraint(Step):
         index = catalog.index(look, self._index_name(look)) if self.unique_index else None
         if index is not None and not (index.unique and index.usable and not index.predicate):
             faults.append(f"cannot make {self.unique_index} a constraint: it must be unique, valid and without WHERE")
-        return faults or self._in_its_way(look, evidence if state is State.UNKNOWN else "")
+        if index is not None:
+            faults += [f"cannot make {self.unique_index} a constraint: {why}" for why in self._not_its(look, index)]
+        faults += [f"cannot add {self.name}: {why}" for why in fits.other_kind(look, self.table)]
+        return faults or self._in_its_way(look, index, evidence if state is State.UNKNOWN else "")
 
-    def _in_its_way(self, look: Look, unknown: str) -> list[str]:
+    def _not_its(self, look: Look, index: IndexInfo) -> list[str]:
+        schema, table = catalog.named(look, self.table)
+        taken = self.name != index.name and catalog.relation(look, f"{schema}.{self.name}") is not None
+        reasons = (
+            (index.table != table, f"it is an index of {index.table}"),
+            (index.constraint, f"the constraint {index.constraint} stands on it already"),
+            (index.partitioned, "it belongs to a partitioned table"),
+            (taken, f"something else is called {self.name}, and the index would get that name"),
+        )
+        return [why for holds, why in reasons if holds]
+
+    def _in_its_way(self, look: Look, index: IndexInfo | None, unknown: str) -> list[str]:
         """Another constraint has the name, or the server doesn't take the condition, which is tried without a row."""
         if unknown:
             return [f"cannot add {self.name}: {unknown}"]
@@ -149,8 +163,14 @@ class AddConstraint(Step):
             difference = self._differs(look, found) if found else ""
             if self.check and look.dialect is not Dialect.SQLITE:
                 alike.printed(look, self.table, self._condition(look))
+            if self.foreign_key and not found and look.dialect is not Dialect.SQLITE:
+                key = self.foreign_key
+                acts = f"ON DELETE {key.on_delete.upper()} ON UPDATE {key.on_update.upper()}"
+                fits.refuse_unless_it_refers(look, self.table, key.columns, key.table, key.targets, acts=acts)
+            if index is not None and not found:
+                fits.refuse_unless_it_makes(look, self.table, index)
         except scratch.Unusable as fault:
-            return [str(fault)]
+            return [f"cannot add {self.name}: {fault}"]
         return [f"cannot add {self.name}: a constraint of this name is there, but {difference}"] if difference else []
 
     def apply(self, ctx: Context) -> StepResult:
@@ -218,6 +238,11 @@ class AddConstraint(Step):
         try:
             ctx.patiently(label, act)
         except DatabaseFault as fault:
+            if label == "validate" and fault.sqlstate[:2] in ("22", "P0"):  # the condition itself fails on some row
+                raise StepError(
+                    f"cannot validate {self.name}: a row can't be asked: {scratch.told(fault)}; the constraint stands and "
+                    "guards new rows: mend that row, then resume"
+                ) from fault
             if label != "validate" or fault.sqlstate not in _VIOLATIONS:
                 raise
             with ctx.db.look() as look:

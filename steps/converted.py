@@ -125,10 +125,10 @@ def go_back_filled(work: Work, before: Converted) -> None:
     table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
     default = f", ALTER COLUMN {name} SET DEFAULT {before.default}" if before.default is not None else ""
     collate = f" COLLATE {before.collation}" if before.collation else ""
-    work.execute(
-        f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT, ALTER COLUMN {name} TYPE {before.type}{collate} "
-        f"USING {turned_back(name, before.type, new=before.new_type)}{default}"
-    )
+    now = catalog.columns(work, before.column.table)[before.column.column]
+    drop = f"ALTER COLUMN {name} DROP DEFAULT, " if now.default is not None and not now.generated else ""
+    using = "" if now.generated else f" USING {turned_back(name, before.type, new=before.new_type)}"
+    work.execute(f"ALTER TABLE {table} {drop}ALTER COLUMN {name} TYPE {before.type}{collate}{using}{default}")
     for one in before.settings:  # a change of type forgets how the column was stored
         work.execute(f"ALTER TABLE {table} ALTER COLUMN {name} {one}")
     if before.values:

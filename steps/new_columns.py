@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, model_validator
 
-from steps import alike, catalog, concurrently, scratch
+from steps import alike, catalog, concurrently, fits, scratch
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
 from steps.dialect import Dialect, quote
 from steps.shapes import ColumnInfo
@@ -41,6 +41,8 @@ class Wanted(NamedTuple):
     column: ColumnInfo
     check: str
     rewrites: bool
+    check_alone: bool = False  # the check names no other column
+    volatile: bool = False  # the default gives each row a value of its own
 
 
 class AddColumn(Step):
@@ -181,11 +183,12 @@ class AddColumn(Step):
         return self._wanted_sqlite(look) if look.dialect is Dialect.SQLITE else self._wanted_postgresql(look)
 
     def _wanted_postgresql(self, look: Look) -> Wanted:
-        with scratch.twin(look, self.column.table) as twin:
+        # other generated columns count, because none may be made of them
+        with scratch.twin(look, self.column.table, like="INCLUDING GENERATED" if self.generated else "") as twin:
             with _a_type_alone():
                 scratch.type_of(twin.work, self.of_type.text(look.dialect))
             name = quote(self.column.column)
-            twin.work.execute(f"ALTER TABLE {twin.name} DROP COLUMN IF EXISTS {name}")
+            twin.work.execute(f"ALTER TABLE {twin.name} DROP COLUMN IF EXISTS {name} CASCADE")
             file = twin.file()
             with scratch.understood(f"add such a column to {self.column.table}"):
                 twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN {name} {self._clauses(look)}")
@@ -193,7 +196,18 @@ class AddColumn(Step):
             checks = [one for one in catalog.constraints(twin.work, twin.table) if one.kind == "check"]
             if checks and self.column.column not in checks[0].columns:  # it would stay where the column goes
                 raise scratch.Unusable(f"the check doesn't name {self.column.column}; use add_constraint for it")
-            return Wanted(found, checks[0].expression if checks else "", twin.file() != file)
+            alone = bool(checks) and checks[0].columns == (self.column.column,)
+            rewrites = twin.file() != file
+            volatile = rewrites and (self.identity is not None or self._volatile(look, twin, found.type))
+            return Wanted(found, checks[0].expression if checks else "", rewrites, alone, volatile)
+
+    def _volatile(self, look: Look, twin: scratch.Twin, kind: str) -> bool:
+        """Whether the default alone rewrites the table: a domain that refuses values does too."""
+        default = self.default.text(look.dialect) if self.default else fits.domain_default_of(twin.work, kind)
+        file, plain = twin.file(), fits.without_domain(twin.work, kind)
+        if default:
+            twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN runbook_plain {plain} DEFAULT ({default})")
+        return twin.file() != file
 
     def _wanted_sqlite(self, look: Look) -> Wanted:
         if self.identity:
@@ -266,11 +280,32 @@ class AddColumn(Step):
         filled = self.default or self.identity or self.generated
         if self.not_null and not filled and _has_rows(look, self.column.table):
             faults.append(f"cannot add {self.column} as NOT NULL: the table has rows; give it a default")
+        faults += [f"cannot add {self.column}: {why}" for why in fits.no_place_for(look, self.column.table, self.column.column)]
         try:
-            self._wanted(look)
+            if not faults:
+                self._try(look, self._wanted(look))
         except scratch.Unusable as fault:
             faults.append(f"cannot add {self.column}: {fault}")
         return faults
+
+    def _try(self, look: Look, wanted: Wanted) -> None:
+        """What is there takes the column: its rows, and the table that it refers to. Raises scratch.Unusable."""
+        pg = look.dialect is Dialect.POSTGRESQL
+        if self.references and pg:
+            target, adds = self.references, self.of_type.text(look.dialect)
+            fits.refuse_unless_it_refers(
+                look, self.column.table, (self.column.column,), target.table, (target.column,), adds=adds
+            )
+        if wanted.volatile or self.generated or not _has_rows(look, self.column.table):
+            return  # a default that differs from row to row, such as nextval(), would be used up
+        if self.references and self.default and pg:
+            value = f"CAST(({self.default.text(look.dialect)}) AS {wanted.column.type})"
+            fits.refuse_unless_there(look, self.references.table, self.references.column, value)
+        whole = self._clauses(look)
+        bare = self.model_copy(update={"check": None})._clauses(look)
+        fits.refuse_unless_rows_take(
+            look, self.column.column, bare if pg and not wanted.check_alone else whole, without_check=bare
+        )
 
     def apply(self, ctx: Context) -> StepResult:
         with ctx.db.look() as look:
@@ -285,19 +320,20 @@ class AddColumn(Step):
 
     def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
         own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
-        concurrently.execute(work, statements)
-        value = None if rewrites or self.default is None else self._value(work, self.default.text(work.dialect))
+        with fits.told(f"add {self.column}"):
+            concurrently.execute(work, statements)
+        value = None if rewrites else self._value(work)
         ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own, value=value))
 
-    def _value(self, work: Work, default: str) -> str | None:
+    def _value(self, work: Work) -> str | None:
         """What stands in each row from now on: a default such as now() is asked once, and this transaction's answer holds."""
+        if work.dialect is Dialect.SQLITE or self.identity or self.generated:
+            return None  # a default of SQLite's is constant, and asked again on the way back
         kind = catalog.columns(work, self.column.table)[self.column.column].type
-        sql = (
-            f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text"
-            if work.dialect is Dialect.POSTGRESQL
-            else f"SELECT ({default}) AS text"
-        )
-        return work.row(sql).maybe_text("text")
+        default = self.default.text(work.dialect) if self.default else fits.domain_default_of(work, kind)
+        if not default:
+            return None
+        return work.row(f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text").maybe_text("text")
 
     # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: BaseModel) -> AddColumnBack:

@@ -338,8 +338,12 @@ LEFT JOIN pg_catalog.pg_cast b ON b.castsource = pair.wanted AND b.casttarget = 
 LEFT JOIN pg_catalog.pg_proc f ON f.oid = c.castfunc
 
 -- castable.postgresql --
-SELECT 1 AS one FROM pg_catalog.pg_type s CROSS JOIN pg_catalog.pg_type t
-WHERE s.oid = CAST(:source AS oid) AND t.oid = CAST(:wanted AS oid)
+WITH RECURSIVE base (given, oid) AS (
+  SELECT oid, oid FROM pg_catalog.pg_type WHERE oid IN (CAST(:source AS oid), CAST(:wanted AS oid))
+  UNION ALL SELECT b.given, d.typbasetype FROM base b JOIN pg_catalog.pg_type d ON d.oid = b.oid AND d.typtype = 'd')
+SELECT 1 AS one FROM base bs JOIN pg_catalog.pg_type s ON s.oid = bs.oid AND s.typtype <> 'd'
+CROSS JOIN base bt JOIN pg_catalog.pg_type t ON t.oid = bt.oid AND t.typtype <> 'd'
+WHERE bs.given = CAST(:source AS oid) AND bt.given = CAST(:wanted AS oid)
   AND (s.oid = t.oid OR 'S' IN (s.typcategory, t.typcategory)
        OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast c WHERE c.castsource = s.oid AND c.casttarget = t.oid))
 

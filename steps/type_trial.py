@@ -11,7 +11,8 @@ from steps.scratch import Twin, Type
 from steps.shapes import ColumnInfo
 from steps.words import ColumnRef
 
-ZONE = "what comes out depends on the session's time zone or date style"
+ZONE = "what comes out depends on the session's time zone, date style or currency"
+_WHOLE_NUMBERS = {"smallint", "integer", "bigint"}
 
 
 class Change(NamedTuple):
@@ -42,7 +43,8 @@ class Tried(NamedTuple):
 
 def tried(look: Look, change: Change, found: ColumnInfo) -> Tried:
     """Make the change where there are no rows; raises scratch.Unusable where type, collation or USING mean nothing."""
-    with scratch.twin(look, change.column.table, like="INCLUDING INDEXES") as twin:
+    like = f"INCLUDING INDEXES INCLUDING CONSTRAINTS{' INCLUDING GENERATED' * bool(found.generated)}"
+    with scratch.twin(look, change.column.table, like=like) as twin:
         work, name = twin.work, quote(change.column.column)
         source, target = scratch.type_of(work, found.type), scratch.type_of(work, change.to)
         if change.using:
@@ -57,6 +59,11 @@ def tried(look: Look, change: Change, found: ColumnInfo) -> Tried:
         if not faults:
             _set_default(twin, change, found)
         faults += _of_the_session(twin, change, source, target)
+        if found.identity and target.name not in _WHOLE_NUMBERS:
+            faults.append(f"cannot change {change.column} to {target.name}: it is an identity column, which counts")
+        if found.generated and change.using:
+            faults.append(f"cannot use `using` for {change.column}: it is generated, and computed anew; leave it out")
+            return Tried(source, target, tuple(actions), collation, None, "", "", tuple(faults))
         before = _files(twin)
         with scratch.understood(f"change {change.column} to {change.to}"):
             work.execute(f"ALTER TABLE {twin.name} {', '.join(actions)}")

@@ -1,0 +1,272 @@
+"""Whether what is there takes a definition: the table by its kind, its rows, and the table that a foreign key refers to.
+
+A definition that the server reads can still be refused by what it meets. Where that can be known, it is asked beforehand, of
+temporary tables that are rolled back; what only the rows themselves can tell is put into words when they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from steps import catalog, scratch
+from steps.base import DatabaseFault, Look, Row, StepError, Work
+from steps.dialect import Dialect, quote
+from steps.shapes import IndexInfo
+
+_VALUES = {"22", "23", "P0"}  # classes of SQLSTATE: what a value, a constraint or a function refuses
+_OF_THE_TABLE = {"42P16", "42830", "42804", "42809", "0A000"}  # what a definition of this table can't be
+_ROW = "runbook_row"
+_TARGET = "runbook_target"
+_OTHER_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "c": "a composite type"}
+
+
+# ─── columns ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def no_place_for(look: Look, table: str, column: str) -> list[str]:
+    """Why the table, being what it is, takes no column of this name (PostgreSQL)."""
+    if look.dialect is Dialect.SQLITE:
+        return []
+    row = _kind(look, table, column)
+    parent, of_type, child = row["parent"], row["of_type"], row["child"]
+    reasons = (
+        (row.text("kind") in _OTHER_KINDS, _other_kind(row, table)),
+        (parent, f"{table} is a partition of {parent}; add it there, and every partition gets it"),
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} ADD ATTRIBUTE … CASCADE"),
+        (row.flag("system"), f"each table has a system column {column}; choose another name"),
+        (child, f"{child} inherits from it and has a column {column} of its own, which would become the same one"),
+    )
+    return [why for holds, why in reasons if holds]
+
+
+def not_to_be_changed(look: Look, table: str, column: str, kind: str) -> list[str]:
+    """Why the column can't be of another type, whatever is in it (PostgreSQL). kind: the type that is wanted."""
+    row = _kind(look, table, column)
+    of_type, parent, user = row["of_type"], row["from_whom"], row["user"]
+    reasons = (
+        (row.text("kind") in _OTHER_KINDS, _other_kind(row, table)),
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} ALTER ATTRIBUTE … CASCADE"),
+        (parent, f"it is inherited from {parent}; change it there, and it changes here too"),
+        (row.flag("partitions"), "the table is partitioned by it, and PostgreSQL changes no type of that"),
+        (user, f"{user} holds rows of this table, and PostgreSQL doesn't rewrite those"),
+    )
+    return [why for holds, why in reasons if holds] or _keys_in_the_way(look, table, column, kind)
+
+
+def _other_kind(row: Row, table: str) -> str:
+    return f"{table} is {_OTHER_KINDS.get(row.text('kind'))}; name the table that holds the rows"
+
+
+def _kind(look: Look, table: str, column: str) -> Row:
+    sql = """SELECT c.relkind::text AS kind,
+                    CASE WHEN c.relispartition THEN (SELECT CAST(inhparent::regclass AS text) FROM pg_catalog.pg_inherits
+                                                     WHERE inhrelid = c.oid LIMIT 1) END AS parent,
+                    CASE WHEN c.reloftype <> 0 THEN pg_catalog.format_type(c.reloftype, NULL) END AS of_type,
+                    EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a
+                            WHERE a.attrelid = c.oid AND a.attnum < 0 AND a.attname = :column) AS system,
+                    (SELECT CAST(i.inhrelid::regclass AS text) FROM pg_catalog.pg_inherits i
+                     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.inhrelid AND a.attname = :column AND NOT a.attisdropped
+                     WHERE i.inhparent = c.oid ORDER BY 1 LIMIT 1) AS child,
+                    (SELECT CAST(i.inhparent::regclass AS text) FROM pg_catalog.pg_inherits i
+                     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column AND a.attinhcount > 0
+                     JOIN pg_catalog.pg_attribute b ON b.attrelid = i.inhparent AND b.attname = :column
+                     WHERE i.inhrelid = c.oid ORDER BY 1 LIMIT 1) AS from_whom,
+                    EXISTS (SELECT 1 FROM pg_catalog.pg_partitioned_table p
+                            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column
+                            WHERE p.partrelid = c.oid AND a.attnum = ANY (p.partattrs::int2[])) AS partitions,
+                    (SELECT CAST(u.oid::regclass AS text) || '.' || quote_ident(a.attname) FROM pg_catalog.pg_attribute a
+                     JOIN pg_catalog.pg_class u ON u.oid = a.attrelid AND u.relkind IN ('r', 'p', 'm')
+                     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                     WHERE c.reltype <> 0 AND c.reltype IN (t.oid, t.typelem) AND NOT a.attisdropped
+                     ORDER BY 1 LIMIT 1) AS "user"
+             FROM pg_catalog.pg_class c WHERE c.oid = CAST(:table AS regclass)"""
+    return look.row(sql, {"table": catalog.sql_name(look, table), "column": column})
+
+
+def refuse_unless_rows_take(look: Look, column: str, clauses: str, *, without_check: str) -> None:
+    """Raises Unusable where a row that is there would not take the column. clauses: what stands behind its name.
+
+    A table without rows takes any default; so it is tried with one row, which has nothing else in it. A check that asks for
+    the row's other columns can't be tried so: then `without_check` is.
+    """
+    if look.dialect is Dialect.SQLITE:
+        _refuse_on_sqlite(column, clauses, without_check)
+        return
+    with look.trial("row") as work:
+        work.execute(f"CREATE TEMPORARY TABLE {_ROW} AS SELECT 1 AS runbook_one")
+        with scratch.understood("give it to the rows that are there"):
+            work.execute(f"ALTER TABLE pg_temp.{_ROW} ADD COLUMN {quote(column)} {clauses}")
+
+
+def _refuse_on_sqlite(column: str, clauses: str, without_check: str) -> None:
+    with scratch.nothing() as memory:
+        for sql in ("PRAGMA foreign_keys = ON", f"CREATE TABLE {_ROW} (runbook_one)", f"INSERT INTO {_ROW} VALUES (1)"):
+            memory.execute(sql)
+        try:
+            memory.execute(f"ALTER TABLE {_ROW} ADD COLUMN {quote(column)} {clauses}")
+        except DatabaseFault as fault:
+            if "no such column" in str(fault) and without_check != clauses:
+                _refuse_on_sqlite(column, without_check, without_check)
+                return
+            raise scratch.Unusable(
+                f"cannot give it to the rows that are there: {scratch.told(fault)}; the step rebuild_table can"
+            ) from fault
+
+
+_DOMAIN = "FROM pg_catalog.pg_type WHERE oid = CAST(:kind AS regtype) AND typtype = 'd'"
+
+
+def domain_default_of(work: Work, kind: str) -> str:
+    """The default that a domain brings, as SQL; "" where there is none."""
+    rows = work.rows(
+        f"SELECT CAST(pg_catalog.pg_get_expr(typdefaultbin, 0) AS text) AS brings {_DOMAIN}", {"kind": _alone(kind)}
+    )
+    return (rows[0].maybe_text("brings") or "") if rows else ""
+
+
+def without_domain(work: Work, kind: str) -> str:
+    """The type that a domain stands for in the end; any other type itself."""
+    sql = f"SELECT pg_catalog.format_type(typbasetype, typtypmod) AS base {_DOMAIN}"
+    while rows := work.rows(sql, {"kind": _alone(kind)}):
+        kind = rows[0].text("base")
+    return kind
+
+
+def _alone(kind: str) -> str:
+    """A type without its length, which regtype doesn't take before PostgreSQL 16; no domain has one."""
+    return kind if kind.startswith('"') or "." in kind else kind.partition("(")[0]
+
+
+# ─── foreign keys ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def refuse_unless_it_refers(
+    look: Look,
+    table: str,
+    columns: tuple[str, ...],
+    target: str,
+    targets: tuple[str, ...],
+    *,
+    adds: str = "",
+    acts: str = "",
+) -> None:
+    """Raises Unusable where no foreign key from these columns to those can be. adds: the type of a column to come; acts: ON DELETE …
+
+    Tried between two temporary tables of the same columns and indexes.
+    """
+    there = catalog.columns(look, target)
+    if not there:
+        raise scratch.Unusable(f"there is no table {target} to refer to")
+    if missing := [one for one in targets if one not in there]:
+        raise scratch.Unusable(f"{target} has no column {', '.join(missing)}")
+    if any(one.kind != "column" and catalog.named(look, one.table) == catalog.named(look, target) for one in look.assumed):
+        return  # an earlier step makes its key
+    sql = """SELECT has_table_privilege(CAST(:name AS regclass), 'REFERENCES') AS refers,
+                    has_table_privilege(CAST(:name AS regclass), 'SELECT') AS reads,
+                    (SELECT relpersistence <> 'p' FROM pg_catalog.pg_class WHERE oid = CAST(:name AS regclass))
+                    AND (SELECT relpersistence = 'p' FROM pg_catalog.pg_class WHERE oid = CAST(:ours AS regclass)) AS unlogged"""
+    may = look.row(sql, {"name": catalog.sql_name(look, target), "ours": catalog.sql_name(look, table)})
+    if may.flag("unlogged"):
+        raise scratch.Unusable(f"{target} is unlogged, and {table} isn't: ALTER TABLE {target} SET LOGGED")
+    if not may.flag("refers"):
+        raise scratch.Unusable(f"this role may not refer to {target}: GRANT REFERENCES ON it")
+    if may.flag("reads"):
+        _try_key(look, table, columns, target, targets, adds=adds, acts=acts)
+
+
+def _keys_in_the_way(look: Look, table: str, column: str, kind: str) -> list[str]:
+    """Foreign keys of the column, or to it, that would have nothing to compare it by."""
+    sql = """SELECT k.conname::text AS name, CAST(k.conrelid::regclass AS text) AS of_table, k.confrelid = c.oid AS refers_here,
+                    pg_catalog.format_type(o.atttypid, o.atttypmod) AS other
+             FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column
+             JOIN pg_catalog.pg_constraint k ON k.contype = 'f' AND k.conparentid = 0 AND c.oid IN (k.conrelid, k.confrelid)
+             CROSS JOIN LATERAL unnest(k.conkey, k.confkey) AS pair (ours, theirs)
+             JOIN pg_catalog.pg_attribute o
+               ON (c.oid = k.conrelid AND a.attnum = pair.ours AND o.attrelid = k.confrelid AND o.attnum = pair.theirs)
+               OR (c.oid = k.confrelid AND a.attnum = pair.theirs AND o.attrelid = k.conrelid AND o.attnum = pair.ours)
+             WHERE c.oid = CAST(:table AS regclass) ORDER BY 1"""
+    found = []
+    for row in look.rows(sql, {"table": catalog.sql_name(look, table), "column": column}):
+        ours, theirs = (row.text("other"), kind) if row.flag("refers_here") else (kind, row.text("other"))
+        try:
+            _try_types(look, ours, theirs)
+        except scratch.Unusable:
+            found.append(
+                f"the foreign key {row.text('name')} of {row.text('of_table')} would compare {ours} with {theirs}; "
+                "drop it first, and add it again when both sides are changed"
+            )
+    return found
+
+
+def _try_types(look: Look, ours: str, theirs: str) -> None:
+    with look.trial("key") as work, scratch.understood("refer"):
+        work.execute(f"CREATE TEMPORARY TABLE {_TARGET} (x {theirs} PRIMARY KEY)")
+        work.execute(f"CREATE TEMPORARY TABLE {_ROW} (x {ours} REFERENCES pg_temp.{_TARGET} (x))")
+
+
+def refuse_unless_there(look: Look, target: str, column: str, value: str) -> None:
+    """Raises Unusable where a row that has this value would refer to nothing. value: SQL."""
+    sql = (
+        f"SELECT {value} IS NULL OR EXISTS (SELECT 1 FROM {catalog.sql_name(look, target)} WHERE {quote(column)} = {value}) AS ok"
+    )
+    if not look.row(sql).flag("ok"):
+        raise scratch.Unusable(f"its default refers to a row that {target} doesn't have")
+
+
+def _try_key(
+    look: Look,
+    table: str,
+    columns: tuple[str, ...],
+    target: str,
+    targets: tuple[str, ...],
+    *,
+    adds: str,
+    acts: str,
+) -> None:
+    ours, theirs = (", ".join(map(quote, names)) for names in (columns, targets))
+    like, what = "" if adds else "INCLUDING GENERATED", f"refer to {target} ({', '.join(targets)})"
+    with scratch.twin(look, table, like=like) as twin, _of_any_state(what), scratch.understood(what):
+        if adds:
+            twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN IF NOT EXISTS {ours} {adds}")
+        twin.work.execute(f"CREATE TEMPORARY TABLE {_TARGET} (LIKE {catalog.sql_name(look, target)} INCLUDING INDEXES)")
+        key = f"FOREIGN KEY ({ours}) REFERENCES pg_temp.{_TARGET} ({theirs}) {acts}"
+        twin.work.execute(f"ALTER TABLE {twin.name} ADD CONSTRAINT runbook_key {key}")
+
+
+def refuse_unless_it_makes(look: Look, table: str, index: IndexInfo) -> None:
+    """Raises Unusable where this unique index can't be made a constraint: it is built again where there are no rows."""
+    what = f"make the index {index.name} a constraint"
+    with scratch.twin(look, table) as twin, _of_any_state(what), scratch.understood(what):
+        twin.work.execute(f"CREATE UNIQUE INDEX {_ROW} ON {twin.name} {index.body}")
+        twin.work.execute(f"ALTER TABLE {twin.name} ADD CONSTRAINT runbook_key UNIQUE USING INDEX {_ROW}")
+
+
+@contextlib.contextmanager
+def _of_any_state(what: str) -> Iterator[None]:
+    """A deferrable key, or an index of another constraint, is "not in a state": no trouble of the server's own."""
+    try:
+        yield
+    except DatabaseFault as fault:
+        if fault.sqlstate != "55000":
+            raise
+        raise scratch.Unusable(f"cannot {what}: {scratch.told(fault)}") from fault
+
+
+def other_kind(look: Look, table: str) -> list[str]:
+    """Why this is no table that holds its rows itself (PostgreSQL)."""
+    if look.dialect is Dialect.SQLITE:
+        return []
+    row = _kind(look, table, "")
+    return [_other_kind(row, table)] if row.text("kind") in _OTHER_KINDS else []
+
+
+# ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """What the table or its rows refused, in words that say what to mend; the transaction goes back as a whole."""
+    try:
+        yield
+    except DatabaseFault as fault:
+        if fault.lost or (fault.sqlstate[:2] not in _VALUES and fault.sqlstate not in _OF_THE_TABLE):
+            raise
+        raise StepError(
+            f"cannot {what}: {scratch.told(fault)}{f' ({fault.detail})' if fault.detail else ''}; nothing was changed: mend the rows or the playbook, then resume"
+        ) from fault
