@@ -11,6 +11,7 @@ import traceback
 from runner import ledger_check, terminal
 from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
+from steps import cutting
 from steps.base import DatabaseFault
 from steps.ledger import OldLedger
 
@@ -38,8 +39,7 @@ def told(error: Exception) -> int:
         kind = RunbookError if file == terminal.STANDARD_OUTPUT else TrailBroken
         return told(kind(f"cannot write {file}: {error.strerror}", then="make room, then do it again"))
     if isinstance(error, OSError) and error.errno in _UNUSABLE:
-        shown = str(error.filename or "a file")
-        shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+        shown = cutting.shortened(str(error.filename or "a file"), SHOWN)
         return told(RunRefused(f"cannot use {shown!r}: {(error.strerror or '').lower()}", state="nothing was begun"))
     if os.environ.get("RUNBOOK_TRACEBACK"):
         traceback.print_exception(error)

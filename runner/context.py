@@ -20,7 +20,6 @@ from runner.ending import Enders
 from runner.errors import LeaseLost
 from runner.events import Held, LockWaited, Released, Tuned
 from runner.guards import Emit, Sentry
-from runner.keeping import KEPT_TOO_LONG
 from runner.model import Entry, LockPolicy
 from runner.rate import span
 from steps import ledger
@@ -37,6 +36,7 @@ from steps.base import (
     Work,
 )
 from steps.dialect import Dialect
+from steps.stops import KEPT_TOO_LONG
 from steps.values import readable_all
 
 STEER_S = 1.0  # how often the ledger's control rows are read
@@ -80,7 +80,7 @@ class StepContext:
         if self.sentry is not None:
             self.sentry.heard(progress)
         self.rest()
-        return self.control.wanted
+        return self.control.wanted._replace(hold=self.lock.hold)
 
     def rest(self) -> None:
         """A safe point without anything to report: read orders, obey, hold."""
@@ -184,12 +184,11 @@ class StepContext:
             with (
                 contextlib.suppress(AlreadyCommitted),
                 blockers.watched(self.db, blocking, enders=enders),
-                self.db.commit(label, off=off, longest=longest) as work,
+                self.db.commit(label, off=off) as work,
             ):
                 act(work)
 
         enders = self._enders()
-        longest = self.lock.hold + self.lock.wait if self.lock.hold else 0.0  # what it waited for counts too
         self._again(label, once, enders)
 
     def patiently_outside(self, label: str, act: Callable[[Work], None], *, bounded: bool) -> None:
@@ -241,7 +240,6 @@ class StepContext:
                     )
                 )  # fmt: skip
                 if not left:
-                    fault.lost = False if fault.sqlstate == KEPT_TOO_LONG else fault.lost  # the server is there
                     raise
             self._consult(enders, attempt)
             self.control.wait(pause)

@@ -48,6 +48,7 @@ class Session:
     action: str = "apply"
     fence: Fence = field(default_factory=Fence)
     lock_wait_s: float = 0.5
+    keep_s: float = 0.0  # how long a transaction of a step may take with its locks; 0: no bound
     look_s: float = 300.0
     statement_s: float = 60.0
     long_s: float = 6 * 3600.0
@@ -159,11 +160,9 @@ class RunDatabase:
 
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
-    def commit(
-        self, label: str, *, durable: bool = True, off: Sequence[str] = (), longest: float = 0.0
-    ) -> Iterator[Work]:
-        """One fenced transaction that ends with the ledger's row for `label` and COMMIT; ended after `longest` seconds."""
-        place, fence = self.session.place, self.session.fence
+    def commit(self, label: str, *, durable: bool = True, off: Sequence[str] = ()) -> Iterator[Work]:
+        """One fenced transaction that ends with the ledger's row for `label` and COMMIT; bounded by the lock policy's `hold`."""
+        place, fence, longest = self.session.place, self.session.fence, self.session.keep_s
         if place is None:
             raise StepError("cannot commit outside of a run")
         asked = leases.standing(self.dialect, place, label=label, scope=fence.scope, epoch=fence.epoch)
@@ -196,8 +195,11 @@ class RunDatabase:
                 raise
 
     def commit_all(self, changes: Sequence[Change], *, durable: bool = True, off: Sequence[str] = ()) -> list[Row]:
-        """As one message where this connection has its server process to itself, else one transaction after the other."""
-        if self.dialect is Dialect.SQLITE or self._pooled():
+        """As one message where this connection has its server process to itself, else one transaction after the other.
+
+        One after the other too where each has an end of its own: a message is cancelled as a whole.
+        """
+        if self.dialect is Dialect.SQLITE or self.session.keep_s or self._pooled():
             return [self._alone(one, durable=durable, off=off) for one in changes]
         connection, pid = self._thread_writer(), self.backend_pid()
         settings = self._settings(statement_s=self.session.statement_s)
@@ -275,6 +277,7 @@ class RunDatabase:
     def policy(self, *, lock: LockPolicy, timeout: Timeouts) -> None:
         """The playbook's limits for the step at hand."""
         self.session.lock_wait_s = lock.wait
+        self.session.keep_s = lock.hold + lock.wait if lock.hold else 0.0  # what it waits for counts too
         self.session.look_s, self.session.statement_s, self.session.long_s = (
             timeout.look,
             timeout.statement,

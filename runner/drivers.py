@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from runner import loaders, sessions, waits
+from steps import cutting
 from steps.base import DatabaseFault, Value
 from steps.dialect import Dialect
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10
 BUSY_MS = 5000
+SHOWN = 160  # characters of a statement in the message of a fault
 SIGNALS_EVERY = 1_000_000  # of SQLite's instructions, some 20 ms
 _LOST = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05")
 # SQLite's primary result codes → the nearest SQLSTATE
@@ -356,8 +358,8 @@ def _sqlite_fault(error: Any, sql: str) -> DatabaseFault:
 
 
 def _where(sql: str) -> str:
-    text = " ".join(sql.split())
-    return f" (in: {text[:160]}{'…' if len(text) > 160 else ''})" if text else ""
+    text = cutting.on_one_line(sql, SHOWN)
+    return f" (in: {text})" if text else ""
 
 
 def describe_arguments(arguments: ConnectArguments) -> Mapping[str, str]:

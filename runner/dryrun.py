@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import cast
 
-from runner import gates, names, open_runs, plan, preflight, requirements
-from runner.errors import CriteriaNotMet, RunRefused
+from runner import gates, judging, names, plan, window
+from runner.clock import server_clock
+from runner.errors import CriteriaNotMet, RunbookError, RunRefused, Waiting
 from runner.events import CheckAnswered, Json, NotDue
 from runner.foresight import Foresight
 from runner.masks import Masks
 from runner.model import Check, Playbook
+from runner.rate import span
 from runner.trail import masked
-from runner.workflow import masks_of, stored
-from runner.workplace import Connected, Place, connected
+from runner.workflow import Orders, beginning, masks_of
+from runner.workplace import Connected, connected
 from steps.base import Params, Value
 from steps.values import readable_all
 
@@ -22,7 +26,8 @@ from steps.values import readable_all
 class DryRun:
     """What a look at the target found. refused: why a run would not be begun; unmet: preconditions that don't hold now.
 
-    not_asked: checks that run a program of the playbook's own, which a plan doesn't do unasked.
+    end: what exec would end with before its first step; None where it would begin. not_asked: checks that run a program
+    of the playbook's own, which a plan doesn't do unasked.
     """
 
     plan: plan.Plan
@@ -30,6 +35,7 @@ class DryRun:
     refused: list[str]
     unmet: list[str]
     not_asked: list[str]
+    end: RunbookError | None
 
     @property
     def faults(self) -> list[str]:
@@ -39,42 +45,58 @@ class DryRun:
         return [cast("Json", one.model_dump(mode="json")) for one in self.answers]
 
     def raise_if_faulty(self) -> None:
-        """Raise what exec would: RunRefused, or CriteriaNotMet where only preconditions don't hold."""
-        if self.faults:
-            raise (RunRefused if self.refused else CriteriaNotMet)(
+        """Raise what exec would, with all the reasons."""
+        if self.end is not None:
+            raise type(self.end)(
                 "the playbook could not begin on this target now",
                 why="; ".join(self.faults),
                 state="nothing was changed",
+                then=self.end.then if len(self.faults) == 1 else "",
             )
 
 
-def dry_run(playbook: Playbook, place: Place, *, run_probes: bool = False) -> DryRun:
+def dry_run(playbook: Playbook, orders: Orders, *, run_probes: bool = False) -> DryRun:
     """Look, and say what would happen, with every reason for which exec would not begin."""
-    with connected(place, schema=playbook.db_schema, path=playbook.search_path, masks=masks_of(playbook)) as target:
-        refused = [error.what for error in preflight.refusals(playbook, target)] or _beside(playbook, target, place)
+    place, masks = orders.place, masks_of(playbook)
+    with connected(place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
+        ahead = beginning(playbook, target, orders)
+        refusals = list(ahead.refusals())
+        foresight = Foresight(target.database.look, target.database.dialect)
+        made = plan.plan(playbook, foresight=foresight, target=target.name)
         with target.database.look() as look:
-            required, scope = requirements.ask(playbook, look)
             looked_up = names.notes(look, target.database.path)
-        made = plan.plan(
-            playbook, foresight=Foresight(target.database.look, target.database.dialect), target=target.name
-        )
-        made = replace(made, notes=(*made.notes, *looked_up))
+        made = replace(made, notes=(*made.notes, *looked_up, *_shut(playbook, server_clock(target.database)())))
         asked = [check for check in playbook.preconditions if run_probes or not _runs(check)]
-        answers = _answers(playbook, asked, target, scope)
-    refused += [f"{one.id}: {one.text}" for one in gates.unmet(required)] + made.faults
-    unmet = [f"{one.id}: {one.text}" for one in gates.unmet(answers)]
+        answers = _answers(playbook, asked, target, ahead.scope)
+    faults = made.faults_before(orders.until)
+    refused = [f"{one.what}: {one.why}" if one.why else one.what for one in refusals] + faults
+    ends = refusals or [RunRefused(one) for one in faults] or _waits(answers, asked)
     left_out = [check.id for check in playbook.preconditions if check not in asked]
-    return _masked(DryRun(made, [*required, *answers], refused, unmet, left_out), target.masks)
+    found = DryRun(made, [*ahead.answers, *answers], refused, _unmet(answers, asked), left_out, next(iter(ends), None))
+    return _masked(found, target.masks)
 
 
-def _beside(playbook: Playbook, target: Connected, place: Place) -> list[str]:
-    """Whether a run of it is open, beside which exec would begin none."""
-    try:
-        if playbook.changes:
-            open_runs.refuse_open(playbook, target, place.runs_directory(target.target), stored)
-    except RunRefused as error:
-        return [error.what]
-    return []
+def _shut(playbook: Playbook, now: datetime) -> list[str]:
+    """What exec would wait for before its first change."""
+    opening = window.opens(playbook, now)
+    return [f"the window opens at {window.shown(opening, playbook.open)}: a run waits for it"] if opening else []
+
+
+def _waits(answers: list[CheckAnswered | NotDue], checks: list[Check]) -> list[RunbookError]:
+    """How preconditions that don't hold end a run: a person is waited for where all of them are a person's to judge."""
+    unmet = gates.unmet(answers)
+    if not unmet:
+        return []
+    needs = judging.awaited(unmet, checks)
+    return [Waiting("a judgement is waited for") if needs else CriteriaNotMet("preconditions are not met")]
+
+
+def _unmet(answers: list[CheckAnswered | NotDue], checks: list[Check]) -> list[str]:
+    time = {check.id: check.within for check in checks if check.within}
+    return [
+        f"{one.id}: {one.text}" + (f" (exec asks again for {span(time[one.id])})" if one.id in time else "")
+        for one in gates.unmet(answers)
+    ]
 
 
 def _runs(check: Check) -> bool:
@@ -82,7 +104,7 @@ def _runs(check: Check) -> bool:
 
 
 def _answers(
-    playbook: Playbook, checks: list[Check], target: Connected, scope: dict[str, Value]
+    playbook: Playbook, checks: list[Check], target: Connected, scope: Mapping[str, Value]
 ) -> list[CheckAnswered | NotDue]:
     values = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
     values |= {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}

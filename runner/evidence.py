@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
+from steps import cutting
+
 SHOWN = 5  # items of one list
 ITEM, ALL = 100, 500  # signs of one item, and of all together: the trail has the rest
 
@@ -14,7 +16,7 @@ def named(values: Mapping[str, object], text: str = "") -> str:
     """'objects: view monthly, function f and 4 more; sessions: …'; without what the text tells already."""
     parts = [part for name, value in values.items() if (part := _list(name, value, text))]
     words = "; ".join(parts)
-    return words if len(words) <= ALL else f"{words[: ALL - 1]}…"
+    return cutting.shortened(words, ALL)
 
 
 def _list(name: str, value: object, text: str) -> str:
@@ -28,8 +30,7 @@ def _list(name: str, value: object, text: str) -> str:
 
 
 def _item(value: object) -> str:
-    words = _words(value)
-    return words if len(words) <= ITEM else f"{words[: ITEM - 1]}…"
+    return cutting.shortened(_words(value), ITEM)
 
 
 def _words(value: object) -> str:

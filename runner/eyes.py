@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import drivers
 from runner.drivers import translated
+from steps import cutting
 from steps.base import NOTHING, Params, Place, Row, StepError, Trace, Value, Work
 from steps.dialect import Dialect, bind
 from steps.values import NoPlace, for_sqlite, readable
@@ -61,7 +62,7 @@ class Eyes:
     def row(self, sql: str, params: Params = NOTHING) -> Row:
         rows = self.rows(sql, params)
         if len(rows) != 1:
-            raise StepError(f"cannot read one row: the query gave {len(rows)}: {' '.join(sql.split())[:120]}")
+            raise StepError(f"cannot read one row: the query gave {len(rows)}: {cutting.on_one_line(sql, 120)}")
         return rows[0]
 
     def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
@@ -85,7 +86,7 @@ class Eyes:
         try:
             values = {name: self._bound(value) for name, value in params.items()}
         except NoPlace as error:
-            raise StepError(f"cannot bind a parameter of {' '.join(sql.split())[:120]!r}: {error}") from error
+            raise StepError(f"cannot bind a parameter of {cutting.on_one_line(sql, 120)!r}: {error}") from error
         return self._connection.exec_driver_sql(bind(sql, self.dialect), values)
 
     def _bound(self, value: Value) -> object:

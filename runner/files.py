@@ -54,6 +54,16 @@ def _appending(handle: int) -> BinaryIO:
     return os.fdopen(handle, "ab+", buffering=0)
 
 
+def unusable(directory: Path) -> str:
+    """Why nothing can be made in this directory, or in what of it is there; "" where it can."""
+    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        return f"{there} is no folder"
+    if os.access(there, os.W_OK | os.X_OK):
+        return ""
+    return f"{_described(there)}; you are {_name_of_user(os.geteuid())} in {_own_groups()}"
+
+
 def rights(path: Path, error: OSError) -> str:
     """Whose the folder and the file are and what they allow, where that is what is in the way; else ""."""
     if not isinstance(error, PermissionError):

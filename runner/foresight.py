@@ -63,14 +63,17 @@ class Foresight:
 
     def of(self, entry: Entry) -> Foreseen:
         """All that a card shows."""
-        step, found = entry.step, Foreseen()
+        step, found, shown = entry.step, Foreseen(), Foreseen()
         if isinstance(step, Declared):
-            found.statements = self._asked(entry, found, lambda look: tuple(step.statements(look)), ())
+            found.statements = self._asked(entry, shown, lambda look: tuple(step.statements(look)), ())
         if isinstance(step, Estimable):
-            found.rows = self._asked(entry, found, step.rows, None)
+            found.rows = self._asked(entry, shown, step.rows, None)
         if isinstance(step, Conditional):
-            found.condition = self._asked(entry, found, step.back_if, None)
+            found.condition = self._asked(entry, shown, step.back_if, None)
         self._obstacles(entry, found)
+        # exec doesn't ask for these before it begins, so they are no reason for which it would not
+        unseen = [f"can't be shown beforehand: {fault}" for fault in shown.faults if fault not in found.faults]
+        found.later = list(dict.fromkeys([*shown.later, *found.later, *unseen]))
         return found
 
     def faults(self, playbook: Playbook, *, until: str = "") -> Iterator[tuple[Entry, list[str]]]:

@@ -14,6 +14,7 @@ from runner import evidence
 from runner.events import CheckAnswered, NotDue
 from runner.model import Check
 from runner.scope import Scope, misnamed
+from steps import cutting
 from steps.base import Answer, DatabaseFault, Look, StepError, Unknown, Value
 from steps.expressions import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
 from steps.values import bounded, plain
@@ -25,6 +26,7 @@ More = Callable[[Mapping[str, Value]], Mapping[str, Value]]
 _WORST = (Answer.ERROR, Answer.FAIL, Answer.UNKNOWN, Answer.PASS)
 _CONFLICTS = frozenset({"40001", "40P01"})  # a standby that cancels a read is no failed criterion
 TRIES = 3
+SHOWN = 200  # characters of what a check saw that decides nothing
 AGAIN_S = 0.1  # times the number of tries so far
 
 
@@ -222,7 +224,7 @@ def fields(result: BaseModel | None) -> dict[str, Value]:
 
 def _brief(values: Mapping[str, Value]) -> str:
     shown = [f"{name}={value}" for name, value in values.items() if not isinstance(value, list | dict | tuple | bytes)]
-    return ", ".join(shown)[:200]
+    return cutting.shortened(", ".join(shown), SHOWN)
 
 
 def _words(error: BaseException) -> str:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 from runner import drivers
 from steps.base import QUERY_CANCELED, DatabaseFault
 from steps.dialect import Dialect
+from steps.stops import KEPT_TOO_LONG
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-KEPT_TOO_LONG = "25P04"  # PostgreSQL's transaction_timeout
 _IDLE_TOO_LONG = "25P03"
 
 
 @contextlib.contextmanager
 def bounded(connection: Connection, dialect: Dialect, version: tuple[int, ...], seconds: float) -> Iterator[None]:
-    """Within: a transaction that is to end after so many seconds; 0 for no limit. Raises KEPT_TOO_LONG where it was ended."""
+    """Within: a transaction that is to end after so many seconds; 0 for no limit. Raises KEPT_TOO_LONG where it was ended.
+
+    The server may have ended the session with it: that is no lost server, and the next transaction gets a new session.
+    """
     if not seconds:
         yield
         return
@@ -36,7 +39,6 @@ def bounded(connection: Connection, dialect: Dialect, version: tuple[int, ...], 
             raise DatabaseFault(
                 f"the transaction was rolled back: it would have kept its locks for longer than {seconds:g} s (lock: hold)",
                 sqlstate=KEPT_TOO_LONG,
-                lost=fault.lost,
             ) from fault
         raise
     finally:

@@ -6,13 +6,16 @@ import base64
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from urllib.parse import quote, quote_plus
 
 from runner.source import BadInput, Data
 
 MASK = "***"
+PART = 4  # of a secret that somebody else cut, so many characters are recognised as its
+_CUTS = ("…", "...", "\\u2026")  # where a text was cut: by us, by servers and programs, by us in JSON
+_WIDTHS = (76, 64, 60)  # of lines into which base64 and hexadecimal are broken
 MIN_LENGTH = 6  # a shorter one would mask half of every line, and tell by that what it is
 _URLSAFE = str.maketrans("+/", "-_")
 
@@ -53,13 +56,20 @@ class Masks:
             pattern = re.compile("|".join(self._forms[form] for form in longest_first))
             self._compiled = (tuple(longest_first), pattern)
 
+    @property
+    def has_some(self) -> bool:
+        """Whether there is anything to mask."""
+        return self._compiled is not None
+
     def mask(self, text: str) -> str:
         """The text with every form of every secret replaced by ***."""
         compiled = self._compiled
-        # Looking for each form is fifty times faster than the pattern, and nearly every text has none.
-        if compiled is None or not any(form in text for form in compiled[0]):
+        if compiled is None:
             return text
-        return compiled[1].sub(MASK, text)
+        # Looking for each form is fifty times faster than the pattern, and nearly every text has none.
+        if any(form in text for form in compiled[0]):
+            text = compiled[1].sub(MASK, text)
+        return _without_parts(text, compiled[0]) if any(cut in text for cut in _CUTS) else text
 
     def mask_data(self, data: Data) -> Data:
         """JSON-like data with its texts, keys, and numbers masked."""
@@ -83,30 +93,85 @@ class Masks:
         return masked
 
 
+def _without_parts(text: str, forms: Sequence[str]) -> str:
+    """The text without what was left of a secret where it was cut: its beginning before the cut, its end behind it."""
+    spots: set[tuple[int, int]] = set()
+    for cut in re.finditer("|".join(map(re.escape, _CUTS)), text):
+        for form in forms:
+            spots |= {(cut.start() - _part_before(text, cut.start(), form), cut.start())}
+            spots |= {(cut.end(), cut.end() + _part_behind(text, cut.end(), form))}
+    until = len(text)
+    for begin, end in sorted(spots, reverse=True):
+        if begin < end <= until:
+            text, until = f"{text[:begin]}{MASK}{text[end:]}", begin
+    return text
+
+
+def _part_before(text: str, end: int, form: str) -> int:
+    """How long the longest beginning of this form is that ends here; 0 where it is too short to be told."""
+    at = text.find(form[:PART], max(end - len(form), 0), end)
+    while at >= 0 and not form.startswith(text[at:end]):
+        at = text.find(form[:PART], at + 1, end)
+    return end - at if at >= 0 else 0
+
+
+def _part_behind(text: str, begin: int, form: str) -> int:
+    """How long the longest end of this form is that begins here."""
+    at = text.rfind(form[-PART:], begin, begin + len(form))
+    while at >= 0 and not form.endswith(text[begin : at + PART]):
+        at = text.rfind(form[-PART:], begin, at + PART - 1)
+    return at + PART - begin if at >= 0 else 0
+
+
 def _forms(secret: str) -> dict[str, str]:
     """Every form of a secret with the pattern that finds it."""
-    found = {form: re.escape(form) for form in _texts(secret) if len(form) >= MIN_LENGTH}
+    lines = [line.strip() for line in secret.splitlines()]  # each may be told alone, or with something before it
+    spaced = [" ".join(secret.split()), *lines] if len(secret.split()) > 1 else []
+    texts = [form for one in dict.fromkeys([secret, *spaced]) if len(one) >= MIN_LENGTH for form in _texts(one)]
+    found = {form: re.escape(form) for form in texts if len(form) >= MIN_LENGTH}
     for form in _base64_cores(secret):
         # The letters at the two ends hold bits of the secret and of its neighbours.
         found.setdefault(form, rf"[A-Za-z0-9+/_-]?{re.escape(form)}[A-Za-z0-9+/_-]?={{0,2}}")
     return found
 
 
+def _in_html(text: str) -> str:
+    import html  # its table of entities is large, and a run without secrets needs none
+
+    return html.escape(text)
+
+
+# How a text is written within another one; a statement's literal within JSON has been through two of them.
+_ESCAPES: tuple[Callable[[str], str], ...] = (
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: text.replace("'", "''"),  # a literal of SQL
+    lambda text: text.replace('"', '""'),  # a name of SQL, a value of CSV
+    lambda text: text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t"),  # COPY
+    lambda text: text.replace("\\", "\\\\"),  # arrays and records
+    lambda text: text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+    _in_html,
+)
+
+
 def _texts(secret: str) -> Iterator[str]:
-    in_json = [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]]
-    yield from (secret, *in_json, *(json.dumps(form)[1:-1] for form in in_json))
+    once = [escape(secret) for escape in _ESCAPES]
+    yield from (secret, *once, *(escape(form) for form in dict.fromkeys(once) for escape in _ESCAPES))
+    yield from (secret.lower(), secret.upper())  # as a server folds a name
     yield from (repr(secret)[1:-1], ascii(secret)[1:-1], repr(_bytes(secret))[2:-1])
     both = secret + "\"'"  # as Python writes it where the text around it has both quotes
     yield from (repr(both)[1:-4], ascii(both)[1:-4], repr(_bytes(both))[2:-4])
-    import html  # its table of entities is large, and a run without secrets needs none
-
-    yield from (secret.replace("'", "''"), html.escape(secret), html.escape(secret, quote=False))
     yield from (shlex.quote(secret), shlex.quote(secret).removeprefix("'").removesuffix("'"))
     for quoted in (quote(_bytes(secret)), quote(_bytes(secret), safe=""), quote_plus(_bytes(secret))):
         yield quoted
         yield re.sub("%..", lambda code: code[0].lower(), quoted)
+    yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", secret)  # as a shell escapes each sign
     whole = base64.b64encode(_bytes(secret)).decode()
-    yield from (whole, whole.translate(_URLSAFE))
+    for coded in (whole, whole.translate(_URLSAFE), _bytes(secret).hex(), _bytes(secret).hex().upper()):
+        yield coded
+        for width in _WIDTHS:
+            lines = [coded[at : at + width] for at in range(0, len(coded), width)]
+            yield from ("\n".join(lines), "\\n".join(lines), *lines)
     yield from _byte_by_byte(secret)
 
 

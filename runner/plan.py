@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from runner.foresight import Foreseen, Foresight
 from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from runner.questions import question
-from runner.rate import span
+from runner.rate import age, span
 from steps.base import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
 
 
@@ -60,7 +60,13 @@ class Plan:
 
     @property
     def faults(self) -> list[str]:
-        return [f"{card.id}: {fault}" for card in self.cards for fault in card.faults]
+        return self.faults_before("")
+
+    def faults_before(self, until: str) -> list[str]:
+        """What would stop a run that ends before the checkpoint `until` ("": one that goes to the end)."""
+        ids = [card.id for card in self.cards]
+        cards = self.cards[: ids.index(until)] if until in ids else self.cards
+        return [f"{card.id}: {fault}" for card in cards for fault in card.faults]
 
 
 def plan(
@@ -78,14 +84,21 @@ def plan(
         preconditions=tuple(words(check) for check in playbook.preconditions),
         success_criteria=tuple(words(check) for check in playbook.success_criteria),
         requires=tuple(
-            one.playbook + (f" within {one.within / 86400:g} days" if one.within else "") for one in playbook.requires
+            one.playbook + (f" within {age(one.within)}" if one.within else "") for one in playbook.requires
         ),
         rollback=_rollback_words(playbook),
         limits=tuple(f"{name} = {value}" for name, value in sorted(playbook.limits.items())),
-        window=span(playbook.window) if playbook.window is not None else "",
+        window=_window(playbook),
         patience=common,
         notes=_notes(playbook, today or datetime.now(UTC).date()),
     )
+
+
+def _window(playbook: Playbook) -> str:
+    length = [f"{span(playbook.window)} from the first change"] if playbook.window is not None else []
+    when = playbook.open
+    days = [f"open {', '.join(when.days)} from {when.since} to {when.to} ({when.zone})"] if when is not None else []
+    return "; ".join(length + days)
 
 
 def _patience(entry: Entry) -> str:

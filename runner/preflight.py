@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner import connections, foresight, requirements, starting
-from runner.clock import server_clock
+from runner import connections, foresight, requirements
 from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.events import CheckAnswered
@@ -20,51 +19,10 @@ from steps.dialect import Dialect
 
 @dataclass(frozen=True)
 class Allowed:
-    """A run may begin, or go on: what its requirements answered, their figures, and where gates before --from were passed."""
+    """A run may go on: what its requirements answered, and their figures."""
 
     answers: list[CheckAnswered]
     scope: Mapping[str, Value]
-    passed_in: Mapping[str, str]
-
-
-def refusals(playbook: Playbook, target: Connected) -> Iterator[RunRefused]:
-    """Why this target itself is refused: the wrong database, a session that can't change it, a ledger that may not be used."""
-
-    def session(_playbook: Playbook, _look: Look) -> None:
-        if playbook.changes:
-            writing_session(target.database, what=f"run {playbook.name} here")
-
-    def room(_playbook: Playbook, look: Look) -> None:
-        _room(playbook, target.database, look)
-
-    for wrong in (right_database, session, _ledger, room):
-        try:
-            with target.database.look() as look:
-                wrong(playbook, look)
-        except RunRefused as error:
-            yield error
-
-
-def refuse(
-    playbook: Playbook, target: Connected, *, until: str, begin_at: str, approval_digest: str, operator: str
-) -> Allowed:
-    """Raise RunRefused for what can't be. Only looks."""
-    if playbook.changes:
-        writing_session(target.database, what=f"run {playbook.name} here")
-    clock = server_clock(target.database)
-    with target.database.look() as look:
-        right_database(playbook, look)
-        _checkpoint(playbook, until, "--to")
-        _checkpoint(playbook, begin_at, "--from")
-        _ledger(playbook, look)
-        _room(playbook, target.database, look)
-        answers, scope = requirements.ask(playbook, look)
-        requirements.refuse_unmet(answers)
-        passed_in = starting.passed_earlier(
-            playbook, look, begin_at=begin_at, approval_digest=approval_digest, operator=operator, now=clock()
-        )
-    _steps(playbook, target, until=until)
-    return Allowed(answers, scope, passed_in)
 
 
 def writing_session(database: RunDatabase, *, what: str) -> None:
@@ -84,7 +42,7 @@ def refuse_unmet(playbook: Playbook, target: Connected) -> Allowed:
     with target.database.look() as look:
         answers, scope = requirements.ask(playbook, look)
         requirements.refuse_unmet(answers, doing="go on")
-    return Allowed(answers, scope, {})
+    return Allowed(answers, scope)
 
 
 def right_database(playbook: Playbook, look: Look) -> None:
@@ -116,7 +74,7 @@ def version_fits(version: tuple[int, ...], wanted: str) -> bool:
     return True
 
 
-def _ledger(playbook: Playbook, look: Look) -> None:
+def own_ledger(playbook: Playbook, look: Look) -> None:
     """A changing playbook needs the engine's own tables, and asks before it begins whether it may make or use them."""
     if look.dialect is Dialect.SQLITE or not playbook.changes:
         return
@@ -135,7 +93,8 @@ def _ledger(playbook: Playbook, look: Look) -> None:
         )
 
 
-def _room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
+def room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
+    """Connections are counted before one is missing."""
     if not playbook.changes:
         return
     why, mend = connections.too_few(playbook, database, look)
@@ -143,7 +102,8 @@ def _room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
         raise RunRefused(f"cannot run {playbook.name} here: {why}", state="nothing was changed", then=mend)
 
 
-def _checkpoint(playbook: Playbook, name: str, option: str) -> None:
+def checkpoint(playbook: Playbook, name: str, option: str) -> None:
+    """What --from and --to name is a checkpoint."""
     if not name:
         return
     gates = [entry.id for entry in playbook.entries if isinstance(entry.step, Gate)]
@@ -155,7 +115,7 @@ def _checkpoint(playbook: Playbook, name: str, option: str) -> None:
         )
 
 
-def _steps(playbook: Playbook, target: Connected, *, until: str) -> None:
+def steps(playbook: Playbook, target: Connected, *, until: str) -> None:
     """What no earlier step can mend is refused at once; the rest is asked again right before each step."""
     seen = foresight.Foresight(target.database.look, target.database.dialect)
     for entry, faults in seen.faults(playbook, until=until):

@@ -72,3 +72,14 @@ def span(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ago(seconds: float) -> str:
+    """'just now', '3 min ago', '2 days ago'; a clock that was set back makes nothing younger than now."""
+    return "just now" if seconds < 1 else f"{age(seconds)} ago"
+
+
+def age(seconds: float) -> str:
+    """A span that may be one of days: '45 s', '12 min', '5 h 20 min', '3 days'."""
+    days = seconds / 86400
+    return span(seconds) if days < 2 else f"{days:.1f}".removesuffix(".0") + " days"

@@ -16,7 +16,7 @@ from runner.model import Playbook
 from runner.status import RunStatus, StepStatus
 from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.workplace import Found
-from steps import ledger
+from steps import cutting, ledger
 from steps.base import Database, Value
 from steps.values import readable_all
 
@@ -241,8 +241,7 @@ def _short(results: Mapping[str, Value], before: str = "") -> str:
 
 def _figure(value: Value) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        text = str(value)
-        return text if len(text) <= 100 else f"{text[:99]}…"
+        return cutting.shortened(str(value), 100)
     return f"{value:,}"
 
 

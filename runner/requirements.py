@@ -11,6 +11,7 @@ from runner.events import CheckAnswered, Json
 from runner.load import load_file
 from runner.masks import MASK
 from runner.model import Playbook, Requirement
+from runner.rate import age, ago
 from runner.source import BadInput
 from steps import ledger
 from steps.base import Answer, Look, Value
@@ -79,7 +80,7 @@ def _why_not(requirement: Requirement, row: ledger.RunRow | None, beside: _Besid
     if row.state != "succeeded":
         return f"its newest run {row.run} is {row.state}"
     if requirement.within is not None and row.age_s > requirement.within:
-        return f"its run {row.run} is {row.age_s / 86400:.1f} days old, {requirement.within / 86400:g} are allowed"
+        return f"its run {row.run} is {age(row.age_s)} old, and {age(requirement.within)} are allowed"
     return _changed_since(row, beside)
 
 
@@ -122,7 +123,7 @@ def _other_inputs(playbook: Playbook, row: ledger.RunRow | None, beside: _Beside
 def _told(row: ledger.RunRow, beside: _Beside) -> str:
     with_inputs = ", ".join(f"{name}={value!r}" for name, value in _unusual(row, beside).items())
     inputs = f" with {with_inputs}" if with_inputs else ""
-    return f"run {row.run} succeeded {row.age_s / 3600:.1f} h ago{inputs}{beside.said}"
+    return f"run {row.run} succeeded {ago(row.age_s)}{inputs}{beside.said}"
 
 
 def _figures(short: str, row: ledger.RunRow) -> dict[str, Value]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from runner.syntax import Ambiguous, ParserMark, Scalar, explain, plain
+from steps import cutting
 
 if TYPE_CHECKING:
     from yaml import AliasEvent, DocumentStartEvent, Event, MappingStartEvent, ScalarEvent, SequenceStartEvent
@@ -394,4 +395,4 @@ def _mark(file: str, at: int) -> Mark:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:60] + "…"
+    return cutting.shortened(text, 61)

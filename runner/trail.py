@@ -161,7 +161,8 @@ class Trail:
 
     def _line(self, event: Event) -> tuple[Record, bytes]:
         event, text = _as_json(event)
-        if self._masks.mask(text) != text:
+        # Without a backslash a text stands in JSON as it is; with one only the event itself can be asked.
+        if self._masks.has_some and ("\\" in text or self._masks.mask(text) != text):
             event, text = _as_json(masked(event, self._masks))  # what is told on from here is masked as well
         at = self._now().isoformat(timespec="milliseconds")
         body = f'{{"n":{self.length + 1},"at":"{at}","prev":"{self.head}","event":{text}}}'

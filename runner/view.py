@@ -46,7 +46,9 @@ class Lines:
     _step: str = ""
     _began: float = 0.0
     _last: float = 0.0
-    _guards: dict[str, Answer] = field(default_factory=dict)
+    _told: dict[tuple[str, str], Answer] = field(
+        default_factory=dict
+    )  # of guards and requirements, which are asked again
 
     def begun(self, run: str, directory: Path) -> None:
         self._write(f"run    {run}")
@@ -126,10 +128,11 @@ class Lines:
                 pass
 
     def _check(self, event: events.CheckAnswered) -> None:
-        """A guard that still passes at the end of its step was told of at the beginning."""
-        if event.role == "guard":
-            before, self._guards[event.id] = self._guards.get(event.id), event.answer
-            if event.sampled > 1 and event.answer is before is Answer.PASS:
+        """A guard that still passes at the end of its step was told of at the beginning, and so was what a gate still requires."""
+        if event.role in {"guard", "requirement"}:
+            key = (event.role, event.id)
+            before, self._told[key] = self._told.get(key), event.answer
+            if event.answer is before is Answer.PASS and (event.role == "requirement" or event.sampled > 1):
                 return
         mark, colour = _MARKS[event.answer]
         if event.records_only:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, files, identity, ledger_check, open_runs, preflight, programs, stop, targets
+from runner import digest, files, identity, ledger_check, preflight, programs, stop, targets
+from runner.beginning import Beginning
 from runner.clock import server_clock
 from runner.control import Control, signals
 from runner.engine import Engine
@@ -42,7 +43,7 @@ from runner.events import (
     RunStarted,
     RunState,
 )
-from runner.lease import Holder, refuse_if_held
+from runner.lease import Holder
 from runner.load import load
 from runner.masks import MASK, Masks, SecretTooShort
 from runner.model import Playbook
@@ -54,7 +55,7 @@ from runner.status import RunStatus
 from runner.trail import Seen, Trail
 from runner.undoing import sources, undoer
 from runner.watch import StatusFile
-from runner.workplace import Connected, Place, connected, new_run, now, options_for, refuse_too_long
+from runner.workplace import Connected, Place, connected, new_run, now, options_for
 from steps import ledger
 from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, Value
 from steps.values import in_json, readable_all
@@ -103,21 +104,12 @@ def execute(path: Path, orders: Orders) -> str:
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
         runs = orders.place.runs_directory(target.target)
-        approval = approval_digest(playbook, target)
-        process = identity.process(orders.operator)
-        allowed = preflight.refuse(
-            playbook, target, until=orders.until, begin_at=orders.begin_at, approval_digest=approval,
-            operator=process.operator,
-        )  # fmt: skip
-        if playbook.changes:  # before there is a run that `latest` could mean
-            refuse_if_held(target.database, playbook.scope)
-            open_runs.refuse_open(playbook, target, runs, stored, begin_at=orders.begin_at)
-        else:
-            with target.database.look() as look:
-                ledger_check.refuse_bad(look)
+        allowed = beginning(playbook, target, orders)
+        for refusal in allowed.refusals():
+            raise refusal
+        preflight.steps(playbook, target, until=orders.until)
         name = new_run(playbook.name, now())
         directory = runs / name
-        refuse_too_long(directory)
         started = _started(playbook, target, orders, name).model_copy(update={"passed_in": dict(allowed.passed_in)})
         with opened(playbook, target, orders, directory, RunStatus(), allowed.scope) as engine:
             orders.view.begun(name, directory)
@@ -127,6 +119,15 @@ def execute(path: Path, orders: Orders) -> str:
                 engine.emit(answer)
             carry(engine, target, orders, lambda: run_or_take_back(engine))
         return name
+
+
+def beginning(playbook: Playbook, target: Connected, orders: Orders) -> Beginning:
+    """What stands before this run, for exec and for the plan."""
+    return Beginning(
+        playbook=playbook, target=target, runs=orders.place.runs_directory(target.target), load=stored,
+        operator=identity.process(orders.operator).operator, approval=approval_digest(playbook, target),
+        until=orders.until, begin_at=orders.begin_at,
+    )  # fmt: skip
 
 
 def masks_of(playbook: Playbook) -> Masks:

@@ -24,6 +24,7 @@ from runner.masks import Masks, SecretTooShort
 from runner.source import BadInput
 from runner.status import RunStatus, fold
 from runner.trail import Seen, Verification, utc_now
+from steps import cutting
 from steps.base import DatabaseFault
 
 LONGEST_FILE = 40  # bytes of what may lie in a run's folder
@@ -102,7 +103,8 @@ def _mask_password(masks: Masks, password: str | None) -> None:
 def told_masked(masks: Masks) -> Iterator[None]:
     """What leaves this block as an error is shown to people and written to logs, so it is masked as the trail is."""
     try:
-        yield
+        with cutting.masked_by(masks.mask):
+            yield
     except Exception as error:
         link: BaseException | None = error
         while link is not None:

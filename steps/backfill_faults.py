@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from steps.base import DEADLOCK, LOCK_NOT_AVAILABLE, QUERY_CANCELED, SERIALIZATION, DatabaseFault
 from steps.dialect import Dialect
+from steps.stops import KEPT_TOO_LONG
 
 # What a row can be at fault for: its data, a constraint, what a trigger or check option says, too long an index entry.
 _DATA_CLASSES = ("21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")
@@ -26,7 +27,7 @@ def meaning(fault: DatabaseFault, dialect: Dialect) -> Meaning:
         return Meaning.FATAL
     if fault.sqlstate in (LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION):
         return Meaning.LOCK
-    if fault.sqlstate == QUERY_CANCELED or fault.sqlstate.startswith(_DATA_CLASSES):
+    if fault.sqlstate in (QUERY_CANCELED, KEPT_TOO_LONG) or fault.sqlstate.startswith(_DATA_CLASSES):
         return Meaning.DATA
     unnamed = dialect is Dialect.SQLITE and fault.sqlstate in ("", "HY000", "XX000")
     return Meaning.DATA if unnamed else Meaning.FATAL

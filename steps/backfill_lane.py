@@ -130,7 +130,10 @@ class Lane:
         return max(1, min(int(self.rows), self.most))
 
     def _wanted(self) -> float:
-        return self.shared.pace.seconds(self.tuning.batch_seconds or self.shared.settings.seconds)
+        wanted = self.tuning.batch_seconds or self.shared.settings.seconds
+        return self.shared.pace.seconds(
+            min(wanted, self.tuning.hold / 2 or wanted)
+        )  # a batch may turn out twice as long
 
     def _joining_of(self, part: Range, at: str) -> Joining:
         rows, exact = self._next_rows()

@@ -107,13 +107,13 @@ class Tuning(NamedTuple):
     workers: int | None = None
     max_rows: int | None = None
     rest: float | None = None  # beside others at work: after a batch, so many times as long as it took
+    hold: float = 0.0  # how long a transaction may keep its locks; 0: no bound
 
 
 class Change(NamedTuple):
     """One transaction of those that are sent together: a statement that gives one row, and the ledger's label for it.
 
-    Nobody looks at the row before COMMIT: the statement must fail by itself where it must not be committed. It casts each
-    of its parameters, so that the server can plan it once for all values.
+    Nobody looks at the row before COMMIT: the statement itself must fail where it must not be committed. It casts its parameters.
     """
 
     label: str

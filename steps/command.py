@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import ledger, pids, processes
+from steps import cutting, ledger, pids, processes
 from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepError, StepResult, Uses
 from steps.pids import ProcessId
 from steps.reading import ReadQuery
@@ -260,5 +260,5 @@ def _shown(argv: tuple[str, ...]) -> str:
 
 
 def _tail(finished: processes.Finished) -> str:
-    text = (finished.stderr.strip() or finished.stdout.strip())[-500:]
+    text = cutting.last(finished.stderr.strip() or finished.stdout.strip(), 500)
     return f": {text}" if text else ""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from steps import cutting
+
 MAX_LENGTH = 500  # a reviewer reads it in one go; also bounds the work of reading it
 MAX_DEPTH = 12  # parentheses and functions inside one another
 MAX_DIGITS = 12  # of round(x, digits)
@@ -21,7 +23,7 @@ class BadExpression(Exception):
     """The text isn't an expression of this language; column counts characters from 1."""
 
     def __init__(self, text: str, column: int, reason: str) -> None:
-        super().__init__(f"cannot read expression {text[:80]!r} at column {column}: {reason}")
+        super().__init__(f"cannot read expression {cutting.shortened(text, 80)!r} at column {column}: {reason}")
         self.text, self.column, self.reason = text, column, reason
 
 

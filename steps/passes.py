@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
+from steps import cutting
 from steps.base import Look, Place, Row, StepError, Value, Work
 from steps.dialect import Dialect
 from steps.ledger import exists, table
@@ -182,7 +183,7 @@ def set_aside(work: Work, place: Place, letter: Letter, *, action: str) -> int:
         **_where(place),
         "key": letter.key,
         "sqlstate": letter.sqlstate,
-        "message": letter.message[:_MESSAGE_LIMIT],
+        "message": cutting.shortened(cutting.masked(letter.message), _MESSAGE_LIMIT),
     }
     values["action"] = action
     known = work.execute(

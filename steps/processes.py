@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from steps import pids
+from steps import cutting, pids
 from steps.base import StepError
 from steps.pids import ProcessId
 
 KEPT_BYTES = 64 * 1024  # of each stream, its tail: what went wrong stands at the end
+_HELD_BYTES = KEPT_BYTES + cutting.BESIDE  # a secret at the edge is masked whole before the rest is cut
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
 SAFE_NAMES = (
@@ -217,11 +218,14 @@ class _Tail:
         with self._stream:
             while chunk := os.read(self._stream.fileno(), 64 * 1024):
                 self._kept += chunk
-                if len(self._kept) > KEPT_BYTES:
+                if len(self._kept) > _HELD_BYTES:
                     self._cut = True
-                    del self._kept[:-KEPT_BYTES]
+                    del self._kept[:-_HELD_BYTES]
 
     def text(self) -> str:
         """What came; a daemon that left the group may hold the stream open, and is not waited for."""
         self._thread.join(timeout=1.0)
-        return ("… (cut)\n" if self._cut else "") + bytes(self._kept).decode(errors="replace")
+        text = bytes(self._kept).decode(errors="replace")
+        whole = cutting.masked(text)[cutting.EDGE :] if self._cut else text
+        kept = cutting.last(whole, KEPT_BYTES)
+        return kept if kept is text else f"{cutting.MARK} (cut)\n{kept}"

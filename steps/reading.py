@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from steps import cutting
 from steps.base import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Unknown
 from steps.dialect import Dialect, first_words, is_single_select
 from steps.sessions import void
@@ -21,7 +22,7 @@ def _single(query: Query) -> Query:
     for dialect, text in query.texts.items():
         reasons = [_why_not(text, one) for one in ([Dialect(dialect)] if dialect else Dialect)]
         if all(reasons):  # a text for both may be meant for one of them
-            raise ValueError(f"cannot use {query.name or text[:60]!r} as a query: {reasons[0]}")
+            raise ValueError(f"cannot use {query.name or cutting.on_one_line(text, 60)!r} as a query: {reasons[0]}")
     return query
 
 

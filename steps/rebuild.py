@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from steps import alike, catalog, rebuilding, scratch
+from steps import alike, catalog, cutting, rebuilding, scratch
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
 from steps.dialect import Dialect, quote
 from steps.rebuilding import OFF, Move, Rebuilt
@@ -56,8 +56,7 @@ class RebuildTable(Step):
     taken_back: Literal["unless_written", "drop"] = "unless_written"
 
     def describe(self) -> str:
-        text = " ".join(self.definition.split())
-        return f"rebuild table {self.table} as {text if len(text) <= 80 else text[:79] + '…'}"
+        return f"rebuild table {self.table} as {cutting.on_one_line(self.definition, 80)}"
 
     def one_way(self) -> str:
         return "" if self.keep_old else "the old rows aren't kept (keep_old: false)"

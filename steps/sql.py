@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from steps import ledger, setting
+from steps import cutting, ledger, setting
 from steps.base import (
     LOCK_NOT_AVAILABLE,
     AlreadyCommitted,
@@ -135,8 +135,7 @@ class Sql(Step):
 
     def describe(self) -> str:
         found = self._texts_for_reading()
-        first = " ".join(found[0].split())
-        first = first if len(first) <= 80 else first[:79] + "…"
+        first = cutting.on_one_line(found[0], 80)
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         return f"run {first}{more}" + (f" (set {setting.shown(self.wanted)})" if self.wanted else "")
 
@@ -354,7 +353,7 @@ class Sql(Step):
         wanted = self.expect_rows
         if (wanted == "some" and rows == 0) or (isinstance(wanted, int) and rows != wanted):
             raise StepError(
-                f"cannot go on: {' '.join(sql.split())[:80]!r} touched {rows} rows and expect_rows is {wanted}; "
+                f"cannot go on: {cutting.on_one_line(sql, 80)!r} touched {rows} rows and expect_rows is {wanted}; "
                 "it was rolled back"
             )
         return max(rows, 0)

@@ -55,6 +55,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
 SERIALIZATION = "40001"
 QUERY_CANCELED = "57014"
+KEPT_TOO_LONG = "25P04"  # PostgreSQL's transaction_timeout, and what is ended from here for the same reason
 INSUFFICIENT_PRIVILEGE = "42501"
 UNDEFINED = frozenset({"3F000", "42703", "42704", "42883", "42P01"})  # schema, column, object, function, table
 

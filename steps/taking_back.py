@@ -15,6 +15,7 @@ from steps.base import Context, DatabaseFault, Look, Place, Progress, StepError,
 from steps.dialect import Dialect, quote
 from steps.ledger import table as ledger_table
 from steps.passes import REFUSED
+from steps.stops import KEPT_TOO_LONG
 from steps.words import Model
 
 TEMP = "temp.runbook_back"
@@ -60,7 +61,8 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
         while at < one.rows:
             tuning = ctx.pulse(_progress(taken, total))
             pace.look(len(done), tuning)
-            wanted = int(speed * pace.seconds(tuning.batch_seconds or SECONDS)) if speed else FIRST
+            longest = min(tuning.batch_seconds or SECONDS, tuning.hold / 2 or SECONDS)
+            wanted = int(speed * pace.seconds(longest)) if speed else FIRST
             upto = min(at + max(wanted, FEWEST), one.rows) if ctx.db.dialect is Dialect.POSTGRESQL else one.rows
             part, began = Part(one.n, at, upto), time.monotonic()
             label = f"undo {one.n}" + (f" to {upto}" if upto < one.rows else "")
@@ -155,7 +157,7 @@ def _patiently(ctx: Context, label: str, place: Place, way: Way, part: Part) -> 
     try:
         ctx.patiently(label, lambda work: _one(work, place, way, part))
     except DatabaseFault as fault:
-        if meaning(fault, way.dialect) is not Meaning.DATA:
+        if fault.sqlstate == KEPT_TOO_LONG or meaning(fault, way.dialect) is not Meaning.DATA:
             raise
         ctx.patiently(label, lambda work: _one(work, place, replace(way, parsed=False), part))
 

@@ -18,6 +18,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, JsonValue
 
+from steps import cutting
+
 LONGEST = 4_096  # characters of a text, bytes of a blob
 MOST = 1_000  # of a list or mapping
 LARGEST = 64_000  # characters of all values of one result
@@ -312,9 +314,9 @@ def bounded(values: Mapping[str, Value]) -> dict[str, Value]:
 def _bounded(value: Value, longest: int) -> Value:
     match value:
         case str() if len(value) > longest:
-            return Cut(value[: min(longest, 200)], len(value), "characters")
+            return Cut(cutting.first(value, min(longest, 200)), len(value), "characters")
         case bytes() if len(value) > longest:
-            return Cut(value[:20].hex(), len(value), "bytes")
+            return Cut(cutting.first(value[: cutting.BESIDE].hex(), 40), len(value), "bytes")
         case int() if not isinstance(value, bool) and value.bit_length() > 4 * LONGEST:
             return Cut("a number", value.bit_length(), "bits")
         case list() | tuple() | dict() if len(value) > MOST or _size(value) > LARGEST // 2:
@@ -329,7 +331,7 @@ def _bounded(value: Value, longest: int) -> Value:
 
 def _beginning(value: list[Value] | tuple[Value, ...] | dict[str, Value]) -> str:
     first = next(iter(value), "")
-    return f"{type(value).__name__} from {str(first)[:100]!r} on"
+    return f"{type(value).__name__} from {cutting.first(str(first), 100)!r} on"
 
 
 def _size(value: Value) -> int:

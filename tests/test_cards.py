@@ -13,6 +13,7 @@ from runner import cards
 from runner.dryrun import DryRun, dry_run
 from runner.load import load_file
 from runner.plan import plan
+from runner.workflow import Orders
 from runner.workplace import Place
 
 PLAYBOOK = """
@@ -55,7 +56,7 @@ def playbook(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def looked(playbook: Path, sqlite_path: Path, tmp_path: Path) -> DryRun:
-    return dry_run(load_file(playbook), Place(f"sqlite:///{sqlite_path}", cwd=tmp_path, environ={}))
+    return dry_run(load_file(playbook), Orders(place=Place(f"sqlite:///{sqlite_path}", cwd=tmp_path, environ={})))
 
 
 def shown(found: DryRun, width: int, monkeypatch: pytest.MonkeyPatch, **options: bool) -> str:

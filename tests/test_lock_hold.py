@@ -62,6 +62,41 @@ def test_lock_that_is_always_kept_too_long_fails_the_step(database: Database, tm
     assert database.value("SELECT n FROM t") == 0
 
 
+FILL = """runbook: 1
+name: fill
+title: A fill of rows each of which takes 4 ms
+lock: {wait: 100 ms, hold: 400 ms, retry_for: 5 s}
+queries: {source: "SELECT id AS of_id, 7 AS n FROM rows_of"}
+steps:
+  - {id: fill, type: backfill, table: rows_of, source: source, match: source.of_id = target.id, fill: [n],
+     triggers: acknowledged}
+rollback: reverse
+success_criteria:
+  - {id: all, check: query, query: SELECT count(*) AS n FROM rows_of WHERE n = 7, that: n == 600}
+"""
+SLOW = """CREATE TABLE rows_of (id int PRIMARY KEY, n int); INSERT INTO rows_of SELECT i FROM generate_series(1, 600) AS i;
+CREATE TABLE longest (s float);
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.004); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON rows_of FOR EACH ROW EXECUTE FUNCTION slow();
+CREATE FUNCTION timed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO longest VALUES (extract(epoch FROM clock_timestamp() - transaction_timestamp())); RETURN NULL; END $$;
+CREATE TRIGGER timed AFTER UPDATE ON rows_of FOR EACH STATEMENT EXECUTE FUNCTION timed()"""
+
+
+def test_batches_keep_their_locks_no_longer(database: Database, tmp_path: Path) -> None:
+    """One that would is rolled back and made smaller, on the way forward and on the way back."""
+    desk = Inside(tmp_path, database.url)
+    database.script(SLOW)
+    desk.playbook("fill", FILL)
+    done = desk.runbook("exec", "fill.yaml")
+    assert done.code == 0, done.text
+    assert float(database.value("SELECT max(s) FROM longest")) < 0.6, "hold and wait, and the way of a cancel"
+    back = desk.runbook("rollback", "latest")
+    assert back.code == 0, back.text
+    assert database.value("SELECT count(n) FROM rows_of") == 0
+    assert float(database.value("SELECT max(s) FROM longest")) < 0.6
+
+
 def blocked(database: Database, application: str) -> psycopg.Connection:
     connection = psycopg.connect(database.url, application_name=application)
     connection.execute("UPDATE t SET id = id")

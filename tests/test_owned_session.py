@@ -144,9 +144,9 @@ def test_every_probe_answers_as_in_a_calm_session(
             + "".join(f"  {line}\n" for line in body.splitlines())
             + "steps:\n  - {id: stop, type: checkpoint, approval: {need: 1}}\nsuccess_criteria: {none: it only looks}\n"
         )
-        calm = dry_run(load_file(file), Place(target=database.url))
+        calm = dry_run(load_file(file), Orders(place=Place(target=database.url)))
         url = make_hostile(database, case.whose, hostile(database.major))
-        spoiled = dry_run(load_file(file), Place(target=url))
+        spoiled = dry_run(load_file(file), Orders(place=Place(target=url)))
         told = [[(one.id, one.answer) for one in found.answers if hasattr(one, "answer")] for found in (calm, spoiled)]
         assert told[0] == told[1]
 

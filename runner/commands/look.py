@@ -19,6 +19,7 @@ from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
 from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, runs_of
+from steps import cutting
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
@@ -215,7 +216,7 @@ def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> N
             mode="json", exclude={"event", "source", "process", "identity", "versions"}, exclude_defaults=True
         )
         words = "  ".join(f"{key}={value}" for key, value in fields.items())
-        terminal.say(f"{record.n:>5}  {_time(record.at)}  {record.event.event:<16} {words[:300]}")
+        terminal.say(f"{record.n:>5}  {_time(record.at)}  {record.event.event:<16} {cutting.shortened(words, 300)}")
 
 
 @trail_command.command("verify")

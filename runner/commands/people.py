@@ -12,6 +12,7 @@ from runner import terminal
 from runner.commands import complete, options
 from runner.commands.look import meant, place_of_run
 from runner.workflow import Orders
+from steps import cutting
 from steps.base import Value
 from steps.words import seconds
 
@@ -209,4 +210,4 @@ def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     for sent in people.sql(run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason):
         rows = f"{sent.rows} rows" if sent.rows >= 0 else "done"
-        terminal.say(f"{rows}: {' '.join(sent.sql.split())[:100]}")
+        terminal.say(f"{rows}: {cutting.on_one_line(sent.sql, 100)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,8 @@ from runner.commands import complete, options
 from runner.playbooks import find_playbook, read_playbook
 
 if TYPE_CHECKING:
-    from runner.workplace import Place
+    from runner.dryrun import DryRun
+    from runner.workflow import Orders
 
 
 @click.command("plan", short_help="What a playbook would do")
@@ -44,13 +44,18 @@ def plan_command(
     path = find_playbook(playbook, Path.cwd())
     values = options.inputs(given, None)
     if target is not None or os.environ.get("RUNBOOK_TARGET"):
+        from runner.workflow import Orders
         from runner.workplace import Place
 
-        dry_runs([path], Place(target), values, as_json=as_json, show_sql=show_sql, run_probes=run_probes)
+        orders = Orders(place=Place(target), inputs=values)
+        dry_runs([path], orders, as_json=as_json, show_sql=show_sql, run_probes=run_probes)
         return
     from runner import cards, plan
+    from runner.workflow import masks_of
 
-    made = plan.plan(read_playbook(path, values or None))
+    playbook_read = read_playbook(path, values or None)
+    masks_of(playbook_read)  # a secret that can't be masked is refused here too
+    made = plan.plan(playbook_read)
     if as_json:
         options.print_json(cards.document(made))
     else:
@@ -60,20 +65,22 @@ def plan_command(
 
 def dry_runs(
     paths: list[Path],
-    place: Place,
-    values: Mapping[str, str],
+    orders: Orders,
     *,
     as_json: bool,
     show_sql: bool = False,
     run_probes: bool = False,
 ) -> None:
-    """Look at the target with each playbook; raises what exec would where one could not begin. No trail is written."""
+    """Look at the target with each playbook; raises what exec would where the first could not begin. No trail is written.
+
+    What the later ones find then is what the first will have left, which nobody knows before.
+    """
     from runner import cards
     from runner.dryrun import dry_run
 
-    looked = []
+    looked: list[DryRun] = []
     for path in paths:
-        found = dry_run(read_playbook(path, values), place, run_probes=run_probes)
+        found = dry_run(read_playbook(path, orders.inputs), orders, run_probes=run_probes)
         if as_json:
             options.print_json(
                 cards.document(found.plan)
@@ -89,9 +96,10 @@ def dry_runs(
             for check in found.not_asked:
                 terminal.say(f"not asked: {check} runs a program of the playbook's; --run-probes asks it")
             terminal.say(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")
+            for fault in found.faults if looked else ():
+                terminal.say(f"not knowable before {looked[0].plan.name} has run, so now it would be: {fault}")
         looked.append(found)
-    for found in looked:
-        found.raise_if_faulty()
+    looked[0].raise_if_faulty()
 
 
 @click.command("validate", short_help="Every fault of a playbook")

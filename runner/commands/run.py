@@ -101,7 +101,8 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     if dry_run:
         from runner.commands.review import dry_runs
 
-        dry_runs(paths, place, values, as_json=as_json, run_probes=run_probes)
+        looking = Orders(place=place, inputs=values, operator=operator, until=until, begin_at=begin_at)
+        dry_runs(paths, looking, as_json=as_json, run_probes=run_probes)
         return
     for path in paths:
         orders = Orders(

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from steps import patterns, processes
+from steps import cutting, patterns, processes
 from steps.base import Answer, Look, Probe, StepError, Uses, Verdict
 from steps.values import Cut
 from steps.words import Model, Seconds, Timespan
@@ -77,7 +77,7 @@ class CommandProbe(Probe):
 
 
 def _end_of(text: str) -> str | Cut:
-    return text if len(text) <= SHOWN else Cut(text[-SHOWN:], len(text), "characters")
+    return text if len(text) <= SHOWN else Cut(cutting.last(text, SHOWN), len(text), "characters")
 
 
 def _shown(text: str | Cut) -> str:

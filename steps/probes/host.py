@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from steps import processes
+from steps import cutting, processes
 from steps.base import Look, Probe, StepError, Unknown, Uses
 from steps.dialect import Dialect
 from steps.reading import has_role
@@ -63,7 +63,9 @@ class _HostProbe(Probe):
         finished = processes.run(self.command or (), timeout_s=self.timeout, env=processes.environment())
         if finished.timed_out or finished.exit_code != 0:
             how = "did not end in time" if finished.timed_out else f"ended with exit code {finished.exit_code}"
-            raise StepError(f"cannot measure: {' '.join(self.command or ())!r} {how}: {finished.stderr.strip()[-300:]}")
+            raise StepError(
+                f"cannot measure: {' '.join(self.command or ())!r} {how}: {cutting.last(finished.stderr.strip(), 300)}"
+            )
         return finished.stdout.strip()
 
     def _metrics(self) -> list[_Metric]:
@@ -238,9 +240,9 @@ def _percentage(printed: str) -> float:
     try:
         value = float(printed.removesuffix("%").strip())
     except ValueError:
-        raise StepError(f"cannot read {printed[:200]!r}: expected a percentage") from None
+        raise StepError(f"cannot read {cutting.shortened(printed, 200)!r}: expected a percentage") from None
     if not 0 <= value <= 100:
-        raise StepError(f"cannot read {printed[:200]!r}: a percentage lies between 0 and 100")
+        raise StepError(f"cannot read {cutting.shortened(printed, 200)!r}: a percentage lies between 0 and 100")
     return value
 
 

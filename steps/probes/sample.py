@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import catalog
+from steps import catalog, cutting
 from steps.base import Look, Params, Probe, Row, Value
 from steps.dialect import Dialect, quote
 from steps.reading import ReadQuery, require_all_rows, text_of
@@ -127,4 +127,4 @@ class Sample(Probe):
 
 
 def _text(value: Value) -> str | None:
-    return None if value is None else str(value)[:200]
+    return None if value is None else cutting.shortened(str(value), 200)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import processes
+from steps import cutting, processes
 from steps.base import Answer, Look, Probe, StepError, Uses, Verdict
 from steps.words import BesideFile, Model, Seconds, Timespan
 
@@ -74,7 +74,7 @@ class Suite(Probe):
             if not report.exists():
                 raise StepError(
                     f"cannot decide: the suite {self.path!r} gave no report, exit code {finished.exit_code}: "
-                    + (finished.stderr.strip() or finished.stdout.strip())[-500:]
+                    + cutting.last(finished.stderr.strip() or finished.stdout.strip(), 500)
                 )
             return self._result(_read(report), finished)
 
@@ -104,7 +104,7 @@ class Suite(Probe):
             missing_count=len(missing),
             seconds=round(finished.seconds, 3),
             exit_code=finished.exit_code,
-            output=finished.stdout[-4096:] if finished.exit_code else "",
+            output=cutting.last(finished.stdout, 4096) if finished.exit_code else "",
         )
 
     def _asked(self, case: _Case) -> list[str]:

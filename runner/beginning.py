@@ -1,0 +1,111 @@
+"""Why a run can't begin on a target: asked by exec, which ends at the first reason, and by the plan, which shows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runner import files, ledger_check, open_runs, preflight, requirements, starting, workplace
+from runner.clock import server_clock
+from runner.errors import RunbookError, RunRefused, TrailBroken
+from runner.events import CheckAnswered
+from runner.lease import refuse_if_held
+from runner.model import Playbook
+from runner.open_runs import Loader
+from runner.workplace import Connected
+from steps.base import Look, Value
+
+
+@dataclass
+class Beginning:
+    """A run that is to begin. answers, scope, passed_in: what its refusals found out on their way, for the run itself.
+
+    load: reads the playbooks of other runs as those keep them; approval: the digest that approvals are given for.
+    """
+
+    playbook: Playbook
+    target: Connected
+    runs: Path
+    load: Loader
+    operator: str
+    approval: str
+    until: str = ""
+    begin_at: str = ""
+    answers: list[CheckAnswered] = field(default_factory=list)
+    scope: Mapping[str, Value] = field(default_factory=dict)
+    passed_in: Mapping[str, str] = field(default_factory=dict)
+
+    def refusals(self) -> Iterator[RunbookError]:
+        """Lazily, in the order in which exec asks; all but what its steps find in their way (preflight.steps)."""
+        wrong = False
+        for of_target in (self._session, self._database, self._ledger, self._room, self._checkpoints):
+            for error in _raised(of_target):
+                wrong = True
+                yield error
+        if wrong:
+            return  # what follows is read from the ledger of the right database
+        for of_others in (self._required, self._passed, self._alone, self._folder):
+            yield from _raised(of_others)
+
+    # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _session(self) -> None:
+        if self.playbook.changes:
+            preflight.writing_session(self.target.database, what=f"run {self.playbook.name} here")
+
+    def _database(self) -> None:
+        with self._look() as look:
+            preflight.right_database(self.playbook, look)
+
+    def _ledger(self) -> None:
+        with self._look() as look:
+            preflight.own_ledger(self.playbook, look)
+        with self._look() as look:
+            ledger_check.refuse_bad(look)
+
+    def _room(self) -> None:
+        with self._look() as look:
+            preflight.room(self.playbook, self.target.database, look)
+
+    def _checkpoints(self) -> None:
+        preflight.checkpoint(self.playbook, self.until, "--to")
+        preflight.checkpoint(self.playbook, self.begin_at, "--from")
+
+    def _required(self) -> None:
+        with self._look() as look:
+            self.answers, self.scope = requirements.ask(self.playbook, look)
+        requirements.refuse_unmet(self.answers)
+
+    def _passed(self) -> None:
+        clock = server_clock(self.target.database)
+        with self._look() as look:
+            self.passed_in = starting.passed_earlier(
+                self.playbook, look, begin_at=self.begin_at, approval_digest=self.approval, operator=self.operator, now=clock()
+            )  # fmt: skip
+
+    def _alone(self) -> None:
+        """Before there is a run that `latest` could mean."""
+        if self.playbook.changes:
+            refuse_if_held(self.target.database, self.playbook.scope)
+            open_runs.refuse_open(self.playbook, self.target, self.runs, self.load, begin_at=self.begin_at)
+
+    def _folder(self) -> None:
+        workplace.refuse_too_long(self.runs / workplace.new_run(self.playbook.name, workplace.now()))
+        if why := files.unusable(self.runs):
+            raise TrailBroken(
+                f"cannot write a trail in {self.runs}: {why}",
+                why="nothing runs that can't be recorded first",
+                state="nothing was begun",
+                then="give the folder's rights, or another folder with --runs",
+            )
+
+    def _look(self) -> AbstractContextManager[Look]:
+        return self.target.database.look()
+
+
+def _raised(ask: Callable[[], None]) -> Iterator[RunbookError]:
+    try:
+        ask()
+    except (RunRefused, TrailBroken) as error:
+        yield error
