@@ -44,7 +44,7 @@ class DryRun:
             raise (RunRefused if self.refused else CriteriaNotMet)(
                 "the playbook could not begin on this target now",
                 why="; ".join(self.faults),
-                state="nothing was changed",
+                state="nothing was changed by this command",
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from runner.events import CheckAnswered, Json
 from runner.load import load_file
 from runner.masks import MASK
 from runner.model import Playbook, Requirement
+from runner.rate import span
 from runner.source import BadInput
 from steps import ledger
 from steps.base import Answer, Look, Value
@@ -122,7 +124,7 @@ def _other_inputs(playbook: Playbook, row: ledger.RunRow | None, beside: _Beside
 def _told(row: ledger.RunRow, beside: _Beside) -> str:
     with_inputs = ", ".join(f"{name}={value!r}" for name, value in _unusual(row, beside).items())
     inputs = f" with {with_inputs}" if with_inputs else ""
-    return f"run {row.run} succeeded {row.age_s / 3600:.1f} h ago{inputs}{beside.said}"
+    return f"run {row.run} succeeded {span(row.age_s)} ago{inputs}{beside.said}"
 
 
 def _figures(short: str, row: ledger.RunRow) -> dict[str, Value]:
@@ -130,13 +132,19 @@ def _figures(short: str, row: ledger.RunRow) -> dict[str, Value]:
     return {f"{short}.{name}.{key}": value for name, one in figures.items() for key, value in decode_all(one).items()}
 
 
-def refuse_unmet(answers: list[CheckAnswered], *, doing: str = "begin") -> None:
+def refuse_unmet(answers: list[CheckAnswered], playbook: Playbook, *, doing: str = "begin") -> None:
     """Raise RunRefused where a requirement is not met; nothing was done by then."""
     unmet = [one for one in answers if one.answer is not Answer.PASS]
     if unmet:
         raise RunRefused(
             f"cannot {doing}: {', '.join(one.id for one in unmet)} must have succeeded on this target first",
             why="; ".join(f"{one.id}: {one.text}" for one in unmet),
-            state="nothing was changed",
-            then=f"runbook exec {unmet[0].id}.yaml",
+            state="nothing was changed by this command",
+            then=f"runbook exec {shlex.quote(_named(unmet[0].id, playbook))}",
         )
+
+
+def _named(short: str, playbook: Playbook) -> str:
+    """How exec finds a required playbook: the file beside this one, where it is there."""
+    beside = Path(playbook.file).with_name(f"{short}.yaml")
+    return str(beside) if beside.is_file() else short

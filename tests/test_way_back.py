@@ -188,7 +188,7 @@ def test_failing_revert_is_left_settled_or_mended(desk: Inside, empty_database: 
         if way == "leave":
             assert desk.runbook("rollback", "latest", "--leave", "bad").code == 2, "a reason is needed"
             done = desk.runbook("rollback", "latest", "--leave", "bad", "--reason", "it may stay")
-            assert done.code == 9 and "bad still stands: left standing: it may stay" in done.text, done.text
+            assert done.code == 9 and "bad still stands: it may stay" in done.text, done.text
             assert (desk.status().state, numbers(empty_database)[0]) == ("rolled_back_in_part", 1)
             assert "left standing by" in desk.runbook("status", "latest").out
         elif way == "settle":
