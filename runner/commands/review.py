@@ -76,11 +76,11 @@ def dry_runs(
     from runner import cards
     from runner.dryrun import dry_run
 
-    looked = []
+    looked, documents = [], []
     for path in paths:
         found = dry_run(read_playbook(path, values), place, run_probes=run_probes)
         if as_json:
-            options.print_json(
+            documents.append(
                 cards.document(found.plan)
                 | {
                     "kind": "preview",
@@ -95,6 +95,8 @@ def dry_runs(
                 terminal.say(f"not asked: {check} runs a program of the playbook's; --run-probes asks it")
             terminal.say(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")
         looked.append(found)
+    if as_json:
+        options.print_json(documents if len(documents) > 1 else documents[0])
     for found in looked:
         found.raise_if_faulty()
 
