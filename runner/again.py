@@ -119,7 +119,7 @@ def _refuse_none_aside(engine: Engine) -> None:
     if not engine.aside():
         raise RunRefused(
             f"nothing to try again: {engine.status.run} has set no row aside",
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then=f"runbook report {engine.status.run}",
         )
 
@@ -136,7 +136,7 @@ def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
         raise RunRefused(
             f"cannot go on with {found.status.run}: the target's ledger doesn't know it yet, and {started.file} isn't there",
             why="what the trail alone says isn't sent",
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then=f"put {started.file} back, or begin again: runbook exec",
         )
 
@@ -178,7 +178,7 @@ def _refuse_undone(status: RunStatus, target: Connected) -> None:
     if back:
         raise RunRefused(
             f"cannot go on with {status.run}: {', '.join(back)} was taken back since, by another run",
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then=f"runbook rollback {status.run} takes back what still stands; or begin a new run",
         )
 
@@ -368,6 +368,6 @@ def same_target(status: RunStatus, target: Connected) -> None:
         raise RunRefused(
             f"cannot go on with {status.run} here: this is {'a copy or a failover of' if copy else 'not'} the target on which it began",
             why="; ".join(differ),
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then=f"runbook resume {status.run} --target {shlex.quote(status.started.target if status.started else '')}",
         )

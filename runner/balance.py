@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from runner.errors import RolledBack, RolledBackInPart, RunbookError
+from runner.errors import RolledBack, RolledBackAsAsked, RolledBackInPart, RunbookError
 from runner.events import Outcome, RunState
 from steps import ledger
 from steps.base import Look, TakenBack
@@ -41,16 +41,15 @@ class Balance:
         """How the run ends: rolled back, or in part. what, why: the failure that was the reason, where there was one."""
         told = self.words()
         if self.whole:
-            return RolledBack(
-                what or f"{self.run} is rolled back" + (f": {told}" if told else ""),
+            kind = RolledBack if what else RolledBackAsAsked
+            return kind(
+                what or told or "nothing of it stands any more",
                 why=f"{why}; taken back: {told}" if why and told else why or (told if what else ""),
                 state="every step that had changed something is taken back",
                 then=f"runbook report {self.run}",
             )
         return RolledBackInPart(
-            f"{what}; and {self.run} is taken back in part: {told}"
-            if what
-            else f"{self.run} is taken back in part: {told}",
+            f"{what}; and {self.run} is taken back in part: {told}" if what else told,
             why=why,
             state=f"of the run's changes still stand: {self._what_stands()}",
             then=f"runbook report {self.run}{' --rows refused' if self.refused else ''}",

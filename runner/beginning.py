@@ -75,7 +75,7 @@ class Beginning:
     def _required(self) -> None:
         with self._look() as look:
             self.answers, self.scope = requirements.ask(self.playbook, look)
-        requirements.refuse_unmet(self.answers)
+        requirements.refuse_unmet(self.answers, self.playbook)
 
     def _passed(self) -> None:
         clock = server_clock(self.target.database)

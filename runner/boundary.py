@@ -5,42 +5,66 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import shlex
 import sys
 import traceback
+from dataclasses import dataclass
 
 from runner import ledger_check, terminal
-from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
+from runner.errors import PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
 from steps import cutting
 from steps.base import DatabaseFault
 from steps.ledger import OldLedger
 
+
+@dataclass
+class Typed:
+    """What was typed, as far as a next command needs it; filled while the command line is read."""
+
+    command: str = "runbook"  # with its subcommand
+    target: str = ""
+    runs: str = ""
+
+
+# A command that asks for a target, with what it is about; `pointing` sees to those on a run.
+_ON_A_TARGET = re.compile(r"runbook (?:target check|target init(?! --print)|(?:exec|plan) [^\s;,()]+)")
+_ON_RUNS = re.compile(r"runbook runs\b")
+_STATES: dict[type[RunbookError], str] = {
+    RunRefused: "nothing was changed by this command",
+    PlaybookFaulty: "nothing was run",
+}
 SHOWN = 100  # signs of a path that is too long
 _UNUSABLE = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
 
 
-def told(error: Exception) -> int:
+def told(error: Exception, typed: Typed | None = None) -> int:
     """Print what stopped the command and return its exit code."""
+    typed = typed or Typed()
     if isinstance(error, RunbookError):
         with contextlib.suppress(OSError):  # the terminal may be gone; the code is still heard
-            _known(error)
+            _known(error, typed)
         return error.exit_code
     if isinstance(error, BadInput):
-        _title("refused:", str(error))
-        return 6
+        return told(RunRefused(str(error)), typed)
     state = "what this command was about to do was rolled back"
     if isinstance(error, OldLedger):
-        return told(RunRefused(str(error), state=state, then=ledger_check.MEND))
+        return told(RunRefused(str(error), state=state, then=ledger_check.MEND), typed)
     if isinstance(error, DatabaseFault):
-        return told(TargetUnreachable(f"the database refused or was lost: {error}", why=_sqlstate(error), state=state))
+        lost = TargetUnreachable(
+            f"the database refused or was lost: {error}", why=_sqlstate(error), state=state, then="runbook target check"
+        )
+        return told(lost, typed)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         file = error.filename or "a file"
         kind = RunbookError if file == terminal.STANDARD_OUTPUT else TrailBroken
-        return told(kind(f"cannot write {file}: {error.strerror}", then="make room, then do it again"))
+        return told(kind(f"cannot write {file}: {error.strerror}", then="make room, then do it again"), typed)
     if isinstance(error, OSError) and error.errno in _UNUSABLE:
         shown = cutting.shortened(str(error.filename or "a file"), SHOWN)
-        return told(RunRefused(f"cannot use {shown!r}: {(error.strerror or '').lower()}", state="nothing was begun"))
+        refused = RunRefused(f"cannot use {shown!r}: {(error.strerror or '').lower()}", state="nothing was begun")
+        return told(refused, typed)
     if os.environ.get("RUNBOOK_TRACEBACK"):
         traceback.print_exception(error)
     _title("internal error:", f"{type(error).__name__}: {error}")
@@ -48,7 +72,7 @@ def told(error: Exception) -> int:
     return 1
 
 
-def _known(error: RunbookError) -> None:
+def _known(error: RunbookError, typed: Typed) -> None:
     terminal.warn()
     _title(f"{error.title}:", error.what)
     if error.why:
@@ -57,10 +81,21 @@ def _known(error: RunbookError) -> None:
         for label, text in error.stop:
             terminal.labelled(label, text, out=sys.stderr)
         return
-    if error.state:
-        terminal.labelled("state", error.state, out=sys.stderr)
-    if error.then:
-        terminal.labelled("next", error.then, out=sys.stderr)
+    if state := error.state or next((words for kind, words in _STATES.items() if isinstance(error, kind)), ""):
+        terminal.labelled("state", state, out=sys.stderr)
+    terminal.labelled("next", _completed(error, typed), out=sys.stderr)
+
+
+def _completed(error: RunbookError, typed: Typed) -> str:
+    """What to do next: its commands ask the target and the runs directory that this one asked."""
+    if not error.then:
+        return f"{typed.command} --help"
+    then = error.then
+    if typed.target and " -t " not in then and "--target" not in then:
+        then = _ON_A_TARGET.sub(lambda found: f"{found[0]} -t {shlex.quote(typed.target)}", then)
+    if typed.runs and "--runs" not in then:
+        then = _ON_RUNS.sub(lambda found: f"{found[0]} --runs {shlex.quote(typed.runs)}", then)
+    return then
 
 
 def _sqlstate(fault: DatabaseFault) -> str:

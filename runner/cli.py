@@ -80,7 +80,10 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
-            return super().resolve_command(ctx, args)
+            found = super().resolve_command(ctx, args)
+            if isinstance(ctx.obj, dict) and found[0]:
+                ctx.obj["command"] = f"runbook {found[0]}"
+            return found
         except click.UsageError as error:
             import difflib
 
@@ -106,9 +109,11 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; every failure that we know is told in four lines and never as a traceback."""
     terminal.prepare()
+    typed: dict[str, str] = {}  # for the next command, should this one fail
     gc.disable()  # what is loaded at the start is no garbage; a run, which lives long, turns it on again (workflow.carry)
     try:
-        code = cli.main(args=terminal.typed(sys.argv[1:] if args is None else args), standalone_mode=False)
+        words = terminal.typed(sys.argv[1:] if args is None else args)
+        code = cli.main(args=words, standalone_mode=False, obj=typed)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         terminal.warn("aborted")
@@ -117,9 +122,9 @@ def main(args: Sequence[str] | None = None) -> None:
         error.show(sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one boundary: what we know becomes words, the rest a bug report
-        from runner.boundary import told
+        from runner.boundary import Typed, told
 
-        sys.exit(told(error))
+        sys.exit(told(error, Typed(**typed)))
     finally:
         gc.enable()  # for whoever calls this from a process of its own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Literal
 from runner import people, terminal
 from runner.again import resume
 from runner.embedded import Server
-from runner.errors import RunbookError, Waiting
+from runner.errors import RunbookError, RunRefused, Waiting
 from runner.events import CheckAnswered, Kind
 from runner.model import Playbook
 from runner.playbooks import read_playbook
@@ -130,7 +131,7 @@ def demo(*, sessions: int, shape: Shape, keep: Path | None) -> int:
         honeypot.populate(server.url("honeypot"), sessions=sessions, shape=shape)
         run = Demo(directory, server.url("honeypot"), sessions, Path(honeypot.__file__).parent.parent)
         code = _phases(run)
-        _told(run, code, time.monotonic() - began)
+        _told(run, code, time.monotonic() - began, shape=shape, kept=keep is not None)
     return code
 
 
@@ -192,7 +193,7 @@ def _sessions_arrive(run: Demo) -> Iterator[None]:
         thread.join()
 
 
-def _told(run: Demo, code: int, seconds: float) -> None:
+def _told(run: Demo, code: int, seconds: float, *, shape: Shape, kept: bool) -> None:
     """What was proven, where the trails lie, what to try next."""
     statuses = [load_run(directory).status for directory in run.runs]
     runs, me = run.directory / "runs", _command()
@@ -211,15 +212,39 @@ def _told(run: Demo, code: int, seconds: float) -> None:
         f"trails: trail.jsonl, below {runs}/",
         *(f"  {_playbook(status):<18} {status.state:<17} {status.run}" for status in statuses),
         "",
+        "the server has ended; what asks the database (resume, rollback, --against-target) needs it again:",
+        f"  {me} demo --serve {shlex.quote(str(run.directory))}"
+        if kept
+        else f"  {me} demo --keep DIRECTORY    # keeps its data, and says how to start it",
+        "",
         "next:",
         f"  {me} report latest --runs {runs}",
         f"  {me} trail verify latest --runs {runs}",
         f"  {me} plan adr007-phase3",
-        f"  {me} demo --shape bad    # where only 90 % can be covered, and the criterion says so",
+        *(
+            [f"  {me} demo --shape bad    # where only 90 % can be covered, and the criterion says so"]
+            if shape != "bad"
+            else []
+        ),
     ]
     _rule()
     for line in lines:
         terminal.say(line)
+
+
+def serve(directory: Path) -> None:
+    """Start the server that --keep left here again, until ^C."""
+    if not (directory / "server" / "data").exists():
+        raise RunRefused(
+            f"cannot serve {str(directory)!r}: no demo was kept there",
+            state="nothing was started",
+            then=f"runbook demo --keep {shlex.quote(str(directory))}",
+        )
+    with Server(directory / "server") as server:
+        terminal.say(f"PostgreSQL {'.'.join(map(str, server.version))} answers at {server.url('honeypot')} until ^C")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    terminal.say("the server has ended; its data stays")
 
 
 def _rule() -> None:

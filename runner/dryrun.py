@@ -50,7 +50,7 @@ class DryRun:
             raise type(self.end)(
                 "the playbook could not begin on this target now",
                 why="; ".join(self.faults),
-                state="nothing was changed",
+                state="nothing was changed by this command",
                 then=self.end.then if len(self.faults) == 1 else "",
             )
 

@@ -55,7 +55,11 @@ from steps.words import NoText
 
 
 class Unjudged(Waiting):
-    """A check can't decide, and a person may."""
+    """A check can't decide, and a person may. need: what is asked of them."""
+
+    def __init__(self, need: str) -> None:
+        super().__init__(f"for {need}")
+        self.need = need
 
 
 class EarlierRun(StepResult):
@@ -77,7 +81,7 @@ class Engine(Acting):
     def run(self) -> None:
         """Preconditions, steps in order, success criteria; whatever stops the run is raised as a RunbookError."""
         self._scope_of_figures()
-        self._ask(self._unasked(), role="precondition", what="the playbook's preconditions are not met")
+        self._ask(self._unasked(), role="precondition", what="the playbook's preconditions")
         behind: list[Entry] = []
         for entry in self.playbook.entries:
             if entry.id == self.until:
@@ -90,7 +94,7 @@ class Engine(Acting):
                 self.begin_at = ""
             if isinstance(entry.step, Gate) and standing.can_shut(entry, self.playbook.kept_gates):
                 behind.append(entry)
-        self._ask(self.playbook.success_criteria, role="criterion", what="the playbook's success criteria are not met")
+        self._ask(self.playbook.success_criteria, role="criterion", what="the playbook as a whole")
         self._say_overrun()
 
     def _say_overrun(self) -> None:
@@ -134,7 +138,7 @@ class Engine(Acting):
             return
         words = f"the window opens at {window.shown(opening, self.playbook.open)}"
         self.emit(GateReached(step=entry.id, needs=(words,)))
-        raise Waiting(f"waiting before {entry.id}: {words}")
+        raise Waiting(f"before {entry.id}: {words}")
 
     def _stop_before(self, entry: Entry) -> None:
         self.emit(GateReached(step=entry.id, needs=("`--to` asked to stop before this step",)))
@@ -165,7 +169,7 @@ class Engine(Acting):
         if unmet and self.control.interrupted:
             raise Interrupted("cancelled while it looked", why=unmet[0].text)
         if unmet and (needs := judging.awaited(unmet, checks)):
-            raise Unjudged(f"waiting for {'; '.join(needs)}")
+            raise Unjudged("; ".join(needs))
         if unmet:
             where = next((str(check.mark) for check in checks if check.id == unmet[0].id), "")
             raise CriteriaNotMet(
@@ -236,7 +240,7 @@ class Engine(Acting):
         """How the step stands, as the database says; before it first begins, also whether it may."""
         try:
             if fresh and not self.begin_at:
-                what = f"step {entry.id} ({entry.mark}): its preconditions are not met"
+                what = f"step {entry.id} ({entry.mark}): its preconditions"
                 self._ask(entry.preconditions, role="precondition", what=what, step=entry.id)
                 self.preflight(entry)
             return self.verify(entry, "before" if fresh else "in_doubt")
@@ -256,7 +260,7 @@ class Engine(Acting):
             raise RunRefused(
                 f"cannot begin at {self.begin_at}: step {entry.id} ({entry.mark}) before it is not done here",
                 why=effect.evidence,
-                state="nothing was changed",
+                state="nothing was changed by this command",
                 then="leave --from away",
             )
         if effect.state is State.DONE:
@@ -281,12 +285,12 @@ class Engine(Acting):
             checks = tuple(check for check in checks if check.probe is not None or check.due)
         try:
             result = self._applied(entry) if outcome is None else self.recounted(entry)
-            what = f"step {entry.id} ({entry.mark}): its success criteria are not met"
+            what = f"step {entry.id} ({entry.mark})"
             self._ask(checks, role="criterion", what=what, step=entry.id, own=dict(result))
             _refuse_part(entry, result)
         except Unjudged as wait:
             self.end(entry, Outcome.PAUSED, began=began, result=self.recounted(entry), error=wait.what)
-            self.emit(GateReached(step=entry.id, needs=(wait.what,)))
+            self.emit(GateReached(step=entry.id, needs=(wait.need,)))
             raise
         except CriteriaNotMet as error:
             self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, result=self.recounted(entry), error=error.what)
@@ -358,7 +362,7 @@ class Engine(Acting):
         self._failed(
             entry,
             StepFailed(
-                f"step {entry.id} ({entry.mark}) failed: {entry.step.describe()}",
+                f"step {entry.id} ({entry.mark}) could not {entry.step.describe()}",
                 why=f"{error}{detail}" + (f" [{sqlstate}]" if sqlstate else ""),
             ),
         )
@@ -430,9 +434,7 @@ class Engine(Acting):
     def _wait(self, entry: Entry, needs: list[str]) -> None:
         if needs:
             self.emit(GateReached(step=entry.id, needs=tuple(needs)))
-            raise Waiting(
-                f"waiting at {entry.id}: {'; '.join(needs)}",
-            )
+            raise Waiting(f"at {entry.id} for {'; '.join(needs)}")
 
     def _criteria(self, entry: Entry, *, again: bool) -> None:
         """The gate's checks; once it was passed only those that must still hold."""

@@ -79,6 +79,12 @@ class RolledBack(RunbookError):
     title = "rolled back"
 
 
+class RolledBackAsAsked(RolledBack):
+    """A person asked for the run to be taken back, and all of it is."""
+
+    exit_code = 0
+
+
 class RunClosed(RunbookError):
     """A person ended the run as what it was."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -59,6 +60,12 @@ class Outcome(StrEnum):
     REVERTED = "reverted"
     NOTHING_TO_REVERT = "nothing_to_revert"
     LEFT_STANDING = "left_standing"  # on the way back a person chose to keep it
+
+    @property
+    def words(self) -> str:
+        """As people are told of it."""
+        told = {"reverted": "taken back", "nothing_to_revert": "nothing to take back"}
+        return told.get(self.value, self.value.replace("_", " "))
 
 
 class RunState(StrEnum):
@@ -348,6 +355,16 @@ class Tuned(_Event):
     by: str
     reason: str
     settings: dict[str, Json]
+
+
+def order_words(order: Mapping[str, object]) -> str:
+    """An order as it is typed: 'hold', 'batch=250ms rows=1000'."""
+    typed = {"batch_seconds": "batch", "max_rows": "rows"}
+    words = []
+    for key, value in order.items():
+        told = f"{value * 1000:g}ms" if key == "batch_seconds" and isinstance(value, int | float) else f"{value}"
+        words.append(key if value is True else f"{typed.get(key, key)}={told}")
+    return " ".join(words)
 
 
 class RollbackStarted(_Event):

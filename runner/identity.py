@@ -5,14 +5,17 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import re
 import socket
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import digest, persons
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
+from runner.rate import when
 from steps import pids
 from steps.base import DatabaseFault, Look
 from steps.dialect import Dialect
@@ -107,6 +110,15 @@ def _own_addresses() -> set[str]:
     return {"127.0.0.1", "::1"} | {
         one.address.partition("%")[0] for card in psutil.net_if_addrs().values() for one in card
     }
+
+
+def shown(known: Mapping[str, Json]) -> dict[str, Json]:
+    """An identity for people: without what the target doesn't have, and the server's start as a time."""
+    found: dict[str, Json] = {key: value for key, value in known.items() if value not in (None, "")}
+    since = found.get("up_since")
+    if isinstance(since, str) and re.fullmatch(r"\d+(\.\d+)?", since):
+        found["up_since"] = when(datetime.fromtimestamp(float(since), UTC), seconds=True)
+    return found
 
 
 def differences(one: Mapping[str, Json], other: Mapping[str, Json]) -> list[str]:

@@ -21,7 +21,7 @@ def refuse_bad(look: Look) -> Form:
         raise RunRefused(
             "cannot trust the ledger in this target: somebody else can act through it",
             why="; ".join(found.planted[:SHOWN]),
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then=ledger_form.remedy(look.dialect),
         )
     if found.version > VERSION:
@@ -29,7 +29,7 @@ def refuse_bad(look: Look) -> Form:
     raise RunRefused(
         f"cannot use the ledger in this target: it is of an earlier form (version {found.version}, today's is {VERSION})",
         why="; ".join([*found.foreign, *found.outdated][:SHOWN]),
-        state="nothing was changed",
+        state="nothing was changed by this command",
         then=MEND,
     )
 
@@ -38,6 +38,6 @@ def newer(found: Form) -> RunRefused:
     """A later engine has made it, and knows more of it than this one."""
     return RunRefused(
         f"cannot use the ledger in this target: it is of version {found.version}, and this engine knows {VERSION}",
-        state="nothing was changed",
+        state="nothing was changed by this command",
         then="use the newer engine",
     )

@@ -136,7 +136,7 @@ def _refusal(playbook: Playbook, found: list[Open], runs: Path, target: str) -> 
         f"cannot begin {playbook.name}: a run of it is still open on this target: {told}",
         why="a second run beside it would do again what that one has done"
         + ("; the ledger has lost it, and only its trail tells of it" if first.lost else ""),
-        state="nothing was changed",
+        state="nothing was changed by this command",
         then=_ways(first, runs, target),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,9 +14,21 @@ from runner import again, approvals, identity, judging, persons, standing, stop,
 from runner.again import runs_of, same_target
 from runner.clock import server_clock
 from runner.errors import RunRefused, StepFailed, TargetUnreachable
-from runner.events import Approved, Event, EvidenceGiven, Judged, Noted, Process, RunState, Settled, SqlByHand
+from runner.events import (
+    Approved,
+    Event,
+    EvidenceGiven,
+    Judged,
+    Noted,
+    Process,
+    RunState,
+    Settled,
+    SqlByHand,
+    order_words,
+)
 from runner.masks import Masks
 from runner.model import Entry, Playbook
+from runner.onward import REASON
 from runner.preflight import writing_session
 from runner.source import BadInput
 from runner.status import RunStatus
@@ -134,7 +147,11 @@ def _fitting(needs: list[ApprovalNeed], status: RunStatus, entry: Entry, by: str
 def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, role: str) -> RunRefused | None:
     if need.roles and role not in need.roles:
         return RunRefused(
-            f"cannot approve {entry.id} as {role or 'nobody'}: it asks for {' or '.join(need.roles)}", then="--role"
+            f"cannot approve {entry.id} {f'as {role}' if role else 'without a role'}: it asks for {' or '.join(need.roles)}",
+            then="\n".join(
+                f"runbook approve {status.run} --step {entry.id} --as {shlex.quote(by)} --role {shlex.quote(one)} {REASON}"
+                for one in need.roles
+            ),
         )
     if not approvals.may(need, by):
         names = " or ".join(need.by)
@@ -145,7 +162,9 @@ def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, ro
         return RunRefused(
             f"cannot approve {entry.id} as {by}: the playbook forbids it to the operator",
             why=f"{by} has operated this run{other}: exec, resume, settle, sql, or tune where it loosens",
-            then="ask somebody else",
+            then=f"somebody else: runbook approve {status.run} --step {entry.id} --as NAME"
+            + (f" --role {shlex.quote(role)}" if role else "")
+            + f" {REASON}",
         )
     return None
 
@@ -153,7 +172,7 @@ def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, ro
 def _same_user(status: RunStatus, who: Process) -> str:
     """An approval by the operator's own system user may be another person's at the same desk; it is said."""
     names = ", ".join(name for name, user in status.operators.items() if user == who.user)
-    return f"\nnote: given by the same system user as the operator's: {who.user} ({names})" if names else ""
+    return f"\n{'note':<11}given by the same system user as the operator's: {who.user} ({names})" if names else ""
 
 
 def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reason: str, file: Path | None) -> str:
@@ -164,7 +183,14 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
         entry = _gate(playbook, desk.found, step)
         wanted = {one.name: one for need in standing.needs(entry, playbook.kept_gates) for one in need.evidence}
         if evidence not in wanted:
-            raise RunRefused(f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}")
+            raise RunRefused(
+                f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}",
+                then="\n".join(
+                    f"runbook approve {desk.found.status.run} --step {entry.id} --evidence {shlex.quote(one)} {REASON}"
+                    for one in wanted
+                )
+                or f"runbook status {desk.found.status.run}",
+            )
         sha = _sha256(file) if file is not None else ""
         now, server_at = desk.now()
         expires = approvals.expiry(wanted[evidence], given_s=None, now=now)
@@ -182,7 +208,7 @@ def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored
     needs = standing.needs(entry, in_force(found).kept_gates)
     open_needs = approvals.all_open(needs, found.status, step=entry.id, now=now)
     word = f"still waits for: {'; '.join(open_needs)}" if open_needs else "has all that it asks for"
-    return f"recorded{anchored}; {entry.id} {word}\n{_next(found)}"
+    return f"recorded{anchored}\n{'gate':<11}{entry.id} {word}\n{_next(found)}"
 
 
 def _next(found: Found) -> str:
@@ -200,7 +226,9 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
         doubtful = [one.id for one in status.steps.values() if one.open or one.doubtful]
         if step not in doubtful:
             raise RunRefused(
-                f"cannot settle {step}: it is not in doubt", why=f"in doubt: {', '.join(doubtful) or 'no step'}"
+                f"cannot settle {step}: it is not in doubt",
+                why=f"in doubt: {', '.join(doubtful) or 'no step'}",
+                then=f"runbook status {status.run}",
             )
         event = Settled(step=step, done=done, by=by, reason=reason, trust=desk.trust)
         anchored = desk.write(event, what=f"the settling of {step}")
@@ -221,7 +249,11 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
             )
         if role not in waiting[check]:
             raise RunRefused(
-                f"cannot judge {check} as {role or 'nobody'}: it is for {' or '.join(waiting[check])}", then="--role"
+                f"cannot judge {check} {f'as {role}' if role else 'without a role'}: it is for {' or '.join(waiting[check])}",
+                then="\n".join(
+                    f"runbook judge {status.run} {check} {answer.value} --as {shlex.quote(by)} --role {shlex.quote(one)} {REASON}"
+                    for one in waiting[check]
+                ),
             )
         step = next(step for step, one in judging.every(playbook) if one.id == check)
         who = identity.process(by)
@@ -259,7 +291,8 @@ def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reas
         target.database.session.run = found.status.run
         with target.database.own(fenced=False) as work:
             ledger.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
-    return f"told {found.status.run}: {', '.join(f'{key}={value!r}' for key, value in order.items())}; it obeys at its next safe point"
+    told = f"told {found.status.run}: {order_words(order)}; it obeys at its next safe point"
+    return f"{told}\n{'next':<11}runbook status {found.status.run} {found.options()}".rstrip()
 
 
 def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
@@ -275,6 +308,9 @@ def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
             raise RunRefused(
                 f"cannot change {name}: the playbook has no such number",
                 why=f"it has {', '.join(numbers) or 'none'}",
+                then=f"runbook tune {status.run} {numbers[0]}=N {REASON}"
+                if numbers
+                else f"runbook status {status.run}",
             )
 
 
@@ -300,7 +336,8 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
             if event.error:
                 raise StepFailed(
                     f"cannot run this by hand: {event.error}",
-                    state=f"{len(sent) - 1} statements before it are committed",
+                    state=f"{len(sent) - 1} of {len(pieces)} statements are committed, this one is rolled back, none after it was sent",
+                    then=f"runbook status {found.status.run}",
                 )
     return sent
 
@@ -311,8 +348,8 @@ def _refuse_unanchored(found: Found, target: Connected) -> None:
     if told.row is None:
         raise RunRefused(
             f"cannot send anything by hand in {found.status.run}: {told.fault}, so nothing would vouch for the record of it",
-            state="nothing was changed",
-            then="use the database's own client, and say so: runbook note",
+            state="nothing was changed by this command",
+            then=f"use the database's own client, and say so: runbook note {found.status.run} '…'",
         )
 
 
@@ -405,8 +442,12 @@ def _gate(playbook: Playbook, found: Found, step: str) -> Entry:
         f"cannot find the gate {step!r} in {playbook.name}"
         if step
         else f"cannot tell which gate of {playbook.name} is meant",
-        why=f"its gates: {', '.join(one.id for one in gates) or 'none'}",
-        then="--step",
+        why=f"its gates: {', '.join(one.id for one in gates) or 'none'}"
+        + ("" if unfinished or not gates else "; all of them are passed"),
+        then="\n".join(
+            f"runbook approve {found.status.run} --step {one.id} --as NAME {REASON}" for one in (waiting or unfinished)
+        )
+        or f"runbook status {found.status.run}",
     )
 
 
@@ -424,4 +465,6 @@ def _sha256(file: Path) -> str:
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise RunRefused(f"cannot read the evidence {file}: {error.strerror or error}") from error
+        raise RunRefused(
+            f"cannot read the evidence {file}: {error.strerror or error}", then="give --file a file that can be read"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def find_playbook(name: str, cwd: Path) -> Path:
     there = sorted(path.name for path in (cwd / "playbooks").glob("*.yaml"))
     near = difflib.get_close_matches(Path(name).name, there, 1)
     hint = f"did you mean {near[0]}?" if near else f"playbooks/ has {', '.join(there) or 'none'}"
-    raise RunRefused(f"cannot find the playbook {name!r} here or in playbooks/: {hint}", then="runbook exec FILE")
+    raise RunRefused(
+        f"cannot find the playbook {name!r} here or in playbooks/: {hint}",
+        then="name a file, or one of playbooks/; runbook validate FILE reads it",
+    )
 
 
 def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbook:
@@ -38,12 +42,17 @@ def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbo
         raise PlaybookFaulty(
             f"cannot run {path}: {len(error.faults)} fault{'s' if len(error.faults) != 1 else ''}\n{error}",
             state="nothing was run",
+            then=_mend(path),
         ) from error
     except BadInput as error:
-        raise PlaybookFaulty(f"cannot run {path}: {error}", state="nothing was run") from error
+        raise PlaybookFaulty(f"cannot run {path}: {error}", state="nothing was run", then=_mend(path)) from error
     refuse_cycles(playbook)
     _refuse_half_way_back(playbook)
     return playbook
+
+
+def _mend(path: Path) -> str:
+    return f"mend what is named above, then runbook validate {shlex.quote(str(path))}"
 
 
 def _refuse_half_way_back(playbook: Playbook) -> None:
@@ -56,7 +65,7 @@ def _refuse_half_way_back(playbook: Playbook) -> None:
         and (why := entry.step.half_way_back())
     ]
     if faults:
-        raise PlaybookFaulty("\n".join(faults), state="nothing was run")
+        raise PlaybookFaulty("\n".join(faults), state="nothing was run", then=_mend(Path(playbook.file)))
 
 
 def refuse_cycles(playbook: Playbook) -> None:
@@ -72,6 +81,7 @@ def refuse_cycles(playbook: Playbook) -> None:
                     f"{playbook.file}: `requires:` goes in a circle: {' → '.join([*stack[stack.index(name) :], name])}",
                     why="none of them could ever begin",
                     state="nothing was run",
+                    then=_mend(Path(playbook.file)),
                 )
             if name in clean:
                 continue

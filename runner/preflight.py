@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ def writing_session(database: RunDatabase, *, what: str) -> None:
         raise RunRefused(
             f"cannot {what}: {refusals[0].why}",
             why="; ".join(one.why for one in refusals[1:]),
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then="; ".join(one.mend for one in refusals),
         )
 
@@ -41,7 +42,7 @@ def refuse_unmet(playbook: Playbook, target: Connected) -> Allowed:
     """The same of a run that goes on: what it requires may have been taken back since."""
     with target.database.look() as look:
         answers, scope = requirements.ask(playbook, look)
-        requirements.refuse_unmet(answers, doing="go on")
+        requirements.refuse_unmet(answers, playbook, doing="go on")
     return Allowed(answers, scope)
 
 
@@ -52,13 +53,15 @@ def right_database(playbook: Playbook, look: Look) -> None:
     if not wanted:
         raise RunRefused(
             f"cannot run {playbook.name} on {look.dialect}: its `target:` does not name it",
-            state="nothing was changed",
-            then="check --target",
+            state="nothing was changed by this command",
+            then="give --target a database of the kind that it names",
         )
     if not version_fits(look.version, wanted):
         have = ".".join(map(str, look.version))
         raise RunRefused(
-            f"cannot run {playbook.name} on {look.dialect} {have}: it needs {wanted}", state="nothing was changed"
+            f"cannot run {playbook.name} on {look.dialect} {have}: it needs {wanted}",
+            state="nothing was changed by this command",
+            then=f"give --target a server of a version that fits {wanted}",
         )
 
 
@@ -88,7 +91,7 @@ def own_ledger(playbook: Playbook, look: Look) -> None:
     if not row.flag("may"):
         raise RunRefused(
             what,
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then=f"runbook target init --print --role {row.text('role')}, and give what it prints to the DBA",
         )
 
@@ -99,7 +102,9 @@ def room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
         return
     why, mend = connections.too_few(playbook, database, look)
     if why:
-        raise RunRefused(f"cannot run {playbook.name} here: {why}", state="nothing was changed", then=mend)
+        raise RunRefused(
+            f"cannot run {playbook.name} here: {why}", state="nothing was changed by this command", then=mend
+        )
 
 
 def checkpoint(playbook: Playbook, name: str, option: str) -> None:
@@ -111,7 +116,8 @@ def checkpoint(playbook: Playbook, name: str, option: str) -> None:
         raise RunRefused(
             f"cannot use {option} {name}: it is no checkpoint of {playbook.name}",
             why=f"its checkpoints: {', '.join(gates) or 'none'}",
-            state="nothing was changed",
+            state="nothing was changed by this command",
+            then=f"give {option} one of them" if gates else f"leave {option} away",
         )
 
 
@@ -122,6 +128,6 @@ def steps(playbook: Playbook, target: Connected, *, until: str) -> None:
         raise RunRefused(
             f"cannot begin {playbook.name}: step {entry.id} ({entry.mark}) would not work here",
             why="; ".join(faults),
-            state="nothing was changed",
-            then="runbook plan --target … shows all steps",
+            state="nothing was changed by this command",
+            then=f"runbook plan {shlex.quote(playbook.file)} shows all steps",
         )

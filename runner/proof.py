@@ -131,8 +131,7 @@ def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
 
 # ─── what a check asks ──────────────────────────────────────────────────────────────────────────────────────────────
 def _question(check: Check) -> str:
-    why = f"<br>*{escaped(check.why)}*" if check.why else ""
-    return code(question(check)) + why
+    return "<br>".join(part for part in (code(question(check)), f"*{escaped(check.why)}*" if check.why else "") if part)
 
 
 def _brief(value: object) -> str:

@@ -43,7 +43,7 @@ def check(place: Place) -> list[Finding]:
             Finding(
                 "identity",
                 True,
-                ", ".join(f"{key} {value}" for key, value in target.identity.items() if value is not None),
+                ", ".join(f"{key} {value}" for key, value in identity.shown(target.identity).items()),
             )
         )
         found += _privileges(target)
@@ -130,7 +130,7 @@ def init(place: Place) -> str:
             raise RunRefused(
                 f"cannot bring the ledger to today's form: {stuck}, and rows stand there",
                 why="this version doesn't know how to read them",
-                state="nothing was changed",
+                state="nothing was changed by this command",
                 then="take back or close the runs that they belong to with the version that made them, then runbook target init",
             ) from stuck
         if not found.there:
@@ -157,4 +157,6 @@ def _refused(found: ledger_form.Form, fault: DatabaseFault) -> RunRefused:
     what, then = "make the ledger", "runbook target init --print --role ROLE, and give what it prints to the DBA"
     if found.there:
         what, then = "bring the ledger to today's form", "runbook target init, as the role that owns the ledger"
-    return RunRefused(f"cannot {what}: this role may not", why=str(fault), state="nothing was changed", then=then)
+    return RunRefused(
+        f"cannot {what}: this role may not", why=str(fault), state="nothing was changed by this command", then=then
+    )

@@ -84,7 +84,7 @@ def _known(name: str, target: Connected) -> _Known:
             raise RunRefused(
                 f"cannot recover {name}: the ledger in {target.name} knows no run of this name",
                 why="a run's whole name is needed; exec names the runs that are open",
-                state="nothing was changed",
+                state="nothing was changed by this command",
                 then="check RUN and --target",
             )
         rows = ledger.step_rows(look, name)
@@ -93,7 +93,7 @@ def _known(name: str, target: Connected) -> _Known:
     if playbook is None:
         raise RunRefused(
             f"cannot recover {name}: this engine can't read the playbook that the ledger keeps of it",
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then="use the engine with which it was run",
         )
     return _Known(row, rows, acted, back, playbook)

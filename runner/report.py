@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, events, plan, proof, stop, trail, trust
+from runner import cards, events, identity, plan, proof, stop, trail, trust
 from runner.events import Json, Kind, Record, RunStarted, RunState
 from runner.markdown import code, escaped, table
 from runner.model import Playbook
@@ -105,14 +105,10 @@ def verdict(status: RunStatus) -> str:
 
 
 def _proof(playbook: Playbook, status: RunStatus) -> str:
-    steps = [status.steps[name] for name in playbook.ids if name in status.steps]
-    done = sum(step.finished and step.reverted is None for step in steps)
-    back = sum(step.reverted is not None for step in steps)
-    taken = f", {back} taken back" if back else ""
     not_due = f", {len(status.not_due)} not due here" if status.not_due else ""
     never = proof.unasked(status, playbook)
     not_due += f", {never} never asked" if never else ""
-    return f"{done} of {len(playbook.ids)} steps done{taken}; {proof.tally(status.checks)}{not_due}."
+    return f"{stop.counted(playbook, status)}; {proof.tally(status.checks)}{not_due}."
 
 
 # ─── who, when, where ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,7 +128,7 @@ def _facts(status: RunStatus, playbook: Playbook) -> list[str]:
         ("run", code(started.run)),
         ("playbook", f"{code(started.playbook)} from {code(started.file)}"),
         ("target", f"{code(started.target)} ({escaped(versions.get('server', 'version not known'))})"),
-        ("identity", code(_pairs(started.identity))),
+        ("identity", code(_pairs(identity.shown(started.identity)))),
         ("operator", f"{escaped(who.operator)} (as claimed); system's user {escaped(who.user)} at {escaped(who.host)}"),
         ("also operated", escaped(", ".join(name for name in status.operators if name != who.operator))),
         ("from, to", f"{clock(status.started_at)} to {clock(status.last_at)} UTC, {_working(status)}"),
@@ -155,19 +151,19 @@ def _working(status: RunStatus) -> str:
 
 
 def _pairs(values: Mapping[str, Json]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in values.items() if value is not None)
+    return ", ".join(f"{key}: {value}" for key, value in values.items() if value not in (None, ""))
 
 
 def _standing(playbook: Playbook, status: RunStatus, here: stop.Here) -> list[str]:
-    """The five lines of every stop, while the run is not over."""
-    if status.state in ENDED:
-        return []
+    """The five lines of every stop; what comes next is left out where that would be this report."""
     told = stop.stop(playbook, status, here)
-    then = "<br>".join(code(line) for line in told.then.split("\n"))
-    return table(["", ""], [
+    lines = told.then.split("\n")
+    then = "<br>".join(code(line) if line.startswith("runbook ") else escaped(line) for line in lines)
+    rows = [
         ["**state**", escaped(told.state)], ["**leave it?**", escaped(told.leave)],
         ["**take back**", escaped(told.back)], ["**call**", escaped(told.call)], ["**next**", then],
-    ])  # fmt: skip
+    ]  # fmt: skip
+    return table(["", ""], rows[:-1] if told.then.startswith("runbook report") and "--rows" not in told.then else rows)
 
 
 # ─── the cards, with what really happened ───────────────────────────────────────────────────────────────────────────

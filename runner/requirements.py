@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -131,13 +132,19 @@ def _figures(short: str, row: ledger.RunRow) -> dict[str, Value]:
     return {f"{short}.{name}.{key}": value for name, one in figures.items() for key, value in decode_all(one).items()}
 
 
-def refuse_unmet(answers: list[CheckAnswered], *, doing: str = "begin") -> None:
+def refuse_unmet(answers: list[CheckAnswered], playbook: Playbook, *, doing: str = "begin") -> None:
     """Raise RunRefused where a requirement is not met; nothing was done by then."""
     unmet = [one for one in answers if one.answer is not Answer.PASS]
     if unmet:
         raise RunRefused(
             f"cannot {doing}: {', '.join(one.id for one in unmet)} must have succeeded on this target first",
             why="; ".join(f"{one.id}: {one.text}" for one in unmet),
-            state="nothing was changed",
-            then=f"runbook exec {unmet[0].id}.yaml",
+            state="nothing was changed by this command",
+            then=f"runbook exec {shlex.quote(_named(unmet[0].id, playbook))}",
         )
+
+
+def _named(short: str, playbook: Playbook) -> str:
+    """How exec finds a required playbook: the file beside this one, where it is there."""
+    beside = Path(playbook.file).with_name(f"{short}.yaml")
+    return str(beside) if beside.is_file() else short

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ValidationError
@@ -74,10 +75,21 @@ class Reverser:
                 f"cannot take back run {self.run}: step {entry.id} ({entry.mark}) is one way",
                 why=reason,
                 state="nothing was taken back",
-                then=f"runbook rollback {self.run} --to {entry.id} takes back what came after it, "
-                f"--leave {entry.id} --reason '…' all but it",
+                then=self._without([one for one, _ in stuck], entries),
             )
         return [entry for entry in entries if entry.step.changes and entry.step.lasting]
+
+    def _without(self, stuck: Sequence[Entry], entries: Sequence[Entry]) -> str:
+        """What can be taken back although some steps are one way; entries: in the order in which they would be."""
+        rest = [one for one in entries if one not in stuck and one.step.changes and one.step.lasting]
+        if not rest:
+            return f"runbook report {self.run}"
+        leave = " ".join(f"--leave {shlex.quote(one.id)}" for one in stuck)
+        whole = f"runbook rollback {self.run} {leave} --reason '…'"
+        if entries[0] in stuck:
+            return f"{whole}\n(takes back all else)"
+        after = f"runbook rollback {self.run} --to {shlex.quote(stuck[0].id)}"
+        return f"{whole}\n{after}\n(one of the two: the first takes back all else, the second what came after {stuck[0].id})"
 
     def _kept(self) -> dict[str, str]:
         """The steps that are not to be taken back, each with the reason."""
@@ -102,7 +114,8 @@ class Reverser:
                     f"cannot keep {name!r}: {self.playbook.name} has no such step",
                     why=f"its steps: {', '.join(self.playbook.ids)}",
                     state="nothing was taken back",
-                    then=f"{option} STEP",
+                    then=f"runbook rollback {self.run} {option} STEP, with one of these"
+                    + (" and --reason '…'" if option == "--leave" else ""),
                 )
         if self.playbook.rollback == "none":
             raise RunRefused(
@@ -156,7 +169,7 @@ class Reverser:
                         f"cannot take back run {self.run}: step {entry.id} ({entry.mark}) is still at work",
                         why=at_work,
                         state="nothing was taken back",
-                        then=f"then {self._again()}",
+                        then=f"once that has ended: {self._again()}",
                     )
 
     @contextlib.contextmanager

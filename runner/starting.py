@@ -46,7 +46,7 @@ def passed_earlier(
             raise RunRefused(
                 f"cannot begin at {begin_at}: gate {gate.id} ({gate.mark}) before it is not passed",
                 why="; ".join(reasons),
-                state="nothing was changed",
+                state="nothing was changed by this command",
                 then="leave --from away: what is done already is found as already applied",
             )
     return found

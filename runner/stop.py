@@ -72,9 +72,8 @@ def state_word(status: RunStatus, *, living: bool | None) -> str:
 
 
 def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
-    done = [name for name in playbook.ids if name in status.steps and status.steps[name].finished]
     words = state_word(status, living=here.alive) + (f", held: {status.held}" if status.held else "")
-    words += f"; {len(done)} of {len(playbook.ids)} steps done"
+    words += f"; {counted(playbook, status)}"
     back = ", ".join(step.id for step in status.steps.values() if step.open == "revert")
     words += f"; {back} half taken back" if back else ""
     if here.obstacle is not None and status.state not in _OVER:
@@ -82,9 +81,22 @@ def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
     at = _at(playbook, status)
     if at is not None and status.state not in _OVER:
         needs = waits_for(playbook, status, at, here.now) if at.gate else []
-        words += f"; {at.id} {at.word}" + (f" for {'; '.join(needs)}" if needs else "")
+        words += f"; {at.id} {_its(at, status)}" + (f" for {'; '.join(needs)}" if needs else "")
         words += ", and has all that it asks for" if at.gate and not needs else ""
     return words
+
+
+def _its(step: StepStatus, status: RunStatus) -> str:
+    """How the step at hand stands; what the state says already is not said again."""
+    return "is where it stopped" if step.word == status.state.replace("_", " ") else step.word
+
+
+def counted(playbook: Playbook, status: RunStatus) -> str:
+    """How many steps are done and not taken back, and how many are: '1 of 4 steps done, 2 taken back'."""
+    steps = [status.steps[name] for name in playbook.ids if name in status.steps]
+    done = sum(step.finished and step.reverted is None for step in steps)
+    back = sum(step.reverted is not None for step in steps)
+    return f"{done} of {len(playbook.ids)} steps done" + (f", {back} taken back" if back else "")
 
 
 def _at(playbook: Playbook, status: RunStatus) -> StepStatus | None:
@@ -97,6 +109,8 @@ def _leave(playbook: Playbook, status: RunStatus) -> str:
     """The author's sentence for the place where the run stands: of the step at hand if it began, else of the last one done."""
     if status.state in _OVER:
         return "yes: nothing is left half done"
+    if status.state in {RunState.ROLLED_BACK_IN_PART, RunState.CLOSED}:
+        return "yes, where what still stands may stay so: nobody goes on with it"
     if status.rolling_back and status.state in _ON_THE_WAY_BACK:
         return "no: it is half taken back; `next` goes on with that"
     begun = [name for name in playbook.ids if name in status.steps and _reached(status.steps[name])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 from runner import events
 from runner.events import Event, Outcome, Record
@@ -85,7 +84,7 @@ def _of_run(event: Event) -> str:
             outside = ", outside of its window" if event.outside_window else ""
             return f"resumed by {_process(event.process)}{outside}{_reason(event.reason)}{changed}"
         case events.RollbackStarted():
-            kept = f", {_codes(event.kept)} kept" if event.kept else ""
+            kept = f" ({_codes(event.kept)} kept)" if event.kept else ""
             changed = f"; way back mended in: {_codes(event.changed_steps)}" if event.changed_steps else ""
             who = _process(event.process)
             return f"rollback of {_codes(event.steps)}{kept} begun by {who}{_reason(event.reason)}{changed}"
@@ -156,7 +155,11 @@ def _of_people(event: Event) -> str:
         case events.Noted():
             return f"{escaped(event.by)} noted: {escaped(event.text)}"
         case events.SqlByHand():
-            came = f"failed: {escaped(event.error)}" if event.error else f"{event.rows} rows"
+            came = (
+                f"failed: {escaped(event.error)}"
+                if event.error
+                else f"{event.rows:,} row{'' if event.rows == 1 else 's'}"
+            )
             return f"**SQL by hand** from {escaped(event.by)}{_reason(event.reason)}: {code(event.sql)}, {came}"
         case _:
             return _of_steering(event)
@@ -174,8 +177,8 @@ def _of_steering(event: Event) -> str:
                 f"{code(event.step)} {whose} after {took(event.seconds)}, by {escaped(event.by)}{_reason(event.reason)}"
             )
         case events.Tuned():
-            order = ", ".join(f"{key} = {cast('object', value)!r}" for key, value in event.settings.items())
-            return f"tuned by {escaped(event.by)}: {code(order)}{_reason(event.reason)}"
+            settings = code(events.order_words(event.settings))
+            return f"tuned by {escaped(event.by)}: {settings}{_reason(event.reason)}"
         case events.LeftStanding():
             return f"{escaped(event.by)} leaves {code(event.step)} standing{_reason(event.reason)}"
         case events.Closed():

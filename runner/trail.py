@@ -298,7 +298,7 @@ def load(path: Path) -> bytes:
         raise TrailBroken(
             f"cannot read the trail {path}: {error.strerror or error}",
             why=files.rights(path, error),
-            then="check --runs",
+            then=f"runbook runs --runs {shlex.quote(str(path.parent.parent))}",
         ) from error
 
 

@@ -134,7 +134,7 @@ def refusal(found: Found, told: Trust, what: str) -> TrailBroken:
     return TrailBroken(
         f"cannot {what} {run}: its record in {found.trail} is {told.answer}",
         why=told.fault,
-        state="nothing was changed",
+        state="nothing was changed by this command",
         then=f"runbook trail verify {found.directory.name} --against-target; put the folder of the run back as it was",
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO
 
 from runner import events
 from runner.events import Event, Outcome
@@ -76,7 +76,8 @@ class Lines:
             case events.CheckAnswered():
                 self._check(event)
             case events.StepStarted():
-                self._step, self._rate, self._began = event.step, Rate(), self.clock()
+                self._step, self._rate = event.step, Rate()
+                self._began = self._last = self.clock()  # a step that takes no time needs no line of progress
                 self._write(f"→ {event.step}: {event.describe}")
             case events.StepEnded():
                 self._ended(event)
@@ -106,8 +107,7 @@ class Lines:
                 whose = f"{event.held_by} " if event.held_by not in {"", event.by} else ""
                 self._write(f"  ▶ {whose}released by {event.by} after {event.seconds:g} s: {event.reason}")
             case events.Tuned():
-                order = ", ".join(f"{key}={cast('object', value)}" for key, value in event.settings.items())
-                self._write(f"  ⚙ tuned by {event.by}: {order} ({event.reason})", "yellow")
+                self._write(f"  ⚙ tuned by {event.by}: {events.order_words(event.settings)} ({event.reason})", "yellow")
             case events.StepVerified() if self.verbose or event.when == "in_doubt":
                 self._write(f"  the database says {event.state}: {event.evidence}")
             case events.GateReached():
@@ -143,7 +143,7 @@ class Lines:
 
     def _ended(self, event: events.StepEnded) -> None:
         mark, colour = _OUTCOMES.get(event.outcome, ("✗", "red"))
-        words = event.outcome.replace("_", " ")
+        words = event.outcome.words
         figures = ", ".join(
             f"{key} {_figure(value)}"
             for key, value in event.results.items()
@@ -183,6 +183,8 @@ class Lines:
 
 def progress_line(step: str, progress: Progress, rate: Rate) -> str:
     """'fill 42,000 of 100,000 rows (42 %) · 11,200/s now, 10,900/s mean · 5 s left · …'."""
+    if progress.total == 1 and progress.note:
+        return f"{step}: {progress.note}"  # 0 of 1 says nothing
     of = f" of {progress.total:,}" if progress.total is not None else ""
     share = f" ({100 * progress.done / progress.total:.0f} %)" if progress.total else ""
     left = rate.time_left(progress.total) if progress.total and progress.done >= progress.total / 1000 else ""

@@ -58,7 +58,9 @@ def rollback(name: str, orders: Orders, asked: Asked) -> Back:
     status = found.status
     if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
         raise RunRefused(
-            f"cannot roll back {status.run} while it runs", then="stop it with ^C or `runbook tune RUN stop` first"
+            f"cannot roll back {status.run} while it runs",
+            state="it goes on; nothing was taken back",
+            then=f"runbook tune {status.run} stop --reason '…', then runbook rollback {status.run}",
         )
     refuse_broken(found, "roll back")
     meant = _meant(status, asked, _values(status, orders))
@@ -111,7 +113,7 @@ def _refuse_unbegun(status: RunStatus, told: trust.Trust) -> None:
     if told.row is None and not told.begun:
         raise RunRefused(
             f"nothing to roll back: the target's ledger has no row of {status.run}, which began nothing",
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then=f"runbook status {status.run}",
         )
 
@@ -143,9 +145,9 @@ def _started(orders: Orders, asked: Asked, meant: _Meant, reverser: Reverser, en
 def _left(status: RunStatus, asked: Asked) -> dict[str, str]:
     """Step → why it is left: what is asked now, and what was asked on this way back before it was cut short."""
     earlier = {} if status.state is RunState.ROLLED_BACK_IN_PART else {
-        name: f"left standing by {step.left}" for name, step in status.steps.items() if step.left
+        name: f"left by {step.left}" for name, step in status.steps.items() if step.left
     }  # fmt: skip
-    return {**earlier, **dict.fromkeys(asked.leave, f"left standing: {asked.reason}")}
+    return {**earlier, **dict.fromkeys(asked.leave, asked.reason)}
 
 
 def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[Entry]) -> None:
@@ -156,7 +158,7 @@ def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[En
     raise RunRefused(
         f"cannot take back more of {status.run}: {told.words() or 'nothing of it stands'}",
         why="what stands is kept by decision" if told.standing else "refused rows are never overwritten",
-        state="nothing was changed",
+        state="nothing was changed by this command",
         then=told.end().then,
     )
 
@@ -172,7 +174,7 @@ def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Rev
         reverser.leave(identity.process(orders.operator).operator)
         reverser.revert([engine.playbook.entry(name) for name in first.steps])
         told = reverser.balance()
-        words = told.words()
+        words = told.words() or (f"taken back: {', '.join(first.steps)}" if first.steps else "it had changed nothing")
         raise told.end()
 
     with contextlib.suppress(RolledBack):

@@ -430,7 +430,7 @@ def _ledger(engine: Engine) -> bool:
         raise RunRefused(
             "cannot run without a ledger in the target, and this role may not make it",
             why=str(fault),
-            state="nothing was changed",
+            state="nothing was changed by this command",
             then="runbook target init --print, and give what it prints to the DBA",
         ) from fault
     return True

@@ -130,14 +130,14 @@ def _opened(
     if arguments.path is not None and not arguments.path.exists():
         raise TargetUnreachable(
             f"cannot reach {shown}: there is no file {arguments.path}",
-            state="nothing was changed",
-            then="check --target",
+            state="nothing was changed by this command",
+            then="give --target a file that is there; then runbook target check",
         )
     try:
         database = reach()
     except DatabaseFault as fault:
         raise TargetUnreachable(
-            f"cannot reach {shown}: {fault}", state="nothing was changed", then="runbook target check"
+            f"cannot reach {shown}: {fault}", state="nothing was changed by this command", then="runbook target check"
         ) from fault
     try:
         _mask_password(masks, database.password)

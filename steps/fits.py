@@ -156,7 +156,9 @@ def refuse_unless_it_refers(
         raise scratch.Unusable(f"there is no table {target} to refer to")
     if missing := [one for one in targets if one not in there]:
         raise scratch.Unusable(f"{target} has no column {', '.join(missing)}")
-    if any(one.kind != "column" and catalog.named(look, one.table) == catalog.named(look, target) for one in look.assumed):
+    if any(
+        one.kind != "column" and catalog.named(look, one.table) == catalog.named(look, target) for one in look.assumed
+    ):
         return  # an earlier step makes its key
     sql = """SELECT has_table_privilege(CAST(:name AS regclass), 'REFERENCES') AS refers,
                     has_table_privilege(CAST(:name AS regclass), 'SELECT') AS reads,
@@ -204,9 +206,7 @@ def _try_types(look: Look, ours: str, theirs: str) -> None:
 
 def refuse_unless_there(look: Look, target: str, column: str, value: str) -> None:
     """Raises Unusable where a row that has this value would refer to nothing. value: SQL."""
-    sql = (
-        f"SELECT {value} IS NULL OR EXISTS (SELECT 1 FROM {catalog.sql_name(look, target)} WHERE {quote(column)} = {value}) AS ok"
-    )
+    sql = f"SELECT {value} IS NULL OR EXISTS (SELECT 1 FROM {catalog.sql_name(look, target)} WHERE {quote(column)} = {value}) AS ok"
     if not look.row(sql).flag("ok"):
         raise scratch.Unusable(f"its default refers to a row that {target} doesn't have")
 

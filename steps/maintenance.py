@@ -34,7 +34,7 @@ class Maintenance(Step):
         if left := self.left_over(look):
             return Effect(State.PARTLY, left)
         if DONE in ledger.committed_labels(look, look.place):
-            return Effect(State.DONE, "this run's ledger says that it ran")
+            return Effect(State.DONE, "it ran, by this run's ledger")
         return Effect(State.NOT_DONE, "runs each time: nothing in the catalogue shows it")
 
     def apply(self, ctx: Context) -> StepResult:

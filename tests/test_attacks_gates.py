@@ -150,7 +150,7 @@ def test_step_behind_a_passed_gate_is_changed(desk: Inside, empty_database: Data
     written(desk, f"{GATE}\n{FAILS}\n{LATER.replace('WHERE id = 2', 'WHERE id > 0')}")
     for words in (ACCEPT, ()):
         waiting = desk.runbook("resume", "latest", "--operator", "dana", *words)
-        assert waiting.code == 5 and "waiting at go" in waiting.err, waiting.text
+        assert waiting.code == 5 and "waiting: at go for" in waiting.err, waiting.text
     assert untouched(empty_database)
     assert approve(desk, "ines") == 0
     assert desk.runbook("resume", "latest", "--operator", "dana").code == 0

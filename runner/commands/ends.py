@@ -25,6 +25,9 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
     """End an open run as what it is: nothing is taken back, and what stands is said. A new run may begin then.
 
     Where its folder is lost, give its whole name and --target.
+
+    \b
+    runbook close latest --reason 'what stands is wanted; the rest is done by another run'
     """
     from runner.closing import Word, close
 
@@ -45,6 +48,9 @@ def recover_command(*, run: str, target: str | None, runs: Path | None, operator
     """Make the folder of a run again from the target's ledger, by its whole name; the trail says that it was recovered.
 
     What only the old trail had is gone: answers of checks, approvals, notes.
+
+    \b
+    runbook recover adr007-phase3-20261201-023000-1a2b --target staging
     """
     from runner.recovering import recover
 

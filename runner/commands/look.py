@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -40,7 +41,7 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
         return run
     status = find_run(runs_of(Place(target, runs)), run).status
     title = status.started.title if status.started else ""
-    state = status.state.replace("_", " ")
+    state = stop.state_word(status, living=stop.alive(status))
     terminal.warn(f"latest is {status.run}: {title}, begun {_time(status.started_at)}, {state}")
     if terminal.interactive() and not click.confirm("is that the one?", err=True):
         raise RunRefused("nothing was done: another run is meant", then="runbook runs, and give its name")
@@ -54,7 +55,12 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
 @options.as_json
 @options.pointing
 def status_command(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
-    """How a run stands: its steps, what it waits for, whether it is safe to leave, and the next command."""
+    """How a run stands: its steps, what it waits for, whether it is safe to leave, and the next command.
+
+    \b
+    runbook status
+    runbook status adr007-phase3 --json
+    """
     place = Place(target, runs)
     found = find_run(runs_of(place), run)
     status, playbook = found.status, in_force(found)
@@ -70,38 +76,42 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
             f"target {status.started.target} · operator {who} · {_kind(status)}began {_time(status.started_at)}"
         )
     terminal.say()
+    steps = {entry.id: status.steps.get(entry.id) for entry in playbook.entries}
+    below = 4 + max(len(_word(step)) for step in steps.values())  # columns before what stands below a step
     for entry in playbook.entries:
-        step = status.steps.get(entry.id)
+        step = steps[entry.id]
         needs = stop.waits_for(playbook, status, step, here.now) if step is not None else []
-        for line in _step_lines(entry, status, step, needs):
-            terminal.say(line, hang=_BELOW + 2)
+        for line in _step_lines(entry, status, step, needs, below=below):
+            terminal.say(line, hang=below + 2)
     terminal.say()
-    if status.what and status.state is not RunState.WAITING:
+    if status.what and status.state not in {RunState.WAITING, RunState.SUCCEEDED}:
         terminal.labelled("last", "\n".join(part for part in (status.what, status.why) if part))
     for label, text in told.labelled():
         terminal.labelled(label, text)
 
 
-_BELOW = 20  # columns before what stands below a step
+def _word(step: StepStatus | None) -> str:
+    if step is None:
+        return "·"
+    return step.reverted.words if step.reverted else step.word
 
 
-def _step_lines(entry: Entry, status: RunStatus, step: StepStatus | None, needs: list[str]) -> list[str]:
+def _step_lines(entry: Entry, status: RunStatus, step: StepStatus | None, needs: list[str], *, below: int) -> list[str]:
     """How a step stands, and below it what there is to say of it."""
-    words = "·" if step is None else step.reverted or step.word
-    seconds = f" in {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
-    lines = [f"  {str(words).replace('_', ' '):<23}{entry.id}: {entry.step.describe()}{seconds}"]
+    seconds = f" · {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
+    lines = [f"  {_word(step):<{below - 2}}{entry.id}: {entry.step.describe()}{seconds}"]
     if step is None:
         return lines
     back = ", ".join(f"{name} {value}" for name, value in step.back.items())
     more = [
         f"taken back: {back}" if back else "",
-        f"left standing by {step.left}" if step.left else "",
+        f"by {step.left}" if step.left else "",
         step.error,
         *(_asked(entry, status) if step.gate or not step.finished else ()),
     ]
     if step.gate:
         more.append(f"waits for: {'; '.join(needs)}" if needs else "has all that it asks for")
-    return lines + [f"{'':<{_BELOW}}{one}" for one in more if one]
+    return lines + [f"{'':<{below}}{one}" for one in more if one]
 
 
 def _asked(entry: Entry, status: RunStatus) -> list[str]:
@@ -127,7 +137,12 @@ def _time(at: str) -> str:
 @options.runs
 @options.as_json
 def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> None:
-    """The runs in the runs directory, the newest first. A target may have a runs directory of its own."""
+    """The runs in the runs directory, the newest first. A target may have a runs directory of its own.
+
+    \b
+    runbook runs
+    runbook runs --target production --json
+    """
     directory = runs_of(Place(target, runs))
     found, broken = all_runs(directory)
     for error in broken:
@@ -138,11 +153,19 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
     if not found:
         terminal.say(f"no runs in {directory}; `runbook exec PLAYBOOK` makes one")
         return
-    width = max(len(one.status.run) for one in found)
-    for one in found:
+    states = [
+        stop.state_word(one.status, living=stop.alive(one.status)) + (" · held" if one.status.holds else "")
+        for one in found
+    ]
+    width, wide = max(len(one.status.run) for one in found), max(map(len, states))
+    for one, state in zip(found, states, strict=True):
         shown, status = one.status.started.target if one.status.started else "?", one.status
-        state = stop.state_word(status, living=stop.alive(status)) + (" · held" if status.holds else "")
-        terminal.say(f"{status.run:<{width}}  {_time(status.started_at)}  {state:<18}  {shown}")
+        began = _time(status.started_at)
+        if sys.stdout.isatty() and terminal.columns() <= width + len(began) + wide + 4:  # no room for a table
+            terminal.say(status.run)
+            terminal.say(f"  {began} · {state} · {shown}", hang=2)
+        else:
+            terminal.say(f"{status.run:<{width}}  {began}  {state:<{wide}}  {shown}")
 
 
 @click.command("report", short_help="What a run did and proved")
@@ -166,6 +189,11 @@ def report_command(
     """What a run did and proved: change cards, checks with their values, timeline, and the trail's anchor.
 
     On a terminal as text; as Markdown with -o, in a pipe or a file.
+
+    \b
+    runbook report latest
+    runbook report latest -o report.md
+    runbook report latest --rows refused
     """
     from runner import report
 
@@ -194,7 +222,12 @@ def report_command(
 
 @click.group("trail", short_help="Show or verify a trail")
 def trail_command() -> None:
-    """Show a run's trail, or verify its chain."""
+    """Show a run's trail, or verify its chain.
+
+    \b
+    runbook trail show latest
+    runbook trail verify latest --against-target
+    """
 
 
 @trail_command.command("show")
@@ -204,7 +237,12 @@ def trail_command() -> None:
 @options.as_json
 @options.pointing
 def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
-    """Every record, in order."""
+    """Every record, in order; with --json each as the line that it is in the trail.
+
+    \b
+    runbook trail show latest
+    runbook trail show latest --json
+    """
     from runner.trail import read
 
     found = find_run(runs_of(Place(target, runs)), run)
@@ -230,6 +268,10 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     """Recompute the chain of hashes. RUN may be a run or a trail file.
 
     A chain alone can't show a cut tail: --against-target asks the ledger, which vouches for the head at each step's end.
+
+    \b
+    runbook trail verify latest --against-target
+    runbook trail verify runs/adr007-phase1-20261201-023000-1a2b/trail.jsonl
     """
     from runner import anchors, trust
     from runner.report import clocks
@@ -265,7 +307,12 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
         for line in filter(None, told):
             terminal.say(line)
     if fault:
-        raise TrailBroken(f"the trail does not verify: {fault}", then="compare with the ledger: --against-target")
+        more = "" if against_target else f"runbook trail verify {shlex.quote(name)} --against-target; then "
+        raise TrailBroken(
+            f"the trail does not verify: {fault}",
+            state="the database was not touched; what the run committed stands",
+            then=f"{more}put the run's folder back as it was",
+        )
 
 
 __all__ = [

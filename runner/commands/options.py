@@ -22,10 +22,19 @@ INPUT = "RUNBOOK_INPUT_"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _typed(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Remember what was typed: an error's next command needs it too (runner.boundary)."""
+    if isinstance(context.obj, dict):
+        context.obj["command"] = f"runbook {context.command_path.partition(' ')[2]}"
+        if value is not None and option.name is not None:
+            context.obj[option.name] = str(value)
+    return value
+
+
 def target(function: F) -> F:
     """-t/--target: where."""
     return click.option(
-        "-t", "--target", metavar="TARGET", shell_complete=complete.targets,
+        "-t", "--target", metavar="TARGET", shell_complete=complete.targets, callback=_typed,
         help="A name in targets.yaml, a URL without password, or a SQLite file. Default: RUNBOOK_TARGET, then targets.yaml's default.",
     )(function)  # fmt: skip
 
@@ -33,7 +42,7 @@ def target(function: F) -> F:
 def runs(function: F) -> F:
     """--runs: where trails lie."""
     return click.option(
-        "--runs", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+        "--runs", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", callback=_typed,
         help="Where the runs lie. Default: RUNBOOK_RUNS, the target's `runs:`, ./runs.",
     )(function)  # fmt: skip
 

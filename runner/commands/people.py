@@ -79,7 +79,12 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
 def settle_command(
     *, run: str, step: str, answer: str, by: str, reason: str, target: str | None, runs: Path | None
 ) -> None:
-    """Say whether a step that began and did not end was done; look at the database first."""
+    """Say whether a step that began and did not end was done; look at the database first.
+
+    \b
+    runbook settle latest send_mail done --as ines --reason 'all 40 are in the log'
+    runbook settle latest send_mail not-done --as ines --reason 'the log is empty'
+    """
     from runner import people
 
     run = meant(run, target=target, runs=runs)
@@ -120,7 +125,11 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
 @options.runs
 @options.pointing
 def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path | None) -> None:
-    """Write a line into a run's timeline; the report shows it."""
+    """Write a line into a run's timeline; the report shows it.
+
+    \b
+    runbook note latest 'the replica was restarted at 02:40' --as ines
+    """
     from runner import people
 
     _say(people.note(run, Orders(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
@@ -160,9 +169,17 @@ def tune_command(
     _say(people.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
 
 
+_LABELS = frozenset({"next", "note", "gate"})
+
+
 def _say(text: str) -> None:
+    """What was done, and below it labelled lines, as at every stop."""
     for line in text.split("\n"):
-        terminal.say(line)
+        label, rest = line[: terminal.LABEL].rstrip(), line[terminal.LABEL :]
+        if line[terminal.LABEL - 1 : terminal.LABEL] == " " and (label in _LABELS or not label):
+            terminal.labelled(label, rest)
+        else:
+            terminal.say(line)
 
 
 def _order(words: tuple[str, ...]) -> dict[str, Value]:
@@ -203,11 +220,18 @@ def _seconds(text: str) -> float:
 @options.runs
 @options.pointing
 def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str | None, runs: Path | None) -> None:
-    """Send statements by hand, one at a time, with the run's timeouts and under its name; each stands in the trail."""
+    """Send statements by hand, one at a time, with the run's timeouts and under its name; each stands in the trail.
+
+    Each is committed before the next is sent. How many rows each touched is said; rows are not shown.
+
+    \b
+    runbook sql latest -c 'ANALYZE session_summaries' --reason 'plans went bad'
+    runbook sql latest --reason 'as the incident says' < mend.sql
+    """
     from runner import people
 
     run = meant(run, target=target, runs=runs)
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     for sent in people.sql(run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason):
-        rows = f"{sent.rows} rows" if sent.rows >= 0 else "done"
+        rows = f"{sent.rows:,} row{'' if sent.rows == 1 else 's'}" if sent.rows >= 0 else "done"
         terminal.say(f"{rows}: {cutting.on_one_line(sent.sql, 100)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,10 @@ def plan_command(
     With --target, or a target in RUNBOOK_TARGET, the database is asked (and only asked): the preconditions are
     evaluated, and each step says how it stands there. The exit code is the one that exec would have before its first
     step. `exec --dry-run` is the same.
+
+    \b
+    runbook plan adr007-phase3
+    runbook plan adr007-phase3 --target staging --sql
     """
     path = find_playbook(playbook, Path.cwd())
     values = options.inputs(given, None)
@@ -79,10 +84,11 @@ def dry_runs(
     from runner.dryrun import dry_run
 
     looked: list[DryRun] = []
+    documents = []
     for path in paths:
         found = dry_run(read_playbook(path, orders.inputs), orders, run_probes=run_probes)
         if as_json:
-            options.print_json(
+            documents.append(
                 cards.document(found.plan)
                 | {
                     "kind": "preview",
@@ -99,6 +105,8 @@ def dry_runs(
             for fault in found.faults if looked else ():
                 terminal.say(f"not knowable before {looked[0].plan.name} has run, so now it would be: {fault}")
         looked.append(found)
+    if as_json:
+        options.print_json(documents if len(documents) > 1 else documents[0])
     looked[0].raise_if_faulty()
 
 
@@ -106,7 +114,12 @@ def dry_runs(
 @click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…", shell_complete=complete.playbooks)
 @options.as_json
 def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
-    """Every fault of a playbook, with file:line:column, all at once. Nothing is run and no database is reached."""
+    """Every fault of a playbook, with file:line:column, all at once. Nothing is run and no database is reached.
+
+    \b
+    runbook validate adr007-phase1 adr007-phase3
+    runbook validate playbooks/examples/*.yaml --json
+    """
     from runner import plan
     from runner.errors import PlaybookFaulty
 
@@ -128,17 +141,26 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
         options.print_json({"good": good, "faults": faults})
     else:
         for one in good:
-            terminal.say(f"{one['file']}: good, {one['steps']} steps, digest {str(one['digest'])[:16]}…")
+            terminal.say(
+                f"{one['file']}: good, {one['steps']} step{'' if one['steps'] == 1 else 's'}, digest {str(one['digest'])[:16]}…"
+            )
             for warning in one["warnings"]:
                 terminal.say(f"  warning: {warning}")
     if faults:
-        raise PlaybookFaulty("\n".join(faults), state="nothing was run")
+        again = " ".join(shlex.quote(name) for name in playbooks)
+        raise PlaybookFaulty(
+            "\n".join(faults), state="nothing was run", then=f"mend what is named above, then runbook validate {again}"
+        )
 
 
 @click.command("schema", short_help="The JSON schema of playbooks")
 @click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
 def schema_command(*, write: Path | None) -> None:
-    """The JSON schema of playbooks, for editors and for reviewers' tools."""
+    """The JSON schema of playbooks, for editors and for reviewers' tools.
+
+    \b
+    runbook schema --write runbook.schema.json
+    """
     import json
 
     from runner.schema import schema
@@ -155,7 +177,13 @@ def schema_command(*, write: Path | None) -> None:
 @click.argument("kind", required=False)
 @options.as_json
 def steps_command(*, kind: str | None, as_json: bool) -> None:
-    """The step types and probes; with a KIND, its fields."""
+    """The step types and probes; with a KIND, its fields.
+
+    \b
+    runbook steps
+    runbook steps backfill
+    runbook steps replication --json
+    """
     from runner import vocabulary
 
     if as_json:

@@ -150,6 +150,11 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     """Go on where the run stands: the database is asked, finished steps are not run again.
 
     RUN is a run's name, an unambiguous beginning of it, or `latest`.
+
+    \b
+    runbook resume latest
+    runbook resume latest --accept-changes --reason 'the lock may wait longer'
+    runbook resume latest --dead
     """
     from runner.again import Accepted, resume
     from runner.commands.look import meant
@@ -220,6 +225,11 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     """Take back the run's steps in reverse order, from what each remembered; only this run's rows, and none changed since.
 
     It ends with 9 where rows were refused or a step is left standing; the run is then rolled back in part.
+
+    \b
+    runbook rollback latest --reason 'the figures are wrong'
+    runbook rollback latest --to go
+    runbook rollback latest --leave pair_index --reason 'it does no harm'
     """
     from runner.commands.look import meant
     from runner.way_back import Asked, rollback
@@ -247,5 +257,5 @@ def _well(place: Place, name: str, more: str = "") -> None:
     terminal.say()
     terminal.say(f"{how} {name}", mark=how, colour="green" if found.status.state in _GOOD else "yellow")
     if more:
-        terminal.labelled("", more)
+        terminal.labelled("state", more)
     terminal.labelled("next", f"runbook report {shlex.quote(name)} {found.options()}".rstrip())

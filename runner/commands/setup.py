@@ -28,23 +28,50 @@ from runner.workplace import Place
     type=click.Path(path_type=Path, file_okay=False),
     help="Leave runs here, and the server's data for a second look.",
 )
-def demo_command(*, sessions: int, shape: Literal["empty", "stored", "bad"], keep: Path | None) -> None:
-    """Start a private PostgreSQL, fill it with sessions, and run phases 1 to 4 with their gates."""
-    from runner.demo import demo
+@click.option(
+    "--serve",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Only start the server again that --keep left here, until ^C.",
+)
+def demo_command(
+    *, sessions: int, shape: Literal["empty", "stored", "bad"], keep: Path | None, serve: Path | None
+) -> None:
+    """Start a private PostgreSQL, fill it with sessions, and run phases 1 to 4 with their gates.
 
-    sys.exit(demo(sessions=sessions, shape=shape, keep=keep))
+    \b
+    runbook demo
+    runbook demo --sessions 20000 --shape bad
+    runbook demo --keep /tmp/runbook-demo
+    runbook demo --serve /tmp/runbook-demo
+    """
+    from runner import demo
+
+    if serve is not None:
+        demo.serve(serve)
+        return
+    sys.exit(demo.demo(sessions=sessions, shape=shape, keep=keep))
 
 
 @click.group("target", short_help="Check a target, or make the ledger in it")
 def target_command() -> None:
-    """Check a target, or make the ledger in it."""
+    """Check a target, or make the ledger in it.
+
+    \b
+    runbook target check --target staging
+    runbook target init --print --role runner
+    """
 
 
-@target_command.command("check")
+@target_command.command("check", short_help="Whether all that a run needs is there")
 @options.target
 @options.as_json
 def check(*, target: str | None, as_json: bool) -> None:
-    """Python, drivers, server, identity, ledger and what this role may do there."""
+    """Python, drivers, server, identity, ledger and what this role may do there.
+
+    \b
+    runbook target check --target staging
+    runbook target check --target app.sqlite --json
+    """
     from runner.readiness import check as look
 
     found = look(Place(target))
@@ -57,7 +84,7 @@ def check(*, target: str | None, as_json: bool) -> None:
         sys.exit(3)
 
 
-@target_command.command("init")
+@target_command.command("init", short_help="Make the ledger, or print it for the DBA")
 @options.target
 @click.option("--print", "only_print", is_flag=True, help="Print the statements for the DBA instead of running them.")
 @click.option("--role", default="", help="With --print: the role that will run playbooks, for its grants.")
@@ -68,7 +95,12 @@ def check(*, target: str | None, as_json: bool) -> None:
     help="With --print, without a target.",
 )
 def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> None:
-    """Make the ledger: the engine's own tables, in a schema `runbook` (SQLite: tables runbook_…)."""
+    """Make the ledger: the engine's own tables, in a schema `runbook` (SQLite: tables runbook_…).
+
+    \b
+    runbook target init --target staging
+    runbook target init --print --role runner > ledger.sql
+    """
     from runner import readiness
 
     if only_print:
