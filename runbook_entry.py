@@ -6,6 +6,7 @@ has a name that nobody else gives, imports nothing of ours before it has looked,
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -22,7 +23,10 @@ def main() -> None:
     terminal.prepare()
     for entry, names in dropped:
         terminal.warn(f"left {entry} of PYTHONPATH out: its {' and '.join(names)} would stand for runbook's own")
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        gc.freeze()  # the process ends: the system takes all memory back at once, and looking through it takes time
 
 
 def _drop_shadows() -> list[tuple[str, list[str]]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner import foresight, gates, identity, programs, requirements, window
 from runner.context import StepContext, Watcher
@@ -31,7 +32,6 @@ from runner.events import (
     StepVerified,
 )
 from runner.gates import fields
-from runner.guards import Sentry
 from runner.model import Entry, Playbook
 from runner.scope import Scope
 from runner.status import RunStatus, add
@@ -50,6 +50,9 @@ from steps.base import (
     Value,
 )
 from steps.values import bounded, in_json
+
+if TYPE_CHECKING:
+    from runner.guards import Sentry
 
 Listener = Callable[[Event], None]
 Undo = Callable[[UndoesRun, Entry], StepResult]
@@ -227,6 +230,8 @@ class Acting:
 
     def _sentry(self, entry: Entry) -> Sentry:
         """Who samples the step's guards while it runs."""
+        from runner.guards import Sentry
+
         return Sentry(
             entry=entry, look=self.database.look, scope=self.scope, emit=self.emit, control=self.control,
             window_left=lambda: self.window_left(entry),

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
 
@@ -19,7 +19,6 @@ from runner.database import RunDatabase
 from runner.ending import Enders
 from runner.errors import LeaseLost
 from runner.events import Held, LockWaited, Released, Tuned
-from runner.guards import Emit, Sentry
 from runner.model import Entry, LockPolicy
 from runner.rate import span
 from steps import ledger
@@ -38,6 +37,9 @@ from steps.base import (
 from steps.dialect import Dialect
 from steps.stops import KEPT_TOO_LONG
 from steps.values import readable_all
+
+if TYPE_CHECKING:
+    from runner.guards import Emit, Sentry
 
 STEER_S = 1.0  # how often the ledger's control rows are read
 HOLD_S = 1.0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
 
-from runner.foresight import Foreseen, Foresight
 from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from runner.questions import question
 from runner.rate import age, span
 from steps.base import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
+
+if TYPE_CHECKING:
+    from runner.foresight import Foreseen, Foresight
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ def guard_words(guard: Guard) -> str:
 
 
 def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:
+    from runner.foresight import Foreseen
+
     step, own = entry.step, _patience(entry)
     found = seen or Foreseen()
     return Card(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,8 @@ def find_playbook(name: str, cwd: Path) -> Path:
                 else candidate
             )
     there = sorted(path.name for path in (cwd / "playbooks").glob("*.yaml"))
+    import difflib
+
     near = difflib.get_close_matches(Path(name).name, there, 1)
     hint = f"did you mean {near[0]}?" if near else f"playbooks/ has {', '.join(there) or 'none'}"
     raise RunRefused(

@@ -33,31 +33,20 @@ from runner.errors import (
     TrailBroken,
     Waiting,
 )
-from runner.events import (
-    Event,
-    Json,
-    Kind,
-    LedgerCreated,
-    RollbackStarted,
-    RunEnded,
-    RunStarted,
-    RunState,
-)
+from runner.events import Event, Json, Kind, LedgerCreated, RollbackStarted, RunEnded, RunStarted, RunState
 from runner.lease import Holder
 from runner.load import load
 from runner.masks import MASK, Masks, SecretTooShort
-from runner.model import Playbook
+from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
-from runner.rollback import Reverser, joined
 from runner.scope import Scope
 from runner.source import BadInput
 from runner.status import RunStatus
 from runner.trail import Seen, Trail
-from runner.undoing import sources, undoer
 from runner.watch import StatusFile
 from runner.workplace import Connected, Place, connected, new_run, now, options_for
 from steps import ledger
-from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, Value
+from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
 from steps.values import in_json, readable_all
 
 STATES: Mapping[type[RunbookError], RunState] = {
@@ -217,12 +206,19 @@ def opened(
         watcher=_Both(watcher, orders.view), now=server_clock(target.database), listeners=[watcher.heard, orders.view.heard],
         scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at or _begin_at(status),
     )  # fmt: skip
-    engine.undo = undoer(engine, lambda text: stored(sources(text)))
+    engine.undo = functools.partial(_undo, engine)
     try:
         yield engine
     finally:
         watcher.close()
         trail.close()
+
+
+def _undo(engine: Engine, step: UndoesRun, entry: Entry) -> StepResult:
+    """Take back another playbook's run."""
+    from runner.undoing import sources, undoer
+
+    return undoer(engine, lambda text: stored(sources(text)))(step, entry)
 
 
 def _begin_at(status: RunStatus) -> str:
@@ -478,6 +474,8 @@ def run_or_take_back(engine: Engine) -> None:
 
 def roll_back_after(engine: Engine, error: RunbookError) -> RunbookError:
     """`on_failure: rollback`: take back what stands, and say both what failed and what became of it."""
+    from runner.rollback import Reverser, joined
+
     engine.control.go_on()  # a guard's stop has been obeyed
     reverser = Reverser(engine, engine.status.run, engine.playbook)
     try:

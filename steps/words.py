@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -146,6 +145,8 @@ def _named(value: object, info: ValidationInfo) -> object:
         return known[value]
     if len(value.split()) > 1:
         return Query(name="", texts={"": value})
+    import difflib
+
     near = difflib.get_close_matches(value, known, 1)
     raise ValueError(
         f"cannot find the query {value!r}" + (f": did you mean {near[0]!r}?" if near else ": name it under queries")

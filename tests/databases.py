@@ -8,14 +8,16 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from playbooks.demo import honeypot
 from runner.embedded import Server, find_binaries
@@ -43,6 +45,7 @@ class Database:
     major: int = 0  # of PostgreSQL
     server: Server | None = None
     shape: str | None = None  # of the honeypot, when it is one
+    _idle: deque[psycopg.Connection] = field(default_factory=deque, init=False, repr=False, compare=False)
 
     def connect(self) -> Any:
         """A plain driver connection in autocommit mode, for set-up and assertions; the caller closes it."""
@@ -50,9 +53,45 @@ class Database:
             return sqlite3.connect(self.name, isolation_level=None)
         return psycopg.connect(self.url, autocommit=True)
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Any]:
+        """Like connect, for as long as the block lasts. On a server a session that ended well is kept for the next block:
+        it is as new by then, and a new one takes longer than most statements, because its caches are empty.
+        """
+        connection = self._awake()
+        try:
+            yield connection
+            if not self.server:
+                return
+            if connection.info.transaction_status is not TransactionStatus.IDLE:
+                connection.execute("ROLLBACK")
+            self._idle.append(connection)
+            connection = None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _awake(self) -> Any:
+        while self._idle:
+            with contextlib.suppress(
+                IndexError, psycopg.OperationalError
+            ):  # taken by another thread; lost with its server
+                connection = self._idle.pop()
+                connection.execute("DISCARD ALL")
+                return connection
+        connection = self.connect()
+        if self.server:
+            connection.prepare_threshold = None  # what the driver prepares unasked is gone with DISCARD ALL
+        return connection
+
+    def close(self) -> None:
+        """End the sessions that were kept."""
+        while self._idle:
+            self._idle.pop().close()
+
     def rows(self, sql: str, parameters: Any = ()) -> list[tuple]:
         """Run one statement and fetch what it gives; parameters in the driver's own style."""
-        with contextlib.closing(self.connect()) as connection:
+        with self.session() as connection:
             cursor = connection.execute(sql, parameters or None) if self.server else connection.execute(sql, parameters)
             return cursor.fetchall() if cursor.description else []
 
@@ -63,7 +102,7 @@ class Database:
 
     def script(self, sql: str) -> None:
         """Run several statements without parameters."""
-        with contextlib.closing(self.connect()) as connection:
+        with self.session() as connection:
             (connection.execute if self.server else connection.executescript)(sql)
 
 
@@ -84,9 +123,11 @@ class Cluster:
         template = "template0" if shape is None else self._template(shape)
         name = f"test_{next(self._numbers)}"
         self._admin(f"CREATE DATABASE {name} TEMPLATE {template}")
+        database = Database(name, "postgresql", self.server.url(name), self.major, self.server, shape)
         try:
-            yield Database(name, "postgresql", self.server.url(name), self.major, self.server, shape)
+            yield database
         finally:
+            database.close()
             self.server.start()
             self._admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 

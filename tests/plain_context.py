@@ -101,7 +101,7 @@ class PlainWork:
 
 @dataclass
 class PlainDatabase:
-    """Opens a connection for each look, commit and outside, and closes it at once."""
+    """Takes a session for each look, commit and outside, and gives it back at once."""
 
     target: TestDatabase
     place: Place
@@ -125,7 +125,7 @@ class PlainDatabase:
 
     @contextlib.contextmanager
     def _connected(self, *begin: str) -> Iterator[PlainWork]:
-        with contextlib.closing(self.target.connect()) as connection:
+        with self.target.session() as connection:
             for statement in begin:
                 connection.execute(statement)
             yield PlainWork(connection, self.dialect, self.schema, self.version, self.place, self.trial)

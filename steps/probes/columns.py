@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, model_validator
 
-from steps import alike, catalog
+from steps import catalog
 from steps.base import Answer, Look, Probe, Unknown, Verdict
 from steps.catalog import Tie
 from steps.words import Column, Identifier, Model
@@ -45,6 +45,8 @@ class Columns(Probe):
         return self
 
     def observe(self, look: Look) -> ColumnsResult:
+        from steps import alike
+
         found = catalog.columns(look, self.table)
         types = self.has if isinstance(self.has, Mapping) else {}
         return ColumnsResult(
