@@ -23,9 +23,10 @@ from runner.status import Holding, RunStatus, StepStatus
 from runner.stop import Stop
 from runner.targets_file import _KEYS as TARGET_KEYS
 from runner.watch import StatusFile
-from steps import ledger, ledger_form
+from steps import ledger, ledger_form, passes
 from steps.base import Progress
 from steps.dialect import Dialect
+from steps.registry import probe_types, step_types
 
 LIST = Path(__file__).with_name("persisted_words.json")
 Words = dict[str, Any]  # names of groups and words, down to a word that says what kind of thing it stands for
@@ -38,6 +39,7 @@ def derived() -> Words:
         "values": _values(),
         "ledger": {name: ledger_form.wanted_columns(Dialect.POSTGRESQL, name) for name in ledger.columns(Dialect.POSTGRESQL)},
         "yaml": _yaml(),
+        "figures": _figures(),
         "status.json": _status_file(),
         "targets.yaml": dict.fromkeys(TARGET_KEYS, "key"),
         "exit codes": {str(code): words.partition(":")[0] for code, words in errors.EXIT_CODES.items()},
@@ -81,7 +83,8 @@ def _type(node: dict[str, Any]) -> str:
 
 def _values() -> Words:
     """The words that a field may hold, where these are few and fixed."""
-    found: Words = {}
+    set_aside = (passes.DEFERRED, passes.DEAD_ACTION, passes.AGAIN, passes.REFUSED)
+    found: Words = {"action of a row that was set aside": dict.fromkeys(set_aside, "value")}
     for name, one in _definitions().items():
         if "enum" in one:
             found[name] = dict.fromkeys(one["enum"], "value")
@@ -89,6 +92,16 @@ def _values() -> Words:
             if "enum" in node and "const" in _event(one):
                 found[f"{_event(one)['const']}.{key}"] = dict.fromkeys(node["enum"], "value")
     return found
+
+
+def _figures() -> Words:
+    """What expressions may name of a step or probe; criteria and guards of old playbooks do."""
+    groups = (("step", step_types()), ("check", probe_types()))
+    return {
+        f"{group} {kind}": dict.fromkeys(model.Result.model_fields, "figure")
+        for group, kinds in groups
+        for kind, model in kinds.items()
+    }
 
 
 def _status_file() -> Words:
@@ -175,7 +188,7 @@ def singles(words: Words) -> dict[str, set[str]]:
     return {
         "Events": set(words["events"]),
         "Fields of events": {name for one in words["events"].values() for name in one},
-        "Values in events": {name for one in words["values"].values() for name in one},
+        "Values": {name for one in words["values"].values() for name in one},
         "Ledger tables": set(words["ledger"]),
         "Ledger columns": {name for one in words["ledger"].values() for name in one},
         "Playbook keys": {path.rpartition(".")[2] for one in words["yaml"].values() for path in one},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import get_args
 
 import generated_docs
 import pytest
-from documents import ROOT
+from documents import ROOT, Page
 
-from runner import events
+from runner import events, trail
 from runner.checks import GUARD, OWN
 from runner.load import COMMON, HEADER, SHARED
 from runner.model import GuardAction
@@ -36,3 +37,11 @@ def test_every_event_has_an_example() -> None:
     shown = [type(one) for one in generated_docs.trail_examples()]
     assert len(shown) == len(set(shown))
     assert set(shown) == set(get_args(events.Event))
+
+
+def test_line_that_is_shown_is_a_whole_record() -> None:
+    """Somebody who tries the hash by hand finds it."""
+    shown = next(fence.text for fence in Page.read(ROOT / "docs/trail-format.md").fences if fence.language == "json")
+    record = json.loads(shown)
+    found = trail.check(shown.encode(), head=record["prev"], length=record["n"] - 1)
+    assert (found.records, found.fault) == (1, "")
