@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -38,13 +39,14 @@ class DryRun:
     def document(self) -> list[Json]:
         return [cast("Json", one.model_dump(mode="json")) for one in self.answers]
 
-    def raise_if_faulty(self) -> None:
-        """Raise what exec would: RunRefused, or CriteriaNotMet where only preconditions don't hold."""
+    def raise_if_faulty(self, file: str) -> None:
+        """Raise what exec of this file would: RunRefused, or CriteriaNotMet where only preconditions don't hold."""
         if self.faults:
             raise (RunRefused if self.refused else CriteriaNotMet)(
                 "the playbook could not begin on this target now",
                 why="; ".join(self.faults),
                 state="nothing was changed by this command",
+                then=f"mend what stands in the way, then look again: runbook plan {shlex.quote(file)}",
             )
 
 

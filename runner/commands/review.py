@@ -94,11 +94,11 @@ def dry_runs(
             for check in found.not_asked:
                 terminal.say(f"not asked: {check} runs a program of the playbook's; --run-probes asks it")
             terminal.say(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")
-        looked.append(found)
+        looked.append((found, path))
     if as_json:
         options.print_json(documents if len(documents) > 1 else documents[0])
-    for found in looked:
-        found.raise_if_faulty()
+    for found, path in looked:
+        found.raise_if_faulty(str(path))
 
 
 @click.command("validate", short_help="Every fault of a playbook")
