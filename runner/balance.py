@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from runner.errors import RolledBack, RolledBackAsAsked, RolledBackInPart, RunbookError
+from runner.errors import RolledBack, RolledBackInPart, RunbookError
 from runner.events import Outcome, RunState
 from steps import ledger
 from steps.base import Look, TakenBack
@@ -41,13 +41,14 @@ class Balance:
         """How the run ends: rolled back, or in part. what, why: the failure that was the reason, where there was one."""
         told = self.words()
         if self.whole:
-            kind = RolledBack if what else RolledBackAsAsked
-            return kind(
+            back = RolledBack(
                 what or told or "nothing of it stands any more",
                 why=f"{why}; taken back: {told}" if why and told else why or (told if what else ""),
                 state="every step that had changed something is taken back",
                 then=f"runbook report {self.run}",
             )
+            back.as_asked = not what
+            return back
         return RolledBackInPart(
             f"{what}; and {self.run} is taken back in part: {told}" if what else told,
             why=why,

@@ -157,7 +157,7 @@ class Control:
             self.interrupt()
             return
         self.signalled = True
-        self.ask_stop(name, f"{name} from the terminal or the system")
+        self.ask_stop(name, "from the terminal or the system")
         with contextlib.suppress(
             RuntimeError, OSError
         ):  # it may have come in the middle of a write, or the terminal is gone

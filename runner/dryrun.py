@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -44,14 +45,15 @@ class DryRun:
     def document(self) -> list[Json]:
         return [cast("Json", one.model_dump(mode="json")) for one in self.answers]
 
-    def raise_if_faulty(self) -> None:
-        """Raise what exec would, with all the reasons."""
+    def raise_if_faulty(self, file: str) -> None:
+        """Raise what exec of this file would, with all the reasons."""
         if self.end is not None:
+            again = f"mend what stands in the way, then look again: runbook plan {shlex.quote(file)}"
             raise type(self.end)(
                 "the playbook could not begin on this target now",
                 why="; ".join(self.faults),
                 state="nothing was changed by this command",
-                then=self.end.then if len(self.faults) == 1 else "",
+                then=self.end.then if len(self.faults) == 1 else again,
             )
 
 

@@ -73,16 +73,11 @@ class Interrupted(Aborted):
 
 
 class RolledBack(RunbookError):
-    """The run failed and was taken back as the playbook says."""
+    """The run was taken back: as the playbook says after a failure, or as a person asked."""
 
     exit_code = 8
     title = "rolled back"
-
-
-class RolledBackAsAsked(RolledBack):
-    """A person asked for the run to be taken back, and all of it is."""
-
-    exit_code = 0
+    as_asked = False  # what was asked for ended well, with 0
 
 
 class RunClosed(RunbookError):

@@ -244,7 +244,7 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
         if check not in waiting:
             raise RunRefused(
                 f"cannot judge {check}: it doesn't wait for a judgement",
-                why=f"these do: {', '.join(waiting) or 'none'}",
+                why=f"these do: {', '.join(waiting)}" if waiting else "no check of the run does",
                 then=f"runbook status {status.run}",
             )
         if role not in waiting[check]:
@@ -329,7 +329,7 @@ def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[S
         target.database.session.run, target.database.session.step = found.status.run, "by_hand"
         hand = _Hand(found, target, by, reason)
         pieces = split(text, target.database.dialect)
-        _refuse_void([piece.text for piece in pieces], target.database.dialect)
+        _refuse_void([piece.text for piece in pieces], target.database.dialect, found.status.run)
         for piece in pieces:
             event = hand.send(piece.text)
             sent.append(event)
@@ -353,14 +353,15 @@ def _refuse_unanchored(found: Found, target: Connected) -> None:
         )
 
 
-def _refuse_void(statements: Sequence[str], dialect: Dialect) -> None:
+def _refuse_void(statements: Sequence[str], dialect: Dialect, run: str) -> None:
     """Before the first is sent: by hand too, each statement is a transaction of its own."""
     for sql in statements:
         if (found := void(sql, dialect)) is not None:
             raise RunRefused(
                 f"cannot send {found.what} by hand: {found.why}",
                 state="nothing was sent",
-                then="leave it out, or send by another client what needs a session of its own, and note it: runbook note",
+                then="leave it out, or send by another client what needs a session of its own, and note it: "
+                f"runbook note {run} '…'",
             )
 
 

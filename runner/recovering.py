@@ -85,7 +85,7 @@ def _known(name: str, target: Connected) -> _Known:
                 f"cannot recover {name}: the ledger in {target.name} knows no run of this name",
                 why="a run's whole name is needed; exec names the runs that are open",
                 state="nothing was changed by this command",
-                then="check RUN and --target",
+                then="give the run's whole name, and --target where it ran",
             )
         rows = ledger.step_rows(look, name)
         acted, back = (ledger.acted(look, run=name, action=action) for action in ("apply", "revert"))

@@ -231,7 +231,7 @@ def _happened(step: StepStatus | None, seen: _Seen) -> str:
 
 
 def _short(results: Mapping[str, Value], before: str = "") -> str:
-    words = [f"{name} {_figure(value)}" for name, value in results.items() if value not in (None, "")]
+    words = [f"{name} {_figure(value)}" for name, value in results.items() if value not in (None, "") and value != []]
     return before + escaped(", ".join(words)) if words else ""
 
 

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from runner import identity, plan, window
+from runner import identity, judging, plan, window
 from runner.events import RunState
 from runner.model import Entry, Playbook
 from runner.onward import REASON, Here, Obstacle, onward, waits_for
@@ -79,11 +79,20 @@ def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
     if here.obstacle is not None and status.state not in _OVER:
         words += f"; {here.obstacle.why}"
     at = _at(playbook, status)
+    if status.state is RunState.WAITING:
+        words += _judgements(playbook, status, beyond=at is None)
     if at is not None and status.state not in _OVER:
         needs = waits_for(playbook, status, at, here.now) if at.gate else []
         words += f"; {at.id} {_its(at, status)}" + (f" for {'; '.join(needs)}" if needs else "")
         words += ", and has all that it asks for" if at.gate and not needs else ""
     return words
+
+
+def _judgements(playbook: Playbook, status: RunStatus, *, beyond: bool) -> str:
+    """Whose word on which checks a run waits for. beyond: behind its last step, where it can wait for nothing else."""
+    asked = judging.open_ones(playbook, status)
+    people = ", of ".join(f"{check} by {' or '.join(roles)}" for check, roles in asked.items())
+    return f"; waits for a judgement of {people}" if asked else "; has all that it asks for" if beyond else ""
 
 
 def _its(step: StepStatus, status: RunStatus) -> str:

@@ -390,7 +390,8 @@ def _end_with(engine: Engine, error: RunbookError) -> None:
     if not isinstance(error, TrailBroken | LeaseLost):
         with contextlib.suppress(TrailBroken, LeaseLost):
             state = next((STATES[kind] for kind in STATES if isinstance(error, kind)), RunState.FAILED)
-            _ended(engine, state, error.exit_code, what=error.what, why=error.why)
+            code = 0 if isinstance(error, RolledBack) and error.as_asked else error.exit_code
+            _ended(engine, state, code, what=error.what, why=error.why)
 
 
 def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: str = "") -> None:

@@ -41,7 +41,7 @@ rollback: reverse
 CHECKED = """
 runbook: 1
 name: checked
-title: A criterion that does not hold, and one that nobody can decide
+title: A criterion that the database cannot decide
 steps:
   - {id: add, type: sql, text: "UPDATE t SET n = n + 1 WHERE id = 2", revert: "UPDATE t SET n = n - 1 WHERE id = 2"}
 success_criteria:
@@ -106,6 +106,17 @@ def test_reports_say_the_state(desk: Inside) -> None:
         if text.startswith("# "):
             state = re.search(r"## How it stands\n.*?\*\*state\*\* \| (.+?) \|", text, re.DOTALL)
             assert state is not None and "steps done" in state[1], text[:300]
+
+
+@on_sqlite
+def test_state_names_what_is_waited_for(desk: Inside) -> None:
+    """A gate's needs, a person's judgement; and that everything was given."""
+    desk.runbook("exec", "night")
+    assert re.search("^state .*; gate waits for .*evidence 'backup'", desk.runbook("status").out, re.MULTILINE)
+    desk.runbook("exec", "checked")
+    assert "; waits for a judgement of open by dba" in desk.runbook("status").out
+    desk.runbook("judge", "latest", "open", "pass", "--as", "ines", "--role", "dba", "--reason", "x")
+    assert "; has all that it asks for" in desk.runbook("status").out
 
 
 @on_sqlite

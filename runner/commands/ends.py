@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import click
 from runner import terminal
 from runner.commands import complete, options
 from runner.commands.look import place_of_run
+from runner.errors import RunbookError
 from runner.workflow import Orders
-from runner.workplace import Place
+from runner.workplace import Place, find_run, runs_of
 
 
 @click.command("close", short_help="End a run as what it is")
@@ -31,12 +33,13 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
     """
     from runner.closing import Word, close
 
-    ended = close(run, Orders(place=place_of_run(run, target=target, runs=runs), operator=by), Word(by, reason))
+    place = place_of_run(run, target=target, runs=runs)
+    ended = close(run, Orders(place=place, operator=by), Word(by, reason))
     terminal.say(f"closed: {ended.run}; nothing was taken back")
     if ended.note:
         terminal.labelled("", ended.note)
     terminal.labelled("stands", ", ".join(ended.stands) or "nothing")
-    terminal.labelled("next", f"runbook report {shlex.quote(ended.run)}")
+    terminal.labelled("next", _on("report", ended.run, place))
 
 
 @click.command("recover", short_help="Make a lost run's folder again")
@@ -54,6 +57,15 @@ def recover_command(*, run: str, target: str | None, runs: Path | None, operator
     """
     from runner.recovering import recover
 
-    again = recover(run, Orders(place=Place(target, runs), operator=operator))
+    place = Place(target, runs)
+    again = recover(run, Orders(place=place, operator=operator))
     terminal.say(f"recovered: {again.run} ({again.state.replace('_', ' ')}), in {again.directory}")
-    terminal.labelled("next", f"runbook status {shlex.quote(again.run)}")
+    terminal.labelled("next", _on("status", again.run, place))
+
+
+def _on(verb: str, run: str, place: Place) -> str:
+    """A command on this run, with what it needs to find the run from here."""
+    options = ""
+    with contextlib.suppress(RunbookError):  # closed in the ledger alone: its folder is lost
+        options = find_run(runs_of(place), run).options()
+    return f"runbook {verb} {shlex.quote(run)} {options}".rstrip()

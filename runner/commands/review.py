@@ -107,7 +107,7 @@ def dry_runs(
         looked.append(found)
     if as_json:
         options.print_json(documents if len(documents) > 1 else documents[0])
-    looked[0].raise_if_faulty()
+    looked[0].raise_if_faulty(str(paths[0]))
 
 
 @click.command("validate", short_help="Every fault of a playbook")
