@@ -14,7 +14,11 @@ from runner.source import BadInput, Data
 
 MASK = "***"
 PART = 4  # of a secret that somebody else cut, so many characters are recognised as its
+NAME_BYTES = 63  # of a name; one that ends within a letter is up to three shorter
 _CUTS = ("…", "...", "\\u2026")  # where a text was cut: by us, by servers and programs, by us in JSON
+_ANY_CUT = re.compile("|".join(map(re.escape, _CUTS)))
+# A name that a server cut to 63 bytes, which it shows in quotes and without a mark.
+_CUT_NAME = re.compile(r'"(?P<name>[^"\n]{15,63})(?=")')
 _WIDTHS = (76, 64, 60)  # of lines into which base64 and hexadecimal are broken
 MIN_LENGTH = 6  # a shorter one would mask half of every line, and tell by that what it is
 _URLSAFE = str.maketrans("+/", "-_")
@@ -69,7 +73,7 @@ class Masks:
         # Looking for each form is fifty times faster than the pattern, and nearly every text has none.
         if any(form in text for form in compiled[0]):
             text = compiled[1].sub(MASK, text)
-        return _without_parts(text, compiled[0]) if any(cut in text for cut in _CUTS) else text
+        return _without_parts(text, compiled[0])
 
     def mask_data(self, data: Data) -> Data:
         """JSON-like data with its texts, keys, and numbers masked."""
@@ -95,16 +99,27 @@ class Masks:
 
 def _without_parts(text: str, forms: Sequence[str]) -> str:
     """The text without what was left of a secret where it was cut: its beginning before the cut, its end behind it."""
+    cuts = list(_cuts(text))
+    if not cuts:
+        return text
     spots: set[tuple[int, int]] = set()
-    for cut in re.finditer("|".join(map(re.escape, _CUTS)), text):
+    for begin, end in cuts:
         for form in forms:
-            spots |= {(cut.start() - _part_before(text, cut.start(), form), cut.start())}
-            spots |= {(cut.end(), cut.end() + _part_behind(text, cut.end(), form))}
+            spots |= {(begin - _part_before(text, begin, form), begin), (end, end + _part_behind(text, end, form))}
     until = len(text)
     for begin, end in sorted(spots, reverse=True):
         if begin < end <= until:
             text, until = f"{text[:begin]}{MASK}{text[end:]}", begin
     return text
+
+
+def _cuts(text: str) -> Iterator[tuple[int, int]]:
+    """Where a text was cut by somebody: the beginning and the end of what he put there."""
+    if any(cut in text for cut in _CUTS):
+        yield from (cut.span() for cut in _ANY_CUT.finditer(text))
+    if '"' in text and len(text) >= NAME_BYTES:
+        names = (found for found in _CUT_NAME.finditer(text) if len(_bytes(found["name"])) > NAME_BYTES - 4)
+        yield from ((found.end(), found.end()) for found in names)
 
 
 def _part_before(text: str, end: int, form: str) -> int:
