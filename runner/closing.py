@@ -16,7 +16,7 @@ from runner.masks import Masks
 from runner.model import Playbook
 from runner.status import RunStatus
 from runner.trail import Trail
-from runner.workflow import Orders, carry, given_again, masks_given, masks_of, masks_of_run, opened, stored
+from runner.workflow import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
 from runner.workplace import Connected, Found, connected, find_run
 from steps import ledger
 from steps.base import Work
@@ -57,7 +57,7 @@ def close(name: str, orders: Orders, word: Word) -> Ended:
     if status.state in open_runs.ENDED:
         raise _over(status.run, status.state)
     playbook = stored(status.source, given_again(status))
-    with connected(orders.place, schema=playbook.db_schema, masks=masks_of(playbook)) as target:
+    with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
         same_target(status, target)
         lost = _lost(status, playbook, target)
         if lost or not playbook.changes:

@@ -16,7 +16,7 @@ from runner import digest, persons
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
 from runner.rate import when
-from steps import pids
+from steps import cutting, pids
 from steps.base import DatabaseFault, Look
 from steps.dialect import Dialect
 from steps.pids import ProcessId
@@ -149,7 +149,7 @@ def process(operator: str | None) -> Process:
     """This process, and who says to act in it."""
     user, own = _user(), pids.identify(os.getpid())
     return Process(
-        operator=user if operator is None else persons.named(operator, option="--operator"),
+        operator=user if operator is None else cutting.masked(persons.named(operator, option="--operator")),
         user=user,
         host=socket.gethostname(),
         pid=own.pid,

@@ -6,7 +6,9 @@ import base64
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from threading import Lock
 from urllib.parse import quote, quote_plus
 
@@ -14,8 +16,11 @@ from runner.source import BadInput, Data
 
 MASK = "***"
 PART = 4  # of a secret that somebody else cut, so many characters are recognised as its
+NAME_BYTES = 63  # of a name; one that ends within a letter is up to three shorter
 _CUTS = ("…", "...", "\\u2026")  # where a text was cut: by us, by servers and programs, by us in JSON
-_WIDTHS = (76, 64, 60)  # of lines into which base64 and hexadecimal are broken
+_ANY_CUT = re.compile("|".join(map(re.escape, _CUTS)))
+# A name that a server cut to 63 bytes, which it shows in quotes and without a mark.
+_CUT_NAME = re.compile(r'"(?P<name>[^"\n]{15,63})(?=")')
 MIN_LENGTH = 6  # a shorter one would mask half of every line, and tell by that what it is
 _URLSAFE = str.maketrans("+/", "-_")
 
@@ -35,8 +40,8 @@ class Masks:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._forms: dict[str, str] = {}  # each form as text, and the pattern that finds it
-        self._compiled: tuple[tuple[str, ...], re.Pattern[str]] | None = None
+        self._found_by: dict[str, re.Pattern[str] | None] = {}  # each form, and what finds more than the form itself
+        self._known = _Forms()
 
     def add(self, secret: str) -> None:
         """Mask this from now on.
@@ -51,25 +56,24 @@ class Masks:
         with self._lock:
             for known in {secret, secret.strip()}:
                 if len(known) >= MIN_LENGTH:
-                    self._forms |= _forms(known)
-            longest_first = sorted(self._forms, key=len, reverse=True)
-            pattern = re.compile("|".join(self._forms[form] for form in longest_first))
-            self._compiled = (tuple(longest_first), pattern)
+                    self._found_by |= _forms(known)
+            self._known = _Forms.of(self._found_by)
 
     @property
     def has_some(self) -> bool:
         """Whether there is anything to mask."""
-        return self._compiled is not None
+        return bool(self._known.forms)
 
     def mask(self, text: str) -> str:
         """The text with every form of every secret replaced by ***."""
-        compiled = self._compiled
-        if compiled is None:
+        known = self._known
+        if not known.forms:
             return text
-        # Looking for each form is fifty times faster than the pattern, and nearly every text has none.
-        if any(form in text for form in compiled[0]):
-            text = compiled[1].sub(MASK, text)
-        return _without_parts(text, compiled[0]) if any(cut in text for cut in _CUTS) else text
+        # Looking for each form is fifty times faster than one pattern of all, and nearly every text has none.
+        for form, pattern in known.forms:
+            if form in text:
+                text = text.replace(form, MASK) if pattern is None else pattern.sub(MASK, text)
+        return _without_parts(text, known)
 
     def mask_data(self, data: Data) -> Data:
         """JSON-like data with its texts, keys, and numbers masked."""
@@ -93,18 +97,55 @@ class Masks:
         return masked
 
 
-def _without_parts(text: str, forms: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class _Forms:
+    """All forms, the longest first, each with its pattern; and those that begin, or end, with the same few signs."""
+
+    forms: tuple[tuple[str, re.Pattern[str] | None], ...] = ()
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found_by: Mapping[str, re.Pattern[str] | None]) -> _Forms:
+        longest_first = sorted(found_by, key=len, reverse=True)
+        heads, tails = defaultdict(list), defaultdict(list)
+        for form in longest_first:
+            heads[form[:PART]].append(form)
+            tails[form[-PART:]].append(form)
+        return cls(
+            tuple((form, found_by[form]) for form in longest_first),
+            {head: tuple(forms) for head, forms in heads.items()},
+            {tail: tuple(forms) for tail, forms in tails.items()},
+        )
+
+
+def _among(text: str, known: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The forms whose few signs stand in this text."""
+    return [form for signs, forms in known.items() if signs in text for form in forms]
+
+
+def _without_parts(text: str, known: _Forms) -> str:
     """The text without what was left of a secret where it was cut: its beginning before the cut, its end behind it."""
-    spots: set[tuple[int, int]] = set()
-    for cut in re.finditer("|".join(map(re.escape, _CUTS)), text):
-        for form in forms:
-            spots |= {(cut.start() - _part_before(text, cut.start(), form), cut.start())}
-            spots |= {(cut.end(), cut.end() + _part_behind(text, cut.end(), form))}
+    cuts = list(_cuts(text))
+    if not cuts:
+        return text
+    before, behind = _among(text, known.heads), _among(text, known.tails)
+    spots = {(begin - _part_before(text, begin, form), begin) for begin, _ in cuts for form in before}
+    spots |= {(end, end + _part_behind(text, end, form)) for _, end in cuts for form in behind}
     until = len(text)
     for begin, end in sorted(spots, reverse=True):
         if begin < end <= until:
             text, until = f"{text[:begin]}{MASK}{text[end:]}", begin
     return text
+
+
+def _cuts(text: str) -> Iterator[tuple[int, int]]:
+    """Where a text was cut by somebody: the beginning and the end of what he put there."""
+    if any(cut in text for cut in _CUTS):
+        yield from (cut.span() for cut in _ANY_CUT.finditer(text))
+    if '"' in text and len(text) >= NAME_BYTES:
+        names = (found for found in _CUT_NAME.finditer(text) if len(_bytes(found["name"])) > NAME_BYTES - 4)
+        yield from ((found.end(), found.end()) for found in names)
 
 
 def _part_before(text: str, end: int, form: str) -> int:
@@ -123,15 +164,17 @@ def _part_behind(text: str, begin: int, form: str) -> int:
     return at + PART - begin if at >= 0 else 0
 
 
-def _forms(secret: str) -> dict[str, str]:
-    """Every form of a secret with the pattern that finds it."""
-    lines = [line.strip() for line in secret.splitlines()]  # each may be told alone, or with something before it
-    spaced = [" ".join(secret.split()), *lines] if len(secret.split()) > 1 else []
-    texts = [form for one in dict.fromkeys([secret, *spaced]) if len(one) >= MIN_LENGTH for form in _texts(one)]
-    found = {form: re.escape(form) for form in texts if len(form) >= MIN_LENGTH}
+def _forms(secret: str) -> dict[str, re.Pattern[str] | None]:
+    """Every form of a secret, and what finds more than the form itself."""
+    spaced = " ".join(secret.split())
+    texts = [*_texts(secret), *(_texts(spaced) if spaced != secret else ())]
+    if len(lines := secret.split("\n")) > 1:  # each may be told alone, or with something before it
+        lines = [line.strip() for line in lines]
+        texts += [*lines, *(escape(line) for line in lines for escape in _ESCAPES)]
+    found: dict[str, re.Pattern[str] | None] = {form: None for form in texts if len(form) >= MIN_LENGTH}
     for form in _base64_cores(secret):
         # The letters at the two ends hold bits of the secret and of its neighbours.
-        found.setdefault(form, rf"[A-Za-z0-9+/_-]?{re.escape(form)}[A-Za-z0-9+/_-]?={{0,2}}")
+        found.setdefault(form, re.compile(rf"[A-Za-z0-9+/_-]?{re.escape(form)}[A-Za-z0-9+/_-]?={{0,2}}"))
     return found
 
 
@@ -167,9 +210,9 @@ def _texts(secret: str) -> Iterator[str]:
         yield re.sub("%..", lambda code: code[0].lower(), quoted)
     yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", secret)  # as a shell escapes each sign
     whole = base64.b64encode(_bytes(secret)).decode()
-    for coded in (whole, whole.translate(_URLSAFE), _bytes(secret).hex(), _bytes(secret).hex().upper()):
-        yield coded
-        for width in _WIDTHS:
+    yield from (whole, whole.translate(_URLSAFE))
+    for coded, widths in ((whole, (76, 64)), (_bytes(secret).hex(), (60,))):  # as programs break them into lines
+        for width in widths:
             lines = [coded[at : at + width] for at in range(0, len(coded), width)]
             yield from ("\n".join(lines), "\\n".join(lines), *lines)
     yield from _byte_by_byte(secret)

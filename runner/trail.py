@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError
 
 from runner import faults, files, old_words
 from runner.errors import LeaseLost, TrailBroken
-from runner.events import ADAPTER, Event, Record, TornTail
+from runner.events import ADAPTER, Approved, Event, Judged, Record, TornTail
 from runner.masks import Masks
 
 FIRST = "0" * 64
@@ -225,8 +225,9 @@ class Trail:
 def masked(event: Event, masks: Masks) -> Event:
     """The event as it may be told: what a run is found again by stays, and a number of ours is no secret's digits."""
     found = event.model_dump(mode="json")
+    kept = NAMES - {"name"} if isinstance(event, Approved | Judged) else NAMES  # there it is a person's, as typed
     told = {
-        key: value if key in NAMES or isinstance(value, int | float) else masks.mask_data(value)
+        key: value if key in kept or isinstance(value, int | float) else masks.mask_data(value)
         for key, value in found.items()
     }
     return ADAPTER.validate_json(json.dumps(told))  # as from the file, where values have their types
