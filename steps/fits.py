@@ -52,6 +52,34 @@ def not_to_be_changed(look: Look, table: str, column: str, kind: str) -> list[st
     return [why for holds, why in reasons if holds] or _keys_in_the_way(look, table, column, kind)
 
 
+def not_to_be_renamed(look: Look, table: str, column: str, to: str) -> list[str]:
+    """Why the column can't have this name."""
+    if look.dialect is Dialect.SQLITE:
+        return _not_renamed_in_memory(look, table, column, to)
+    row, wanted = _kind(look, table, column), _kind(look, table, to)
+    of_type, parent, child = row["of_type"], row["from_whom"], wanted["child"]
+    reasons = (
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} RENAME ATTRIBUTE … CASCADE"),
+        (parent, f"it is inherited from {parent}; rename it there, and it is renamed here too"),
+        (wanted.flag("system"), f"each table has a system column {to}; choose another name"),
+        (child, f"{child} inherits from it and has a column {to} of its own"),
+    )
+    return [why for holds, why in reasons if holds]
+
+
+def _not_renamed_in_memory(look: Look, table: str, column: str, to: str) -> list[str]:
+    """SQLite reads all views and triggers again when a column is renamed, and refuses where one of them is broken."""
+    with scratch.memory(look) as memory:
+        if column not in catalog.columns(memory, table):
+            return []  # it is made by something that isn't in the file, such as a module
+        try:
+            name = catalog.sql_name(look, table)
+            memory.execute(f"ALTER TABLE {name} RENAME COLUMN {quote(column)} TO {quote(to)}")
+        except DatabaseFault as fault:
+            return [f"{scratch.told(fault)}; mend or drop that first"]
+    return []
+
+
 def _other_kind(row: Row, table: str) -> str:
     return f"{table} is {_OTHER_KINDS.get(row.text('kind'))}; name the table that holds the rows"
 
