@@ -163,7 +163,9 @@ def unheld(connection: Connection, settings: Settings) -> dict[str, str]:
 
 def _call(setting: Setting, scope: str) -> str:
     return (
-        setting.sql.format(local=scope) if setting.sql else f"set_config('{setting.name}', {_literal(setting.value)}, {scope})"
+        setting.sql.format(local=scope)
+        if setting.sql
+        else f"set_config('{setting.name}', {_literal(setting.value)}, {scope})"
     )
 
 
@@ -269,7 +271,20 @@ def inherited(connection: Connection, version: tuple[int, ...], schema: str) -> 
     row = raw.execute(
         _BEFORE.format(may_replicate=_MAY_REPLICATE[version >= (15,)]), {"schema": schema, "pid": raw.info.backend_pid}
     ).fetchone()
-    encoding, standby, pooled, role, read_only, source, replication_role, may_replicate, path, monetary, there, extensions = row
+    (
+        encoding,
+        standby,
+        pooled,
+        role,
+        read_only,
+        source,
+        replication_role,
+        may_replicate,
+        path,
+        monetary,
+        there,
+        extensions,
+    ) = row
     return Inherited(
         encoding=encoding, read_only=read_only, read_only_from=_SOURCES.get(source, source), standby=standby, pooled=pooled,
         replication_role=replication_role, may_replicate=may_replicate, path=tuple(path), extensions=tuple(extensions), schema_there=there,

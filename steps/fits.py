@@ -184,7 +184,9 @@ def refuse_unless_it_refers(
         raise scratch.Unusable(f"there is no table {target} to refer to")
     if missing := [one for one in targets if one not in there]:
         raise scratch.Unusable(f"{target} has no column {', '.join(missing)}")
-    if any(one.kind != "column" and catalog.named(look, one.table) == catalog.named(look, target) for one in look.assumed):
+    if any(
+        one.kind != "column" and catalog.named(look, one.table) == catalog.named(look, target) for one in look.assumed
+    ):
         return  # an earlier step makes its key
     sql = """SELECT has_table_privilege(CAST(:name AS regclass), 'REFERENCES') AS refers,
                     has_table_privilege(CAST(:name AS regclass), 'SELECT') AS reads,
@@ -232,9 +234,7 @@ def _try_types(look: Look, ours: str, theirs: str) -> None:
 
 def refuse_unless_there(look: Look, target: str, column: str, value: str) -> None:
     """Raises Unusable where a row that has this value would refer to nothing. value: SQL."""
-    sql = (
-        f"SELECT {value} IS NULL OR EXISTS (SELECT 1 FROM {catalog.sql_name(look, target)} WHERE {quote(column)} = {value}) AS ok"
-    )
+    sql = f"SELECT {value} IS NULL OR EXISTS (SELECT 1 FROM {catalog.sql_name(look, target)} WHERE {quote(column)} = {value}) AS ok"
     if not look.row(sql).flag("ok"):
         raise scratch.Unusable(f"its default refers to a row that {target} doesn't have")
 
@@ -284,6 +284,14 @@ def other_kind(look: Look, table: str) -> list[str]:
         return []
     row = _kind(look, table, "")
     return [_other_kind(row, table)] if row.text("kind") in _OTHER_KINDS else []
+
+
+def no_index_on(look: Look, table: str, name: str) -> list[str]:
+    """Why the table has no place for an index of this name; another index of that name is told apart elsewhere."""
+    found = catalog.relation(look, name)
+    taken = found is not None and catalog.index(look, name) is None
+    kind = [one for one in other_kind(look, table) if "materialized" not in one]
+    return kind + [f"something else is called {name}; choose another name"] * taken
 
 
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────

@@ -280,7 +280,9 @@ class AddColumn(Step):
         filled = self.default or self.identity or self.generated
         if self.not_null and not filled and _has_rows(look, self.column.table):
             faults.append(f"cannot add {self.column} as NOT NULL: the table has rows; give it a default")
-        faults += [f"cannot add {self.column}: {why}" for why in fits.no_place_for(look, self.column.table, self.column.column)]
+        faults += [
+            f"cannot add {self.column}: {why}" for why in fits.no_place_for(look, self.column.table, self.column.column)
+        ]
         try:
             if not faults:
                 self._try(look, self._wanted(look))
