@@ -303,6 +303,7 @@ def told(what: str) -> Iterator[None]:
     except DatabaseFault as fault:
         if fault.lost or (fault.sqlstate[:2] not in _VALUES and fault.sqlstate not in _OF_THE_TABLE):
             raise
+        more = f" ({fault.detail})" if fault.detail else ""
         raise StepError(
-            f"cannot {what}: {scratch.told(fault)}{f' ({fault.detail})' if fault.detail else ''}; nothing was changed: mend the rows or the playbook, then resume"
+            f"cannot {what}: {scratch.told(fault)}{more}; nothing was changed: mend the rows or the playbook, then resume"
         ) from fault
