@@ -296,7 +296,7 @@ def no_index_on(look: Look, table: str, name: str) -> list[str]:
 
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def told(what: str, *, then: str = "mend the rows or the playbook, then resume") -> Iterator[None]:
     """What the table or its rows refused, in words that say what to mend; the transaction goes back as a whole."""
     try:
         yield
@@ -304,6 +304,4 @@ def told(what: str) -> Iterator[None]:
         if fault.lost or (fault.sqlstate[:2] not in _VALUES and fault.sqlstate not in _OF_THE_TABLE):
             raise
         more = f" ({fault.detail})" if fault.detail else ""
-        raise StepError(
-            f"cannot {what}: {scratch.told(fault)}{more}; nothing was changed: mend the rows or the playbook, then resume"
-        ) from fault
+        raise StepError(f"cannot {what}: {scratch.told(fault)}{more}; nothing was changed: {then}") from fault

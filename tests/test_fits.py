@@ -198,6 +198,28 @@ def test_a_conflict_clause_of_the_table_deletes_nothing(tmp_path: Path, clause: 
     assert database.rows("SELECT count(*), count(v) FROM t") == [(3, 0)]
 
 
+@pytest.mark.parametrize("clause", ["REPLACE", "IGNORE", "ROLLBACK", "FAIL"])
+def test_a_rebuilt_table_loses_no_row_to_its_conflict_clause(tmp_path: Path, clause: str) -> None:
+    path = tmp_path / "t.sqlite"
+    database = Database(str(path), "sqlite", f"sqlite:///{path}")
+    rows = [(1, "x"), (2, "x"), (3, "y")]
+    database.script(
+        "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'x'), (2, 'x'), (3, 'y')"
+    )
+    desk = Inside(tmp_path, str(path))
+    step = f'- {{id: r, type: rebuild_table, table: t, definition: "(id integer PRIMARY KEY, v text UNIQUE ON CONFLICT {clause})"}}'
+    head = "success_criteria: [{id: three, check: rows, table: t, exactly: 3}]\n"
+    done = desk.runbook("exec", written(desk, step, head))
+    assert done.code == 1, done.text
+    assert "cannot rebuild t" in done.text
+    assert database.rows("SELECT * FROM t ORDER BY id") == rows
+    database.script("UPDATE t SET v = 'z' WHERE id = 2")
+    assert desk.runbook("resume", "latest").code == 0
+    back = desk.runbook("rollback", "latest", "--reason", "no")
+    assert back.code == 0, back.text
+    assert database.rows("SELECT * FROM t ORDER BY id") == [(1, "x"), (2, "z"), (3, "y")]
+
+
 @pytest.mark.parametrize("more", ["", "order: key", "order: id"])
 def test_texts_with_nuls_are_keys(tmp_path: Path, more: str) -> None:
     path = tmp_path / "t.sqlite"
