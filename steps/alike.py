@@ -128,7 +128,8 @@ def index_body(look: Look, wanted: WantedIndex) -> tuple[str, ...]:
     if wanted.where:
         scratch.one_piece(wanted.where, look.dialect)
     if catalog.on_postgresql(look):
-        with scratch.twin(look, wanted.table) as twin:
+        # before 18 a generated column is a stored one, which can be indexed like any other
+        with scratch.twin(look, wanted.table, like="INCLUDING GENERATED" * (look.version >= (18,))) as twin:
             with scratch.understood(f"make such an index on {wanted.table}"):
                 twin.work.execute(wanted.made(PROBE, twin.name, pg=True))
             [found] = [one for one in catalog.indexes(twin.work, twin.table) if one.name == PROBE]

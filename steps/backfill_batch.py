@@ -270,7 +270,8 @@ def sqlite_statements(shape: Shape, window: Window) -> list[str]:
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
         f"CREATE TEMP TABLE runbook_window AS {judged(shape, looked_at(shape, window))}",
-        f"UPDATE {shape.table} AS target SET {sets} FROM {TEMP} AS rb_j WHERE {same} AND rb_j.rb_c = 'written'",
+        # OR ABORT: a constraint's own ON CONFLICT REPLACE would delete the rows that are in the way, IGNORE pass over them
+        f"UPDATE OR ABORT {shape.table} AS target SET {sets} FROM {TEMP} AS rb_j WHERE {same} AND rb_j.rb_c = 'written'",
         *([_sqlite_recount(shape, same), _sqlite_dead(shape)] if shape.triggers else []),
         *([_sqlite_undo(shape, same)] if shape.undo else []),
         _sqlite_batch(shape, window),

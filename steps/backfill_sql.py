@@ -164,24 +164,26 @@ def is_value(column: Named, expression: str) -> str:
 
 # ─── SQLite's values in JSON ────────────────────────────────────────────────────────────────────────────────────────
 # Any column may hold any kind of value, whatever its type says. JSON has no bytes, and cuts reals at 15 digits.
-REAL, BLOB, TEXT = "real:", "blob:", "text:"
+REAL, BLOB, TEXT, NULS = "real:", "blob:", "text:", "nulx:"
 _DIGITS = "'0123456789ABCDEF'"
 _BYTES = "x'" + bytes(range(256)).hex() + "'"
 
 
 def wrap(expression: str) -> str:
-    """A value as the ledger's JSON holds it: `real:0.1`, `blob:00FF`; a text that looks like these is a `text:…`."""
-    looks = f"substr({expression}, 1, 5) IN ('{REAL}', '{BLOB}', '{TEXT}')"
+    """A value as the ledger's JSON holds it: `real:0.1`, `blob:00FF`, `nulx:610062` for a text with NULs; what looks so is a `text:…`."""
+    looks = f"substr({expression}, 1, 5) IN ('{REAL}', '{BLOB}', '{TEXT}', '{NULS}')"
+    nuls = f"instr(CAST({expression} AS BLOB), x'00')"  # SQLite's JSON ends a text at its first NUL
     return f"""CASE typeof({expression}) WHEN 'real' THEN '{REAL}' || quote({expression})
         WHEN 'blob' THEN '{BLOB}' || hex({expression})
-        WHEN 'text' THEN CASE WHEN {looks} THEN '{TEXT}' || {expression} ELSE {expression} END ELSE {expression} END"""
+        WHEN 'text' THEN CASE WHEN {nuls} THEN '{NULS}' || hex({expression})
+            WHEN {looks} THEN '{TEXT}' || {expression} ELSE {expression} END ELSE {expression} END"""
 
 
 def unwrap(expression: str) -> str:
     """The value again."""
     rest = f"substr({expression}, 6)"
     return f"""CASE WHEN typeof({expression}) <> 'text' THEN {expression} ELSE CASE substr({expression}, 1, 5)
-        WHEN '{TEXT}' THEN {rest} WHEN '{BLOB}' THEN {_unhex(rest)}
+        WHEN '{TEXT}' THEN {rest} WHEN '{BLOB}' THEN {_unhex(rest)} WHEN '{NULS}' THEN CAST({_unhex(rest)} AS TEXT)
         WHEN '{REAL}' THEN CASE {rest} WHEN 'Inf' THEN 9e999 WHEN '-Inf' THEN -9e999 ELSE CAST({rest} AS REAL) END
         ELSE {expression} END END"""
 
@@ -196,9 +198,11 @@ def _unhex(text: str) -> str:
 
 def unwrapped(value: Value) -> Value:
     """The same for a value that JSON has already been read from."""
-    if not isinstance(value, str) or value[:5] not in (REAL, BLOB, TEXT):
+    if not isinstance(value, str) or value[:5] not in (REAL, BLOB, TEXT, NULS):
         return value
     rest = value[5:]
+    if value.startswith(NULS):
+        return bytes.fromhex(rest).decode()
     return float(rest) if value.startswith(REAL) else bytes.fromhex(rest) if value.startswith(BLOB) else rest
 
 

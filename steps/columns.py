@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import catalog, compiled, concurrently
+from steps import catalog, compiled, concurrently, fits
 from steps.base import (
     Context,
     Effect,
@@ -72,6 +72,12 @@ class RenameColumn(Step):
         if self.verify(look).state is State.DONE:
             return []
         faults = catalog.not_owned(look, self.column.table)
+        names = catalog.columns(look, self.column.table)
+        if self.column.column in names and self.to in names:
+            return [*faults, f"cannot rename {self.column}: {self.column.table} has a column {self.to} already"]
+        if self.column.column in names:
+            why = fits.not_to_be_renamed(look, self.column.table, self.column.column, self.to)
+            faults += [f"cannot rename {self.column}: {one}" for one in why]
         bodies = [one for one in catalog.dependants(look, self.column) if one.how is Tie.TEXT]
         return faults + [
             f"cannot rename {self.column}: the {one} names it in its source and would fail when it next runs; "

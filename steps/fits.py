@@ -52,6 +52,34 @@ def not_to_be_changed(look: Look, table: str, column: str, kind: str) -> list[st
     return [why for holds, why in reasons if holds] or _keys_in_the_way(look, table, column, kind)
 
 
+def not_to_be_renamed(look: Look, table: str, column: str, to: str) -> list[str]:
+    """Why the column can't have this name."""
+    if look.dialect is Dialect.SQLITE:
+        return _not_renamed_in_memory(look, table, column, to)
+    row, wanted = _kind(look, table, column), _kind(look, table, to)
+    of_type, parent, child = row["of_type"], row["from_whom"], wanted["child"]
+    reasons = (
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} RENAME ATTRIBUTE … CASCADE"),
+        (parent, f"it is inherited from {parent}; rename it there, and it is renamed here too"),
+        (wanted.flag("system"), f"each table has a system column {to}; choose another name"),
+        (child, f"{child} inherits from it and has a column {to} of its own"),
+    )
+    return [why for holds, why in reasons if holds]
+
+
+def _not_renamed_in_memory(look: Look, table: str, column: str, to: str) -> list[str]:
+    """SQLite reads all views and triggers again when a column is renamed, and refuses where one of them is broken."""
+    with scratch.memory(look) as memory:
+        if column not in catalog.columns(memory, table):
+            return []  # it is made by something that isn't in the file, such as a module
+        try:
+            name = catalog.sql_name(look, table)
+            memory.execute(f"ALTER TABLE {name} RENAME COLUMN {quote(column)} TO {quote(to)}")
+        except DatabaseFault as fault:
+            return [f"{scratch.told(fault)}; mend or drop that first"]
+    return []
+
+
 def _other_kind(row: Row, table: str) -> str:
     return f"{table} is {_OTHER_KINDS.get(row.text('kind'))}; name the table that holds the rows"
 
@@ -258,15 +286,22 @@ def other_kind(look: Look, table: str) -> list[str]:
     return [_other_kind(row, table)] if row.text("kind") in _OTHER_KINDS else []
 
 
+def no_index_on(look: Look, table: str, name: str) -> list[str]:
+    """Why the table has no place for an index of this name; another index of that name is told apart elsewhere."""
+    found = catalog.relation(look, name)
+    taken = found is not None and catalog.index(look, name) is None
+    kind = [one for one in other_kind(look, table) if "materialized" not in one]
+    return kind + [f"something else is called {name}; choose another name"] * taken
+
+
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def told(what: str, *, then: str = "mend the rows or the playbook, then resume") -> Iterator[None]:
     """What the table or its rows refused, in words that say what to mend; the transaction goes back as a whole."""
     try:
         yield
     except DatabaseFault as fault:
         if fault.lost or (fault.sqlstate[:2] not in _VALUES and fault.sqlstate not in _OF_THE_TABLE):
             raise
-        raise StepError(
-            f"cannot {what}: {scratch.told(fault)}{f' ({fault.detail})' if fault.detail else ''}; nothing was changed: mend the rows or the playbook, then resume"
-        ) from fault
+        more = f" ({fault.detail})" if fault.detail else ""
+        raise StepError(f"cannot {what}: {scratch.told(fault)}{more}; nothing was changed: {then}") from fault

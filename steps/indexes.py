@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, scratch
+from steps import alike, catalog, concurrently, fits, scratch
 from steps.base import (
     Context,
     DatabaseFault,
@@ -60,6 +61,14 @@ class CreateIndex(Step):
     unique: bool = False
     where: Text | None = None
     method: Annotated[str, Field(pattern=r"^[a-z_]+$")] = "btree"
+    collation: Mapping[Identifier, str] = {}
+    operator_class: Mapping[Identifier, str] = {}
+
+    @model_validator(mode="after")
+    def _of_its_columns(self) -> CreateIndex:
+        if odd := [one for one in (*self.collation, *self.operator_class) if one not in self.columns]:
+            raise ValueError(f"cannot say how {odd[0]!r} is compared: it is none of the index's columns")
+        return self
 
     @property
     def index(self) -> str:
@@ -69,7 +78,12 @@ class CreateIndex(Step):
     def describe(self) -> str:
         part = " where …" if self.where else ""
         method = "" if self.method == "btree" else f" using {self.method}"
-        on = f"{self.table}{method} ({', '.join(self.columns)}){part}"
+        keys = (
+            f"{one}{f' collate {self.collation[one]}' if one in self.collation else ''}"
+            f"{f' {self.operator_class[one]}' if one in self.operator_class else ''}"
+            for one in self.columns
+        )
+        on = f"{self.table}{method} ({', '.join(keys)}){part}"
         return f"create {'unique ' * self.unique}index {self.index} on {on}"
 
     def back_if(self, look: Look | None) -> str:
@@ -79,7 +93,7 @@ class CreateIndex(Step):
     def verify(self, look: Look) -> Effect:
         try:
             return self._verify(look)
-        except scratch.Unusable as fault:  # nobody can say whether it is there
+        except (Refused, scratch.Unusable) as fault:  # nobody can say whether it is there
             return Effect(State.UNKNOWN, str(fault))
 
     def _verify(self, look: Look) -> Effect:
@@ -112,6 +126,8 @@ class CreateIndex(Step):
         ]
         if look.dialect is Dialect.SQLITE and self.method != "btree":
             faults.append(f"cannot use method {self.method!r}: SQLite has btree only")
+        if look.dialect is Dialect.SQLITE and self.operator_class:
+            faults.append("cannot use operator_class: SQLite has none")
         if cut := catalog.partitioned(look, self.table):
             faults.append(
                 f"cannot build an index on {self.table} concurrently: it is partitioned; build it on each partition "
@@ -123,6 +139,8 @@ class CreateIndex(Step):
         """The name belongs to another index, or the server doesn't take the definition, which is tried without a row."""
         if not catalog.columns(look, self.table):
             return [f"cannot index {self.table}: there is no such table"]
+        if why := fits.no_index_on(look, self.table, self._qualified(look)):
+            return [f"cannot create index {self.index}: {one}" for one in why]
         try:
             if state is not State.UNKNOWN:
                 concurrently.refuse_unless_free(look, self._build(look))
@@ -169,8 +187,18 @@ class CreateIndex(Step):
         return concurrently.Build(name, self.table, concurrently.concurrent(sql) if pg else sql, self._differs)
 
     def _wanted(self, look: Look) -> alike.WantedIndex:
-        keys, where = ", ".join(quote(one) for one in self.columns), self.where.text(look.dialect) if self.where else ""
+        where = self.where.text(look.dialect) if self.where else ""
+        keys = ", ".join(f"{self._compared(look, one)}{self._class(one)}" for one in self.columns)
         return alike.WantedIndex(self.table, keys, self.method, self.unique, where)
+
+    def _compared(self, look: Look, column: str) -> str:
+        """The column, under the collation by which the index compares it."""
+        named = self.collation.get(column)
+        return f"{quote(column)} COLLATE {catalog.collation(look, named)}" if named else quote(column)
+
+    def _class(self, column: str) -> str:
+        named = self.operator_class.get(column, "")
+        return "".join([" ", ".".join(quote(one) for one in named.split("."))]) if named else ""
 
     def _same_under_another_name(self, look: Look) -> IndexInfo | None:
         if self.name:
@@ -201,15 +229,17 @@ class CreateIndex(Step):
     def _named_duplicates(self, ctx: Context) -> str:
         with ctx.db.look() as look:
             keys = ", ".join(quote(one) for one in self.columns)
+            equal = ", ".join(self._compared(look, one) for one in self.columns)
+            shown = ", ".join(f"min({quote(one)}) AS {quote(one)}" for one in self.columns) if self.collation else keys
             present = " AND ".join(f"{quote(one)} IS NOT NULL" for one in self.columns)
             where = f" AND ({self.where.text(look.dialect)})" if self.where else ""
             rows = look.rows(
-                f"SELECT {keys}, count(*) AS times FROM {catalog.sql_name(look, self.table)} WHERE {present}{where} "
-                f"GROUP BY {keys} HAVING count(*) > 1 ORDER BY times DESC LIMIT {SHOWN_KEYS}"
+                f"SELECT {shown}, count(*) AS times FROM {catalog.sql_name(look, self.table)} WHERE {present}{where} "
+                f"GROUP BY {equal} HAVING count(*) > 1 ORDER BY times DESC LIMIT {SHOWN_KEYS}"
             )
-        shown = "; ".join(_key(row, self.columns) for row in rows)
+        named = "; ".join(_key(row, self.columns) for row in rows)
         return (
-            f"cannot build the unique index {self.index}: {self.table} has duplicates, the first {len(rows)}: {shown}; "
+            f"cannot build the unique index {self.index}: {self.table} has duplicates, the first {len(rows)}: {named}; "
             "nothing is left of the build: make the keys unique, then resume"
         )
 

@@ -224,7 +224,7 @@ class AddColumn(Step):
             collation = scratch.collation(memory, self.column.table, self.column.column)
             return Wanted(found._replace(collation=collation), "", rewrites=False)
 
-    def _clauses(self, look: Look, *, whole: bool = False) -> str:
+    def _clauses(self, look: Look, *, whole: bool = False, checked: bool = True) -> str:
         """What stands behind the column's name; whole: with the foreign key, which a temporary table can't have."""
         pg, words = look.dialect is Dialect.POSTGRESQL, [self.of_type.text(look.dialect)]
         if self.collation:
@@ -236,7 +236,7 @@ class AddColumn(Step):
         if self.default:
             words.append(f"DEFAULT ({self.default.text(look.dialect)})")
         words += ["NOT NULL"] * self.not_null
-        if self.check:
+        if self.check and checked:
             words.append(f"CHECK ({self.check.text(look.dialect)})")
         if self.references and (whole or not pg):
             table = (
@@ -304,7 +304,7 @@ class AddColumn(Step):
             value = f"CAST(({self.default.text(look.dialect)}) AS {wanted.column.type})"
             fits.refuse_unless_there(look, self.references.table, self.references.column, value)
         whole = self._clauses(look)
-        bare = self.model_copy(update={"check": None})._clauses(look)
+        bare = self._clauses(look, checked=False)
         fits.refuse_unless_rows_take(
             look, self.column.column, bare if pg and not wanted.check_alone else whole, without_check=bare
         )

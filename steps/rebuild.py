@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from steps import alike, catalog, cutting, rebuilding, scratch
+from steps import alike, catalog, cutting, fits, rebuilding, scratch
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
 from steps.dialect import Dialect, quote
 from steps.rebuilding import OFF, Move, Rebuilt
@@ -182,7 +182,8 @@ class RebuildTable(Step):
         with scratch.memory(work) as memory:
             move = self._move(memory)
         ctx.remember(move.before(catalog.definition(work, self.table), rebuilding.pieces(work, move.table)))
-        rebuilding.safely(work, lambda: move.carry_out(work))
+        with fits.told(f"rebuild {self.table}"):
+            rebuilding.safely(work, lambda: move.carry_out(work))
 
     # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: BaseModel) -> RebuildBack:
@@ -205,7 +206,8 @@ class RebuildTable(Step):
                 f"the old definition has no place for, in {', '.join(before.only_new)}; save and clear them, or write "
                 "taken_back: drop, then roll back again"
             )
-        rebuilding.safely(work, lambda: rebuilding.go_back(work, before))
+        with fits.told(f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"):
+            rebuilding.safely(work, lambda: rebuilding.go_back(work, before))
         return lost
 
     # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -77,7 +77,8 @@ class Move:
         return [
             *keep,
             self.create,
-            f"INSERT INTO {quote(NEW)} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table}",
+            # OR ABORT: with the definition's own ON CONFLICT REPLACE or IGNORE, rows would be gone without a word
+            f"INSERT OR ABORT INTO {quote(NEW)} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table}",
             f"DROP TABLE {table}",
             f"ALTER TABLE {quote(NEW)} RENAME TO {table}",
         ]
@@ -173,7 +174,7 @@ def go_back(work: Work, before: Rebuilt) -> None:
     names = [*([rowid] if rowid else []), *map(quote, before.old)]
     values = [*([f"now.{rowid}"] if rowid else []), *(_value(before, one, defaults.get(one)) for one in before.old)]
     work.execute(
-        f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {_joined(before, quote(NEW))}"
+        f"INSERT OR ABORT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {_joined(before, quote(NEW))}"
     )
     work.execute(f"DROP TABLE {quote(NEW)}")
     work.execute(f"DROP TABLE {quote(before.kept)}")

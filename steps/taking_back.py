@@ -289,7 +289,7 @@ def _sqlite(way: Way) -> list[str]:
         f"DROP TABLE IF EXISTS {TEMP}",
         f"CREATE TEMP TABLE runbook_back AS SELECT rb_d.*, '{CHANGED}' AS rb_why FROM ({rows_of(held, where='rb_x.n = :n')}) AS rb_d",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '' WHERE {there}{ours})",
-        f"UPDATE {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {held.found} AND rb_d.rb_why = ''",
+        f"UPDATE OR ABORT {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {held.found} AND rb_d.rb_why = ''",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '{REWRITTEN}' WHERE rb_d.rb_why = '' AND {there}{held.back})",
         f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
             SELECT :run, :step, '{REFUSED}', {held.key_text()}, '', rb_d.rb_why, 1
