@@ -16,7 +16,7 @@ from typing import Literal
 from runner import people, terminal, touch
 from runner.again import resume
 from runner.embedded import Server
-from runner.errors import RunbookError, Waiting
+from runner.errors import RunbookError, TargetUnreachable, Waiting
 from runner.events import CheckAnswered, Kind
 from runner.invoked import command, shown
 from runner.markdown import safe
@@ -170,7 +170,8 @@ def _mission(server: Up, directory: Path, *, sessions: int, shape: Shape, began:
     honeypot.populate(server.database(NAME), sessions=sessions, shape=shape)
     run = Demo(directory, server.database(NAME), sessions, Path(honeypot.__file__).parent.parent)
     code = _phases(run)
-    (directory / FILLED).write_text(f"{sessions} sessions, {shape}\n")
+    if code != TargetUnreachable.exit_code:
+        (directory / FILLED).write_text(f"{sessions} sessions, {shape}\n")
     _told(run, code, time.monotonic() - began)
     return code
 

@@ -140,7 +140,14 @@ def kept_up(directory: Path, *, kept: bool) -> Iterator[tuple[Staying, Callable[
     stays: list[bool] = []
 
     def stay() -> None:
-        ours.sendall(STAY)
+        try:
+            ours.sendall(STAY)
+        except OSError:
+            raise RunRefused(
+                "cannot leave the demo's server up",
+                why="it was ended while the demo ran",
+                then=f"{command()} demo --stay",
+            ) from None
         stays.append(True)
 
     try:
@@ -157,7 +164,7 @@ def _answer(ours: socket.socket) -> Staying:
     with ours.makefile("r", encoding="utf-8") as lines:
         said = json.loads(lines.readline() or '{"what": "the process that holds the server has gone"}')
     if "what" in said:
-        raise RunRefused(**said)
+        raise (ServerUnavailable if said.pop("unavailable", False) else RunRefused)(**said)
     return Staying(**said)
 
 
@@ -171,7 +178,12 @@ def _keep(theirs: socket.socket, directory: Path, *, kept: bool) -> None:
         code = _hold(theirs, bell, directory, kept=kept)
     except RunRefused as error:
         _say(theirs, {"what": error.what, "why": error.why, "state": error.state, "then": error.then})
-    except (ServerUnavailable, OSError) as error:
+    except ServerUnavailable as error:
+        _say(
+            theirs,
+            {"unavailable": True, "what": error.what, "why": error.why, "state": error.state, "then": error.then},
+        )
+    except OSError as error:
         _say(theirs, {"what": f"cannot start a server in {directory}", "why": str(error), "state": "nothing was begun"})
     finally:
         os._exit(code)  # a fork's end runs nothing that its parent has still to do
