@@ -183,9 +183,9 @@ def test_it_ends_with_its_terminal_and_not_with_what_is_typed_there(stay: Stay) 
     stay.nothing_is_left()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda one: one.name)
-def test_a_demo_that_is_ended_before_its_end_leaves_nothing(stay: Stay, number: signal.Signals) -> None:
-    """Not the data of its server either, which nobody asked to keep."""
+@contextlib.contextmanager
+def filling(stay: Stay) -> Iterator[subprocess.Popen[str]]:
+    """A demo that nobody asked to keep, at the point where its server is up."""
     demo = subprocess.Popen([RUNBOOK, "demo", "--stay", "--sessions", "2000"], cwd=stay.temporary, env=stay.env,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     with contextlib.closing(demo.stdout):
@@ -193,13 +193,39 @@ def test_a_demo_that_is_ended_before_its_end_leaves_nothing(stay: Stay, number: 
             if "filling it" in line:
                 break
         assert stay.servers()
+        yield demo
+    demo.wait(PATIENCE_S)
+
+
+def data_of(stay: Stay) -> list[Path]:
+    return list(stay.temporary.glob("runbook-demo-*/server"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda one: one.name)
+def test_a_demo_that_is_ended_before_its_end_leaves_nothing(stay: Stay, number: signal.Signals) -> None:
+    """Not the data of its server either, which nobody asked to keep."""
+    with filling(stay) as demo:
         demo.send_signal(number)
         demo.wait(PATIENCE_S)
     stay.nothing_is_left()
     until = time.monotonic() + PATIENCE_S
-    while list(stay.temporary.glob("runbook-demo-*/server")) and time.monotonic() < until:
+    while data_of(stay) and time.monotonic() < until:
         time.sleep(0.05)
-    assert list(stay.temporary.glob("runbook-demo-*/server")) == []
+    assert data_of(stay) == []
+
+
+def test_what_a_killed_keeper_could_not_remove_is_removed_by_the_next(stay: Stay) -> None:
+    with filling(stay) as demo:
+        keeper = stay.keeper()
+        demo.kill()
+        keeper.kill()
+    left = data_of(stay)
+    with filling(stay) as demo:
+        now = data_of(stay)
+        demo.kill()
+    assert len(now) == 1
+    assert now != left
+    stay.nothing_is_left()
 
 
 def test_a_folder_that_others_can_write_holds_no_record(stay: Stay, tmp_path: Path) -> None:
