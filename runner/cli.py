@@ -48,6 +48,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "trail": ("look", "Show a run's trail, or verify its chain"),
     },
     "Set up": {
+        "init": ("begin", "Write a first playbook, or copy an example"),
         "demo": ("setup", "The whole mission on an embedded PostgreSQL"),
         "target": ("setup", "Check a target, or make the ledger in it"),
     },
@@ -100,6 +101,7 @@ def cli() -> None:
 
     \b
     runbook demo                                 the whole thing, on a database of its own
+    runbook init first                           a first playbook of your own
     runbook plan adr007-phase3.yaml              what it would do
     runbook exec adr007-phase3.yaml -t prod      do it: gated, resumable, recorded
     runbook status latest                        how it stands, and what to do next

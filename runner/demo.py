@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from runner import people, terminal
+from runner import people, terminal, touch
 from runner.again import resume
 from runner.embedded import Server
-from runner.errors import RunbookError, RunRefused, Waiting
+from runner.errors import RunbookError, TargetUnreachable, Waiting
 from runner.events import CheckAnswered, Kind
+from runner.invoked import command, shown
+from runner.markdown import safe
 from runner.model import Playbook
 from runner.playbooks import read_playbook
 from runner.rate import span
 from runner.status import RunStatus
+from runner.stay import already, kept_up, staying
+from runner.stay import stop as stop_staying
 from runner.view import Lines
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, load_run
@@ -32,7 +35,20 @@ PHASES = ("adr007-phase1", "adr007-phase2", "adr007-phase2-10k", "adr007-phase3"
 SMALL = 20_000  # with fewer sessions, a trial of 10,000 would be no trial
 LARGE = 1_000_000  # with fewer sessions, both queries are so fast that the way there is what is measured
 Shape = Literal["empty", "stored", "bad"]
+NAME = "honeypot"
+FILLED = "demo.txt"  # written when the phases have ended: what is there can be started again as it is
 LATE_IN = "adr007-phase3"  # new sessions arrive while this one runs
+
+
+@dataclass(frozen=True)
+class Up:
+    """A server that runs; url: of its database postgres."""
+
+    url: str
+    version: str
+
+    def database(self, name: str) -> str:
+        return self.url.replace("/postgres?", f"/{name}?", 1)
 
 
 @dataclass
@@ -117,22 +133,63 @@ class Demo:
         self.lines.begun(run, directory)
 
 
-def demo(*, sessions: int, shape: Shape, keep: Path | None) -> int:
+def demo(*, sessions: int, shape: Shape, keep: Path | None, stay: bool = False) -> int:
     """Run the demonstration; the exit code of the phase that ended it, 0 when all succeeded."""
     began = time.monotonic()
-    directory = keep or Path(tempfile.mkdtemp(prefix="runbook-demo-"))
+    if stay and (other := staying()) is not None:
+        raise already(other)
+    directory = (keep or Path(tempfile.mkdtemp(prefix="runbook-demo-"))).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     terminal.say(f"starting a private PostgreSQL in {directory} …")
-    with _server(directory, kept=keep is not None) as server:
-        terminal.say(f"PostgreSQL {'.'.join(map(str, server.version))}; filling it with {sessions:,} sessions …")
-        from playbooks.demo import honeypot
-
-        _create(server)
-        honeypot.populate(server.url("honeypot"), sessions=sessions, shape=shape)
-        run = Demo(directory, server.url("honeypot"), sessions, Path(honeypot.__file__).parent.parent)
-        code = _phases(run)
-        _told(run, code, time.monotonic() - began, shape=shape, kept=keep is not None)
+    try:
+        with _server(directory, kept=keep is not None, stay=stay) as (server, stays):
+            code = 0
+            if stay and (directory / FILLED).exists():
+                terminal.say(f"PostgreSQL {server.version} is up again, with what it had; nothing else was run")
+            else:
+                code = _mission(server, directory, sessions=sessions, shape=shape, began=began)
+            if stays is not None:
+                stays()
+                _told_staying(server, directory)
+            elif keep is not None:
+                _lines(["", "start it again, with its data:", f"  {command()} demo --stay --keep {_quoted(directory)}"])
+    finally:
+        if keep is None:
+            with contextlib.suppress(OSError):  # unless there are runs in it
+                directory.rmdir()
     return code
+
+
+def _mission(server: Up, directory: Path, *, sessions: int, shape: Shape, began: float) -> int:
+    """Fill the database and run the phases."""
+    from playbooks.demo import honeypot
+
+    terminal.say(f"PostgreSQL {server.version}; filling it with {sessions:,} sessions …")
+    (directory / FILLED).unlink(missing_ok=True)
+    _create(server)
+    honeypot.populate(server.database(NAME), sessions=sessions, shape=shape)
+    run = Demo(directory, server.database(NAME), sessions, Path(honeypot.__file__).parent.parent)
+    code = _phases(run)
+    if code != TargetUnreachable.exit_code:
+        (directory / FILLED).write_text(f"{sessions} sessions, {shape}\n")
+    _told(run, code, time.monotonic() - began)
+    return code
+
+
+def stop() -> int:
+    """End the demo that stays; its runs stay where they are."""
+    found = stop_staying()
+    if found is None:
+        terminal.say("no demo of yours stays: there is nothing to stop")
+        return 0
+    terminal.say(
+        f"stopped: the server in {found.directory} is down" + ("" if found.kept else ", and its data are removed")
+    )
+    if (Path(found.directory) / "runs").is_dir():
+        terminal.say(f"its runs are in {Path(found.directory) / 'runs'}")
+    if found.kept:
+        _lines(["start it again, with its data:", f"  {command()} demo --stay --keep {_quoted(Path(found.directory))}"])
+    return 0
 
 
 def _phases(run: Demo) -> int:
@@ -150,24 +207,26 @@ def _phases(run: Demo) -> int:
 
 
 @contextlib.contextmanager
-def _server(directory: Path, *, kept: bool) -> Iterator[Server]:
-    data = directory / "server"
-    server = Server(data)
+def _server(directory: Path, *, kept: bool, stay: bool) -> Iterator[tuple[Up, Callable[[], None] | None]]:
+    """The server, and what to call for it to stay, if it can."""
+    if stay:
+        with kept_up(directory, kept=kept) as (found, stays):
+            yield Up(found.url, found.version), stays
+        return
+    server = Server(directory / "server")
     server.start()
     try:
-        yield server
+        yield Up(server.url(), ".".join(map(str, server.version))), None
     finally:
-        server.stop()
-        if not kept:
-            shutil.rmtree(data, ignore_errors=True)
+        server.stop() if kept else server.discard()
 
 
-def _create(server: Server) -> None:
+def _create(server: Up) -> None:
     import psycopg
 
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS honeypot")
-        connection.execute("CREATE DATABASE honeypot")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {NAME}")
+        connection.execute(f"CREATE DATABASE {NAME}")
 
 
 @contextlib.contextmanager
@@ -193,10 +252,11 @@ def _sessions_arrive(run: Demo) -> Iterator[None]:
         thread.join()
 
 
-def _told(run: Demo, code: int, seconds: float, *, shape: Shape, kept: bool) -> None:
+def _told(run: Demo, code: int, seconds: float) -> None:
     """What was proven, where the trails lie, what to try next."""
     statuses = [load_run(directory).status for directory in run.runs]
-    runs, me = run.directory / "runs", _command()
+    runs, me = run.directory / "runs", command()
+    where = _quoted(runs)
     ended = "the demo succeeded" if code == 0 else f"the demo ended with exit code {code}"
     lines = [
         f"{ended} in {span(seconds)}",
@@ -212,39 +272,46 @@ def _told(run: Demo, code: int, seconds: float, *, shape: Shape, kept: bool) -> 
         f"trails: trail.jsonl, below {runs}/",
         *(f"  {_playbook(status):<18} {status.state:<17} {status.run}" for status in statuses),
         "",
-        "the server has ended; what asks the database (resume, rollback, --against-target) needs it again:",
-        f"  {me} demo --serve {shlex.quote(str(run.directory))}"
-        if kept
-        else f"  {me} demo --keep DIRECTORY    # keeps its data, and says how to start it",
-        "",
         "next:",
-        f"  {me} report latest --runs {runs}",
-        f"  {me} trail verify latest --runs {runs}",
-        f"  {me} plan adr007-phase3",
-        *(
-            [f"  {me} demo --shape bad    # where only 90 % can be covered, and the criterion says so"]
-            if shape != "bad"
-            else []
-        ),
+        f"  {me} report latest --runs {where}",
+        f"  {me} trail verify latest --runs {where}",
+        f"  {me} plan {shown(run.playbooks / f'{LATE_IN}.yaml')}",
+        f"  {me} demo --shape bad    # where only 90 % can be covered, and the criterion says so",
+        f"  {me} demo --stay         # the same with a server that stays, and lines to try on it",
     ]
     _rule()
+    _lines(lines)
+
+
+def _told_staying(server: Up, directory: Path) -> None:
+    """What to try on the server that stays, and how it ends."""
+    _rule()
+    _lines(
+        [
+            "the server stays up, until `demo --stop` or the end of this terminal; its database is",
+            f"  {server.database(NAME)}",
+            "",
+            "try, one line after the other:",
+            *(
+                text
+                for words, line in touch.lines(server.database(NAME), directory / "runs")
+                for text in (f"  {words}", f"    {line}")
+            ),
+            "",
+            "end it:",
+            f"  {command()} demo --stop",
+        ]
+    )
+
+
+def _lines(lines: list[str]) -> None:
+    """As they are, however narrow the terminal is: they are to be copied."""
     for line in lines:
-        terminal.say(line)
+        terminal.spoken(sys.stdout, safe(line) + "\n")
 
 
-def serve(directory: Path) -> None:
-    """Start the server that --keep left here again, until ^C."""
-    if not (directory / "server" / "data").exists():
-        raise RunRefused(
-            f"cannot serve {str(directory)!r}: no demo was kept there",
-            state="nothing was started",
-            then=f"runbook demo --keep {shlex.quote(str(directory))}",
-        )
-    with Server(directory / "server") as server:
-        terminal.say(f"PostgreSQL {'.'.join(map(str, server.version))} answers at {server.url('honeypot')} until ^C")
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
-    terminal.say("the server has ended; its data stays")
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _rule() -> None:
@@ -254,14 +321,6 @@ def _rule() -> None:
 
 def _proves(check: CheckAnswered) -> bool:
     return check.role == "criterion" and bool(check.operands) and check.answer == "pass" and not check.records_only
-
-
-def _command() -> str:
-    """As it can be typed here: not everybody has .venv/bin on the path."""
-    found, mine = shutil.which("runbook"), Path(sys.argv[0]).absolute()
-    if found is not None and Path(found).resolve() == mine.resolve():
-        return "runbook"
-    return str(mine.relative_to(Path.cwd())) if mine.is_relative_to(Path.cwd()) else str(mine)
 
 
 def _playbook(status: RunStatus) -> str:

@@ -137,6 +137,10 @@ class Server:
         self.stop()
         self.start()
 
+    def running(self) -> bool:
+        """Whether the server that this object started has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End the server's processes by SIGKILL, as if the machine had failed; the next start() recovers."""
         import psutil

@@ -34,6 +34,7 @@ rollback: reverse
 """
 # every command, with the exit code that it has in this order
 COMMANDS = {
+    "init --list": 0, "init begun": 0,
     "--help": 0, "exec --help": 0, "validate note-it.yaml": 0, "plan note-it.yaml": 0, "plan note-it.yaml -t DB": 0,
     "plan note-it.yaml -t DB --sql": 0, "plan note-it.yaml --json": 0, "schema": 0, "steps": 0, "steps backfill": 0,
     "target check": 0, "target init --print": 0, "exec note-it.yaml --dry-run": 0, "exec note-it.yaml --operator NAME": 5,

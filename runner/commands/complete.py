@@ -46,6 +46,17 @@ def playbooks(ctx: click.Context, param: click.Parameter, begun: str) -> list[st
     return _fitting([*_files(begun, "*.yaml"), *named], begun)
 
 
+def examples(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    """The shipped examples."""
+    del ctx, param
+    found: list[str] = []
+    with _quietly():
+        from runner.first import examples as shipped
+
+        found = [one.name for one in shipped()]
+    return _fitting(found, begun)
+
+
 def steps_of_run(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
     """The step ids of the run at hand."""
     del param

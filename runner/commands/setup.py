@@ -26,30 +26,27 @@ from runner.workplace import Place
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Leave runs here, and the server's data for a second look.",
+    help="Leave runs here, and the server's data for a second look; with --stay again, the server starts with them.",
 )
-@click.option(
-    "--serve",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Only start the server again that --keep left here, until ^C.",
-)
+@click.option("--stay", is_flag=True, help="Leave the server up, and print lines to try on it: kill -9, resume, tune …")
+@click.option("--stop", "end", is_flag=True, help="End the demo that stays.")
 def demo_command(
-    *, sessions: int, shape: Literal["empty", "stored", "bad"], keep: Path | None, serve: Path | None
+    *, sessions: int, shape: Literal["empty", "stored", "bad"], keep: Path | None, stay: bool, end: bool
 ) -> None:
     """Start a private PostgreSQL, fill it with sessions, and run phases 1 to 4 with their gates.
 
     \b
-    runbook demo
-    runbook demo --sessions 20000 --shape bad
-    runbook demo --keep /tmp/runbook-demo
-    runbook demo --serve /tmp/runbook-demo
+    runbook demo                          the mission; the server ends with it
+    runbook demo --stay                   its server stays up, to be tried out; one at a time
+    runbook demo --stop                   ends that one; so does the end of its terminal
+    runbook demo --keep DIR               leaves data and runs in DIR
+    runbook demo --stay --keep DIR        starts that server again as it was
     """
-    from runner import demo
+    from runner.demo import demo, stop
 
-    if serve is not None:
-        demo.serve(serve)
-        return
-    sys.exit(demo.demo(sessions=sessions, shape=shape, keep=keep))
+    if stay and end:
+        raise click.UsageError("cannot both --stay and --stop: --stop ends the one that stays")
+    sys.exit(stop() if end else demo(sessions=sessions, shape=shape, keep=keep, stay=stay))
 
 
 @click.group("target", short_help="Check a target, or make the ledger in it")

@@ -1,0 +1,30 @@
+"""What to try on a demo that stays: lines that can be pasted one after the other, and a run that can be killed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner.examples import PLAYBOOKS
+from runner.invoked import command, shown
+
+PLAYBOOK = PLAYBOOKS / "demo" / "touch.yaml"
+BEGUN_S = 6  # until the slow step is at work; it takes about 17
+
+
+def lines(url: str, runs: Path) -> Iterator[tuple[str, str]]:
+    """What it shows, and the line that shows it: kill -9, status, resume and tune, report, rollback."""
+    me, where = command(), f"--runs {shlex.quote(str(runs.absolute()))}"
+    released = f"{me} tune latest go --reason 'seen' {where}"
+    yield (
+        "kill -9 in the middle of a backfill that is slow on purpose",
+        f"( {me} exec {shown(PLAYBOOK)} -t {shlex.quote(url)} {where} & sleep {BEGUN_S}; kill -9 $! )",
+    )
+    yield "how it stands now, and what comes next", f"{me} status latest {where}"
+    yield (
+        "go on where it stood; meanwhile hold it, and let it go again",
+        f"( {me} resume latest {where} & sleep {BEGUN_S}; {me} tune latest hold --reason 'a look' {where}; sleep 3; {released}; wait )",
+    )
+    yield "what it did, and what it proved", f"{me} report latest {where}"
+    yield "take back exactly its rows", f"{me} rollback latest {where}"
