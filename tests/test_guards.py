@@ -306,13 +306,13 @@ def test_batches_shrink_while_it_is_broken_and_come_back(desk: Inside, empty_dat
     with desk.start("exec", written(desk, FILL, QUERIES)) as run:
         desk.reached("tuned", count=4)
         level(empty_database, 0)
-        until(lambda: desk.events("tuned")[-1].order == {"batch_seconds": "as before"})
+        until(lambda: desk.events("tuned")[-1].settings == {"batch_seconds": "as before"})
         tuned = desk.events("tuned")
         assert desk.runbook("tune", "latest", "stop", "--reason", "seen enough").code == 0
         assert run.wait(30) == 7, run.stdout.read()
     assert {one.by for one in tuned} == {"guard calm"}
     down = [0.125, 0.0625, 0.0312, 0.02]
-    assert [one.order["batch_seconds"] for one in tuned] == [*down, *down[-2::-1], "as before"]
+    assert [one.settings["batch_seconds"] for one in tuned] == [*down, *down[-2::-1], "as before"]
     assert tuned[0].reason == "calm answered fail: n=9" and not desk.events("held")
 
 

@@ -70,5 +70,5 @@ def test_limit_is_changed_for_guards_alone(desk: Inside, empty_database: Databas
     again = desk.runbook("resume", "latest")
     assert again.code == 3 and "low" in again.err, again.text
     (tuned,) = desk.events("tuned")
-    assert (tuned.order, tuned.reason) == ({"limits.most": 20.5}, "it can bear that")
+    assert (tuned.settings, tuned.reason) == ({"limits.most": 20.5}, "it can bear that")
     assert "fail" not in answers(desk, "lag")

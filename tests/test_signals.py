@@ -178,7 +178,7 @@ def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Da
         assert run.wait(30) == 7, run.stdout.read()
     (held,), (released,) = desk.events("held"), desk.events("released")
     assert (held.by, held.reason, released.seconds > 0) == ("ines", "the replica is behind", True)
-    assert [one.order for one in desk.events("tuned")] == [
+    assert [one.settings for one in desk.events("tuned")] == [
         {"hold": True, "max_rows": 2000, "rest": 0.5},
         {"go": True},
         {"stop": True},
