@@ -71,6 +71,7 @@ def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, 
         _refuse_ended(status, told, dead=dead)
         _refuse_rolling_back(status)
         _refuse_undone(status, target)
+        resumed = _with_replaced(status, playbook, target, accepted, resumed)
         refuse_held(playbook, target)
         unmet = status.state is RunState.CRITERIA_NOT_MET
         if resumed.digest:
@@ -181,6 +182,17 @@ def _refuse_undone(status: RunStatus, target: Connected) -> None:
             state="nothing was changed",
             then=f"runbook rollback {status.run} takes back what still stands; or begin a new run",
         )
+
+
+def _with_replaced(
+    status: RunStatus, playbook: Playbook, target: Connected, accepted: Accepted, resumed: RunResumed
+) -> RunResumed:
+    """A table that is another one now stops the run, unless a person says why it may stand for the first."""
+    if accepted.changes:
+        return resumed.model_copy(update={"reason": accepted.reason})
+    with target.database.look() as look:
+        known.refuse_replaced(look, status, playbook)
+    return resumed
 
 
 def refuse_read_only(status: RunStatus, playbook: Playbook, target: Connected) -> None:

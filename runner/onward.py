@@ -71,7 +71,10 @@ def _onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
             return _running(playbook, status, here, say)
         case RunState.IN_DOUBT if (step := unsettled(status)) is not None:
             words = [say("settle", f"{shlex.quote(step.id)} {answer} {REASON}") for answer in ("done", "not-done")]
-            return Onward(tuple(words), "one of the two, once you have looked at the database")
+            when = "one of the two, once you have looked at the database"
+            if status.rolling_back and step.id in playbook.ids:
+                when += f"; or keep {step.id}: `{say('rollback', f'--leave {shlex.quote(step.id)} {REASON}')}`"
+            return Onward(tuple(words), when)
         case RunState.WAITING:
             return _waiting(playbook, status, here, say)
         case _:

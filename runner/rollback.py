@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,7 +18,7 @@ from runner.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRef
 from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook
-from steps import ledger
+from steps import ledger, touched
 from steps.base import (
     DatabaseFault,
     Doubtful,
@@ -36,6 +37,7 @@ from steps.base import (
 from steps.values import bounded
 from steps.words import NoText
 
+_T = TypeVar("_T")
 BY_THE_LIST = "the playbook's rollback list leaves it out"
 AS_ASKED = "kept, as --to asked"
 
@@ -169,8 +171,8 @@ class Reverser:
         finally:
             session.run = own
 
-    def _asked(self, entry: Entry, question: Callable[[Look], str]) -> str:
-        self.engine.database.at(entry.id, "revert")
+    def _asked(self, entry: Entry, question: Callable[[Look], _T]) -> _T:
+        self.engine.database.at(entry.id, "revert", what=entry.step)
         with self.engine.database.look() as look:
             return question(look)
 
@@ -192,7 +194,7 @@ class Reverser:
 
     def _one(self, entry: Entry) -> None:
         engine, name = self.engine, self.prefix + entry.id
-        engine.database.at(entry.id, "revert")
+        engine.database.at(entry.id, "revert", what=entry.step)
         engine.database.policy(lock=entry.lock, timeout=entry.timeout)
         began = time.monotonic()
         try:
@@ -241,6 +243,11 @@ class Reverser:
         word = known.settled if known is not None else None
         step = entry.step
         why = self._asked(entry, step.doubt) if word is None and isinstance(step, Doubtful) else ""
+        if word is None and (replaced := self._replaced(entry)):
+            why = (
+                f"{'; '.join(replaced)}; what {entry.id} did went with the old one, and its way back would change this one "
+                "(settled as done: it is sent all the same)"
+            )
         if why:
             self.engine.emit(StepVerified(step=name, when="in_doubt", state=State.UNKNOWN, evidence=why))
             raise self._in_doubt(entry, name, why)
@@ -250,6 +257,11 @@ class Reverser:
         if effect.state in {State.DONE, State.PARTLY}:
             raise StepError(f"it was settled as not done, but the database says {effect.state}: {effect.evidence}")
         return True
+
+    def _replaced(self, entry: Entry) -> list[str]:
+        """The tables that the step changed and that are others now, under the same names."""
+        place = Place(self.run, entry.id, "revert")
+        return self._asked(entry, lambda look: touched.replaced(look, place, entry.step))
 
     def _in_doubt(self, entry: Entry, name: str, why: str) -> InDoubt:
         run = self.engine.status.run

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import alike, catalog, concurrently, scratch
+from steps import alike, catalog, concurrently, scratch, touched
 from steps.base import (
     Context,
     DatabaseFault,
@@ -121,6 +121,9 @@ class AddConstraint(Step):
 
     def statements(self, look: Look) -> list[Statement]:
         return [one for phase in self._phases(look).values() for one in phase]
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look

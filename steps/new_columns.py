@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, model_validator
 
-from steps import alike, catalog, concurrently, scratch
+from steps import alike, catalog, concurrently, scratch, touched
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
 from steps.dialect import Dialect, quote
 from steps.shapes import ColumnInfo
@@ -250,6 +250,9 @@ class AddColumn(Step):
             text = f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(self.comment)}"
             made.append(Statement(text, lock="SHARE UPDATE EXCLUSIVE", length="instant", table=self.column.table))
         return made
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         return (Trace("column", self.column.table, self.column.column, type=self.of_type.text(look.dialect)),)

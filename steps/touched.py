@@ -1,0 +1,216 @@
+"""Which table stood behind a name when a step acted on it, so that another one made under that name since is never taken for it.
+
+PostgreSQL numbers its tables (oid). SQLite doesn't: there it is the row of sqlite_master and the first page, which VACUUM
+may change, and the order in which tables were made, which it keeps. The newest table of all gets the same row and page when it
+is dropped and made again: it is the same one for certain only while nobody else has changed the schema.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from steps import catalog, ledger
+from steps.base import Look, Place
+from steps.dialect import Dialect
+from steps.ledger import Touch
+from steps.sqltext import BadSql, Kind, Token, scan
+
+_LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
+_FIELDS = ("tables", "order", "layout", "version")
+
+
+@runtime_checkable
+class Touching(Protocol):
+    """Says which tables it changes, so that it is known later whether they are still the same ones."""
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        """Their names, as the playbook writes them."""
+
+
+@runtime_checkable
+class TouchingBack(Protocol):
+    """Its way back works on other tables than its way there: only these are compared."""
+
+    def touches_back(self, look: Look) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What stood behind some names at one moment. tables: name → what identifies it.
+
+    On SQLite alone, order: of all tables; layout: where some lie in the file; version: of the schema.
+    """
+
+    tables: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    layout: tuple[tuple[int, ...], ...] = ()
+    version: int = 0
+
+    def same(self, other: Identity, name: str) -> bool:
+        """Whether the name stands for the same table in a later one."""
+        mine, theirs = self.tables.get(name), other.tables.get(name)
+        if mine is None or theirs is None or not self.order:
+            return mine == theirs
+        if self.version == other.version:
+            return mine == theirs
+        return not self.made_again(other, name) and bool(self._later(name))
+
+    def made_again(self, other: Identity, name: str) -> bool:
+        """Whether it certainly is another table by then (SQLite)."""
+        if self.layout == other.layout and self.tables[name] != other.tables[name]:
+            return True
+        now = set(other.order[: other.order.index(_folded(name))])
+        return bool(self._later(name) & now)
+
+    def _later(self, name: str) -> set[str]:
+        """The tables that were made after it."""
+        return set(self.order[self.order.index(_folded(name)) + 1 :])
+
+
+# ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────────
+_POSTGRESQL = """
+SELECT w.shown, c.oid::bigint AS oid
+FROM unnest(CAST(:shown AS text[]), CAST(:schemas AS text[]), CAST(:tables AS text[])) AS w(shown, s, t)
+JOIN pg_catalog.pg_class c ON c.relname = CAST(w.t AS name) JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+  AND CASE WHEN w.s = '' THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = CAST(w.s AS name) END"""
+
+_SQLITE = """SELECT name, rowid AS place, CASE WHEN (SELECT auto_vacuum FROM pragma_auto_vacuum) = 0 THEN rootpage ELSE 0 END AS page
+FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"""
+
+
+def identify(look: Look, names: Iterable[str]) -> Identity:
+    """What stands behind these names now; those of no table are left out."""
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        return Identity()
+    if look.dialect is Dialect.POSTGRESQL:
+        pairs = [
+            (schema, name) if dot else ("", schema) for schema, dot, name in (one.partition(".") for one in wanted)
+        ]
+        schemas, tables = [one for one, _ in pairs], [one for _, one in pairs]
+        rows = look.rows(_POSTGRESQL, {"shown": [*wanted], "schemas": [*schemas], "tables": [*tables]})
+        return Identity({row.text("shown"): (row.integer("oid"),) for row in rows})
+    there: dict[str, tuple[int, ...]] = {
+        row.text("name").lower(): (row.integer("place"), row.integer("page")) for row in look.rows(_SQLITE)
+    }
+    found = {one: there[_folded(one)] for one in wanted if _folded(one) in there}
+    if not found:
+        return Identity()
+    version = look.row("SELECT schema_version AS n FROM pragma_schema_version").integer("n")
+    return Identity(found, tuple(there), tuple(there[one] for one in _LAYOUT if one in there), version)
+
+
+def _folded(name: str) -> str:
+    return name.lower().removeprefix("main.")
+
+
+# ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def recorded(before: Identity, after: Identity) -> str | None:
+    """What an act of the step leaves in its ledger row, as JSON; None where it touched no table."""
+    if not before.tables and not after.tables:
+        return None
+    moments = [after] if before == after else [before, after]
+    return json.dumps([{name: getattr(one, name) for name in _FIELDS} for one in moments], separators=(",", ":"))
+
+
+def _read(text: str) -> tuple[Identity, Identity]:
+    found = [
+        Identity(
+            {str(name): tuple(mark) for name, mark in one["tables"].items()},
+            tuple(one["order"]),
+            tuple(tuple(page) for page in one["layout"]),
+            int(one["version"]),
+        )
+        for one in json.loads(text)
+    ]
+    return found[0], found[-1]
+
+
+def replaced(look: Look, place: Place, step: object, *, certain: bool = False) -> list[str]:
+    """The tables that this step changed and that are others now, each in words. certain: without those that only may be."""
+    names = step.touches_back(look) if isinstance(step, TouchingBack) else None
+    return _replaced(look, place, ledger.touches(look, place), names, certain=certain)
+
+
+def _replaced(
+    look: Look, place: Place, touches: Sequence[Touch], names: Sequence[str] | None, *, certain: bool
+) -> list[str]:
+    """The tables that this step changed and that are others now, each in words.
+
+    touches: of all runs, in order: what the run itself put in a table's place, there or on its way back, is meant.
+    names: those that matter; None: all.
+    """
+    own = [n for n, one in enumerate(touches) if (one.run, one.step, one.action) == (place.run, place.step, "apply")]
+    moments = [_read(one.text) for one in touches]
+    changed = {name for n in own for name in moments[n][1].tables if names is None or name in names}
+    now = identify(look, sorted(changed))
+    found = []
+    for name in sorted(changed & set(now.tables)):
+        then = [moments[n][1] for n in own if name in moments[n][1].tables]
+        mine = [one.run == place.run for one in touches]
+        if certain and now.order and not then[-1].made_again(now, name):
+            continue
+        if not all(_leads_to(now, name, moments[n:], mine[n:]) for n in own if name in moments[n][1].tables):
+            found.append(_told(name, then[-1], now))
+    return found
+
+
+def _leads_to(now: Identity, name: str, moments: Sequence[tuple[Identity, Identity]], mine: Sequence[bool]) -> bool:
+    """Whether the table behind the name is the one that the first of these acts left, or one that the run put in its place."""
+    known = [moments[0][1]]
+    for (before, after), own in zip(moments[1:], mine[1:], strict=True):
+        there = name in before.tables and name in after.tables
+        if (
+            there
+            and (own or before.tables[name] == after.tables[name])
+            and any(one.same(before, name) for one in known)
+        ):
+            known.append(after)
+    return any(one.same(now, name) for one in known)
+
+
+def _told(name: str, then: Identity, now: Identity) -> str:
+    if not now.order:
+        return f"{name} is another table now (oid {now.tables[name][0]}, then {then.tables[name][0]})"
+    if then.made_again(now, name):
+        return f"{name} is another table now: the one that was changed was dropped, and this one was made later"
+    return (
+        f"{name} may be another table now: it was the newest in the file, and the schema was changed since by others (version "
+        f"{now.version}, then {then.version})"
+    )
+
+
+# ─── names in SQL ───────────────────────────────────────────────────────────────────────────────────────────────────
+def named_in(statements: Iterable[str], dialect: Dialect) -> tuple[str, ...]:
+    """All that may be the name of a table in these statements, and in the bodies that they quote with $…$."""
+    return tuple(dict.fromkeys(name for sql in statements for name in _names(sql, dialect)))
+
+
+def _names(sql: str, dialect: Dialect) -> Iterator[str]:
+    tokens = [token for token in scan(sql, dialect) if token.means_something]
+    for n, token in enumerate(tokens):
+        if token.kind is Kind.STRING and token.text.startswith("$"):
+            with contextlib.suppress(BadSql):
+                yield from _names(
+                    token.text.strip("$").partition("$")[2] if token.text[1] != "$" else token.text[2:-2], dialect
+                )
+        if token.kind not in (Kind.WORD, Kind.QUOTED) or (n and tokens[n - 1].sign == "."):
+            continue
+        first = _plain(token, dialect)
+        yield first
+        if n + 2 < len(tokens) and tokens[n + 1].sign == "." and tokens[n + 2].kind in (Kind.WORD, Kind.QUOTED):
+            yield f"{first}.{_plain(tokens[n + 2], dialect)}"
+
+
+def _plain(token: Token, dialect: Dialect) -> str:
+    return token.name.lower() if token.kind is Kind.WORD or dialect is Dialect.SQLITE else token.name
+
+
+def qualified(look: Look, *tables: str) -> tuple[str, ...]:
+    """Tables as a playbook names them, with their schema."""
+    return tuple(".".join(catalog.named(look, one)) for one in tables)
