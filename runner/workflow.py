@@ -216,7 +216,7 @@ def opened(
         watcher=_Both(watcher, orders.view), now=server_clock(target.database), listeners=[watcher.heard, orders.view.heard],
         scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at or _begin_at(status),
     )  # fmt: skip
-    engine.undo = undoer(engine, lambda text: stored(sources(text)))
+    engine.undo = undoer(engine, lambda text: stored(sources(text)), target.another)
     try:
         yield engine
     finally:
