@@ -44,10 +44,14 @@ AS_ASKED = "kept, as --to asked"
 
 @dataclass(frozen=True)
 class Choice:
-    """What a person asked to keep. after: this step and those before it; left: step → why it is left standing."""
+    """What a person asked to keep. after: this step and those before it; left: step → why it is left standing.
+
+    before: those of `left` that were asked for on this way back earlier, and are recorded.
+    """
 
     after: str = ""
     left: Mapping[str, str] = field(default_factory=dict)
+    before: Collection[str] = ()
 
 
 @dataclass
@@ -106,6 +110,16 @@ class Reverser:
                     state="nothing was taken back",
                     then=f"{option} STEP",
                 )
+        told, stands = self.engine.status.steps, self._standing()
+        stands |= {name for name in self.choice.left if name in told and told[name].standing}  # the ledger may have lost it
+        gone = [name for name in self.choice.left if name not in stands and name not in self.choice.before]
+        if gone:
+            raise RunRefused(
+                f"cannot leave {', '.join(gone)} standing: nothing of it stands",
+                why="it committed nothing, or is taken back already",
+                state="nothing was taken back",
+                then=f"runbook status {self.run}",
+            )
         if self.playbook.rollback == "none":
             raise RunRefused(
                 f"cannot take back run {self.run}: {self.playbook.name} says that there is no way back",
@@ -143,6 +157,8 @@ class Reverser:
         """Record which steps a person leaves standing, in the trail and in the ledger."""
         with self._under_its_name():
             for name, reason in self.choice.left.items():
+                if name in self.choice.before:
+                    continue
                 self.engine.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
                 mask = self.engine.trail.mask
                 results: dict[str, Value] = {"by": mask(by), "reason": mask(reason)}
