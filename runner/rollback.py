@@ -111,7 +111,9 @@ class Reverser:
                     then=f"{option} STEP",
                 )
         told, stands = self.engine.status.steps, self._standing()
-        stands |= {name for name in self.choice.left if name in told and told[name].standing}  # the ledger may have lost it
+        stands |= {
+            name for name in self.choice.left if name in told and told[name].standing
+        }  # the ledger may have lost it
         gone = [name for name in self.choice.left if name not in stands and name not in self.choice.before]
         if gone:
             raise RunRefused(
