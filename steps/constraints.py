@@ -127,7 +127,8 @@ class AddConstraint(Step):
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
-        return (Trace("constraint", self.table, self.name),)
+        made = Trace("constraint", self.table, self.name)
+        return (made, Trace("not_null", self.table, self.not_null)) if self.not_null else (made,)
 
     def preflight(self, look: Look) -> list[str]:
         state, evidence = self.verify(look)

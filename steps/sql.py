@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from steps import ledger, setting, touched
+from steps import going_on, ledger, setting, touched
 from steps.base import (
     LOCK_NOT_AVAILABLE,
     AlreadyCommitted,
@@ -24,6 +24,7 @@ from steps.base import (
     Step,
     StepError,
     StepResult,
+    Trace,
     Value,
     Work,
 )
@@ -179,6 +180,9 @@ class Sql(Step):
 
     def touches(self, look: Look) -> tuple[str, ...]:
         return touched.named_in([*self._pieces(look.dialect), *self._back(look.dialect)], look.dialect)
+
+    def goes_on(self, look: Look) -> tuple[Trace, ...]:
+        return tuple(one for sql in self._pieces(look.dialect) for one in going_on.altered(sql, look.dialect))
 
     def touches_back(self, look: Look) -> tuple[str, ...]:
         return touched.named_in(self._back(look.dialect), look.dialect)

@@ -364,10 +364,8 @@ def test_what_the_ledger_has_lost_is_not_called_gone(desk: Inside, empty_databas
 def test_nothing_is_left_of_what_does_not_stand(desk: Inside, empty_database: Database) -> None:
     """A step that is taken back, or never was done, can't be left standing: it would be taken back once more."""
     fails = "- {id: fails, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 2, revert: UPDATE nowhere SET n = 1 WHERE id = 1}"
-    written(
-        desk,
-        f"{UP.replace('up', 'first')}\n{fails}\n{UP}\n- {{id: look, type: checkpoint, approval: {{by: [ines]}}}}\n{UP.replace('up', 'never')}",
-    )
+    gate = "- {id: look, type: checkpoint, approval: {by: [ines]}}"
+    written(desk, "\n".join([UP.replace("up", "first"), fails, UP, gate, UP.replace("up", "never")]))
     assert desk.runbook("exec", "change.yaml").code == 5
     assert desk.runbook("rollback", "latest").code == 9 and numbers(empty_database) == [1, 1]
     records = len(desk.events("left_standing"))
