@@ -179,7 +179,7 @@ class RunDatabase:
             before_it = touched.identify(eyes, names)
             try:
                 yield eyes
-                tables = touched.recorded(before_it, touched.identify(eyes, names)) if names else None
+                tables = touched.recorded(before_it, touched.identify(eyes, names), self._what) if names else None
             except BaseException:
                 self._pending = earlier  # what was read in a transaction that failed is read anew in the next
                 raise

@@ -104,6 +104,9 @@ class RebuildTable(Step):
             sqls = self._move(memory).statements()
         return [Statement(sql, lock="EXCLUSIVE", length=_LENGTH, table=self.table) for sql in sqls]
 
+    def keeps_rows(self) -> bool:
+        return True
+
     def touches(self, look: Look) -> tuple[str, ...]:
         return touched.qualified(look, self.table)
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from steps import catalog, ledger
 from steps.base import Look, Place
@@ -36,6 +36,13 @@ class TouchingBack(Protocol):
     """Its way back works on other tables than its way there: only these are compared."""
 
     def touches_back(self, look: Look) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
+class Rebuilding(Protocol):
+    """Puts another table with the same rows in a table's place."""
+
+    def keeps_rows(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -63,18 +70,18 @@ class Identity:
         """Whether it certainly is another table by then (SQLite)."""
         if self.layout == other.layout and self.tables[name] != other.tables[name]:
             return True
-        now = set(other.order[: other.order.index(_folded(name))])
+        now = set(other.order[: other.order.index(name)])
         return bool(self._later(name) & now)
 
     def _later(self, name: str) -> set[str]:
         """The tables that were made after it."""
-        return set(self.order[self.order.index(_folded(name)) + 1 :])
+        return set(self.order[self.order.index(name) + 1 :])
 
 
 # ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────────
 _POSTGRESQL = """
-SELECT w.shown, c.oid::bigint AS oid
-FROM unnest(CAST(:shown AS text[]), CAST(:schemas AS text[]), CAST(:tables AS text[])) AS w(shown, s, t)
+SELECT n.nspname || '.' || c.relname AS name, c.oid::bigint AS oid
+FROM unnest(CAST(:schemas AS text[]), CAST(:tables AS text[])) AS w(s, t)
 JOIN pg_catalog.pg_class c ON c.relname = CAST(w.t AS name) JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
   AND CASE WHEN w.s = '' THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = CAST(w.s AS name) END"""
@@ -84,7 +91,7 @@ FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\
 
 
 def identify(look: Look, names: Iterable[str]) -> Identity:
-    """What stands behind these names now; those of no table are left out."""
+    """What stands behind these names now, each under its whole name; those of no table are left out."""
     wanted = list(dict.fromkeys(names))
     if not wanted:
         return Identity()
@@ -93,12 +100,12 @@ def identify(look: Look, names: Iterable[str]) -> Identity:
             (schema, name) if dot else ("", schema) for schema, dot, name in (one.partition(".") for one in wanted)
         ]
         schemas, tables = [one for one, _ in pairs], [one for _, one in pairs]
-        rows = look.rows(_POSTGRESQL, {"shown": [*wanted], "schemas": [*schemas], "tables": [*tables]})
-        return Identity({row.text("shown"): (row.integer("oid"),) for row in rows})
+        rows = look.rows(_POSTGRESQL, {"schemas": [*schemas], "tables": [*tables]})
+        return Identity({row.text("name"): (row.integer("oid"),) for row in rows})
     there: dict[str, tuple[int, ...]] = {
         row.text("name").lower(): (row.integer("place"), row.integer("page")) for row in look.rows(_SQLITE)
     }
-    found = {one: there[_folded(one)] for one in wanted if _folded(one) in there}
+    found = {one: there[one] for one in map(_folded, wanted) if one in there}
     if not found:
         return Identity()
     version = look.row("SELECT schema_version AS n FROM pragma_schema_version").integer("n")
@@ -110,15 +117,25 @@ def _folded(name: str) -> str:
 
 
 # ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
-def recorded(before: Identity, after: Identity) -> str | None:
+def recorded(before: Identity, after: Identity, step: object) -> str | None:
     """What an act of the step leaves in its ledger row, as JSON; None where it touched no table."""
     if not before.tables and not after.tables:
         return None
     moments = [after] if before == after else [before, after]
-    return json.dumps([{name: getattr(one, name) for name in _FIELDS} for one in moments], separators=(",", ":"))
+    document = [{name: getattr(one, name) for name in _FIELDS} for one in moments]
+    return json.dumps([{**one, "rebuilt": isinstance(step, Rebuilding)} for one in document], separators=(",", ":"))
 
 
-def _read(text: str) -> tuple[Identity, Identity]:
+class _Act(NamedTuple):
+    """What stood behind its names before an act and after it. trusted: what it put in a table's place is the same table."""
+
+    before: Identity
+    after: Identity
+    trusted: bool
+
+
+def _read(touch: Touch, run: str) -> _Act:
+    documents = json.loads(touch.text)
     found = [
         Identity(
             {str(name): tuple(mark) for name, mark in one["tables"].items()},
@@ -126,51 +143,41 @@ def _read(text: str) -> tuple[Identity, Identity]:
             tuple(tuple(page) for page in one["layout"]),
             int(one["version"]),
         )
-        for one in json.loads(text)
+        for one in documents
     ]
-    return found[0], found[-1]
+    return _Act(found[0], found[-1], touch.run == run or bool(documents[-1]["rebuilt"]))
 
 
 def replaced(look: Look, place: Place, step: object, *, certain: bool = False) -> list[str]:
-    """The tables that this step changed and that are others now, each in words. certain: without those that only may be."""
-    names = step.touches_back(look) if isinstance(step, TouchingBack) else None
-    return _replaced(look, place, ledger.touches(look, place), names, certain=certain)
+    """The tables that this step changed and that are others now, each in words. certain: without those that only may be.
 
-
-def _replaced(
-    look: Look, place: Place, touches: Sequence[Touch], names: Sequence[str] | None, *, certain: bool
-) -> list[str]:
-    """The tables that this step changed and that are others now, each in words.
-
-    touches: of all runs, in order: what the run itself put in a table's place, there or on its way back, is meant.
-    names: those that matter; None: all.
+    What the run itself put in a table's place, there or on its way back, is meant; so is a table that any run rebuilt.
     """
+    touches = ledger.touches(look, place)
+    acts = [_read(one, place.run) for one in touches]
     own = [n for n, one in enumerate(touches) if (one.run, one.step, one.action) == (place.run, place.step, "apply")]
-    moments = [_read(one.text) for one in touches]
-    changed = {name for n in own for name in moments[n][1].tables if names is None or name in names}
-    now = identify(look, sorted(changed))
+    changed = {name for n in own for name in acts[n].after.tables}
+    now = identify(look, step.touches_back(look) if isinstance(step, TouchingBack) else sorted(changed))
     found = []
     for name in sorted(changed & set(now.tables)):
-        then = [moments[n][1] for n in own if name in moments[n][1].tables]
-        mine = [one.run == place.run for one in touches]
-        if certain and now.order and not then[-1].made_again(now, name):
+        mine = [n for n in own if name in acts[n].after.tables]
+        then = acts[mine[-1]].after
+        if certain and now.order and not then.made_again(now, name):
             continue
-        if not all(_leads_to(now, name, moments[n:], mine[n:]) for n in own if name in moments[n][1].tables):
-            found.append(_told(name, then[-1], now))
+        if not all(_leads_to(now, name, acts[n:]) for n in mine):
+            found.append(_told(name, then, now))
     return found
 
 
-def _leads_to(now: Identity, name: str, moments: Sequence[tuple[Identity, Identity]], mine: Sequence[bool]) -> bool:
-    """Whether the table behind the name is the one that the first of these acts left, or one that the run put in its place."""
-    known = [moments[0][1]]
-    for (before, after), own in zip(moments[1:], mine[1:], strict=True):
-        there = name in before.tables and name in after.tables
-        if (
-            there
-            and (own or before.tables[name] == after.tables[name])
-            and any(one.same(before, name) for one in known)
-        ):
-            known.append(after)
+def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
+    """Whether the table behind the name is the one that the first of these acts left, or one that was meant to take its place."""
+    known = [acts[0].after]
+    for act in acts[1:]:
+        there = name in act.before.tables and name in act.after.tables
+        if not there or not any(one.same(act.before, name) for one in known):
+            continue
+        if act.trusted or act.before.tables[name] == act.after.tables[name]:
+            known.append(act.after)
     return any(one.same(now, name) for one in known)
 
 

@@ -136,6 +136,36 @@ def test_vacuum_moves_no_table_out_of_sight(desk: Inside, empty_database: Databa
     assert desk.runbook("rollback", "latest").code == 10
 
 
+REBUILT = """
+- id: rebuilt
+  type: rebuild_table
+  table: t
+  definition: (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0, v text)
+"""
+
+
+@on_sqlite
+def test_table_that_a_run_rebuilt(desk: Inside, empty_database: Database) -> None:
+    """There and back: in the same run, between two steps; by another run since, and that taken back too."""
+    more = UP.replace("id: act", "id: more").replace("id = 1", "id = 2")
+    written(desk, f"{UP}\n{REBUILT}\n{more}")
+    written(desk, UP, name="first")
+    written(desk, REBUILT, name="second")
+    assert desk.runbook("exec", "change.yaml").code == 0
+    back = desk.runbook("rollback", "latest")
+    assert back.code == 0, back.text
+    assert empty_database.rows("SELECT id, n FROM t ORDER BY id") == [(1, 0), (2, 0), (3, 0)]
+    for taken_back in (True, False):
+        assert desk.runbook("exec", "first.yaml").code == 0
+        first = desk.newest.parent.name
+        assert desk.runbook("exec", "second.yaml").code == 0
+        if taken_back:
+            assert desk.runbook("rollback", "second").code == 0
+        back = desk.runbook("rollback", first)
+        assert back.code == 0, back.text
+        assert empty_database.rows("SELECT id, n FROM t ORDER BY id") == [(1, 0), (2, 0), (3, 0)]
+
+
 SWAP = """
 - id: swap
   type: sql
