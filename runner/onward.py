@@ -100,7 +100,9 @@ def refused(status: RunStatus) -> bool:
 def unsettled(status: RunStatus) -> StepStatus | None:
     """The step that a person must settle; None once that is done."""
     doubtful = (one for one in status.steps.values() if one.open or one.doubtful)
-    return next((one for one in doubtful if one.settled is None), None)
+    waiting = [one for one in doubtful if one.settled is None]
+    # an undo's own step is open while one of those that it takes back is in doubt: that is the one to be settled
+    return next((one for one in waiting if one.doubtful), waiting[0] if waiting else None)
 
 
 def _running(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> Onward:

@@ -47,7 +47,7 @@ _TABLES: Mapping[str, str] = {
         at {at} NOT NULL DEFAULT {now}""",
     "meta": "name text PRIMARY KEY, value text NOT NULL",
 }
-VERSION = 2  # of these tables; 1 had neither anchor nor meta
+VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 no act.touched
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
     Dialect.POSTGRESQL: {
