@@ -69,8 +69,7 @@ def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, 
         told = trust.proven(found, target.database, changes=playbook.changes, what="resume")
         _refuse_unbegun_elsewhere(found, told)
         _refuse_ended(status, told, dead=dead)
-        _refuse_rolling_back(status)
-        _refuse_undone(status, target)
+        _refuse_changed_since(status, playbook, target, accepted)
         refuse_held(playbook, target)
         unmet = status.state is RunState.CRITERIA_NOT_MET
         if resumed.digest:
@@ -183,6 +182,20 @@ def _refuse_undone(status: RunStatus, target: Connected) -> None:
         )
 
 
+def _refuse_changed_since(status: RunStatus, playbook: Playbook, target: Connected, accepted: Accepted) -> None:
+    """What was done must still stand, and in the same tables."""
+    _refuse_rolling_back(status)
+    _refuse_undone(status, target)
+    _refuse_replaced(status, playbook, target, accepted)
+
+
+def _refuse_replaced(status: RunStatus, playbook: Playbook, target: Connected, accepted: Accepted) -> None:
+    """A table that is another one now stops the run, unless a person says why it may stand for the first."""
+    if not accepted.changes:
+        with target.database.look() as look:
+            known.refuse_replaced(look, status, playbook)
+
+
 def refuse_read_only(status: RunStatus, playbook: Playbook, target: Connected) -> None:
     """Raises RunRefused where this session can't change the target as it is meant."""
     if playbook.changes:
@@ -251,7 +264,7 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[P
         else stored(status.source, given, file=started.file, programs=status.programs)
     )
     _same_inputs(started, playbook)
-    resumed = RunResumed(process=process)
+    resumed = RunResumed(process=process, reason=accepted.reason)
     machine = machine_programs(playbook)
     if not _means_the_same(playbook, status) or _differ(status.system_programs, machine):
         resumed = _with_changes(playbook, found, accepted, process=process, machine=machine, given=given)

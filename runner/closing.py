@@ -54,11 +54,11 @@ def close(name: str, orders: Orders, word: Word) -> Ended:
     word = word.masked(masks)
     refuse_running(status)
     refuse_broken(found, "close")
-    if status.state in open_runs.ENDED:
-        raise _over(status.run, status.state)
     playbook = stored(status.source, given_again(status))
     with connected(orders.place, schema=playbook.db_schema, masks=masks) as target:
         same_target(status, target)
+        if status.state in open_runs.ENDED and not _going_back(status, target):
+            raise _over(status.run, status.state)
         lost = _lost(status, playbook, target)
         if lost or not playbook.changes:
             return _in_the_trail(found, masks, word, lost)
@@ -69,6 +69,13 @@ def close(name: str, orders: Orders, word: Word) -> Ended:
 
 def _over(run: str, state: str) -> RunRefused:
     return RunRefused(f"cannot close {run}: it has ended ({state.replace('_', ' ')})", then=f"runbook report {run}")
+
+
+def _going_back(status: RunStatus, target: Connected) -> bool:
+    """Whether another run has taken back a part of what had succeeded: then it is open again."""
+    with target.database.look() as look:
+        row = ledger.find_run(look, status.run) if ledger.exists(look) else None
+    return row is not None and open_runs.may_be_open(row) and row.going_back
 
 
 def _lost(status: RunStatus, playbook: Playbook, target: Connected) -> str:

@@ -16,7 +16,7 @@ from runner import drivers, faults, keeping, sessions, settling, transactions, w
 from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
-from steps import leases, ledger
+from steps import leases, ledger, touched
 from steps.base import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Trace, Work
 from steps.dialect import Dialect
 
@@ -91,6 +91,7 @@ class RunDatabase:
         self._readers: deque[Connection] = deque()  # open, in no transaction, for the next look; of whatever thread
         self._local = threading.local()
         self._pending: str | None = None
+        self._what: object = None  # the step at hand
         self.password: str | None = None  # for masking only; libpq may have read it from a password file
         self.version: tuple[int, ...] = ()
         self.dialed = ("", "")  # address and port that were asked for
@@ -173,16 +174,19 @@ class RunDatabase:
             self._keep_out(stands=bool(found))
             if found[0].flag("known"):
                 raise AlreadyCommitted(label)
-            earlier = self._pending
+            earlier, names = self._pending, self._touched(eyes) if durable else ()
+            before_it = touched.identify(eyes, names)
             try:
                 yield eyes
+                tables = touched.recorded(before_it, touched.identify(eyes, names), self._what) if names else None
             except BaseException:
                 self._pending = earlier  # what was read in a transaction that failed is read anew in the next
                 raise
             before, self._pending = self._pending, None
             act = ledger.record_commit(
-                self.dialect, place, label=self.spell(label), epoch=fence.epoch, before=before and self.spell(before)
-            )
+                self.dialect, place, label=self.spell(label), epoch=fence.epoch, before=before and self.spell(before),
+                touched=self.spell(tables) if tables else None,
+            )  # fmt: skip
             try:
                 self._commit(
                     connection,
@@ -268,9 +272,12 @@ class RunDatabase:
             return ledger.committed_labels(look, self.session.place)
 
     # ─── for the engine ─────────────────────────────────────────────────────────────────────────────────────────────
-    def at(self, step: str, action: str = "apply") -> None:
-        """From here on connections work for this step; what an earlier one remembered and never committed is forgotten."""
-        self.session.step, self.session.action = step, action
+    def at(self, step: str, action: str = "apply", *, what: object = None) -> None:
+        """From here on connections work for this step; what an earlier one remembered and never committed is forgotten.
+
+        what: the step itself, where it is about to change something: its acts record which tables they touched.
+        """
+        self.session.step, self.session.action, self._what = step, action, what
         self._pending = None
         self._drop_writer()
 
@@ -448,6 +455,10 @@ class RunDatabase:
             if not settling.acted(self.look, xid, known, pid=pid):
                 raise
         faults.point("commit.after")
+
+    def _touched(self, look: Look) -> tuple[str, ...]:
+        """The tables that the step at hand changes."""
+        return self._what.touches(look) if isinstance(self._what, touched.Touching) else ()
 
     def _pooled(self) -> bool:
         if getattr(self._local, "pooled", None) is None:

@@ -110,7 +110,8 @@ def _read_only(action: int, one: str | None, two: str | None, _database: str | N
 
 
 _ASKING = frozenset({"read_uncommitted", "page_count", "page_size", "freelist_count", "database_list", "journal_mode", "encoding",
-                     "data_version", "compile_options", "user_version"})  # fmt: skip
+                     "data_version", "compile_options", "user_version", "auto_vacuum",
+                     "schema_version"})  # fmt: skip
 _ASKING_OF = ("_info", "_xinfo", "_list", "_check")
 
 

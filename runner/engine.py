@@ -123,7 +123,7 @@ class Engine(Acting):
         """Make those steps unfinished, so that they return to these rows; the rest of the run stays as it is."""
         for name, rows in self.aside().items():
             entry = self.playbook.entry(name)
-            self.database.at(name)
+            self.database.at(name, what=entry.step)
             self.database.policy(lock=entry.lock, timeout=entry.timeout)
             self.emit(RowsRequeued(step=name, rows=rows))
             if isinstance(entry.step, Requeueable):
@@ -222,7 +222,7 @@ class Engine(Acting):
         step = self.status.step(entry.id)
         entry = self._figured(entry)
         self._obey(entry)
-        self.database.at(entry.id)
+        self.database.at(entry.id, what=entry.step)
         self.database.policy(lock=entry.lock, timeout=entry.timeout)
         if isinstance(entry.step, Gate):
             if self.begin_at and self.begin_at != entry.id:

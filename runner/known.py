@@ -9,8 +9,8 @@ from runner.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Playbook
 from runner.status import RunStatus
-from steps import ledger
-from steps.base import Look
+from steps import ledger, touched
+from steps.base import Look, Place
 
 _ACTED = frozenset({Outcome.DONE, Outcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
 
@@ -44,6 +44,23 @@ def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
     lost = _without_acts(look, run, [name for name in done if name in playbook.ids], playbook)
     if lost:
         raise _refusal(run, "take back", f"the ledger has no record of what {', '.join(lost)} committed", done)
+
+
+def refuse_replaced(look: Look, status: RunStatus, playbook: Playbook) -> None:
+    """Raise RunRefused where a table that the run changed was dropped and made again: what was done is not in it."""
+    if not ledger.exists(look):
+        return
+    for entry in playbook.entries:
+        place = Place(status.run, entry.id, "apply")
+        found = touched.replaced(look, place, entry.step, certain=True) if entry.id in status.steps else []
+        if found:
+            raise RunRefused(
+                f"cannot go on with {status.run}: {'; '.join(found)}",
+                why=f"what step {entry.id} ({entry.mark}) did went with the old one",
+                state="nothing was changed by this attempt",
+                then=f"runbook close {status.run} --reason '…', then begin again; or, where what {entry.id} did is in the new one "
+                f"too, runbook resume {status.run} --accept-changes --reason '…'",
+            )
 
 
 def _reached_the_ledger(status: RunStatus) -> bool:

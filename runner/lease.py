@@ -103,8 +103,8 @@ class Holder:
     @contextlib.contextmanager
     def beating(self, connect: Callable[[Session], RunDatabase]) -> Iterator[None]:
         """Within: a thread with a connection of its own says every 3 s that this process lives."""
-        done = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(connect, done), daemon=True, name="heartbeat")
+        done, fence = threading.Event(), self.database.session.fence
+        thread = threading.Thread(target=self._beat, args=(connect, fence, done), daemon=True, name="heartbeat")
         thread.start()
         try:
             yield
@@ -112,8 +112,7 @@ class Holder:
             done.set()
             thread.join(timeout=10)
 
-    def _beat(self, connect: Callable[[Session], RunDatabase], done: threading.Event) -> None:
-        fence = self.database.session.fence
+    def _beat(self, connect: Callable[[Session], RunDatabase], fence: Fence, done: threading.Event) -> None:
         database: RunDatabase | None = None
         while not done.wait(BEAT_S):
             try:
@@ -127,6 +126,23 @@ class Holder:
                 continue  # a database that is away for a while: tried again, the fence decides
         if database is not None:
             database.close()
+
+
+@contextlib.contextmanager
+def other_scope(
+    holder: Holder, connect: Callable[[Session], RunDatabase], tell: Callable[[LeaseTaken], None]
+) -> Iterator[None]:
+    """Within: what is committed is fenced by a second lease, of another scope; the first is held on and beats on."""
+    session = holder.database.session
+    own = session.fence
+    try:
+        tell(holder.take())
+        with holder.beating(connect):
+            yield
+    finally:
+        if session.fence is not own:
+            holder.give_back()
+        session.fence = own
 
 
 def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:

@@ -19,6 +19,7 @@ from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, p
 from steps import registry
 from steps.base import UsesFigures
 from steps.dialect import Dialect
+from steps.going_on import Followed
 from steps.templates import has_template
 from steps.words import RESERVED, Model, Query
 
@@ -369,6 +370,9 @@ def _entries(builder: checks.Builder, steps: Data, written: Data, common: dict[s
         entry = _entry(builder, step, raw[index], ("steps", index), common)
         if entry is not None:
             entries.append(entry)
+    for n, entry in enumerate(entries):
+        if isinstance(entry.step, Followed):
+            entry.step.followed_by([one.step for one in entries[n + 1 :]])
     return tuple(entries)
 
 

@@ -71,7 +71,10 @@ def _onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
             return _running(playbook, status, here, say)
         case RunState.IN_DOUBT if (step := unsettled(status)) is not None:
             words = [say("settle", f"{shlex.quote(step.id)} {answer} {REASON}") for answer in ("done", "not-done")]
-            return Onward(tuple(words), "one of the two, once you have looked at the database")
+            when = "one of the two, once you have looked at the database"
+            if status.rolling_back and step.id in playbook.ids:
+                when += f"; or keep {step.id}: `{say('rollback', f'--leave {shlex.quote(step.id)} {REASON}')}`"
+            return Onward(tuple(words), when)
         case RunState.WAITING:
             return _waiting(playbook, status, here, say)
         case _:
@@ -97,7 +100,9 @@ def refused(status: RunStatus) -> bool:
 def unsettled(status: RunStatus) -> StepStatus | None:
     """The step that a person must settle; None once that is done."""
     doubtful = (one for one in status.steps.values() if one.open or one.doubtful)
-    return next((one for one in doubtful if one.settled is None), None)
+    waiting = [one for one in doubtful if one.settled is None]
+    # an undo's own step is open while one of those that it takes back is in doubt: that is the one to be settled
+    return next((one for one in waiting if one.doubtful), waiting[0] if waiting else None)
 
 
 def _running(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> Onward:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runner import identity
 from runner.errors import RunRefused, TrailBroken
-from runner.events import RunState
+from runner.events import Outcome, RunState
 from runner.model import Playbook
 from runner.plan import one_way
 from runner.source import BadInput
@@ -32,7 +32,8 @@ Loader = Callable[[Mapping[str, str], Mapping[str, str]], Playbook]
 class Open:
     """One of them, with the steps of which something stands.
 
-    lost: the ledger knows nothing of it, only its trail does; one_way: a step that stands can't be taken back.
+    lost: the ledger knows nothing of it, only its trail does; one_way: a step that stands can't be taken back; back: some of it
+    is taken back, so nothing goes on from it.
     """
 
     run: str
@@ -40,6 +41,7 @@ class Open:
     stands: tuple[str, ...]
     lost: bool = False
     one_way: bool = False
+    back: bool = False
 
 
 def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader, *, begin_at: str = "") -> None:
@@ -124,7 +126,8 @@ def _open(look: Look, row: RunRow, playbook: Playbook, load: Loader) -> Open | N
         return None
     standing = stands(look, row.run, theirs)
     stuck = theirs is not None and any(one_way(theirs.entry(name)) for name in standing)
-    return Open(row.run, row.state, standing, one_way=stuck) if standing else None
+    back = any(one.action == "revert" and one.state == Outcome.REVERTED for one in ledger.step_rows(look, row.run))
+    return Open(row.run, row.state, standing, one_way=stuck, back=back) if standing else None
 
 
 def _refusal(playbook: Playbook, found: list[Open], runs: Path, target: str) -> RunRefused:
@@ -149,4 +152,5 @@ def _ways(first: Open, runs: Path, target: str) -> str:
     gone = not (runs / first.run / "trail.jsonl").is_file()
     back = f"runbook recover {first.run} -t {target} (its folder is not in {runs}), then " if gone else ""
     roll = "" if first.one_way else f"runbook rollback {first.run}, or "
-    return f"{back}runbook resume {first.run}, or {roll}{close}"
+    go_on = "" if first.back else f"runbook resume {first.run}, or "
+    return f"{back}{go_on}{roll}{close}"

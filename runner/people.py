@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import again, approvals, identity, judging, persons, standing, stop, trust
+from runner import again, approvals, identity, judging, open_runs, persons, standing, stop, trust
 from runner.again import runs_of, same_target
 from runner.clock import server_clock
 from runner.errors import RunRefused, StepFailed, TargetUnreachable
@@ -117,6 +117,7 @@ def _approve(
     desk: Desk, *, step: str, by: str, role: str, reason: str, valid_s: float | None
 ) -> tuple[Entry, datetime, str]:
     found = desk.found
+    _refuse_ended(found.status, what="approve anything in")
     playbook = in_force(found)
     entry = _gate(playbook, found, step)
     needs = standing.needs(entry, playbook.kept_gates)
@@ -130,6 +131,22 @@ def _approve(
         server_at=server_at,
     )  # fmt: skip
     return entry, now, desk.write(event, what=f"the approval of {entry.id}")
+
+
+def _refuse_ended(status: RunStatus, *, what: str) -> None:
+    """A yes opens something only in a run that can still go forward."""
+    if status.state in open_runs.ENDED:
+        raise RunRefused(
+            f"cannot {what} {status.run}: it has ended ({status.state.replace('_', ' ')})",
+            state="nothing was recorded",
+            then=f"runbook report {status.run}",
+        )
+    if status.rolling_back:
+        raise RunRefused(
+            f"cannot {what} {status.run}: taking it back has begun, and no gate of it opens any more",
+            state="nothing was recorded",
+            then=f"runbook rollback {status.run}",
+        )
 
 
 def _fitting(needs: list[ApprovalNeed], status: RunStatus, entry: Entry, by: str, role: str) -> list[ApprovalNeed]:
@@ -179,6 +196,7 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
     """Record a person's evidence, bound to what would be done now; a file's SHA-256 says which file it was."""
     by = persons.named(by)
     with _desk(name, orders, what="take evidence for") as desk:
+        _refuse_ended(desk.found.status, what="take evidence for")
         playbook = in_force(desk.found)
         entry = _gate(playbook, desk.found, step)
         wanted = {one.name: one for need in standing.needs(entry, playbook.kept_gates) for one in need.evidence}
@@ -239,6 +257,7 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
     """A person's answer to a check that could not decide, where the playbook says who may give one."""
     by = persons.named(by)
     with _desk(name, orders, what="judge") as desk:
+        _refuse_ended(desk.found.status, what="judge anything in")
         status, playbook = desk.found.status, in_force(desk.found)
         waiting = judging.open_ones(playbook, status)
         if check not in waiting:

@@ -40,6 +40,28 @@ def named(text: str, *, option: str = "--as") -> str:
     return name
 
 
+def reasoned(text: str, *, option: str = "--reason") -> str:
+    """A person's reason as it is recorded. Raises RunRefused where none is given, or the place for one that a hint showed."""
+    reason = text.strip()
+    if not reason or is_placeholder(reason):
+        raise RunRefused(
+            f"cannot take {text!r} as a reason: it is " + ("the place for one" if reason else "empty"),
+            state="nothing was recorded",
+            then=f"{option} with why you do it, in your own words",
+        )
+    return text
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether this is what our hints and texts write where a person's own word belongs: NAME, '…', <reason>."""
+    bare = unicodedata.normalize("NFKC", text).strip(" '\"`")
+    return bare in _PLACEHOLDERS or bool(_BRACKETED.fullmatch(bare))
+
+
+_PLACEHOLDERS = frozenset({"NAME", "TEXT", "REASON", "ROLE", "WHO", "WHY", "YOU", "...", "…", "YOUR NAME", "YOUR_NAME"})
+_BRACKETED = re.compile(r"<[^<>]*>|\{\{?[^{}]*\}?\}|\[[^\[\]]*\]|\.{2,}")
+
+
 def key(name: str) -> str:
     """What two names are compared by: neither case, nor blanks, nor letters that only look like others make two people."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -54,6 +76,8 @@ def same(one: str, other: str) -> bool:
 def _unfit(name: str) -> str:
     if not any(char.isalnum() for char in name):
         return "it names nobody"
+    if is_placeholder(name):
+        return "it is the place for one"
     if name.casefold().startswith(GUARD):
         return "so begin the names of guards"
     if _UNSEEN.search(name) or any(unicodedata.category(char).startswith("C") for char in name):

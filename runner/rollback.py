@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +19,7 @@ from runner.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRef
 from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook
-from steps import ledger
+from steps import ledger, touched
 from steps.base import (
     DatabaseFault,
     Doubtful,
@@ -37,16 +38,21 @@ from steps.base import (
 from steps.values import bounded
 from steps.words import NoText
 
+_T = TypeVar("_T")
 BY_THE_LIST = "the playbook's rollback list leaves it out"
 AS_ASKED = "kept, as --to asked"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a person asked to keep. after: this step and those before it; left: step → why it is left standing."""
+    """What a person asked to keep. after: this step and those before it; left: step → why it is left standing.
+
+    before: those of `left` that were asked for on this way back earlier, and are recorded.
+    """
 
     after: str = ""
     left: Mapping[str, str] = field(default_factory=dict)
+    before: Collection[str] = ()
 
 
 @dataclass
@@ -117,6 +123,18 @@ class Reverser:
                     then=f"runbook rollback {self.run} {option} STEP, with one of these"
                     + (" and --reason '…'" if option == "--leave" else ""),
                 )
+        told, stands = self.engine.status.steps, self._standing()
+        stands |= {
+            name for name in self.choice.left if name in told and told[name].standing
+        }  # the ledger may have lost it
+        gone = [name for name in self.choice.left if name not in stands and name not in self.choice.before]
+        if gone:
+            raise RunRefused(
+                f"cannot leave {', '.join(gone)} standing: nothing of it stands",
+                why="it committed nothing, or is taken back already",
+                state="nothing was taken back",
+                then=f"runbook status {self.run}",
+            )
         if self.playbook.rollback == "none":
             raise RunRefused(
                 f"cannot take back run {self.run}: {self.playbook.name} says that there is no way back",
@@ -154,6 +172,8 @@ class Reverser:
         """Record which steps a person leaves standing, in the trail and in the ledger."""
         with self._under_its_name():
             for name, reason in self.choice.left.items():
+                if name in self.choice.before:
+                    continue
                 self.engine.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
                 mask = self.engine.trail.mask
                 results: dict[str, Value] = {"by": mask(by), "reason": mask(reason)}
@@ -182,8 +202,8 @@ class Reverser:
         finally:
             session.run = own
 
-    def _asked(self, entry: Entry, question: Callable[[Look], str]) -> str:
-        self.engine.database.at(entry.id, "revert")
+    def _asked(self, entry: Entry, question: Callable[[Look], _T]) -> _T:
+        self.engine.database.at(entry.id, "revert", what=entry.step)
         with self.engine.database.look() as look:
             return question(look)
 
@@ -205,7 +225,7 @@ class Reverser:
 
     def _one(self, entry: Entry) -> None:
         engine, name = self.engine, self.prefix + entry.id
-        engine.database.at(entry.id, "revert")
+        engine.database.at(entry.id, "revert", what=entry.step)
         engine.database.policy(lock=entry.lock, timeout=entry.timeout)
         began = time.monotonic()
         try:
@@ -254,6 +274,11 @@ class Reverser:
         word = known.settled if known is not None else None
         step = entry.step
         why = self._asked(entry, step.doubt) if word is None and isinstance(step, Doubtful) else ""
+        if word is None and (replaced := self._replaced(entry)):
+            why = (
+                f"{'; '.join(replaced)}; what {entry.id} did went with the old one, and its way back would change this one "
+                "(settled as done: it is sent all the same)"
+            )
         if why:
             self.engine.emit(StepVerified(step=name, when="in_doubt", state=State.UNKNOWN, evidence=why))
             raise self._in_doubt(entry, name, why)
@@ -263,6 +288,11 @@ class Reverser:
         if effect.state in {State.DONE, State.PARTLY}:
             raise StepError(f"it was settled as not done, but the database says {effect.state}: {effect.evidence}")
         return True
+
+    def _replaced(self, entry: Entry) -> list[str]:
+        """The tables that the step changed and that are others now, under the same names."""
+        place = Place(self.run, entry.id, "revert")
+        return self._asked(entry, lambda look: touched.replaced(look, place, entry.step))
 
     def _in_doubt(self, entry: Entry, name: str, why: str) -> InDoubt:
         run = self.engine.status.run

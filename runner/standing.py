@@ -9,16 +9,21 @@ from steps.base import Gate, GateNeeds
 
 
 def with_gates_of(playbook: Playbook, before: Playbook) -> Playbook:
-    """The changed playbook with the gates of `before`: each in front of what it stood in front of, a changed one beside the new one."""
+    """The changed playbook with the gates of `before`: each in front of what it stood in front of, a changed one beside the new one.
+
+    What `before` required is still required: nobody is asked whether it may go.
+    """
     entries = list(playbook.entries)
     gates = [entry for entry in before.entries if isinstance(entry.step, Gate)]
     for gate in gates:
         _put(gate, entries, before)
     changed = {gate.id: gate for gate in gates if not _same(gate, playbook, before)}
-    if not changed and [entry.id for entry in entries] == list(playbook.ids):
+    required = (*playbook.requires, *(one for one in before.requires if one not in playbook.requires))
+    if not changed and [entry.id for entry in entries] == list(playbook.ids) and required == playbook.requires:
         return playbook
     fields = {name: getattr(playbook, name) for name in Playbook.model_fields}
-    return Playbook.model_construct(**{**fields, "entries": tuple(entries), "kept_gates": changed})
+    kept = {"entries": tuple(entries), "kept_gates": changed, "requires": required}
+    return Playbook.model_construct(**{**fields, **kept})
 
 
 def replaced(playbook: Playbook, before: Playbook) -> list[str]:

@@ -6,10 +6,11 @@ import contextlib
 import json
 from collections.abc import Callable
 
-from runner import known
+from runner import identity, known
+from runner.database import RunDatabase, Session
 from runner.engine import Engine
 from runner.events import Outcome
-from runner.lease import refuse_if_held
+from runner.lease import Holder, other_scope
 from runner.model import Entry, Playbook
 from runner.rollback import Reverser
 from steps import ledger
@@ -20,24 +21,36 @@ Loader = Callable[[str], Playbook]
 """A playbook from the source texts (JSON) that a run keeps in the ledger."""
 
 
-def undoer(engine: Engine, load: Loader) -> Callable[[UndoesRun, Entry], RunTakenBack]:
+def undoer(
+    engine: Engine, load: Loader, connect: Callable[[Session], RunDatabase]
+) -> Callable[[UndoesRun, Entry], RunTakenBack]:
     """How the engine carries out a step that undoes another playbook's run."""
 
     def undo(step: UndoesRun, entry: Entry) -> RunTakenBack:
         row = _chosen(engine, step, entry)
         playbook = load(row.source)
-        if playbook.scope != engine.playbook.scope:
-            refuse_if_held(engine.database, playbook.scope)
-        reverser = Reverser(engine, row.run, playbook, prefix=f"{entry.id}:")
-        with engine.database.look() as look:
-            known.refuse_lost_acts(look, row.run, playbook)
-        only = step.only_steps()
-        entries = reverser.order(only)
-        reverser.refuse_at_work(entries)
-        reverser.revert(entries)
-        return _ended(engine, entry, row, reverser, only=only)
+        with _under_lease(engine, playbook.scope, connect):
+            reverser = Reverser(engine, row.run, playbook, prefix=f"{entry.id}:")
+            with engine.database.look() as look:
+                known.refuse_lost_acts(look, row.run, playbook)
+            only = step.only_steps()
+            entries = reverser.order(only)
+            reverser.refuse_at_work(entries)
+            reverser.revert(entries)
+            return _ended(engine, entry, row, reverser, only=only)
 
     return undo
+
+
+def _under_lease(
+    engine: Engine, scope: str, connect: Callable[[Session], RunDatabase]
+) -> contextlib.AbstractContextManager[None]:
+    """Another scope has a lease of its own, which whoever changes things there must hold."""
+    if scope == engine.playbook.scope:
+        return contextlib.nullcontext()
+    process = engine.status.process or identity.process(None)
+    holder = Holder(engine.database, engine.control, engine.status.run, scope, process)
+    return other_scope(holder, connect, engine.emit)
 
 
 def _chosen(engine: Engine, step: UndoesRun, entry: Entry) -> RunRow:

@@ -69,7 +69,8 @@ def rollback(name: str, orders: Orders, asked: Asked) -> Back:
     with connected(orders.place, schema=playbook.db_schema, path=path, masks=masks_of(playbook)) as target:
         same_target(status, target)
         refuse_read_only(status, playbook, target)
-        choice = Choice(asked.after, _left(status, asked))
+        earlier = _left_earlier(status)
+        choice = Choice(asked.after, {**earlier, **_asked_to_leave(asked)}, set(earlier) - set(asked.leave))
         refuse_lost(status, playbook, target, act="take back", without=choice.left)
         told = trust.proven(found, target.database, changes=playbook.changes, what="roll back")
         _refuse_unbegun(status, told)
@@ -142,12 +143,15 @@ def _started(orders: Orders, asked: Asked, meant: _Meant, reverser: Reverser, en
     return RollbackStarted.model_validate({**given, **changed})
 
 
-def _left(status: RunStatus, asked: Asked) -> dict[str, str]:
-    """Step → why it is left: what is asked now, and what was asked on this way back before it was cut short."""
-    earlier = {} if status.state is RunState.ROLLED_BACK_IN_PART else {
-        name: f"left by {step.left}" for name, step in status.steps.items() if step.left
-    }  # fmt: skip
-    return {**earlier, **dict.fromkeys(asked.leave, asked.reason)}
+def _left_earlier(status: RunStatus) -> dict[str, str]:
+    """Step → by whom it was left, on this way back before it was cut short."""
+    if status.state is RunState.ROLLED_BACK_IN_PART:
+        return {}
+    return {name: f"left standing by {step.left}" for name, step in status.steps.items() if step.left}
+
+
+def _asked_to_leave(asked: Asked) -> dict[str, str]:
+    return dict.fromkeys(asked.leave, f"left standing: {asked.reason}")
 
 
 def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[Entry]) -> None:
@@ -155,8 +159,11 @@ def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[En
     if entries or status.state is not RunState.ROLLED_BACK_IN_PART:
         return
     told = reverser.balance()
+    stands = ", ".join(told.standing)
+    words = [f"{told.restored:,} rows restored, {told.refused:,} refused"] if told.refused else []
+    words += [f"{stands} still stands"] if stands else []
     raise RunRefused(
-        f"cannot take back more of {status.run}: {told.words() or 'nothing of it stands'}",
+        f"cannot take back more of {status.run}: {'; '.join(words) or 'nothing of it stands'}",
         why="what stands is kept by decision" if told.standing else "refused rows are never overwritten",
         state="nothing was changed by this command",
         then=told.end().then,

@@ -206,7 +206,7 @@ def opened(
         watcher=_Both(watcher, orders.view), now=server_clock(target.database), listeners=[watcher.heard, orders.view.heard],
         scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at or _begin_at(status),
     )  # fmt: skip
-    engine.undo = functools.partial(_undo, engine)
+    engine.undo = functools.partial(_undo, engine, target)
     try:
         yield engine
     finally:
@@ -214,17 +214,17 @@ def opened(
         trail.close()
 
 
-def _undo(engine: Engine, step: UndoesRun, entry: Entry) -> StepResult:
+def _undo(engine: Engine, target: Connected, step: UndoesRun, entry: Entry) -> StepResult:
     """Take back another playbook's run."""
     from runner.undoing import sources, undoer
 
-    return undoer(engine, lambda text: stored(sources(text)))(step, entry)
+    return undoer(engine, lambda text: stored(sources(text)), target.another)(step, entry)
 
 
 def _begin_at(status: RunStatus) -> str:
     """Where the run began with --from, as long as it hasn't come so far."""
-    begun_at = status.started.from_checkpoint if status.started else ""
-    return "" if status.step(begun_at).started_at else begun_at
+    from_checkpoint = status.started.from_checkpoint if status.started else ""
+    return "" if status.step(from_checkpoint).started_at else from_checkpoint
 
 
 @dataclass

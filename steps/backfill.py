@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import catalog, passes, taking_back
+from steps import catalog, passes, taking_back, touched
 from steps.backfill_batch import Order, batch_params, sqlite_statements, statement
 from steps.backfill_checks import faults
 from steps.backfill_figures import share
@@ -137,6 +137,9 @@ class Backfill(Step):
     def rows(self, look: Look) -> int | None:
         found = catalog.relation(look, self.table)
         return None if found is None else found.estimated_rows
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from steps import catalog, passes
-from steps.backfill_payload import Held, drop, fallen, prune
+from steps.backfill_payload import Held, drop, fallen, other, prune
 from steps.backfill_sql import (
     Shape,
     Window,
@@ -32,7 +32,8 @@ TEMP = "temp.runbook_window"
 _SET = f"nullif(current_setting('{BEGAN}', true), '')"  # empty once another transaction of this session had set it
 HELD = "held or changed by another transaction"
 BLANKED = "a trigger of the table set it back to NULL"
-UNDONE = "a trigger of the table kept it from being written, or set it back to NULL"
+REWRITTEN = "a trigger of the table wrote another value than that of the source"
+UNDONE = "a trigger of the table kept it from being written, set it back to NULL, or wrote another value"
 KEYLESS = "its key is NULL, and NULL names no row"
 SKIPPED = "a trigger of the table kept it from being written"
 _BEGAN = f"greatest(statement_timestamp(), to_timestamp(CAST({_SET} AS double precision)))"
@@ -82,12 +83,13 @@ def _after_triggers(work: Work, place: Place, shape: Shape, order: Order, outcom
     held = Held.of(shape)
     if outcome.figures.written:
         work.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        keys = fallen(work, place, held, n=order.n)
-        if keys:
-            prune(work, place, held, n=order.n, keys=keys)
-            passes.bury(work, place, keys, message=BLANKED, n=order.n)
-            moved = Totals(written=-len(keys), dead=len(keys))
-            outcome = dataclasses.replace(outcome, figures=outcome.figures.plus(moved))
+        for message, found in ((BLANKED, fallen), (REWRITTEN, other)):
+            keys = found(work, place, held, n=order.n)
+            if keys:
+                prune(work, place, held, n=order.n, keys=keys, now=True)
+                passes.bury(work, place, keys, message=message, n=order.n)
+                moved = Totals(written=-len(keys), dead=len(keys))
+                outcome = dataclasses.replace(outcome, figures=outcome.figures.plus(moved))
     if not shape.undo:
         drop(work, place, n=order.n)
     return outcome
@@ -157,7 +159,7 @@ def update(shape: Shape, window: Window, *, careful: bool = False) -> str:
     bounds = f" AND {window.condition}" if window.pages else ""
     return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM {"rb_locked AS rb_j" if careful else "rb_j"}
         WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{bounds}
-        RETURNING {keys}, {written}, {blank_in_it(shape)} AS rb_blank, {_identity("rb_j", shape)}"""
+        RETURNING {keys}, {written}, {blank_in_it(shape)} AS rb_null, {not_in_it(shape)} AS rb_blank, {_identity("rb_j", shape)}"""
 
 
 def blank_in_it(shape: Shape) -> str:
@@ -167,6 +169,17 @@ def blank_in_it(shape: Shape) -> str:
         for n, c in enumerate(shape.fill)
     ]
     return "(" + " OR ".join(each) + ")"
+
+
+def not_in_it(shape: Shape) -> str:
+    """Whether anything else stands in the row than it was to get, as its column writes that: NULL, or a trigger's own value."""
+    if not shape.triggers:
+        return blank_in_it(shape)
+    each = [
+        f"(rb_j.rb_n{n} AND CAST(target.{c.sql} AS text) IS DISTINCT FROM CAST(CAST(rb_j.rb_v{n} AS {c.type}) AS text))"
+        for n, c in enumerate(shape.fill)
+    ]
+    return f"({blank_in_it(shape)} OR {' OR '.join(each)})"
 
 
 def _identity(alias: str, shape: Shape) -> str:
@@ -241,6 +254,7 @@ def _late(shape: Shape, *, careful: bool) -> str:
     """Keys of rows that were not written, and why; looked for only where the counts differ."""
     mine, theirs = _identity("rb_j", shape), _identity("rb_u", shape)
     dead = f"({mine}) IN (SELECT {theirs} FROM rb_u)"
+    blanked = f"WHEN ({mine}) IN (SELECT {theirs} FROM rb_u WHERE rb_u.rb_null) THEN '{BLANKED}' "
     skipped = (
         f"WHEN ({mine}) IN (SELECT {_identity('rb_s', shape)} FROM rb_locked AS rb_s) THEN '{SKIPPED}'"
         if careful
@@ -249,7 +263,7 @@ def _late(shape: Shape, *, careful: bool) -> str:
     return f"""INSERT INTO {table("skipped_row", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
         SELECT CAST(:run AS text), CAST(:step AS text), CASE WHEN rb_l.why = '{HELD}' THEN '{DEFERRED}' ELSE '{DEAD_ACTION}' END,
                rb_l.key, CASE WHEN rb_l.why = '{HELD}' THEN '55P03' ELSE '' END, rb_l.why, 1
-        FROM (SELECT {key_text(shape, "rb_j")} AS key, CASE WHEN {dead} THEN '{BLANKED}' {skipped} ELSE '{HELD}' END AS why
+        FROM (SELECT {key_text(shape, "rb_j")} AS key, CASE {blanked}WHEN {dead} THEN '{REWRITTEN}' {skipped} ELSE '{HELD}' END AS why
               FROM rb_j WHERE rb_j.rb_c = 'written' AND (SELECT wanted > written FROM rb_tally)
               AND ({mine}) NOT IN (SELECT {theirs} FROM rb_u WHERE NOT rb_u.rb_blank)) AS rb_l ON CONFLICT DO NOTHING"""
 
@@ -282,7 +296,8 @@ def sqlite_statements(shape: Shape, window: Window) -> list[str]:
 def _sqlite_recount(shape: Shape, same: str) -> str:
     """Rows in which not all stands that they were to get: a trigger has the last word, and a key may be NULL."""
     all_there = " AND ".join(
-        f"(NOT rb_j.rb_n{n} OR rb_j.rb_v{n} IS NULL OR target.{c.sql} IS NOT NULL)" for n, c in enumerate(shape.fill)
+        f"(NOT rb_j.rb_n{n} OR rb_j.rb_v{n} IS NULL OR target.{c.sql} COLLATE BINARY = rb_j.rb_v{n})"
+        for n, c in enumerate(shape.fill)
     )
     return f"""UPDATE {TEMP} AS rb_j SET rb_c = 'dead' WHERE rb_j.rb_c = 'written' AND NOT EXISTS (
         SELECT 1 FROM {shape.table} AS target WHERE {same} AND {all_there})"""

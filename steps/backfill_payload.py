@@ -56,6 +56,12 @@ class Held:
         """Whether any of the columns that were set to NULL holds a value now."""
         return self._any(is_value)
 
+    @property
+    def other(self) -> str:
+        """Whether any of the columns holds another value than the one that was written."""
+        each = [f"rb_d.rb_o{n} <> CAST(target.{column.sql} AS text)" for n, column in enumerate(self.fill)]
+        return "(" + " OR ".join(each) + ")"
+
     def _any(self, of: Callable[[Named, str], str]) -> str:
         each = [
             f"rb_d.rb_o{n} IS NOT NULL AND {of(column, f'target.{column.sql}')}" for n, column in enumerate(self.fill)
@@ -109,21 +115,38 @@ def written_before(look: Look, place: Place, held: Held, keys: Sequence[str]) ->
 
 def fallen(look: Look, place: Place, held: Held, *, n: int) -> list[str]:
     """The keys of a batch's rows in which a value that it wrote is NULL again; without those that are dead already."""
+    return _not_dead(look, place, held, n=n, where=held.gone)
+
+
+def other(look: Look, place: Place, held: Held, *, n: int) -> list[str]:
+    """The same of those in which another value stands than the one that was written (PostgreSQL: as the server writes both)."""
+    return _not_dead(look, place, held, n=n, where=held.other)
+
+
+def _not_dead(look: Look, place: Place, held: Held, *, n: int, where: str) -> list[str]:
     skipped = ledger_table("skipped_row", held.dialect)
     sql = f"""SELECT {held.key_text()} AS key FROM ({rows_of(held, where="rb_x.n = :n")}) AS rb_d
-        JOIN {held.table} AS target ON {held.found} WHERE {held.gone} AND NOT EXISTS (SELECT 1 FROM {skipped} AS rb_l
+        JOIN {held.table} AS target ON {held.found} WHERE {where} AND NOT EXISTS (SELECT 1 FROM {skipped} AS rb_l
         WHERE rb_l.run = :run AND rb_l.step = :step AND rb_l.action = 'apply' AND rb_l.key = {held.key_text()})"""
     return [row.text("key") for row in look.rows(sql, {**_ours(place), "n": n})]
 
 
-def prune(work: Work, place: Place, held: Held, *, n: int, keys: Sequence[str]) -> None:
-    """Take out of a batch's payload what is NULL again in the rows of these keys: nothing of it is left to take back."""
+def prune(work: Work, place: Place, held: Held, *, n: int, keys: Sequence[str], now: bool = False) -> None:
+    """Take out of a batch's payload what is NULL again in the rows of these keys: nothing of it is left to take back.
+
+    now: in the transaction that wrote them (PostgreSQL), so that what a trigger made of a value is what is taken back.
+    """
     undo = ledger_table("undo", held.dialect)
     params = {**_ours(place), "n": n, "keys": json.dumps(list(keys))}
     there = "target.ctid IS NOT NULL" if held.pg else f"target.{held.key[0].sql} IS NOT NULL"
+
+    def standing(m: int, column: str) -> str:
+        was = f"rb_d.rb_o{m}"
+        return f"CASE WHEN {there} AND {was} IS NOT NULL THEN CAST({column} AS text) ELSE {was} END" if now else was
+
     kept = [
-        f"CASE WHEN {there} AND {is_null(column, f'target.{column.sql}')} THEN NULL ELSE rb_d.rb_o{m} END AS rb_o{m}"
-        for m, column in enumerate(held.fill)
+        f"CASE WHEN {there} AND {is_null(c, f'target.{c.sql}')} THEN NULL ELSE {standing(m, f'target.{c.sql}')} END AS rb_o{m}"
+        for m, c in enumerate(held.fill)
     ]
     names = [f"{'rb_k' if held.pg else 'rb_q'}{m}" for m in range(len(held.key))]
     rows = f"""SELECT rb_d.rb_at, {", ".join([*(f"rb_d.{name}" for name in names), *kept])}

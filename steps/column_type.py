@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, converted, fits, scratch, type_trial
+from steps import alike, catalog, concurrently, converted, fits, scratch, touched, type_trial
 from steps.base import (
     Context,
     Effect,
@@ -120,6 +120,9 @@ class ChangeColumnType(Step):
                 for sql in builds
             ),
         ]
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look

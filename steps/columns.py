@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import catalog, compiled, concurrently, fits
+from steps import catalog, compiled, concurrently, fits, touched
 from steps.base import (
     Context,
     Effect,
@@ -63,6 +63,9 @@ class RenameColumn(Step):
 
     def statements(self, look: Look) -> list[Statement]:
         return [_rename(look, Renamed(table=self.column.table, old=self.column.column, new=self.to))]
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import alike, catalog, concurrently, fits, scratch
+from steps import alike, catalog, concurrently, fits, scratch, touched
 from steps.base import (
     Context,
     DatabaseFault,
@@ -122,9 +122,13 @@ class AddConstraint(Step):
     def statements(self, look: Look) -> list[Statement]:
         return [one for phase in self._phases(look).values() for one in phase]
 
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.table)
+
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
-        return (Trace("constraint", self.table, self.name),)
+        made = Trace("constraint", self.table, self.name)
+        return (made, Trace("not_null", self.table, self.not_null)) if self.not_null else (made,)
 
     def preflight(self, look: Look) -> list[str]:
         state, evidence = self.verify(look)

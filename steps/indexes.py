@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, fits, scratch
+from steps import alike, catalog, concurrently, fits, scratch, touched
 from steps.base import (
     Context,
     DatabaseFault,
@@ -108,6 +108,9 @@ class CreateIndex(Step):
 
     def statements(self, look: Look) -> list[Statement]:
         return concurrently.statements(look, self._build(look))
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
@@ -273,6 +276,10 @@ class DropIndex(Step):
     def statements(self, look: Look) -> list[Statement]:
         found = catalog.index(look, self.index)
         return [concurrently.drop_statement(look, self.index, table=found.table)] if found else []
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        found = catalog.index(look, self.index)
+        return (f"{found.schema}.{found.table}",) if found else ()
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         found = catalog.index(look, self.index)

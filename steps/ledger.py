@@ -28,7 +28,7 @@ _TABLES: Mapping[str, str] = {
         taken_at {at} NOT NULL DEFAULT {now}""",
     "heartbeat": "scope text PRIMARY KEY, epoch bigint NOT NULL, beat_at {at} NOT NULL DEFAULT {now}",
     "step_commit": """seq {id}, run text NOT NULL, step text NOT NULL, action text NOT NULL, label text NOT NULL, epoch bigint NOT NULL,
-        before text, at {at} NOT NULL DEFAULT {now}, UNIQUE (run, step, action, label)""",
+        before text, at {at} NOT NULL DEFAULT {now}, touched text, UNIQUE (run, step, action, label)""",
     "step": """run text NOT NULL, step text NOT NULL, action text NOT NULL, state text NOT NULL, results text NOT NULL,
         trail_head text NOT NULL, trail_length bigint NOT NULL, at {at} NOT NULL DEFAULT {now}, PRIMARY KEY (run, step, action)""",
     "control": """seq {id}, run text NOT NULL, command text NOT NULL, by_whom text NOT NULL, reason text NOT NULL,
@@ -47,7 +47,7 @@ _TABLES: Mapping[str, str] = {
         at {at} NOT NULL DEFAULT {now}""",
     "meta": "name text PRIMARY KEY, value text NOT NULL",
 }
-VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names
+VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names and no step_commit.touched
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
 # as of version 3: a table → its name before, and the word for a step's state before → today's
 FORMER: Mapping[str, str] = {"step_commit": "act", "backfill_pass": "pass", "skipped_row": "dead"}
@@ -168,11 +168,35 @@ def is_committed(look: Look, place: Place, *, label: str) -> bool:
     return bool(look.rows(sql, {**_where(place), "label": label}))
 
 
-def record_commit(dialect: Dialect, place: Place, *, label: str, epoch: int, before: str | None) -> Question:
+def record_commit(
+    dialect: Dialect, place: Place, *, label: str, epoch: int, before: str | None, touched: str | None = None
+) -> Question:
     """The INSERT that records one commit of a step, in the transaction that it is about."""
-    sql = f"""INSERT INTO {table("step_commit", dialect)} (run, step, action, label, epoch, before)
-              VALUES (:run, :step, :action, :label, :epoch, :before)"""
-    return sql, {**_where(place), "label": label, "epoch": epoch, "before": before}
+    names, values = ("", "") if touched is None else (", touched", ", :touched")
+    sql = f"""INSERT INTO {table("step_commit", dialect)} (run, step, action, label, epoch, before{names})
+              VALUES (:run, :step, :action, :label, :epoch, :before{values})"""
+    more: dict[str, Value] = {} if touched is None else {"touched": touched}
+    return sql, {**_where(place), "label": label, "epoch": epoch, "before": before, **more}
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Which tables stood behind the names that one commit of a run touched: JSON of steps.touched."""
+
+    run: str
+    step: str
+    action: str
+    text: str
+
+
+def touches(look: Look, place: Place) -> list[Touch]:
+    """Those of all commits since this step's first one, of whatever run, in order."""
+    commits = table("step_commit", look.dialect)
+    first = f"SELECT min(seq) FROM {commits} WHERE run = :run AND step = :step AND action = 'apply'"
+    sql = f"""SELECT run, step, action, touched FROM {commits}
+              WHERE touched IS NOT NULL AND seq >= ({first}) ORDER BY seq"""
+    rows = look.rows(sql, {"run": place.run, "step": place.step})
+    return [Touch(r.text("run"), r.text("step"), r.text("action"), r.text("touched")) for r in rows]
 
 
 def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | None:

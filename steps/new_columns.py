@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, PrivateAttr, model_validator
 
-from steps import alike, catalog, concurrently, fits, scratch
+from steps import alike, catalog, concurrently, fits, going_on, scratch, touched
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
 from steps.dialect import Dialect, quote
 from steps.shapes import ColumnInfo
@@ -67,6 +67,7 @@ class AddColumn(Step):
     check: Text | None = None
     comment: str | None = None
     taken_back: Literal["unless_written", "drop"] = "unless_written"
+    _later: going_on.Later = PrivateAttr(default_factory=going_on.Later)
 
     @model_validator(mode="after")
     def _one_origin(self) -> AddColumn:
@@ -105,10 +106,20 @@ class AddColumn(Step):
         return self._written(look, Added(table=self.column.table, column=self.column.column)) if there else 0
 
     # ── what is there, and what is wanted ───────────────────────────────────────────────────────────────────────────
+    def followed_by(self, later: Sequence[Step]) -> None:
+        self._later = going_on.Later(tuple(later))
+
     def verify(self, look: Look) -> Effect:
-        found = catalog.columns(look, self.column.table).get(self.column.column)
+        """Also done where later steps of the playbook have renamed the column or changed it since."""
+        there, names = (
+            catalog.columns(look, self.column.table),
+            self._later.names(look, self.column.table, self.column.column),
+        )
+        found = next((there[name] for name in names if name in there), None)
         if found is None:
             return Effect(State.NOT_DONE, f"{self.column.table} has no {self.column.column}")
+        if found.name != self.column.column:
+            return Effect(State.DONE, f"{self.column} is there as {found.name}, which a later step makes of it")
         try:
             wrong = self._differences(look, found)
         except scratch.Unusable as fault:
@@ -124,12 +135,21 @@ class AddColumn(Step):
             with scratch.memory(look) as memory:
                 found = found._replace(collation=scratch.collation(memory, self.column.table, self.column.column))
         known = catalog.constraints(look, self.column.table)
+        later = self._later.changes(look, self.column.table, [self.column.column])
+        changed = {one.kind for one in later}
+        retyped = [one.type for one in later if one.kind == "type"]
         checks = (
-            (alike.same_type(look, found.type, column.type), f"it is {found.type}, not {column.type}"),
+            (
+                any(not one or alike.same_type(look, found.type, one) for one in (column.type, *retyped)),
+                f"it is {found.type}, not {column.type}",
+            ),
             (found.collation == column.collation, f"its collation is {found.collation or 'the default'}"),
-            (found.not_null or not column.not_null, "it may be NULL"),
-            (column.not_null or not found.not_null, "it is NOT NULL"),
-            (_same_default(look, found.default, column.default), f"its default is {found.default or 'none'}"),
+            (found.not_null or not column.not_null or "not_null" in changed, "it may be NULL"),
+            (column.not_null or not found.not_null or "not_null" in changed, "it is NOT NULL"),
+            (
+                bool(changed & {"default", "type"}) or _same_default(look, found.default, column.default),
+                f"its default is {found.default or 'none'}",
+            ),
             (
                 found.generated == column.generated,
                 f"it is {f'generated: {found.generated}' if found.generated else 'not generated'}",
@@ -264,6 +284,9 @@ class AddColumn(Step):
             text = f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(self.comment)}"
             made.append(Statement(text, lock="SHARE UPDATE EXCLUSIVE", length="instant", table=self.column.table))
         return made
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         return (Trace("column", self.column.table, self.column.column, type=self.of_type.text(look.dialect)),)

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from steps import alike, catalog, cutting, fits, rebuilding, scratch
+from steps import alike, catalog, cutting, fits, rebuilding, scratch, touched
 from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
 from steps.dialect import Dialect, quote
 from steps.rebuilding import OFF, Move, Rebuilt
@@ -102,6 +102,12 @@ class RebuildTable(Step):
         with scratch.memory(look) as memory:
             sqls = self._move(memory).statements()
         return [Statement(sql, lock="EXCLUSIVE", length=_LENGTH, table=self.table) for sql in sqls]
+
+    def keeps_rows(self) -> bool:
+        return True
+
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look

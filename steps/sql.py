@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from steps import cutting, ledger, setting
+from steps import cutting, going_on, ledger, setting, touched
 from steps.base import (
     LOCK_NOT_AVAILABLE,
     AlreadyCommitted,
@@ -24,6 +24,7 @@ from steps.base import (
     Step,
     StepError,
     StepResult,
+    Trace,
     Value,
     Work,
 )
@@ -176,6 +177,15 @@ class Sql(Step):
             faults.append(f"cannot run {name} in a transaction: the database refuses; write transaction: each")
         return faults
 
+    def touches(self, look: Look) -> tuple[str, ...]:
+        return touched.named_in([*self._pieces(look.dialect), *self._back(look.dialect)], look.dialect)
+
+    def goes_on(self, look: Look) -> tuple[Trace, ...]:
+        return tuple(one for sql in self._pieces(look.dialect) for one in going_on.altered(sql, look.dialect))
+
+    def touches_back(self, look: Look) -> tuple[str, ...]:
+        return touched.named_in(self._back(look.dialect), look.dialect)
+
     def verify(self, look: Look) -> Effect:
         place = look.place
         labels = self._done(look, "apply")
@@ -305,29 +315,29 @@ class Sql(Step):
         return self._each(ctx, statements, numbered(statements), counted=True)
 
     def _together(self, ctx: Context, statements: list[str], *, counted: bool) -> int:
-        touched: list[int] = []
-        ctx.patiently(TOGETHER, lambda work: touched.extend(self._send_all(work, statements, counted=counted)))
-        return sum(touched)
+        counts: list[int] = []
+        ctx.patiently(TOGETHER, lambda work: counts.extend(self._send_all(work, statements, counted=counted)))
+        return sum(counts)
 
     def _each(self, ctx: Context, statements: list[str], labels: list[str], *, counted: bool) -> int:
-        touched: list[int] = []
+        counts: list[int] = []
         for n, (label, sql) in enumerate(zip(labels, statements, strict=True)):
             ctx.pulse(Progress(n, len(statements), "statements"))
-            self._alone(ctx, label, sql, touched=touched, counted=counted)
-        return sum(touched)
+            self._alone(ctx, label, sql, counts=counts, counted=counted)
+        return sum(counts)
 
-    def _alone(self, ctx: Context, label: str, sql: str, *, touched: list[int], counted: bool) -> None:
+    def _alone(self, ctx: Context, label: str, sql: str, *, counts: list[int], counted: bool) -> None:
         if not needs_autocommit(sql, dialect=ctx.db.dialect):
-            ctx.patiently(label, lambda work: touched.extend(self._send_all(work, [sql], counted=counted)))
+            ctx.patiently(label, lambda work: counts.extend(self._send_all(work, [sql], counted=counted)))
         elif label not in ctx.db.committed():
-            self._outside(ctx, label, sql, touched=touched, counted=counted)
+            self._outside(ctx, label, sql, counts=counts, counted=counted)
 
-    def _outside(self, ctx: Context, label: str, sql: str, *, touched: list[int], counted: bool) -> None:
+    def _outside(self, ctx: Context, label: str, sql: str, *, counts: list[int], counted: bool) -> None:
         """Between two marks in the ledger, so that a kill in the middle is seen as doubt."""
 
         def act(work: Work) -> None:
             with setting.applied(work, self.wanted, local=False):
-                touched.append(self._send(work, sql, counted=counted))
+                counts.append(self._send(work, sql, counted=counted))
 
         vain = given_up(label, ctx.db.committed())
         with contextlib.suppress(AlreadyCommitted), ctx.db.commit(begun_label(label, vain)):

@@ -416,3 +416,23 @@ def test_names_that_look_alike_are_one_persons() -> None:
         "dana@example.org",
     ):
         assert persons.named(f" {name} ") == name
+
+
+@on_sqlite
+def test_requirement_is_removed_by_an_edit(desk: Inside, empty_database: Database) -> None:
+    """With no gate ahead that anybody could approve it at: what was required when the run began still is."""
+    written(desk, ADD, name="first")
+    written(desk, f"{FAILS}\n{RAISE}", "requires: [first]\n")
+    assert desk.runbook("exec", "first.yaml").code == 0
+    assert desk.runbook("exec", "change.yaml").code == 1
+    assert desk.runbook("rollback", "first").code == 0
+    empty_database.script("CREATE TABLE nowhere (id integer, n integer); INSERT INTO nowhere VALUES (1, 0)")
+    for head in ("", "requires: [{playbook: first, within: 9000 d}]\n", "requires: []\n"):
+        written(desk, f"{FAILS}\n{RAISE.replace('n + 1', 'n + 2')}", head)
+        refused = desk.runbook("resume", "change", *ACCEPT)
+        assert refused.code in (4, 6), refused.text
+        assert refused.code == 4 or "first must have succeeded" in refused.err
+    assert untouched(empty_database)
+    written(desk, f"{FAILS}\n{RAISE}")
+    assert desk.runbook("exec", "first.yaml").code == 0
+    assert desk.runbook("resume", "change", *ACCEPT).code == 0

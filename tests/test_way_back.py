@@ -359,3 +359,22 @@ def test_what_the_ledger_has_lost_is_not_called_gone(desk: Inside, empty_databas
     assert closed.code == 0 and "up" in closed.out, closed.text
     assert "closed" in desk.runbook("status", run).out
     assert desk.runbook("resume", run).code == 6
+
+
+@on_both
+def test_nothing_is_left_of_what_does_not_stand(desk: Inside, empty_database: Database) -> None:
+    """A step that is taken back, or never was done, can't be left standing: it would be taken back once more."""
+    fails = "- {id: fails, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 2, revert: UPDATE nowhere SET n = 1 WHERE id = 1}"
+    gate = "- {id: look, type: checkpoint, approval: {by: [ines]}}"
+    written(desk, "\n".join([UP.replace("up", "first"), fails, UP, gate, UP.replace("up", "never")]))
+    assert desk.runbook("exec", "change.yaml").code == 5
+    assert desk.runbook("rollback", "latest").code == 9 and numbers(empty_database) == [1, 1]
+    records = len(desk.events("left_standing"))
+    for step in ("up", "never"):
+        refused = desk.runbook("rollback", "latest", "--leave", "fails", "--leave", step, "--reason", "it may stay")
+        assert refused.code == 6 and f"cannot leave {step} standing" in refused.err, refused.text
+    assert len(desk.events("left_standing")) == records
+    assert desk.runbook("rollback", "latest", "--leave", "fails", "--reason", "it may stay").code == 9
+    again = desk.runbook("rollback", "latest", "--leave", "fails", "--reason", "another word")
+    assert again.code == 6 and "another word" not in again.text
+    assert numbers(empty_database) == [0, 1]

@@ -83,7 +83,17 @@ def as_json(function: F) -> F:
 
 def reason(function: F) -> F:
     """--reason: why a person did it."""
-    return click.option("--reason", required=True, metavar="TEXT", help="Why; it stands in the trail.")(function)
+    return click.option(
+        "--reason", required=True, metavar="TEXT", callback=own_words, help="Why; it stands in the trail."
+    )(function)
+
+
+def own_words(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """Refuses what a hint wrote in the reason's place; "" where none is needed and none was given."""
+    from runner.persons import reasoned
+
+    source = _context.get_parameter_source("reason")
+    return given if source is not click.core.ParameterSource.COMMANDLINE else reasoned(given)
 
 
 def by(function: F) -> F:

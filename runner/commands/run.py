@@ -126,7 +126,10 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
 @click.option(
     "--outside-window", is_flag=True, help="Go on although the run's window is shut; --reason stands in the trail."
 )
-@click.option("--reason", default="", metavar="TEXT", help="Why; needed with --accept-changes and --outside-window.")
+@click.option(
+    "--reason", default="", metavar="TEXT", callback=options.own_words,
+    help="Why; needed with --accept-changes and --outside-window.",
+)  # fmt: skip
 @click.option(
     "--dead", is_flag=True, help="Try again the rows that a backfill set aside; also of a run that succeeded."
 )
@@ -184,6 +187,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     "--reason",
     default="",
     metavar="TEXT",
+    callback=options.own_words,
     help="Why; it stands in the trail. Needed with --leave and --accept-changes.",
 )
 @click.option(
