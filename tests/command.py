@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +44,48 @@ class Done:
         return self.out + self.err
 
 
+_OF_A_START = ("PYTHON", "LC_", "LANG")  # what only an interpreter that starts obeys
+
+
+class _Loaded:
+    """The process in which all is loaded (tests/loaded.py), started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._turn = threading.Lock()
+
+    def run(self, words: tuple[str, ...], directory: Path, env: Mapping[str, str]) -> Done | None:
+        """None while another thread's command goes."""
+        if not self._turn.acquire(blocking=False):
+            return None
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._turn.release)
+            out, err = (stack.enter_context(tempfile.NamedTemporaryFile()) for _ in range(2))
+            asked = {"words": words, "cwd": str(directory), "env": dict(env), "out": out.name, "err": err.name}
+            code = self._ask(json.dumps(asked))
+            return Done(code, *(file.read().decode().replace("\r\n", "\n") for file in (out, err)))
+
+    def _ask(self, line: str) -> int:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("loaded.py")],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+            )  # fmt: skip
+            atexit.register(self._end, self._process)
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        assert select.select([self._process.stdout], [], [], 120)[0], "the command did not end"
+        return int(self._process.stdout.readline())
+
+    @staticmethod
+    def _end(process: subprocess.Popen[str]) -> None:
+        process.communicate()
+
+
+_LOADED = _Loaded()
+
+
 @dataclass(frozen=True)
 class Desk:
     """A directory in which somebody works: playbooks, runs, a target."""
@@ -45,8 +94,12 @@ class Desk:
     target: str
 
     def runbook(self, *words: str, fault: str = "", stdin: str | None = None, **env: str) -> Done:
-        """`runbook WORDS` here; `fault` names the point at which the process is killed."""
+        """`runbook WORDS` here, in a process of its own; `fault` names the point at which it is killed."""
         more = {"RUNBOOK_TARGET": self.target, **({"RUNBOOK_FAULT": fault} if fault else {}), **env}
+        if stdin is None and not any(name.startswith(_OF_A_START) for name in env):
+            done = _LOADED.run(words, self.directory, {**os.environ, **more})
+            if done is not None:
+                return done
         done = subprocess.run(
             [RUNBOOK, *words],
             check=False,
