@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -61,7 +62,7 @@ class Database:
         connection = self._awake()
         try:
             yield connection
-            if not self.server:
+            if not self.server or connection.info.transaction_status is TransactionStatus.UNKNOWN:  # it was lost
                 return
             if connection.info.transaction_status is not TransactionStatus.IDLE:
                 connection.execute("ROLLBACK")
@@ -73,11 +74,15 @@ class Database:
 
     def _awake(self) -> Any:
         while self._idle:
-            with contextlib.suppress(
-                IndexError, psycopg.OperationalError
-            ):  # taken by another thread; lost with its server
+            try:
                 connection = self._idle.pop()
+            except IndexError:  # another thread took it
+                break
+            try:
                 connection.execute("DISCARD ALL")
+            except psycopg.OperationalError:  # lost with its server
+                connection.close()
+            else:
                 return connection
         connection = self.connect()
         if self.server:
@@ -104,6 +109,8 @@ class Database:
         """Run several statements without parameters."""
         with self.session() as connection:
             (connection.execute if self.server else connection.executescript)(sql)
+        if re.search(r"ALTER (DATABASE|ROLE)", sql):  # of a default, which only new sessions have
+            self.close()
 
 
 class Cluster:

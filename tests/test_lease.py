@@ -257,6 +257,7 @@ def test_copy_is_another_target(desk: Inside, empty_database: Database, copy: st
     """Same server, ledger and lease, another name: said loudly, never resumed. F: C14"""
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{need: 1}}}}")
     assert desk.runbook("exec", "change.yaml").code == 5
+    empty_database.close()  # a database that somebody uses is not copied
     with psycopg.connect(empty_database.server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {copy} TEMPLATE {empty_database.name}")
     there = empty_database.server.url(copy)
