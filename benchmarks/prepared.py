@@ -11,7 +11,8 @@ from pathlib import Path
 import psycopg
 from measuring import Broken, Skipped, progress, spend
 
-from runner.embedded import Server, ServerUnavailable
+from runner.binaries import ServerUnavailable
+from runner.embedded import Server
 
 PREPARED, COPY = "prepared", "copy"
 SETTINGS = {  # what happens by the clock would hit one side and spare the other; durability is as it ships, fsync on

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import identity, known, preflight, programs, standing, stop, trust, window
+from runner import identity, known, onward, preflight, programs, standing, stop, trust, window
 from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.errors import RunbookError, RunRefused, TrailBroken
@@ -222,23 +222,23 @@ def refuse_running(status: RunStatus) -> None:
         )
 
 
-def here(found: Found, given: Mapping[str, str]) -> stop.Here:
+def here(found: Found, given: Mapping[str, str]) -> onward.Here:
     """From where somebody looks at this run, with what a resume from here would be refused for. given: secret inputs."""
     living, options = stop.alive(found.status), found.options()
     obstacle = None if living else _obstacle(found, given, options)
-    return stop.Here(now(), alive=living, options=options, obstacle=obstacle)
+    return onward.Here(now(), alive=living, options=options, obstacle=obstacle)
 
 
-def _obstacle(found: Found, given: Mapping[str, str], options: str) -> stop.Obstacle | None:
+def _obstacle(found: Found, given: Mapping[str, str], options: str) -> onward.Obstacle | None:
     run = found.status.run
     if fault := trust.alone(found):
         verify = f"runbook trail verify {run} --against-target"
-        return stop.Obstacle(f"its record does not verify: {fault}", pointed(verify, run, options), every=True)
+        return onward.Obstacle(f"its record does not verify: {fault}", pointed(verify, run, options), every=True)
     try:
         _playbook_again(found, Orders(place=Place(), inputs=given), Accepted())
     except RunbookError as error:
         first = " ".join(error.what.split("\n")[:2])
-        return stop.Obstacle(first, pointed(error.then or f"mend it, then runbook resume {run}", run, options))
+        return onward.Obstacle(first, pointed(error.then or f"mend it, then runbook resume {run}", run, options))
     return None
 
 

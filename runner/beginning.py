@@ -15,7 +15,8 @@ from runner.lease import refuse_if_held
 from runner.model import Playbook
 from runner.open_runs import Loader
 from runner.workplace import Connected
-from steps.base import Look, Value
+from steps.base import Look
+from steps.values import Value
 
 
 @dataclass

@@ -15,8 +15,8 @@ from runner import ledger_check, terminal
 from runner.errors import PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
 from steps import cutting
-from steps.base import DatabaseFault
 from steps.ledger import OldLedger
+from steps.stops import DatabaseFault
 
 
 @dataclass

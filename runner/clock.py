@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from steps.dialect import Dialect
+from steps.sqltext import Dialect
 
 if TYPE_CHECKING:
     from runner.database import RunDatabase

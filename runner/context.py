@@ -22,21 +22,18 @@ from runner.events import Held, LockWaited, Released, Tuned
 from runner.model import Entry, LockPolicy
 from runner.rate import span
 from steps import ledger
-from steps.base import (
+from steps.base import Progress, Tuning, Work
+from steps.sqltext import Dialect
+from steps.stops import (
     DEADLOCK,
+    KEPT_TOO_LONG,
     LOCK_NOT_AVAILABLE,
     SERIALIZATION,
     AlreadyCommitted,
     DatabaseFault,
-    Progress,
     Stopped,
-    Tuning,
-    Value,
-    Work,
 )
-from steps.dialect import Dialect
-from steps.stops import KEPT_TOO_LONG
-from steps.values import readable_all
+from steps.values import Value, readable_all
 
 if TYPE_CHECKING:
     from runner.guards import Emit, Sentry

@@ -17,8 +17,10 @@ from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
 from steps import leases, ledger, touched
-from steps.base import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Trace, Work
-from steps.dialect import Dialect
+from steps.base import Change, Look, Place, Question, Row, Work
+from steps.shapes import Trace
+from steps.sqltext import Dialect
+from steps.stops import AlreadyCommitted, DatabaseFault, StepError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine

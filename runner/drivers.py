@@ -15,8 +15,9 @@ from uuid import UUID
 
 from runner import loaders, sessions, waits
 from steps import cutting
-from steps.base import DatabaseFault, Value
-from steps.dialect import Dialect
+from steps.sqltext import Dialect
+from steps.stops import DatabaseFault
+from steps.values import Value
 
 if TYPE_CHECKING:
     import sqlite3

@@ -19,8 +19,8 @@ from runner.rate import span
 from runner.trail import masked
 from runner.workflow import Orders, beginning, masks_of
 from runner.workplace import Connected, connected
-from steps.base import Params, Value
-from steps.values import readable_all
+from steps.base import Params
+from steps.values import Value, readable_all
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,3 @@ def _masked(found: DryRun, masks: Masks) -> DryRun:
         refused=[masks.mask(fault) for fault in found.refused],
         unmet=[masks.mask(fault) for fault in found.unmet],
     )
-
-
-__all__ = ["DryRun", "dry_run"]

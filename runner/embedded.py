@@ -24,17 +24,13 @@ from urllib.parse import quote
 
 from runner.binaries import (
     Account,
-    Binaries,
     ServerUnavailable,
     choose_binaries,
     copy_package,
     default_account,
     environment,
-    find_binaries,
     usable,
 )
-
-__all__ = ["Account", "Binaries", "Server", "ServerUnavailable", "find_binaries", "reap"]
 
 USER = "owner"
 VERSION = "version"  # the major version, written when the database cluster is complete

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from runner.events import BlockerEnded, Event
 from runner.rate import span
-from steps.base import DatabaseFault, Look
+from steps.base import Look
+from steps.stops import DatabaseFault
 
 ASK_FROM = 3  # tries before a person is asked: most blockers go by themselves
 

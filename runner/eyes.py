@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from runner import drivers
 from runner.drivers import translated
 from steps import cutting
-from steps.base import NOTHING, Params, Place, Row, StepError, Trace, Value, Work
-from steps.dialect import Dialect, bind
-from steps.values import NoPlace, for_sqlite, readable
+from steps.base import NOTHING, Params, Place, Row, Work
+from steps.dialect import bind
+from steps.shapes import Trace
+from steps.sqltext import Dialect
+from steps.stops import StepError
+from steps.values import NoPlace, Value, for_sqlite, readable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, CursorResult

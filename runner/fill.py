@@ -18,7 +18,8 @@ from uuid import UUID
 
 from runner.source import BadInput, near
 from steps import templates
-from steps.dialect import BadIdentifier, BadSql, Dialect, quote
+from steps.dialect import BadIdentifier, quote
+from steps.sqltext import BadSql, Dialect
 from steps.templates import NAME, has_template
 
 if TYPE_CHECKING:

@@ -9,9 +9,7 @@ from typing import Protocol, TypeVar
 
 from runner.model import Entry, Playbook
 from steps.base import (
-    UNDEFINED,
     Conditional,
-    DatabaseFault,
     Declared,
     Effect,
     Estimable,
@@ -21,10 +19,10 @@ from steps.base import (
     State,
     Statement,
     StaticallyChecked,
-    StepError,
-    Trace,
 )
-from steps.dialect import Dialect
+from steps.shapes import Trace
+from steps.sqltext import Dialect
+from steps.stops import UNDEFINED, DatabaseFault, StepError
 from steps.words import NoText
 
 T = TypeVar("T")

@@ -15,9 +15,10 @@ from runner.events import CheckAnswered, NotDue
 from runner.model import Check
 from runner.scope import Scope, misnamed
 from steps import cutting
-from steps.base import Answer, DatabaseFault, Look, StepError, Unknown, Value
+from steps.base import Answer, Look, Unknown
 from steps.expressions import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
-from steps.values import bounded, plain
+from steps.stops import DatabaseFault, StepError
+from steps.values import Value, bounded, plain
 from steps.words import NoText
 
 Role = Literal["precondition", "criterion", "guard", "requirement", "preflight"]

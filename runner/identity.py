@@ -17,9 +17,10 @@ from runner.drivers import describe_arguments
 from runner.events import Json, Process
 from runner.rate import when
 from steps import cutting, pids
-from steps.base import DatabaseFault, Look
-from steps.dialect import Dialect
+from steps.base import Look
 from steps.pids import ProcessId
+from steps.sqltext import Dialect
+from steps.stops import DatabaseFault
 
 if TYPE_CHECKING:
     from runner.database import RunDatabase

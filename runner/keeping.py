@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from runner import drivers
-from steps.base import QUERY_CANCELED, DatabaseFault
-from steps.dialect import Dialect
-from steps.stops import KEPT_TOO_LONG
+from steps.sqltext import Dialect
+from steps.stops import KEPT_TOO_LONG, QUERY_CANCELED, DatabaseFault
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -16,8 +16,9 @@ from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
 from steps import leases, ledger, others
-from steps.base import LOCK_NOT_AVAILABLE, DatabaseFault, Look
-from steps.dialect import Dialect
+from steps.base import Look
+from steps.sqltext import Dialect
+from steps.stops import LOCK_NOT_AVAILABLE, DatabaseFault
 
 SILENT_S = 15.0
 BEAT_S = SILENT_S / 5

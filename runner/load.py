@@ -18,8 +18,8 @@ from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirem
 from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
 from steps import registry
 from steps.base import UsesFigures
-from steps.dialect import Dialect
 from steps.going_on import Followed
+from steps.sqltext import Dialect
 from steps.templates import has_template
 from steps.words import RESERVED, Model, Query
 

@@ -14,8 +14,9 @@ from runner.events import CheckAnswered
 from runner.model import Playbook
 from runner.workplace import Connected
 from steps import ledger
-from steps.base import Gate, Look, Value
-from steps.dialect import Dialect
+from steps.base import Gate, Look
+from steps.sqltext import Dialect
+from steps.values import Value
 
 
 @dataclass(frozen=True)

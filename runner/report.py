@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, events, identity, plan, proof, stop, trail, trust
+from runner import cards, events, identity, onward, plan, proof, stop, trail, trust
 from runner.events import Json, Kind, Record, RunStarted, RunState
 from runner.markdown import code, escaped, table
 from runner.model import Playbook
@@ -17,8 +17,8 @@ from runner.status import RunStatus, StepStatus
 from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.workplace import Found
 from steps import cutting, ledger
-from steps.base import Database, Value
-from steps.values import readable_all
+from steps.base import Database
+from steps.values import Value, readable_all
 
 _VERDICTS = {
     RunState.RUNNING: "Running",
@@ -44,7 +44,7 @@ ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_
 _COUNTED = ("visited", "written")  # a step with these has gone over a table, and its figures get a table of their own
 
 
-def markdown(found: Found, playbook: Playbook, here: stop.Here | None = None) -> str:
+def markdown(found: Found, playbook: Playbook, here: onward.Here | None = None) -> str:
     """The report of a run; no database is asked."""
     records = trail.read(found.trail)
     status = found.status
@@ -54,7 +54,9 @@ def markdown(found: Found, playbook: Playbook, here: stop.Here | None = None) ->
         _section(
             "How it stands",
             _standing(
-                playbook, status, here or stop.Here(trail.utc_now(), alive=stop.alive(status), options=found.options())
+                playbook,
+                status,
+                here or onward.Here(trail.utc_now(), alive=stop.alive(status), options=found.options()),
             ),
         ),
         _section("Steps", _steps(records, playbook, status)),
@@ -154,7 +156,7 @@ def _pairs(values: Mapping[str, Json]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items() if value not in (None, ""))
 
 
-def _standing(playbook: Playbook, status: RunStatus, here: stop.Here) -> list[str]:
+def _standing(playbook: Playbook, status: RunStatus, here: onward.Here) -> list[str]:
     """The five lines of every stop; what comes next is left out where that would be this report."""
     told = stop.stop(playbook, status, here)
     lines = told.then.split("\n")

@@ -20,22 +20,9 @@ from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVer
 from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook
 from steps import ledger, touched
-from steps.base import (
-    DatabaseFault,
-    Doubtful,
-    Effect,
-    Lingering,
-    Look,
-    Paused,
-    Place,
-    Reversible,
-    State,
-    StepError,
-    Stopped,
-    TakenBack,
-    Value,
-)
-from steps.values import bounded
+from steps.base import Doubtful, Effect, Lingering, Look, Place, Reversible, State, TakenBack
+from steps.stops import DatabaseFault, Paused, StepError, Stopped
+from steps.values import Value, bounded
 from steps.words import NoText
 
 _T = TypeVar("_T")

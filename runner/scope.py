@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from steps.base import Value
+from steps.values import Value
 from steps.words import RESERVED
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind, models_json_schema
 from pydantic_core import core_schema
 
-from steps.base import ApprovalNeed
+from steps.needs import ApprovalNeed
 from steps.words import ColumnRef, Query, Text, seconds
 
 Schema: TypeAlias = dict[str, Any]

@@ -12,7 +12,9 @@ from runner.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Entry, Playbook
 from steps import ledger
-from steps.base import Gate, GateNeeds, Look, Value
+from steps.base import Gate, Look
+from steps.needs import GateNeeds
+from steps.values import Value
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import assert_never
 from runner import events, files, persons
 from runner.events import Json, Outcome, Record, RunState
 from runner.rate import when
-from steps.base import Answer, State, Value
+from steps.base import Answer, State
+from steps.values import Value
 
 PASSED = frozenset({Outcome.PASSED, Outcome.PASSED_EARLIER})
 

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from runner.embedded import Server, ServerUnavailable, reap
+from runner.binaries import ServerUnavailable
+from runner.embedded import Server, reap
 from runner.errors import RunRefused
 from runner.invoked import command
 

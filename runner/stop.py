@@ -12,12 +12,10 @@ from datetime import datetime, timedelta
 from runner import identity, judging, plan, window
 from runner.events import RunState
 from runner.model import Entry, Playbook
-from runner.onward import REASON, Here, Obstacle, onward, waits_for
+from runner.onward import REASON, Here, onward, waits_for
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from steps.base import Resting
-
-__all__ = ["Here", "Obstacle", "Stop", "alive", "state_word", "stop", "waits_for"]
 
 _ON_THE_WAY_BACK = frozenset({
     RunState.RUNNING, RunState.ABORTED, RunState.FAILED, RunState.IN_DOUBT, RunState.ROLLBACK_FAILED,

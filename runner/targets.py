@@ -11,24 +11,6 @@ from runner.source import BadInput, near
 from runner.targets_file import BadTarget, Keyring, Target, Targets, is_name, load_targets
 from runner.urls import BadUrl, Dialect, HoldsPassword, file_path, holds_password, parse_url, sqlite_url
 
-__all__ = [
-    "BadTarget",
-    "ConnectArguments",
-    "Keyring",
-    "NoTarget",
-    "PasswordInArgv",
-    "PasswordInEnvironment",
-    "PasswordMissing",
-    "PasswordSeen",
-    "Target",
-    "Targets",
-    "UnknownTarget",
-    "connect_arguments",
-    "load_targets",
-    "password",
-    "resolve",
-]
-
 TARGETS_FILE = "targets.yaml"
 WAYS = """\
   a password file     host:port:database:user:password in ~/.pgpass (mode 0600), or passfile: FILE in targets.yaml

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from runner import drivers, sessions
 from runner.drivers import BUSY_MS
 from runner.sessions import Settings
-from steps.base import DatabaseFault, Look, Question, Row, Value
-from steps.dialect import Dialect, bind, parameters
+from steps.base import Look, Question, Row
+from steps.dialect import bind, parameters
 from steps.ledger import BEGAN
+from steps.sqltext import Dialect
+from steps.stops import DatabaseFault
+from steps.values import Value
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

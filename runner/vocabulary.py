@@ -264,6 +264,3 @@ def _long(word: Word) -> Iterator[tuple[str, Json]]:
                      for one in fields(word)]  # fmt: skip
     yield "figures", list(word.figures)
     yield "example", examples.of(word.kind, word.model)
-
-
-__all__ = ["Field", "Word", "document", "fields", "text", "type_words", "words"]

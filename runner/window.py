@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from runner.model import Calendar, Playbook
 from runner.rate import span
 from runner.status import RunStatus
-from steps.base import Gate, GateNeeds
+from steps.base import Gate
+from steps.needs import GateNeeds
 
 _DAYS_AHEAD = 8  # a calendar of one day a week opens again within a week
 

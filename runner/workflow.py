@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, files, identity, ledger_check, preflight, programs, stop, targets
+from runner import digest, files, identity, ledger_check, onward, preflight, programs, stop, targets
 from runner.beginning import Beginning
 from runner.clock import server_clock
 from runner.control import Control, signals
@@ -46,8 +46,9 @@ from runner.trail import Seen, Trail
 from runner.watch import StatusFile
 from runner.workplace import Connected, Place, connected, new_run, now, options_for
 from steps import ledger
-from steps.base import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
-from steps.values import in_json, readable_all
+from steps.base import Progress, StepResult, UndoesRun
+from steps.stops import INSUFFICIENT_PRIVILEGE, DatabaseFault
+from steps.values import Value, in_json, readable_all
 
 STATES: Mapping[type[RunbookError], RunState] = {
     Waiting: RunState.WAITING,
@@ -280,7 +281,7 @@ def typed_again(value: object) -> str:
 
 def _standing(playbook: Playbook, status: RunStatus, options: str) -> Json:
     """For status.json, by the process that runs."""
-    return readable_all(vars(stop.stop(playbook, status, stop.Here(now(), alive=True, options=options))))
+    return readable_all(vars(stop.stop(playbook, status, onward.Here(now(), alive=True, options=options))))
 
 
 def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: RunbookError) -> None:
@@ -289,7 +290,7 @@ def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: Run
         return
     options = options_for(engine.trail.path.parent, target.name, orders.place)
     first = error.then if isinstance(error, StepFailed | CriteriaNotMet) else ""
-    here = stop.Here(now(), alive=False, options=options)
+    here = onward.Here(now(), alive=False, options=options)
     told = stop.stop(engine.playbook, engine.status, here, more=error.state, first=first)
     error.stop = tuple(told.labelled())
 

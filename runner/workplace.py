@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runner import files, identity, targets, trail
+from runner import files, identity, targets, targets_file, trail
 from runner.database import RunDatabase, Session
 from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.events import Json, Record, RunStarted
@@ -25,7 +25,7 @@ from runner.source import BadInput
 from runner.status import RunStatus, fold
 from runner.trail import Seen, Verification, utc_now
 from steps import cutting
-from steps.base import DatabaseFault
+from steps.stops import DatabaseFault
 
 LONGEST_FILE = 40  # bytes of what may lie in a run's folder
 
@@ -39,10 +39,10 @@ class Place:
     cwd: Path = field(default_factory=Path.cwd)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
-    def resolve(self) -> targets.Target:
+    def resolve(self) -> targets_file.Target:
         return targets.resolve(self.target, environ=self.environ, cwd=self.cwd)
 
-    def runs_directory(self, target: targets.Target | None = None) -> Path:
+    def runs_directory(self, target: targets_file.Target | None = None) -> Path:
         """--runs, RUNBOOK_RUNS, the target's `runs:`, or ./runs."""
         named = self.environ.get("RUNBOOK_RUNS")
         if self.runs is not None:
@@ -56,7 +56,7 @@ class Place:
 class Connected:
     """An open target."""
 
-    target: targets.Target
+    target: targets_file.Target
     database: RunDatabase
     arguments: targets.ConnectArguments
     identity: dict[str, Json]
@@ -124,7 +124,7 @@ def _mask_error(error: BaseException, masks: Masks) -> None:
 
 @contextmanager
 def _opened(
-    target: targets.Target, arguments: targets.ConnectArguments, reach: Callable[[], RunDatabase], masks: Masks
+    target: targets_file.Target, arguments: targets.ConnectArguments, reach: Callable[[], RunDatabase], masks: Masks
 ) -> Iterator[Connected]:
     shown = target.name or target.url
     if arguments.path is not None and not arguments.path.exists():

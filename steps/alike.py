@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 
 from steps import catalog, scratch
-from steps.base import DatabaseFault, Look, StepError
-from steps.dialect import Dialect, quote
+from steps.base import Look
+from steps.dialect import quote
 from steps.scratch import Type
 from steps.shapes import IndexInfo
+from steps.sqltext import Dialect
+from steps.stops import DatabaseFault, StepError
 
 PROBE = "runbook_probe"
 

@@ -16,8 +16,10 @@ from steps.backfill_pace import UNTHROTTLED, Throttle
 from steps.backfill_run import Pass
 from steps.backfill_shape import Words, read_shape
 from steps.backfill_sql import Shape
-from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepError, StepResult, TakenBack, Trace
+from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepResult, TakenBack
 from steps.reading import ReadQuery
+from steps.shapes import Trace
+from steps.stops import StepError
 from steps.taking_back import Written
 from steps.words import Identifier, Model, Seconds, Text
 

@@ -22,10 +22,12 @@ from steps.backfill_sql import (
     rest,
     wrap,
 )
-from steps.base import Change, Place, Row, StepError, Value, Work
+from steps.base import Change, Place, Row, Work
 from steps.dialect import quote
 from steps.ledger import BEGAN, table
 from steps.passes import DEAD_ACTION, DEFERRED, Totals, label_of, read_totals
+from steps.stops import StepError
+from steps.values import Value
 
 TEMP = "temp.runbook_window"
 # In a message of several transactions the server's statement_timestamp() is the message's.

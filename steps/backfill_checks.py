@@ -10,8 +10,9 @@ from steps.backfill_order import Route, begin, last_position, window
 from steps.backfill_plan import scans
 from steps.backfill_sql import Shape, Window, judged, looked_at
 from steps.backfill_tables import members
-from steps.base import UNDEFINED, DatabaseFault, Look, StepError
+from steps.base import Look
 from steps.dialect import quote
+from steps.stops import UNDEFINED, DatabaseFault, StepError
 
 TABLES = ("table", "partition", "partitioned table")
 _PAGES = """SELECT coalesce(max(c.relpages), 0) AS n FROM pg_catalog.pg_class c

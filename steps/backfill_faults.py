@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from steps.base import DEADLOCK, LOCK_NOT_AVAILABLE, QUERY_CANCELED, SERIALIZATION, DatabaseFault
-from steps.dialect import Dialect
-from steps.stops import KEPT_TOO_LONG
+from steps.sqltext import Dialect
+from steps.stops import DEADLOCK, KEPT_TOO_LONG, LOCK_NOT_AVAILABLE, QUERY_CANCELED, SERIALIZATION, DatabaseFault
 
 # What a row can be at fault for: its data, a constraint, what a trigger or check option says, too long an index entry.
 _DATA_CLASSES = ("21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from steps.backfill_order import TREE_BYTES, Start
 from steps.backfill_pace import Pace
 from steps.backfill_sql import Shape
-from steps.base import Look, Progress, Value
+from steps.base import Look, Progress
 from steps.passes import Totals
+from steps.values import Value
 
 
 def figures(totals: Totals, start: Start) -> dict[str, Value]:

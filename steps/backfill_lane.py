@@ -17,8 +17,9 @@ from steps.backfill_order import Range, Route, Start, first_of, page, window
 from steps.backfill_pace import Pace, Throttle, rest_for
 from steps.backfill_plan import Joining, joining
 from steps.backfill_sql import Shape, Window, listed
-from steps.base import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFault, Place, StepError, Tuning
+from steps.base import Context, Place, Tuning
 from steps.passes import Batch, Letter, Totals
+from steps.stops import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, StepError
 from steps.words import Model
 
 FIRST = 1000  # rows of the first batch, where nobody else works

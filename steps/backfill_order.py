@@ -9,8 +9,9 @@ from typing import Literal
 from steps import catalog
 from steps.backfill_sql import ROWID, Named, Shape, Window, as_text, counting, json_of, keys, pages
 from steps.backfill_tables import Columns, has_row_numbers
-from steps.base import Look, Params, StepError
-from steps.dialect import Dialect
+from steps.base import Look, Params
+from steps.sqltext import Dialect
+from steps.stops import StepError
 from steps.words import Model
 
 PARTS = 8  # ranges of a heap at least: how many workers a running pass may be given

@@ -9,8 +9,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from steps.base import Database, DatabaseFault, Tuning
-from steps.dialect import Dialect
+from steps.base import Database, Tuning
+from steps.sqltext import Dialect
+from steps.stops import DatabaseFault
 from steps.words import Model, Seconds, Timespan
 
 LOOK_S = 1.0

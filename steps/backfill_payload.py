@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from steps.backfill_sql import Named, Shape, is_null, is_value, unwrap
-from steps.base import Look, Place, Value, Work
-from steps.dialect import Dialect
+from steps.base import Look, Place, Work
 from steps.ledger import table as ledger_table
+from steps.sqltext import Dialect
+from steps.values import Value
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from steps.backfill_order import Route, Start, again, begin, heap_of, key_names
 from steps.backfill_pace import Pace
 from steps.backfill_payload import Held, prune, written_before
 from steps.backfill_sql import Shape, Window, left, missed
-from steps.base import AlreadyCommitted, Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
+from steps.base import Context, Look, Place, Tuning
 from steps.passes import AGAIN, SWEEP, Batch, Totals
+from steps.stops import AlreadyCommitted, DatabaseFault, Paused, StepError
+from steps.values import Value
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind

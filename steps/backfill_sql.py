@@ -10,10 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from steps.base import Value
-from steps.dialect import Dialect, quote
+from steps.dialect import quote
 from steps.ledger import table as ledger_table
 from steps.matching import Pair
+from steps.sqltext import Dialect
+from steps.values import Value
 
 ROWID = "rowid"
 

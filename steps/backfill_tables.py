@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from steps import catalog
 from steps.backfill_sql import ROWID, Named
-from steps.base import Look, StepError
-from steps.dialect import Dialect
+from steps.base import Look
+from steps.sqltext import Dialect
+from steps.stops import StepError
 
 TABLEOID = Named("tableoid", "oid")  # beside a key that holds in each table, but not over all of them
 _HOLDS_ROWS = ("r", "f")

@@ -11,29 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeAlias, run
 
 from pydantic import BaseModel, ConfigDict
 
-from steps.needs import ApprovalNeed as ApprovalNeed
-from steps.needs import EvidenceNeed as EvidenceNeed
-from steps.needs import GateNeeds as GateNeeds
-from steps.needs import RunsPrograms as RunsPrograms
-from steps.needs import Uses as Uses
-from steps.shapes import Trace as Trace
-from steps.stops import DEADLOCK as DEADLOCK
-from steps.stops import INSUFFICIENT_PRIVILEGE as INSUFFICIENT_PRIVILEGE
-from steps.stops import LOCK_NOT_AVAILABLE as LOCK_NOT_AVAILABLE
-from steps.stops import QUERY_CANCELED as QUERY_CANCELED
-from steps.stops import SERIALIZATION as SERIALIZATION
-from steps.stops import UNDEFINED as UNDEFINED
-from steps.stops import AlreadyCommitted as AlreadyCommitted
-from steps.stops import DatabaseFault as DatabaseFault
-from steps.stops import Paused as Paused
-from steps.stops import Refused as Refused
-from steps.stops import StepError as StepError
-from steps.stops import Stopped as Stopped
-from steps.values import Value as Value
+from steps.needs import GateNeeds
+from steps.shapes import Trace
+from steps.values import Value
 from steps.words import Model
 
 if TYPE_CHECKING:
-    from steps.dialect import Dialect
+    from steps.sqltext import Dialect
 
 Params: TypeAlias = Mapping[str, Value]
 NOTHING: Params = {}

@@ -12,8 +12,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from steps.base import Look, Params, Refused, Row
-from steps.dialect import Dialect, qualified, quote
+from steps.base import Look, Params, Row
+from steps.dialect import qualified, quote
 from steps.shapes import (
     ColumnInfo,
     ConstraintInfo,
@@ -28,21 +28,9 @@ from steps.shapes import (
     Trace,
     TriggerInfo,
 )
+from steps.sqltext import Dialect
+from steps.stops import Refused
 from steps.words import ColumnRef
-
-__all__ = [
-    "ColumnInfo",
-    "ConstraintInfo",
-    "Dependant",
-    "IndexInfo",
-    "Partitioning",
-    "Publication",
-    "Relation",
-    "RowSecurity",
-    "TableShape",
-    "Tie",
-    "TriggerInfo",
-]
 
 
 # ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,21 +8,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from steps import alike, catalog, concurrently, converted, fits, scratch, touched, type_trial
-from steps.base import (
-    Context,
-    Effect,
-    Look,
-    Refused,
-    State,
-    Statement,
-    Step,
-    StepError,
-    StepResult,
-    Trace,
-    Work,
-)
-from steps.dialect import Dialect, quote
-from steps.shapes import ColumnInfo, Tie
+from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps.dialect import quote
+from steps.shapes import ColumnInfo, Tie, Trace
+from steps.sqltext import Dialect
+from steps.stops import Refused, StepError
 from steps.words import Column
 
 KEPT_VALUES = 100_000  # more of them would make the ledger's row too large to be read in an incident

@@ -7,19 +7,11 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from steps import catalog, compiled, concurrently, fits, touched
-from steps.base import (
-    Context,
-    Effect,
-    Look,
-    Refused,
-    State,
-    Statement,
-    Step,
-    StepResult,
-    Trace,
-)
-from steps.dialect import Dialect, quote
-from steps.shapes import Tie
+from steps.base import Context, Effect, Look, State, Statement, Step, StepResult
+from steps.dialect import quote
+from steps.shapes import Tie, Trace
+from steps.sqltext import Dialect
+from steps.stops import Refused
 from steps.words import Column, Identifier, Model
 
 

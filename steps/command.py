@@ -13,9 +13,11 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from steps import cutting, ledger, pids, processes
-from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepError, StepResult, Uses
+from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepResult
+from steps.needs import Uses
 from steps.pids import ProcessId
 from steps.reading import ReadQuery
+from steps.stops import StepError
 from steps.words import Seconds, Timespan
 
 Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=1)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from steps import catalog
-from steps.base import DatabaseFault, Look
+from steps.base import Look
 from steps.dialect import quote
 from steps.scratch import Memory, memory, told
+from steps.stops import DatabaseFault
 from steps.words import ColumnRef
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import DEADLOCK, LOCK_NOT_AVAILABLE, Context, DatabaseFault, Look, Refused, Statement, Work
-from steps.dialect import Dialect
+from steps.base import Context, Look, Statement, Work
 from steps.shapes import IndexInfo
+from steps.sqltext import Dialect
 from steps.statements import waits_in_the_way
+from steps.stops import DEADLOCK, LOCK_NOT_AVAILABLE, DatabaseFault, Refused
 from steps.words import Model
 
 UNIQUE_VIOLATION = "23505"

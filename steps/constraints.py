@@ -8,22 +8,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from steps import alike, catalog, concurrently, fits, scratch, touched
-from steps.base import (
-    Context,
-    DatabaseFault,
-    Effect,
-    Look,
-    Refused,
-    State,
-    Statement,
-    Step,
-    StepError,
-    StepResult,
-    Trace,
-    Work,
-)
-from steps.dialect import Dialect, quote
-from steps.shapes import ConstraintInfo, IndexInfo
+from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps.dialect import quote
+from steps.shapes import ConstraintInfo, IndexInfo, Trace
+from steps.sqltext import Dialect
+from steps.stops import DatabaseFault, Refused, StepError
 from steps.words import Column, Identifier, Model, Text
 
 SHOWN_ROWS = 5

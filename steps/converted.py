@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 
 from steps import catalog, concurrently
-from steps.base import QUERY_CANCELED, DatabaseFault, Look, Refused, Value, Work
+from steps.base import Look, Work
 from steps.dialect import quote
 from steps.shapes import IndexInfo
+from steps.stops import QUERY_CANCELED, DatabaseFault, Refused
+from steps.values import Value
 from steps.words import ColumnRef, Model
 
 PROOF = "3s"  # how long everybody may wait while the column is proven empty under the lock

@@ -6,25 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import dropwhile, islice, pairwise, takewhile
 
-from steps.sqltext import BadSql, Dialect, Kind, Piece, Token, line_of, scan, split
+from steps.sqltext import BadSql, Dialect, Kind, Token, line_of, scan, split
 from steps.stops import StepError
 from steps.words import LONGEST_NAME
-
-__all__ = [
-    "BadIdentifier",
-    "BadSql",
-    "Dialect",
-    "Piece",
-    "bind",
-    "controls_transaction",
-    "first_words",
-    "is_single_select",
-    "needs_autocommit",
-    "parameters",
-    "qualified",
-    "quote",
-    "split",
-]
 
 
 class BadIdentifier(StepError):

@@ -10,23 +10,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 
-from steps.grammar import BadExpression, Kind, Tree, dotted, number, read, read_typed
+from steps.grammar import Kind, Tree, dotted, number, read, read_typed
 from steps.values import Value, exact, why_unknown
-
-__all__ = [
-    "BadExpression",
-    "BadOperand",
-    "Evaluation",
-    "Expression",
-    "Kind",
-    "UnknownName",
-    "Value",
-    "check_kinds",
-    "check_names",
-    "evaluate",
-    "explain",
-    "parse",
-]
 
 SHOWN = 80  # characters of a text in explain()
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from steps import catalog
-from steps.base import Foretold, Look, Step, Trace
-from steps.dialect import Dialect
-from steps.sqltext import Kind, Token, scan
+from steps.base import Foretold, Look, Step
+from steps.shapes import Trace
+from steps.sqltext import Dialect, Kind, Token, scan
 
 
 @runtime_checkable

@@ -10,23 +10,12 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field, model_validator
 
 from steps import alike, catalog, concurrently, fits, scratch, touched
-from steps.base import (
-    Context,
-    DatabaseFault,
-    Effect,
-    Look,
-    Refused,
-    Row,
-    State,
-    Statement,
-    Step,
-    StepError,
-    StepResult,
-    Trace,
-)
-from steps.dialect import Dialect, quote
+from steps.base import Context, Effect, Look, Row, State, Statement, Step, StepResult
+from steps.dialect import quote
 from steps.maintenance import Maintenance
-from steps.shapes import IndexInfo
+from steps.shapes import IndexInfo, Trace
+from steps.sqltext import Dialect
+from steps.stops import DatabaseFault, Refused, StepError
 from steps.words import LONGEST_NAME, Identifier, Model, Text
 
 SHOWN_KEYS = 5

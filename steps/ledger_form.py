@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from steps import ledger
 from steps.base import Look, Work
-from steps.dialect import Dialect
 from steps.ledger import SCHEMA, VERSION, table
+from steps.sqltext import Dialect
 
 
 class Inconvertible(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from steps import concurrently, ledger
-from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepResult
-from steps.dialect import Dialect
+from steps.base import Context, Effect, Look, State, Statement, Step, StepResult
+from steps.sqltext import Dialect
+from steps.stops import Refused
 
 DONE = "done"
 

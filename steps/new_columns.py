@@ -8,10 +8,12 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, PrivateAttr, model_validator
 
-from steps import alike, catalog, concurrently, fits, going_on, scratch, touched
-from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
-from steps.dialect import Dialect, quote
-from steps.shapes import ColumnInfo
+from steps import alike, catalog, concurrently, fits, going_on, scratch, shapes, touched
+from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps.dialect import quote
+from steps.shapes import ColumnInfo, Trace
+from steps.sqltext import Dialect
+from steps.stops import Refused, StepError
 from steps.words import Column, ColumnRef, Model, Text
 
 OWN_FIELDS = "collation, identity, generated, default, not_null, references and check are fields of their own"
@@ -170,7 +172,7 @@ class AddColumn(Step):
         )
         return [words for good, words in checks if not good]
 
-    def _is_key(self, look: Look, one: catalog.ConstraintInfo) -> bool:
+    def _is_key(self, look: Look, one: shapes.ConstraintInfo) -> bool:
         target = self.references
         return (
             target is not None

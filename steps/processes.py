@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from steps import cutting, pids
-from steps.base import StepError
 from steps.pids import ProcessId
+from steps.stops import StepError
 
 KEPT_BYTES = 64 * 1024  # of each stream, its tail: what went wrong stands at the end
 _HELD_BYTES = KEPT_BYTES + cutting.BESIDE  # a secret at the edge is masked whole before the rest is cut

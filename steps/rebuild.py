@@ -14,9 +14,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from steps import alike, catalog, cutting, fits, rebuilding, scratch, touched
-from steps.base import Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Trace, Work
-from steps.dialect import Dialect, quote
+from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps.dialect import quote
 from steps.rebuilding import OFF, Move, Rebuilt
+from steps.shapes import Trace
+from steps.sqltext import Dialect
+from steps.stops import Refused, StepError
 from steps.words import Identifier
 
 _LENGTH = "one rewrite"

@@ -14,9 +14,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Place, Row, StepError, Trace, Work
-from steps.dialect import Dialect, bind, quote
-from steps.sqltext import Kind, scan
+from steps.base import NOTHING, Look, Params, Place, Row, Work
+from steps.dialect import bind, quote
+from steps.shapes import Trace
+from steps.sqltext import Dialect, Kind, scan
+from steps.stops import INSUFFICIENT_PRIVILEGE, DatabaseFault, StepError
 
 TWIN = "runbook_twin"
 _READ_ONLY = "25006"

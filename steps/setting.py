@@ -9,8 +9,9 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator
 
 from steps.base import Look, Work
-from steps.dialect import Dialect, quote
+from steps.dialect import quote
 from steps.sessions import why_not_set
+from steps.sqltext import Dialect
 
 Wanted: TypeAlias = bool | int | float | str | tuple[str, ...]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, model_validator
 
-from steps.dialect import BadSql, Dialect, split
+from steps.sqltext import BadSql, Dialect, split
 from steps.words import Model, Text
 
 BEGUN = " begun"

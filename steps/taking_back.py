@@ -11,11 +11,13 @@ from steps.backfill_pace import Pace, Throttle, rest_for
 from steps.backfill_payload import Held, rows_of
 from steps.backfill_sql import Named
 from steps.backfill_tables import members
-from steps.base import Context, DatabaseFault, Look, Place, Progress, StepError, Value, Work
-from steps.dialect import Dialect, quote
+from steps.base import Context, Look, Place, Progress, Work
+from steps.dialect import quote
 from steps.ledger import table as ledger_table
 from steps.passes import REFUSED
-from steps.stops import KEPT_TOO_LONG
+from steps.sqltext import Dialect
+from steps.stops import KEPT_TOO_LONG, DatabaseFault, StepError
+from steps.values import Value
 from steps.words import Model
 
 TEMP = "temp.runbook_back"

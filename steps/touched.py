@@ -15,9 +15,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from steps import catalog, ledger
 from steps.base import Look, Place
-from steps.dialect import Dialect
 from steps.ledger import Touch
-from steps.sqltext import BadSql, Kind, Token, scan
+from steps.sqltext import BadSql, Dialect, Kind, Token, scan
 
 _LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")

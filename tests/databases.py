@@ -21,7 +21,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from playbooks.demo import honeypot
-from runner.embedded import Server, find_binaries
+from runner.binaries import find_binaries
+from runner.embedded import Server
 
 SESSIONS = 2_000
 SEED = 7

@@ -25,8 +25,8 @@ from runner.targets_file import _KEYS as TARGET_KEYS
 from runner.watch import StatusFile
 from steps import ledger, ledger_form, passes
 from steps.base import Progress
-from steps.dialect import Dialect
 from steps.registry import probe_types, step_types
+from steps.sqltext import Dialect
 
 LIST = Path(__file__).with_name("persisted_words.json")
 Words = dict[str, Any]  # names of groups and words, down to a word that says what kind of thing it stands for

@@ -16,9 +16,7 @@ from pydantic import BaseModel
 from steps import catalog, ledger
 from steps.base import (
     NOTHING,
-    AlreadyCommitted,
     Change,
-    DatabaseFault,
     Effect,
     Look,
     Params,
@@ -29,13 +27,14 @@ from steps.base import (
     State,
     StaticallyChecked,
     Step,
-    StepError,
     StepResult,
     Tuning,
     Work,
 )
-from steps.dialect import Dialect, bind
+from steps.dialect import bind
 from steps.shapes import TableShape
+from steps.sqltext import Dialect
+from steps.stops import AlreadyCommitted, DatabaseFault, StepError
 
 SQLITE_STATES = {"SQLITE_CONSTRAINT_UNIQUE": "23505", "SQLITE_BUSY": "55P03", "SQLITE_LOCKED": "55P03"}
 _runs = itertools.count(1)

@@ -13,8 +13,10 @@ import psycopg
 from pydantic import BaseModel
 
 from steps import ledger
-from steps.base import AlreadyCommitted, DatabaseFault, Params, Place, Progress, Row, StepError, Tuning, Work
-from steps.dialect import Dialect, bind
+from steps.base import Params, Place, Progress, Row, Tuning, Work
+from steps.dialect import bind
+from steps.sqltext import Dialect
+from steps.stops import AlreadyCommitted, DatabaseFault, StepError
 
 READING = {
     sqlite3.SQLITE_SELECT,

@@ -12,7 +12,7 @@ from inside import until
 from plain_context import Trial
 
 from steps.backfill import Backfill
-from steps.base import Paused
+from steps.stops import Paused
 
 ROWS = 1000
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from plain_context import Trial
 
 from steps.backfill import BackfillResult
-from steps.base import Paused, State
+from steps.base import State
+from steps.stops import Paused
 
 COMMON = settings(
     max_examples=20, deadline=None, derandomize=True,

@@ -12,7 +12,8 @@ from plain_context import PlainDatabase, Trial
 
 from steps import passes
 from steps.backfill import BackfillResult
-from steps.base import Paused, Place, Progress, Stopped, Tuning
+from steps.base import Place, Progress, Tuning
+from steps.stops import Paused, Stopped
 
 ROWS = 6000
 RESTING = {"traffic": 0, "batch": "10 ms", "rest": 4}

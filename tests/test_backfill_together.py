@@ -27,7 +27,8 @@ from inside import Inside, until
 from plain_context import PlainDatabase, Trial
 
 from steps.backfill import BackfillResult
-from steps.base import Paused, Place
+from steps.base import Place
+from steps.stops import Paused
 
 ROWS = 20_000
 BUSY = "    throttle: {traffic: 0, batch: 10 ms, rest: 0}\n"

@@ -15,8 +15,9 @@ from inside import until
 from plain_context import Trial
 
 from steps.backfill_crew import Crew
-from steps.base import Paused, State, Stopped, Tuning
+from steps.base import State, Tuning
 from steps.ledger import table as ledger_table
+from steps.stops import Paused, Stopped
 
 on_postgresql = pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)
 SMALL = {"batch": {"time": "250 ms", "rows": [50, 100]}}
@@ -34,7 +35,7 @@ def batches(database: Database, columns: str) -> list[tuple]:
 
 
 def trial_dialect(database: Database):
-    from steps.dialect import Dialect
+    from steps.sqltext import Dialect
 
     return Dialect(database.dialect)
 

@@ -10,8 +10,9 @@ from plain_context import Trial
 from pydantic import ValidationError
 
 from steps import catalog
-from steps.base import DatabaseFault, Refused, State
+from steps.base import State
 from steps.column_type import ChangeColumnType
+from steps.stops import DatabaseFault, Refused
 
 SESSIONS = "session_summaries"
 

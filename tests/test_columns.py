@@ -6,9 +6,10 @@ import pytest
 from databases import Database
 from plain_context import Trial
 
-from steps.base import DatabaseFault, Refused, State, StepError
+from steps.base import State
 from steps.columns import RenameColumn
 from steps.new_columns import AddColumn
+from steps.stops import DatabaseFault, Refused, StepError
 
 SESSIONS = "session_summaries"
 

@@ -13,8 +13,9 @@ from plain_look import PlainContext, PlainDatabase
 from pydantic import ValidationError
 
 from steps import ledger, processes
-from steps.base import Oneway, Place, Reversible, State, StepError, Stopped
+from steps.base import Oneway, Place, Reversible, State
 from steps.command import Command, started
+from steps.stops import StepError, Stopped
 
 PLACE = Place(run="r1", step="call", action="apply")
 

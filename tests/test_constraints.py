@@ -9,8 +9,9 @@ from databases import Database, Databases
 from plain_context import Trial
 from pydantic import ValidationError
 
-from steps.base import Refused, State, StepError
+from steps.base import State
 from steps.constraints import AddConstraint
+from steps.stops import Refused, StepError
 
 SESSIONS = "session_summaries"
 TABLES = """

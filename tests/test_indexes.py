@@ -13,8 +13,9 @@ from plain_context import PlainContext, Trial
 from pydantic import ValidationError
 
 from steps import ledger
-from steps.base import Refused, State, StepError
+from steps.base import State
 from steps.indexes import CreateIndex, DropIndex, Reindex
+from steps.stops import Refused, StepError
 
 SESSIONS = "session_summaries"
 PAIR = "idx_session_summaries_snapshot_country_matcher"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from steps import processes
-from steps.base import StepError, Stopped
 from steps.pids import ProcessId, alive, identify
+from steps.stops import StepError, Stopped
 
 ENV = processes.environment()
 

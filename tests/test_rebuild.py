@@ -9,8 +9,9 @@ import pytest
 from databases import Database
 from plain_context import Trial
 
-from steps.base import Refused, State, StepError
+from steps.base import State
 from steps.rebuild import RebuildTable
+from steps.stops import Refused, StepError
 
 TABLES = """
     CREATE TABLE authors (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT COLLATE NOCASE, born INTEGER, code TEXT UNIQUE);

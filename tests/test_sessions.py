@@ -8,11 +8,11 @@ from plain_context import Trial
 from pydantic import TypeAdapter, ValidationError
 
 from steps.base import State
-from steps.dialect import Dialect
 from steps.probes.trial import Trial as TrialProbe
 from steps.reading import ReadQuery
 from steps.sessions import POLICY, void
 from steps.sql import Sql
+from steps.sqltext import Dialect
 
 LITE = Dialect.SQLITE
 ALWAYS = [  # void, or worse, in a transaction of its own and in one with others

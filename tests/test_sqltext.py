@@ -10,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from steps import dialect
-from steps.dialect import BadSql, Dialect, Piece, split
-from steps.sqltext import scan
+from steps.sqltext import BadSql, Dialect, Piece, scan, split
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]

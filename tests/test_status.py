@@ -11,11 +11,11 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals, stop, window
+from runner import approvals, onward, stop, window
 from runner.events import Settled, SqlByHand, Tuned
 from runner.status import RunStatus, add, fold
 from runner.trail import Record, read
-from steps.base import ApprovalNeed, GateNeeds
+from steps.needs import ApprovalNeed, GateNeeds
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 
@@ -92,7 +92,7 @@ def test_questions_change_nothing(desk: Inside, empty_database: Database) -> Non
         before = copy.deepcopy(vars(status))
         playbook = stored(status.source)
         _ask_everything(status)
-        stop.stop(playbook, status, stop.Here(datetime.fromisoformat(record.at)))
+        stop.stop(playbook, status, onward.Here(datetime.fromisoformat(record.at)))
         needs = GateNeeds(approval=ApprovalNeed(roles=("dba",)))
         for question in (approvals.open_needs, approvals.lapsed):
             question(needs, status, step="nowhere", now=datetime.fromisoformat(record.at))

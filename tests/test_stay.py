@@ -18,7 +18,7 @@ import psutil
 import pytest
 from command import RUNBOOK, Done
 
-from runner.embedded import find_binaries
+from runner.binaries import find_binaries
 
 PATIENCE_S = 60.0
 

@@ -14,19 +14,16 @@ from hypothesis import strategies as st
 
 from runner.source import BadInput, Faulty
 from runner.targets import (
-    BadTarget,
-    Keyring,
     NoTarget,
     PasswordInArgv,
     PasswordInEnvironment,
     PasswordMissing,
-    Target,
     UnknownTarget,
     connect_arguments,
-    load_targets,
     password,
     resolve,
 )
+from runner.targets_file import BadTarget, Keyring, Target, load_targets
 from runner.urls import holds_password, parse_url
 
 GOOD = """\

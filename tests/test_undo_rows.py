@@ -7,7 +7,8 @@ from databases import Database
 from filling import backfill, filled, prepare, simple, snapshots, table
 from plain_context import PlainContext, Trial
 
-from steps.base import Progress, State, StepError, Stopped, Tuning
+from steps.base import Progress, State, Tuning
+from steps.stops import StepError, Stopped
 from steps.taking_back import FIRST, Written
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from databases import in_ci
 
-from runner.embedded import find_binaries
+from runner.binaries import find_binaries
 
 ROOT = Path(__file__).parents[1]
 OURS = {"runner", "steps", "playbooks", "runbook_entry.py"}

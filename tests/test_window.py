@@ -11,7 +11,7 @@ from command import proven
 from databases import Database
 from inside import Inside, written
 
-from runner import stop, window
+from runner import onward, stop, window
 from runner.events import Noted, Outcome, RunState
 from runner.load import load
 from runner.masks import Masks
@@ -202,7 +202,7 @@ steps:
     status = RunStatus(state=RunState.SUCCEEDED, steps={"fill": fill})
 
     def back() -> str:
-        return stop.stop(playbook, status, stop.Here(began + timedelta(minutes=10), alive=False)).back
+        return stop.stop(playbook, status, onward.Here(began + timedelta(minutes=10), alive=False)).back
 
     assert "about 5 min (as long as it took), up to 50 min while others work" in back()
     assert "turn back before 2026-05-05 10:10" in back()

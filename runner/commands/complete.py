@@ -33,7 +33,8 @@ def targets(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]
     del ctx, param
     found: list[str] = []
     with _quietly():
-        from runner.targets import TARGETS_FILE, load_targets
+        from runner.targets import TARGETS_FILE
+        from runner.targets_file import load_targets
 
         found = sorted(load_targets(Path.cwd() / TARGETS_FILE).targets)
     return _fitting(found, begun) or _files(begun, "*")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from runner import again, stop, terminal
+from runner import again, onward, stop, terminal
 from runner.commands import complete, options
 from runner.errors import RunRefused, TrailBroken
 from runner.events import RunState
@@ -19,7 +19,7 @@ from runner.people import in_force
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
-from runner.workplace import Found, Place, all_runs, connected, find_run, find_trail, runs_of
+from runner.workplace import Place, all_runs, connected, find_run, find_trail, runs_of
 from steps import cutting
 
 
@@ -80,7 +80,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     below = 4 + max(len(_word(step)) for step in steps.values())  # columns before what stands below a step
     for entry in playbook.entries:
         step = steps[entry.id]
-        needs = stop.waits_for(playbook, status, step, here.now) if step is not None else []
+        needs = onward.waits_for(playbook, status, step, here.now) if step is not None else []
         for line in _step_lines(entry, status, step, needs, below=below):
             terminal.say(line, hang=below + 2)
     terminal.say()
@@ -313,15 +313,3 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
             state="the database was not touched; what the run committed stands",
             then=f"{more}put the run's folder back as it was",
         )
-
-
-__all__ = [
-    "Found",
-    "meant",
-    "place_of_run",
-    "report_command",
-    "runs_command",
-    "runs_of",
-    "status_command",
-    "trail_command",
-]

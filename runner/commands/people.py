@@ -13,7 +13,7 @@ from runner.commands import complete, options
 from runner.commands.look import meant, place_of_run
 from runner.workflow import Orders
 from steps import cutting
-from steps.base import Value
+from steps.values import Value
 from steps.words import seconds
 
 

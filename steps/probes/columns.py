@@ -9,7 +9,7 @@ from pydantic import BaseModel, model_validator
 
 from steps import catalog
 from steps.base import Answer, Look, Probe, Unknown, Verdict
-from steps.catalog import Tie
+from steps.shapes import Tie
 from steps.words import Column, Identifier, Model
 
 

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field, field_validator
 
 from steps import cutting, patterns, processes
-from steps.base import Answer, Look, Probe, StepError, Uses, Verdict
+from steps.base import Answer, Look, Probe, Verdict
+from steps.needs import Uses
+from steps.stops import StepError
 from steps.values import Cut
 from steps.words import Model, Seconds, Timespan
 

@@ -13,9 +13,11 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps import cutting, processes
-from steps.base import Look, Probe, StepError, Unknown, Uses
-from steps.dialect import Dialect
+from steps.base import Look, Probe, Unknown
+from steps.needs import Uses
 from steps.reading import has_role
+from steps.sqltext import Dialect
+from steps.stops import StepError
 from steps.words import Model, Seconds, Timespan
 
 NEAR_S = 5.0  # our reading of a backend's start and the server's own may differ by so much

@@ -8,8 +8,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from steps import catalog
-from steps.base import Answer, Look, Probe, StepError, Verdict
-from steps.dialect import Dialect, quote
+from steps.base import Answer, Look, Probe, Verdict
+from steps.dialect import quote
+from steps.sqltext import Dialect
+from steps.stops import StepError
 from steps.words import Identifier, Model
 
 Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger", "owner"]

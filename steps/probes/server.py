@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from steps.base import Look, Probe
-from steps.dialect import Dialect
+from steps.sqltext import Dialect
 from steps.words import Model
 
 _SERVER = """

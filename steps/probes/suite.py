@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from steps import cutting, processes
-from steps.base import Answer, Look, Probe, StepError, Uses, Verdict
+from steps.base import Answer, Look, Probe, Verdict
+from steps.needs import Uses
+from steps.stops import StepError
 from steps.words import BesideFile, Model, Seconds, Timespan
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from steps import catalog
-from steps.base import Look, Probe, Row, StepError
+from steps.base import Look, Probe, Row
+from steps.stops import StepError
 from steps.words import Identifier, Model
 
 # The functions behind pg_stat_all_tables: the view itself computes its figures for every table where parts are joined.

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from steps import others
 from steps.base import Look, Probe, Row, Unknown
-from steps.dialect import Dialect
 from steps.reading import has_role
+from steps.sqltext import Dialect
 from steps.words import Model, Seconds
 
 SHOWN = 10  # blockers that are named

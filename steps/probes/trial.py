@@ -7,9 +7,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from steps.base import Answer, DatabaseFault, Look, Probe, StepError, Verdict
-from steps.dialect import BadSql, Dialect, is_single_select, split
+from steps.base import Answer, Look, Probe, Verdict
+from steps.dialect import is_single_select
 from steps.sessions import void
+from steps.sqltext import BadSql, Dialect, split
+from steps.stops import DatabaseFault, StepError
 from steps.words import Model, Text
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps.base import Look, Probe, StepError
+from steps.base import Look, Probe
+from steps.stops import StepError
 from steps.words import Model
 
 # A segment's file name is timeline, then the position's upper half and the segment's number, in hexadecimal digits.

@@ -10,7 +10,8 @@ from databases import Database
 from pydantic import ValidationError
 
 from probes.looking import answer, look_at, probe
-from steps.base import Answer, StepError
+from steps.base import Answer
+from steps.stops import StepError
 
 SUITE = """
 import os

@@ -14,7 +14,8 @@ from databases import Database
 from inside import until
 
 from probes.looking import answer, await_seen, look_at, probe, role
-from runner.embedded import VERSION, Server, find_binaries
+from runner.binaries import find_binaries
+from runner.embedded import VERSION, Server
 from steps.base import Answer, Unknown
 
 ONE = probe("replication")

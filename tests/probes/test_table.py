@@ -11,7 +11,8 @@ from plain_look import PlainDatabase
 
 from probes.looking import await_seen, look_at, probe, role
 from runner.embedded import Server
-from steps.base import Place, StepError
+from steps.base import Place
+from steps.stops import StepError
 
 ONE = probe("table", table="t")
 

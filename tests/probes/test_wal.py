@@ -9,7 +9,8 @@ import pytest
 from databases import Database
 
 from probes.looking import await_seen, look_at, probe, role
-from runner.embedded import Server, find_binaries
+from runner.binaries import find_binaries
+from runner.embedded import Server
 
 SEGMENT = 16 << 20
 
