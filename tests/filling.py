@@ -15,8 +15,8 @@ from databases import Database
 from plain_context import PlainContext, PlainDatabase, Trial
 
 from playbooks.demo import honeypot
-from steps.backfill import Backfill, BackfillResult
 from steps.base import Place, Progress, Tuning
+from steps.types.backfill.step import Backfill, BackfillResult
 from steps.words import Query
 
 SOURCE = """SELECT ip_address AS source_ip, enrichment_updated_at AS enrichment_at,

@@ -23,10 +23,11 @@ from runner.status import Holding, RunStatus, StepStatus
 from runner.stop import Stop
 from runner.targets_file import _KEYS as TARGET_KEYS
 from runner.watch import StatusFile
-from steps import ledger, ledger_form, passes
+from steps import ledger, ledger_form
 from steps.base import Progress
 from steps.registry import probe_types, step_types
 from steps.sqltext import Dialect
+from steps.types.backfill import store
 
 LIST = Path(__file__).with_name("persisted_words.json")
 Words = dict[str, Any]  # names of groups and words, down to a word that says what kind of thing it stands for
@@ -83,7 +84,7 @@ def _type(node: dict[str, Any]) -> str:
 
 def _values() -> Words:
     """The words that a field may hold, where these are few and fixed."""
-    set_aside = (passes.DEFERRED, passes.DEAD_ACTION, passes.AGAIN, passes.REFUSED)
+    set_aside = (store.DEFERRED, store.DEAD_ACTION, store.AGAIN, store.REFUSED)
     found: Words = {"action of a row that was set aside": dict.fromkeys(set_aside, "value")}
     for name, one in _definitions().items():
         if "enum" in one:

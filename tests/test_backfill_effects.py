@@ -11,8 +11,8 @@ from filling import changed, checksum, ledger, run, stock, undo_keys, updated
 from inside import until
 from plain_context import Trial
 
-from steps.backfill import Backfill
 from steps.stops import Paused
+from steps.types.backfill.step import Backfill
 
 ROWS = 1000
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)

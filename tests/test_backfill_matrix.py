@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from plain_context import Trial
 
-from steps.backfill import BackfillResult
+from steps.types.backfill.step import BackfillResult
 
 COMMON = settings(
     max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate],  # shrinking would take minutes

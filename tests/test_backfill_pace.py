@@ -9,10 +9,10 @@ from databases import Database
 from filling import at_work, simple, table
 from plain_context import PlainDatabase, Trial
 
-from steps.backfill_order import begin, window
-from steps.backfill_pace import Pace, Throttle
-from steps.backfill_plan import JOINS, LOOKUP, Joining, joining
 from steps.base import Place, Tuning
+from steps.types.backfill.planner import JOINS, LOOKUP, Joining, joining
+from steps.types.backfill.ranges import begin, window
+from steps.types.backfill.throttle import Pace, Throttle
 
 PLACE = Place("run", "step", "apply")
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)

@@ -8,9 +8,9 @@ from filling import backfill, prepare, snapshots
 from plain_context import Trial
 from pydantic import ValidationError
 
-from steps.matching import Pair, read_match
 from steps.sqltext import Dialect
 from steps.stops import StepError
+from steps.types.backfill.match import Pair, read_match
 
 TABLES = """CREATE TABLE s (k integer PRIMARY KEY, v text); INSERT INTO s VALUES (1, 'one');
     CREATE TABLE t (id integer PRIMARY KEY, other integer, twice integer NOT NULL, v text, must text NOT NULL,

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain_context import Trial
 
-from steps.backfill import BackfillResult
 from steps.base import State
 from steps.stops import Paused
+from steps.types.backfill.step import BackfillResult
 
 COMMON = settings(
     max_examples=20, deadline=None, derandomize=True,

@@ -10,10 +10,10 @@ from databases import Database
 from filling import Watched, at_work, ledger, simple, table
 from plain_context import PlainDatabase, Trial
 
-from steps import passes
-from steps.backfill import BackfillResult
 from steps.base import Place, Progress, Tuning
 from steps.stops import Paused, Stopped
+from steps.types.backfill import store
+from steps.types.backfill.step import BackfillResult
 
 ROWS = 6000
 RESTING = {"traffic": 0, "batch": "10 ms", "rest": 4}
@@ -85,7 +85,7 @@ def test_time_between_two_processes_is_not(empty_database: Database) -> None:
         f"UPDATE {act} SET epoch = 2 WHERE label IN (SELECT 'batch ' || n FROM {batch} WHERE {later})"
     )
     with context.db.look() as look:
-        assert 0.3 * result.seconds < passes.seconds(look, Place(trial.run, "step", "apply")) <= result.seconds + 0.01
+        assert 0.3 * result.seconds < store.seconds(look, Place(trial.run, "step", "apply")) <= result.seconds + 0.01
 
 
 @on_18

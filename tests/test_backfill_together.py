@@ -26,9 +26,9 @@ from filling import (
 from inside import Inside, until
 from plain_context import PlainDatabase, Trial
 
-from steps.backfill import BackfillResult
 from steps.base import Place
 from steps.stops import Paused
+from steps.types.backfill.step import BackfillResult
 
 ROWS = 20_000
 BUSY = "    throttle: {traffic: 0, batch: 10 ms, rest: 0}\n"

@@ -221,7 +221,7 @@ def test_rows_that_go_on_moving_are_reached(empty_database: Database) -> None:
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 def test_resume_reaches_what_came_too_fast(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where rows come faster than the sweep can list them, it ends and says how many it left; resume goes on. F: B03"""
-    monkeypatch.setattr("steps.backfill_run.AT_ONCE", 150)
+    monkeypatch.setattr("steps.types.backfill.passes.AT_ONCE", 150)
     table(empty_database, rows=600)
     empty_database.script("UPDATE t SET id = id * 1000")
     keys = count(1)

@@ -14,10 +14,10 @@ from filling import adds_up, filled, oracle, prepare, run, simple, snapshots, ta
 from inside import until
 from plain_context import Trial
 
-from steps.backfill_crew import Crew
 from steps.base import State, Tuning
 from steps.ledger import table as ledger_table
 from steps.stops import Paused, Stopped
+from steps.types.backfill.pool import Crew
 
 on_postgresql = pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)
 SMALL = {"batch": {"time": "250 ms", "rows": [50, 100]}}

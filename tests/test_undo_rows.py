@@ -9,7 +9,7 @@ from plain_context import PlainContext, Trial
 
 from steps.base import Progress, State, Tuning
 from steps.stops import StepError, Stopped
-from steps.taking_back import FIRST, Written
+from steps.types.backfill.undo import FIRST, Written
 
 
 @pytest.fixture

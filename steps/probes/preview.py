@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from steps.backfill_shape import Words, read_shape
-from steps.backfill_sql import keys, preview
 from steps.base import Look, Probe
 from steps.reading import ReadQuery
+from steps.types.backfill.spec import Words, read_shape
+from steps.types.backfill.sql import keys, preview
 from steps.words import Identifier, Model, Text
 
 

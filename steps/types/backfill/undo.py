@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from steps import catalog, passes
-from steps.backfill_faults import Meaning, meaning
-from steps.backfill_pace import Pace, Throttle, rest_for
-from steps.backfill_payload import Held, rows_of
-from steps.backfill_sql import Named
-from steps.backfill_tables import members
+from steps import catalog
 from steps.base import Context, Look, Place, Progress, Work
 from steps.dialect import quote
 from steps.ledger import table as ledger_table
-from steps.passes import REFUSED
 from steps.sqltext import Dialect
 from steps.stops import KEPT_TOO_LONG, DatabaseFault, StepError
+from steps.types.backfill import store
+from steps.types.backfill.errors import Meaning, meaning
+from steps.types.backfill.payload import Held, rows_of
+from steps.types.backfill.sql import Named
+from steps.types.backfill.store import REFUSED
+from steps.types.backfill.tables import members
+from steps.types.backfill.throttle import Pace, Throttle, rest_for
 from steps.values import Value
 from steps.words import Model
 
@@ -52,9 +53,9 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
     """Undo the batches of this place's step, the newest first; goes on where it stood; raises StepError, Stopped."""
     with ctx.db.look() as look:
         place = _position(look)
-        kept, done = passes.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
+        kept, done = store.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
         taken = _so_far(look, place)
-        reached = passes.reached(look, Place(place.run, place.step, "revert"))
+        reached = store.reached(look, Place(place.run, place.step, "revert"))
         way = _way(look, written)
     total = sum(one.rows for one in kept)
     pace, speed = Pace(ctx.db, throttle), 0.0
@@ -80,7 +81,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
             f"cannot account for all rows: {taken.restored} restored and {taken.refused} refused of {total} written"
         )
     ctx.pulse(_progress(taken, total))
-    ctx.patiently("undo end", lambda work: passes.keep_document(work, Place(place.run, place.step, "revert"), "{}"))
+    ctx.patiently("undo end", lambda work: store.keep_document(work, Place(place.run, place.step, "revert"), "{}"))
     return taken
 
 
@@ -95,11 +96,11 @@ def _position(look: Look) -> Place:
 def _whole(look: Look, place: Place) -> None:
     """Raises StepError where the ledger has lost batches, or what they wrote: that it is silent is no proof."""
     there = Place(place.run, place.step, "apply")
-    lost = passes.without_figures(look, there)
+    lost = store.without_figures(look, there)
     if lost:
         raise StepError(f"cannot take back {place.step}: the ledger has lost {lost:,} of its batches; {_FROM_A_BACKUP}")
-    written = passes.totals(look, there).written
-    rows = sum(one.rows for one in passes.kept(look, run=place.run, step=place.step))
+    written = store.totals(look, there).written
+    rows = sum(one.rows for one in store.kept(look, run=place.run, step=place.step))
     if rows < written:
         raise StepError(
             f"cannot take back {place.step}: of {written:,} rows that it wrote, the ledger has lost {written - rows:,}; "
@@ -176,12 +177,12 @@ class Back:
 def state_of(look: Look, *, run: str, step: str) -> Back:
     """As the ledger has it."""
     place = Place(run, step, "revert")
-    ended = passes.document(look, place) is not None
-    return Back(len(passes.kept(look, run=run, step=step)), passes.totals(look, place).batches, ended)
+    ended = store.document(look, place) is not None
+    return Back(len(store.kept(look, run=run, step=step)), store.totals(look, place).batches, ended)
 
 
 def _so_far(look: Look, place: Place) -> Taken:
-    totals = passes.totals(look, Place(place.run, place.step, "revert"))
+    totals = store.totals(look, Place(place.run, place.step, "revert"))
     return Taken(totals.written, totals.dead)
 
 

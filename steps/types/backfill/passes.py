@@ -9,18 +9,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from steps import passes
-from steps.backfill_batch import Order, Outcome, change, outcome_of, run_batch
-from steps.backfill_crew import Crew
-from steps.backfill_figures import forecast, progress, rest_s, size
-from steps.backfill_lane import Document, Lane, Settings, array
-from steps.backfill_order import Route, Start, again, begin, heap_of, key_names
-from steps.backfill_pace import Pace
-from steps.backfill_payload import Held, prune, written_before
-from steps.backfill_sql import Shape, Window, left, missed
 from steps.base import Context, Look, Place, Tuning
-from steps.passes import AGAIN, SWEEP, Batch, Totals
 from steps.stops import AlreadyCommitted, DatabaseFault, Paused, StepError
+from steps.types.backfill import store
+from steps.types.backfill.batch import Order, Outcome, change, outcome_of, run_batch
+from steps.types.backfill.payload import Held, prune, written_before
+from steps.types.backfill.pool import Crew
+from steps.types.backfill.progress import forecast, progress, rest_s, size
+from steps.types.backfill.ranges import Route, Start, again, begin, heap_of, key_names
+from steps.types.backfill.sql import Shape, Window, left, missed
+from steps.types.backfill.store import AGAIN, SWEEP, Batch, Totals
+from steps.types.backfill.throttle import Pace
+from steps.types.backfill.worker import Document, Lane, Settings, array
 from steps.values import Value
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
@@ -72,7 +72,7 @@ class Pass:
 
     def _open(self) -> None:
         with self.ctx.db.look() as look:
-            text = passes.document(look, self.place)
+            text = store.document(look, self.place)
             if text is not None:
                 self.document = Document.model_validate_json(text)
                 self._reload(look)
@@ -121,7 +121,7 @@ class Pass:
         self._keep("begin")
 
     def _reload(self, look: Look) -> None:
-        self.totals, self.number = passes.totals(look, self.place), passes.last_number(look, self.place)
+        self.totals, self.number = store.totals(look, self.place), store.last_number(look, self.place)
 
     def _follow(self) -> None:
         """Begin the heap again where VACUUM FULL or CLUSTER gave its rows new places; nothing is written twice."""
@@ -137,16 +137,16 @@ class Pass:
 
     def _keep(self, label: str) -> None:
         with self.ctx.db.commit(label) as work:
-            passes.keep_document(work, self.place, self.document.model_dump_json())
+            store.keep_document(work, self.place, self.document.model_dump_json())
 
     def reopen(self) -> None:
         """Return to the rows that were set aside when the pass goes on."""
         self._open()
         self.document = self.document.model_copy(update={"finished": False})
         with self.ctx.db.commit(f"reopen {self.numbered()}") as work:
-            rows = passes.reopen(work, self.place)
-            passes.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", Totals(deferred=rows, dead=-rows)))
-            passes.keep_document(work, self.place, self.document.model_dump_json())
+            rows = store.reopen(work, self.place)
+            store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", Totals(deferred=rows, dead=-rows)))
+            store.keep_document(work, self.place, self.document.model_dump_json())
 
     # ─── the ranges ─────────────────────────────────────────────────────────────────────────────────────────────────
     def _ranges(self) -> None:
@@ -159,7 +159,7 @@ class Pass:
 
     def _unfinished(self) -> list[int]:
         with self.ctx.db.look() as look:
-            self.cursors = passes.cursors(look, self.place)
+            self.cursors = store.cursors(look, self.place)
         start = self.document.start
         return [n for n, one in enumerate(start.ranges) if start.stands(one) and self.cursors.get(n) != one.hi]
 
@@ -167,9 +167,9 @@ class Pass:
     def caught_up(self, part: int) -> str:
         """What the ledger has beyond what this process knows is taken in; where this range's cursor stands there."""
         with self.ctx.db.look() as look, self._figures:
-            self.totals = passes.totals(look, self.place)
-            self.number = max(self.number, passes.last_number(look, self.place))
-            return passes.cursors(look, self.place).get(part) or self.document.start.ranges[part].lo
+            self.totals = store.totals(look, self.place)
+            self.number = max(self.number, store.last_number(look, self.place))
+            return store.cursors(look, self.place).get(part) or self.document.start.ranges[part].lo
 
     def numbered(self) -> int:
         """A number that no batch of this pass has had."""
@@ -212,13 +212,13 @@ class Pass:
 
         While others work it does wait, or a COMMIT of theirs that comes in our rest would have to write all of it.
         """
-        with self.ctx.db.commit(passes.label_of(order.n), durable=self.pace.busy, off=off) as work:
+        with self.ctx.db.commit(store.label_of(order.n), durable=self.pace.busy, off=off) as work:
             if keys:
-                order = replace(order, returned=passes.forget_deferred(work, self.place, array(keys)))
+                order = replace(order, returned=store.forget_deferred(work, self.place, array(keys)))
             outcome = run_batch(work, self.place, self.shape, order)
             document = self._pausing(outcome)
             if document is not None:
-                passes.keep_document(work, self.place, document.model_dump_json())
+                store.keep_document(work, self.place, document.model_dump_json())
         self.note(outcome.figures)
         if document is not None:
             self._pause(document)
@@ -247,7 +247,7 @@ class Pass:
 
     def _committed(self, orders: Sequence[Order]) -> list[Outcome]:
         with self.ctx.db.look() as look:
-            found = passes.batches(look, self.place, first=orders[0].n, last=orders[-1].n)
+            found = store.batches(look, self.place, first=orders[0].n, last=orders[-1].n)
         heap, ours = self.document.start.heap, {order.n for order in orders}
         return [Outcome(one.figures, one.figures.seen, one.hi, heap) for one in found if one.n in ours]
 
@@ -261,7 +261,7 @@ class Pass:
         if self.settings.ends:
             raise Enough
         with self.ctx.db.look() as look:
-            seconds, wal = passes.seconds(look, self.place), passes.server_wal(look, self.place)
+            seconds, wal = store.seconds(look, self.place), store.server_wal(look, self.place)
             bytes_now = size(look, self.shape)
             told = forecast(self.totals, document.start, seconds=seconds, bytes_now=bytes_now, wal=wal)
             raise Paused(told, needs_s=rest_s(self.totals, document.start, seconds=seconds))
@@ -303,7 +303,7 @@ class Pass:
         held = Held.of(self.shape)
         with self.ctx.db.look() as look:
             before = written_before(look, self.place, held, keys)
-            known = {one.key for one in passes.letters(look, run=self.place.run, step=self.place.step, action=AGAIN)}
+            known = {one.key for one in store.letters(look, run=self.place.run, step=self.place.step, action=AGAIN)}
         fallen = {key for _, key in before}
         if not fallen:
             return fallen
@@ -312,11 +312,11 @@ class Pass:
         with self.ctx.db.commit(f"again {self.numbered()}") as work:
             for n in sorted({n for n, _ in before}):
                 prune(work, self.place, held, n=n, keys=[key for m, key in before if m == n])
-            passes.recall(work, self.place, once, message=NULL_AGAIN, action=AGAIN)
-            passes.recall(work, self.place, once, message=NULL_AGAIN, action=passes.DEFERRED)
-            passes.recall(work, self.place, twice, message=NULL_AGAIN, action=passes.DEAD_ACTION)
+            store.recall(work, self.place, once, message=NULL_AGAIN, action=AGAIN)
+            store.recall(work, self.place, once, message=NULL_AGAIN, action=store.DEFERRED)
+            store.recall(work, self.place, twice, message=NULL_AGAIN, action=store.DEAD_ACTION)
             figures = Totals(1, written=-len(fallen), deferred=len(once), dead=len(twice))
-            passes.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
+            store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
         self.note(figures)
         if twice:
             lane.keep_to_budget(f"the last one, {twice[-1]}: {NULL_AGAIN}")
@@ -344,7 +344,7 @@ class Pass:
     def _return_to_deferred(self, lane: Lane) -> None:
         for attempt in range(RETURNS if self.totals.deferred else 0):
             with self.ctx.db.look() as look:
-                ours = passes.letters(look, run=self.place.run, step=self.place.step, action=passes.DEFERRED)
+                ours = store.letters(look, run=self.place.run, step=self.place.step, action=store.DEFERRED)
             keys = [letter.key for letter in ours]
             if not keys:
                 return

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from steps.dialect import quote
 from steps.ledger import table as ledger_table
-from steps.matching import Pair
 from steps.sqltext import Dialect
+from steps.types.backfill.match import Pair
 from steps.values import Value
 
 ROWID = "rowid"

@@ -7,9 +7,14 @@ import functools
 import time
 from dataclasses import dataclass
 
-from steps import catalog, passes
-from steps.backfill_payload import Held, drop, fallen, other, prune
-from steps.backfill_sql import (
+from steps import catalog
+from steps.base import Change, Place, Row, Work
+from steps.dialect import quote
+from steps.ledger import BEGAN, table
+from steps.stops import StepError
+from steps.types.backfill import store
+from steps.types.backfill.payload import Held, drop, fallen, other, prune
+from steps.types.backfill.sql import (
     Shape,
     Window,
     counts,
@@ -22,11 +27,7 @@ from steps.backfill_sql import (
     rest,
     wrap,
 )
-from steps.base import Change, Place, Row, Work
-from steps.dialect import quote
-from steps.ledger import BEGAN, table
-from steps.passes import DEAD_ACTION, DEFERRED, Totals, label_of, read_totals
-from steps.stops import StepError
+from steps.types.backfill.store import DEAD_ACTION, DEFERRED, Totals, label_of, read_totals
 from steps.values import Value
 
 TEMP = "temp.runbook_window"
@@ -89,7 +90,7 @@ def _after_triggers(work: Work, place: Place, shape: Shape, order: Order, outcom
             keys = found(work, place, held, n=order.n)
             if keys:
                 prune(work, place, held, n=order.n, keys=keys, now=True)
-                passes.bury(work, place, keys, message=message, n=order.n)
+                store.bury(work, place, keys, message=message, n=order.n)
                 moved = Totals(written=-len(keys), dead=len(keys))
                 outcome = dataclasses.replace(outcome, figures=outcome.figures.plus(moved))
     if not shape.undo:

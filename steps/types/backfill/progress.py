@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from steps.backfill_order import TREE_BYTES, Start
-from steps.backfill_pace import Pace
-from steps.backfill_sql import Shape
 from steps.base import Look, Progress
-from steps.passes import Totals
+from steps.types.backfill.ranges import TREE_BYTES, Start
+from steps.types.backfill.sql import Shape
+from steps.types.backfill.store import Totals
+from steps.types.backfill.throttle import Pace
 from steps.values import Value
 
 

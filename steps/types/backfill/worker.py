@@ -10,16 +10,16 @@ from dataclasses import replace
 from math import ceil
 from typing import Protocol
 
-from steps import passes
-from steps.backfill_batch import Order, Outcome
-from steps.backfill_faults import Meaning, Trouble, meaning
-from steps.backfill_order import Range, Route, Start, first_of, page, window
-from steps.backfill_pace import Pace, Throttle, rest_for
-from steps.backfill_plan import Joining, joining
-from steps.backfill_sql import Shape, Window, listed
 from steps.base import Context, Place, Tuning
-from steps.passes import Batch, Letter, Totals
 from steps.stops import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, StepError
+from steps.types.backfill import store
+from steps.types.backfill.batch import Order, Outcome
+from steps.types.backfill.errors import Meaning, Trouble, meaning
+from steps.types.backfill.planner import Joining, joining
+from steps.types.backfill.ranges import Range, Route, Start, first_of, page, window
+from steps.types.backfill.sql import Shape, Window, listed
+from steps.types.backfill.store import Batch, Letter, Totals
+from steps.types.backfill.throttle import Pace, Throttle, rest_for
 from steps.words import Model
 
 FIRST = 1000  # rows of the first batch, where nobody else works
@@ -295,21 +295,21 @@ class Lane:
                 self.settle(keys[:half], worker=worker, lo=lo, hi=keys[half - 1])
                 self.settle(keys[half:], worker=worker, lo=lo, hi=hi)
             else:
-                action = passes.DEFERRED if kind is Meaning.LOCK else passes.DEAD_ACTION
+                action = store.DEFERRED if kind is Meaning.LOCK else store.DEAD_ACTION
                 self._set_aside(fault, order, key=keys[0], action=action)
         else:
             self._count_dead(outcome)
             self.vanished += max(len(keys) - outcome.taken, 0)
-            if worker == passes.SWEEP:
+            if worker == store.SWEEP:
                 self._adapt(outcome.figures.seen, time.perf_counter() - began)
 
     def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
         place = self.shared.place
-        with self.shared.ctx.db.commit(passes.label_of(order.n)) as work:
-            known = passes.set_aside(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
-            dead = int(action == passes.DEAD_ACTION)
+        with self.shared.ctx.db.commit(store.label_of(order.n)) as work:
+            known = store.set_aside(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
+            dead = int(action == store.DEAD_ACTION)
             figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
-            passes.add_batch(work, place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
+            store.add_batch(work, place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
         self.shared.note(figures)
         self.keep_to_budget(f"the last one, {key}: {fault}")
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.backfill_sql import Shape
-from steps.backfill_tables import TABLEOID, Columns, Member, is_rowid, members, needs_table
 from steps.base import Look
 from steps.dialect import qualified
-from steps.matching import read_match
 from steps.sqltext import Dialect
 from steps.stops import StepError
+from steps.types.backfill.match import read_match
+from steps.types.backfill.sql import Shape
+from steps.types.backfill.tables import TABLEOID, Columns, Member, is_rowid, members, needs_table
 from steps.words import Query, Text
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from steps import catalog
-from steps.backfill_key import key_faults, operator_faults
-from steps.backfill_order import Route, begin, last_position, window
-from steps.backfill_plan import scans
-from steps.backfill_sql import Shape, Window, judged, looked_at
-from steps.backfill_tables import members
 from steps.base import Look
 from steps.dialect import quote
 from steps.stops import UNDEFINED, DatabaseFault, StepError
+from steps.types.backfill.key import key_faults, operator_faults
+from steps.types.backfill.planner import scans
+from steps.types.backfill.ranges import Route, begin, last_position, window
+from steps.types.backfill.sql import Shape, Window, judged, looked_at
+from steps.types.backfill.tables import members
 
 TABLES = ("table", "partition", "partitioned table")
 _PAGES = """SELECT coalesce(max(c.relpages), 0) AS n FROM pg_catalog.pg_class c

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.backfill_sql import ROWID, Named
 from steps.base import Look
 from steps.sqltext import Dialect
 from steps.stops import StepError
+from steps.types.backfill.sql import ROWID, Named
 
 TABLEOID = Named("tableoid", "oid")  # beside a key that holds in each table, but not over all of them
 _HOLDS_ROWS = ("r", "f")

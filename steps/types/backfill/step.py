@@ -6,21 +6,23 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import catalog, passes, taking_back, touched
-from steps.backfill_batch import Order, batch_params, sqlite_statements, statement
-from steps.backfill_checks import faults
-from steps.backfill_figures import share
-from steps.backfill_lane import Document, Settings
-from steps.backfill_order import Route, begin, choose, window
-from steps.backfill_pace import UNTHROTTLED, Throttle
-from steps.backfill_run import Pass
-from steps.backfill_shape import Words, read_shape
-from steps.backfill_sql import Shape
+from steps import catalog, touched
 from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepResult, TakenBack
 from steps.reading import ReadQuery
 from steps.shapes import Trace
 from steps.stops import StepError
-from steps.taking_back import Written
+from steps.types.backfill import store
+from steps.types.backfill import undo as taking_back
+from steps.types.backfill.batch import Order, batch_params, sqlite_statements, statement
+from steps.types.backfill.passes import Pass
+from steps.types.backfill.preflight import faults
+from steps.types.backfill.progress import share
+from steps.types.backfill.ranges import Route, begin, choose, window
+from steps.types.backfill.spec import Words, read_shape
+from steps.types.backfill.sql import Shape
+from steps.types.backfill.throttle import UNTHROTTLED, Throttle
+from steps.types.backfill.undo import Written
+from steps.types.backfill.worker import Document, Settings
 from steps.words import Identifier, Model, Seconds, Text
 
 
@@ -184,7 +186,7 @@ class Backfill(Step):
 
     def verify(self, look: Look) -> Effect:
         place = look.place
-        text = passes.document(look, Place(place.run, place.step, "apply")) if place else None
+        text = store.document(look, Place(place.run, place.step, "apply")) if place else None
         if place is None or text is None:
             rows = self.rows(look)
             return Effect(
@@ -193,7 +195,7 @@ class Backfill(Step):
         return self._found(look, place, Document.model_validate_json(text))
 
     def _found(self, look: Look, place: Place, document: Document) -> Effect:
-        totals = passes.totals(look, Place(place.run, place.step, "apply"))
+        totals = store.totals(look, Place(place.run, place.step, "apply"))
         back = taking_back.state_of(look, run=place.run, step=place.step)
         told = (
             f"{totals.seen:,} of {document.start.rows:,} rows visited, {totals.written:,} written, {totals.dead} dead"
@@ -228,9 +230,9 @@ class Backfill(Step):
 
     def aside(self, look: Look) -> int:
         place = look.place
-        if place is None or passes.document(look, place) is None:
+        if place is None or store.document(look, place) is None:
             return 0
-        found = passes.totals(look, place)
+        found = store.totals(look, place)
         return found.dead + found.deferred
 
     def reopen(self, ctx: Context) -> None:
@@ -240,7 +242,7 @@ class Backfill(Step):
     def result(self, look: Look) -> BackfillResult:
         """The counters again, from the ledger: sums of the batches, so that a resume can't count twice."""
         place = look.place
-        text = passes.document(look, place) if place is not None else None
+        text = store.document(look, place) if place is not None else None
         if place is None or text is None:
             raise StepError(f"no pass over {self.table} has begun")
         return _result(look, place, Document.model_validate_json(text))
@@ -284,11 +286,11 @@ class Backfill(Step):
 
 
 def _result(look: Look, place: Place, document: Document) -> BackfillResult:
-    totals = passes.totals(look, place)
+    totals = store.totals(look, place)
     late = max(
-        passes.totals(look, place, worker=passes.SWEEP).seen, 0
+        store.totals(look, place, worker=store.SWEEP).seen, 0
     )  # a locked row that was deleted is not seen after all
-    seconds = passes.seconds(look, place)
+    seconds = store.seconds(look, place)
     return BackfillResult(
         in_range=totals.seen + document.left,
         at_start=document.start.rows,

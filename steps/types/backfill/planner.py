@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steps.backfill_batch import update
-from steps.backfill_sql import Shape, Window, judged, looked_at
 from steps.base import Look
+from steps.types.backfill.batch import update
+from steps.types.backfill.sql import Shape, Window, judged, looked_at
 
 # Both read all of the source for each batch, however few of its rows that needs.
 JOINS = ("hashjoin", "mergejoin")
