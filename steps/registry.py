@@ -12,8 +12,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import steps
 import steps.probes
+import steps.types
 from steps.base import Probe, Step
 
 if TYPE_CHECKING:
@@ -83,19 +83,19 @@ class Types(Mapping[str, type[T]]):
 def _places(folder: Path, package: str) -> dict[str, str]:
     """Word → module, read from the source: `kind: ClassVar[str] = "word"` is how a type names itself."""
     places: dict[str, str] = {}
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         for rest in path.read_text(encoding="utf-8").split(_KIND)[1:]:
             word = rest.partition('"')[0]
             if word in places:
                 raise DuplicateKind(f"cannot load {path.name}: {word!r} is already in {places[word]}")
-            places[word] = f"{package}.{path.stem}"
+            places[word] = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
     return places
 
 
 @cache
 def step_types() -> Types[Step]:
     """Every step type by the word behind `type:`."""
-    return Types(Step, Path(steps.__path__[0]), "steps", "runbook.steps")
+    return Types(Step, Path(steps.types.__path__[0]), "steps.types", "runbook.steps")
 
 
 @cache

@@ -8,7 +8,7 @@ from plain_context import Trial
 from pydantic import ValidationError
 
 from steps.base import Gate, State, StepResult
-from steps.checkpoint import Checkpoint
+from steps.types.checkpoint import Checkpoint
 
 
 def test_words_of_the_playbook_become_needs() -> None:

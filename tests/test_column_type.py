@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from steps import catalog
 from steps.base import State
-from steps.column_type import ChangeColumnType
 from steps.stops import DatabaseFault, Refused
+from steps.types.column_type import ChangeColumnType
 
 SESSIONS = "session_summaries"
 
@@ -214,7 +214,7 @@ def test_rewrite_back_refuses_to_cut(pgdb: Database) -> None:
 
 
 def test_rewrite_too_many_values_to_keep(pgdb: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.column_type.KEPT_VALUES", 2)
+    monkeypatch.setattr("steps.types.column_type.KEPT_VALUES", 2)
     _fill(pgdb, "'{vpn}'")
     [fault] = Trial(pgdb, _step()).preflight()
     assert "keep_values: false" in fault

@@ -7,9 +7,9 @@ from databases import Database
 from plain_context import Trial
 
 from steps.base import State
-from steps.columns import RenameColumn
-from steps.new_columns import AddColumn
 from steps.stops import DatabaseFault, Refused, StepError
+from steps.types.columns import RenameColumn
+from steps.types.new_columns import AddColumn
 
 SESSIONS = "session_summaries"
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from steps import ledger, processes
 from steps.base import Oneway, Place, Reversible, State
-from steps.command import Command, started
 from steps.stops import StepError, Stopped
+from steps.types.command import Command, started
 
 PLACE = Place(run="r1", step="call", action="apply")
 
@@ -72,7 +72,7 @@ def test_missing_program_changes_nothing(ctx: PlainContext):
 
 
 def test_stop_ends_the_command(ctx: PlainContext, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("steps.command.PULSE_S", 0.05)
+    monkeypatch.setattr("steps.types.command.PULSE_S", 0.05)
     ctx.stop = Stopped("enough")
     with pytest.raises(Stopped):
         command("sleep", "60").apply(ctx)
@@ -143,7 +143,7 @@ sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!
 from databases import Database
 from plain_look import PlainContext, PlainDatabase
 from steps.base import Place
-from steps.command import Command
+from steps.types.command import Command
 target = Database({empty_database.name!r}, {empty_database.dialect!r}, {empty_database.url!r})
 db = PlainDatabase(target, place=Place(run="r1", step="call", action="apply"))
 Command(argv=("sleep", "600")).apply(PlainContext(db))

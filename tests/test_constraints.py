@@ -10,8 +10,8 @@ from plain_context import Trial
 from pydantic import ValidationError
 
 from steps.base import State
-from steps.constraints import AddConstraint
 from steps.stops import Refused, StepError
+from steps.types.constraints import AddConstraint
 
 SESSIONS = "session_summaries"
 TABLES = """

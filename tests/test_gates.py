@@ -18,9 +18,9 @@ from runner.load import load_file
 from runner.status import Given, RunStatus
 from runner.workplace import Place, connected
 from steps.base import Look
-from steps.checkpoint import Checkpoint
 from steps.needs import ApprovalNeed, GateNeeds
 from steps.stops import DatabaseFault
+from steps.types.checkpoint import Checkpoint
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)

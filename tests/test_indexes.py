@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from steps import ledger
 from steps.base import State
-from steps.indexes import CreateIndex, DropIndex, Reindex
 from steps.stops import Refused, StepError
+from steps.types.indexes import CreateIndex, DropIndex, Reindex
 
 SESSIONS = "session_summaries"
 PAIR = "idx_session_summaries_snapshot_country_matcher"

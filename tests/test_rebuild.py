@@ -10,8 +10,8 @@ from databases import Database
 from plain_context import Trial
 
 from steps.base import State
-from steps.rebuild import RebuildTable
 from steps.stops import Refused, StepError
+from steps.types.rebuild import RebuildTable
 
 TABLES = """
     CREATE TABLE authors (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT COLLATE NOCASE, born INTEGER, code TEXT UNIQUE);

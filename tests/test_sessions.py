@@ -11,8 +11,8 @@ from steps.base import State
 from steps.probes.trial import Trial as TrialProbe
 from steps.reading import ReadQuery
 from steps.sessions import POLICY, void
-from steps.sql import Sql
 from steps.sqltext import Dialect
+from steps.types.sql import Sql
 
 LITE = Dialect.SQLITE
 ALWAYS = [  # void, or worse, in a transaction of its own and in one with others

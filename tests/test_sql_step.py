@@ -8,10 +8,10 @@ from plain_context import Trial
 from pydantic import ValidationError
 
 from steps.base import State
-from steps.sql import Sql
 from steps.sqltext import Dialect
 from steps.statements import is_dml, lock_of, whole_table_verb
 from steps.stops import Refused, StepError
+from steps.types.sql import Sql
 from steps.words import Query
 
 QUERIES = {

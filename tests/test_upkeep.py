@@ -7,7 +7,7 @@ from databases import Database
 from plain_context import Trial
 
 from steps.base import State
-from steps.upkeep import Analyze, Vacuum
+from steps.types.upkeep import Analyze, Vacuum
 
 SESSIONS = "session_summaries"
 

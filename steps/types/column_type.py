@@ -7,12 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, converted, fits, scratch, touched, type_trial
+from steps import alike, catalog, fits, scratch, touched
 from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
 from steps.dialect import quote
 from steps.shapes import ColumnInfo, Tie, Trace
 from steps.sqltext import Dialect
 from steps.stops import Refused, StepError
+from steps.types import column_rewrite, concurrent_index, type_trial
 from steps.words import Column
 
 KEPT_VALUES = 100_000  # more of them would make the ledger's row too large to be read in an incident
@@ -29,7 +30,7 @@ class ChangeColumnType(Step):
     kind: ClassVar[str] = "change_column_type"
     summary: ClassVar[str] = "change a column's type: a rewrite that keeps its values, or an instant where all are NULL"
     only: ClassVar[str] = "postgresql"
-    Before: ClassVar[type[BaseModel]] = converted.Converted
+    Before: ClassVar[type[BaseModel]] = column_rewrite.Converted
 
     column: Column
     to: Annotated[str, Field(min_length=1)]
@@ -97,13 +98,16 @@ class ChangeColumnType(Step):
         before = self._read(look, found, tried)
         builds = [kept.build(look.dialect).sql for kept in before.indexes]
         return [
-            *(self._declared(sql) for sql in (converted.lock(look, self.column), converted.filled(look, self.column))),
-            *(self._declared(sql) for sql in converted.replaced(look, before)),
+            *(
+                self._declared(sql)
+                for sql in (column_rewrite.lock(look, self.column), column_rewrite.filled(look, self.column))
+            ),
+            *(self._declared(sql) for sql in column_rewrite.replaced(look, before)),
             *(
                 Statement(
                     sql,
                     lock="SHARE UPDATE EXCLUSIVE",
-                    length=concurrently.WRITES_GO_ON,
+                    length=concurrent_index.WRITES_GO_ON,
                     table=self.column.table,
                     transactional=False,
                 )
@@ -156,13 +160,13 @@ class ChangeColumnType(Step):
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
         """The old type again, with the old values where nobody changed them since."""
-        if not isinstance(before, converted.Converted):
+        if not isinstance(before, column_rewrite.Converted):
             raise TypeError(f"cannot revert from {before!r}")
         if before.replaced:
             with contextlib.suppress(Refused):  # it has values by now, or can't be proven empty: converted below
-                ctx.patiently("back", lambda work: converted.go_back_empty(work, before))
+                ctx.patiently("back", lambda work: column_rewrite.go_back_empty(work, before))
         if "back" not in ctx.db.committed():
-            ctx.patiently("back", lambda work: converted.go_back_filled(work, before))
+            ctx.patiently("back", lambda work: column_rewrite.go_back_filled(work, before))
         _build_indexes(ctx, before)
 
     # ── replace ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,13 +175,13 @@ class ChangeColumnType(Step):
         return self.while_all_null == "replace"
 
     def _replace_now(self, work: Work, ctx: Context, tried: type_trial.Tried) -> None:
-        work.execute(converted.lock(work, self.column))
-        if converted.is_filled(work, self.column):
-            raise Refused(converted.FILLED.format(self.column))
+        work.execute(column_rewrite.lock(work, self.column))
+        if column_rewrite.is_filled(work, self.column):
+            raise Refused(column_rewrite.FILLED.format(self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
         ctx.remember(before)
-        for sql in converted.replaced(work, before):
+        for sql in column_rewrite.replaced(work, before):
             work.execute(sql)
 
     def _not_replaceable(self, look: Look, found: ColumnInfo) -> list[str]:
@@ -185,8 +189,8 @@ class ChangeColumnType(Step):
         bound = [one for one in known if one.kind != "index"]
         odd = [
             one.name
-            for one in converted.indexes(look, self.column)
-            if not converted.rebuildable(one, column=self.column.column)
+            for one in column_rewrite.indexes(look, self.column)
+            if not column_rewrite.rebuildable(one, column=self.column.column)
         ]
         reasons = (
             (found.not_null or found.generated or found.identity, "it is NOT NULL or generated"),
@@ -197,8 +201,8 @@ class ChangeColumnType(Step):
         faults = [
             f"cannot replace {self.column}: {why}; or use while_all_null: rewrite" for held, why in reasons if held
         ]
-        if look.row(converted.filled(look, self.column)).flag("filled"):
-            faults.append(converted.FILLED.format(self.column))
+        if look.row(column_rewrite.filled(look, self.column)).flag("filled"):
+            faults.append(column_rewrite.FILLED.format(self.column))
         return faults
 
     def _in_the_way(self, look: Look) -> list[str]:
@@ -216,7 +220,7 @@ class ChangeColumnType(Step):
         return Statement(sql, lock="ACCESS EXCLUSIVE", length=tried.length, table=self.column.table, note=tried.note)
 
     def _rewrite_now(self, work: Work, ctx: Context, tried: type_trial.Tried) -> None:
-        work.execute(converted.lock(work, self.column))
+        work.execute(column_rewrite.lock(work, self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
         with fits.told(f"change {self.column} to {self.to}"):
@@ -243,7 +247,7 @@ class ChangeColumnType(Step):
             faults.append(f"nothing turns {self.to} back into {tried.source.name}")
         return [f"cannot revert {self.column}: {why}; keep_values: false makes it one-way" for why in faults]
 
-    def _with_values(self, work: Work, before: converted.Converted) -> converted.Converted:
+    def _with_values(self, work: Work, before: column_rewrite.Converted) -> column_rewrite.Converted:
         columns, key = catalog.columns(work, self.column.table), catalog.primary_key(work, self.column.table)
         name, new = quote(self.column.column), self.using or quote(self.column.column)
         keys = "".join(f", CAST({quote(one)} AS text) AS k{n}" for n, one in enumerate(key))
@@ -262,9 +266,13 @@ class ChangeColumnType(Step):
             }
         )
 
-    def _read(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> converted.Converted:
-        kept = [concurrently.Kept.of(one) for one in converted.indexes(look, self.column)] if self._replaces else []
-        return converted.Converted(
+    def _read(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> column_rewrite.Converted:
+        kept = (
+            [concurrent_index.Kept.of(one) for one in column_rewrite.indexes(look, self.column)]
+            if self._replaces
+            else []
+        )
+        return column_rewrite.Converted(
             column=self.column,
             type=found.type,
             new_type=self.to,
@@ -280,15 +288,15 @@ class ChangeColumnType(Step):
         )
 
 
-def _build_indexes(ctx: Context, before: converted.Converted) -> None:
+def _build_indexes(ctx: Context, before: column_rewrite.Converted) -> None:
     for kept in before.indexes:
-        concurrently.create(ctx, kept.build(ctx.db.dialect), label=f"index {kept.name}")
+        concurrent_index.create(ctx, kept.build(ctx.db.dialect), label=f"index {kept.name}")
     if "indexes" not in ctx.db.committed():
         with ctx.db.commit("indexes"):
             pass  # the mark by which verify knows that nothing is missing
 
 
-def _remembered(ctx: Context) -> converted.Converted:
+def _remembered(ctx: Context) -> column_rewrite.Converted:
     with ctx.db.look() as look:
         place = look.place
         from steps import ledger
@@ -296,4 +304,4 @@ def _remembered(ctx: Context) -> converted.Converted:
         kept = ledger.remembered(look, run=place.run, step=place.step) if place else None
     if kept is None:
         raise StepError("cannot build the indexes again: the ledger doesn't have what this step remembered")
-    return converted.Converted.model_validate_json(kept)
+    return column_rewrite.Converted.model_validate_json(kept)

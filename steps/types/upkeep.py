@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from steps import catalog
 from steps.base import Look, Statement
-from steps.maintenance import Maintenance
 from steps.sqltext import Dialect
+from steps.types.maintenance import Maintenance
 from steps.words import Identifier
 
 

@@ -7,12 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import alike, catalog, concurrently, fits, scratch, touched
+from steps import alike, catalog, fits, scratch, touched
 from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
 from steps.dialect import quote
 from steps.shapes import ConstraintInfo, IndexInfo, Trace
 from steps.sqltext import Dialect
 from steps.stops import DatabaseFault, Refused, StepError
+from steps.types import concurrent_index
 from steps.words import Column, Identifier, Model, Text
 
 SHOWN_ROWS = 5
@@ -58,7 +59,7 @@ class Earlier(Model):
     """What stood there: a constraint that was only NOT VALID yet, or the index that became the constraint."""
 
     earlier: str = ""
-    index: concurrently.Kept | None = None
+    index: concurrent_index.Kept | None = None
 
 
 class AddConstraint(Step):
@@ -183,7 +184,7 @@ class AddConstraint(Step):
             raise TypeError(f"cannot revert from {before!r}")
         ctx.patiently("drop", lambda work: self._drop(work, before))
         if before.index is not None:
-            concurrently.create(ctx, before.index.build(ctx.db.dialect), label="index")
+            concurrent_index.create(ctx, before.index.build(ctx.db.dialect), label="index")
 
     # ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _phases(self, look: Look) -> Mapping[str, list[Statement]]:
@@ -226,7 +227,7 @@ class AddConstraint(Step):
         def act(work: Work) -> None:
             if label == "validate":  # a scan of the whole table, and nobody waits for it
                 work.execute("SET LOCAL statement_timeout = 0")
-            concurrently.execute(work, statements)
+            concurrent_index.execute(work, statements)
 
         try:
             ctx.patiently(label, act)
@@ -257,7 +258,9 @@ class AddConstraint(Step):
     def _before(self, look: Look) -> Earlier:
         found = self._found(look)
         index = catalog.index(look, self._index_name(look)) if self.unique_index else None
-        return Earlier(earlier=found.definition if found else "", index=concurrently.Kept.of(index) if index else None)
+        return Earlier(
+            earlier=found.definition if found else "", index=concurrent_index.Kept.of(index) if index else None
+        )
 
     def _verify_found(self, look: Look, found: ConstraintInfo) -> Effect:
         if difference := self._differs(look, found):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from steps import concurrently, ledger
+from steps import ledger
 from steps.base import Context, Effect, Look, State, Statement, Step, StepResult
 from steps.sqltext import Dialect
 from steps.stops import Refused
+from steps.types import concurrent_index
 
 DONE = "done"
 
@@ -45,9 +46,9 @@ class Maintenance(Step):
         if faults:
             raise Refused("; ".join(faults))
         if ctx.db.dialect is Dialect.SQLITE:
-            ctx.patiently(DONE, lambda work: concurrently.execute(work, needed))
+            ctx.patiently(DONE, lambda work: concurrent_index.execute(work, needed))
         elif DONE not in ctx.db.committed():
-            concurrently.run(ctx, needed, label=self.kind)
+            concurrent_index.run(ctx, needed, label=self.kind)
             with ctx.db.commit(DONE):
                 pass  # the mark is the ledger's own row
         return StepResult()

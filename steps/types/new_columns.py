@@ -8,12 +8,13 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, PrivateAttr, model_validator
 
-from steps import alike, catalog, concurrently, fits, going_on, scratch, shapes, touched
+from steps import alike, catalog, fits, going_on, scratch, shapes, touched
 from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
 from steps.dialect import quote
 from steps.shapes import ColumnInfo, Trace
 from steps.sqltext import Dialect
 from steps.stops import Refused, StepError
+from steps.types import concurrent_index
 from steps.words import Column, ColumnRef, Model, Text
 
 OWN_FIELDS = "collation, identity, generated, default, not_null, references and check are fields of their own"
@@ -348,7 +349,7 @@ class AddColumn(Step):
     def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
         own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
         with fits.told(f"add {self.column}"):
-            concurrently.execute(work, statements)
+            concurrent_index.execute(work, statements)
         value = None if rewrites else self._value(work)
         ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own, value=value))
 

@@ -9,13 +9,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, concurrently, fits, scratch, touched
+from steps import alike, catalog, fits, scratch, touched
 from steps.base import Context, Effect, Look, Row, State, Statement, Step, StepResult
 from steps.dialect import quote
-from steps.maintenance import Maintenance
 from steps.shapes import IndexInfo, Trace
 from steps.sqltext import Dialect
 from steps.stops import DatabaseFault, Refused, StepError
+from steps.types import concurrent_index
+from steps.types.maintenance import Maintenance
 from steps.words import LONGEST_NAME, Identifier, Model, Text
 
 SHOWN_KEYS = 5
@@ -96,7 +97,7 @@ class CreateIndex(Step):
         return Effect(State.DONE, f"index {found.name} on {self.table} ({', '.join(found.columns)}) is valid and ready")
 
     def statements(self, look: Look) -> list[Statement]:
-        return concurrently.statements(look, self._build(look))
+        return concurrent_index.statements(look, self._build(look))
 
     def touches(self, look: Look) -> tuple[str, ...]:
         return touched.qualified(look, self.table)
@@ -135,7 +136,7 @@ class CreateIndex(Step):
             return [f"cannot create index {self.index}: {one}" for one in why]
         try:
             if state is not State.UNKNOWN:
-                concurrently.refuse_unless_free(look, self._build(look))
+                concurrent_index.refuse_unless_free(look, self._build(look))
                 alike.index_body(look, self._wanted(look))
         except (Refused, scratch.Unusable) as fault:
             return [str(fault)]
@@ -146,12 +147,12 @@ class CreateIndex(Step):
             build, faults = self._build(look), self.preflight(look)
             if faults:
                 raise Refused("; ".join(faults))
-            concurrently.refuse_unless_free(look, build)
+            concurrent_index.refuse_unless_free(look, build)
         ctx.remember(CreatedIndex(name=build.name, table=self.table))
         try:
-            concurrently.create(ctx, build, label="build")
+            concurrent_index.create(ctx, build, label="build")
         except DatabaseFault as fault:
-            if fault.sqlstate != concurrently.UNIQUE_VIOLATION:
+            if fault.sqlstate != concurrent_index.UNIQUE_VIOLATION:
                 raise
             raise StepError(self._named_duplicates(ctx)) from fault
         with ctx.db.look() as look:
@@ -166,17 +167,17 @@ class CreateIndex(Step):
         """Drop the index that was built."""
         if not isinstance(before, CreatedIndex):
             raise TypeError(f"cannot revert from {before!r}")
-        concurrently.remove(ctx, before.name, table=before.table, label="drop")
+        concurrent_index.remove(ctx, before.name, table=before.table, label="drop")
 
     def _qualified(self, look: Look) -> str:
         return f"{catalog.named(look, self.table)[0]}.{self.index}"
 
-    def _build(self, look: Look) -> concurrently.Build:
+    def _build(self, look: Look) -> concurrent_index.Build:
         name, pg = self._qualified(look), look.dialect is Dialect.POSTGRESQL
         table = catalog.sql_name(look, self.table) if pg else quote(catalog.named(look, self.table)[1])
         made = quote(self.index) if pg else catalog.sql_name(look, name)  # SQLite's schema stands before the index
         sql = self._wanted(look).made(made, table, pg=pg)
-        return concurrently.Build(name, self.table, concurrently.concurrent(sql) if pg else sql, self._differs)
+        return concurrent_index.Build(name, self.table, concurrent_index.concurrent(sql) if pg else sql, self._differs)
 
     def _wanted(self, look: Look) -> alike.WantedIndex:
         where = self.where.text(look.dialect) if self.where else ""
@@ -241,7 +242,7 @@ class DropIndex(Step):
 
     kind: ClassVar[str] = "drop_index"
     summary: ClassVar[str] = "drop an index while the table stays in use; revert builds it again"
-    Before: ClassVar[type[BaseModel]] = concurrently.Kept
+    Before: ClassVar[type[BaseModel]] = concurrent_index.Kept
 
     index: Identifier
 
@@ -264,7 +265,7 @@ class DropIndex(Step):
 
     def statements(self, look: Look) -> list[Statement]:
         found = catalog.index(look, self.index)
-        return [concurrently.drop_statement(look, self.index, table=found.table)] if found else []
+        return [concurrent_index.drop_statement(look, self.index, table=found.table)] if found else []
 
     def touches(self, look: Look) -> tuple[str, ...]:
         found = catalog.index(look, self.index)
@@ -292,16 +293,16 @@ class DropIndex(Step):
         if faults:
             raise Refused("; ".join(faults))
         if found is not None:
-            kept = concurrently.Kept.of(found)
+            kept = concurrent_index.Kept.of(found)
             ctx.remember(kept)
-            concurrently.remove(ctx, self.index, table=kept.table, label="drop")
+            concurrent_index.remove(ctx, self.index, table=kept.table, label="drop")
         return StepResult()
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
         """Build the index again as it was."""
-        if not isinstance(before, concurrently.Kept):
+        if not isinstance(before, concurrent_index.Kept):
             raise TypeError(f"cannot revert from {before!r}")
-        concurrently.create(ctx, before.build(ctx.db.dialect), label="build")
+        concurrent_index.create(ctx, before.build(ctx.db.dialect), label="build")
 
 
 class Reindex(Maintenance):
@@ -327,7 +328,9 @@ class Reindex(Maintenance):
             name = catalog.sql_name(look, self.index or self.table or "")
             return [Statement(f"REINDEX {name}", lock="EXCLUSIVE", length="one scan", table=self._table(look))]
         note = "an interrupted rebuild left it"
-        drops = [concurrently.drop_statement(look, _full(one), table=one.table, note=note) for one in self._left(look)]
+        drops = [
+            concurrent_index.drop_statement(look, _full(one), table=one.table, note=note) for one in self._left(look)
+        ]
         if self.index:
             return [*drops, self._again(look, f"INDEX CONCURRENTLY {catalog.sql_name(look, self.index)}")]
         # REINDEX TABLE skips an invalid index with a mere warning
@@ -354,7 +357,7 @@ class Reindex(Maintenance):
             f"REINDEX {what}",
             table=self._table(look),
             lock="SHARE UPDATE EXCLUSIVE",
-            length=concurrently.WRITES_GO_ON,
+            length=concurrent_index.WRITES_GO_ON,
             transactional=False,
         )
 

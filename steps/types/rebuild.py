@@ -13,13 +13,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from steps import alike, catalog, cutting, fits, rebuilding, scratch, touched
+from steps import alike, catalog, cutting, fits, scratch, touched
 from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
 from steps.dialect import quote
-from steps.rebuilding import OFF, Move, Rebuilt
 from steps.shapes import Trace
 from steps.sqltext import Dialect
 from steps.stops import Refused, StepError
+from steps.types import rebuild_parts
+from steps.types.rebuild_parts import OFF, Move, Rebuilt
 from steps.words import Identifier
 
 _LENGTH = "one rewrite"
@@ -92,7 +93,7 @@ class RebuildTable(Step):
                 State.UNKNOWN, f"{self.table} is a {there.kind}" if there else f"there is no table {self.table}"
             )
         try:
-            same = rebuilding.same(self._create(self._bare(look)), found)
+            same = rebuild_parts.same(self._create(self._bare(look)), found)
         except scratch.Unusable as fault:
             return Effect(State.UNKNOWN, str(fault))
         if same:
@@ -135,7 +136,7 @@ class RebuildTable(Step):
     def _try(self, memory: scratch.Memory, move: Move) -> None:
         """All of it where there are no rows: what the definition, an index, a trigger or a view has against it shows here."""
         with scratch.understood(f"rebuild {self.table}"):
-            rebuilding.safely(memory, lambda: move.carry_out(memory))
+            rebuild_parts.safely(memory, lambda: move.carry_out(memory))
         after = self.verify(memory)
         if after.state is not State.DONE:
             raise StepError(
@@ -190,9 +191,9 @@ class RebuildTable(Step):
     def _rebuild(self, work: Work, ctx: Context) -> None:
         with scratch.memory(work) as memory:
             move = self._move(memory)
-        ctx.remember(move.before(catalog.definition(work, self.table), rebuilding.pieces(work, move.table)))
+        ctx.remember(move.before(catalog.definition(work, self.table), rebuild_parts.pieces(work, move.table)))
         with fits.told(f"rebuild {self.table}"):
-            rebuilding.safely(work, lambda: move.carry_out(work))
+            rebuild_parts.safely(work, lambda: move.carry_out(work))
 
     # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: BaseModel) -> RebuildBack:
@@ -208,7 +209,7 @@ class RebuildTable(Step):
             raise StepError(
                 f"cannot take the rebuild of {self.table} back: {before.kept}, which had its old rows, is gone"
             )
-        lost = rebuilding.homeless(work, before)
+        lost = rebuild_parts.homeless(work, before)
         if lost and self.taken_back != "drop":
             raise StepError(
                 f"cannot take the rebuild of {self.table} back: {lost} rows hold values that somebody wrote since and that "
@@ -216,7 +217,7 @@ class RebuildTable(Step):
                 "taken_back: drop, then roll back again"
             )
         with fits.told(f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"):
-            rebuilding.safely(work, lambda: rebuilding.go_back(work, before))
+            rebuild_parts.safely(work, lambda: rebuild_parts.go_back(work, before))
         return lost
 
     # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -234,7 +235,7 @@ class RebuildTable(Step):
     def _move(self, memory: scratch.Memory) -> Move:
         for one in self.values.values():
             scratch.one_piece(one, Dialect.SQLITE)
-        create, name = self._create(rebuilding.NEW), self._bare(memory)
+        create, name = self._create(rebuild_parts.NEW), self._bare(memory)
         kept = self._kept() if self.keep_old else ""
         with scratch.understood(f"rebuild {self.table}"):
-            return rebuilding.move(memory, name, create=create, values=self.values, kept=kept)
+            return rebuild_parts.move(memory, name, create=create, values=self.values, kept=kept)

@@ -6,11 +6,12 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from steps import catalog, concurrently
+from steps import catalog
 from steps.base import Look, Work
 from steps.dialect import quote
 from steps.shapes import IndexInfo
 from steps.stops import QUERY_CANCELED, DatabaseFault, Refused
+from steps.types import concurrent_index
 from steps.values import Value
 from steps.words import ColumnRef, Model
 
@@ -40,7 +41,7 @@ class Converted(Model):
     comment: str
     settings: tuple[str, ...]
     grants: tuple[str, ...]
-    indexes: tuple[concurrently.Kept, ...] = ()
+    indexes: tuple[concurrent_index.Kept, ...] = ()
     replaced: bool = False
     new_default: str | None = None
     new_collation: str = ""

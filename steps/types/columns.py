@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import catalog, compiled, concurrently, fits, touched
+from steps import catalog, compiled, fits, touched
 from steps.base import Context, Effect, Look, State, Statement, Step, StepResult
 from steps.dialect import quote
 from steps.shapes import Tie, Trace
 from steps.sqltext import Dialect
 from steps.stops import Refused
+from steps.types import concurrent_index
 from steps.words import Column, Identifier, Model
 
 
@@ -87,7 +88,7 @@ class RenameColumn(Step):
             raise Refused("; ".join(faults))
         change = Renamed(table=self.column.table, old=self.column.column, new=self.to)
         ctx.remember(change)
-        ctx.patiently("rename", lambda work: concurrently.execute(work, [_rename(work, change)]))
+        ctx.patiently("rename", lambda work: concurrent_index.execute(work, [_rename(work, change)]))
         return StepResult()
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
@@ -95,7 +96,7 @@ class RenameColumn(Step):
         if not isinstance(before, Renamed):
             raise TypeError(f"cannot revert from {before!r}")
         back = Renamed(table=before.table, old=before.new, new=before.old)
-        ctx.patiently("rename", lambda work: concurrently.execute(work, [_rename(work, back)]))
+        ctx.patiently("rename", lambda work: concurrent_index.execute(work, [_rename(work, back)]))
 
     def _verify_dependants(self, look: Look) -> Effect:
         """SQLite keeps views and triggers as text, and with legacy_alter_table it leaves the old name in them."""

@@ -14,7 +14,10 @@ from steps.dialect import needs_autocommit, parameters
 from steps.reading import ReadQuery
 from steps.sessions import void
 from steps.shapes import Trace
-from steps.sql_back import (
+from steps.sqltext import BadSql, Dialect, split
+from steps.statements import is_dml, lock_of, waits_in_the_way, what_goes_with_it, whole_table_verb
+from steps.stops import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, Refused, StepError
+from steps.types.sql_back import (
     BEGUN,
     ENDED,
     GIVEN_UP,
@@ -28,9 +31,6 @@ from steps.sql_back import (
     pieces,
     without_end,
 )
-from steps.sqltext import BadSql, Dialect, split
-from steps.statements import is_dml, lock_of, waits_in_the_way, what_goes_with_it, whole_table_verb
-from steps.stops import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, Refused, StepError
 from steps.values import NoPlace, Value, decode, encode, for_sqlite
 from steps.words import Figure, Model, Query, Text
 
