@@ -17,8 +17,8 @@ from runner.model import ID, Check, Entry, Guard, GuardAction, Requirement
 from runner.source import Data, Fault, near
 from steps import registry
 from steps.base import Gate, Probe, Step
-from steps.expressions import Expression, check_kinds, check_names, parse
-from steps.grammar import BadExpression, Kind
+from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
+from steps.expressions.grammar import BadExpression, Kind
 from steps.words import RESERVED, Query
 
 OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})

@@ -16,7 +16,7 @@ from runner.model import Check
 from runner.scope import Scope, misnamed
 from steps import cutting
 from steps.base import Answer, Look, Unknown
-from steps.expressions import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
+from steps.expressions.evaluate import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
 from steps.stops import DatabaseFault, StepError
 from steps.values import Value, bounded, plain
 from steps.words import NoText

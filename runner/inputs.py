@@ -14,7 +14,7 @@ from runner.errors import RunRefused
 from runner.masks import MASK
 from runner.model import Input, span
 from runner.source import Data, near
-from steps import patterns
+from steps.expressions import patterns
 
 _BLANK: Mapping[str, JsonValue] = {"text": "example", "integer": 1, "number": 1.0, "boolean": False, "time span": 1.0}
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_valida
 
 from runner.source import Mark
 from steps.base import Probe, Step
-from steps.expressions import Expression
+from steps.expressions.evaluate import Expression
 from steps.words import Model, Query, Seconds, refuse_unknown_zone, seconds
 
 FORMAT = 1

@@ -13,20 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps import expressions, values
-from steps.expressions import BadOperand, Expression, UnknownName
-from steps.grammar import BadExpression
+from steps import values
+from steps.expressions import evaluate
+from steps.expressions.evaluate import BadOperand, Expression, UnknownName
+from steps.expressions.grammar import BadExpression
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
 def decide(text: str, **scope: values.Value) -> bool | None:
-    return expressions.evaluate(expressions.parse(text), {k.replace("__", "."): v for k, v in scope.items()}).value
+    return evaluate.evaluate(evaluate.parse(text), {k.replace("__", "."): v for k, v in scope.items()}).value
 
 
 def refusal(text: str) -> BadExpression:
     with pytest.raises(BadExpression) as caught:
-        expressions.parse(text)
+        evaluate.parse(text)
     return caught.value
 
 
@@ -45,7 +46,7 @@ def refusal(text: str) -> BadExpression:
     ],
 )
 def test_parse_gives_names_in_order(text, names):
-    assert expressions.parse(text) == Expression(text, names)
+    assert evaluate.parse(text) == Expression(text, names)
 
 
 @pytest.mark.parametrize(
@@ -191,23 +192,23 @@ def test_evaluate_decides(text, answer):
         "day": date(2030, 1, 1),
         "span": timedelta(1),
     }
-    assert expressions.evaluate(expressions.parse(text), values).value is answer
+    assert evaluate.evaluate(evaluate.parse(text), values).value is answer
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), Decimal("NaN"), Decimal("sNaN")])
 def test_evaluate_answers_unknown_where_an_operand_is_missing(value):
-    found = expressions.evaluate(expressions.parse("ready or pct > 1"), {"ready": True, "pct": value})
+    found = evaluate.evaluate(evaluate.parse("ready or pct > 1"), {"ready": True, "pct": value})
     assert found.value is None
     assert found.reason in ("pct is NULL", "pct is not a number (NaN)")
 
 
 def test_evaluate_names_every_missing_operand():
-    found = expressions.evaluate(expressions.parse("a > b"), {"a": None, "b": None})
+    found = evaluate.evaluate(evaluate.parse("a > b"), {"a": None, "b": None})
     assert found.reason == "a is NULL, b is NULL"
 
 
 def test_evaluate_says_which_part_is_false():
-    found = expressions.evaluate(expressions.parse("a > 1 and b > 1 and c > 1"), {"a": 0, "b": 2, "c": 1})
+    found = evaluate.evaluate(evaluate.parse("a > 1 and b > 1 and c > 1"), {"a": 0, "b": 2, "c": 1})
     assert (found.value, found.reason) == (False, "a > 1 is false, c > 1 is false")
 
 
@@ -251,7 +252,7 @@ def test_evaluate_refuses_operands_of_different_kinds(text, value, reason):
 
 def test_evaluate_refuses_an_expression_that_was_never_parsed():
     with pytest.raises(BadExpression):
-        expressions.evaluate(Expression("__import__('os').system('true') == 0", ()), {})
+        evaluate.evaluate(Expression("__import__('os').system('true') == 0", ()), {})
 
 
 def test_evaluate_takes_names_from_the_scope_only():
@@ -262,9 +263,9 @@ def test_evaluate_takes_names_from_the_scope_only():
 
 
 def test_check_names_gives_near_misses_and_knows_prefixes():
-    expression = expressions.parse("baseline.rows > 1 and pct >= limits.coverage and totl > 0")
+    expression = evaluate.parse("baseline.rows > 1 and pct >= limits.coverage and totl > 0")
     known = {"baseline.*", "pct", "limits.coverage_pct", "total"}
-    assert expressions.check_names(expression, known) == [
+    assert evaluate.check_names(expression, known) == [
         ("limits.coverage", ("limits.coverage_pct",)),
         ("totl", ("total",)),
     ]
@@ -273,7 +274,7 @@ def test_check_names_gives_near_misses_and_knows_prefixes():
 def test_explain_writes_values_for_people():
     values = {"a": 100_000, "b": Decimal("95.10"), "c": None, "d": "x" * 200, "e": "a\x1b[2J\nb", "f": Decimal("1E+3")}
     text = "a > 1 and b > 1 and c == d and e == 'x' and f > 1"
-    shown = expressions.explain(expressions.evaluate(expressions.parse(text), values))
+    shown = evaluate.explain(evaluate.evaluate(evaluate.parse(text), values))
     assert shown == f"a=100000, b=95.1, c=NULL, d={'x' * 79}…, e=a [2J b, f=1000"
 
 
@@ -307,17 +308,19 @@ def test_evaluate_agrees_with_python_on_conjunctions(parts, a, b):
 @given(st.text(alphabet="abx_.019 ()[]'\"=<>!+-*/%&|,:#{}\\\n\té", max_size=40))
 def test_parse_reads_or_refuses_any_text_and_nothing_else(text):
     try:
-        found = expressions.parse(text)
+        found = evaluate.parse(text)
     except BadExpression as exc:
         assert exc.column >= 1
         return
     try:
-        expressions.evaluate(found, dict.fromkeys(found.names, 1))
+        evaluate.evaluate(found, dict.fromkeys(found.names, 1))
     except BadOperand as exc:
         assert exc.reason
 
 
 def test_parse_loads_no_evaluator():
-    code = "import sys; from steps import expressions as e; e.parse('a > 1'); print('simpleeval' in sys.modules)"
+    code = (
+        "import sys; from steps.expressions import evaluate as e; e.parse('a > 1'); print('simpleeval' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -17,7 +17,7 @@ RULES = [  # masks: the forms of a secret; syntax: YAML
     ("quoting a text", r"replace\(\"'\", \"''\"\)", {"steps/catalog.py", "runner/masks.py", "runner/syntax.py"}),
     ("filling names into SQL", r"\|\\s\*ident", {"steps/templates.py"}),
     ("scanning SQL", r"\$\(\?:\{letter\}|\(\?P<(dollar|tag)>", {"steps/sqltext.py"}),
-    ("a playbook's patterns", r"core_schema\.str_schema", {"steps/patterns.py"}),
+    ("a playbook's patterns", r"core_schema\.str_schema", {"steps/expressions/patterns.py"}),
     ("values as JSON", r"\"\$decimal\"", {"steps/values.py"}),
     ("what acts on a session", r"advisory_\(", {"steps/sessions.py"}),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from runner.masks import Masks
 from runner.status import fold
 from steps import values
 from steps.base import Answer
-from steps.expressions import BadOperand, evaluate, parse
+from steps.expressions.evaluate import BadOperand, evaluate, parse
 from steps.values import Cut, Value
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

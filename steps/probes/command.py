@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from steps import cutting, patterns, processes
+from steps import cutting, processes
 from steps.base import Answer, Look, Probe, Verdict
+from steps.expressions import patterns
 from steps.needs import Uses
 from steps.stops import StepError
 from steps.values import Cut
