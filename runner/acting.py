@@ -37,10 +37,8 @@ from runner.scope import Scope
 from runner.status import RunStatus, add
 from runner.trail import Trail
 from steps import ledger
-from steps.base import Effect, Place, Recounted, State, StepResult, UndoesRun
-from steps.needs import Uses
-from steps.stops import DatabaseFault, StepError
-from steps.values import Value, bounded, in_json
+from steps.contract import DatabaseFault, Effect, Place, Recounted, State, StepError, StepResult, UndoesRun, Uses, Value
+from steps.contract.values import bounded, in_json
 
 if TYPE_CHECKING:
     from runner.guards import Sentry

@@ -31,8 +31,8 @@ from runner.workflow import (
 )
 from runner.workplace import Connected, Found, Place, connected, find_run, now, pointed
 from steps import ledger
-from steps.base import Gate
-from steps.values import readable_all
+from steps.contract import Gate
+from steps.contract.values import readable_all
 
 _WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN})
 _OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED})  # nothing leads forward

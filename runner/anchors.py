@@ -26,7 +26,7 @@ from runner.events import (
 )
 from runner.trail import Verification
 from steps import ledger
-from steps.base import Look
+from steps.contract import Look
 
 # what may follow a run's end: people's words, and a process that takes the run up again
 _AFTER_THE_END = (Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)

@@ -9,7 +9,7 @@ from typing import Self
 from runner import persons, window
 from runner.events import Approved, EvidenceGiven
 from runner.status import Given, RunStatus
-from steps.needs import ApprovalNeed, EvidenceNeed, GateNeeds
+from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds
 
 AHEAD = -timedelta(minutes=5)  # what is dated later than this has no beginning from which its validity could be counted
 _WHEN = "%Y-%m-%d %H:%M %Z"

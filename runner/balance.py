@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from runner.errors import RolledBack, RolledBackInPart, RunbookError
 from runner.events import Outcome, RunState
 from steps import ledger
-from steps.base import Look, TakenBack
+from steps.contract import Look, TakenBack
 
 
 @dataclass(frozen=True)

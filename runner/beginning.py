@@ -15,8 +15,7 @@ from runner.lease import refuse_if_held
 from runner.model import Playbook
 from runner.open_runs import Loader
 from runner.workplace import Connected
-from steps.base import Look
-from steps.values import Value
+from steps.contract import Look, Value
 
 
 @dataclass

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from runner.database import RunDatabase
 from runner.ending import Enders
 from steps import others
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault
+from steps.contract import DatabaseFault
+from steps.contract.dialect import Dialect
 
 _SQL = "SELECT DISTINCT b.pid FROM unnest(pg_blocking_pids(CAST(:pid AS integer))) AS b(pid) WHERE b.pid <> 0"
 

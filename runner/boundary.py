@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from runner import ledger_check, terminal
 from runner.errors import PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
-from steps import cutting
+from steps.contract import DatabaseFault, cutting
 from steps.ledger import OldLedger
-from steps.stops import DatabaseFault
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from runner.source import MAX_BYTES, MAX_FAULTS, BadInput, Document, Fault, Faulty, Mark, decoded, near
-from steps.words import Query
+from steps.contract import Query
 
 Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)

@@ -14,8 +14,8 @@ from runner.events import CheckAnswered, Json, NotDue
 from runner.markdown import code, escaped, fenced, plain, table
 from runner.plan import Card, Plan
 from runner.terminal import painted, spoken
-from steps.base import Answer, State, Statement
-from steps.values import readable_all
+from steps.contract import Answer, State, Statement
+from steps.contract.values import readable_all
 
 LABEL = 14  # columns of a card's labels
 NARROW, WIDE = 50, 140  # lines are wrapped between these, however narrow or wide the terminal is

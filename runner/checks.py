@@ -16,10 +16,9 @@ from runner.building import Place, Sources, validated
 from runner.model import ID, Check, Entry, Guard, GuardAction, Requirement
 from runner.source import Data, Fault, near
 from steps import registry
-from steps.base import Gate, Probe, Step
+from steps.contract import RESERVED, Gate, Probe, Query, Step
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, Kind
-from steps.words import RESERVED, Query
 
 OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})
 _PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")

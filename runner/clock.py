@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from steps.sqltext import Dialect
+from steps.contract.dialect import Dialect
 
 if TYPE_CHECKING:
     from runner.database import RunDatabase

@@ -19,7 +19,7 @@ from runner.trail import Trail
 from runner.workflow import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
 from runner.workplace import Connected, Found, connected, find_run
 from steps import ledger
-from steps.base import Work
+from steps.contract import Work
 from steps.ledger import RunRow
 
 

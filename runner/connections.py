@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from runner.database import RunDatabase
 from runner.model import Entry, Playbook
-from steps.base import Connecting, Gate, Look
+from steps.contract import Connecting, Gate, Look
 from steps.dialect import quote
 
 HEARTBEAT = 1

@@ -22,18 +22,21 @@ from runner.events import Held, LockWaited, Released, Tuned
 from runner.model import Entry, LockPolicy
 from runner.rate import span
 from steps import ledger
-from steps.base import Progress, Tuning, Work
-from steps.sqltext import Dialect
-from steps.stops import (
+from steps.contract import (
     DEADLOCK,
-    KEPT_TOO_LONG,
     LOCK_NOT_AVAILABLE,
     SERIALIZATION,
     AlreadyCommitted,
     DatabaseFault,
+    Progress,
     Stopped,
+    Tuning,
+    Value,
+    Work,
 )
-from steps.values import Value, readable_all
+from steps.contract.dialect import Dialect
+from steps.contract.errors import KEPT_TOO_LONG
+from steps.contract.values import readable_all
 
 if TYPE_CHECKING:
     from runner.guards import Emit, Sentry
@@ -52,7 +55,7 @@ class Watcher(Protocol):
 
 @dataclass
 class StepContext:
-    """Implements steps.base.Context for one step of one run."""
+    """Implements steps.contract.step.Context for one step of one run."""
 
     db: RunDatabase
     entry: Entry

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 
-from steps.base import Tuning
-from steps.values import Value
+from steps.contract import Tuning, Value
 
 CANCEL_S = 1.0  # between two cancellings
 HEARD_S = 3.0  # how long a cancelled statement may take to end

@@ -17,10 +17,9 @@ from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
 from steps import leases, ledger, touched
-from steps.base import Change, Look, Place, Question, Row, Work
-from steps.shapes import Trace
-from steps.sqltext import Dialect
-from steps.stops import AlreadyCommitted, DatabaseFault, StepError
+from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -66,7 +65,7 @@ class Session:
 
 
 class RunDatabase:
-    """The target as a run sees it; implements steps.base.Database.
+    """The target as a run sees it; implements steps.contract.step.Database.
 
     One writing connection is kept for each thread; every look has a connection to itself, a new one or one that an earlier
     look has done with. All that are at work are known, so that they can be cancelled from elsewhere.

@@ -29,7 +29,7 @@ from runner.stay import stop as stop_staying
 from runner.view import Lines
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, load_run
-from steps.base import Gate
+from steps.contract import Gate
 
 PHASES = ("adr007-phase1", "adr007-phase2", "adr007-phase2-10k", "adr007-phase3", "adr007-phase4")
 SMALL = 20_000  # with fewer sessions, a trial of 10,000 would be no trial

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from runner import loaders, sessions, waits
-from steps import cutting
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault
-from steps.values import Value
+from steps.contract import DatabaseFault, Value, cutting
+from steps.contract.dialect import Dialect
 
 if TYPE_CHECKING:
     import sqlite3

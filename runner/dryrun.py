@@ -19,8 +19,8 @@ from runner.rate import span
 from runner.trail import masked
 from runner.workflow import Orders, beginning, masks_of
 from runner.workplace import Connected, connected
-from steps.base import Params
-from steps.values import Value, readable_all
+from steps.contract import Params, Value
+from steps.contract.values import readable_all
 
 
 @dataclass(frozen=True)

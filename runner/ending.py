@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from runner.events import BlockerEnded, Event
 from runner.rate import span
-from steps.base import Look
-from steps.stops import DatabaseFault
+from steps.contract import DatabaseFault, Look
 
 ASK_FROM = 3  # tries before a person is asked: most blockers go by themselves
 

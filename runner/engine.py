@@ -35,10 +35,23 @@ from runner.model import Check, Entry
 from runner.rate import span
 from runner.scope import Scope
 from runner.status import StepStatus
-from steps.base import Effect, Gate, Requeueable, RunTakenBack, State, StepResult, TakenBack, UsesFigures
-from steps.stops import QUERY_CANCELED, DatabaseFault, Paused, StepError, Stopped
-from steps.values import Value
-from steps.words import NoText
+from steps.contract import (
+    QUERY_CANCELED,
+    DatabaseFault,
+    Effect,
+    Gate,
+    NoText,
+    Paused,
+    Requeueable,
+    RunTakenBack,
+    State,
+    StepError,
+    StepResult,
+    Stopped,
+    TakenBack,
+    UsesFigures,
+    Value,
+)
 
 
 class Unjudged(Waiting):

@@ -17,8 +17,8 @@ from pydantic import (
     ValidationInfo,
 )
 
-from steps.base import Answer, State
-from steps.values import Value, decode_all, encode_all
+from steps.contract import Answer, State, Value
+from steps.contract.values import decode_all, encode_all
 
 Json = JsonValue
 

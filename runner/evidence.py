@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from steps import cutting
+from steps.contract import cutting
 
 SHOWN = 5  # items of one list
 ITEM, ALL = 100, 500  # signs of one item, and of all together: the trail has the rest

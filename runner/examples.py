@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from runner.shapes import Schema, Shapes, definitions
 from runner.source import BadInput, Data, Document, parse
 from runner.source import Path as Place
-from steps.base import Probe, Step
+from steps.contract import Probe, Step
 
 PLAYBOOKS = Path(__file__).parent.parent / "playbooks"
 MOST_OPTIONAL = 2  # fields that are tried beside the required ones, until the model takes the example

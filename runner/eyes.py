@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import drivers
 from runner.drivers import translated
-from steps import cutting
-from steps.base import NOTHING, Params, Place, Row, Work
+from steps.contract import NOTHING, Params, Place, Row, StepError, Value, Work, cutting
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
+from steps.contract.values import NoPlace, for_sqlite, readable
 from steps.dialect import bind
-from steps.shapes import Trace
-from steps.sqltext import Dialect
-from steps.stops import StepError
-from steps.values import NoPlace, Value, for_sqlite, readable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, CursorResult

@@ -18,8 +18,9 @@ from uuid import UUID
 
 from runner.source import BadInput, near
 from steps import templates
+from steps.contract.dialect import Dialect
 from steps.dialect import BadIdentifier, quote
-from steps.sqltext import BadSql, Dialect
+from steps.sqltext import BadSql
 from steps.templates import NAME, has_template
 
 if TYPE_CHECKING:

@@ -8,22 +8,24 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from runner.model import Entry, Playbook
-from steps.base import (
+from steps.contract import (
+    UNDEFINED,
     Conditional,
+    DatabaseFault,
     Declared,
     Effect,
     Estimable,
     Foretold,
     Look,
+    NoText,
     Preflighted,
     State,
     Statement,
     StaticallyChecked,
+    StepError,
 )
-from steps.shapes import Trace
-from steps.sqltext import Dialect
-from steps.stops import UNDEFINED, DatabaseFault, StepError
-from steps.words import NoText
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 
 T = TypeVar("T")
 

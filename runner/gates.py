@@ -14,12 +14,9 @@ from runner import evidence
 from runner.events import CheckAnswered, NotDue
 from runner.model import Check
 from runner.scope import Scope, misnamed
-from steps import cutting
-from steps.base import Answer, Look, Unknown
+from steps.contract import Answer, DatabaseFault, Look, NoText, StepError, Unknown, Value, cutting
+from steps.contract.values import bounded, plain
 from steps.expressions.evaluate import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
-from steps.stops import DatabaseFault, StepError
-from steps.values import Value, bounded, plain
-from steps.words import NoText
 
 Role = Literal["precondition", "criterion", "guard", "requirement", "preflight"]
 Looker = Callable[[], AbstractContextManager[Look]]

@@ -19,9 +19,8 @@ from runner.levels import UNDECIDED, Level, Levels, Reading
 from runner.model import Entry, Guard, GuardAction
 from runner.rate import Rate, span
 from runner.scope import Scope
-from steps.base import Answer, Progress
-from steps.stops import StepError
-from steps.values import Value, exact
+from steps.contract import Answer, Progress, StepError, Value
+from steps.contract.values import exact
 
 Emit = Callable[[Event], None]
 BUDGET = 99.0  # times its cost is how long a guard rests, so that its probe takes at most 1 % of the time

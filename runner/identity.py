@@ -16,11 +16,9 @@ from runner import digest, persons
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
 from runner.rate import when
-from steps import cutting, pids
-from steps.base import Look
-from steps.pids import ProcessId
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault
+from steps.contract import DatabaseFault, Look, cutting, pids
+from steps.contract.dialect import Dialect
+from steps.contract.pids import ProcessId
 
 if TYPE_CHECKING:
     from runner.database import RunDatabase

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from runner.events import CheckAnswered, Judged, NotDue
 from runner.model import Check, Playbook
 from runner.status import RunStatus
-from steps.base import Answer
+from steps.contract import Answer
 
 
 def judged(

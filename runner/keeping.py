@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from runner import drivers
-from steps.sqltext import Dialect
-from steps.stops import KEPT_TOO_LONG, QUERY_CANCELED, DatabaseFault
+from steps.contract import QUERY_CANCELED, DatabaseFault
+from steps.contract.dialect import Dialect
+from steps.contract.errors import KEPT_TOO_LONG
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

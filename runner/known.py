@@ -10,7 +10,7 @@ from runner.events import Outcome
 from runner.model import Playbook
 from runner.status import RunStatus
 from steps import ledger, touched
-from steps.base import Look, Place
+from steps.contract import Look, Place
 
 _ACTED = frozenset({Outcome.DONE, Outcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
 

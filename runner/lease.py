@@ -16,9 +16,8 @@ from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
 from steps import leases, ledger, others
-from steps.base import Look
-from steps.sqltext import Dialect
-from steps.stops import LOCK_NOT_AVAILABLE, DatabaseFault
+from steps.contract import LOCK_NOT_AVAILABLE, DatabaseFault, Look
+from steps.contract.dialect import Dialect
 
 SILENT_S = 15.0
 BEAT_S = SILENT_S / 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.errors import RunRefused
 from steps import ledger_form
-from steps.base import Look
+from steps.contract import Look
 from steps.ledger import VERSION
 from steps.ledger_form import Form
 

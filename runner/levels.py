@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from runner.model import Guard, GuardAction
 from runner.rate import span
-from steps.base import Answer
+from steps.contract import Answer
 
 UNDECIDED = frozenset({Answer.UNKNOWN, Answer.ERROR})
 

@@ -17,11 +17,10 @@ from runner.masks import MASK
 from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
 from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
 from steps import registry
-from steps.base import UsesFigures
+from steps.contract import RESERVED, Model, Query, UsesFigures
+from steps.contract.dialect import Dialect
 from steps.going_on import Followed
-from steps.sqltext import Dialect
 from steps.templates import has_template
-from steps.words import RESERVED, Model, Query
 
 HEADER = frozenset({
     "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",

@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_validator, model_validator
 
 from runner.source import Mark
-from steps.base import Probe, Step
+from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
 from steps.expressions.evaluate import Expression
-from steps.words import Model, Query, Seconds, refuse_unknown_zone, seconds
 
 FORMAT = 1
 NAME = r"^[a-z][a-z0-9-]*$"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steps.base import Look
+from steps.contract import Look
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
-from steps.sqltext import Dialect
 
 # A schema's owner, a superuser and we ourselves could change the tables too, so they are trusted here.
 _MAKERS = """

@@ -11,7 +11,7 @@ from runner.approvals import OpenNeed
 from runner.events import Outcome, RunState
 from runner.model import Entry, Playbook
 from runner.status import RunStatus, StepStatus
-from steps.base import Gate, UndoesRun
+from steps.contract import Gate, UndoesRun
 
 REASON = "--reason '…'"
 

@@ -17,7 +17,7 @@ from runner.source import BadInput
 from runner.status import RunStatus
 from runner.workplace import Connected, begun_as, load_run
 from steps import ledger
-from steps.base import Look
+from steps.contract import Look
 from steps.ledger import RunRow
 
 ENDED = frozenset({

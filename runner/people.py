@@ -36,14 +36,12 @@ from runner.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, masks_of_run, path_of, stored
 from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps import ledger
-from steps.base import Answer, Gate, Work
+from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
+from steps.contract.dialect import Dialect
 from steps.dialect import needs_autocommit
-from steps.needs import ApprovalNeed
 from steps.sessions import void
-from steps.sqltext import Dialect, split
+from steps.sqltext import split
 from steps.statements import lock_of, waits_in_the_way
-from steps.stops import DatabaseFault, StepError
-from steps.values import Value
 
 
 @dataclass(frozen=True)

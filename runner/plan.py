@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from runner.questions import question
 from runner.rate import age, span
-from steps.base import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
+from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
 
 if TYPE_CHECKING:
     from runner.foresight import Foreseen, Foresight

@@ -10,7 +10,7 @@ from runner.errors import PlaybookFaulty, RunRefused
 from runner.load import load_file
 from runner.model import Playbook
 from runner.source import BadInput, Faulty, parse
-from steps.base import HalfDone
+from steps.contract import HalfDone
 
 
 def find_playbook(name: str, cwd: Path) -> Path:

@@ -14,9 +14,8 @@ from runner.events import CheckAnswered
 from runner.model import Playbook
 from runner.workplace import Connected
 from steps import ledger
-from steps.base import Gate, Look
-from steps.sqltext import Dialect
-from steps.values import Value
+from steps.contract import Gate, Look, Value
+from steps.contract.dialect import Dialect
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.model import Check, Entry
-from steps.needs import RunsPrograms, Uses
+from steps.contract import RunsPrograms, Uses
 
 _SCRIPTS = frozenset({".py", ".sh", ".bash", ".zsh", ".pl", ".rb", ".js", ".awk", ".sed", ".lua", ".r", ".ps1", ".php"})
 _READERS = {"psql": ".sql", "sqlite3": ".sql"}  # elsewhere such a file may be what is written

@@ -12,7 +12,7 @@ from runner.model import Check, Playbook
 from runner.questions import cut, question
 from runner.status import RunStatus
 from runner.timeline import clock
-from steps.base import Answer
+from steps.contract import Answer
 
 CELL = 160  # signs of one value before it is cut short: the trail has all of it
 FOUND = 600  # of what a check that did not pass was decided on

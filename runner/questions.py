@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 
 from runner.model import Check
 from runner.rate import span
-from steps.words import Query, Text, seconds
+from steps.contract import Query, Text, seconds
 
 
 def question(check: Check) -> str:

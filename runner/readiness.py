@@ -12,11 +12,10 @@ from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.workplace import Connected, Place, connected
 from steps import ledger, ledger_form
-from steps.base import Look
+from steps.contract import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault, Look
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
 from steps.ledger import VERSION
-from steps.sqltext import Dialect
-from steps.stops import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault
 
 _ANSWERS = frozenset(
     {LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE}

@@ -32,8 +32,8 @@ from runner.trail import Trail
 from runner.workflow import STATES, Orders, stored
 from runner.workplace import Connected, connected, load_run
 from steps import ledger
+from steps.contract.values import decode_all, readable_all
 from steps.ledger import RunRow, StepRow
-from steps.values import decode_all, readable_all
 
 NOTE = "as the ledger has it"
 

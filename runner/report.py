@@ -16,9 +16,9 @@ from runner.model import Playbook
 from runner.status import RunStatus, StepStatus
 from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.workplace import Found
-from steps import cutting, ledger
-from steps.base import Database
-from steps.values import Value, readable_all
+from steps import ledger
+from steps.contract import Database, Value, cutting
+from steps.contract.values import readable_all
 
 _VERDICTS = {
     RunState.RUNNING: "Running",

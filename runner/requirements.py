@@ -15,8 +15,8 @@ from runner.model import Playbook, Requirement
 from runner.rate import age, ago
 from runner.source import BadInput
 from steps import ledger
-from steps.base import Answer, Look
-from steps.values import Value, decode_all, readable_all
+from steps.contract import Answer, Look, Value
+from steps.contract.values import decode_all, readable_all
 
 
 def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, Value]]:

@@ -20,10 +20,23 @@ from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVer
 from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook
 from steps import ledger, touched
-from steps.base import Doubtful, Effect, Lingering, Look, Place, Reversible, State, TakenBack
-from steps.stops import DatabaseFault, Paused, StepError, Stopped
-from steps.values import Value, bounded
-from steps.words import NoText
+from steps.contract import (
+    DatabaseFault,
+    Doubtful,
+    Effect,
+    Lingering,
+    Look,
+    NoText,
+    Paused,
+    Place,
+    Reversible,
+    State,
+    StepError,
+    Stopped,
+    TakenBack,
+    Value,
+)
+from steps.contract.values import bounded
 
 _T = TypeVar("_T")
 BY_THE_LIST = "the playbook's rollback list leaves it out"

@@ -11,7 +11,7 @@ from runner import load
 from runner.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from runner.shapes import SPAN, Schema, definitions
 from steps import registry
-from steps.base import Step
+from steps.contract import Step
 
 _TEXT: Schema = {"type": "string"}
 _ID: Schema = {"type": "string", "pattern": ID}

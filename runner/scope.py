@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from steps.values import Value
-from steps.words import RESERVED
+from steps.contract import RESERVED, Value
 
 
 class Scope(Mapping[str, Value]):

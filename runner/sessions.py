@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from steps.base import Question
+from steps.contract import Question, Value
 from steps.dialect import quote
-from steps.values import Value
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from runner import transactions
-from steps.base import Look
-from steps.stops import DatabaseFault
+from steps.contract import DatabaseFault, Look
 
 SETTLE_S = 30.0  # how long work whose connection was lost may still be in progress on the server
 AGAIN_S = 0.2

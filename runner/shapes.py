@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind, models_json_schema
 from pydantic_core import core_schema
 
-from steps.needs import ApprovalNeed
-from steps.words import ColumnRef, Query, Text, seconds
+from steps.contract import ApprovalNeed, ColumnRef, Query, Text, seconds
 
 Schema: TypeAlias = dict[str, Any]
 

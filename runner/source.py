@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from runner.syntax import Ambiguous, ParserMark, Scalar, explain, plain
-from steps import cutting
+from steps.contract import cutting
 
 if TYPE_CHECKING:
     from yaml import AliasEvent, DocumentStartEvent, Event, MappingStartEvent, ScalarEvent, SequenceStartEvent

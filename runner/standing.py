@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from runner.model import Check, Entry, Playbook
-from steps.base import Gate
-from steps.needs import GateNeeds
+from steps.contract import Gate, GateNeeds
 
 
 def with_gates_of(playbook: Playbook, before: Playbook) -> Playbook:

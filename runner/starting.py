@@ -12,9 +12,7 @@ from runner.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Entry, Playbook
 from steps import ledger
-from steps.base import Gate, Look
-from steps.needs import GateNeeds
-from steps.values import Value
+from steps.contract import Gate, GateNeeds, Look, Value
 
 
 @dataclass(frozen=True)

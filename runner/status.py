@@ -13,8 +13,7 @@ from typing import assert_never
 from runner import events, files, persons
 from runner.events import Json, Outcome, Record, RunState
 from runner.rate import when
-from steps.base import Answer, State
-from steps.values import Value
+from steps.contract import Answer, State, Value
 
 PASSED = frozenset({Outcome.PASSED, Outcome.PASSED_EARLIER})
 

@@ -15,7 +15,7 @@ from runner.model import Entry, Playbook
 from runner.onward import REASON, Here, onward, waits_for
 from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
-from steps.base import Resting
+from steps.contract import Resting
 
 _ON_THE_WAY_BACK = frozenset({
     RunState.RUNNING, RunState.ABORTED, RunState.FAILED, RunState.IN_DOUBT, RunState.ROLLBACK_FAILED,

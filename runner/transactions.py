@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from runner import drivers, sessions
 from runner.drivers import BUSY_MS
 from runner.sessions import Settings
-from steps.base import Look, Question, Row
+from steps.contract import DatabaseFault, Look, Question, Row, Value
+from steps.contract.dialect import Dialect
 from steps.dialect import bind, parameters
 from steps.ledger import BEGAN
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault
-from steps.values import Value
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

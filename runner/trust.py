@@ -34,7 +34,7 @@ from runner.status import fold
 from runner.trail import Verification
 from runner.workplace import Found, load_run
 from steps import ledger
-from steps.base import Look
+from steps.contract import Look
 from steps.ledger import RunRow
 
 # what may stand in a trail before the run's row is in the ledger

@@ -14,9 +14,8 @@ from runner.lease import Holder, other_scope
 from runner.model import Entry, Playbook
 from runner.rollback import Reverser
 from steps import ledger
-from steps.base import RunTakenBack, UndoesRun
+from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
 from steps.ledger import RunRow
-from steps.stops import AlreadyCommitted, StepError
 
 Loader = Callable[[str], Playbook]
 """A playbook from the source texts (JSON) that a run keeps in the ledger."""

@@ -16,7 +16,7 @@ from runner.events import Event, Outcome
 from runner.markdown import safe
 from runner.rate import Rate, span
 from runner.terminal import dressed, fitted, machine_text, moves, spoken
-from steps.base import Answer, Progress
+from steps.contract import Answer, Progress
 
 _MARKS = {
     Answer.PASS: ("✓", "green"),

@@ -16,8 +16,7 @@ from runner.load import COMMON
 from runner.shapes import Schema, Shapes, definitions
 from runner.source import near
 from steps import registry
-from steps.base import Probe, Step, StepResult
-from steps.words import LONGEST_WORD
+from steps.contract import LONGEST_WORD, Probe, Step, StepResult
 
 INDENT = 2
 _WHERE_NOT = "; `runbook plan` says where not or on which condition, and why"

@@ -28,9 +28,8 @@ from runner.events import (
 )
 from runner.rate import Rate
 from runner.status import RunStatus, write_status
-from steps import pids
-from steps.base import Progress
-from steps.values import readable_all
+from steps.contract import Progress, pids
+from steps.contract.values import readable_all
 
 EVERY_S = 0.2
 BEAT_S = 3.0  # a run that does nothing else writes it as often, so that a killed one can be told from it

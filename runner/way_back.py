@@ -22,7 +22,7 @@ from runner.status import RunStatus
 from runner.workflow import Orders, carry, given_again, masks_of, opened, path_of, stored
 from runner.workplace import Connected, connected, find_run
 from steps import ledger
-from steps.base import Mendable
+from steps.contract import Mendable
 
 
 @dataclass(frozen=True)

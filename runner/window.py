@@ -12,8 +12,7 @@ from zoneinfo import ZoneInfo
 from runner.model import Calendar, Playbook
 from runner.rate import span
 from runner.status import RunStatus
-from steps.base import Gate
-from steps.needs import GateNeeds
+from steps.contract import Gate, GateNeeds
 
 _DAYS_AHEAD = 8  # a calendar of one day a week opens again within a week
 

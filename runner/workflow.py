@@ -46,9 +46,8 @@ from runner.trail import Seen, Trail
 from runner.watch import StatusFile
 from runner.workplace import Connected, Place, connected, new_run, now, options_for
 from steps import ledger
-from steps.base import Progress, StepResult, UndoesRun
-from steps.stops import INSUFFICIENT_PRIVILEGE, DatabaseFault
-from steps.values import Value, in_json, readable_all
+from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
+from steps.contract.values import in_json, readable_all
 
 STATES: Mapping[type[RunbookError], RunState] = {
     Waiting: RunState.WAITING,

@@ -24,8 +24,7 @@ from runner.masks import Masks, SecretTooShort
 from runner.source import BadInput
 from runner.status import RunStatus, fold
 from runner.trail import Seen, Verification, utc_now
-from steps import cutting
-from steps.stops import DatabaseFault
+from steps.contract import DatabaseFault, cutting
 
 LONGEST_FILE = 40  # bytes of what may lie in a run's folder
 

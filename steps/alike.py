@@ -6,12 +6,11 @@ import re
 from dataclasses import dataclass
 
 from steps import catalog, scratch
-from steps.base import Look
+from steps.contract import DatabaseFault, Look, StepError
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
 from steps.scratch import Type
 from steps.shapes import IndexInfo
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault, StepError
 
 PROBE = "runbook_probe"
 

@@ -12,7 +12,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from steps.base import Look, Params, Row
+from steps.contract import ColumnRef, Look, Params, Refused, Row
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import qualified, quote
 from steps.shapes import (
     ColumnInfo,
@@ -25,12 +27,8 @@ from steps.shapes import (
     RowSecurity,
     TableShape,
     Tie,
-    Trace,
     TriggerInfo,
 )
-from steps.sqltext import Dialect
-from steps.stops import Refused
-from steps.words import ColumnRef
 
 
 # ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────

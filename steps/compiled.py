@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from steps import catalog
-from steps.base import Look
+from steps.contract import ColumnRef, DatabaseFault, Look
 from steps.dialect import quote
 from steps.scratch import Memory, memory, told
-from steps.stops import DatabaseFault
-from steps.words import ColumnRef
 
 
 def broken(within: Memory) -> dict[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import dropwhile, islice, pairwise, takewhile
 
-from steps.sqltext import BadSql, Dialect, Kind, Token, line_of, scan, split
-from steps.stops import StepError
-from steps.words import LONGEST_NAME
+from steps.contract import LONGEST_NAME, StepError
+from steps.contract.dialect import Dialect
+from steps.sqltext import BadSql, Kind, Token, line_of, scan, split
 
 
 class BadIdentifier(StepError):

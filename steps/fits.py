@@ -10,11 +10,10 @@ import contextlib
 from collections.abc import Iterator
 
 from steps import catalog, scratch
-from steps.base import Look, Row, Work
+from steps.contract import DatabaseFault, Look, Row, StepError, Work
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
 from steps.shapes import IndexInfo
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault, StepError
 
 _VALUES = {"22", "23", "P0"}  # classes of SQLSTATE: what a value, a constraint or a function refuses
 _OF_THE_TABLE = {"42P16", "42830", "42804", "42809", "0A000"}  # what a definition of this table can't be

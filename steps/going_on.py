@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from steps import catalog
-from steps.base import Foretold, Look, Step
-from steps.shapes import Trace
-from steps.sqltext import Dialect, Kind, Token, scan
+from steps.contract import Foretold, Look, Step
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
+from steps.sqltext import Kind, Token, scan
 
 
 @runtime_checkable

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steps.base import Look, Place, Question, Work
+from steps.contract import Look, Place, Question, Value, Work
+from steps.contract.dialect import Dialect
 from steps.ledger import now_sql, table
-from steps.sqltext import Dialect
-from steps.values import Value
 
 
 @dataclass(frozen=True)

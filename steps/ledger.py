@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from steps.base import Look, Place, Question, Row, Work
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault
-from steps.values import Value
+from steps.contract import DatabaseFault, Look, Place, Question, Row, Value, Work
+from steps.contract.dialect import Dialect
 
 SCHEMA = "runbook"
 BEGAN = "runbook.began"  # PostgreSQL's setting that says when one of our transactions began, in seconds since 1970

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 
 from steps import ledger
-from steps.base import Look, Work
+from steps.contract import Look, Work
+from steps.contract.dialect import Dialect
 from steps.ledger import SCHEMA, VERSION, table
-from steps.sqltext import Dialect
 
 
 class Inconvertible(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steps.base import Look, Row
+from steps.contract import Look, Row
 
 SHOWN = 5  # relations that are named
 _WORDS = (

@@ -9,13 +9,20 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from steps import cutting
-from steps.base import NOTHING, Look, Params, Unknown
+from steps.contract import (
+    INSUFFICIENT_PRIVILEGE,
+    NOTHING,
+    DatabaseFault,
+    Look,
+    NamedQuery,
+    Params,
+    Query,
+    Unknown,
+    cutting,
+)
+from steps.contract.dialect import Dialect
 from steps.dialect import first_words, is_single_select
 from steps.sessions import void
-from steps.sqltext import Dialect
-from steps.stops import INSUFFICIENT_PRIVILEGE, DatabaseFault
-from steps.words import NamedQuery, Query
 
 _SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")  # not SHOW, EXPLAIN or PRAGMA: they can't stand in parentheses
 

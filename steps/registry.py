@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import steps.probes
 import steps.types
-from steps.base import Probe, Step
+from steps.contract import Probe, Step
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import NOTHING, Look, Params, Place, Row, Work
+from steps.contract import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Place, Row, StepError, Work
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import bind, quote
-from steps.shapes import Trace
-from steps.sqltext import Dialect, Kind, scan
-from steps.stops import INSUFFICIENT_PRIVILEGE, DatabaseFault, StepError
+from steps.sqltext import Kind, scan
 
 TWIN = "runbook_twin"
 _READ_ONLY = "25006"

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from steps.contract.dialect import Dialect
 from steps.dialect import controls_transaction
-from steps.sqltext import BadSql, Dialect, Kind, Token, scan
+from steps.sqltext import BadSql, Kind, Token, scan
 
 
 class Void(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
 
-from steps.base import Look, Work
+from steps.contract import Look, Work
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
 from steps.sessions import why_not_set
-from steps.sqltext import Dialect
 
 Wanted: TypeAlias = bool | int | float | str | tuple[str, ...]
 

@@ -46,20 +46,6 @@ class ColumnInfo(NamedTuple):
     grants: tuple[str, ...]
 
 
-class Trace(NamedTuple):
-    """Something that a step will leave behind: what later steps are planned against, beside what stands today.
-
-    kind: "column", "index", "constraint", "table", or "rows" for values alone. was: a column's old name, where it is
-    renamed or gets another type. type: a column's, as the playbook writes it.
-    """
-
-    kind: str
-    table: str
-    name: str = ""
-    was: str = ""
-    type: str = ""
-
-
 class IndexInfo(NamedTuple):
     """An index. plain: ascending, default operator classes, its columns' collations, no INCLUDE; predicate: of a partial index.
 

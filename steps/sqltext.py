@@ -8,12 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-
-class Dialect(StrEnum):
-    """The SQL that a database reads, by SQLAlchemy's name for it."""
-
-    POSTGRESQL = "postgresql"
-    SQLITE = "sqlite"
+from steps.contract.dialect import Dialect
 
 
 class BadSql(Exception):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from steps.base import Look
+from steps.contract import Look
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
-from steps.sqltext import Dialect, Token, scan
+from steps.sqltext import Token, scan
 
 _DML = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")
 _LOCKS = {

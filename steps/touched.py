@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from steps import catalog, ledger
-from steps.base import Look, Place
+from steps.contract import Look, Place
+from steps.contract.dialect import Dialect
 from steps.ledger import Touch
-from steps.sqltext import BadSql, Dialect, Kind, Token, scan
+from steps.sqltext import BadSql, Kind, Token, scan
 
 _LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")

@@ -15,9 +15,8 @@ from databases import Database
 from plain_context import PlainContext, PlainDatabase, Trial
 
 from playbooks.demo import honeypot
-from steps.base import Place, Progress, Tuning
+from steps.contract import Place, Progress, Query, Tuning
 from steps.types.backfill.step import Backfill, BackfillResult
-from steps.words import Query
 
 SOURCE = """SELECT ip_address AS source_ip, enrichment_updated_at AS enrichment_at,
     CASE WHEN NOT is_bogon THEN current_asn END AS snapshot_asn,

@@ -24,9 +24,9 @@ from runner.stop import Stop
 from runner.targets_file import _KEYS as TARGET_KEYS
 from runner.watch import StatusFile
 from steps import ledger, ledger_form
-from steps.base import Progress
+from steps.contract import Progress
+from steps.contract.dialect import Dialect
 from steps.registry import probe_types, step_types
-from steps.sqltext import Dialect
 from steps.types.backfill import store
 
 LIST = Path(__file__).with_name("persisted_words.json")

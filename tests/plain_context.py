@@ -14,9 +14,11 @@ from databases import Database as TestDatabase
 from pydantic import BaseModel
 
 from steps import catalog, ledger
-from steps.base import (
+from steps.contract import (
     NOTHING,
+    AlreadyCommitted,
     Change,
+    DatabaseFault,
     Effect,
     Look,
     Params,
@@ -27,14 +29,14 @@ from steps.base import (
     State,
     StaticallyChecked,
     Step,
+    StepError,
     StepResult,
     Tuning,
     Work,
 )
+from steps.contract.dialect import Dialect
 from steps.dialect import bind
 from steps.shapes import TableShape
-from steps.sqltext import Dialect
-from steps.stops import AlreadyCommitted, DatabaseFault, StepError
 
 SQLITE_STATES = {"SQLITE_CONSTRAINT_UNIQUE": "23505", "SQLITE_BUSY": "55P03", "SQLITE_LOCKED": "55P03"}
 _runs = itertools.count(1)

@@ -13,10 +13,9 @@ import psycopg
 from pydantic import BaseModel
 
 from steps import ledger
-from steps.base import Params, Place, Progress, Row, Tuning, Work
+from steps.contract import AlreadyCommitted, DatabaseFault, Params, Place, Progress, Row, StepError, Tuning, Work
+from steps.contract.dialect import Dialect
 from steps.dialect import bind
-from steps.sqltext import Dialect
-from steps.stops import AlreadyCommitted, DatabaseFault, StepError
 
 READING = {
     sqlite3.SQLITE_SELECT,
@@ -92,7 +91,7 @@ class PlainLook:
 
 
 class PlainDatabase:
-    """Implements steps.base.Database on the tests' own databases; `place` is set by the test."""
+    """Implements steps.contract.step.Database on the tests' own databases; `place` is set by the test."""
 
     def __init__(self, target: Any, *, place: Place | None = None, user: str | None = None) -> None:
         self.target, self.place, self.user = target, place, user

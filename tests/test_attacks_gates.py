@@ -13,7 +13,7 @@ from runner import approvals, people, trail
 from runner.errors import RunRefused
 from runner.events import Approved, EvidenceGiven
 from runner.status import Given, RunStatus
-from steps.needs import ApprovalNeed, EvidenceNeed, GateNeeds
+from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds
 
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)

@@ -13,7 +13,7 @@ from inside import Inside, written
 from runner import digest
 from runner.load import load_file
 from steps import registry
-from steps.needs import RunsPrograms
+from steps.contract import RunsPrograms
 
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 

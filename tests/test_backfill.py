@@ -11,9 +11,8 @@ from databases import Database
 from filling import adds_up, filled, oracle, prepare, run, simple, snapshots, table
 from plain_context import Trial
 
-from steps.base import State, Tuning
+from steps.contract import Paused, State, StepError, Tuning
 from steps.probes.preview import Preview
-from steps.stops import Paused, StepError
 
 ORDERS = ["auto", "key", "first_event_at"]
 on_postgresql = pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)  # row locks, VACUUM FULL

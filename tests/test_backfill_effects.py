@@ -11,7 +11,7 @@ from filling import changed, checksum, ledger, run, stock, undo_keys, updated
 from inside import until
 from plain_context import Trial
 
-from steps.stops import Paused
+from steps.contract import Paused
 from steps.types.backfill.step import Backfill
 
 ROWS = 1000

@@ -11,7 +11,7 @@ from databases import Database
 from filling import adds_up, backfill, ledger, run
 from plain_context import Trial
 
-from steps.stops import Paused, StepError
+from steps.contract import Paused, StepError
 
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)

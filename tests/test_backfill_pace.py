@@ -9,7 +9,7 @@ from databases import Database
 from filling import at_work, simple, table
 from plain_context import PlainDatabase, Trial
 
-from steps.base import Place, Tuning
+from steps.contract import Place, Tuning
 from steps.types.backfill.planner import JOINS, LOOKUP, Joining, joining
 from steps.types.backfill.ranges import begin, window
 from steps.types.backfill.throttle import Pace, Throttle

@@ -8,8 +8,8 @@ from filling import backfill, prepare, snapshots
 from plain_context import Trial
 from pydantic import ValidationError
 
-from steps.sqltext import Dialect
-from steps.stops import StepError
+from steps.contract import StepError
+from steps.contract.dialect import Dialect
 from steps.types.backfill.match import Pair, read_match
 
 TABLES = """CREATE TABLE s (k integer PRIMARY KEY, v text); INSERT INTO s VALUES (1, 'one');

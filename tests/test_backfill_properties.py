@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain_context import Trial
 
-from steps.base import State
-from steps.stops import Paused
+from steps.contract import Paused, State
 from steps.types.backfill.step import BackfillResult
 
 COMMON = settings(

@@ -10,8 +10,7 @@ from databases import Database
 from filling import Watched, at_work, ledger, simple, table
 from plain_context import PlainDatabase, Trial
 
-from steps.base import Place, Progress, Tuning
-from steps.stops import Paused, Stopped
+from steps.contract import Paused, Place, Progress, Stopped, Tuning
 from steps.types.backfill import store
 from steps.types.backfill.step import BackfillResult
 

@@ -8,7 +8,7 @@ from databases import Database
 from filling import simple, table
 from plain_context import Trial
 
-from steps.stops import StepError
+from steps.contract import StepError
 
 
 def test_large_key_order_needs_no_scan(empty_database: Database) -> None:

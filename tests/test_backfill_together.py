@@ -26,8 +26,7 @@ from filling import (
 from inside import Inside, until
 from plain_context import PlainDatabase, Trial
 
-from steps.base import Place
-from steps.stops import Paused
+from steps.contract import Paused, Place
 from steps.types.backfill.step import BackfillResult
 
 ROWS = 20_000

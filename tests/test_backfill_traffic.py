@@ -36,7 +36,7 @@ from filling import (
 from inside import Inside, session, until
 from plain_context import Trial
 
-from steps.base import Progress
+from steps.contract import Progress
 
 ROWS, LEAST = 2000, 25  # LEAST: rows of a batch
 BRISKLY = (

@@ -9,7 +9,7 @@ from databases import Database
 from filling import adds_up, backfill, ledger, run, simple, table
 from plain_context import PlainContext, PlainDatabase, Trial
 
-from steps.base import Place, State
+from steps.contract import Place, State
 
 ROWS, HIT = 300, 30  # rows, and those of them whose number ends in 0
 LETTERS = {"max": 1000, "pct": 100}

@@ -14,9 +14,8 @@ from filling import adds_up, filled, oracle, prepare, run, simple, snapshots, ta
 from inside import until
 from plain_context import Trial
 
-from steps.base import State, Tuning
+from steps.contract import Paused, State, Stopped, Tuning
 from steps.ledger import table as ledger_table
-from steps.stops import Paused, Stopped
 from steps.types.backfill.pool import Crew
 
 on_postgresql = pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)
@@ -35,7 +34,7 @@ def batches(database: Database, columns: str) -> list[tuple]:
 
 
 def trial_dialect(database: Database):
-    from steps.sqltext import Dialect
+    from steps.contract.dialect import Dialect
 
     return Dialect(database.dialect)
 
@@ -255,7 +254,7 @@ def reopened(trial: Trial) -> int:
     from filling import Watched
     from plain_context import PlainDatabase
 
-    from steps.base import Place
+    from steps.contract import Place
 
     database = PlainDatabase(trial.target, Place(trial.run, "step", "apply"))
     with database.look() as look:

@@ -7,10 +7,8 @@ from databases import Database
 from plain_context import PlainDatabase
 
 from steps import alike, catalog, scratch
-from steps.base import Place
+from steps.contract import ColumnRef, Place, StepError
 from steps.shapes import Dependant, Tie
-from steps.stops import StepError
-from steps.words import ColumnRef
 
 TABLES = {
     "postgresql": """

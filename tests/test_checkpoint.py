@@ -7,7 +7,7 @@ from databases import Database
 from plain_context import Trial
 from pydantic import ValidationError
 
-from steps.base import Gate, State, StepResult
+from steps.contract import Gate, State, StepResult
 from steps.types.checkpoint import Checkpoint
 
 

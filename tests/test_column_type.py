@@ -10,8 +10,7 @@ from plain_context import Trial
 from pydantic import ValidationError
 
 from steps import catalog
-from steps.base import State
-from steps.stops import DatabaseFault, Refused
+from steps.contract import DatabaseFault, Refused, State
 from steps.types.column_type import ChangeColumnType
 
 SESSIONS = "session_summaries"

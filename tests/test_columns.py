@@ -6,8 +6,7 @@ import pytest
 from databases import Database
 from plain_context import Trial
 
-from steps.base import State
-from steps.stops import DatabaseFault, Refused, StepError
+from steps.contract import DatabaseFault, Refused, State, StepError
 from steps.types.columns import RenameColumn
 from steps.types.new_columns import AddColumn
 

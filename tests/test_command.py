@@ -12,9 +12,8 @@ from databases import Database
 from plain_look import PlainContext, PlainDatabase
 from pydantic import ValidationError
 
-from steps import ledger, processes
-from steps.base import Oneway, Place, Reversible, State
-from steps.stops import StepError, Stopped
+from steps import ledger
+from steps.contract import Oneway, Place, Reversible, State, StepError, Stopped, processes
 from steps.types.command import Command, started
 
 PLACE = Place(run="r1", step="call", action="apply")
@@ -142,7 +141,7 @@ import sys
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
 from databases import Database
 from plain_look import PlainContext, PlainDatabase
-from steps.base import Place
+from steps.contract import Place
 from steps.types.command import Command
 target = Database({empty_database.name!r}, {empty_database.dialect!r}, {empty_database.url!r})
 db = PlainDatabase(target, place=Place(run="r1", step="call", action="apply"))

@@ -9,8 +9,7 @@ from databases import Database, Databases
 from plain_context import Trial
 from pydantic import ValidationError
 
-from steps.base import State
-from steps.stops import Refused, StepError
+from steps.contract import Refused, State, StepError
 from steps.types.constraints import AddConstraint
 
 SESSIONS = "session_summaries"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from inside import Inside
 
 from runner.masks import MASK, PART, Masks
-from steps import cutting, processes, values
+from steps.contract import cutting, processes, values
 
 ROOT = Path(__file__).parent.parent
 SECRET = "Zw0rdq/42+xqd:7%mzre-Wyrdk\\hqre'xv7"
@@ -208,14 +208,14 @@ PLAIN = {  # what is cut here holds no secret: hashes, names of our own, numbers
 
 
 def test_texts_are_cut_in_one_place():
-    """A slice by a number of 20 or more is a text that is shortened: it goes through steps/cutting.py."""
+    """A slice by a number of 20 or more is a text that is shortened: it goes through steps/contract/cutting.py."""
     found = []
     for path in [*ROOT.glob("runner/**/*.py"), *ROOT.glob("steps/**/*.py")]:
         name = str(path.relative_to(ROOT))
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Slice) and name not in PLAIN | {"steps/cutting.py"}:
+            if isinstance(node, ast.Slice) and name not in PLAIN | {"steps/contract/cutting.py"}:
                 found += [f"{name}:{node.lineno}" for one in (node.lower, node.upper) if _large(one)]
-    assert not found, f"use steps.cutting, or say in PLAIN why no secret can be in it: {found}"
+    assert not found, f"use steps.contract.cutting, or say in PLAIN why no secret can be in it: {found}"
 
 
 def _large(bound: ast.expr | None) -> bool:

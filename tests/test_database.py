@@ -12,8 +12,7 @@ from inside import until
 
 from runner import targets
 from runner.database import WAITING_READERS, RunDatabase
-from steps.base import Look
-from steps.stops import DatabaseFault
+from steps.contract import DatabaseFault, Look
 
 PID = "SELECT pg_backend_pid() AS pid"
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)

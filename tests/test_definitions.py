@@ -8,8 +8,7 @@ from plain_context import Trial
 from pydantic import ValidationError
 
 from steps import registry
-from steps.base import State, Step
-from steps.stops import StepError
+from steps.contract import State, Step, StepError
 
 TABLE = """CREATE TABLE p (id integer PRIMARY KEY); CREATE TABLE t (id integer PRIMARY KEY, a text, n integer, r integer);
     INSERT INTO p VALUES (1); INSERT INTO t VALUES (1, 'x', 1, 1)"""

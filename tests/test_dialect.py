@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps import dialect
+from steps.contract.dialect import Dialect
 from steps.dialect import BadIdentifier
-from steps.sqltext import BadSql, Dialect, Kind, scan
+from steps.sqltext import BadSql, Kind, scan
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]

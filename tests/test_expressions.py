@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps import values
+from steps.contract import values
 from steps.expressions import evaluate
 from steps.expressions.evaluate import BadOperand, Expression, UnknownName
 from steps.expressions.grammar import BadExpression

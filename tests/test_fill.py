@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from runner.fill import BadTemplate, fill, fill_sql, names
+from steps.contract.dialect import Dialect
 from steps.dialect import BadIdentifier, quote
-from steps.sqltext import BadSql, Dialect, Kind, scan
+from steps.sqltext import BadSql, Kind, scan
 from steps.templates import has_template
 
 

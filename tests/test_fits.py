@@ -10,7 +10,7 @@ from inside import Inside, written
 from plain_context import Trial
 
 from steps import registry
-from steps.base import State, Step
+from steps.contract import State, Step
 
 T = "CREATE TABLE t (id int PRIMARY KEY, a int, c text); INSERT INTO t SELECT g, g, 'x' || g FROM generate_series(1, 5) AS g;"
 P = "CREATE TABLE p (id int PRIMARY KEY, z text); INSERT INTO p SELECT generate_series(1, 5);"

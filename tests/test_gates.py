@@ -17,9 +17,7 @@ from runner.events import Approved
 from runner.load import load_file
 from runner.status import Given, RunStatus
 from runner.workplace import Place, connected
-from steps.base import Look
-from steps.needs import ApprovalNeed, GateNeeds
-from steps.stops import DatabaseFault
+from steps.contract import ApprovalNeed, DatabaseFault, GateNeeds, Look
 from steps.types.checkpoint import Checkpoint
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)

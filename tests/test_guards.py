@@ -29,7 +29,7 @@ from runner import guards, proof, window
 from runner.events import CheckAnswered, Record
 from runner.load import load
 from runner.status import RunStatus, StepStatus
-from steps.base import Answer
+from steps.contract import Answer
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)

@@ -13,8 +13,7 @@ from plain_context import PlainContext, Trial
 from pydantic import ValidationError
 
 from steps import ledger
-from steps.base import State
-from steps.stops import Refused, StepError
+from steps.contract import Refused, State, StepError
 from steps.types.indexes import CreateIndex, DropIndex, Reindex
 
 SESSIONS = "session_summaries"

@@ -11,7 +11,7 @@ from databases import Database
 from inside import Inside, written
 
 from steps import ledger
-from steps.sqltext import Dialect
+from steps.contract.dialect import Dialect
 
 BUMP = "- {id: bump, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 1, revert: UPDATE t SET n = n - 1 WHERE id = 1}"
 on_pg = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)

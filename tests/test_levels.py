@@ -9,7 +9,7 @@ from runner.levels import Level, Levels, Reading
 from runner.load import load
 from runner.model import Guard
 from runner.source import BadInput
-from steps.base import Answer
+from steps.contract import Answer
 
 PASS, FAIL, UNKNOWN = Answer.PASS, Answer.FAIL, Answer.UNKNOWN
 

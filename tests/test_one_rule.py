@@ -18,7 +18,7 @@ RULES = [  # masks: the forms of a secret; syntax: YAML
     ("filling names into SQL", r"\|\\s\*ident", {"steps/templates.py"}),
     ("scanning SQL", r"\$\(\?:\{letter\}|\(\?P<(dollar|tag)>", {"steps/sqltext.py"}),
     ("a playbook's patterns", r"core_schema\.str_schema", {"steps/expressions/patterns.py"}),
-    ("values as JSON", r"\"\$decimal\"", {"steps/values.py"}),
+    ("values as JSON", r"\"\$decimal\"", {"steps/contract/values.py"}),
     ("what acts on a session", r"advisory_\(", {"steps/sessions.py"}),
 ]  # fmt: skip
 

@@ -18,8 +18,7 @@ from runner.load import from_disk, load, load_file
 from runner.model import Check, Playbook
 from runner.source import Faulty
 from steps import registry
-from steps.base import Answer
-from steps.values import Value
+from steps.contract import Answer, Value
 
 ROOT = Path(__file__).parents[1]
 PLAYBOOKS = ROOT / "playbooks"

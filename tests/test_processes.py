@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from steps import processes
-from steps.pids import ProcessId, alive, identify
-from steps.stops import StepError, Stopped
+from steps.contract import StepError, Stopped, processes
+from steps.contract.pids import ProcessId, alive, identify
 
 ENV = processes.environment()
 
@@ -173,7 +172,7 @@ def test_our_death_before_the_record_means_it_never_runs(tmp_path: Path):
     mark, note = tmp_path / "mark", tmp_path / "pid"
     code = f"""
 import os, signal, sys
-from steps import processes
+from steps.contract import processes
 def on_start(process):
     open({str(note)!r}, 'w').write(str(process.pid))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -190,7 +189,7 @@ def test_orphan_is_found_and_ended(tmp_path: Path):
     code = f"""
 import json, os, signal
 from dataclasses import asdict
-from steps import processes
+from steps.contract import processes
 processes.run(['sleep', '600'], timeout_s=600, env=processes.environment(),
     on_start=lambda one: open({str(note)!r}, 'w').write(json.dumps(asdict(one))),
     stop=lambda: os.kill(os.getpid(), signal.SIGKILL))

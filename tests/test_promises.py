@@ -12,8 +12,7 @@ from databases import Database
 from plain_context import Trial
 
 from steps import registry
-from steps.base import Conditional, State, Step
-from steps.stops import DatabaseFault, Refused, StepError
+from steps.contract import Conditional, DatabaseFault, Refused, State, Step, StepError
 
 ELSEWHERE = {"backfill", "checkpoint", "command", "sql", "undo", "analyze", "reindex", "vacuum"}
 TABLE = (

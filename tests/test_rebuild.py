@@ -9,8 +9,7 @@ import pytest
 from databases import Database
 from plain_context import Trial
 
-from steps.base import State
-from steps.stops import Refused, StepError
+from steps.contract import Refused, State, StepError
 from steps.types.rebuild import RebuildTable
 
 TABLES = """

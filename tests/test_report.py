@@ -20,7 +20,7 @@ from runner.timeline import timeline
 from runner.way_back import Asked, rollback
 from runner.workflow import Orders, execute
 from runner.workplace import Found, Place, connected, find_run
-from steps.base import Answer
+from steps.contract import Answer
 
 FILL = """
 runbook: 1

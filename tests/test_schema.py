@@ -14,7 +14,7 @@ from runner.schema import schema
 from runner.shapes import BEFORE
 from runner.source import BadInput, parse
 from steps import registry
-from steps.words import seconds
+from steps.contract import seconds
 
 PLAYBOOKS = Path(__file__).parent.parent / "playbooks"
 HEAD = "runbook: 1\nname: one\ntitle: One\n"

@@ -12,7 +12,7 @@ from inside import Inside, written
 from runner.load import load
 from runner.scope import Scope, misnamed
 from runner.source import Faulty
-from steps.words import RESERVED
+from steps.contract import RESERVED
 
 HEAD = "runbook: 1\nname: p\ntitle: T\n"
 STEP = "- {id: s, type: analyze, table: t}"

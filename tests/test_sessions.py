@@ -7,11 +7,11 @@ from databases import Database
 from plain_context import Trial
 from pydantic import TypeAdapter, ValidationError
 
-from steps.base import State
+from steps.contract import State
+from steps.contract.dialect import Dialect
 from steps.probes.trial import Trial as TrialProbe
 from steps.reading import ReadQuery
 from steps.sessions import POLICY, void
-from steps.sqltext import Dialect
 from steps.types.sql import Sql
 
 LITE = Dialect.SQLITE

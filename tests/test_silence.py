@@ -18,7 +18,7 @@ from silence import Silence
 
 from runner import waits
 from runner.drivers import translated
-from steps.sqltext import Dialect
+from steps.contract.dialect import Dialect
 
 BUMP = """runbook: 1
 name: bump
@@ -137,7 +137,7 @@ def test_long_statement_is_no_silence(database: Database, monkeypatch: pytest.Mo
 def test_wait_beyond_all_timeouts_is_ended(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_owned_session import opened
 
-    from steps.stops import DatabaseFault
+    from steps.contract import DatabaseFault
 
     monkeypatch.setattr(waits, "MARGIN_S", 0.2)
     monkeypatch.setattr(waits, "TICK_S", 0.1)

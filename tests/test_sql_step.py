@@ -7,12 +7,10 @@ from databases import Database
 from plain_context import Trial
 from pydantic import ValidationError
 
-from steps.base import State
-from steps.sqltext import Dialect
+from steps.contract import Query, Refused, State, StepError
+from steps.contract.dialect import Dialect
 from steps.statements import is_dml, lock_of, whole_table_verb
-from steps.stops import Refused, StepError
 from steps.types.sql import Sql
-from steps.words import Query
 
 QUERIES = {
     "two_there": Query(name="two_there", texts={"": "SELECT CASE WHEN count(*) = 2 THEN 1 ELSE 0 END AS ok FROM t"})

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from steps import dialect
-from steps.sqltext import BadSql, Dialect, Piece, scan, split
+from steps.contract.dialect import Dialect
+from steps.sqltext import BadSql, Piece, scan, split
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]

@@ -15,7 +15,7 @@ from runner import approvals, onward, stop, window
 from runner.events import Settled, SqlByHand, Tuned
 from runner.status import RunStatus, add, fold
 from runner.trail import Record, read
-from steps.needs import ApprovalNeed, GateNeeds
+from steps.contract import ApprovalNeed, GateNeeds
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 

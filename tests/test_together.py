@@ -17,8 +17,7 @@ from runner import targets
 from runner.database import Fence, RunDatabase
 from runner.errors import LeaseLost
 from steps import leases, ledger
-from steps.base import Change
-from steps.stops import DatabaseFault
+from steps.contract import Change, DatabaseFault
 
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)

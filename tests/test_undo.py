@@ -9,8 +9,7 @@ from databases import Database
 from plain_context import Trial
 
 from steps import ledger
-from steps.base import Place, State, UndoesRun
-from steps.stops import Refused
+from steps.contract import Place, Refused, State, UndoesRun
 from steps.types.undo import Undo
 
 TEXTS = {one.name for one in fields(ledger.RunRow) if one.type == "str"} - {"run", "playbook", "state"}

@@ -7,8 +7,7 @@ from databases import Database
 from filling import backfill, filled, prepare, simple, snapshots, table
 from plain_context import PlainContext, Trial
 
-from steps.base import Progress, State, Tuning
-from steps.stops import StepError, Stopped
+from steps.contract import Progress, State, StepError, Stopped, Tuning
 from steps.types.backfill.undo import FIRST, Written
 
 

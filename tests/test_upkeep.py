@@ -6,7 +6,7 @@ import pytest
 from databases import Database
 from plain_context import Trial
 
-from steps.base import State
+from steps.contract import State
 from steps.types.upkeep import Analyze, Vacuum
 
 SESSIONS = "session_summaries"

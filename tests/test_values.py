@@ -16,10 +16,9 @@ from runner import trail
 from runner.events import ADAPTER, CheckAnswered
 from runner.masks import Masks
 from runner.status import fold
-from steps import values
-from steps.base import Answer
+from steps.contract import Answer, Value, values
+from steps.contract.values import Cut
 from steps.expressions.evaluate import BadOperand, evaluate, parse
-from steps.values import Cut, Value
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DECIMALS = st.one_of(st.decimals(allow_nan=False), st.from_regex(r"\A-?[0-9]{1,40}(\.[0-9]{1,40})?\Z").map(Decimal))

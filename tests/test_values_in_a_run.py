@@ -10,7 +10,7 @@ import pytest
 from databases import Database
 from inside import Inside
 
-from steps.values import Cut
+from steps.contract.values import Cut
 
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
 GATE = "  - {id: go, type: checkpoint, approval: {roles: [dba]}}"

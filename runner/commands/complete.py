@@ -76,7 +76,7 @@ def checkpoints(ctx: click.Context, param: click.Parameter, begun: str) -> list[
     found: list[str] = []
     with _quietly():
         from runner.playbooks import find_playbook, read_playbook
-        from steps.base import Gate
+        from steps.contract import Gate
 
         for name in ctx.params.get("playbooks") or _typed():
             with _quietly():

@@ -20,7 +20,7 @@ from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
 from runner.workplace import Place, all_runs, connected, find_run, find_trail, runs_of
-from steps import cutting
+from steps.contract import cutting
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:

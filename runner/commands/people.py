@@ -12,9 +12,7 @@ from runner import terminal
 from runner.commands import complete, options
 from runner.commands.look import meant, place_of_run
 from runner.workflow import Orders
-from steps import cutting
-from steps.values import Value
-from steps.words import seconds
+from steps.contract import Value, cutting, seconds
 
 
 @click.command("approve", short_help="Say yes at a gate")
@@ -111,7 +109,7 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
     runbook judge latest looks_right pass --as ines --role dba --reason 'compared ten by hand'
     """
     from runner import people
-    from steps.base import Answer
+    from steps.contract import Answer
 
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     _say(people.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))

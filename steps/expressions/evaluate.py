@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 
+from steps.contract import Value
+from steps.contract.values import exact, why_unknown
 from steps.expressions.grammar import Kind, Tree, dotted, number, read, read_typed
-from steps.values import Value, exact, why_unknown
 
 SHOWN = 80  # characters of a text in explain()
 

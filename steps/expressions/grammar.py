@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
-from steps import cutting
+from steps.contract import cutting
 
 MAX_LENGTH = 500  # a reviewer reads it in one go; also bounds the work of reading it
 MAX_DEPTH = 12  # parentheses and functions inside one another

@@ -8,9 +8,8 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, model_validator
 
 from steps import catalog
-from steps.base import Answer, Look, Probe, Unknown, Verdict
+from steps.contract import Answer, Column, Identifier, Look, Model, Probe, Unknown, Verdict
 from steps.shapes import Tie
-from steps.words import Column, Identifier, Model
 
 
 class ColumnsResult(Model):

@@ -6,13 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from steps import cutting, processes
-from steps.base import Answer, Look, Probe, Verdict
+from steps.contract import Answer, Look, Model, Probe, Seconds, StepError, Timespan, Uses, Verdict, cutting, processes
+from steps.contract.values import Cut
 from steps.expressions import patterns
-from steps.needs import Uses
-from steps.stops import StepError
-from steps.values import Cut
-from steps.words import Model, Seconds, Timespan
 
 SHOWN = 4096  # characters of each stream
 

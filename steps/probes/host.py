@@ -12,13 +12,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from steps import cutting, processes
-from steps.base import Look, Probe, Unknown
-from steps.needs import Uses
+from steps.contract import Look, Model, Probe, Seconds, StepError, Timespan, Unknown, Uses, cutting, processes
+from steps.contract.dialect import Dialect
 from steps.reading import has_role
-from steps.sqltext import Dialect
-from steps.stops import StepError
-from steps.words import Model, Seconds, Timespan
 
 NEAR_S = 5.0  # our reading of a backend's start and the server's own may differ by so much
 _LOCAL = frozenset({"df", "free"})  # programs that can't be about another host

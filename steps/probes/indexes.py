@@ -7,10 +7,9 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, model_validator
 
 from steps import catalog
-from steps.base import Answer, Look, Probe, Verdict
+from steps.contract import Answer, Identifier, Look, Model, Probe, Verdict
+from steps.contract.dialect import Dialect
 from steps.shapes import IndexInfo
-from steps.sqltext import Dialect
-from steps.words import Identifier, Model
 
 _SCANS = "SELECT idx_scan AS scans FROM pg_catalog.pg_stat_user_indexes WHERE indexrelid = CAST(:oid AS oid)"
 

@@ -12,10 +12,9 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from steps.base import Answer, Look, Probe, Row, Unknown, Verdict
+from steps.contract import Answer, Identifier, Look, Model, Probe, Row, Unknown, Value, Verdict
+from steps.contract.values import exact, sortable
 from steps.reading import ReadQuery, explain, require_all_rows, text_of
-from steps.values import Value, exact, sortable
-from steps.words import Identifier, Model
 
 MOST_ROWS = 100_000  # of a result that is held in memory to be compared
 

@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from steps.base import Look, Probe
+from steps.contract import Identifier, Look, Model, Probe, Text
 from steps.reading import ReadQuery
 from steps.types.backfill.spec import Words, read_shape
 from steps.types.backfill.sql import keys, preview
-from steps.words import Identifier, Model, Text
 
 
 def _several(value: object) -> object:

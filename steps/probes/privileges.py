@@ -8,11 +8,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from steps import catalog
-from steps.base import Answer, Look, Probe, Verdict
+from steps.contract import Answer, Identifier, Look, Model, Probe, StepError, Verdict
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
-from steps.sqltext import Dialect
-from steps.stops import StepError
-from steps.words import Identifier, Model
 
 Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger", "owner"]
 

@@ -8,10 +8,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from steps import catalog
-from steps.base import Answer, Figures, Look, Probe, Verdict
+from steps.contract import RESERVED, Answer, Figures, Identifier, Look, Model, Probe, StepError, Text, Verdict
 from steps.reading import ReadQuery, require_all_rows, text_of
-from steps.stops import StepError
-from steps.words import RESERVED, Identifier, Model, Text
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps.base import Answer, Look, Probe, Row, Unknown, Verdict
-from steps.words import Model, Seconds, Timespan
+from steps.contract import Answer, Look, Model, Probe, Row, Seconds, Timespan, Unknown, Verdict
 
 # A base backup is no standby, nor is a subscriber of a publication: the subscribers' slots speak for them.
 _STANDBYS = """

@@ -6,13 +6,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import catalog, cutting
-from steps.base import Look, Params, Probe, Row
+from steps import catalog
+from steps.contract import Identifier, Look, Model, Params, Probe, Row, Text, Value, cutting
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
 from steps.reading import ReadQuery, require_all_rows, text_of
-from steps.sqltext import Dialect
-from steps.values import Value
-from steps.words import Identifier, Model, Text
 
 SEED = 20250601  # any number will do; a fixed one makes two runs of a check comparable
 SHOWN = 20  # differences that are listed

@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps.base import Look, Probe
-from steps.sqltext import Dialect
-from steps.words import Model
+from steps.contract import Look, Model, Probe
+from steps.contract.dialect import Dialect
 
 _SERVER = """
 SELECT current_setting('server_version_num')::int AS num, pg_is_in_recovery() AS in_recovery,

@@ -8,8 +8,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from steps import others
-from steps.base import Look, Probe, Row, Unknown
-from steps.words import Model
+from steps.contract import Look, Model, Probe, Row, Unknown
 
 SHOWN = 10  # waiting sessions that are named
 

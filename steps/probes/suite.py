@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import cutting, processes
-from steps.base import Answer, Look, Probe, Verdict
-from steps.needs import Uses
-from steps.stops import StepError
-from steps.words import BesideFile, Model, Seconds, Timespan
+from steps.contract import (
+    Answer,
+    BesideFile,
+    Look,
+    Model,
+    Probe,
+    Seconds,
+    StepError,
+    Timespan,
+    Uses,
+    Verdict,
+    cutting,
+    processes,
+)
 
 if TYPE_CHECKING:
     import xml.etree.ElementTree as ET

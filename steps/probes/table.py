@@ -7,9 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from steps import catalog
-from steps.base import Look, Probe, Row
-from steps.stops import StepError
-from steps.words import Identifier, Model
+from steps.contract import Identifier, Look, Model, Probe, Row, StepError
 
 # The functions behind pg_stat_all_tables: the view itself computes its figures for every table where parts are joined.
 # Counters that began after the table was filled (a crash, an upgrade) haven't seen its rows. They have where VACUUM or

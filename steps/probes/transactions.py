@@ -7,10 +7,9 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from steps import others
-from steps.base import Look, Probe, Row, Unknown
+from steps.contract import Look, Model, Probe, Row, Seconds, Unknown
+from steps.contract.dialect import Dialect
 from steps.reading import has_role
-from steps.sqltext import Dialect
-from steps.words import Model, Seconds
 
 SHOWN = 10  # blockers that are named
 

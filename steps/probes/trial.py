@@ -7,12 +7,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from steps.base import Answer, Look, Probe, Verdict
+from steps.contract import Answer, DatabaseFault, Look, Model, Probe, StepError, Text, Verdict
+from steps.contract.dialect import Dialect
 from steps.dialect import is_single_select
 from steps.sessions import void
-from steps.sqltext import BadSql, Dialect, split
-from steps.stops import DatabaseFault, StepError
-from steps.words import Model, Text
+from steps.sqltext import BadSql, split
 
 
 class TrialResult(Model):

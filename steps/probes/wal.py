@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps.base import Look, Probe
-from steps.stops import StepError
-from steps.words import Model
+from steps.contract import Look, Model, Probe, StepError
 
 # A segment's file name is timeline, then the position's upper half and the segment's number, in hexadecimal digits.
 _ARCHIVER = """

@@ -9,9 +9,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, model_validator
 
-from steps.base import Context, Effect, Look, State, Step, StepResult
-from steps.needs import ApprovalNeed, EvidenceNeed, GateNeeds
-from steps.words import refuse_unknown_zone
+from steps.contract import (
+    ApprovalNeed,
+    Context,
+    Effect,
+    EvidenceNeed,
+    GateNeeds,
+    Look,
+    State,
+    Step,
+    StepResult,
+    refuse_unknown_zone,
+)
 
 
 def _approval(value: object) -> object:

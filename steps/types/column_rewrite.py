@@ -7,13 +7,10 @@ import re
 from collections.abc import Iterator
 
 from steps import catalog
-from steps.base import Look, Work
+from steps.contract import QUERY_CANCELED, ColumnRef, DatabaseFault, Look, Model, Refused, Value, Work
 from steps.dialect import quote
 from steps.shapes import IndexInfo
-from steps.stops import QUERY_CANCELED, DatabaseFault, Refused
 from steps.types import concurrent_index
-from steps.values import Value
-from steps.words import ColumnRef, Model
 
 PROOF = "3s"  # how long everybody may wait while the column is proven empty under the lock
 _ANY_TYPE = {"btree", "hash", "brin"}  # methods that index nearly every type; gin and gist must be chosen for it

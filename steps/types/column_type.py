@@ -8,13 +8,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from steps import alike, catalog, fits, scratch, touched
-from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps.contract import Column, Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Work
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import quote
-from steps.shapes import ColumnInfo, Tie, Trace
-from steps.sqltext import Dialect
-from steps.stops import Refused, StepError
+from steps.shapes import ColumnInfo, Tie
 from steps.types import column_rewrite, concurrent_index, type_trial
-from steps.words import Column
 
 KEPT_VALUES = 100_000  # more of them would make the ledger's row too large to be read in an incident
 _DEFAULT = 'pg_catalog."default"'

@@ -7,13 +7,12 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from steps import catalog, compiled, fits, touched
-from steps.base import Context, Effect, Look, State, Statement, Step, StepResult
+from steps.contract import Column, Context, Effect, Identifier, Look, Model, Refused, State, Statement, Step, StepResult
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import quote
-from steps.shapes import Tie, Trace
-from steps.sqltext import Dialect
-from steps.stops import Refused
+from steps.shapes import Tie
 from steps.types import concurrent_index
-from steps.words import Column, Identifier, Model
 
 
 class Renamed(Model):

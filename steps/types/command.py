@@ -12,13 +12,26 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import cutting, ledger, pids, processes
-from steps.base import Context, Effect, Look, Place, Progress, State, Step, StepResult
-from steps.needs import Uses
-from steps.pids import ProcessId
+from steps import ledger
+from steps.contract import (
+    Context,
+    Effect,
+    Look,
+    Place,
+    Progress,
+    Seconds,
+    State,
+    Step,
+    StepError,
+    StepResult,
+    Timespan,
+    Uses,
+    cutting,
+    pids,
+    processes,
+)
+from steps.contract.pids import ProcessId
 from steps.reading import ReadQuery
-from steps.stops import StepError
-from steps.words import Seconds, Timespan
 
 Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=1)]
 

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import Context, Look, Statement, Work
+from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, Context, DatabaseFault, Look, Model, Refused, Statement, Work
+from steps.contract.dialect import Dialect
 from steps.shapes import IndexInfo
-from steps.sqltext import Dialect
 from steps.statements import waits_in_the_way
-from steps.stops import DEADLOCK, LOCK_NOT_AVAILABLE, DatabaseFault, Refused
-from steps.words import Model
 
 UNIQUE_VIOLATION = "23505"
 TRIES = 3  # of a build that lost a deadlock; each one scans the table again

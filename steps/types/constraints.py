@@ -8,13 +8,28 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from steps import alike, catalog, fits, scratch, touched
-from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps.contract import (
+    Column,
+    Context,
+    DatabaseFault,
+    Effect,
+    Identifier,
+    Look,
+    Model,
+    Refused,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Text,
+    Work,
+)
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import quote
-from steps.shapes import ConstraintInfo, IndexInfo, Trace
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault, Refused, StepError
+from steps.shapes import ConstraintInfo, IndexInfo
 from steps.types import concurrent_index
-from steps.words import Column, Identifier, Model, Text
 
 SHOWN_ROWS = 5
 COUNTED_ROWS = 10_000  # beyond this many violating rows "more than" says enough

@@ -10,14 +10,29 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field, model_validator
 
 from steps import alike, catalog, fits, scratch, touched
-from steps.base import Context, Effect, Look, Row, State, Statement, Step, StepResult
+from steps.contract import (
+    LONGEST_NAME,
+    Context,
+    DatabaseFault,
+    Effect,
+    Identifier,
+    Look,
+    Model,
+    Refused,
+    Row,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Text,
+)
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import quote
-from steps.shapes import IndexInfo, Trace
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault, Refused, StepError
+from steps.shapes import IndexInfo
 from steps.types import concurrent_index
 from steps.types.maintenance import Maintenance
-from steps.words import LONGEST_NAME, Identifier, Model, Text
 
 SHOWN_KEYS = 5
 _LEFT_BY_REINDEX = re.compile(r"_cc(new|old)\d*$")

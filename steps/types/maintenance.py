@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from steps import ledger
-from steps.base import Context, Effect, Look, State, Statement, Step, StepResult
-from steps.sqltext import Dialect
-from steps.stops import Refused
+from steps.contract import Context, Effect, Look, Refused, State, Statement, Step, StepResult
+from steps.contract.dialect import Dialect
 from steps.types import concurrent_index
 
 DONE = "done"

@@ -9,13 +9,27 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, PrivateAttr, model_validator
 
 from steps import alike, catalog, fits, going_on, scratch, shapes, touched
-from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps.contract import (
+    Column,
+    ColumnRef,
+    Context,
+    Effect,
+    Look,
+    Model,
+    Refused,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Text,
+    Work,
+)
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import quote
-from steps.shapes import ColumnInfo, Trace
-from steps.sqltext import Dialect
-from steps.stops import Refused, StepError
+from steps.shapes import ColumnInfo
 from steps.types import concurrent_index
-from steps.words import Column, ColumnRef, Model, Text
 
 OWN_FIELDS = "collation, identity, generated, default, not_null, references and check are fields of their own"
 

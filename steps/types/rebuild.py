@@ -13,15 +13,26 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from steps import alike, catalog, cutting, fits, scratch, touched
-from steps.base import Context, Effect, Look, State, Statement, Step, StepResult, Work
+from steps import alike, catalog, fits, scratch, touched
+from steps.contract import (
+    Context,
+    Effect,
+    Identifier,
+    Look,
+    Refused,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Work,
+    cutting,
+)
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.dialect import quote
-from steps.shapes import Trace
-from steps.sqltext import Dialect
-from steps.stops import Refused, StepError
 from steps.types import rebuild_parts
 from steps.types.rebuild_parts import OFF, Move, Rebuilt
-from steps.words import Identifier
 
 _LENGTH = "one rewrite"
 

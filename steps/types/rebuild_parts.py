@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from steps import alike, catalog, compiled, scratch
-from steps.base import Look, Work
+from steps.contract import Look, Model, StepError, Work
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
 from steps.scratch import Memory
 from steps.shapes import ColumnInfo
-from steps.sqltext import Dialect, scan
-from steps.stops import StepError
-from steps.words import Model
+from steps.sqltext import scan
 
 OFF = (
     "foreign_keys",

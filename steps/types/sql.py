@@ -8,15 +8,38 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from steps import cutting, going_on, ledger, setting, touched
-from steps.base import Context, Effect, Look, Place, Progress, State, Statement, Step, StepResult, Work
+from steps import going_on, ledger, setting, touched
+from steps.contract import (
+    LOCK_NOT_AVAILABLE,
+    AlreadyCommitted,
+    Context,
+    DatabaseFault,
+    Effect,
+    Figure,
+    Look,
+    Model,
+    Place,
+    Progress,
+    Query,
+    Refused,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    Text,
+    Value,
+    Work,
+    cutting,
+)
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
+from steps.contract.values import NoPlace, decode, encode, for_sqlite
 from steps.dialect import needs_autocommit, parameters
 from steps.reading import ReadQuery
 from steps.sessions import void
-from steps.shapes import Trace
-from steps.sqltext import BadSql, Dialect, split
+from steps.sqltext import BadSql, split
 from steps.statements import is_dml, lock_of, waits_in_the_way, what_goes_with_it, whole_table_verb
-from steps.stops import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, Refused, StepError
 from steps.types.sql_back import (
     BEGUN,
     ENDED,
@@ -31,8 +54,6 @@ from steps.types.sql_back import (
     pieces,
     without_end,
 )
-from steps.values import NoPlace, Value, decode, encode, for_sqlite
-from steps.words import Figure, Model, Query, Text
 
 TOGETHER = "statements"  # the ledger's label of them all, where they share a transaction
 

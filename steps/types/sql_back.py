@@ -8,8 +8,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, model_validator
 
-from steps.sqltext import BadSql, Dialect, split
-from steps.words import Model, Text
+from steps.contract import Model, Text
+from steps.contract.dialect import Dialect
+from steps.sqltext import BadSql, split
 
 BEGUN = " begun"
 GIVEN_UP = " given up"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from steps import alike, catalog, scratch
-from steps.base import Look
+from steps.contract import ColumnRef, DatabaseFault, Look
 from steps.dialect import quote
 from steps.scratch import Twin, Type
 from steps.shapes import ColumnInfo
-from steps.stops import DatabaseFault
-from steps.words import ColumnRef
 
 ZONE = "what comes out depends on the session's time zone, date style or currency"
 _WHOLE_NUMBERS = {"smallint", "integer", "bigint"}

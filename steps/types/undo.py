@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from steps import ledger
-from steps.base import Context, Effect, Look, Place, RunTakenBack, State, Step, StepResult
+from steps.contract import Context, Effect, Look, Place, Refused, RunTakenBack, State, Step, StepError, StepResult
 from steps.ledger import RunRow
-from steps.stops import Refused, StepError
 
 UNDONE = "undone"  # the ledger's label of the end; in its row stands what it came to
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from steps import catalog
-from steps.base import Look, Statement
-from steps.sqltext import Dialect
+from steps.contract import Identifier, Look, Statement
+from steps.contract.dialect import Dialect
 from steps.types.maintenance import Maintenance
-from steps.words import Identifier
 
 
 class Vacuum(Maintenance):

@@ -10,9 +10,8 @@ from inside import until
 from plain_look import PlainDatabase
 from pydantic import BaseModel
 
-from steps.base import Answer, Probe, Unknown
+from steps.contract import Answer, Probe, Query, Unknown
 from steps.registry import probe_types
-from steps.words import Query
 
 
 def probe(kind: str, *, queries: Mapping[str, str | Mapping[str, str]] | None = None, **keys: object) -> Probe:

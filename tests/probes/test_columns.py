@@ -7,7 +7,7 @@ from databases import Database
 from pydantic import ValidationError
 
 from probes.looking import answer, look_at, probe, role
-from steps.base import Answer, Unknown
+from steps.contract import Answer, Unknown
 
 
 def columns(**keys: object) -> object:

@@ -10,8 +10,7 @@ from databases import Database
 from pydantic import ValidationError
 
 from probes.looking import answer, look_at, probe
-from steps.base import Answer
-from steps.stops import StepError
+from steps.contract import Answer, StepError
 
 SUITE = """
 import os

@@ -14,8 +14,7 @@ from plain_look import PlainDatabase, PlainLook
 from pydantic import ValidationError
 
 from probes.looking import look_at, probe, role
-from steps.base import Row, Unknown
-from steps.stops import StepError
+from steps.contract import Row, StepError, Unknown
 
 PAGE = """# HELP node_filesystem_avail_bytes Filesystem space available to non-root users in bytes.
 node_filesystem_avail_bytes{device="/dev/sda1",fstype="ext4",mountpoint="/"} 1e+09

@@ -8,7 +8,7 @@ from pathlib import Path
 from databases import Database
 from inside import Inside
 
-from steps.base import Answer
+from steps.contract import Answer
 
 PLAYBOOK = """
 runbook: 1

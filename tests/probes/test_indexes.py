@@ -10,7 +10,7 @@ from databases import Database
 from pydantic import ValidationError
 
 from probes.looking import answer, look_at, probe
-from steps.base import Answer
+from steps.contract import Answer
 
 
 def index(**keys: object) -> object:

@@ -7,7 +7,7 @@ from databases import Database
 from pydantic import ValidationError
 
 from probes.looking import answer, look_at, probe
-from steps.base import Answer
+from steps.contract import Answer
 
 PAIR = "SELECT count(*) AS n FROM session_summaries WHERE event_count = 3 AND command_count = 2"
 

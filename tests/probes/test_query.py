@@ -7,8 +7,7 @@ from databases import Database
 from pydantic import ValidationError
 
 from probes.looking import answer, look_at, probe, role
-from steps.base import Answer, Unknown
-from steps.stops import StepError
+from steps.contract import Answer, StepError, Unknown
 
 COVERAGE = """SELECT count(*) AS total, count(snapshot_country) AS covered,
   round(100.0 * count(snapshot_country) / nullif(count(*), 0), 2) AS pct FROM session_summaries -- all of them

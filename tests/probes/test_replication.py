@@ -16,7 +16,7 @@ from inside import until
 from probes.looking import answer, await_seen, look_at, probe, role
 from runner.binaries import find_binaries
 from runner.embedded import VERSION, Server
-from steps.base import Answer, Unknown
+from steps.contract import Answer, Unknown
 
 ONE = probe("replication")
 SEGMENT = 16 << 20

@@ -9,8 +9,7 @@ from databases import Database
 from pydantic import ValidationError
 
 from probes.looking import answer, look_at, probe, role
-from steps.base import Answer
-from steps.stops import StepError
+from steps.contract import Answer, StepError
 
 
 def test_server_says_what_it_is(empty_database: Database):

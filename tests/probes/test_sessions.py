@@ -14,7 +14,7 @@ from plain_look import PlainDatabase
 from pydantic import BaseModel
 
 from probes.looking import look_at, probe, role
-from steps.base import Place, Unknown
+from steps.contract import Place, Unknown
 
 WAITERS = probe("waiters")
 RUN = Place(run="r1", step="fill", action="apply")

@@ -11,8 +11,7 @@ from plain_look import PlainDatabase
 
 from probes.looking import await_seen, look_at, probe, role
 from runner.embedded import Server
-from steps.base import Place
-from steps.stops import StepError
+from steps.contract import Place, StepError
 
 ONE = probe("table", table="t")
 

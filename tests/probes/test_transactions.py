@@ -11,7 +11,7 @@ from databases import Database
 from plain_look import PlainDatabase
 
 from probes.looking import look_at, probe, role
-from steps.base import Place, Unknown
+from steps.contract import Place, Unknown
 
 ONE = probe("transactions", older_than="200 ms")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from databases import Database
 
 from probes.looking import answer, look_at, probe
-from steps.base import Answer
+from steps.contract import Answer
 
 
 def test_trial_writes_and_takes_back(honeypot: Database):

@@ -8,10 +8,9 @@ import time
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import Change, Place, Row, Work
+from steps.contract import Change, Place, Row, StepError, Value, Work
 from steps.dialect import quote
 from steps.ledger import BEGAN, table
-from steps.stops import StepError
 from steps.types.backfill import store
 from steps.types.backfill.payload import Held, drop, fallen, other, prune
 from steps.types.backfill.sql import (
@@ -28,7 +27,6 @@ from steps.types.backfill.sql import (
     wrap,
 )
 from steps.types.backfill.store import DEAD_ACTION, DEFERRED, Totals, label_of, read_totals
-from steps.values import Value
 
 TEMP = "temp.runbook_window"
 # In a message of several transactions the server's statement_timestamp() is the message's.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from steps.sqltext import Dialect
-from steps.stops import DEADLOCK, KEPT_TOO_LONG, LOCK_NOT_AVAILABLE, QUERY_CANCELED, SERIALIZATION, DatabaseFault
+from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, QUERY_CANCELED, SERIALIZATION, DatabaseFault
+from steps.contract.dialect import Dialect
+from steps.contract.errors import KEPT_TOO_LONG
 
 # What a row can be at fault for: its data, a constraint, what a trigger or check option says, too long an index entry.
 _DATA_CLASSES = ("21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")

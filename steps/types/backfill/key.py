@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from steps import catalog
-from steps.base import Look
+from steps.contract import Look
 from steps.dialect import quote
 from steps.types.backfill.sql import Shape, unwrap, wrap
 from steps.types.backfill.tables import TABLEOID, Member, is_rowid, members, not_identified, without_rowid

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from steps.sqltext import Dialect, Kind, Token, scan
-from steps.stops import StepError
+from steps.contract import StepError
+from steps.contract.dialect import Dialect
+from steps.sqltext import Kind, Token, scan
 
 _COMPARES = set("<>!=:~@#&|*/%^-+")  # beside an =, one of these makes it another operator
 _FORM = "write source.column = an expression over target, joined by AND where there are several"

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from steps.base import Context, Look, Place, Tuning
-from steps.stops import AlreadyCommitted, DatabaseFault, Paused, StepError
+from steps.contract import AlreadyCommitted, Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
 from steps.types.backfill import store
 from steps.types.backfill.batch import Order, Outcome, change, outcome_of, run_batch
 from steps.types.backfill.payload import Held, prune, written_before
@@ -21,7 +20,6 @@ from steps.types.backfill.sql import Shape, Window, left, missed
 from steps.types.backfill.store import AGAIN, SWEEP, Batch, Totals
 from steps.types.backfill.throttle import Pace
 from steps.types.backfill.worker import Document, Lane, Settings, array
-from steps.values import Value
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind

@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from steps.base import Look, Place, Work
+from steps.contract import Look, Place, Value, Work
+from steps.contract.dialect import Dialect
 from steps.ledger import table as ledger_table
-from steps.sqltext import Dialect
 from steps.types.backfill.sql import Named, Shape, is_null, is_value, unwrap
-from steps.values import Value
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steps.base import Look
+from steps.contract import Look
 from steps.types.backfill.batch import update
 from steps.types.backfill.sql import Shape, Window, judged, looked_at
 

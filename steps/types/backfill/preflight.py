@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from steps import catalog
-from steps.base import Look
+from steps.contract import UNDEFINED, DatabaseFault, Look, StepError
 from steps.dialect import quote
-from steps.stops import UNDEFINED, DatabaseFault, StepError
 from steps.types.backfill.key import key_faults, operator_faults
 from steps.types.backfill.planner import scans
 from steps.types.backfill.ranges import Route, begin, last_position, window

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from steps.base import Look, Progress
+from steps.contract import Look, Progress, Value
 from steps.types.backfill.ranges import TREE_BYTES, Start
 from steps.types.backfill.sql import Shape
 from steps.types.backfill.store import Totals
 from steps.types.backfill.throttle import Pace
-from steps.values import Value
 
 
 def figures(totals: Totals, start: Start) -> dict[str, Value]:

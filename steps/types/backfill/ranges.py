@@ -7,12 +7,10 @@ from itertools import pairwise
 from typing import Literal
 
 from steps import catalog
-from steps.base import Look, Params
-from steps.sqltext import Dialect
-from steps.stops import StepError
+from steps.contract import Look, Model, Params, StepError
+from steps.contract.dialect import Dialect
 from steps.types.backfill.sql import ROWID, Named, Shape, Window, as_text, counting, json_of, keys, pages
 from steps.types.backfill.tables import Columns, has_row_numbers
-from steps.words import Model
 
 PARTS = 8  # ranges of a heap at least: how many workers a running pass may be given
 REST = 0.3  # of a batch: where no more than this is left of a range, the batch takes it too

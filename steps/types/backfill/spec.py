@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import Look
+from steps.contract import Look, Query, StepError, Text
+from steps.contract.dialect import Dialect
 from steps.dialect import qualified
-from steps.sqltext import Dialect
-from steps.stops import StepError
 from steps.types.backfill.match import read_match
 from steps.types.backfill.sql import Shape
 from steps.types.backfill.tables import TABLEOID, Columns, Member, is_rowid, members, needs_table
-from steps.words import Query, Text
 
 
 @dataclass(frozen=True)

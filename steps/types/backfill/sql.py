@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from steps.contract import Value
+from steps.contract.dialect import Dialect
 from steps.dialect import quote
 from steps.ledger import table as ledger_table
-from steps.sqltext import Dialect
 from steps.types.backfill.match import Pair
-from steps.values import Value
 
 ROWID = "rowid"
 

@@ -7,10 +7,24 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from steps import catalog, touched
-from steps.base import Context, Effect, Look, Place, State, Statement, Step, StepResult, TakenBack
+from steps.contract import (
+    Context,
+    Effect,
+    Identifier,
+    Look,
+    Model,
+    Place,
+    Seconds,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    TakenBack,
+    Text,
+)
+from steps.contract.look import Trace
 from steps.reading import ReadQuery
-from steps.shapes import Trace
-from steps.stops import StepError
 from steps.types.backfill import store
 from steps.types.backfill import undo as taking_back
 from steps.types.backfill.batch import Order, batch_params, sqlite_statements, statement
@@ -23,7 +37,6 @@ from steps.types.backfill.sql import Shape
 from steps.types.backfill.throttle import UNTHROTTLED, Throttle
 from steps.types.backfill.undo import Written
 from steps.types.backfill.worker import Document, Settings
-from steps.words import Identifier, Model, Seconds, Text
 
 
 def _several(value: object) -> object:

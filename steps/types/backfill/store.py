@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
-from steps import cutting
-from steps.base import Look, Place, Row, Work
+from steps.contract import Look, Place, Row, StepError, Value, Work, cutting
+from steps.contract.dialect import Dialect
 from steps.ledger import exists, table
-from steps.sqltext import Dialect
-from steps.stops import StepError
-from steps.values import Value
 
 SWEEP = -1  # the number, in the batch table, of what goes after rows that the ranges of a pass did not settle
 DEFERRED = "deferred"  # the action, in skipped_row, of rows that were locked: they are returned to

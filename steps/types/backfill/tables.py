@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steps import catalog
-from steps.base import Look
-from steps.sqltext import Dialect
-from steps.stops import StepError
+from steps.contract import Look, StepError
+from steps.contract.dialect import Dialect
 from steps.types.backfill.sql import ROWID, Named
 
 TABLEOID = Named("tableoid", "oid")  # beside a key that holds in each table, but not over all of them

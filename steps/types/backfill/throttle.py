@@ -9,10 +9,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from steps.base import Database, Tuning
-from steps.sqltext import Dialect
-from steps.stops import DatabaseFault
-from steps.words import Model, Seconds, Timespan
+from steps.contract import Database, DatabaseFault, Model, Seconds, Timespan, Tuning
+from steps.contract.dialect import Dialect
 
 LOOK_S = 1.0
 WINDOW_S = 4.0  # of counting; the server's sessions report their counts once a second at most

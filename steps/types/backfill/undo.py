@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, replace
 
 from steps import catalog
-from steps.base import Context, Look, Place, Progress, Work
+from steps.contract import Context, DatabaseFault, Look, Model, Place, Progress, StepError, Value, Work
+from steps.contract.dialect import Dialect
+from steps.contract.errors import KEPT_TOO_LONG
 from steps.dialect import quote
 from steps.ledger import table as ledger_table
-from steps.sqltext import Dialect
-from steps.stops import KEPT_TOO_LONG, DatabaseFault, StepError
 from steps.types.backfill import store
 from steps.types.backfill.errors import Meaning, meaning
 from steps.types.backfill.payload import Held, rows_of
@@ -18,8 +18,6 @@ from steps.types.backfill.sql import Named
 from steps.types.backfill.store import REFUSED
 from steps.types.backfill.tables import members
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
-from steps.values import Value
-from steps.words import Model
 
 TEMP = "temp.runbook_back"
 # Why a row is refused.

@@ -10,8 +10,7 @@ from dataclasses import replace
 from math import ceil
 from typing import Protocol
 
-from steps.base import Context, Place, Tuning
-from steps.stops import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, StepError
+from steps.contract import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFault, Model, Place, StepError, Tuning
 from steps.types.backfill import store
 from steps.types.backfill.batch import Order, Outcome
 from steps.types.backfill.errors import Meaning, Trouble, meaning
@@ -20,7 +19,6 @@ from steps.types.backfill.ranges import Range, Route, Start, first_of, page, win
 from steps.types.backfill.sql import Shape, Window, listed
 from steps.types.backfill.store import Batch, Letter, Totals
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
-from steps.words import Model
 
 FIRST = 1000  # rows of the first batch, where nobody else works
 AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from steps import cutting, pids
-from steps.pids import ProcessId
-from steps.stops import StepError
+from steps.contract import cutting, pids
+from steps.contract.errors import StepError
+from steps.contract.pids import ProcessId
 
 KEPT_BYTES = 64 * 1024  # of each stream, its tail: what went wrong stands at the end
 _HELD_BYTES = KEPT_BYTES + cutting.BESIDE  # a secret at the edge is masked whole before the rest is cut

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BeforeValidator, Field
 
-from steps.words import Model, Seconds
+from steps.contract.fields import Model, Seconds
 
 
 def _several(value: object) -> object:

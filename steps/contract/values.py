@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, JsonValue
 
-from steps import cutting
+from steps.contract import cutting
 
 LONGEST = 4_096  # characters of a text, bytes of a blob
 MOST = 1_000  # of a list or mapping
