@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 from runner.database import RunDatabase
 from runner.ending import Enders
-from steps import others
 from steps.contract import DatabaseFault
 from steps.contract.dialect import Dialect
+from steps.sql import other_sessions
 
 _SQL = "SELECT DISTINCT b.pid FROM unnest(pg_blocking_pids(CAST(:pid AS integer))) AS b(pid) WHERE b.pid <> 0"
 
@@ -57,4 +57,4 @@ def _watch(database: RunDatabase, pid: int, found: list[str], done: threading.Ev
             pids = [row.integer("pid") for row in look.rows(_SQL, {"pid": pid})]
             new = [one for one in pids if one not in known]
             known.update(new)
-            found += others.described(look, new).values()
+            found += other_sessions.described(look, new).values()

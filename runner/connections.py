@@ -8,7 +8,7 @@ from typing import NamedTuple
 from runner.database import RunDatabase
 from runner.model import Entry, Playbook
 from steps.contract import Connecting, Gate, Look
-from steps.dialect import quote
+from steps.sql.dialect import quote
 
 HEARTBEAT = 1
 LOOKS = 1  # safe points, verify and checks look one after the other

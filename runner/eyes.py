@@ -13,7 +13,7 @@ from steps.contract import NOTHING, Params, Place, Row, StepError, Value, Work, 
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.contract.values import NoPlace, for_sqlite, readable
-from steps.dialect import bind
+from steps.sql.dialect import bind
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, CursorResult

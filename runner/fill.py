@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from runner.source import BadInput, near
-from steps import templates
 from steps.contract.dialect import Dialect
-from steps.dialect import BadIdentifier, quote
-from steps.sqltext import BadSql
-from steps.templates import NAME, has_template
+from steps.sql import templates
+from steps.sql.dialect import BadIdentifier, quote
+from steps.sql.scanner import BadSql
+from steps.sql.templates import NAME, has_template
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -15,9 +15,10 @@ from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
-from steps import leases, ledger, others
+from steps import leases, ledger
 from steps.contract import LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect
+from steps.sql import other_sessions
 
 SILENT_S = 15.0
 BEAT_S = SILENT_S / 5
@@ -81,7 +82,7 @@ class Holder:
         while (pid := self._in_flight(run)) is not None:
             if time.monotonic() > until:
                 with self.database.look() as look:
-                    who = others.described(look, [pid])[pid]
+                    who = other_sessions.described(look, [pid])[pid]
                 raise _refusal(
                     f"run {run} still works on the server: {who}", f"wait for it, or SELECT pg_terminate_backend({pid})"
                 )

@@ -20,7 +20,7 @@ from steps import registry
 from steps.contract import RESERVED, Model, Query, UsesFigures
 from steps.contract.dialect import Dialect
 from steps.going_on import Followed
-from steps.templates import has_template
+from steps.sql.templates import has_template
 
 HEADER = frozenset({
     "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",

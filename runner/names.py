@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from steps.contract import Look
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
+from steps.sql.dialect import quote
 
 # A schema's owner, a superuser and we ourselves could change the tables too, so they are trusted here.
 _MAKERS = """

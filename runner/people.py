@@ -38,10 +38,10 @@ from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps import ledger
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.contract.dialect import Dialect
-from steps.dialect import needs_autocommit
-from steps.sessions import void
-from steps.sqltext import split
-from steps.statements import lock_of, waits_in_the_way
+from steps.sql.dialect import needs_autocommit
+from steps.sql.scanner import split
+from steps.sql.session_statements import void
+from steps.sql.statements import lock_of, waits_in_the_way
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from runner.workplace import Connected, Place, connected
 from steps import ledger, ledger_form
 from steps.contract import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
 from steps.ledger import VERSION
+from steps.sql.dialect import quote
 
 _ANSWERS = frozenset(
     {LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steps.contract import Question, Value
-from steps.dialect import quote
+from steps.sql.dialect import quote
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

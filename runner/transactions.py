@@ -12,8 +12,8 @@ from runner.drivers import BUSY_MS
 from runner.sessions import Settings
 from steps.contract import DatabaseFault, Look, Question, Row, Value
 from steps.contract.dialect import Dialect
-from steps.dialect import bind, parameters
 from steps.ledger import BEGAN
+from steps.sql.dialect import bind, parameters
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

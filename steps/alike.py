@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from steps import catalog, scratch
 from steps.contract import DatabaseFault, Look, StepError
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
 from steps.scratch import Type
 from steps.shapes import IndexInfo
+from steps.sql.dialect import quote
 
 PROBE = "runbook_probe"
 

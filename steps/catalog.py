@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from steps.contract import ColumnRef, Look, Params, Refused, Row
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import qualified, quote
 from steps.shapes import (
     ColumnInfo,
     ConstraintInfo,
@@ -29,6 +28,7 @@ from steps.shapes import (
     Tie,
     TriggerInfo,
 )
+from steps.sql.dialect import qualified, quote
 
 
 # ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from steps import catalog
 from steps.contract import ColumnRef, DatabaseFault, Look
-from steps.dialect import quote
 from steps.scratch import Memory, memory, told
+from steps.sql.dialect import quote
 
 
 def broken(within: Memory) -> dict[str, str]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from steps import catalog, scratch
 from steps.contract import DatabaseFault, Look, Row, StepError, Work
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
 from steps.shapes import IndexInfo
+from steps.sql.dialect import quote
 
 _VALUES = {"22", "23", "P0"}  # classes of SQLSTATE: what a value, a constraint or a function refuses
 _OF_THE_TABLE = {"42P16", "42830", "42804", "42809", "0A000"}  # what a definition of this table can't be

@@ -10,7 +10,7 @@ from steps import catalog
 from steps.contract import Foretold, Look, Step
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.sqltext import Kind, Token, scan
+from steps.sql.scanner import Kind, Token, scan
 
 
 @runtime_checkable

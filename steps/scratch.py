@@ -17,8 +17,8 @@ from steps import catalog
 from steps.contract import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Place, Row, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import bind, quote
-from steps.sqltext import Kind, scan
+from steps.sql.dialect import bind, quote
+from steps.sql.scanner import Kind, scan
 
 TWIN = "runbook_twin"
 _READ_ONLY = "25006"

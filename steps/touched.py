@@ -17,7 +17,7 @@ from steps import catalog, ledger
 from steps.contract import Look, Place
 from steps.contract.dialect import Dialect
 from steps.ledger import Touch
-from steps.sqltext import BadSql, Kind, Token, scan
+from steps.sql.scanner import BadSql, Kind, Token, scan
 
 _LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")

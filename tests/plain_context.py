@@ -35,8 +35,8 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
-from steps.dialect import bind
 from steps.shapes import TableShape
+from steps.sql.dialect import bind
 
 SQLITE_STATES = {"SQLITE_CONSTRAINT_UNIQUE": "23505", "SQLITE_BUSY": "55P03", "SQLITE_LOCKED": "55P03"}
 _runs = itertools.count(1)

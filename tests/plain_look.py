@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from steps import ledger
 from steps.contract import AlreadyCommitted, DatabaseFault, Params, Place, Progress, Row, StepError, Tuning, Work
 from steps.contract.dialect import Dialect
-from steps.dialect import bind
+from steps.sql.dialect import bind
 
 READING = {
     sqlite3.SQLITE_SELECT,

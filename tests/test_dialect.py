@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps import dialect
 from steps.contract.dialect import Dialect
-from steps.dialect import BadIdentifier
-from steps.sqltext import BadSql, Kind, scan
+from steps.sql import dialect
+from steps.sql.dialect import BadIdentifier
+from steps.sql.scanner import BadSql, Kind, scan
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]

@@ -15,9 +15,9 @@ from pydantic import BaseModel
 
 from runner.fill import BadTemplate, fill, fill_sql, names
 from steps.contract.dialect import Dialect
-from steps.dialect import BadIdentifier, quote
-from steps.sqltext import BadSql, Kind, scan
-from steps.templates import has_template
+from steps.sql.dialect import BadIdentifier, quote
+from steps.sql.scanner import BadSql, Kind, scan
+from steps.sql.templates import has_template
 
 
 class Result(BaseModel):

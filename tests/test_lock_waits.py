@@ -13,7 +13,7 @@ from conftest import _kind
 from databases import Database, Databases
 from inside import Inside, until
 
-from steps.statements import lock_of, waits_in_the_way
+from steps.sql.statements import lock_of, waits_in_the_way
 
 FULL = """runbook: 1
 name: smaller

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from steps.contract import State
 from steps.contract.dialect import Dialect
 from steps.probes.trial import Trial as TrialProbe
-from steps.reading import ReadQuery
-from steps.sessions import POLICY, void
+from steps.sql.queries import ReadQuery
+from steps.sql.session_statements import POLICY, void
 from steps.types.sql import Sql
 
 LITE = Dialect.SQLITE

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from steps.contract import Query, Refused, State, StepError
 from steps.contract.dialect import Dialect
-from steps.statements import is_dml, lock_of, whole_table_verb
+from steps.sql.statements import is_dml, lock_of, whole_table_verb
 from steps.types.sql import Sql
 
 QUERIES = {

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from steps import dialect
 from steps.contract.dialect import Dialect
-from steps.sqltext import BadSql, Piece, scan, split
+from steps.sql import dialect
+from steps.sql.scanner import BadSql, Piece, scan, split
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps.contract import Look, Model, Probe, Seconds, StepError, Timespan, Unknown, Uses, cutting, processes
 from steps.contract.dialect import Dialect
-from steps.reading import has_role
+from steps.sql.queries import has_role
 
 NEAR_S = 5.0  # our reading of a backend's start and the server's own may differ by so much
 _LOCAL = frozenset({"df", "free"})  # programs that can't be about another host

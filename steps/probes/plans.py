@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps.contract import Answer, Identifier, Look, Model, Probe, Row, Unknown, Value, Verdict
 from steps.contract.values import exact, sortable
-from steps.reading import ReadQuery, explain, require_all_rows, text_of
+from steps.sql.queries import ReadQuery, explain, require_all_rows, text_of
 
 MOST_ROWS = 100_000  # of a result that is held in memory to be compared
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, BeforeValidator, Field
 
 from steps.contract import Identifier, Look, Model, Probe, Text
-from steps.reading import ReadQuery
+from steps.sql.queries import ReadQuery
 from steps.types.backfill.spec import Words, read_shape
 from steps.types.backfill.sql import keys, preview
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from steps import catalog
 from steps.contract import Answer, Identifier, Look, Model, Probe, StepError, Verdict
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
+from steps.sql.dialect import quote
 
 Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger", "owner"]
 

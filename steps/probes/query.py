@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from steps import catalog
 from steps.contract import RESERVED, Answer, Figures, Identifier, Look, Model, Probe, StepError, Text, Verdict
-from steps.reading import ReadQuery, require_all_rows, text_of
+from steps.sql.queries import ReadQuery, require_all_rows, text_of
 
 Count = Annotated[int, Field(ge=0)]
 

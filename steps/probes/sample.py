@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from steps import catalog
 from steps.contract import Identifier, Look, Model, Params, Probe, Row, Text, Value, cutting
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
-from steps.reading import ReadQuery, require_all_rows, text_of
+from steps.sql.dialect import quote
+from steps.sql.queries import ReadQuery, require_all_rows, text_of
 
 SEED = 20250601  # any number will do; a fixed one makes two runs of a check comparable
 SHOWN = 20  # differences that are listed

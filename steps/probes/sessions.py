@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import others
 from steps.contract import Look, Model, Probe, Row, Unknown
+from steps.sql import other_sessions
 
 SHOWN = 10  # waiting sessions that are named
 
@@ -93,7 +93,7 @@ def _behind(waiting: Sequence[Row], ours: Iterable[str]) -> list[Row]:
 
 
 def _waiters(look: Look, rows: Sequence[Row]) -> Iterator[str]:
-    known = others.described(look, [row.integer("pid") for row in rows])
+    known = other_sessions.described(look, [row.integer("pid") for row in rows])
     for row in rows:
         blockers = ", ".join(row.texts("blockers"))
         wait = f"waits {row.number('waits_s'):.0f} s for {row.text('lock')}, which pid {blockers} holds or awaits"

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import others
 from steps.contract import Look, Model, Probe, Row, Seconds, Unknown
 from steps.contract.dialect import Dialect
-from steps.reading import has_role
+from steps.sql import other_sessions
+from steps.sql.queries import has_role
 
 SHOWN = 10  # blockers that are named
 
@@ -98,7 +98,7 @@ class Transactions(Probe):
             count=len(old) + len(old_prepared),
             oldest_s=round(max((row.number("age_s") for row in [*sessions, *prepared]), default=0.0), 1),
             prepared=len(old_prepared),
-            blockers=tuple([*others.described(look, old[:SHOWN]).values(), *old_prepared][:SHOWN]),
+            blockers=tuple([*other_sessions.described(look, old[:SHOWN]).values(), *old_prepared][:SHOWN]),
         )
 
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, field_validator
 
 from steps.contract import Answer, DatabaseFault, Look, Model, Probe, StepError, Text, Verdict
 from steps.contract.dialect import Dialect
-from steps.dialect import is_single_select
-from steps.sessions import void
-from steps.sqltext import BadSql, split
+from steps.sql.dialect import is_single_select
+from steps.sql.scanner import BadSql, split
+from steps.sql.session_statements import void
 
 
 class TrialResult(Model):

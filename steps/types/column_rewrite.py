@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from steps import catalog
 from steps.contract import QUERY_CANCELED, ColumnRef, DatabaseFault, Look, Model, Refused, Value, Work
-from steps.dialect import quote
 from steps.shapes import IndexInfo
+from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
 PROOF = "3s"  # how long everybody may wait while the column is proven empty under the lock

@@ -11,8 +11,8 @@ from steps import alike, catalog, fits, scratch, touched
 from steps.contract import Column, Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import quote
 from steps.shapes import ColumnInfo, Tie
+from steps.sql.dialect import quote
 from steps.types import column_rewrite, concurrent_index, type_trial
 
 KEPT_VALUES = 100_000  # more of them would make the ledger's row too large to be read in an incident

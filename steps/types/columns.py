@@ -10,8 +10,8 @@ from steps import catalog, compiled, fits, touched
 from steps.contract import Column, Context, Effect, Identifier, Look, Model, Refused, State, Statement, Step, StepResult
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import quote
 from steps.shapes import Tie
+from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
 

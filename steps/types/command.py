@@ -31,7 +31,7 @@ from steps.contract import (
     processes,
 )
 from steps.contract.pids import ProcessId
-from steps.reading import ReadQuery
+from steps.sql.queries import ReadQuery
 
 Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=1)]
 

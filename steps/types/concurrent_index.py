@@ -13,7 +13,7 @@ from steps import catalog
 from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, Context, DatabaseFault, Look, Model, Refused, Statement, Work
 from steps.contract.dialect import Dialect
 from steps.shapes import IndexInfo
-from steps.statements import waits_in_the_way
+from steps.sql.statements import waits_in_the_way
 
 UNIQUE_VIOLATION = "23505"
 TRIES = 3  # of a build that lost a deadlock; each one scans the table again

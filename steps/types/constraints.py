@@ -27,8 +27,8 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import quote
 from steps.shapes import ConstraintInfo, IndexInfo
+from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
 SHOWN_ROWS = 5

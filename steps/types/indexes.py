@@ -29,8 +29,8 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import quote
 from steps.shapes import IndexInfo
+from steps.sql.dialect import quote
 from steps.types import concurrent_index
 from steps.types.maintenance import Maintenance
 

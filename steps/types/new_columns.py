@@ -27,8 +27,8 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import quote
 from steps.shapes import ColumnInfo
+from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
 OWN_FIELDS = "collation, identity, generated, default, not_null, references and check are fields of their own"

@@ -30,7 +30,7 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.dialect import quote
+from steps.sql.dialect import quote
 from steps.types import rebuild_parts
 from steps.types.rebuild_parts import OFF, Move, Rebuilt
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from steps import alike, catalog, compiled, scratch
 from steps.contract import Look, Model, StepError, Work
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
 from steps.scratch import Memory
 from steps.shapes import ColumnInfo
-from steps.sqltext import scan
+from steps.sql.dialect import quote
+from steps.sql.scanner import scan
 
 OFF = (
     "foreign_keys",

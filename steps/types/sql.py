@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from steps import going_on, ledger, setting, touched
+from steps import going_on, ledger, touched
 from steps.contract import (
     LOCK_NOT_AVAILABLE,
     AlreadyCommitted,
@@ -35,11 +35,12 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.contract.values import NoPlace, decode, encode, for_sqlite
-from steps.dialect import needs_autocommit, parameters
-from steps.reading import ReadQuery
-from steps.sessions import void
-from steps.sqltext import BadSql, split
-from steps.statements import is_dml, lock_of, waits_in_the_way, what_goes_with_it, whole_table_verb
+from steps.sql import settings
+from steps.sql.dialect import needs_autocommit, parameters
+from steps.sql.queries import ReadQuery
+from steps.sql.scanner import BadSql, split
+from steps.sql.session_statements import void
+from steps.sql.statements import is_dml, lock_of, waits_in_the_way, what_goes_with_it, whole_table_verb
 from steps.types.sql_back import (
     BEGUN,
     ENDED,
@@ -96,7 +97,7 @@ class Sql(Step):
     expect_rows: Literal["any", "some"] | Annotated[int, Field(ge=0)] = "some"
     whole_table: bool = False
     params: Mapping[str, str | int | float | bool | Figure | None] = {}
-    wanted: setting.Settings = Field(default={}, alias="set")
+    wanted: settings.Settings = Field(default={}, alias="set")
     _bound: dict[str, Value] = PrivateAttr(default_factory=dict)  # the figures by name, when the step's turn has come
 
     @model_validator(mode="after")
@@ -144,14 +145,14 @@ class Sql(Step):
         found = self._texts_for_reading()
         first = cutting.on_one_line(found[0], 80)
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        return f"run {first}{more}" + (f" (set {setting.shown(self.wanted)})" if self.wanted else "")
+        return f"run {first}{more}" + (f" (set {settings.shown(self.wanted)})" if self.wanted else "")
 
     # ─── before ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def statements(self, look: Look) -> list[Statement]:
         return [self._statement(sql, look.dialect) for sql in self._pieces(look.dialect)]
 
     def preflight(self, look: Look) -> list[str]:
-        faults = setting.faults(look, self.wanted)
+        faults = settings.faults(look, self.wanted)
         if look.dialect is Dialect.SQLITE:
             faults += [fault for sql in self._pieces(look.dialect) for fault in what_goes_with_it(look, sql)]
         return faults
@@ -342,7 +343,7 @@ class Sql(Step):
         """Between two marks in the ledger, so that a kill in the middle is seen as doubt."""
 
         def act(work: Work) -> None:
-            with setting.applied(work, self.wanted, local=False):
+            with settings.applied(work, self.wanted, local=False):
                 counts.append(self._send(work, sql, counted=counted))
 
         vain = given_up(label, ctx.db.committed())
@@ -359,7 +360,7 @@ class Sql(Step):
             pass
 
     def _send_all(self, work: Work, pieces: list[str], *, counted: bool) -> list[int]:
-        with setting.applied(work, self.wanted, local=True):
+        with settings.applied(work, self.wanted, local=True):
             return [self._send(work, sql, counted=counted) for sql in pieces]
 
     def _send(self, work: Work, sql: str, *, counted: bool) -> int:
@@ -378,7 +379,7 @@ class Sql(Step):
     def _statement(self, sql: str, dialect: Dialect) -> Statement:
         alone = needs_autocommit(sql, dialect=dialect)
         lock = lock_of(sql) if dialect is Dialect.POSTGRESQL else ""
-        note = f"with {setting.shown(self.wanted)}" if self.wanted else ""
+        note = f"with {settings.shown(self.wanted)}" if self.wanted else ""
         return Statement(sql, self._values(sql, dialect), lock=lock, transactional=not alone, note=note)
 
     def _why_void(self, text: str, dialect: Dialect) -> str:

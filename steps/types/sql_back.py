@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, model_validator
 
 from steps.contract import Model, Text
 from steps.contract.dialect import Dialect
-from steps.sqltext import BadSql, split
+from steps.sql.scanner import BadSql, split
 
 BEGUN = " begun"
 GIVEN_UP = " given up"

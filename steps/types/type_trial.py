@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from steps import alike, catalog, scratch
 from steps.contract import ColumnRef, DatabaseFault, Look
-from steps.dialect import quote
 from steps.scratch import Twin, Type
 from steps.shapes import ColumnInfo
+from steps.sql.dialect import quote
 
 ZONE = "what comes out depends on the session's time zone, date style or currency"
 _WHOLE_NUMBERS = {"smallint", "integer", "bigint"}

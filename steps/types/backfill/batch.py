@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from steps import catalog
 from steps.contract import Change, Place, Row, StepError, Value, Work
-from steps.dialect import quote
 from steps.ledger import BEGAN, table
+from steps.sql.dialect import quote
 from steps.types.backfill import store
 from steps.types.backfill.payload import Held, drop, fallen, other, prune
 from steps.types.backfill.sql import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from steps import catalog
 from steps.contract import Look
-from steps.dialect import quote
+from steps.sql.dialect import quote
 from steps.types.backfill.sql import Shape, unwrap, wrap
 from steps.types.backfill.tables import TABLEOID, Member, is_rowid, members, not_identified, without_rowid
 

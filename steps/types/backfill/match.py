@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from steps.contract import StepError
 from steps.contract.dialect import Dialect
-from steps.sqltext import Kind, Token, scan
+from steps.sql.scanner import Kind, Token, scan
 
 _COMPARES = set("<>!=:~@#&|*/%^-+")  # beside an =, one of these makes it another operator
 _FORM = "write source.column = an expression over target, joined by AND where there are several"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from steps import catalog
 from steps.contract import UNDEFINED, DatabaseFault, Look, StepError
-from steps.dialect import quote
+from steps.sql.dialect import quote
 from steps.types.backfill.key import key_faults, operator_faults
 from steps.types.backfill.planner import scans
 from steps.types.backfill.ranges import Route, begin, last_position, window

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from steps import catalog
 from steps.contract import Look, Query, StepError, Text
 from steps.contract.dialect import Dialect
-from steps.dialect import qualified
+from steps.sql.dialect import qualified
 from steps.types.backfill.match import read_match
 from steps.types.backfill.sql import Shape
 from steps.types.backfill.tables import TABLEOID, Columns, Member, is_rowid, members, needs_table

@@ -24,7 +24,7 @@ from steps.contract import (
     Text,
 )
 from steps.contract.look import Trace
-from steps.reading import ReadQuery
+from steps.sql.queries import ReadQuery
 from steps.types.backfill import store
 from steps.types.backfill import undo as taking_back
 from steps.types.backfill.batch import Order, batch_params, sqlite_statements, statement

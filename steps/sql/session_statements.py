@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from steps.contract.dialect import Dialect
-from steps.dialect import controls_transaction
-from steps.sqltext import BadSql, Kind, Token, scan
+from steps.sql.dialect import controls_transaction
+from steps.sql.scanner import BadSql, Kind, Token, scan
 
 
 class Void(NamedTuple):

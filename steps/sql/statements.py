@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from steps.contract import Look
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
-from steps.sqltext import Token, scan
+from steps.sql.dialect import quote
+from steps.sql.scanner import Token, scan
 
 _DML = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")
 _LOCKS = {

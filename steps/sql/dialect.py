@@ -8,7 +8,7 @@ from itertools import dropwhile, islice, pairwise, takewhile
 
 from steps.contract import LONGEST_NAME, StepError
 from steps.contract.dialect import Dialect
-from steps.sqltext import BadSql, Kind, Token, line_of, scan, split
+from steps.sql.scanner import BadSql, Kind, Token, line_of, scan, split
 
 
 class BadIdentifier(StepError):

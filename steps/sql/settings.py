@@ -10,8 +10,8 @@ from pydantic import AfterValidator
 
 from steps.contract import Look, Work
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
-from steps.sessions import why_not_set
+from steps.sql.dialect import quote
+from steps.sql.session_statements import why_not_set
 
 Wanted: TypeAlias = bool | int | float | str | tuple[str, ...]
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from steps.contract.dialect import Dialect
-from steps.dialect import quote
-from steps.sqltext import BadSql, Kind, Token, line_of, scan
+from steps.sql.dialect import quote
+from steps.sql.scanner import BadSql, Kind, Token, line_of, scan
 
 MAX_SQL = 1_000_000  # characters; a named SQL file may be long
 NAME = r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"

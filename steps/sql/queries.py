@@ -21,8 +21,8 @@ from steps.contract import (
     cutting,
 )
 from steps.contract.dialect import Dialect
-from steps.dialect import first_words, is_single_select
-from steps.sessions import void
+from steps.sql.dialect import first_words, is_single_select
+from steps.sql.session_statements import void
 
 _SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")  # not SHOW, EXPLAIN or PRAGMA: they can't stand in parentheses
 
