@@ -16,7 +16,8 @@ from runner import drivers, faults, keeping, sessions, settling, transactions, w
 from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
-from steps import leases, ledger, touched
+from steps import leases, ledger
+from steps.catalog import touched_tables
 from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
@@ -176,10 +177,14 @@ class RunDatabase:
             if found[0].flag("known"):
                 raise AlreadyCommitted(label)
             earlier, names = self._pending, self._touched(eyes) if durable else ()
-            before_it = touched.identify(eyes, names)
+            before_it = touched_tables.identify(eyes, names)
             try:
                 yield eyes
-                tables = touched.recorded(before_it, touched.identify(eyes, names), self._what) if names else None
+                tables = (
+                    touched_tables.recorded(before_it, touched_tables.identify(eyes, names), self._what)
+                    if names
+                    else None
+                )
             except BaseException:
                 self._pending = earlier  # what was read in a transaction that failed is read anew in the next
                 raise
@@ -459,7 +464,7 @@ class RunDatabase:
 
     def _touched(self, look: Look) -> tuple[str, ...]:
         """The tables that the step at hand changes."""
-        return self._what.touches(look) if isinstance(self._what, touched.Touching) else ()
+        return self._what.touches(look) if isinstance(self._what, touched_tables.Touching) else ()
 
     def _pooled(self) -> bool:
         if getattr(self._local, "pooled", None) is None:

@@ -9,7 +9,8 @@ from runner.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Playbook
 from runner.status import RunStatus
-from steps import ledger, touched
+from steps import ledger
+from steps.catalog import touched_tables
 from steps.contract import Look, Place
 
 _ACTED = frozenset({Outcome.DONE, Outcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
@@ -52,7 +53,7 @@ def refuse_replaced(look: Look, status: RunStatus, playbook: Playbook) -> None:
         return
     for entry in playbook.entries:
         place = Place(status.run, entry.id, "apply")
-        found = touched.replaced(look, place, entry.step, certain=True) if entry.id in status.steps else []
+        found = touched_tables.replaced(look, place, entry.step, certain=True) if entry.id in status.steps else []
         if found:
             raise RunRefused(
                 f"cannot go on with {status.run}: {'; '.join(found)}",

@@ -17,9 +17,9 @@ from runner.masks import MASK
 from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
 from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
 from steps import registry
+from steps.catalog.later_steps import Followed
 from steps.contract import RESERVED, Model, Query, UsesFigures
 from steps.contract.dialect import Dialect
-from steps.going_on import Followed
 from steps.sql.templates import has_template
 
 HEADER = frozenset({

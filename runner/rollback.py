@@ -19,7 +19,8 @@ from runner.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRef
 from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook
-from steps import ledger, touched
+from steps import ledger
+from steps.catalog import touched_tables
 from steps.contract import (
     DatabaseFault,
     Doubtful,
@@ -292,7 +293,7 @@ class Reverser:
     def _replaced(self, entry: Entry) -> list[str]:
         """The tables that the step changed and that are others now, under the same names."""
         place = Place(self.run, entry.id, "revert")
-        return self._asked(entry, lambda look: touched.replaced(look, place, entry.step))
+        return self._asked(entry, lambda look: touched_tables.replaced(look, place, entry.step))
 
     def _in_doubt(self, entry: Entry, name: str, why: str) -> InDoubt:
         run = self.engine.status.run

@@ -181,7 +181,7 @@ def record_commit(
 
 @dataclass(frozen=True)
 class Touch:
-    """Which tables stood behind the names that one commit of a run touched: JSON of steps.touched."""
+    """Which tables stood behind the names that one commit of a run touched: JSON of steps.catalog.touched_tables."""
 
     run: str
     step: str

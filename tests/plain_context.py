@@ -13,7 +13,9 @@ import psycopg
 from databases import Database as TestDatabase
 from pydantic import BaseModel
 
-from steps import catalog, ledger
+from steps import ledger
+from steps.catalog import catalog
+from steps.catalog.definitions import TableShape
 from steps.contract import (
     NOTHING,
     AlreadyCommitted,
@@ -35,7 +37,6 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
-from steps.shapes import TableShape
 from steps.sql.dialect import bind
 
 SQLITE_STATES = {"SQLITE_CONSTRAINT_UNIQUE": "23505", "SQLITE_BUSY": "55P03", "SQLITE_LOCKED": "55P03"}

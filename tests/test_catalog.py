@@ -6,9 +6,9 @@ import pytest
 from databases import Database
 from plain_context import PlainDatabase
 
-from steps import alike, catalog, scratch
+from steps.catalog import catalog, compare, scratch
+from steps.catalog.definitions import Dependant, Tie
 from steps.contract import ColumnRef, Place, StepError
-from steps.shapes import Dependant, Tie
 
 TABLES = {
     "postgresql": """
@@ -118,8 +118,8 @@ def test_indexes_by_definition(empty_database: Database) -> None:
         pair = catalog.index(look, "visits_pair")
         assert pair is not None
         assert (pair.columns, pair.unique, pair.usable, pair.plain) == (("country", "asn"), False, True, True)
-        assert alike.same_condition(look, "visits", has=pair.predicate, wants="country IS NOT NULL")
-        assert not alike.same_condition(look, "visits", has=pair.predicate, wants="country IS NULL")
+        assert compare.same_condition(look, "visits", has=pair.predicate, wants="country IS NOT NULL")
+        assert not compare.same_condition(look, "visits", has=pair.predicate, wants="country IS NULL")
         assert any(found.constraint for found in catalog.indexes(look, "visits"))
         assert catalog.index(look, "absent") is None
 
@@ -272,7 +272,7 @@ def test_same_type_by_any_spelling(databases) -> None:
             ("numeric(10,2)", "decimal(10, 2)", True),
             ("bigint", "int8", True),
         ]
-        assert [alike.same_type(look, has, wants) for has, wants, _ in pairs] == [same for *_, same in pairs]
+        assert [compare.same_type(look, has, wants) for has, wants, _ in pairs] == [same for *_, same in pairs]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_type_is_a_type_and_nothing_else(empty_database: Database, text: str) 
     if text == "serial" and not empty_database.server:
         pytest.skip("SQLite takes every word for a type")
     with _look(empty_database) as look, pytest.raises(StepError, match=r"as a type|has no place|empty"):
-        alike.same_type(look, "integer", text) if text or empty_database.server else scratch.one_piece(
+        compare.same_type(look, "integer", text) if text or empty_database.server else scratch.one_piece(
             text, look.dialect
         )
 
@@ -293,8 +293,8 @@ def test_same_condition_as_database_prints_it(databases) -> None:
         database.script("CREATE INDEX part ON visits (asn) WHERE country IN ('DE', 'FR') AND asn > 0")
         with _look(database) as look:
             has = catalog.index(look, "part").predicate
-            assert alike.same_condition(look, "visits", has=has, wants="country in ('DE','FR') and asn>0")
-            assert not alike.same_condition(look, "visits", has=has, wants="country in ('DE','FR') or asn>0")
+            assert compare.same_condition(look, "visits", has=has, wants="country in ('DE','FR') and asn>0")
+            assert not compare.same_condition(look, "visits", has=has, wants="country in ('DE','FR') or asn>0")
 
 
 def test_affinity_as_sqlite_gives_it(sqlite_path) -> None:

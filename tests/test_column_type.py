@@ -9,7 +9,7 @@ from databases import Database, Databases
 from plain_context import Trial
 from pydantic import ValidationError
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import DatabaseFault, Refused, State
 from steps.types.column_type import ChangeColumnType
 

@@ -56,7 +56,10 @@ def test_connections_are_opened_in_one_place():
     """Only there do timeouts, the application's name, the fence and the recording hold for every connection."""
     opening = re.compile(r"create_engine\(|\b(?:psycopg|sqlite3)\.connect\(|\b(?:psycopg|sqlite3)\.Connection\(")
     places = {name(path) for path in MODULES if opening.search(path.read_text())}
-    plays, in_memory = "runner/demo.py", "steps/scratch.py"  # the application; an empty database that is nobody's
+    plays, in_memory = (
+        "runner/demo.py",
+        "steps/catalog/scratch.py",
+    )  # the application; an empty database that is nobody's
     assert places <= {"runner/database.py", "runner/drivers.py", plays, in_memory}
 
 

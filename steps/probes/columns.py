@@ -7,9 +7,9 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, model_validator
 
-from steps import catalog
+from steps.catalog import catalog
+from steps.catalog.definitions import Tie
 from steps.contract import Answer, Column, Identifier, Look, Model, Probe, Unknown, Verdict
-from steps.shapes import Tie
 
 
 class ColumnsResult(Model):
@@ -44,7 +44,7 @@ class Columns(Probe):
         return self
 
     def observe(self, look: Look) -> ColumnsResult:
-        from steps import alike
+        from steps.catalog import compare
 
         found = catalog.columns(look, self.table)
         types = self.has if isinstance(self.has, Mapping) else {}
@@ -56,7 +56,7 @@ class Columns(Probe):
             wrong_type=tuple(
                 f"{name} is {found[name].type}, not {wanted}"
                 for name, wanted in types.items()
-                if name in found and not alike.same_type(look, found[name].type, wanted)
+                if name in found and not compare.same_type(look, found[name].type, wanted)
             ),
         )
 

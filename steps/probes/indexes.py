@@ -6,10 +6,10 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, model_validator
 
-from steps import catalog
+from steps.catalog import catalog
+from steps.catalog.definitions import IndexInfo
 from steps.contract import Answer, Identifier, Look, Model, Probe, Verdict
 from steps.contract.dialect import Dialect
-from steps.shapes import IndexInfo
 
 _SCANS = "SELECT idx_scan AS scans FROM pg_catalog.pg_stat_user_indexes WHERE indexrelid = CAST(:oid AS oid)"
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Answer, Identifier, Look, Model, Probe, StepError, Verdict
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote

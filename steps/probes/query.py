@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import RESERVED, Answer, Figures, Identifier, Look, Model, Probe, StepError, Text, Verdict
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Identifier, Look, Model, Params, Probe, Row, Text, Value, cutting
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote

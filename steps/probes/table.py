@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Identifier, Look, Model, Probe, Row, StepError
 
 # The functions behind pg_stat_all_tables: the view itself computes its figures for every table where parts are joined.

@@ -6,9 +6,9 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from steps import catalog
+from steps.catalog import catalog
+from steps.catalog.definitions import IndexInfo
 from steps.contract import QUERY_CANCELED, ColumnRef, DatabaseFault, Look, Model, Refused, Value, Work
-from steps.shapes import IndexInfo
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
 

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, fits, scratch, touched
+from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
+from steps.catalog.definitions import ColumnInfo, Tie
 from steps.contract import Column, Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.shapes import ColumnInfo, Tie
 from steps.sql.dialect import quote
 from steps.types import column_rewrite, concurrent_index, type_trial
 
@@ -65,7 +65,7 @@ class ChangeColumnType(Step):
         if {"replace", "back"} & {*labels} and "indexes" not in labels:
             return Effect(State.PARTLY, f"{self.column} is {found.type}; its indexes aren't built again yet")
         try:
-            same, collation = alike.same_type(look, found.type, self.to), self._wanted_collation(look)
+            same, collation = compare.same_type(look, found.type, self.to), self._wanted_collation(look)
         except (scratch.Unusable, Refused) as fault:
             return Effect(State.UNKNOWN, str(fault))
         if not same:
@@ -115,7 +115,7 @@ class ChangeColumnType(Step):
         ]
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.qualified(look, self.column.table)
+        return touched_tables.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
@@ -133,7 +133,7 @@ class ChangeColumnType(Step):
         try:
             faults += [
                 f"cannot change {self.column}: {why}"
-                for why in fits.not_to_be_changed(look, self.column.table, self.column.column, self.to)
+                for why in feasibility.not_to_be_changed(look, self.column.table, self.column.column, self.to)
             ]
             if faults:
                 return faults
@@ -222,14 +222,14 @@ class ChangeColumnType(Step):
         work.execute(column_rewrite.lock(work, self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
-        with fits.told(f"change {self.column} to {self.to}"):
+        with feasibility.told(f"change {self.column} to {self.to}"):
             ctx.remember(self._with_values(work, before) if self._loses(work, found, tried) else before)
             work.execute(self._rewrite(work, tried).sql)
 
     def _loses(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> bool:
         if not self.keep_values or found.generated:  # what is generated is computed anew on the way back too
             return False
-        return self.using is not None or not alike.conversion(look, tried.source, tried.target).keeps
+        return self.using is not None or not compare.conversion(look, tried.source, tried.target).keeps
 
     def _not_restorable(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> list[str]:
         if not self._loses(look, found, tried):
@@ -242,7 +242,7 @@ class ChangeColumnType(Step):
         if not catalog.primary_key(look, self.column.table):
             faults.append(f"{self.column.table} has no primary key by which old values could be put back")
         [element] = scratch.types(look, tried.source.name.removesuffix("[]"))
-        if not alike.castable(look, tried.target, element):
+        if not compare.castable(look, tried.target, element):
             faults.append(f"nothing turns {self.to} back into {tried.source.name}")
         return [f"cannot revert {self.column}: {why}; keep_values: false makes it one-way" for why in faults]
 

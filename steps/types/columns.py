@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps import catalog, compiled, fits, touched
+from steps.catalog import catalog, compiled_schema, feasibility, touched_tables
+from steps.catalog.definitions import Tie
 from steps.contract import Column, Context, Effect, Identifier, Look, Model, Refused, State, Statement, Step, StepResult
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.shapes import Tie
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
@@ -57,7 +57,7 @@ class RenameColumn(Step):
         return [_rename(look, Renamed(table=self.column.table, old=self.column.column, new=self.to))]
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.qualified(look, self.column.table)
+        return touched_tables.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
@@ -71,7 +71,7 @@ class RenameColumn(Step):
         if self.column.column in names and self.to in names:
             return [*faults, f"cannot rename {self.column}: {self.column.table} has a column {self.to} already"]
         if self.column.column in names:
-            why = fits.not_to_be_renamed(look, self.column.table, self.column.column, self.to)
+            why = feasibility.not_to_be_renamed(look, self.column.table, self.column.column, self.to)
             faults += [f"cannot rename {self.column}: {one}" for one in why]
         bodies = [one for one in catalog.dependants(look, self.column) if one.how is Tie.TEXT]
         return faults + [
@@ -102,7 +102,7 @@ class RenameColumn(Step):
         done = Effect(State.DONE, f"{self.column.table}.{self.to} is there, {self.column.column} isn't")
         if look.dialect is Dialect.POSTGRESQL:
             return done
-        if broken := compiled.names_still(look, self.column):
+        if broken := compiled_schema.names_still(look, self.column):
             return Effect(State.PARTLY, f"renamed, but {', '.join(broken)} still names {self.column.column}")
         return done
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from steps import catalog
+from steps.catalog import catalog
+from steps.catalog.definitions import IndexInfo
 from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, Context, DatabaseFault, Look, Model, Refused, Statement, Work
 from steps.contract.dialect import Dialect
-from steps.shapes import IndexInfo
 from steps.sql.statements import waits_in_the_way
 
 UNIQUE_VIOLATION = "23505"

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import alike, catalog, fits, scratch, touched
+from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
+from steps.catalog.definitions import ConstraintInfo, IndexInfo
 from steps.contract import (
     Column,
     Context,
@@ -27,7 +28,6 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.shapes import ConstraintInfo, IndexInfo
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
@@ -128,7 +128,7 @@ class AddConstraint(Step):
         return [one for phase in self._phases(look).values() for one in phase]
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.qualified(look, self.table)
+        return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
@@ -149,7 +149,7 @@ class AddConstraint(Step):
             faults.append(f"cannot make {self.unique_index} a constraint: it must be unique, valid and without WHERE")
         if index is not None:
             faults += [f"cannot make {self.unique_index} a constraint: {why}" for why in self._not_its(look, index)]
-        faults += [f"cannot add {self.name}: {why}" for why in fits.other_kind(look, self.table)]
+        faults += [f"cannot add {self.name}: {why}" for why in feasibility.other_kind(look, self.table)]
         return faults or self._in_its_way(look, index, evidence if state is State.UNKNOWN else "")
 
     def _not_its(self, look: Look, index: IndexInfo) -> list[str]:
@@ -171,13 +171,13 @@ class AddConstraint(Step):
             found = self._found(look)
             difference = self._differs(look, found) if found else ""
             if self.check and look.dialect is not Dialect.SQLITE:
-                alike.printed(look, self.table, self._condition(look))
+                compare.printed(look, self.table, self._condition(look))
             if self.foreign_key and not found and look.dialect is not Dialect.SQLITE:
                 key = self.foreign_key
                 acts = f"ON DELETE {key.on_delete.upper()} ON UPDATE {key.on_update.upper()}"
-                fits.refuse_unless_it_refers(look, self.table, key.columns, key.table, key.targets, acts=acts)
+                feasibility.refuse_unless_it_refers(look, self.table, key.columns, key.table, key.targets, acts=acts)
             if index is not None and not found:
-                fits.refuse_unless_it_makes(look, self.table, index)
+                feasibility.refuse_unless_it_makes(look, self.table, index)
         except scratch.Unusable as fault:
             return [f"cannot add {self.name}: {fault}"]
         return [f"cannot add {self.name}: a constraint of this name is there, but {difference}"] if difference else []
@@ -295,7 +295,7 @@ class AddConstraint(Step):
         elif self.unique_index:
             same = not found.special and self._of_that_index(look, found)
         else:
-            same = not found.special and alike.same_condition(
+            same = not found.special and compare.same_condition(
                 look, self.table, has=found.expression, wants=self._condition(look)
             )
         return "" if same else f"it is {found.definition}"
@@ -351,8 +351,8 @@ class AddConstraint(Step):
             index = catalog.index(look, self._index_name(look))
             there = index is not None and index.unique
         else:
-            wanted = alike.plain_sql(f"CHECK ({self._condition(look)})")
-            there = wanted in alike.plain_sql(catalog.definition(look, self.table))
+            wanted = compare.plain_sql(f"CHECK ({self._condition(look)})")
+            there = wanted in compare.plain_sql(catalog.definition(look, self.table))
         if there:
             return Effect(State.DONE, f"the table {self.table} has it by its definition")
         return Effect(State.NOT_DONE, f"the table {self.table} doesn't have it, and SQLite can't add it")

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from steps import alike, catalog, fits, scratch, touched
+from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
+from steps.catalog.definitions import IndexInfo
 from steps.contract import (
     LONGEST_NAME,
     Context,
@@ -29,7 +30,6 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.shapes import IndexInfo
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
 from steps.types.maintenance import Maintenance
@@ -115,7 +115,7 @@ class CreateIndex(Step):
         return concurrent_index.statements(look, self._build(look))
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.qualified(look, self.table)
+        return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
@@ -147,12 +147,12 @@ class CreateIndex(Step):
         """The name belongs to another index, or the server doesn't take the definition, which is tried without a row."""
         if not catalog.columns(look, self.table):
             return [f"cannot index {self.table}: there is no such table"]
-        if why := fits.no_index_on(look, self.table, self._qualified(look)):
+        if why := feasibility.no_index_on(look, self.table, self._qualified(look)):
             return [f"cannot create index {self.index}: {one}" for one in why]
         try:
             if state is not State.UNKNOWN:
                 concurrent_index.refuse_unless_free(look, self._build(look))
-                alike.index_body(look, self._wanted(look))
+                compare.index_body(look, self._wanted(look))
         except (Refused, scratch.Unusable) as fault:
             return [str(fault)]
         return [f"cannot create index {self.index}: {evidence}"] if state is State.UNKNOWN else []
@@ -194,10 +194,10 @@ class CreateIndex(Step):
         sql = self._wanted(look).made(made, table, pg=pg)
         return concurrent_index.Build(name, self.table, concurrent_index.concurrent(sql) if pg else sql, self._differs)
 
-    def _wanted(self, look: Look) -> alike.WantedIndex:
+    def _wanted(self, look: Look) -> compare.WantedIndex:
         where = self.where.text(look.dialect) if self.where else ""
         keys = ", ".join(f"{self._compared(look, one)}{self._class(one)}" for one in self.columns)
-        return alike.WantedIndex(self.table, keys, self.method, self.unique, where)
+        return compare.WantedIndex(self.table, keys, self.method, self.unique, where)
 
     def _compared(self, look: Look, column: str) -> str:
         """The column, under the collation by which the index compares it."""
@@ -215,14 +215,14 @@ class CreateIndex(Step):
         near = [
             one for one in known if one.usable and one.columns == self.columns and not self._simply_differs(look, one)
         ]
-        wanted = alike.index_body(look, self._wanted(look)) if near else ()
-        return next((one for one in near if alike.body_of(look, one) == wanted), None)
+        wanted = compare.index_body(look, self._wanted(look)) if near else ()
+        return next((one for one in near if compare.body_of(look, one) == wanted), None)
 
     def _differs(self, look: Look, found: IndexInfo) -> str:
         """What makes it another index than the one wanted: the whole definition counts, as the server prints it."""
         if simple := self._simply_differs(look, found):
             return simple
-        same = alike.body_of(look, found) == alike.index_body(look, self._wanted(look))
+        same = compare.body_of(look, found) == compare.index_body(look, self._wanted(look))
         return "" if same else f"it is {found.definition or found.columns!r}"
 
     def _simply_differs(self, look: Look, found: IndexInfo) -> str:

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, PrivateAttr, model_validator
 
-from steps import alike, catalog, fits, going_on, scratch, shapes, touched
+from steps.catalog import catalog, compare, definitions, feasibility, later_steps, scratch, touched_tables
+from steps.catalog.definitions import ColumnInfo
 from steps.contract import (
     Column,
     ColumnRef,
@@ -27,7 +28,6 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.shapes import ColumnInfo
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
@@ -84,7 +84,7 @@ class AddColumn(Step):
     check: Text | None = None
     comment: str | None = None
     taken_back: Literal["unless_written", "drop"] = "unless_written"
-    _later: going_on.Later = PrivateAttr(default_factory=going_on.Later)
+    _later: later_steps.Later = PrivateAttr(default_factory=later_steps.Later)
 
     @model_validator(mode="after")
     def _one_origin(self) -> AddColumn:
@@ -124,7 +124,7 @@ class AddColumn(Step):
 
     # ── what is there, and what is wanted ───────────────────────────────────────────────────────────────────────────
     def followed_by(self, later: Sequence[Step]) -> None:
-        self._later = going_on.Later(tuple(later))
+        self._later = later_steps.Later(tuple(later))
 
     def verify(self, look: Look) -> Effect:
         """Also done where later steps of the playbook have renamed the column or changed it since."""
@@ -157,7 +157,7 @@ class AddColumn(Step):
         retyped = [one.type for one in later if one.kind == "type"]
         checks = (
             (
-                any(not one or alike.same_type(look, found.type, one) for one in (column.type, *retyped)),
+                any(not one or compare.same_type(look, found.type, one) for one in (column.type, *retyped)),
                 f"it is {found.type}, not {column.type}",
             ),
             (found.collation == column.collation, f"its collation is {found.collation or 'the default'}"),
@@ -187,7 +187,7 @@ class AddColumn(Step):
         )
         return [words for good, words in checks if not good]
 
-    def _is_key(self, look: Look, one: shapes.ConstraintInfo) -> bool:
+    def _is_key(self, look: Look, one: definitions.ConstraintInfo) -> bool:
         target = self.references
         return (
             target is not None
@@ -240,8 +240,8 @@ class AddColumn(Step):
 
     def _volatile(self, look: Look, twin: scratch.Twin, kind: str) -> bool:
         """Whether the default alone rewrites the table: a domain that refuses values does too."""
-        default = self.default.text(look.dialect) if self.default else fits.domain_default_of(twin.work, kind)
-        file, plain = twin.file(), fits.without_domain(twin.work, kind)
+        default = self.default.text(look.dialect) if self.default else feasibility.domain_default_of(twin.work, kind)
+        file, plain = twin.file(), feasibility.without_domain(twin.work, kind)
         if default:
             twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN runbook_plain {plain} DEFAULT ({default})")
         return twin.file() != file
@@ -303,7 +303,7 @@ class AddColumn(Step):
         return made
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.qualified(look, self.column.table)
+        return touched_tables.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         return (Trace("column", self.column.table, self.column.column, type=self.of_type.text(look.dialect)),)
@@ -321,7 +321,8 @@ class AddColumn(Step):
         if self.not_null and not filled and _has_rows(look, self.column.table):
             faults.append(f"cannot add {self.column} as NOT NULL: the table has rows; give it a default")
         faults += [
-            f"cannot add {self.column}: {why}" for why in fits.no_place_for(look, self.column.table, self.column.column)
+            f"cannot add {self.column}: {why}"
+            for why in feasibility.no_place_for(look, self.column.table, self.column.column)
         ]
         try:
             if not faults:
@@ -335,17 +336,17 @@ class AddColumn(Step):
         pg = look.dialect is Dialect.POSTGRESQL
         if self.references and pg:
             target, adds = self.references, self.of_type.text(look.dialect)
-            fits.refuse_unless_it_refers(
+            feasibility.refuse_unless_it_refers(
                 look, self.column.table, (self.column.column,), target.table, (target.column,), adds=adds
             )
         if wanted.volatile or self.generated or not _has_rows(look, self.column.table):
             return  # a default that differs from row to row, such as nextval(), would be used up
         if self.references and self.default and pg:
             value = f"CAST(({self.default.text(look.dialect)}) AS {wanted.column.type})"
-            fits.refuse_unless_there(look, self.references.table, self.references.column, value)
+            feasibility.refuse_unless_there(look, self.references.table, self.references.column, value)
         whole = self._clauses(look)
         bare = self._clauses(look, checked=False)
-        fits.refuse_unless_rows_take(
+        feasibility.refuse_unless_rows_take(
             look, self.column.column, bare if pg and not wanted.check_alone else whole, without_check=bare
         )
 
@@ -362,7 +363,7 @@ class AddColumn(Step):
 
     def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
         own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
-        with fits.told(f"add {self.column}"):
+        with feasibility.told(f"add {self.column}"):
             concurrent_index.execute(work, statements)
         value = None if rewrites else self._value(work)
         ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own, value=value))
@@ -372,7 +373,7 @@ class AddColumn(Step):
         if work.dialect is Dialect.SQLITE or self.identity or self.generated:
             return None  # a default of SQLite's is constant, and asked again on the way back
         kind = catalog.columns(work, self.column.table)[self.column.column].type
-        default = self.default.text(work.dialect) if self.default else fits.domain_default_of(work, kind)
+        default = self.default.text(work.dialect) if self.default else feasibility.domain_default_of(work, kind)
         if not default:
             return None
         return work.row(f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text").maybe_text("text")
@@ -424,7 +425,7 @@ def _a_type_alone() -> Iterator[None]:
 def _same_default(look: Look, has: str | None, wants: str | None) -> bool:
     if has is None or wants is None or look.dialect is Dialect.POSTGRESQL:
         return has == wants
-    if alike.plain_sql(has) == alike.plain_sql(wants):
+    if compare.plain_sql(has) == compare.plain_sql(wants):
         return True
     return look.row(f"SELECT quote({has}) = quote({wants}) AS same").flag("same")  # an ADD COLUMN's default is constant
 

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from steps import alike, catalog, fits, scratch, touched
+from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
 from steps.contract import (
     Context,
     Effect,
@@ -122,7 +122,7 @@ class RebuildTable(Step):
         return True
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.qualified(look, self.table)
+        return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
@@ -203,7 +203,7 @@ class RebuildTable(Step):
         with scratch.memory(work) as memory:
             move = self._move(memory)
         ctx.remember(move.before(catalog.definition(work, self.table), rebuild_parts.pieces(work, move.table)))
-        with fits.told(f"rebuild {self.table}"):
+        with feasibility.told(f"rebuild {self.table}"):
             rebuild_parts.safely(work, lambda: move.carry_out(work))
 
     # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,7 +227,7 @@ class RebuildTable(Step):
                 f"the old definition has no place for, in {', '.join(before.only_new)}; save and clear them, or write "
                 "taken_back: drop, then roll back again"
             )
-        with fits.told(f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"):
+        with feasibility.told(f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"):
             rebuild_parts.safely(work, lambda: rebuild_parts.go_back(work, before))
         return lost
 
@@ -240,7 +240,7 @@ class RebuildTable(Step):
 
     def _kept(self) -> str:
         name = self.table.rpartition(".")[2]
-        told = hashlib.sha256(f"{name} {alike.plain_sql(self.definition)}".encode()).hexdigest()[:8]
+        told = hashlib.sha256(f"{name} {compare.plain_sql(self.definition)}".encode()).hexdigest()[:8]
         return f"runbook_kept_{name.encode()[:40].decode(errors='ignore')}_{told}"
 
     def _move(self, memory: scratch.Memory) -> Move:

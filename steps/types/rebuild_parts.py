@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from steps import alike, catalog, compiled, scratch
+from steps.catalog import catalog, compare, compiled_schema, scratch
+from steps.catalog.definitions import ColumnInfo
+from steps.catalog.scratch import Memory
 from steps.contract import Look, Model, StepError, Work
 from steps.contract.dialect import Dialect
-from steps.scratch import Memory
-from steps.shapes import ColumnInfo
 from steps.sql.dialect import quote
 from steps.sql.scanner import scan
 
@@ -242,7 +242,7 @@ def _text(create: str) -> str:
         memory.execute("PRAGMA legacy_alter_table = ON")
         [row] = catalog.answers(memory, "whole_schema", {})
         memory.execute(f"ALTER TABLE {quote(row.text('name'))} RENAME TO runbook_table")
-        return alike.plain_sql(catalog.definition(memory, "runbook_table"))
+        return compare.plain_sql(catalog.definition(memory, "runbook_table"))
 
 
 def _orphans(work: Work) -> dict[tuple[str, str], int]:
@@ -252,7 +252,7 @@ def _orphans(work: Work) -> dict[tuple[str, str], int]:
 
 def _broken(work: Work) -> dict[str, str]:
     with scratch.memory(work) as memory:
-        return compiled.broken(memory)
+        return compiled_schema.broken(memory)
 
 
 def _sequence(work: Work, table: str) -> int:

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from steps import going_on, ledger, touched
+from steps import ledger
+from steps.catalog import later_steps, touched_tables
 from steps.contract import (
     LOCK_NOT_AVAILABLE,
     AlreadyCommitted,
@@ -185,13 +186,13 @@ class Sql(Step):
         return faults
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.named_in([*self._pieces(look.dialect), *self._back(look.dialect)], look.dialect)
+        return touched_tables.named_in([*self._pieces(look.dialect), *self._back(look.dialect)], look.dialect)
 
     def goes_on(self, look: Look) -> tuple[Trace, ...]:
-        return tuple(one for sql in self._pieces(look.dialect) for one in going_on.altered(sql, look.dialect))
+        return tuple(one for sql in self._pieces(look.dialect) for one in later_steps.altered(sql, look.dialect))
 
     def touches_back(self, look: Look) -> tuple[str, ...]:
-        return touched.named_in(self._back(look.dialect), look.dialect)
+        return touched_tables.named_in(self._back(look.dialect), look.dialect)
 
     def verify(self, look: Look) -> Effect:
         place = look.place

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from steps import alike, catalog, scratch
+from steps.catalog import catalog, compare, scratch
+from steps.catalog.definitions import ColumnInfo
+from steps.catalog.scratch import Twin, Type
 from steps.contract import ColumnRef, DatabaseFault, Look
-from steps.scratch import Twin, Type
-from steps.shapes import ColumnInfo
 from steps.sql.dialect import quote
 
 ZONE = "what comes out depends on the session's time zone, date style or currency"
@@ -79,9 +79,9 @@ def _collation(look: Look, change: Change, found: ColumnInfo, target: Type) -> s
 
 
 def _of_the_session(twin: Twin, change: Change, source: Type, target: Type) -> list[str]:
-    if change.empty or not alike.conversion(twin.work, source, target).session:
+    if change.empty or not compare.conversion(twin.work, source, target).session:
         return []
-    if change.using and alike.immutable(twin, f"CAST(({change.using}) AS {change.to})"):
+    if change.using and compare.immutable(twin, f"CAST(({change.using}) AS {change.to})"):
         return []
     example = f"{change.column.column} AT TIME ZONE 'Europe/Berlin'"
     return [f"cannot change {change.column} to {target.name}: {ZONE}; name it with using:, for instance {example}"]
@@ -96,7 +96,7 @@ def _default(twin: Twin, change: Change, found: ColumnInfo, action: str) -> tupl
     if found.default is None:
         return None, []
     by_itself = _by_itself(twin, change, found, action)
-    if alike.immutable(twin, f"({found.default})"):
+    if compare.immutable(twin, f"({found.default})"):
         value, text = _turned(twin, change, found)
         same = by_itself is not None and _text(twin, by_itself) == text
         return (None if same else value), []

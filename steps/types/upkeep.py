@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Identifier, Look, Statement
 from steps.contract.dialect import Dialect
 from steps.types.maintenance import Maintenance

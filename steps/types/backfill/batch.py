@@ -7,7 +7,7 @@ import functools
 import time
 from dataclasses import dataclass
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Change, Place, Row, StepError, Value, Work
 from steps.ledger import BEGAN, table
 from steps.sql.dialect import quote

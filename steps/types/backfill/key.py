@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Look
 from steps.sql.dialect import quote
 from steps.types.backfill.sql import Shape, unwrap, wrap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import UNDEFINED, DatabaseFault, Look, StepError
 from steps.sql.dialect import quote
 from steps.types.backfill.key import key_faults, operator_faults

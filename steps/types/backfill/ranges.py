@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Look, Model, Params, StepError
 from steps.contract.dialect import Dialect
 from steps.types.backfill.sql import ROWID, Named, Shape, Window, as_text, counting, json_of, keys, pages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Look, Query, StepError, Text
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import qualified

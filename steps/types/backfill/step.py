@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from steps import catalog, touched
+from steps.catalog import catalog, touched_tables
 from steps.contract import (
     Context,
     Effect,
@@ -156,7 +156,7 @@ class Backfill(Step):
         return None if found is None else found.estimated_rows
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        return touched.qualified(look, self.table)
+        return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look

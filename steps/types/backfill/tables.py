@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Look, StepError
 from steps.contract.dialect import Dialect
 from steps.types.backfill.sql import ROWID, Named

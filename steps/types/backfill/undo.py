@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Context, DatabaseFault, Look, Model, Place, Progress, StepError, Value, Work
 from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG

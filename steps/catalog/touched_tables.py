@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from steps import catalog, ledger
+from steps import ledger
+from steps.catalog import catalog
 from steps.contract import Look, Place
 from steps.contract.dialect import Dialect
 from steps.ledger import Touch

@@ -12,10 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from steps.contract import ColumnRef, Look, Params, Refused, Row
-from steps.contract.dialect import Dialect
-from steps.contract.look import Trace
-from steps.shapes import (
+from steps.catalog.definitions import (
     ColumnInfo,
     ConstraintInfo,
     Dependant,
@@ -28,6 +25,9 @@ from steps.shapes import (
     Tie,
     TriggerInfo,
 )
+from steps.contract import ColumnRef, Look, Params, Refused, Row
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.sql.dialect import qualified, quote
 
 
@@ -250,7 +250,7 @@ def snapshot(look: Look, table: str) -> TableShape:
 # ─── reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @functools.cache
 def _queries() -> Mapping[str, str]:
-    text = importlib.resources.files("steps").joinpath("queries.sql").read_text("utf-8")
+    text = importlib.resources.files("steps.catalog").joinpath("queries.sql").read_text("utf-8")
     pieces = re.split(r"^-- ([a-z_0-9]+\.(?:postgresql|sqlite)) --$", text, flags=re.MULTILINE)
     return dict(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
 

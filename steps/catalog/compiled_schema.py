@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from steps import catalog
+from steps.catalog import catalog
+from steps.catalog.scratch import Memory, memory, told
 from steps.contract import ColumnRef, DatabaseFault, Look
-from steps.scratch import Memory, memory, told
 from steps.sql.dialect import quote
 
 

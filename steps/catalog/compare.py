@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from steps import catalog, scratch
+from steps.catalog import catalog, scratch
+from steps.catalog.definitions import IndexInfo
+from steps.catalog.scratch import Type
 from steps.contract import DatabaseFault, Look, StepError
 from steps.contract.dialect import Dialect
-from steps.scratch import Type
-from steps.shapes import IndexInfo
 from steps.sql.dialect import quote
 
 PROBE = "runbook_probe"

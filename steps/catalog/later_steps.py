@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import Foretold, Look, Step
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace

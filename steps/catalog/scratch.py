@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from steps import catalog
+from steps.catalog import catalog
 from steps.contract import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Place, Row, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace

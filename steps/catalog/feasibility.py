@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from steps import catalog, scratch
+from steps.catalog import catalog, scratch
+from steps.catalog.definitions import IndexInfo
 from steps.contract import DatabaseFault, Look, Row, StepError, Work
 from steps.contract.dialect import Dialect
-from steps.shapes import IndexInfo
 from steps.sql.dialect import quote
 
 _VALUES = {"22", "23", "P0"}  # classes of SQLSTATE: what a value, a constraint or a function refuses
