@@ -36,9 +36,9 @@ from runner.model import Entry, Playbook
 from runner.scope import Scope
 from runner.status import RunStatus, add
 from runner.trail import Trail
-from steps import ledger
 from steps.contract import DatabaseFault, Effect, Place, Recounted, State, StepError, StepResult, UndoesRun, Uses, Value
 from steps.contract.values import bounded, in_json
+from steps.ledger import tables
 
 if TYPE_CHECKING:
     from runner.guards import Sentry
@@ -291,7 +291,7 @@ class Acting:
         own = place.run == self.status.run  # else the steps are another run's, whose chain this is not
         try:
             with self.database.own() as work:
-                ledger.end_step(
+                tables.end_step(
                     work,
                     place,
                     state=outcome,

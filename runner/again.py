@@ -30,9 +30,9 @@ from runner.workflow import (
     stored,
 )
 from runner.workplace import Connected, Found, Place, connected, find_run, now, pointed
-from steps import ledger
 from steps.contract import Gate
 from steps.contract.values import readable_all
+from steps.ledger import tables
 
 _WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN})
 _OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED})  # nothing leads forward
@@ -172,7 +172,7 @@ def refuse_lost(
 def _refuse_undone(status: RunStatus, target: Connected) -> None:
     """What another run has taken back, in part at least, is not gone on from."""
     with target.database.look() as look:
-        rows = ledger.step_rows(look, status.run) if ledger.exists(look) else []
+        rows = tables.step_rows(look, status.run) if tables.exists(look) else []
     back = [one.step for one in rows if one.action == "revert" and one.state == Outcome.REVERTED]
     if back:
         raise RunRefused(

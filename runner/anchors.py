@@ -25,8 +25,8 @@ from runner.events import (
     TornTail,
 )
 from runner.trail import Verification
-from steps import ledger
 from steps.contract import Look
+from steps.ledger import tables
 
 # what may follow a run's end: people's words, and a process that takes the run up again
 _AFTER_THE_END = (Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)
@@ -81,8 +81,8 @@ def in_trail(known: list[Record]) -> list[Voucher]:
 
 def of_run(look: Look, run: str) -> list[Voucher]:
     """The heads that the target's ledger has for this run."""
-    found = [Voucher(f"the ledger at {one.what}", one.head, one.length) for one in ledger.anchors(look, run)]
-    row = ledger.find_run(look, run)
+    found = [Voucher(f"the ledger at {one.what}", one.head, one.length) for one in tables.anchors(look, run)]
+    row = tables.find_run(look, run)
     if row is not None:
         ended = row.state != RunState.RUNNING
         found.append(Voucher(f"the ledger, run {row.state}", row.trail_head, row.trail_length, ended))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from runner.errors import RolledBack, RolledBackInPart, RunbookError
 from runner.events import Outcome, RunState
-from steps import ledger
 from steps.contract import Look, TakenBack
+from steps.ledger import tables
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Balance:
 
 def read(look: Look, run: str, *, standing: Mapping[str, str], only: Collection[str] = ()) -> Balance:
     """The sums over the run's steps (or some of them), as the ledger has them: also of ways back that were cut short."""
-    rows = [row for row in ledger.step_rows(look, run) if row.action == "revert" and row.state == Outcome.REVERTED]
+    rows = [row for row in tables.step_rows(look, run) if row.action == "revert" and row.state == Outcome.REVERTED]
     rows = [row for row in rows if not only or row.step in only]
     found = [TakenBack.model_validate(_counted(row.results)) for row in rows]
     return Balance(run, sum(one.restored for one in found), sum(one.refused for one in found), dict(standing))

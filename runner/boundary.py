@@ -15,7 +15,7 @@ from runner import ledger_check, terminal
 from runner.errors import PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
 from steps.contract import DatabaseFault, cutting
-from steps.ledger import OldLedger
+from steps.ledger.tables import OldLedger
 
 
 @dataclass

@@ -18,9 +18,9 @@ from runner.status import RunStatus
 from runner.trail import Trail
 from runner.workflow import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
 from runner.workplace import Connected, Found, connected, find_run
-from steps import ledger
 from steps.contract import Work
-from steps.ledger import RunRow
+from steps.ledger import tables
+from steps.ledger.tables import RunRow
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _over(run: str, state: str) -> RunRefused:
 def _going_back(status: RunStatus, target: Connected) -> bool:
     """Whether another run has taken back a part of what had succeeded: then it is open again."""
     with target.database.look() as look:
-        row = ledger.find_run(look, status.run) if ledger.exists(look) else None
+        row = tables.find_run(look, status.run) if tables.exists(look) else None
     return row is not None and open_runs.may_be_open(row) and row.going_back
 
 
@@ -109,7 +109,7 @@ def _in_both(found: Found, playbook: Playbook, target: Connected, orders: Orders
 
 
 def _record(work: Work, run: str, word: Word) -> None:
-    ledger.add_command(work, run=run, order={"closed": True}, by=word.by, reason=word.reason)
+    tables.add_command(work, run=run, order={"closed": True}, by=word.by, reason=word.reason)
 
 
 def _in_the_trail(found: Found, masks: Masks, word: Word, lost: str) -> Ended:
@@ -128,7 +128,7 @@ def _in_the_ledger(name: str, orders: Orders, word: Word, nowhere: RunRefused) -
     """A run whose folder is lost, by its whole name."""
     with connected(orders.place) as target:
         with target.database.look() as look:
-            row = ledger.find_run(look, name) if ledger.exists(look) else None
+            row = tables.find_run(look, name) if tables.exists(look) else None
             if row is None:
                 raise nowhere
             playbook = open_runs.of_row(row, stored)
@@ -149,7 +149,7 @@ def _end_row(target: Connected, orders: Orders, row: RunRow, playbook: Playbook 
     try:
         with database.own() as work:
             _record(work, row.run, word)
-            ledger.end_run(
+            tables.end_run(
                 work, run=row.run, state=RunState.CLOSED, figures=json.dumps(json.loads(row.figures)),
                 head=row.trail_head, length=row.trail_length,
             )  # fmt: skip

@@ -21,7 +21,6 @@ from runner.errors import LeaseLost
 from runner.events import Held, LockWaited, Released, Tuned
 from runner.model import Entry, LockPolicy
 from runner.rate import span
-from steps import ledger
 from steps.contract import (
     DEADLOCK,
     LOCK_NOT_AVAILABLE,
@@ -37,6 +36,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG
 from steps.contract.values import readable_all
+from steps.ledger import tables
 
 if TYPE_CHECKING:
     from runner.guards import Emit, Sentry
@@ -160,7 +160,7 @@ class StepContext:
             return
         self.control.next_steer = time.monotonic() + STEER_S
         with self.db.look() as look:
-            commands = ledger.commands(look, run=self.run, after=self.control.orders_seen)
+            commands = tables.commands(look, run=self.run, after=self.control.orders_seen)
         for command in commands:
             self.control.orders_seen = command.seq
             self._take(json.loads(command.order), by=command.by, reason=command.reason)
@@ -252,7 +252,7 @@ class StepContext:
 def take_up_orders(db: RunDatabase, control: Control, run: str) -> None:
     """Orders from before this process: how fast to go still holds, a stop or a hold was for the process that is gone."""
     with db.look() as look:
-        earlier = ledger.commands(look, run=run, after=control.orders_seen) if ledger.exists(look) else []
+        earlier = tables.commands(look, run=run, after=control.orders_seen) if tables.exists(look) else []
     for command in earlier:
         control.orders_seen = command.seq
         _retune(control, json.loads(command.order))

@@ -16,11 +16,12 @@ from runner import drivers, faults, keeping, sessions, settling, transactions, w
 from runner.drivers import translated
 from runner.errors import LeaseLost
 from runner.eyes import Eyes
-from steps import leases, ledger
 from steps.catalog import touched_tables
 from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
+from steps.ledger import leases
+from steps.ledger import tables as ledger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine

@@ -9,9 +9,9 @@ from runner.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Playbook
 from runner.status import RunStatus
-from steps import ledger
 from steps.catalog import touched_tables
 from steps.contract import Look, Place
+from steps.ledger import tables
 
 _ACTED = frozenset({Outcome.DONE, Outcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
 
@@ -25,10 +25,10 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
         return
     done = [name for name, step in status.steps.items() if step.outcome in _ACTED and not step.reverted]
     done = [name for name in done if name in playbook.ids and playbook.entry(name).step.changes]
-    if not ledger.exists(look):
+    if not tables.exists(look):
         ledger_check.refuse_bad(look)  # something stands in its place
         raise _refusal(status.run, act, "the target has no ledger (any more)", done)
-    if ledger.find_run(look, status.run) is None:
+    if tables.find_run(look, status.run) is None:
         raise _refusal(status.run, act, "the ledger in the target does not know this run", done)
     lost = [name for name in _without_acts(look, status.run, done, playbook) if name not in without]
     if lost:
@@ -39,7 +39,7 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
 
 def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
     """The same of another playbook's run, of which only the ledger is at hand."""
-    rows = ledger.step_rows(look, run)
+    rows = tables.step_rows(look, run)
     back = {row.step for row in rows if row.action == "revert" and row.state == Outcome.REVERTED}
     done = [row.step for row in rows if row.action == "apply" and row.state in _ACTED and row.step not in back]
     lost = _without_acts(look, run, [name for name in done if name in playbook.ids], playbook)
@@ -49,7 +49,7 @@ def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
 
 def refuse_replaced(look: Look, status: RunStatus, playbook: Playbook) -> None:
     """Raise RunRefused where a table that the run changed was dropped and made again: what was done is not in it."""
-    if not ledger.exists(look):
+    if not tables.exists(look):
         return
     for entry in playbook.entries:
         place = Place(status.run, entry.id, "apply")
@@ -70,7 +70,7 @@ def _reached_the_ledger(status: RunStatus) -> bool:
 
 
 def _without_acts(look: Look, run: str, done: Collection[str], playbook: Playbook) -> list[str]:
-    acted = ledger.acted(look, run=run, action="apply")
+    acted = tables.acted(look, run=run, action="apply")
     return [name for name in done if name not in acted and playbook.entry(name).step.lasting]
 
 

@@ -15,9 +15,9 @@ from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
 from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
-from steps import leases, ledger
 from steps.contract import LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect
+from steps.ledger import leases, tables
 from steps.sql import other_sessions
 
 SILENT_S = 15.0
@@ -160,7 +160,7 @@ def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
 
 def refuse_any_held(look: Look) -> None:
     """Raises RunRefused where any run of this target lives, or may live, whatever the version of the ledger."""
-    for scope in leases.scopes_held(look) if {"lease", "heartbeat"} <= ledger.tables(look) else []:
+    for scope in leases.scopes_held(look) if {"lease", "heartbeat"} <= tables.tables(look) else []:
         found = leases.lease(look, scope)
         holder = _holder(found) if found is not None else None
         dead = holder is not None and identity.alive(holder) is False

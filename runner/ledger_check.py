@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from runner.errors import RunRefused
-from steps import ledger_form
 from steps.contract import Look
-from steps.ledger import VERSION
-from steps.ledger_form import Form
+from steps.ledger import form
+from steps.ledger.form import Form
+from steps.ledger.tables import VERSION
 
 SHOWN = 5
 MEND = "runbook target init brings it to today's form and keeps what is in it"
@@ -14,7 +14,7 @@ MEND = "runbook target init brings it to today's form and keeps what is in it"
 
 def refuse_bad(look: Look) -> Form:
     """The ledger's form; raises RunRefused where there is one that can't be worked with."""
-    found = ledger_form.form(look)
+    found = form.form(look)
     if not found.there or found.good:
         return found
     if found.planted:
@@ -22,7 +22,7 @@ def refuse_bad(look: Look) -> Form:
             "cannot trust the ledger in this target: somebody else can act through it",
             why="; ".join(found.planted[:SHOWN]),
             state="nothing was changed by this command",
-            then=ledger_form.remedy(look.dialect),
+            then=form.remedy(look.dialect),
         )
     if found.version > VERSION:
         raise newer(found)

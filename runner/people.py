@@ -35,9 +35,9 @@ from runner.status import RunStatus
 from runner.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, masks_of_run, path_of, stored
 from runner.workplace import Connected, Found, connected, find_run, told_masked
-from steps import ledger
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.contract.dialect import Dialect
+from steps.ledger import tables
 from steps.sql.dialect import needs_autocommit
 from steps.sql.scanner import split
 from steps.sql.session_statements import void
@@ -68,9 +68,9 @@ class Desk:
         run = self.found.status.run
         try:
             with self.target.database.own(fenced=False) as work:
-                if ledger.find_run(work, run) is None:
+                if tables.find_run(work, run) is None:
                     return ""
-                ledger.add_anchor(work, run=run, what=what, head=head, length=length)
+                tables.add_anchor(work, run=run, what=what, head=head, length=length)
         except DatabaseFault as fault:
             return f" (no ledger vouches for it yet: {fault})"
         return ""
@@ -311,7 +311,7 @@ def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reas
         by, reason = masks.mask(by), masks.mask(reason)
         target.database.session.run = found.status.run
         with target.database.own(fenced=False) as work:
-            ledger.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
+            tables.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
     told = f"told {found.status.run}: {order_words(order)}; it obeys at its next safe point"
     return f"{told}\n{'next':<11}runbook status {found.status.run} {found.options()}".rstrip()
 
@@ -423,7 +423,7 @@ class _Hand:
             self._anchored(work, head, length)
 
     def _anchored(self, work: Work, head: str, length: int) -> None:
-        ledger.add_anchor(work, run=self.found.status.run, what="a statement by hand", head=head, length=length)
+        tables.add_anchor(work, run=self.found.status.run, what="a statement by hand", head=head, length=length)
 
 
 def _running(found: Found) -> bool | None:

@@ -13,9 +13,9 @@ from runner.errors import RunRefused
 from runner.events import CheckAnswered
 from runner.model import Playbook
 from runner.workplace import Connected
-from steps import ledger
 from steps.contract import Gate, Look, Value
 from steps.contract.dialect import Dialect
+from steps.ledger import tables
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def own_ledger(playbook: Playbook, look: Look) -> None:
     """A changing playbook needs the engine's own tables, and asks before it begins whether it may make or use them."""
     if look.dialect is Dialect.SQLITE or not playbook.changes:
         return
-    if ledger.exists(look):
+    if tables.exists(look):
         sql = "SELECT has_schema_privilege('runbook', 'USAGE') AND has_table_privilege('runbook.run', 'INSERT') AS may"
         what = "cannot run: this role may not use the ledger in the target"
     else:

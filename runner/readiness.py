@@ -11,10 +11,10 @@ from runner import identity, lease, ledger_check
 from runner.database import RunDatabase
 from runner.errors import RunRefused
 from runner.workplace import Connected, Place, connected
-from steps import ledger, ledger_form
 from steps.contract import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect
-from steps.ledger import VERSION
+from steps.ledger import form, tables
+from steps.ledger.tables import VERSION
 from steps.sql.dialect import quote
 
 _ANSWERS = frozenset(
@@ -99,9 +99,9 @@ def _privileges(target: Connected) -> list[Finding]:
 def statements(dialect: str, role: str) -> str:
     """What a DBA runs where the role may not make the ledger itself."""
     kind = Dialect(dialect)
-    lines = ledger.ddl(kind)
+    lines = tables.ddl(kind)
     if role and kind is Dialect.POSTGRESQL:
-        lines += ledger.grants(quote(role))
+        lines += tables.grants(quote(role))
     return "".join(" ".join(line.split()) + ";\n" for line in lines)
 
 
@@ -116,18 +116,18 @@ def init(place: Place) -> str:
             return already
         try:
             with database.own(fenced=False) as work:
-                ledger_form.keep_to_itself(work)
+                form.keep_to_itself(work)
                 found = _mendable(work)
                 if found.good:  # another one has done it since
                     return already
                 if found.there:
                     lease.refuse_any_held(work)
-                done = ledger_form.migrate(work)
+                done = form.migrate(work)
         except DatabaseFault as fault:
             if fault.sqlstate not in _ANSWERS:
                 raise
             raise _refused(found, fault) from fault
-        except ledger_form.Inconvertible as stuck:
+        except form.Inconvertible as stuck:
             raise RunRefused(
                 f"cannot bring the ledger to today's form: {stuck}, and rows stand there",
                 why="this version doesn't know how to read them",
@@ -139,15 +139,15 @@ def init(place: Place) -> str:
         return f"brought the ledger in {target.name} to today's form: {'; '.join(done) or f'version {VERSION}'}"
 
 
-def _mendable(look: Look) -> ledger_form.Form:
+def _mendable(look: Look) -> form.Form:
     """The ledger's form; raises RunRefused where it must be left as it is."""
-    found = ledger_form.form(look)
+    found = form.form(look)
     if found.planted or found.version > VERSION:
         ledger_check.refuse_bad(look)
     return found
 
 
-def _refused(found: ledger_form.Form, fault: DatabaseFault) -> RunRefused:
+def _refused(found: form.Form, fault: DatabaseFault) -> RunRefused:
     if fault.sqlstate == LOCK_NOT_AVAILABLE:
         return RunRefused(
             "cannot bring the ledger to today's form now: somebody is at work on its tables",

@@ -31,9 +31,9 @@ from runner.status import RunStatus
 from runner.trail import Trail
 from runner.workflow import STATES, Orders, stored
 from runner.workplace import Connected, connected, load_run
-from steps import ledger
 from steps.contract.values import decode_all, readable_all
-from steps.ledger import RunRow, StepRow
+from steps.ledger import tables
+from steps.ledger.tables import RunRow, StepRow
 
 NOTE = "as the ledger has it"
 
@@ -73,13 +73,13 @@ def recover(name: str, orders: Orders) -> Again:
         same_target(_begun(events), target)
         head, length = _write(directory, events, found)
         with target.database.own(fenced=False) as work:
-            ledger.anchor_anew(work, run=name, head=head, length=length)
+            tables.anchor_anew(work, run=name, head=head, length=length)
         return Again(name, directory, load_run(directory).status.state)
 
 
 def _known(name: str, target: Connected) -> _Known:
     with target.database.look() as look:
-        row = ledger.find_run(look, name) if ledger.exists(look) else None
+        row = tables.find_run(look, name) if tables.exists(look) else None
         if row is None:
             raise RunRefused(
                 f"cannot recover {name}: the ledger in {target.name} knows no run of this name",
@@ -87,8 +87,8 @@ def _known(name: str, target: Connected) -> _Known:
                 state="nothing was changed by this command",
                 then="give the run's whole name, and --target where it ran",
             )
-        rows = ledger.step_rows(look, name)
-        acted, back = (ledger.acted(look, run=name, action=action) for action in ("apply", "revert"))
+        rows = tables.step_rows(look, name)
+        acted, back = (tables.acted(look, run=name, action=action) for action in ("apply", "revert"))
     playbook = open_runs.of_row(row, stored)
     if playbook is None:
         raise RunRefused(

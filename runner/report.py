@@ -16,9 +16,9 @@ from runner.model import Playbook
 from runner.status import RunStatus, StepStatus
 from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.workplace import Found
-from steps import ledger
 from steps.contract import Database, Value, cutting
 from steps.contract.values import readable_all
+from steps.ledger import tables
 
 _VERDICTS = {
     RunState.RUNNING: "Running",
@@ -283,10 +283,10 @@ def rows(database: Database, run: str, *, kind: str, as_json: bool) -> str:
     """
     names = ("step", "key", "sqlstate", "message", "attempt", "at")
     with database.look() as look:
-        if not ledger.exists(look):
+        if not tables.exists(look):
             found: list[dict[str, Value]] = []
         else:
-            sql = f"""SELECT {", ".join(names)} FROM {ledger.table("skipped_row", look.dialect)}
+            sql = f"""SELECT {", ".join(names)} FROM {tables.table("skipped_row", look.dialect)}
                       WHERE run = :run AND action = :action ORDER BY step, key"""
             found = [dict(row) for row in look.rows(sql, {"run": run, "action": _ACTIONS[kind]})]
     if as_json:

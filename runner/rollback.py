@@ -19,7 +19,6 @@ from runner.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRef
 from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook
-from steps import ledger
 from steps.catalog import touched_tables
 from steps.contract import (
     DatabaseFault,
@@ -38,6 +37,7 @@ from steps.contract import (
     Value,
 )
 from steps.contract.values import bounded
+from steps.ledger import tables
 
 _T = TypeVar("_T")
 BY_THE_LIST = "the playbook's rollback list leaves it out"
@@ -152,7 +152,7 @@ class Reverser:
     def _standing(self) -> set[str]:
         """The steps that committed anything and are not taken back already: by the ledger, not the trail."""
         with self.engine.database.look() as look:
-            return ledger.standing(look, self.run) if ledger.exists(look) else set()
+            return tables.standing(look, self.run) if tables.exists(look) else set()
 
     def balance(self, only: Collection[str] = ()) -> Balance:
         """What the way back has come to so far, of all steps or of some."""
@@ -311,7 +311,7 @@ class Reverser:
         if not isinstance(step, Reversible):
             raise StepError(f"{step.kind} has no way back")
         with self.engine.database.look() as look:
-            text = ledger.remembered(look, run=self.run, step=entry.id)
+            text = tables.remembered(look, run=self.run, step=entry.id)
         before: BaseModel = step.Before.model_validate_json(text or "{}")
         engine = self.engine
         unguarded = entry.model_copy(update={"guards": ()})  # what broke on the way there must not stop the way back

@@ -11,8 +11,8 @@ from runner import persons
 from runner.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Entry, Playbook
-from steps import ledger
 from steps.contract import Gate, GateNeeds, Look, Value
+from steps.ledger import tables
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def record(digest: str, by: list[str], until: str) -> dict[str, Value]:
 
 
 def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
-    if not ledger.exists(look):
+    if not tables.exists(look):
         return {}
     found: dict[str, list[Passing]] = {}
-    for run in ledger.latest_runs(look, playbook=playbook.name):
+    for run in tables.latest_runs(look, playbook=playbook.name):
         if run.rolled_back or run.going_back:
             continue
-        for row in ledger.step_rows(look, run.run):
+        for row in tables.step_rows(look, run.run):
             if row.state == Outcome.PASSED:
                 kept = json.loads(row.results)
                 by = tuple(map(str, kept.get("approved_by", ())))

@@ -12,7 +12,7 @@ from runner.drivers import BUSY_MS
 from runner.sessions import Settings
 from steps.contract import DatabaseFault, Look, Question, Row, Value
 from steps.contract.dialect import Dialect
-from steps.ledger import BEGAN
+from steps.ledger.tables import BEGAN
 from steps.sql.dialect import bind, parameters
 
 if TYPE_CHECKING:

@@ -33,9 +33,9 @@ from runner.events import (
 from runner.status import fold
 from runner.trail import Verification
 from runner.workplace import Found, load_run
-from steps import ledger
 from steps.contract import Look
-from steps.ledger import RunRow
+from steps.ledger import tables
+from steps.ledger.tables import RunRow
 
 # what may stand in a trail before the run's row is in the ledger
 _BEFORE_THE_ROW: tuple[type[Event], ...] = (
@@ -152,12 +152,12 @@ def unanchored_steps(found: Found, told: Trust) -> frozenset[str]:
 
 # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _known(look: Look, run: str) -> _Known:
-    if not ledger.exists(look):
+    if not tables.exists(look):
         return _Known(None, (), frozenset())
     return _Known(
-        ledger.find_run(look, run),
+        tables.find_run(look, run),
         tuple(anchors.of_run(look, run)),
-        frozenset(ledger.acted(look, run=run, action="apply")),
+        frozenset(tables.acted(look, run=run, action="apply")),
     )
 
 

@@ -13,9 +13,9 @@ from runner.events import Outcome
 from runner.lease import Holder, other_scope
 from runner.model import Entry, Playbook
 from runner.rollback import Reverser
-from steps import ledger
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
-from steps.ledger import RunRow
+from steps.ledger import tables
+from steps.ledger.tables import RunRow
 
 Loader = Callable[[str], Playbook]
 """A playbook from the source texts (JSON) that a run keeps in the ledger."""
@@ -56,9 +56,9 @@ def _under_lease(
 def _chosen(engine: Engine, step: UndoesRun, entry: Entry) -> RunRow:
     """The run to take back: chosen once, and kept in the ledger before its first step is touched."""
     with engine.database.look() as look:
-        text = ledger.remembered(look, run=engine.status.run, step=entry.id)
+        text = tables.remembered(look, run=engine.status.run, step=entry.id)
         chosen = RunTakenBack.model_validate_json(text).run if text else ""
-        row = ledger.find_run(look, chosen) if chosen else ledger.latest_standing(look, step.undoes())
+        row = tables.find_run(look, chosen) if chosen else tables.latest_standing(look, step.undoes())
     if row is None:
         raise StepError(f"no run of {step.undoes()} stands on this target")
     engine.database.at(entry.id)
@@ -74,7 +74,7 @@ def _ended(engine: Engine, entry: Entry, row: RunRow, reverser: Reverser, *, onl
     standing = tuple(name for name in told.standing if not only or name in only)
     with engine.database.look() as look:
         back = [
-            one for one in ledger.step_rows(look, row.run) if one.action == "revert" and one.state == Outcome.REVERTED
+            one for one in tables.step_rows(look, row.run) if one.action == "revert" and one.state == Outcome.REVERTED
         ]
     steps = sum(not only or one.step in only for one in back)
     result = RunTakenBack(run=row.run, steps=steps, restored=mine.restored, refused=mine.refused, standing=standing)
@@ -82,7 +82,7 @@ def _ended(engine: Engine, entry: Entry, row: RunRow, reverser: Reverser, *, onl
     engine.database.remember(result)
     with contextlib.suppress(AlreadyCommitted), engine.database.commit("undone") as work:
         if over:
-            ledger.end_run(
+            tables.end_run(
                 work, run=row.run, state=told.state, figures=row.figures, head=row.trail_head, length=row.trail_length
             )
     return result

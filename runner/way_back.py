@@ -21,8 +21,8 @@ from runner.rollback import Choice, Reverser
 from runner.status import RunStatus
 from runner.workflow import Orders, carry, given_again, masks_of, opened, path_of, stored
 from runner.workplace import Connected, connected, find_run
-from steps import ledger
 from steps.contract import Mendable
+from steps.ledger import tables
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Rev
     def back() -> None:
         nonlocal words
         with engine.database.own() as work:  # before anything is touched: killed from here on, it has not succeeded
-            ledger.take_up_run(work, run=engine.status.run, head=engine.trail.head, length=engine.trail.length)
+            tables.take_up_run(work, run=engine.status.run, head=engine.trail.head, length=engine.trail.length)
         reverser.leave(identity.process(orders.operator).operator)
         reverser.revert([engine.playbook.entry(name) for name in first.steps])
         told = reverser.balance()

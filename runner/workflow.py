@@ -45,9 +45,9 @@ from runner.status import RunStatus
 from runner.trail import Seen, Trail
 from runner.watch import StatusFile
 from runner.workplace import Connected, Place, connected, new_run, now, options_for
-from steps import ledger
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
 from steps.contract.values import in_json, readable_all
+from steps.ledger import tables
 
 STATES: Mapping[type[RunbookError], RunState] = {
     Waiting: RunState.WAITING,
@@ -405,7 +405,7 @@ def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: s
         with contextlib.suppress(DatabaseFault), engine.database.own() as work:
             engine.emit(ended)
             written = True
-            ledger.end_run(
+            tables.end_run(
                 work, run=engine.status.run, state=state, figures=in_json(engine.status.figures),
                 head=engine.trail.head, length=engine.trail.length,
             )  # fmt: skip
@@ -420,7 +420,7 @@ def _ledger(engine: Engine) -> bool:
             return False
     try:
         with engine.database.own(fenced=False) as work:
-            ledger.create(work)
+            tables.create(work)
     except DatabaseFault as fault:
         if fault.sqlstate != INSUFFICIENT_PRIVILEGE:
             raise
@@ -440,14 +440,14 @@ def _run_row(engine: Engine) -> None:
     if not engine.recorded or started is None:
         return
     with engine.database.look() as look:
-        if not ledger.exists(look):
+        if not tables.exists(look):
             engine.recorded = False  # a playbook that only looks goes without
             return
-        known = ledger.find_run(look, started.run)
+        known = tables.find_run(look, started.run)
     now = (status.digest, status.approval_digest, status.source)
     if known is not None and (known.digest, known.approval_digest, json.loads(known.source)) == now:
         return
-    row = ledger.RunRow(
+    row = tables.RunRow(
         run=started.run, playbook=started.playbook, digest=status.digest, approval_digest=status.approval_digest,
         kind=started.kind, state="running", target=started.target, identity=json.dumps(started.identity),
         inputs=json.dumps(started.inputs), operator=started.process.operator, host=started.process.host,
@@ -456,7 +456,7 @@ def _run_row(engine: Engine) -> None:
     )  # fmt: skip
     try:
         with engine.database.own() as work:
-            (ledger.add_run if known is None else ledger.change_run)(work, row)
+            (tables.add_run if known is None else tables.change_run)(work, row)
     except DatabaseFault:
         if engine.playbook.changes:
             raise

@@ -23,9 +23,9 @@ from runner.status import Holding, RunStatus, StepStatus
 from runner.stop import Stop
 from runner.targets_file import _KEYS as TARGET_KEYS
 from runner.watch import StatusFile
-from steps import ledger, ledger_form
 from steps.contract import Progress
 from steps.contract.dialect import Dialect
+from steps.ledger import form, tables
 from steps.registry import probe_types, step_types
 from steps.types.backfill import store
 
@@ -38,7 +38,7 @@ def derived() -> Words:
     return {
         "events": _events(),
         "values": _values(),
-        "ledger": {name: ledger_form.wanted_columns(Dialect.POSTGRESQL, name) for name in ledger.columns(Dialect.POSTGRESQL)},
+        "ledger": {name: form.wanted_columns(Dialect.POSTGRESQL, name) for name in tables.columns(Dialect.POSTGRESQL)},
         "yaml": _yaml(),
         "figures": _figures(),
         "status.json": _status_file(),

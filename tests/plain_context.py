@@ -13,7 +13,6 @@ import psycopg
 from databases import Database as TestDatabase
 from pydantic import BaseModel
 
-from steps import ledger
 from steps.catalog import catalog
 from steps.catalog.definitions import TableShape
 from steps.contract import (
@@ -37,6 +36,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.ledger import tables
 from steps.sql.dialect import bind
 
 SQLITE_STATES = {"SQLITE_CONSTRAINT_UNIQUE": "23505", "SQLITE_BUSY": "55P03", "SQLITE_LOCKED": "55P03"}
@@ -184,11 +184,11 @@ class PlainDatabase:
 
     def committed(self) -> list[str]:
         with self.look() as look:
-            return ledger.committed_labels(look, self.place)
+            return tables.committed_labels(look, self.place)
 
     def _record(self, work: Work, label: str) -> None:
         before = self.before[0].model_dump_json() if self.before else None
-        work.execute(*ledger.record_commit(work.dialect, self.place, label=label, epoch=1, before=before))
+        work.execute(*tables.record_commit(work.dialect, self.place, label=label, epoch=1, before=before))
 
 
 @dataclass
@@ -224,7 +224,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         with self.database("apply")._connected() as work:
-            ledger.create(work)
+            tables.create(work)
 
     def database(self, action: str) -> PlainDatabase:
         return PlainDatabase(self.target, Place(self.run, "step", action), crash_before=self.crash_before)
@@ -244,7 +244,7 @@ class Trial:
 
     def revert(self, context: PlainContext | None = None) -> None:
         with self.look() as look:
-            kept = ledger.remembered(look, run=self.run, step="step")
+            kept = tables.remembered(look, run=self.run, step="step")
         assert kept is not None, "apply remembered nothing"
         before = self.step.Before.model_validate_json(kept)  # type: ignore[attr-defined]
         self.step.revert(context or PlainContext(self.database("revert")), before)  # type: ignore[attr-defined]

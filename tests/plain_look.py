@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 from pydantic import BaseModel
 
-from steps import ledger
 from steps.contract import AlreadyCommitted, DatabaseFault, Params, Place, Progress, Row, StepError, Tuning, Work
 from steps.contract.dialect import Dialect
+from steps.ledger import tables
 from steps.sql.dialect import bind
 
 READING = {
@@ -143,10 +143,10 @@ class PlainDatabase:
         place = self.place
         assert place is not None
         with self.writing(keep=True) as work:
-            if ledger.is_committed(work, place, label=label):
+            if tables.is_committed(work, place, label=label):
                 raise AlreadyCommitted(label)
             yield work
-            work.execute(*ledger.record_commit(work.dialect, place, label=label, epoch=1, before=self._before))
+            work.execute(*tables.record_commit(work.dialect, place, label=label, epoch=1, before=self._before))
             self._before = None
 
     def outside(self, label: str, *, bounded: bool = False) -> contextlib.AbstractContextManager[Work]:
@@ -157,7 +157,7 @@ class PlainDatabase:
 
     def committed(self) -> list[str]:
         with self.look() as look:
-            return ledger.committed_labels(look, self.place)
+            return tables.committed_labels(look, self.place)
 
 
 class PlainContext:
@@ -168,7 +168,7 @@ class PlainContext:
         self.pulses: list[Progress] = []
         self.stop: Exception | None = None
         with db.writing(keep=True) as work:
-            ledger.create(work)
+            tables.create(work)
 
     def pulse(self, progress: Progress) -> Tuning:
         self.pulses.append(progress)

@@ -15,7 +15,7 @@ from inside import until
 from plain_context import Trial
 
 from steps.contract import Paused, State, Stopped, Tuning
-from steps.ledger import table as ledger_table
+from steps.ledger.tables import table as ledger_table
 from steps.types.backfill.pool import Crew
 
 on_postgresql = pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)

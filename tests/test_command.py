@@ -12,8 +12,8 @@ from databases import Database
 from plain_look import PlainContext, PlainDatabase
 from pydantic import ValidationError
 
-from steps import ledger
 from steps.contract import Oneway, Place, Reversible, State, StepError, Stopped, processes
+from steps.ledger import tables
 from steps.types.command import Command, started
 
 PLACE = Place(run="r1", step="call", action="apply")
@@ -119,7 +119,7 @@ def test_revert_runs_its_own_command(ctx: PlainContext, tmp_path: Path):
     step.apply(ctx)
     assert mark.exists()
     with ctx.db.look() as look:
-        before = ledger.remembered(look, run="r1", step="call")
+        before = tables.remembered(look, run="r1", step="call")
     ctx.db.place = Place(run="r1", step="call", action="revert")
     step.revert(ctx, Command.Before.model_validate_json(before))
     assert not mark.exists()

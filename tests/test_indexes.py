@@ -12,8 +12,8 @@ from databases import Database, Databases
 from plain_context import PlainContext, Trial
 from pydantic import ValidationError
 
-from steps import ledger
 from steps.contract import Refused, State, StepError
+from steps.ledger import tables
 from steps.types.indexes import CreateIndex, DropIndex, Reindex
 
 SESSIONS = "session_summaries"
@@ -261,4 +261,4 @@ def test_build_comment_and_remember_in_the_ledger(pgdb: Database) -> None:
     trial = Trial(pgdb, _create())
     trial.step.apply(PlainContext(trial.database("apply")))
     with trial.look() as look:
-        assert ledger.remembered(look, run=trial.run, step="step") == f'{{"name":"public.{PAIR}","table":"{SESSIONS}"}}'
+        assert tables.remembered(look, run=trial.run, step="step") == f'{{"name":"public.{PAIR}","table":"{SESSIONS}"}}'

@@ -10,8 +10,8 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from steps import ledger
 from steps.contract.dialect import Dialect
+from steps.ledger import tables
 
 BUMP = "- {id: bump, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 1, revert: UPDATE t SET n = n - 1 WHERE id = 1}"
 on_pg = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
@@ -33,7 +33,7 @@ def run_state(database: Database) -> int:
 
 
 def name(table: str, database: Database) -> str:
-    return ledger.table(table, Dialect(database.dialect))
+    return tables.table(table, Dialect(database.dialect))
 
 
 PLANTED = {
@@ -133,7 +133,7 @@ def test_other_forms_are_mended(desk: Inside, empty_database: Database, harm: st
     """What `CREATE TABLE IF NOT EXISTS` would pass over is found beforehand, and mended where that loses nothing."""
     assert desk.runbook("target", "init").code == 0
     at = "text" if empty_database.dialect == "sqlite" else "timestamptz"
-    names = {each: name(each, empty_database) for each in ledger.columns(Dialect(empty_database.dialect))}
+    names = {each: name(each, empty_database) for each in tables.columns(Dialect(empty_database.dialect))}
     for statement in harm.format(**names, at=at).split("; "):
         empty_database.script(statement)
     refused = desk.runbook("exec", "change.yaml")

@@ -16,8 +16,8 @@ from databases import Database
 from runner import targets
 from runner.database import Fence, RunDatabase
 from runner.errors import LeaseLost
-from steps import leases, ledger
 from steps.contract import Change, DatabaseFault
+from steps.ledger import leases, tables
 
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
@@ -33,7 +33,7 @@ def target(empty_database: Database) -> Iterator[RunDatabase]:
     database = RunDatabase(targets.connect_arguments(found, {}))
     database.session.run, database.session.step = "run", "step"
     with database.own(fenced=False) as work:
-        ledger.create(work)
+        tables.create(work)
         epoch = leases.take_lease(work, scope="all", run="run", holder="{}", epoch=0)
     database.session.fence = Fence("all", epoch)
     yield database

@@ -15,7 +15,7 @@ from inside import Inside, session
 from support.transplant import transplant
 
 from runner import identity, old_words, trail
-from steps import ledger
+from steps.ledger import tables as ledger
 
 VERSION_2 = Path(__file__).parent / "support" / "version2"
 WRITTEN = "SELECT count(*) FROM t WHERE v IS NOT NULL"

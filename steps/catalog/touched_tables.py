@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from steps import ledger
 from steps.catalog import catalog
 from steps.contract import Look, Place
 from steps.contract.dialect import Dialect
-from steps.ledger import Touch
+from steps.ledger import tables as ledger
+from steps.ledger.tables import Touch
 from steps.sql.scanner import BadSql, Kind, Token, scan
 
 _LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged

@@ -12,7 +12,6 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
 
-from steps import ledger
 from steps.contract import (
     Context,
     Effect,
@@ -31,6 +30,7 @@ from steps.contract import (
     processes,
 )
 from steps.contract.pids import ProcessId
+from steps.ledger import tables
 from steps.sql.queries import ReadQuery
 
 Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=1)]
@@ -212,7 +212,7 @@ def _from_ledger(look: Look) -> Effect:
 
 
 def _labels(look: Look, place: Place, *, action: str) -> list[str]:
-    return ledger.committed_labels(look, Place(run=place.run, step=place.step, action=action))
+    return tables.committed_labels(look, Place(run=place.run, step=place.step, action=action))
 
 
 def _effect(labels: list[str]) -> Effect:

@@ -305,10 +305,10 @@ class AddConstraint(Step):
         name = self._index_name(look)
         if name.rpartition(".")[2] != self.name and catalog.index(look, name) is not None:
             return False
-        from steps import ledger  # needed only where something ran: a playbook is read without it
+        from steps.ledger import tables  # needed only where something ran: a playbook is read without it
 
         place = look.place
-        kept = ledger.remembered(look, run=place.run, step=place.step) if place else None
+        kept = tables.remembered(look, run=place.run, step=place.step) if place else None
         before = Earlier.model_validate_json(kept).index if kept else None
         now = catalog.index(look, f"{catalog.named(look, self.table)[0]}.{found.name}")
         return (

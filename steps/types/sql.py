@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
 
-from steps import ledger
 from steps.catalog import later_steps, touched_tables
 from steps.contract import (
     LOCK_NOT_AVAILABLE,
@@ -36,6 +35,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.contract.values import NoPlace, decode, encode, for_sqlite
+from steps.ledger import tables
 from steps.sql import settings
 from steps.sql.dialect import needs_autocommit, parameters
 from steps.sql.queries import ReadQuery
@@ -223,7 +223,7 @@ class Sql(Step):
     @staticmethod
     def _done(look: Look, action: str) -> list[str]:
         place = look.place
-        return ledger.committed_labels(look, Place(place.run, place.step, action)) if place else []
+        return tables.committed_labels(look, Place(place.run, place.step, action)) if place else []
 
     @staticmethod
     def _from_ledger(done: set[str], labels: list[str]) -> Effect:

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from steps import ledger
 from steps.contract import Context, Effect, Look, Place, Refused, RunTakenBack, State, Step, StepError, StepResult
-from steps.ledger import RunRow
+from steps.ledger import tables
+from steps.ledger.tables import RunRow
 
 UNDONE = "undone"  # the ledger's label of the end; in its row stands what it came to
 
@@ -38,7 +38,7 @@ class Undo(Step):
         return self.steps
 
     def preflight(self, look: Look) -> list[str]:
-        if self.expect_run and not ledger.exists(look):
+        if self.expect_run and not tables.exists(look):
             return [
                 f"cannot take back {self.of}: this target has no ledger, and that does not prove that nothing stands"
             ]
@@ -48,11 +48,11 @@ class Undo(Step):
         begun = self._begun(look)
         if begun is not None:
             return begun
-        runs = ledger.latest_runs(look, playbook=self.of) if ledger.exists(look) else []
+        runs = tables.latest_runs(look, playbook=self.of) if tables.exists(look) else []
         if not runs:
             state = State.NOT_DONE if self.expect_run else State.DONE
             return Effect(state, f"no run of {self.of} on this target")
-        standing = ledger.latest_standing(look, self.of)
+        standing = tables.latest_standing(look, self.of)
         if standing is None:
             return Effect(State.DONE, f"nothing of {self.of} stands: run {runs[0].run} {_ended(runs[0])}")
         back = _taken_back(look, standing.run)
@@ -64,13 +64,13 @@ class Undo(Step):
     def _begun(self, look: Look) -> Effect | None:
         """Of the run that this step has chosen already; None before that."""
         place = look.place
-        if place is None or not ledger.exists(look):
+        if place is None or not tables.exists(look):
             return None
-        text = ledger.remembered(look, run=place.run, step=place.step)
+        text = tables.remembered(look, run=place.run, step=place.step)
         if text is None:
             return None
         run = RunTakenBack.model_validate_json(text).run
-        if UNDONE in ledger.committed_labels(look, Place(place.run, place.step, "apply")):
+        if UNDONE in tables.committed_labels(look, Place(place.run, place.step, "apply")):
             return Effect(State.DONE, f"run {run} of {self.of} was taken back")
         return Effect(State.PARTLY, f"taking back run {run} of {self.of} began and did not end")
 
@@ -78,8 +78,8 @@ class Undo(Step):
         """What it came to, from the ledger."""
         place = look.place
         text = (
-            ledger.remembered(look, run=place.run, step=place.step, last=True)
-            if place and ledger.exists(look)
+            tables.remembered(look, run=place.run, step=place.step, last=True)
+            if place and tables.exists(look)
             else None
         )
         if text is None:
@@ -94,7 +94,7 @@ class Undo(Step):
 
 
 def _taken_back(look: Look, run: str) -> set[str]:
-    return {row.step for row in ledger.step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
+    return {row.step for row in tables.step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
 
 
 def _ended(run: RunRow) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from steps.catalog import catalog
 from steps.contract import Change, Place, Row, StepError, Value, Work
-from steps.ledger import BEGAN, table
+from steps.ledger.tables import BEGAN, table
 from steps.sql.dialect import quote
 from steps.types.backfill import store
 from steps.types.backfill.payload import Held, drop, fallen, other, prune

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from steps.contract import Look, Place, Value, Work
 from steps.contract.dialect import Dialect
-from steps.ledger import table as ledger_table
+from steps.ledger.tables import table as ledger_table
 from steps.types.backfill.sql import Named, Shape, is_null, is_value, unwrap
 
 

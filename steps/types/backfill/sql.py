@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from steps.contract import Value
 from steps.contract.dialect import Dialect
-from steps.ledger import table as ledger_table
+from steps.ledger.tables import table as ledger_table
 from steps.sql.dialect import quote
 from steps.types.backfill.match import Pair
 

@@ -9,7 +9,7 @@ from typing import cast
 
 from steps.contract import Look, Place, Row, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
-from steps.ledger import exists, table
+from steps.ledger.tables import exists, table
 
 SWEEP = -1  # the number, in the batch table, of what goes after rows that the ranges of a pass did not settle
 DEFERRED = "deferred"  # the action, in skipped_row, of rows that were locked: they are returned to

@@ -9,7 +9,7 @@ from steps.catalog import catalog
 from steps.contract import Context, DatabaseFault, Look, Model, Place, Progress, StepError, Value, Work
 from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG
-from steps.ledger import table as ledger_table
+from steps.ledger.tables import table as ledger_table
 from steps.sql.dialect import quote
 from steps.types.backfill import store
 from steps.types.backfill.errors import Meaning, meaning

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from steps.contract import Look, Place, Question, Value, Work
 from steps.contract.dialect import Dialect
-from steps.ledger import now_sql, table
+from steps.ledger.tables import now_sql, table
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from steps import ledger
 from steps.contract import Look, Work
 from steps.contract.dialect import Dialect
-from steps.ledger import SCHEMA, VERSION, table
+from steps.ledger import tables
+from steps.ledger.tables import SCHEMA, VERSION, table
 
 
 class Inconvertible(Exception):
@@ -97,15 +97,15 @@ _LONG = {"timestamptz": "timestamp with time zone"}  # as format_type says what 
 
 def form(look: Look) -> Form:
     """What stands in the ledger's place on this target."""
-    found, former = ledger.tables(look), ledger.former(look)
-    planted = _planted(look, [*ledger.columns(look.dialect), *ledger.FORMER.values()])
+    found, former = tables.tables(look), tables.former(look)
+    planted = _planted(look, [*tables.columns(look.dialect), *tables.FORMER.values()])
     if not found and not former and not (planted and look.dialect is Dialect.POSTGRESQL and _has_schema(look)):
         return Form(there=False)
     if planted:
         return Form(there=True, version=1, planted=planted)
     version = _version(look, found)
     renamed = [f"{table(old, look.dialect)} is {table(name, look.dialect)} today" for name, old in former.items()]
-    wanted = [name for name in ledger.columns(look.dialect) if name not in found and name not in former]
+    wanted = [name for name in tables.columns(look.dialect) if name not in found and name not in former]
     missing = [f"{table(name, look.dialect)} is missing" for name in wanted]
     missing_columns, foreign = _differences(look, found)
     return Form(there=True, version=version, outdated=(*renamed, *missing, *missing_columns), foreign=foreign)
@@ -206,7 +206,7 @@ def _keys_there(look: Look, names: list[str]) -> dict[str, set[str]]:
 
 def _parts(dialect: Dialect, name: str) -> list[str]:
     """The columns and constraints of one table of ours, apart."""
-    return [part.strip() for part in re.split(r",(?![^(]*\))", ledger.columns(dialect)[name])]
+    return [part.strip() for part in re.split(r",(?![^(]*\))", tables.columns(dialect)[name])]
 
 
 _COLUMN = re.compile(r"([a-z_]+) (double precision|\S+)(.*)")
@@ -235,7 +235,7 @@ def _wanted_keys(dialect: Dialect, name: str) -> list[str]:
 # ─── to today's form ────────────────────────────────────────────────────────────────────────────────────────────────
 def keep_to_itself(work: Work) -> None:
     """Until this transaction ends nobody takes a lease, and no other migration begins. SQLite has one writer anyway."""
-    if work.dialect is Dialect.POSTGRESQL and "lease" in ledger.tables(work):
+    if work.dialect is Dialect.POSTGRESQL and "lease" in tables.tables(work):
         work.execute(f"LOCK TABLE {table('lease', work.dialect)} IN SHARE ROW EXCLUSIVE MODE")
 
 
@@ -244,8 +244,8 @@ def migrate(work: Work) -> list[str]:
 
     Raises Inconvertible where rows stand in a form that can't be converted; the transaction is then to be rolled back.
     """
-    done = [_rename(work, name, old) for name, old in ledger.former(work).items()]
-    found, there = form(work), ledger.tables(work)
+    done = [_rename(work, name, old) for name, old in tables.former(work).items()]
+    found, there = form(work), tables.tables(work)
     rebuilt = sorted(name for name in there if any(_of(one, name, work.dialect) for one in found.foreign))
     for name in rebuilt:
         if work.rows(f"SELECT 1 AS one FROM {table(name, work.dialect)} LIMIT 1"):
@@ -256,9 +256,9 @@ def migrate(work: Work) -> list[str]:
     there_now = there - set(rebuilt)
     for name in sorted(there_now):
         done += _add_columns(work, name)
-    ledger.create(work)
-    done += [f"made {table(name, work.dialect)}" for name in ledger.columns(work.dialect) if name not in there]
-    for was, now in ledger.FORMER_STATES.items():
+    tables.create(work)
+    done += [f"made {table(name, work.dialect)}" for name in tables.columns(work.dialect) if name not in there]
+    for was, now in tables.FORMER_STATES.items():
         work.execute(
             f"UPDATE {table('step', work.dialect)} SET state = :now WHERE state = :was", {"was": was, "now": now}
         )
@@ -276,7 +276,7 @@ ORDER BY k.conname"""
 def _rename(work: Work, name: str, old: str) -> str:
     """Give a table its name of today; one of the two may be empty, where somebody ran the printed statements beside the old."""
     now, before = table(name, work.dialect), table(old, work.dialect)
-    if name in ledger.tables(work):
+    if name in tables.tables(work):
         empty = [one for one in (now, before) if not work.rows(f"SELECT 1 AS one FROM {one} LIMIT 1")]
         if not empty:
             raise Inconvertible(f"{before} stands beside {now}")

@@ -114,7 +114,7 @@ class OldLedger(DatabaseFault):
 
 
 def exists(look: Look) -> bool:
-    """Whether all of the ledger's tables are there (steps.ledger_form says of which version).
+    """Whether all of the ledger's tables are there (steps.ledger.form says of which version).
 
     Raises OldLedger, because what stands there under other names must not be taken for nothing.
     """
