@@ -18,7 +18,8 @@ OURS = ("runner", "steps", "playbooks")
 def main() -> None:
     """Drop what shadows us, say so, and run the command."""
     dropped = _drop_shadows()
-    from runner import cli, terminal
+    from runner import cli
+    from runner.common import terminal
 
     terminal.prepare()
     for entry, names in dropped:

@@ -12,16 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import foresight, gates, identity, programs, requirements, window
+from runner.common.errors import CriteriaNotMet, InDoubt, RunRefused, StepFailed, TargetUnreachable
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
-from runner.errors import (
-    CriteriaNotMet,
-    InDoubt,
-    RunRefused,
-    StepFailed,
-    TargetUnreachable,
-)
 from runner.events import (
     Event,
     NotDue,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner import identity, known, onward, preflight, programs, standing, stop, trust, window
+from runner.common.errors import RunbookError, RunRefused, TrailBroken
 from runner.context import take_up_orders
 from runner.engine import Engine
-from runner.errors import RunbookError, RunRefused, TrailBroken
 from runner.events import Outcome, Process, RunResumed, RunStarted, RunState
 from runner.lease import refuse_if_held
 from runner.model import Entry, Playbook

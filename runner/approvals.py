@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self
 
-from runner import persons, window
+from runner import window
+from runner.common import person_names
 from runner.events import Approved, EvidenceGiven
 from runner.status import Given, RunStatus
 from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds
@@ -80,11 +81,11 @@ def lapsed(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime) -> 
 def _approval(
     need: ApprovalNeed, status: RunStatus, *, step: str, now: datetime, operators: Collection[str]
 ) -> list[str]:
-    barred = {persons.key(name) for name in operators} if need.not_operator else set()
+    barred = {person_names.key(name) for name in operators} if need.not_operator else set()
     valid: dict[str, list[str]] = {}
     names: dict[str, str] = {}
     for given in status.given:
-        one, who = given.event, persons.key(given.event.name)
+        one, who = given.event, person_names.key(given.event.name)
         if not isinstance(one, Approved) or not _holds(given, need, status, step=step, now=now):
             continue
         fits = who and who not in barred and may(need, one.name)
@@ -107,7 +108,7 @@ def _approval(
 
 def may(need: ApprovalNeed, name: str) -> bool:
     """Whether a person is one of those who alone may approve, where the playbook names any."""
-    return not need.by or any(persons.same(name, one) for one in need.by)
+    return not need.by or any(person_names.same(name, one) for one in need.by)
 
 
 def _holds(given: Given, need: ApprovalNeed | EvidenceNeed, status: RunStatus, *, step: str, now: datetime) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from runner.errors import RolledBack, RolledBackInPart, RunbookError
+from runner.common.errors import RolledBack, RolledBackInPart, RunbookError
 from runner.events import Outcome, RunState
 from steps.contract import Look, TakenBack
 from steps.ledger import tables

@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner import files, ledger_check, open_runs, preflight, requirements, starting, workplace
+from runner import ledger_check, open_runs, preflight, requirements, starting, workplace
 from runner.clock import server_clock
-from runner.errors import RunbookError, RunRefused, TrailBroken
+from runner.common import private_files
+from runner.common.errors import RunbookError, RunRefused, TrailBroken
 from runner.events import CheckAnswered
 from runner.lease import refuse_if_held
 from runner.model import Playbook
@@ -92,7 +93,7 @@ class Beginning:
 
     def _folder(self) -> None:
         workplace.refuse_too_long(self.runs / workplace.new_run(self.playbook.name, workplace.now()))
-        if why := files.unusable(self.runs):
+        if why := private_files.unusable(self.runs):
             raise TrailBroken(
                 f"cannot write a trail in {self.runs}: {why}",
                 why="nothing runs that can't be recorded first",

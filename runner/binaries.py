@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runner.errors import TargetUnreachable
+from runner.common.errors import TargetUnreachable
 
 SYSTEM_PLACES = (  # below the root
     "usr/lib/postgresql/*/bin",

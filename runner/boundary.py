@@ -11,8 +11,9 @@ import sys
 import traceback
 from dataclasses import dataclass
 
-from runner import ledger_check, terminal
-from runner.errors import PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
+from runner import ledger_check
+from runner.common import terminal
+from runner.common.errors import PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.source import BadInput
 from steps.contract import DatabaseFault, cutting
 from steps.ledger.tables import OldLedger

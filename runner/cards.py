@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO, cast
 
+from runner.common.markdown import code, escaped, fenced, plain, table
+from runner.common.terminal import painted, spoken
 from runner.events import CheckAnswered, Json, NotDue
-from runner.markdown import code, escaped, fenced, plain, table
 from runner.plan import Card, Plan
-from runner.terminal import painted, spoken
 from steps.contract import Answer, State, Statement
 from steps.contract.values import readable_all
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner import terminal
+from runner.common import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from runner import identity, known, open_runs, trust
 from runner.again import refuse_broken, refuse_held, refuse_running, runs_of, same_target
+from runner.common.errors import RunClosed, RunRefused
+from runner.common.secrets import Masks
 from runner.control import Control
-from runner.errors import RunClosed, RunRefused
 from runner.events import Closed, RunEnded, RunState
 from runner.lease import Holder, refuse_if_held
-from runner.masks import Masks
 from runner.model import Playbook
 from runner.status import RunStatus
 from runner.trail import Trail

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import BaseModel
 
 from runner import blockers
+from runner.common.durations import span
+from runner.common.errors import LeaseLost
 from runner.control import Control, Hold
 from runner.database import RunDatabase
 from runner.ending import Enders
-from runner.errors import LeaseLost
 from runner.events import Held, LockWaited, Released, Tuned
 from runner.model import Entry, LockPolicy
-from runner.rate import span
 from steps.contract import (
     DEADLOCK,
     LOCK_NOT_AVAILABLE,

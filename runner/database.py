@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from runner import drivers, faults, keeping, sessions, settling, transactions, waits
+from runner import drivers, keeping, sessions, settling, transactions, waits
+from runner.common import crash_points
+from runner.common.errors import LeaseLost
 from runner.drivers import translated
-from runner.errors import LeaseLost
 from runner.eyes import Eyes
 from steps.catalog import touched_tables
 from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
@@ -214,7 +215,7 @@ class RunDatabase:
             return [self._alone(one, durable=durable, off=off) for one in changes]
         connection, pid = self._thread_writer(), self.backend_pid()
         settings = self._settings(statement_s=self.session.statement_s)
-        faults.point("commit.before")
+        crash_points.point("commit.before")
         try:
             with translated(self.dialect):
                 rows = transactions.commit_all(connection, settings, self._wholes(changes), durable=durable, off=off)
@@ -224,7 +225,7 @@ class RunDatabase:
             if lost:
                 settling.outlive(self.look, pid)
             raise
-        faults.point("commit.after")
+        crash_points.point("commit.after")
         return rows
 
     def _alone(self, change: Change, *, durable: bool, off: Sequence[str]) -> Row:
@@ -450,7 +451,7 @@ class RunDatabase:
         known: Callable[[Look], bool] | None = None,
     ) -> None:
         """COMMIT, after `last`; where its answer is lost, the server's status of transaction `xid` says what became of it."""
-        faults.point("commit.before")
+        crash_points.point("commit.before")
         pid = drivers.backend_pid(connection) if self.counts_connections else None
         try:
             with translated(self.dialect):
@@ -461,7 +462,7 @@ class RunDatabase:
             self._drop_writer()
             if not settling.acted(self.look, xid, known, pid=pid):
                 raise
-        faults.point("commit.after")
+        crash_points.point("commit.after")
 
     def _touched(self, look: Look) -> tuple[str, ...]:
         """The tables that the step at hand changes."""

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from runner import people, terminal, touch
+from runner import people, touch
 from runner.again import resume
+from runner.common import terminal
+from runner.common.durations import span
+from runner.common.errors import RunbookError, TargetUnreachable, Waiting
+from runner.common.invocation import command, shown
+from runner.common.markdown import safe
 from runner.embedded import Server
-from runner.errors import RunbookError, TargetUnreachable, Waiting
 from runner.events import CheckAnswered, Kind
-from runner.invoked import command, shown
-from runner.markdown import safe
 from runner.model import Playbook
 from runner.playbooks import read_playbook
-from runner.rate import span
 from runner.status import RunStatus
 from runner.stay import already, kept_up, staying
 from runner.stay import stop as stop_staying

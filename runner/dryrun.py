@@ -10,12 +10,12 @@ from typing import cast
 
 from runner import gates, judging, names, plan, window
 from runner.clock import server_clock
-from runner.errors import CriteriaNotMet, RunbookError, RunRefused, Waiting
+from runner.common.durations import span
+from runner.common.errors import CriteriaNotMet, RunbookError, RunRefused, Waiting
+from runner.common.secrets import Masks
 from runner.events import CheckAnswered, Json, NotDue
 from runner.foresight import Foresight
-from runner.masks import Masks
 from runner.model import Check, Playbook
-from runner.rate import span
 from runner.trail import masked
 from runner.workflow import Orders, beginning, masks_of
 from runner.workplace import Connected, connected

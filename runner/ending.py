@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from runner.common.durations import span
 from runner.events import BlockerEnded, Event
-from runner.rate import span
 from steps.contract import DatabaseFault, Look
 
 ASK_FROM = 3  # tries before a person is asked: most blockers go by themselves

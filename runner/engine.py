@@ -10,7 +10,8 @@ from typing import cast
 
 from runner import approvals, gates, judging, programs, standing, starting, window
 from runner.acting import Acting, in_doubt
-from runner.errors import (
+from runner.common.durations import span
+from runner.common.errors import (
     Aborted,
     CriteriaNotMet,
     Interrupted,
@@ -32,7 +33,6 @@ from runner.events import (
     WindowOverrun,
 )
 from runner.model import Check, Entry
-from runner.rate import span
 from runner.scope import Scope
 from runner.status import StepStatus
 from steps.contract import (

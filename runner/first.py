@@ -8,9 +8,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
+from runner.common.invocation import command, shown
 from runner.examples import PLAYBOOKS
-from runner.invoked import command, shown
 from runner.model import NAME
 from runner.source import near
 from runner.targets import NoTarget, resolve

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from runner import evidence
+from runner.common import evidence
 from runner.events import CheckAnswered, NotDue
 from runner.model import Check
 from runner.scope import Scope, misnamed

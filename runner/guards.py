@@ -12,12 +12,12 @@ from math import ceil, log2
 from typing import NamedTuple
 
 from runner import gates
+from runner.common.durations import Rate, span
+from runner.common.errors import TrailBroken
 from runner.control import Control, Hold
-from runner.errors import TrailBroken
 from runner.events import CheckAnswered, Event, Tuned
 from runner.levels import UNDECIDED, Level, Levels, Reading
 from runner.model import Entry, Guard, GuardAction
-from runner.rate import Rate, span
 from runner.scope import Scope
 from steps.contract import Answer, Progress, StepError, Value
 from steps.contract.values import exact

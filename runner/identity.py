@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import digest, persons
+from runner import digest
+from runner.common import person_names
+from runner.common.durations import when
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
-from runner.rate import when
 from steps.contract import DatabaseFault, Look, cutting, pids
 from steps.contract.dialect import Dialect
 from steps.contract.pids import ProcessId
@@ -148,7 +149,7 @@ def process(operator: str | None) -> Process:
     """This process, and who says to act in it."""
     user, own = _user(), pids.identify(os.getpid())
     return Process(
-        operator=user if operator is None else cutting.masked(persons.named(operator, option="--operator")),
+        operator=user if operator is None else cutting.masked(person_names.named(operator, option="--operator")),
         user=user,
         host=socket.gethostname(),
         pid=own.pid,

@@ -10,8 +10,8 @@ from decimal import Decimal
 from pydantic import JsonValue
 
 from runner.building import Sources, validated
-from runner.errors import RunRefused
-from runner.masks import MASK
+from runner.common.errors import RunRefused
+from runner.common.secrets import MASK
 from runner.model import Input, span
 from runner.source import Data, near
 from steps.expressions import patterns

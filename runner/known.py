@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from runner import ledger_check
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Playbook
 from runner.status import RunStatus

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from runner import identity, ledger_check
+from runner.common.errors import LeaseLost, RunRefused
 from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
-from runner.errors import LeaseLost, RunRefused
 from runner.events import LeaseTaken, Process
 from steps.contract import LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
 from steps.contract import Look
 from steps.ledger import form
 from steps.ledger.form import Form

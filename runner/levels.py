@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+from runner.common.durations import span
 from runner.model import Guard, GuardAction
-from runner.rate import span
 from steps.contract import Answer
 
 UNDECIDED = frozenset({Answer.UNKNOWN, Answer.ERROR})

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from runner import checks, digest, included, programs
 from runner import inputs as given
 from runner.building import Place, Reader, Sources, from_disk, validated
+from runner.common.secrets import MASK
 from runner.fill import BadTemplate, fill, fill_sql
-from runner.masks import MASK
 from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
 from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
 from steps import registry

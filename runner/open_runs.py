@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner import identity
-from runner.errors import RunRefused, TrailBroken
+from runner.common.errors import RunRefused, TrailBroken
 from runner.events import Outcome, RunState
 from runner.model import Playbook
 from runner.plan import one_way

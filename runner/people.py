@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import again, approvals, identity, judging, open_runs, persons, standing, stop, trust
+from runner import again, approvals, identity, judging, open_runs, standing, stop, trust
 from runner.again import runs_of, same_target
 from runner.clock import server_clock
-from runner.errors import RunRefused, StepFailed, TargetUnreachable
+from runner.common import person_names
+from runner.common.errors import RunRefused, StepFailed, TargetUnreachable
+from runner.common.secrets import Masks
 from runner.events import (
     Approved,
     Event,
@@ -26,7 +28,6 @@ from runner.events import (
     SqlByHand,
     order_words,
 )
-from runner.masks import Masks
 from runner.model import Entry, Playbook
 from runner.onward import REASON
 from runner.preflight import writing_session
@@ -108,7 +109,7 @@ def approve(
     name: str, orders: Orders, *, step: str, by: str, role: str, reason: str, valid_s: float | None = None
 ) -> str:
     """Record a person's yes to a gate, bound to what was approved; unsigned, so it is a claim and every report says so."""
-    by = persons.named(by)
+    by = person_names.named(by)
     with _desk(name, orders, what="approve") as desk:
         entry, now, anchored = _approve(desk, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
         said = _same_user(desk.found.status, identity.process(by))
@@ -175,7 +176,7 @@ def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, ro
     if not approvals.may(need, by):
         names = " or ".join(need.by)
         return RunRefused(f"cannot approve {entry.id} as {by}: only {names} may", then=f"ask {names}")
-    operated = [one for one in status.operators if persons.same(by, one)]
+    operated = [one for one in status.operators if person_names.same(by, one)]
     if need.not_operator and operated:
         other = f" (as {operated[0]})" if operated[0] != by else ""
         return RunRefused(
@@ -196,7 +197,7 @@ def _same_user(status: RunStatus, who: Process) -> str:
 
 def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reason: str, file: Path | None) -> str:
     """Record a person's evidence, bound to what would be done now; a file's SHA-256 says which file it was."""
-    by = persons.named(by)
+    by = person_names.named(by)
     with _desk(name, orders, what="take evidence for") as desk:
         _refuse_ended(desk.found.status, what="take evidence for")
         playbook = in_force(desk.found)
@@ -238,7 +239,7 @@ def _next(found: Found) -> str:
 
 def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason: str) -> str:
     """A person's word on a step in doubt; it is taken down also where the record is contradicted, and says so."""
-    by = persons.named(by)
+    by = person_names.named(by)
     with _desk(name, orders, what="settle", contradicted=True) as desk:
         status = desk.found.status
         if _running(desk.found):
@@ -257,7 +258,7 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
 
 def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
     """A person's answer to a check that could not decide, where the playbook says who may give one."""
-    by = persons.named(by)
+    by = person_names.named(by)
     with _desk(name, orders, what="judge") as desk:
         _refuse_ended(desk.found.status, what="judge anything in")
         status, playbook = desk.found.status, in_force(desk.found)
@@ -288,7 +289,7 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
 
 def note(name: str, orders: Orders, *, text: str, by: str) -> str:
     """A line in the run's timeline."""
-    by = persons.named(by)
+    by = person_names.named(by)
     with _desk(name, orders, what="note anything in") as desk:
         anchored = desk.write(Noted(by=by, text=text, trust=desk.trust), what="a note")
     return f"noted in {desk.found.status.run}{anchored}"
@@ -296,7 +297,7 @@ def note(name: str, orders: Orders, *, text: str, by: str) -> str:
 
 def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reason: str) -> str:
     """Steer a running run: it reads the order at its next safe point."""
-    by = persons.named(by)
+    by = person_names.named(by)
     found = _found(name, orders)
     if _running(found) is False:
         raise RunRefused(
@@ -337,7 +338,7 @@ def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
 
 def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[SqlByHand]:
     """Break-glass: one statement at a time under the run's name and timeouts, each in the trail before the next."""
-    by = persons.named(by)
+    by = person_names.named(by)
     found = _found(name, orders)
     playbook = playbook_of(found)
     masks = masks_of_run(found.status, orders)

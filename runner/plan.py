@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
+from runner.common.durations import age, span
 from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from runner.questions import question
-from runner.rate import age, span
 from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
 
 if TYPE_CHECKING:

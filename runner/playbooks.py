@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from runner.errors import PlaybookFaulty, RunRefused
+from runner.common.errors import PlaybookFaulty, RunRefused
 from runner.load import load_file
 from runner.model import Playbook
 from runner.source import BadInput, Faulty, parse

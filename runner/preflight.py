@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner import connections, foresight, requirements
+from runner.common.errors import RunRefused
 from runner.database import RunDatabase
-from runner.errors import RunRefused
 from runner.events import CheckAnswered
 from runner.model import Playbook
 from runner.workplace import Connected

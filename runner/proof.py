@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from runner import events
+from runner.common.markdown import code, escaped, table
 from runner.events import CheckAnswered, NotDue, Record
-from runner.markdown import code, escaped, table
 from runner.model import Check, Playbook
 from runner.questions import cut, question
 from runner.status import RunStatus

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
+from runner.common.durations import span
 from runner.model import Check
-from runner.rate import span
 from steps.contract import Query, Text, seconds
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from runner import identity, lease, ledger_check
+from runner.common.errors import RunRefused
 from runner.database import RunDatabase
-from runner.errors import RunRefused
 from runner.workplace import Connected, Place, connected
 from steps.contract import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect

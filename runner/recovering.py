@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import files, identity, open_runs
+from runner import identity, open_runs
 from runner.again import same_target
-from runner.errors import RunRefused
+from runner.common import private_files
+from runner.common.errors import RunRefused
+from runner.common.secrets import Masks
 from runner.events import (
     Event,
     Kind,
@@ -25,7 +27,6 @@ from runner.events import (
     StepStarted,
 )
 from runner.lease import refuse_if_held
-from runner.masks import Masks
 from runner.model import Playbook
 from runner.status import RunStatus
 from runner.trail import Trail
@@ -176,5 +177,5 @@ def _write(directory: Path, events: list[Event], found: _Known) -> tuple[str, in
             trail.append(event)
     finally:
         trail.close()
-    files.write(directory / "playbook.yaml", next(iter(found.playbook.source.values())))
+    private_files.write(directory / "playbook.yaml", next(iter(found.playbook.source.values())))
     return trail.head, trail.length

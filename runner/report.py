@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from runner import cards, events, identity, onward, plan, proof, stop, trail, trust
+from runner.common.markdown import code, escaped, table
 from runner.events import Json, Kind, Record, RunStarted, RunState
-from runner.markdown import code, escaped, table
 from runner.model import Playbook
 from runner.status import RunStatus, StepStatus
 from runner.timeline import OUTCOMES, clock, timeline, took

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from runner.errors import RunRefused
+from runner.common.durations import age, ago
+from runner.common.errors import RunRefused
+from runner.common.secrets import MASK
 from runner.events import CheckAnswered, Json
 from runner.load import load_file
-from runner.masks import MASK
 from runner.model import Playbook, Requirement
-from runner.rate import age, ago
 from runner.source import BadInput
 from steps.contract import Answer, Look, Value
 from steps.contract.values import decode_all, readable_all

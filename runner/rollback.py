@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from runner import balance, plan
 from runner.balance import Balance
+from runner.common.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
 from runner.context import StepContext
 from runner.engine import Engine
-from runner.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
 from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from runner.gates import fields as fields_of
 from runner.model import Entry, Playbook

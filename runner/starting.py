@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from runner import persons
-from runner.errors import RunRefused
+from runner.common import person_names
+from runner.common.errors import RunRefused
 from runner.events import Outcome
 from runner.model import Entry, Playbook
 from steps.contract import Gate, GateNeeds, Look, Value
@@ -88,6 +88,6 @@ def _against(gate: Entry, passing: Passing, *, approval_digest: str, operator: s
     if over or (spans and passing.age_s > min(spans)):
         wrong.append(f"what run {passing.run} passed it with has run out")
     barred = needs.approval is not None and needs.approval.not_operator
-    if barred and any(persons.same(operator, one) for one in passing.by):
+    if barred and any(person_names.same(operator, one) for one in passing.by):
         wrong.append(f"{operator} approved it in run {passing.run}, and operates now")
     return wrong

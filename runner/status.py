@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import assert_never
 
-from runner import events, files, persons
+from runner import events
+from runner.common import person_names, private_files
+from runner.common.durations import when
 from runner.events import Json, Outcome, Record, RunState
-from runner.rate import when
 from steps.contract import Answer, State, Value
 
 PASSED = frozenset({Outcome.PASSED, Outcome.PASSED_EARLIER})
@@ -261,7 +262,7 @@ def _tuned(status: RunStatus, event: events.Tuned) -> None:
     faster |= "max_rows" in before and numbers.get("max_rows", 0.0) > before["max_rows"]
     faster |= numbers.get("rest", before["rest"]) < before["rest"]
     looser = bool(event.settings.get("go")) or any(key.startswith("limits.") for key in event.settings)
-    if (faster or looser) and not event.by.startswith(persons.GUARD):
+    if (faster or looser) and not event.by.startswith(person_names.GUARD):
         _operated(status, event.by)
 
 
@@ -402,5 +403,5 @@ def _check(status: RunStatus, event: events.CheckAnswered) -> None:
 def write_status(directory: Path, document: dict[str, Json]) -> None:
     """Replace status.json in one move; derived from the trail, so it is not fsynced."""
     temporary = directory / f".status.{os.getpid()}.tmp"
-    files.write(temporary, json.dumps(document, ensure_ascii=False) + "\n")
+    private_files.write(temporary, json.dumps(document, ensure_ascii=False) + "\n")
     temporary.replace(directory / "status.json")

@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runner.binaries import ServerUnavailable
+from runner.common.errors import RunRefused
+from runner.common.invocation import command
 from runner.embedded import Server, reap
-from runner.errors import RunRefused
-from runner.invoked import command
 
 STAY = b"stay"
 LOOK_MS = 500  # between two looks at the server's process

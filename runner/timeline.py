@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from runner import events
+from runner.common.durations import span
+from runner.common.markdown import code, escaped, table
 from runner.events import Event, Outcome, Record
-from runner.markdown import code, escaped, table
-from runner.rate import span
 
 OUTCOMES = {
     Outcome.DONE: "done",

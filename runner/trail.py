@@ -17,10 +17,11 @@ from typing import NoReturn
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from runner import faults, files, old_words
-from runner.errors import LeaseLost, TrailBroken
+from runner import old_words
+from runner.common import crash_points, private_files
+from runner.common.errors import LeaseLost, TrailBroken
+from runner.common.secrets import Masks
 from runner.events import ADAPTER, Approved, Event, Judged, Record, TornTail
-from runner.masks import Masks
 
 FIRST = "0" * 64
 # What the engine itself finds a run by again. A password `postgres` must not make `***ql` of a playbook's text.
@@ -87,8 +88,8 @@ class Trail:
         self._size = 0
         try:
             if seen is None:
-                files.make_directory(path.parent)
-            self._file = files.open_to_append(path, create=seen is None)
+                private_files.make_directory(path.parent)
+            self._file = private_files.open_to_append(path, create=seen is None)
             _sync_directory(path.parent)
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -98,7 +99,7 @@ class Trail:
 
         Raises TrailBroken where that can't be done; what was written of the line is cut off again.
         """
-        faults.point("trail.before")
+        crash_points.point("trail.before")
         with self._locked():
             try:
                 self._still_there()
@@ -106,7 +107,7 @@ class Trail:
                 record = self._write(event)
             except OSError as error:
                 raise _unwritable(self.path, error) from error
-        faults.point("trail.after")
+        crash_points.point("trail.after")
         return record
 
     def _still_there(self) -> None:
@@ -269,7 +270,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> TrailBroken:
-    rights = files.rights(path, error)
+    rights = private_files.rights(path, error)
     then = "make room or give the folder's rights, then `runbook resume`"
     if rights:
         then = (
@@ -298,7 +299,7 @@ def load(path: Path) -> bytes:
     except OSError as error:
         raise TrailBroken(
             f"cannot read the trail {path}: {error.strerror or error}",
-            why=files.rights(path, error),
+            why=private_files.rights(path, error),
             then=f"runbook runs --runs {shlex.quote(str(path.parent.parent))}",
         ) from error
 

@@ -14,8 +14,8 @@ from enum import StrEnum
 
 from runner import anchors, ledger_check, sessions
 from runner.anchors import Voucher
+from runner.common.errors import TrailBroken
 from runner.database import RunDatabase
-from runner.errors import TrailBroken
 from runner.events import (
     Approved,
     Event,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TextIO
 
 from runner import events
+from runner.common.durations import Rate, span
+from runner.common.markdown import safe
+from runner.common.terminal import dressed, fitted, machine_text, moves, spoken
 from runner.events import Event, Outcome
-from runner.markdown import safe
-from runner.rate import Rate, span
-from runner.terminal import dressed, fitted, machine_text, moves, spoken
 from steps.contract import Answer, Progress
 
 _MARKS = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from runner import examples
 from runner.checks import ALWAYS, GUARD, RUNNING, in_batches
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
 from runner.events import Json
 from runner.load import COMMON
 from runner.shapes import Schema, Shapes, definitions

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from runner.common.durations import Rate
 from runner.events import (
     Event,
     GateReached,
@@ -26,7 +27,6 @@ from runner.events import (
     StepStarted,
     StopRequested,
 )
-from runner.rate import Rate
 from runner.status import RunStatus, write_status
 from steps.contract import Progress, pids
 from steps.contract.values import readable_all

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from runner import identity, trust
 from runner.again import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
+from runner.common.errors import RolledBack, RunRefused
+from runner.common.secrets import MASK
 from runner.context import take_up_orders
 from runner.engine import Engine
-from runner.errors import RolledBack, RunRefused
 from runner.events import RollbackStarted, RunState
-from runner.masks import MASK
 from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
 from runner.rollback import Choice, Reverser

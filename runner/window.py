@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from runner.common.durations import span
 from runner.model import Calendar, Playbook
-from runner.rate import span
 from runner.status import RunStatus
 from steps.contract import Gate, GateNeeds
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, files, identity, ledger_check, onward, preflight, programs, stop, targets
+from runner import digest, identity, ledger_check, onward, preflight, programs, stop, targets
 from runner.beginning import Beginning
 from runner.clock import server_clock
-from runner.control import Control, signals
-from runner.engine import Engine
-from runner.errors import (
+from runner.common import private_files
+from runner.common.errors import (
     Aborted,
     CriteriaNotMet,
     InDoubt,
@@ -33,10 +32,12 @@ from runner.errors import (
     TrailBroken,
     Waiting,
 )
+from runner.common.secrets import MASK, Masks, SecretTooShort
+from runner.control import Control, signals
+from runner.engine import Engine
 from runner.events import Event, Json, Kind, LedgerCreated, RollbackStarted, RunEnded, RunStarted, RunState
 from runner.lease import Holder
 from runner.load import load
-from runner.masks import MASK, Masks, SecretTooShort
 from runner.model import Entry, Playbook
 from runner.playbooks import read_playbook
 from runner.scope import Scope
@@ -102,7 +103,7 @@ def execute(path: Path, orders: Orders) -> str:
         started = _started(playbook, target, orders, name).model_copy(update={"passed_in": dict(allowed.passed_in)})
         with opened(playbook, target, orders, directory, RunStatus(), allowed.scope) as engine:
             orders.view.begun(name, directory)
-            files.write(directory / "playbook.yaml", next(iter(playbook.source.values())))
+            private_files.write(directory / "playbook.yaml", next(iter(playbook.source.values())))
             engine.emit(started)
             for answer in allowed.answers:
                 engine.emit(answer)
@@ -195,7 +196,7 @@ def opened(
     trail = Trail(directory / "trail.jsonl", masks=target.masks, seen=seen, own=True)
     places = (directory, orders.status_dir) if orders.status_dir else (directory,)
     if orders.status_dir:
-        files.make_directory(orders.status_dir)
+        private_files.make_directory(orders.status_dir)
     found = functools.partial(options_for, directory, target.name, orders.place)
     watcher = StatusFile(places, status, lambda: {"stop": _standing(playbook, status, found())})
     control = Control(

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runner import files, identity, targets, targets_file, trail
+from runner import identity, targets, targets_file, trail
+from runner.common import private_files
+from runner.common.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
+from runner.common.secrets import Masks, SecretTooShort
 from runner.database import RunDatabase, Session
-from runner.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.events import Json, Record, RunStarted
-from runner.masks import Masks, SecretTooShort
 from runner.source import BadInput
 from runner.status import RunStatus, fold
 from runner.trail import Seen, Verification, utc_now
@@ -292,7 +293,7 @@ def _hidden(runs: Path) -> str:
     shut = [runs] if runs.is_dir() and not os.access(runs, os.R_OK | os.X_OK) else []
     if not shut and runs.is_dir():
         shut = [one for one in runs.iterdir() if one.is_dir() and not os.access(one, os.R_OK | os.X_OK)]
-    return files.rights(shut[0] / "trail.jsonl", PermissionError()) if shut else ""
+    return private_files.rights(shut[0] / "trail.jsonl", PermissionError()) if shut else ""
 
 
 def find_run(runs: Path, name: str) -> Found:

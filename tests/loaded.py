@@ -79,9 +79,10 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             _become(json.loads(line))
-            from runner import cli, faults
+            from runner import cli
+            from runner.common import crash_points
 
-            importlib.reload(faults)  # it reads the environment once
+            importlib.reload(crash_points)  # it reads the environment once
             _run(cli.main)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

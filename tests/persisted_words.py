@@ -17,7 +17,8 @@ from typing import Any
 
 from documents import ROOT, Page
 
-from runner import errors, events
+from runner import events
+from runner.common import errors
 from runner.schema import schema
 from runner.status import Holding, RunStatus, StepStatus
 from runner.stop import Stop

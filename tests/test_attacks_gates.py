@@ -10,7 +10,7 @@ from databases import Database
 from inside import Inside, written
 
 from runner import approvals, people, trail
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
 from runner.events import Approved, EvidenceGiven
 from runner.status import Given, RunStatus
 from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds
@@ -399,15 +399,15 @@ def test_requirement_by_its_name_or_with_other_inputs(desk: Inside) -> None:
 
 
 def test_names_that_look_alike_are_one_persons() -> None:
-    from runner import persons
+    from runner.common import person_names
 
-    assert all(persons.same("dana", name) for name in THE_SAME)
-    assert persons.same("sasa", "\u0455\u0430\u0455\u0430") and persons.same("Stra\u00dfe", "STRASSE")
+    assert all(person_names.same("dana", name) for name in THE_SAME)
+    assert person_names.same("sasa", "\u0455\u0430\u0455\u0430") and person_names.same("Stra\u00dfe", "STRASSE")
     for unseen in ("\u034f", "\u2800", "\u17b4", "\u180b", "\ufe0f", "\U000e0100"):
         with pytest.raises(RunRefused):
-            persons.named(f"dana{unseen}")
-    assert persons.same("dana", "dan\u0251")
-    assert not persons.same("", " ") and not persons.same("dana", "dina")
+            person_names.named(f"dana{unseen}")
+    assert person_names.same("dana", "dan\u0251")
+    assert not person_names.same("", " ") and not person_names.same("dana", "dina")
     for name in (
         "Zo\u00eb M\u00fcller",
         "\u5c71\u7530\u30bf\u30ed\u30a6",
@@ -415,7 +415,7 @@ def test_names_that_look_alike_are_one_persons() -> None:
         "o'neil-2",
         "dana@example.org",
     ):
-        assert persons.named(f" {name} ") == name
+        assert person_names.named(f" {name} ") == name
 
 
 @on_sqlite

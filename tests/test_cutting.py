@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inside import Inside
 
-from runner.masks import MASK, PART, Masks
+from runner.common.secrets import MASK, PART, Masks
 from steps.contract import cutting, processes, values
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from databases import Database
 
-from runner.errors import RunRefused, Waiting
+from runner.common.errors import RunRefused, Waiting
 from runner.load import load_file
 from runner.model import TargetNeeds
 from runner.workflow import Orders, execute

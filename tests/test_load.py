@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import proven
 
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
 from runner.inputs import Seen
 from runner.load import HEADER, load, load_file
 from runner.model import Playbook

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.masks import MASK, Masks, SecretTooShort
+from runner.common.secrets import MASK, Masks, SecretTooShort
 
 SECRET = "p@ss/w0rd +\"'é\\"
 

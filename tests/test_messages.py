@@ -16,7 +16,7 @@ from inside import Inside
 
 from runner.boundary import Typed, told
 from runner.cli import cli
-from runner.errors import RunbookError
+from runner.common.errors import RunbookError
 
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 TWICE = re.compile(r"\b([a-z]+(?: [a-z]+)?)[:;,]? \1\b", re.IGNORECASE)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from documents import README, ROOT, Page
 
-from runner.errors import EXIT_CODES
+from runner.common.errors import EXIT_CODES
 from runner.events import RunState
 from runner.load import load
 from runner.onward import Here, onward

@@ -14,8 +14,8 @@ from command import Desk
 from databases import Database, Databases
 from inside import Inside
 
+from runner.common.errors import EXIT_CODES, RunbookError, StepFailed
 from runner.embedded import Server
-from runner.errors import EXIT_CODES, RunbookError, StepFailed
 from runner.trail import read
 
 MARK = """runbook: 1
@@ -225,7 +225,11 @@ def _classes(kind: type[RunbookError]) -> Iterator[type[RunbookError]]:
 
 def test_exit_codes_are_distinct_and_documented(tmp_path: Path):
     """A script can tell every end of a run from every other; "in part" shares the code of the failure that it is kin to."""
-    named = [kind for kind in _classes(RunbookError) if kind.__module__ == "runner.errors" and kind is not RunbookError]
+    named = [
+        kind
+        for kind in _classes(RunbookError)
+        if kind.__module__ == "runner.common.errors" and kind is not RunbookError
+    ]
     codes = [kind.exit_code for kind in named if "exit_code" in vars(kind) or kind is StepFailed]
     assert len(set(codes)) == len(codes)
     assert set(codes) | {0, 2} == set(EXIT_CODES)

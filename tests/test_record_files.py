@@ -15,7 +15,7 @@ import pytest
 from databases import Database
 from inside import Inside, meanwhile, session, until, written
 
-from runner import files
+from runner.common import private_files
 from runner.trail import read
 
 BUMP = "- {id: bump, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 1, revert: UPDATE t SET n = n - 1 WHERE id = 1}"
@@ -62,8 +62,8 @@ def test_folder_that_shuts_a_colleague_out_is_described(desk: Inside):
     assert desk.runbook("exec", "change.yaml").code == 0
     desk.newest.parent.chmod(0o700)
     code = (
-        "from pathlib import Path\nfrom runner.trail import Trail, load\nfrom runner.masks import Masks\n"
-        "from runner.errors import RunbookError\nimport grp, pwd\n"
+        "from pathlib import Path\nfrom runner.trail import Trail, load\nfrom runner.common.secrets import Masks\n"
+        "from runner.common.errors import RunbookError\nimport grp, pwd\n"
         f"path = Path({str(desk.newest)!r})\nimport os\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "for act in (lambda: load(path), lambda: Trail(path, masks=Masks())):\n"
         "    try:\n        act()\n    except RunbookError as shut:\n        print(shut.why, '|', shut.then)\n"
@@ -73,7 +73,7 @@ def test_folder_that_shuts_a_colleague_out_is_described(desk: Inside):
     for line in (shown, written_to):
         assert "belongs to root:root with " in line and "you are nobody in nogroup" in line, done.stdout
     assert "chmod -R g+rwX" in written_to
-    assert files.rights(desk.newest, OSError(28, "no space")) == ""
+    assert private_files.rights(desk.newest, OSError(28, "no space")) == ""
 
 
 # ─── status.json ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from command import proven
 
 from runner import people, proof, report
 from runner.again import resume
-from runner.errors import RunbookError
+from runner.common.errors import RunbookError
 from runner.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
 from runner.timeline import timeline
 from runner.way_back import Asked, rollback

@@ -10,7 +10,7 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner.rate import age, ago
+from runner.common.durations import age, ago
 
 MARK = (
     "- {{id: {id}, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 1, revert: UPDATE t SET n = n - 1 WHERE id = 1}}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import errors
+from runner.common import errors
 from steps.registry import step_types
 
 ROOT = Path(__file__).parents[1]

@@ -275,7 +275,7 @@ def test_a_command_can_be_copied_from_a_narrow_terminal(desk: Desk) -> None:
 
 
 def test_nothing_is_printed_elsewhere() -> None:
-    """What goes round runner.terminal meets an encoding, a closed pipe or a sign that it doesn't know."""
+    """What goes round runner.common.terminal meets an encoding, a closed pipe or a sign that it doesn't know."""
     import runner
 
     found = [

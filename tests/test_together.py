@@ -14,8 +14,8 @@ import pytest
 from databases import Database
 
 from runner import targets
+from runner.common.errors import LeaseLost
 from runner.database import Fence, RunDatabase
-from runner.errors import LeaseLost
 from steps.contract import Change, DatabaseFault
 from steps.ledger import leases, tables
 

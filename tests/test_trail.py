@@ -14,9 +14,9 @@ import pytest
 from inside import Inside
 
 from runner.anchors import records
-from runner.errors import TrailBroken
+from runner.common.errors import TrailBroken
+from runner.common.secrets import Masks
 from runner.events import Noted, RunStarted, SqlByHand, StepEnded
-from runner.masks import Masks
 from runner.status import fold
 from runner.trail import Trail, digest, read, verify
 from runner.watch import document_of
@@ -210,7 +210,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from runner.events import Noted
-from runner.masks import Masks
+from runner.common.secrets import Masks
 from runner.trail import Trail
 trail = Trail(Path(sys.argv[1]), masks=Masks())
 for n in range(100):

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import trail
+from runner.common.secrets import Masks
 from runner.events import ADAPTER, CheckAnswered
-from runner.masks import Masks
 from runner.status import fold
 from steps.contract import Answer, Value, values
 from steps.contract.values import Cut

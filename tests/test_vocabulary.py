@@ -10,7 +10,7 @@ import pytest
 from command import proven
 
 from runner import examples, vocabulary
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
 from runner.load import from_disk, load
 from steps import registry
 

@@ -12,9 +12,9 @@ from databases import Database
 from inside import Inside, written
 
 from runner import onward, stop, window
+from runner.common.secrets import Masks
 from runner.events import Noted, Outcome, RunState
 from runner.load import load
-from runner.masks import Masks
 from runner.status import RunStatus, StepStatus
 from runner.trail import Trail
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner import terminal
 from runner.commands import complete, options
+from runner.common import terminal
 
 if TYPE_CHECKING:
     from runner.first import Begun
@@ -66,7 +66,7 @@ def _list(*, as_json: bool) -> None:
 
 
 def _told(begun: Begun) -> None:
-    from runner.markdown import safe
+    from runner.common.markdown import safe
 
     terminal.say(f"wrote {begun.file}{f', a copy of the example {begun.copied_from}' if begun.copied_from else ''}")
     if begun.database:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from runner import terminal
 from runner.commands import complete, options
 from runner.commands.look import place_of_run
-from runner.errors import RunbookError
+from runner.common import terminal
+from runner.common.errors import RunbookError
 from runner.workflow import Orders
 from runner.workplace import Place, find_run, runs_of
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import click
 
-from runner import again, onward, stop, terminal
+from runner import again, onward, stop
 from runner.commands import complete, options
-from runner.errors import RunRefused, TrailBroken
+from runner.common import terminal
+from runner.common.durations import span, when
+from runner.common.errors import RunRefused, TrailBroken
 from runner.events import RunState
 from runner.model import Entry
 from runner.people import in_force
-from runner.rate import span, when
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
 from runner.workplace import Place, all_runs, connected, find_run, find_trail, runs_of
@@ -209,8 +210,8 @@ def report_command(
     else:
         text = report.markdown(found, in_force(found), again.here(found, options.inputs((), None)))
     if output is None and sys.stdout.isatty():
-        from runner.markdown import plain
-        from runner.rendered import rendered
+        from runner.common.markdown import plain
+        from runner.common.terminal_markdown import rendered
 
         terminal.hand_over(plain(text, lines=True) if rows else rendered(text))
     elif output is not None:

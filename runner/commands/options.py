@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from runner.commands import complete
-from runner.errors import RunbookError
+from runner.common.errors import RunbookError
 from runner.source import BadInput
 
 # Before the name of an input in capitals: for secrets, which others must not see in a process list.
@@ -90,7 +90,7 @@ def reason(function: F) -> F:
 
 def own_words(_context: click.Context, _option: click.Parameter, given: str) -> str:
     """Refuses what a hint wrote in the reason's place; "" where none is needed and none was given."""
-    from runner.persons import reasoned
+    from runner.common.person_names import reasoned
 
     source = _context.get_parameter_source("reason")
     return given if source is not click.core.ParameterSource.COMMANDLINE else reasoned(given)
@@ -140,6 +140,6 @@ def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
 
 def print_json(data: object) -> None:
     """JSON to stdout."""
-    from runner import terminal
+    from runner.common import terminal
 
     terminal.hand_over(terminal.machine_text(json.dumps(data, indent=1, ensure_ascii=False, default=str)) + "\n")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from runner import terminal
 from runner.commands import complete, options
 from runner.commands.look import meant, place_of_run
+from runner.common import terminal
 from runner.workflow import Orders
 from steps.contract import Value, cutting, seconds
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner import terminal
 from runner.commands import complete, options
+from runner.common import terminal
 from runner.playbooks import find_playbook, read_playbook
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     runbook validate playbooks/examples/*.yaml --json
     """
     from runner import plan
-    from runner.errors import PlaybookFaulty
+    from runner.common.errors import PlaybookFaulty
 
     cwd = Path.cwd()
     faults: list[str] = []

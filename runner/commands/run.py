@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from runner import terminal
 from runner.commands import complete, options
-from runner.errors import EXIT_CODES
+from runner.common import terminal
+from runner.common.errors import EXIT_CODES
 from runner.events import RunState
 from runner.playbooks import find_playbook
 from runner.workflow import Orders, View, execute

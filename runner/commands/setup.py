@@ -8,8 +8,8 @@ from typing import Literal
 
 import click
 
-from runner import terminal
 from runner.commands import options
+from runner.common import terminal
 from runner.workplace import Place
 
 

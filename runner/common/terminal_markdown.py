@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from runner import terminal
+from runner.common import terminal
 
 NAMED = 2  # columns of a table whose first column names the second
 _CELLS = re.compile(r"(?<!\\)\|")

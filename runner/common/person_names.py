@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from runner.errors import RunRefused
+from runner.common.errors import RunRefused
 
 GUARD = "guard "  # before a guard's id, where it speaks in the trail as people do
 

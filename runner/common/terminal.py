@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TextIO, cast
 
-from runner.markdown import safe
+from runner.common.markdown import safe
 
 LABEL = 11  # columns of what stands before a line at a stop
 NARROW = 40  # columns; where the terminal has fewer, lines are broken by it
