@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import foresight, gates, identity, programs, requirements, window
+from runner import foresight, gates, identity, requirements, window
 from runner.common.errors import CriteriaNotMet, InDoubt, RunRefused, StepFailed, TargetUnreachable
 from runner.context import StepContext, Watcher
 from runner.control import Control
@@ -26,8 +26,9 @@ from runner.events import (
     StepVerified,
 )
 from runner.gates import fields
-from runner.model import Entry, Playbook
-from runner.scope import Scope
+from runner.playbook import programs
+from runner.playbook.model import Entry, Playbook
+from runner.playbook.scope import Scope
 from runner.status import RunStatus, add
 from runner.trail import Trail
 from steps.contract import DatabaseFault, Effect, Place, Recounted, State, StepError, StepResult, UndoesRun, Uses, Value

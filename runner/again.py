@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import identity, known, onward, preflight, programs, standing, stop, trust, window
-from runner.common.errors import RunbookError, RunRefused, TrailBroken
+from runner import identity, known, onward, preflight, standing, stop, trust, window
+from runner.common.errors import BadInput, RunbookError, RunRefused, TrailBroken
 from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.events import Outcome, Process, RunResumed, RunStarted, RunState
 from runner.lease import refuse_if_held
-from runner.model import Entry, Playbook
-from runner.playbooks import read_playbook
-from runner.source import BadInput
+from runner.playbook import programs
+from runner.playbook.find import read_playbook
+from runner.playbook.model import Entry, Playbook
 from runner.status import RunStatus
 from runner.workflow import (
     Orders,

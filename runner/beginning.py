@@ -13,8 +13,8 @@ from runner.common import private_files
 from runner.common.errors import RunbookError, RunRefused, TrailBroken
 from runner.events import CheckAnswered
 from runner.lease import refuse_if_held
-from runner.model import Playbook
 from runner.open_runs import Loader
+from runner.playbook.model import Playbook
 from runner.workplace import Connected
 from steps.contract import Look, Value
 

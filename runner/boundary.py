@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from runner import ledger_check
 from runner.common import terminal
-from runner.common.errors import PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
-from runner.source import BadInput
+from runner.common.errors import BadInput, PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from steps.contract import DatabaseFault, cutting
 from steps.ledger.tables import OldLedger
 

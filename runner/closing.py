@@ -13,7 +13,7 @@ from runner.common.secrets import Masks
 from runner.control import Control
 from runner.events import Closed, RunEnded, RunState
 from runner.lease import Holder, refuse_if_held
-from runner.model import Playbook
+from runner.playbook.model import Playbook
 from runner.status import RunStatus
 from runner.trail import Trail
 from runner.workflow import Orders, carry, given_again, masks_given, masks_of_run, opened, stored

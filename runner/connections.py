@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from runner.database import RunDatabase
-from runner.model import Entry, Playbook
+from runner.playbook.model import Entry, Playbook
 from steps.contract import Connecting, Gate, Look
 from steps.sql.dialect import quote
 

@@ -20,7 +20,7 @@ from runner.control import Control, Hold
 from runner.database import RunDatabase
 from runner.ending import Enders
 from runner.events import Held, LockWaited, Released, Tuned
-from runner.model import Entry, LockPolicy
+from runner.playbook.model import Entry, LockPolicy
 from steps.contract import (
     DEADLOCK,
     LOCK_NOT_AVAILABLE,

@@ -27,7 +27,7 @@ from steps.ledger import tables as ledger
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
-    from runner.model import LockPolicy, Timeouts
+    from runner.playbook.model import LockPolicy, Timeouts
     from runner.targets import ConnectArguments
 
 SILENCE_S = 15.0  # for so long a server that didn't answer at all isn't asked again: each question would wait as long

@@ -22,8 +22,8 @@ from runner.common.invocation import command, shown
 from runner.common.markdown import safe
 from runner.embedded import Server
 from runner.events import CheckAnswered, Kind
-from runner.model import Playbook
-from runner.playbooks import read_playbook
+from runner.playbook.find import read_playbook
+from runner.playbook.model import Playbook
 from runner.status import RunStatus
 from runner.stay import already, kept_up, staying
 from runner.stay import stop as stop_staying

@@ -15,7 +15,7 @@ from runner.common.errors import CriteriaNotMet, RunbookError, RunRefused, Waiti
 from runner.common.secrets import Masks
 from runner.events import CheckAnswered, Json, NotDue
 from runner.foresight import Foresight
-from runner.model import Check, Playbook
+from runner.playbook.model import Check, Playbook
 from runner.trail import masked
 from runner.workflow import Orders, beginning, masks_of
 from runner.workplace import Connected, connected

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from runner import approvals, gates, judging, programs, standing, starting, window
+from runner import approvals, gates, judging, standing, starting, window
 from runner.acting import Acting, in_doubt
 from runner.common.durations import span
 from runner.common.errors import (
@@ -32,8 +32,9 @@ from runner.events import (
     StopRequested,
     WindowOverrun,
 )
-from runner.model import Check, Entry
-from runner.scope import Scope
+from runner.playbook import programs
+from runner.playbook.model import Check, Entry
+from runner.playbook.scope import Scope
 from runner.status import StepStatus
 from steps.contract import (
     QUERY_CANCELED,

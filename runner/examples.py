@@ -10,9 +10,11 @@ from typing import get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from runner.common.errors import BadInput
+from runner.common.plain_data import Data
+from runner.playbook.yaml_reader import Document, parse
+from runner.playbook.yaml_reader import Path as Place
 from runner.shapes import Schema, Shapes, definitions
-from runner.source import BadInput, Data, Document, parse
-from runner.source import Path as Place
 from steps.contract import Probe, Step
 
 PLAYBOOKS = Path(__file__).parent.parent / "playbooks"

@@ -11,8 +11,8 @@ from pathlib import Path
 from runner.common.errors import RunRefused
 from runner.common.invocation import command, shown
 from runner.examples import PLAYBOOKS
-from runner.model import NAME
-from runner.source import near
+from runner.playbook.model import NAME
+from runner.playbook.yaml_reader import near
 from runner.targets import NoTarget, resolve
 
 EXAMPLES = PLAYBOOKS / "examples"

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from runner.model import Entry, Playbook
+from runner.playbook.model import Entry, Playbook
 from steps.contract import (
     UNDEFINED,
     Conditional,

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from runner.common import evidence
 from runner.events import CheckAnswered, NotDue
-from runner.model import Check
-from runner.scope import Scope, misnamed
+from runner.playbook.model import Check
+from runner.playbook.scope import Scope, misnamed
 from steps.contract import Answer, DatabaseFault, Look, NoText, StepError, Unknown, Value, cutting
 from steps.contract.values import bounded, plain
 from steps.expressions.evaluate import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain

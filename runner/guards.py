@@ -17,8 +17,8 @@ from runner.common.errors import TrailBroken
 from runner.control import Control, Hold
 from runner.events import CheckAnswered, Event, Tuned
 from runner.levels import UNDECIDED, Level, Levels, Reading
-from runner.model import Entry, Guard, GuardAction
-from runner.scope import Scope
+from runner.playbook.model import Entry, Guard, GuardAction
+from runner.playbook.scope import Scope
 from steps.contract import Answer, Progress, StepError, Value
 from steps.contract.values import exact
 

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import digest
 from runner.common import person_names
 from runner.common.durations import when
 from runner.drivers import describe_arguments
 from runner.events import Json, Process
+from runner.playbook import digest
 from steps.contract import DatabaseFault, Look, cutting, pids
 from steps.contract.dialect import Dialect
 from steps.contract.pids import ProcessId

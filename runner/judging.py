@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from runner.events import CheckAnswered, Judged, NotDue
-from runner.model import Check, Playbook
+from runner.playbook.model import Check, Playbook
 from runner.status import RunStatus
 from steps.contract import Answer
 

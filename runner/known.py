@@ -7,7 +7,7 @@ from collections.abc import Collection
 from runner import ledger_check
 from runner.common.errors import RunRefused
 from runner.events import Outcome
-from runner.model import Playbook
+from runner.playbook.model import Playbook
 from runner.status import RunStatus
 from steps.catalog import touched_tables
 from steps.contract import Look, Place

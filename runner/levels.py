@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from runner.common.durations import span
-from runner.model import Guard, GuardAction
+from runner.playbook.model import Guard, GuardAction
 from steps.contract import Answer
 
 UNDECIDED = frozenset({Answer.UNKNOWN, Answer.ERROR})

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner import identity
-from runner.common.errors import RunRefused, TrailBroken
+from runner.common.errors import BadInput, RunRefused, TrailBroken
 from runner.events import Outcome, RunState
-from runner.model import Playbook
 from runner.plan import one_way
-from runner.source import BadInput
+from runner.playbook.model import Playbook
 from runner.status import RunStatus
 from runner.workplace import Connected, begun_as, load_run
 from steps.contract import Look

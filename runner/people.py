@@ -14,7 +14,7 @@ from runner import again, approvals, identity, judging, open_runs, standing, sto
 from runner.again import runs_of, same_target
 from runner.clock import server_clock
 from runner.common import person_names
-from runner.common.errors import RunRefused, StepFailed, TargetUnreachable
+from runner.common.errors import BadInput, RunRefused, StepFailed, TargetUnreachable
 from runner.common.secrets import Masks
 from runner.events import (
     Approved,
@@ -28,10 +28,9 @@ from runner.events import (
     SqlByHand,
     order_words,
 )
-from runner.model import Entry, Playbook
 from runner.onward import REASON
+from runner.playbook.model import Entry, Playbook
 from runner.preflight import writing_session
-from runner.source import BadInput
 from runner.status import RunStatus
 from runner.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, masks_of_run, path_of, stored

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from runner.common.durations import age, span
-from runner.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
-from runner.questions import question
+from runner.playbook.check_text import question
+from runner.playbook.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from runner import connections, foresight, requirements
 from runner.common.errors import RunRefused
 from runner.database import RunDatabase
 from runner.events import CheckAnswered
-from runner.model import Playbook
+from runner.playbook.model import Playbook
 from runner.workplace import Connected
 from steps.contract import Gate, Look, Value
 from steps.contract.dialect import Dialect

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from runner import events
 from runner.common.markdown import code, escaped, table
 from runner.events import CheckAnswered, NotDue, Record
-from runner.model import Check, Playbook
-from runner.questions import cut, question
+from runner.playbook.check_text import cut, question
+from runner.playbook.model import Check, Playbook
 from runner.status import RunStatus
 from runner.timeline import clock
 from steps.contract import Answer

@@ -27,7 +27,7 @@ from runner.events import (
     StepStarted,
 )
 from runner.lease import refuse_if_held
-from runner.model import Playbook
+from runner.playbook.model import Playbook
 from runner.status import RunStatus
 from runner.trail import Trail
 from runner.workflow import STATES, Orders, stored

@@ -12,7 +12,7 @@ from decimal import Decimal
 from runner import cards, events, identity, onward, plan, proof, stop, trail, trust
 from runner.common.markdown import code, escaped, table
 from runner.events import Json, Kind, Record, RunStarted, RunState
-from runner.model import Playbook
+from runner.playbook.model import Playbook
 from runner.status import RunStatus, StepStatus
 from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.workplace import Found

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.common.durations import age, ago
-from runner.common.errors import RunRefused
+from runner.common.errors import BadInput, RunRefused
 from runner.common.secrets import MASK
 from runner.events import CheckAnswered, Json
-from runner.load import load_file
-from runner.model import Playbook, Requirement
-from runner.source import BadInput
+from runner.playbook.load import load_file
+from runner.playbook.model import Playbook, Requirement
 from steps.contract import Answer, Look, Value
 from steps.contract.values import decode_all, readable_all
 from steps.ledger import tables

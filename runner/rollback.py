@@ -18,7 +18,7 @@ from runner.context import StepContext
 from runner.engine import Engine
 from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from runner.gates import fields as fields_of
-from runner.model import Entry, Playbook
+from runner.playbook.model import Entry, Playbook
 from steps.catalog import touched_tables
 from steps.contract import (
     DatabaseFault,

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runner import load
-from runner.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
+from runner.playbook import load
+from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from runner.shapes import SPAN, Schema, definitions
 from steps import registry
 from steps.contract import Step

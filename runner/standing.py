@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runner.model import Check, Entry, Playbook
+from runner.playbook.model import Check, Entry, Playbook
 from steps.contract import Gate, GateNeeds
 
 

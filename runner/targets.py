@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.source import BadInput, near
+from runner.common.errors import BadInput
+from runner.playbook.yaml_reader import near
 from runner.targets_file import BadTarget, Keyring, Target, Targets, is_name, load_targets
 from runner.urls import BadUrl, Dialect, HoldsPassword, file_path, holds_password, parse_url, sqlite_url
 

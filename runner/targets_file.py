@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from runner import source
-from runner.source import BadInput, Data, Document, Fault, Faulty, near
+from runner.common.errors import BadInput
+from runner.common.plain_data import Data
+from runner.playbook import yaml_reader
+from runner.playbook.yaml_reader import Document, Fault, Faulty, near
 from runner.urls import BadUrl, Dialect, HoldsPassword, Url, file_path, parse_url
 
 MAX_BYTES = 1024 * 1024
@@ -105,7 +107,7 @@ def load_targets(file: Path) -> Targets:
 
 def _parse(raw: bytes, file: str) -> Document:
     try:
-        return source.parse(raw, file, max_bytes=MAX_BYTES)
+        return yaml_reader.parse(raw, file, max_bytes=MAX_BYTES)
     except Faulty as faulty:
         lines = raw.decode(errors="replace").splitlines()
         raise Faulty(_without_values(fault, lines) for fault in faulty.faults) from None

@@ -11,7 +11,7 @@ from runner.database import RunDatabase, Session
 from runner.engine import Engine
 from runner.events import Outcome
 from runner.lease import Holder, other_scope
-from runner.model import Entry, Playbook
+from runner.playbook.model import Entry, Playbook
 from runner.rollback import Reverser
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
 from steps.ledger import tables

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, unquote
 
-from runner.source import BadInput, near
+from runner.common.errors import BadInput
+from runner.playbook.yaml_reader import near
 
 Dialect = Literal["postgresql", "sqlite"]
 

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from runner.common.durations import span
-from runner.model import Calendar, Playbook
+from runner.playbook.model import Calendar, Playbook
 from runner.status import RunStatus
 from steps.contract import Gate, GateNeeds
 

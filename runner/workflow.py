@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import digest, identity, ledger_check, onward, preflight, programs, stop, targets
+from runner import identity, ledger_check, onward, preflight, stop, targets
 from runner.beginning import Beginning
 from runner.clock import server_clock
 from runner.common import private_files
 from runner.common.errors import (
     Aborted,
+    BadInput,
     CriteriaNotMet,
     InDoubt,
     Interrupted,
@@ -37,11 +38,11 @@ from runner.control import Control, signals
 from runner.engine import Engine
 from runner.events import Event, Json, Kind, LedgerCreated, RollbackStarted, RunEnded, RunStarted, RunState
 from runner.lease import Holder
-from runner.load import load
-from runner.model import Entry, Playbook
-from runner.playbooks import read_playbook
-from runner.scope import Scope
-from runner.source import BadInput
+from runner.playbook import digest, programs
+from runner.playbook.find import read_playbook
+from runner.playbook.load import load
+from runner.playbook.model import Entry, Playbook
+from runner.playbook.scope import Scope
 from runner.status import RunStatus
 from runner.trail import Seen, Trail
 from runner.watch import StatusFile

@@ -18,11 +18,10 @@ from pydantic import ValidationError
 
 from runner import identity, targets, targets_file, trail
 from runner.common import private_files
-from runner.common.errors import RunbookError, RunRefused, TargetUnreachable, TrailBroken
+from runner.common.errors import BadInput, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.common.secrets import Masks, SecretTooShort
 from runner.database import RunDatabase, Session
 from runner.events import Json, Record, RunStarted
-from runner.source import BadInput
 from runner.status import RunStatus, fold
 from runner.trail import Seen, Verification, utc_now
 from steps.contract import DatabaseFault, cutting

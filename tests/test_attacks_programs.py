@@ -10,8 +10,8 @@ from command import proven
 from databases import Database
 from inside import Inside, written
 
-from runner import digest
-from runner.load import load_file
+from runner.playbook import digest
+from runner.playbook.load import load_file
 from steps import registry
 from steps.contract import RunsPrograms
 

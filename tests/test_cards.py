@@ -11,8 +11,8 @@ import pytest
 
 from runner import cards
 from runner.dryrun import DryRun, dry_run
-from runner.load import load_file
 from runner.plan import plan
+from runner.playbook.load import load_file
 from runner.workflow import Orders
 from runner.workplace import Place
 

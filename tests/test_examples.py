@@ -8,8 +8,8 @@ import pytest
 from databases import Database
 
 from runner.common.errors import RunRefused, Waiting
-from runner.load import load_file
-from runner.model import TargetNeeds
+from runner.playbook.load import load_file
+from runner.playbook.model import TargetNeeds
 from runner.workflow import Orders, execute
 from runner.workplace import Place
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from runner.fill import BadTemplate, fill, fill_sql, names
+from runner.playbook.template import BadTemplate, fill, fill_sql, names
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import BadIdentifier, quote
 from steps.sql.scanner import BadSql, Kind, scan
@@ -144,7 +144,7 @@ def test_has_template(text, has):
 
 def test_checking_names_loads_no_jinja2():
     code = (
-        "import sys; from runner.fill import fill, fill_sql, names; names('{{ a }}'); fill('x', {}, where='');"
+        "import sys; from runner.playbook.template import fill, fill_sql, names; names('{{ a }}'); fill('x', {}, where='');"
         "fill_sql('{{ a | ident }}', {'a': 'b'}, where=''); print('jinja2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -12,9 +12,10 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals, digest, gates
+from runner import approvals, gates
 from runner.events import Approved
-from runner.load import load_file
+from runner.playbook import digest
+from runner.playbook.load import load_file
 from runner.status import Given, RunStatus
 from runner.workplace import Place, connected
 from steps.contract import ApprovalNeed, DatabaseFault, GateNeeds, Look

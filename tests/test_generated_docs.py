@@ -10,9 +10,9 @@ import pytest
 from documents import ROOT, Page
 
 from runner import events, trail
-from runner.checks import GUARD, OWN
-from runner.load import COMMON, HEADER, SHARED
-from runner.model import GuardAction
+from runner.playbook.check_builder import GUARD, OWN
+from runner.playbook.load import COMMON, HEADER, SHARED
+from runner.playbook.model import GuardAction
 
 AUTHORS = (ROOT / "docs/authors.md").read_text(encoding="utf-8")
 

@@ -27,7 +27,7 @@ from inside import Inside, meanwhile, session, until, written
 
 from runner import guards, proof, window
 from runner.events import CheckAnswered, Record
-from runner.load import load
+from runner.playbook.load import load
 from runner.status import RunStatus, StepStatus
 from steps.contract import Answer
 

@@ -11,8 +11,9 @@ from conftest import _kind
 from databases import Databases
 from inside import Inside
 
-from runner import digest, identity
+from runner import identity
 from runner.embedded import Server
+from runner.playbook import digest
 
 GATE = """runbook: 1
 name: gated

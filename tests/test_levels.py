@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from command import proven
 
+from runner.common.errors import BadInput
 from runner.levels import Level, Levels, Reading
-from runner.load import load
-from runner.model import Guard
-from runner.source import BadInput
+from runner.playbook.load import load
+from runner.playbook.model import Guard
 from steps.contract import Answer
 
 PASS, FAIL, UNKNOWN = Answer.PASS, Answer.FAIL, Answer.UNKNOWN

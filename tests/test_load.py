@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from command import proven
 
-from runner.common.errors import RunRefused
-from runner.inputs import Seen
-from runner.load import HEADER, load, load_file
-from runner.model import Playbook
-from runner.source import BadInput, Faulty
+from runner.common.errors import BadInput, RunRefused
+from runner.playbook.inputs import Seen
+from runner.playbook.load import HEADER, load, load_file
+from runner.playbook.model import Playbook
+from runner.playbook.yaml_reader import Faulty
 
 HEAD = "runbook: 1\nname: p\ntitle: T\n"
 STEP = "steps:\n  - {id: s, type: sql, text: UPDATE t SET a = 1 WHERE b = 2}\n"

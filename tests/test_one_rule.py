@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from runner.load import SPOKEN, SQL
+from runner.playbook.load import SPOKEN, SQL
 from steps import registry
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [path for folder in ("runner", "steps") for path in sorted((ROOT / folder).rglob("*.py"))]
 RULES = [  # masks: the forms of a secret; syntax: YAML
     ("quoting a name", r"replace\('\"', '\"\"'\)", {"steps/sql/dialect.py"}),
-    ("quoting a text", r"replace\(\"'\", \"''\"\)", {"steps/catalog/catalog.py", "runner/common/secrets.py", "runner/syntax.py"}),
+    ("quoting a text", r"replace\(\"'\", \"''\"\)", {"steps/catalog/catalog.py", "runner/common/secrets.py", "runner/playbook/yaml_advice.py"}),
     ("filling names into SQL", r"\|\\s\*ident", {"steps/sql/templates.py"}),
     ("scanning SQL", r"\$\(\?:\{letter\}|\(\?P<(dollar|tag)>", {"steps/sql/scanner.py"}),
     ("a playbook's patterns", r"core_schema\.str_schema", {"steps/expressions/patterns.py"}),

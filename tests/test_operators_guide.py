@@ -10,8 +10,8 @@ from documents import README, ROOT, Page
 
 from runner.common.errors import EXIT_CODES
 from runner.events import RunState
-from runner.load import load
 from runner.onward import Here, onward
+from runner.playbook.load import load
 from runner.status import RunStatus, StepStatus
 from runner.stop import state_word
 

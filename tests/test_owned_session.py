@@ -17,7 +17,7 @@ from inside import Inside
 from runner import examples, sessions
 from runner.database import RunDatabase
 from runner.dryrun import dry_run
-from runner.load import load_file
+from runner.playbook.load import load_file
 from runner.targets import ConnectArguments
 from runner.workflow import Orders, execute
 from runner.workplace import Place

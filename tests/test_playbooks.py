@@ -14,9 +14,9 @@ from plain_look import PlainDatabase
 
 from runner import gates
 from runner.events import CheckAnswered
-from runner.load import from_disk, load, load_file
-from runner.model import Check, Playbook
-from runner.source import Faulty
+from runner.playbook.load import from_disk, load, load_file
+from runner.playbook.model import Check, Playbook
+from runner.playbook.yaml_reader import Faulty
 from steps import registry
 from steps.contract import Answer, Value
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, BeforeValidator
 
-from runner import load
+from runner.common.errors import BadInput
+from runner.playbook import load
+from runner.playbook.yaml_reader import parse
 from runner.schema import schema
 from runner.shapes import BEFORE
-from runner.source import BadInput, parse
 from steps import registry
 from steps.contract import seconds
 

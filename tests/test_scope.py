@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inside import Inside, written
 
-from runner.load import load
-from runner.scope import Scope, misnamed
-from runner.source import Faulty
+from runner.playbook.load import load
+from runner.playbook.scope import Scope, misnamed
+from runner.playbook.yaml_reader import Faulty
 from steps.contract import RESERVED
 
 HEAD = "runbook: 1\nname: p\ntitle: T\n"

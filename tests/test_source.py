@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.source import Data, Fault, Faulty, Mark, near, parse
+from runner.common.plain_data import Data
+from runner.playbook.yaml_reader import Fault, Faulty, Mark, near, parse
 
 
 def faults(text: str | bytes, **limits: int) -> list[str]:
@@ -293,5 +294,5 @@ def test_near_names_one_word_or_none(word, known, hint):
 
 def test_import_loads_no_parser():
     """`runbook --help` mustn't pay for what it doesn't need."""
-    code = "import sys, runner.fill, runner.common.secrets, runner.targets; print({'yaml', 'jinja2'} & {*sys.modules})"
+    code = "import sys, runner.playbook.template, runner.common.secrets, runner.targets; print({'yaml', 'jinja2'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.source import BadInput, Faulty
+from runner.common.errors import BadInput
+from runner.playbook.yaml_reader import Faulty
 from runner.targets import (
     NoTarget,
     PasswordInArgv,

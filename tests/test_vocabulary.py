@@ -11,7 +11,7 @@ from command import proven
 
 from runner import examples, vocabulary
 from runner.common.errors import RunRefused
-from runner.load import from_disk, load
+from runner.playbook.load import from_disk, load
 from steps import registry
 
 WORDS = [pytest.param(word, id=f"{word.kind}-{word.group}") for word in vocabulary.words()]

@@ -14,7 +14,7 @@ from inside import Inside, written
 from runner import onward, stop, window
 from runner.common.secrets import Masks
 from runner.events import Noted, Outcome, RunState
-from runner.load import load
+from runner.playbook.load import load
 from runner.status import RunStatus, StepStatus
 from runner.trail import Trail
 

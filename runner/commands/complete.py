@@ -75,7 +75,7 @@ def checkpoints(ctx: click.Context, param: click.Parameter, begun: str) -> list[
     del param
     found: list[str] = []
     with _quietly():
-        from runner.playbooks import find_playbook, read_playbook
+        from runner.playbook.find import find_playbook, read_playbook
         from steps.contract import Gate
 
         for name in ctx.params.get("playbooks") or _typed():

@@ -16,8 +16,8 @@ from runner.common import terminal
 from runner.common.durations import span, when
 from runner.common.errors import RunRefused, TrailBroken
 from runner.events import RunState
-from runner.model import Entry
 from runner.people import in_force
+from runner.playbook.model import Entry
 from runner.status import RunStatus, StepStatus
 from runner.watch import document_of
 from runner.workplace import Place, all_runs, connected, find_run, find_trail, runs_of

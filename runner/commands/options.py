@@ -13,8 +13,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from runner.commands import complete
-from runner.common.errors import RunbookError
-from runner.source import BadInput
+from runner.common.errors import BadInput, RunbookError
 
 # Before the name of an input in capitals: for secrets, which others must not see in a process list.
 INPUT = "RUNBOOK_INPUT_"
@@ -114,11 +113,11 @@ def _user() -> str:
 
 def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
     """--input key=value (repeatable) over RUNBOOK_INPUT_KEY in the environment over --inputs-file (YAML)."""
-    from runner.inputs import Ambient, Seen
+    from runner.playbook.inputs import Ambient, Seen
 
     values: dict[str, str] = {}
     if file is not None:
-        from runner.source import parse
+        from runner.playbook.yaml_reader import parse
 
         data = parse(file.read_bytes(), str(file)).data
         if not isinstance(data, dict):

@@ -11,7 +11,7 @@ import click
 
 from runner.commands import complete, options
 from runner.common import terminal
-from runner.playbooks import find_playbook, read_playbook
+from runner.playbook.find import find_playbook, read_playbook
 
 if TYPE_CHECKING:
     from runner.dryrun import DryRun

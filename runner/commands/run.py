@@ -12,7 +12,7 @@ from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.errors import EXIT_CODES
 from runner.events import RunState
-from runner.playbooks import find_playbook
+from runner.playbook.find import find_playbook
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, find_run, runs_of
 

@@ -145,3 +145,7 @@ EXIT_CODES: dict[int, str] = {
     13: "lease lost: another run took over this target",
     130: "interrupted: cancelled at once by a second ^C",
 }
+
+
+class BadInput(Exception):
+    """What a person wrote cannot be used; nothing was run."""

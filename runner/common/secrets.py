@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from urllib.parse import quote, quote_plus
 
-from runner.source import BadInput, Data
+from runner.common.errors import BadInput
+from runner.common.plain_data import Data
 
 MASK = "***"
 PART = 4  # of a secret that somebody else cut, so many characters are recognised as its

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from runner.source import MAX_BYTES, MAX_FAULTS, BadInput, Document, Fault, Faulty, Mark, decoded, near
+from runner.common.errors import BadInput
+from runner.playbook.yaml_reader import MAX_BYTES, MAX_FAULTS, Document, Fault, Faulty, Mark, decoded, near
 from steps.contract import Query
 
 Place = tuple[str | int, ...]

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from runner.common.errors import PlaybookFaulty, RunRefused
-from runner.load import load_file
-from runner.model import Playbook
-from runner.source import BadInput, Faulty, parse
+from runner.common.errors import BadInput, PlaybookFaulty, RunRefused
+from runner.playbook.load import load_file
+from runner.playbook.model import Playbook
+from runner.playbook.yaml_reader import Faulty, parse
 from steps.contract import HalfDone
 
 

@@ -16,7 +16,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from runner.source import BadInput, near
+from runner.common.errors import BadInput
+from runner.playbook.yaml_reader import near
 from steps.contract.dialect import Dialect
 from steps.sql import templates
 from steps.sql.dialect import BadIdentifier, quote

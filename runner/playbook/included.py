@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from runner.source import Data
+from runner.common.plain_data import Data
 
 SHARED_BY_NAME = ("limits", "queries", "inputs")
 _WORD = re.compile(r"[a-z][a-z0-9_]*")

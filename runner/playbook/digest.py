@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 
-from runner.source import Data
+from runner.common.plain_data import Data
 
 # words for people: changing them changes nothing that is done
 SPOKEN = frozenset(

@@ -9,11 +9,12 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from runner.building import Sources, validated
 from runner.common.errors import RunRefused
+from runner.common.plain_data import Data
 from runner.common.secrets import MASK
-from runner.model import Input, span
-from runner.source import Data, near
+from runner.playbook.model import Input, span
+from runner.playbook.sources import Sources, validated
+from runner.playbook.yaml_reader import near
 from steps.expressions import patterns
 
 _BLANK: Mapping[str, JsonValue] = {"text": "example", "integer": 1, "number": 1.0, "boolean": False, "time span": 1.0}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_validator, model_validator
 
-from runner.source import Mark
+from runner.playbook.yaml_reader import Mark
 from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
 from steps.expressions.evaluate import Expression
 

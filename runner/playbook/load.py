@@ -9,13 +9,15 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from runner import checks, digest, included, programs
-from runner import inputs as given
-from runner.building import Place, Reader, Sources, from_disk, validated
+from runner.common.errors import BadInput
+from runner.common.plain_data import Data
 from runner.common.secrets import MASK
-from runner.fill import BadTemplate, fill, fill_sql
-from runner.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
-from runner.source import BadInput, Data, Document, Fault, Faulty, Mark, near, parse
+from runner.playbook import check_builder, digest, included, programs
+from runner.playbook import inputs as given
+from runner.playbook.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
+from runner.playbook.sources import Place, Reader, Sources, from_disk, validated
+from runner.playbook.template import BadTemplate, fill, fill_sql
+from runner.playbook.yaml_reader import Document, Fault, Faulty, Mark, near, parse
 from steps import registry
 from steps.catalog.later_steps import Followed
 from steps.contract import RESERVED, Model, Query, UsesFigures
@@ -272,7 +274,7 @@ def _playbook(
     kept: Mapping[str, str] | None,
 ) -> Playbook:
     queries = _queries(sources, data.get("queries", {}))
-    builder = checks.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
+    builder = check_builder.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
     builder.requires = tuple(_requires(sources, data.get("requires", [])))
     header: dict[str, Any] = {key: data[key] for key in data if key in _PLAIN}
     common = _policies(sources, data)
@@ -301,7 +303,7 @@ def _playbook(
     return playbook
 
 
-def _criteria(builder: checks.Builder, data: Data) -> dict[str, Any]:
+def _criteria(builder: check_builder.Builder, data: Data) -> dict[str, Any]:
     """A list of checks, or {none: reason}."""
     if isinstance(data, dict):
         reason = data.get("none")
@@ -359,7 +361,7 @@ def _policy(common: Data, own: Data) -> Data:
     return {**common, **own} if isinstance(common, dict) and isinstance(own, dict) else own
 
 
-def _entries(builder: checks.Builder, steps: Data, written: Data, common: dict[str, Data]) -> tuple[Entry, ...]:
+def _entries(builder: check_builder.Builder, steps: Data, written: Data, common: dict[str, Data]) -> tuple[Entry, ...]:
     if not isinstance(steps, list):
         builder.sources.fault(("steps",), "cannot read steps: it must be a list")
         return ()
@@ -375,7 +377,9 @@ def _entries(builder: checks.Builder, steps: Data, written: Data, common: dict[s
     return tuple(entries)
 
 
-def _entry(builder: checks.Builder, data: Data, written: Data, path: Place, common: dict[str, Data]) -> Entry | None:
+def _entry(
+    builder: check_builder.Builder, data: Data, written: Data, path: Place, common: dict[str, Data]
+) -> Entry | None:
     sources = builder.sources
     if not isinstance(data, dict):
         sources.fault(path, "cannot read this step: it must be a mapping with `id:` and `type:`")

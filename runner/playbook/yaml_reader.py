@@ -5,25 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from runner.syntax import Ambiguous, ParserMark, Scalar, explain, plain
+from runner.common.errors import BadInput
+from runner.common.plain_data import Data
+from runner.playbook.yaml_advice import Ambiguous, ParserMark, Scalar, explain, plain
 from steps.contract import cutting
 
 if TYPE_CHECKING:
     from yaml import AliasEvent, DocumentStartEvent, Event, MappingStartEvent, ScalarEvent, SequenceStartEvent
 
-Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 Path = tuple[str | int, ...]
 
 MAX_BYTES = 4 * 1024 * 1024  # a playbook of 10,000 steps has about 1 MB
 MAX_NODES = 500_000
 MAX_DEPTH = 50
 MAX_FAULTS = 100  # nobody reads more, and a wrong file may have millions
-
-
-class BadInput(Exception):
-    """What a person wrote cannot be used; nothing was run."""
 
 
 @dataclass(frozen=True)

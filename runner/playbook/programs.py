@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.model import Check, Entry
+from runner.playbook.model import Check, Entry
 from steps.contract import RunsPrograms, Uses
 
 _SCRIPTS = frozenset({".py", ".sh", ".bash", ".zsh", ".pl", ".rb", ".js", ".awk", ".sed", ".lua", ".r", ".ps1", ".php"})

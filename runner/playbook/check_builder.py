@@ -12,9 +12,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from runner.building import Place, Sources, validated
-from runner.model import ID, Check, Entry, Guard, GuardAction, Requirement
-from runner.source import Data, Fault, near
+from runner.common.plain_data import Data
+from runner.playbook.model import ID, Check, Entry, Guard, GuardAction, Requirement
+from runner.playbook.sources import Place, Sources, validated
+from runner.playbook.yaml_reader import Fault, near
 from steps import registry
 from steps.contract import RESERVED, Gate, Probe, Query, Step
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse

@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from runner.common.durations import span
-from runner.model import Check
+from runner.playbook.model import Check
 from steps.contract import Query, Text, seconds
 
 
