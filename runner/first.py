@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runner.common.errors import RunRefused
 from runner.common.invocation import command, shown
-from runner.examples import PLAYBOOKS
+from runner.format.examples import PLAYBOOKS
 from runner.playbook.model import NAME
 from runner.playbook.yaml_reader import near
 from runner.targets import NoTarget, resolve

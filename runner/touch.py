@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner.common.invocation import command, shown
-from runner.examples import PLAYBOOKS
+from runner.format.examples import PLAYBOOKS
 
 PLAYBOOK = PLAYBOOKS / "demo" / "touch.yaml"
 BEGUN_S = 6  # until the slow step is at work; it takes about 17

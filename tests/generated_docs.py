@@ -17,10 +17,11 @@ import persisted_words
 from documents import ROOT, Page
 from pydantic import TypeAdapter
 
-from runner import events, examples, vocabulary
-from runner.schema import schema
-from runner.shapes import Schema, Shapes
-from runner.vocabulary import Word
+from runner import events
+from runner.format import describe, examples
+from runner.format.describe import Word
+from runner.format.field_schema import Schema, Shapes
+from runner.format.json_schema import schema
 from steps.contract.dialect import Dialect
 from steps.ledger import form
 from steps.ledger import tables as ledger
@@ -37,7 +38,7 @@ def _glossary(group: str) -> Mapping[str, str]:
 # ─── docs/authors.md ────────────────────────────────────────────────────────────────────────────────────────────────
 def authors() -> str:
     """The sections on keys, step types and probes."""
-    words = vocabulary.words()
+    words = describe.words()
     parts = _tables_of_keys()
     for group, title in (("step type", "Step types"), ("probe", "Probes")):
         known = [word for word in words if word.group == group]
@@ -80,7 +81,7 @@ _LISTS["success_criteria"] = f"{_LISTS['preconditions']}, or {{none: reason}} fo
 def _keys(nodes: dict[str, Schema], shapes: Shapes) -> str:
     lines = ["| key | value | |", "|---|---|---|"]
     for key, node in nodes.items():
-        words = _LISTS.get(key) or vocabulary.type_words(node, shapes)
+        words = _LISTS.get(key) or describe.type_words(node, shapes)
         lines.append(f"| `{key}` | {_cell(words)} | {_cell(node.get('description', ''))} |")
     return "\n".join([*lines, ""])
 
@@ -106,7 +107,7 @@ def _one(word: Word) -> str:
 def _lines(word: Word) -> Iterator[str]:
     yield f"### `{word.kind}` {'step' if word.back else 'probe'}\n"
     yield f"{inspect.cleandoc(word.model.__doc__ or word.summary)}\n"
-    if fields := vocabulary.fields(word):
+    if fields := describe.fields(word):
         yield "| key | value | |"
         yield "|---|---|---|"
         for one in fields:

@@ -19,7 +19,7 @@ from documents import ROOT, Page
 
 from runner import events
 from runner.common import errors
-from runner.schema import schema
+from runner.format.json_schema import schema
 from runner.status import Holding, RunStatus, StepStatus
 from runner.stop import Stop
 from runner.targets_file import _KEYS as TARGET_KEYS

@@ -21,9 +21,9 @@ from documents import PAGES, README, ROOT, Fence, Page
 from workshop import Workshop, Wrong, agree, made, normal, renewed
 
 from runner.cli import GROUPS, cli
+from runner.format.json_schema import schema
 from runner.playbook.load import load_file
 from runner.playbook.yaml_reader import parse
-from runner.schema import schema
 from runner.targets_file import load_targets
 
 READ = [Page.read(path) for path in PAGES]

@@ -14,9 +14,10 @@ from conftest import _kind
 from databases import Database, Databases
 from inside import Inside
 
-from runner import examples, sessions
+from runner import sessions
 from runner.database import RunDatabase
 from runner.dryrun import dry_run
+from runner.format import examples
 from runner.playbook.load import load_file
 from runner.targets import ConnectArguments
 from runner.workflow import Orders, execute

@@ -10,10 +10,10 @@ import pytest
 from pydantic import BaseModel, BeforeValidator
 
 from runner.common.errors import BadInput
+from runner.format.field_schema import BEFORE
+from runner.format.json_schema import schema
 from runner.playbook import load
 from runner.playbook.yaml_reader import parse
-from runner.schema import schema
-from runner.shapes import BEFORE
 from steps import registry
 from steps.contract import seconds
 

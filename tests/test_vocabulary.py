@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 from command import proven
 
-from runner import examples, vocabulary
 from runner.common.errors import RunRefused
+from runner.format import describe, examples
 from runner.playbook.load import from_disk, load
 from steps import registry
 
-WORDS = [pytest.param(word, id=f"{word.kind}-{word.group}") for word in vocabulary.words()]
+WORDS = [pytest.param(word, id=f"{word.kind}-{word.group}") for word in describe.words()]
 
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_everything_is_listed_within_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    lines = vocabulary.text(None).splitlines()
+    lines = describe.text(None).splitlines()
     assert max(map(len, lines)) <= width
     listed = {line.split()[0] for line in lines if line and not line.startswith(" ")}
     assert listed >= set(registry.step_types()) | set(registry.probe_types())
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_kind_tells_its_fields_figures_and_an_example(word: vocabulary.Word, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_tells_its_fields_figures_and_an_example(word: describe.Word, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    text = vocabulary.text(word.kind)
-    for field in vocabulary.fields(word):
+    text = describe.text(word.kind)
+    for field in describe.fields(word):
         assert field.name in text
         assert field.type
     for name in word.figures:
@@ -41,7 +41,7 @@ def test_a_kind_tells_its_fields_figures_and_an_example(word: vocabulary.Word, m
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_made_example_loads(word: vocabulary.Word) -> None:
+def test_a_made_example_loads(word: describe.Word) -> None:
     key = "type" if word.group == "step type" else "check"
     item = textwrap.indent(examples.made(word.kind, key, word.model), "  ")
     steps = (
@@ -77,7 +77,7 @@ def test_the_smallest_written_example_is_taken(tmp_path: Path, monkeypatch: pyte
 
 def test_fields_are_told_in_the_formats_words() -> None:
     fields = {
-        field.name: field for word in vocabulary.words() if word.kind == "backfill" for field in vocabulary.fields(word)
+        field.name: field for word in describe.words() if word.kind == "backfill" for field in describe.fields(word)
     }
     assert fields["key"].type == "name or list of names"
     assert fields["source"].type == "query"
@@ -88,16 +88,16 @@ def test_fields_are_told_in_the_formats_words() -> None:
 
 def test_a_mistyped_kind_gets_a_near_miss() -> None:
     with pytest.raises(RunRefused, match="did you mean 'rename_column'"):
-        vocabulary.text("rename_colum")
+        describe.text("rename_colum")
     with pytest.raises(RunRefused, match="cannot find the step type or probe 'zzz'"):
-        vocabulary.document("zzz")
+        describe.document("zzz")
 
 
 def test_document_has_both_of_one_name() -> None:
-    found = json.loads(json.dumps(vocabulary.document("command")))
+    found = json.loads(json.dumps(describe.document("command")))
     assert [one["group"] for one in found] == ["step type", "probe"]
     assert found[0]["fields"][0] == {"name": "argv", "type": "list of texts", "default": "", "required": True}
-    assert len(vocabulary.document(None)) == len(vocabulary.words())
+    assert len(describe.document(None)) == len(describe.words())
 
 
 def test_examples_of_the_product_load() -> None:

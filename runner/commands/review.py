@@ -163,7 +163,7 @@ def schema_command(*, write: Path | None) -> None:
     """
     import json
 
-    from runner.schema import schema
+    from runner.format.json_schema import schema
 
     text = json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
     if write is not None:
@@ -184,9 +184,9 @@ def steps_command(*, kind: str | None, as_json: bool) -> None:
     runbook steps backfill
     runbook steps replication --json
     """
-    from runner import vocabulary
+    from runner.format import describe
 
     if as_json:
-        options.print_json(vocabulary.document(kind))
+        options.print_json(describe.document(kind))
     else:
-        terminal.hand_over(f"{vocabulary.text(kind)}\n")
+        terminal.hand_over(f"{describe.text(kind)}\n")

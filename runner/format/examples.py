@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from runner.common.errors import BadInput
 from runner.common.plain_data import Data
+from runner.format.field_schema import Schema, Shapes, definitions
 from runner.playbook.yaml_reader import Document, parse
 from runner.playbook.yaml_reader import Path as Place
-from runner.shapes import Schema, Shapes, definitions
 from steps.contract import Probe, Step
 
 PLAYBOOKS = Path(__file__).parent.parent / "playbooks"

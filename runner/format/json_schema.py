@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from runner.format.field_schema import SPAN, Schema, definitions
 from runner.playbook import load
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
-from runner.shapes import SPAN, Schema, definitions
 from steps import registry
 from steps.contract import Step
 
