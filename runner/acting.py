@@ -16,21 +16,13 @@ from runner.common.errors import CriteriaNotMet, InDoubt, RunRefused, StepFailed
 from runner.context import StepContext, Watcher
 from runner.control import Control
 from runner.database import RunDatabase
-from runner.events import (
-    Event,
-    NotDue,
-    Outcome,
-    Retried,
-    StepEnded,
-    StepStarted,
-    StepVerified,
-)
 from runner.gates import fields
 from runner.playbook import programs
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
-from runner.status import RunStatus, add
-from runner.trail import Trail
+from runner.trail.events import Event, NotDue, Outcome, Retried, StepEnded, StepStarted, StepVerified
+from runner.trail.status import RunStatus, add
+from runner.trail.trail import Trail
 from steps.contract import DatabaseFault, Effect, Place, Recounted, State, StepError, StepResult, UndoesRun, Uses, Value
 from steps.contract.values import bounded, in_json
 from steps.ledger import tables

@@ -11,12 +11,12 @@ from runner import identity, known, onward, preflight, standing, stop, trust, wi
 from runner.common.errors import BadInput, RunbookError, RunRefused, TrailBroken
 from runner.context import take_up_orders
 from runner.engine import Engine
-from runner.events import Outcome, Process, RunResumed, RunStarted, RunState
 from runner.lease import refuse_if_held
 from runner.playbook import programs
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
-from runner.status import RunStatus
+from runner.trail.events import Outcome, Process, RunResumed, RunStarted, RunState
+from runner.trail.status import RunStatus
 from runner.workflow import (
     Orders,
     approval_digest,

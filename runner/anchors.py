@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runner import old_words
-from runner.events import (
+from runner.trail import old_words
+from runner.trail.events import (
     Approved,
     Closed,
     Event,
@@ -24,7 +24,7 @@ from runner.events import (
     SqlByHand,
     TornTail,
 )
-from runner.trail import Verification
+from runner.trail.trail import Verification
 from steps.contract import Look
 from steps.ledger import tables
 

@@ -8,8 +8,8 @@ from typing import Self
 
 from runner import window
 from runner.common import person_names
-from runner.events import Approved, EvidenceGiven
-from runner.status import Given, RunStatus
+from runner.trail.events import Approved, EvidenceGiven
+from runner.trail.status import Given, RunStatus
 from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds
 
 AHEAD = -timedelta(minutes=5)  # what is dated later than this has no beginning from which its validity could be counted

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from runner.common.errors import RolledBack, RolledBackInPart, RunbookError
-from runner.events import Outcome, RunState
+from runner.trail.events import Outcome, RunState
 from steps.contract import Look, TakenBack
 from steps.ledger import tables
 

@@ -11,10 +11,10 @@ from runner import ledger_check, open_runs, preflight, requirements, starting, w
 from runner.clock import server_clock
 from runner.common import private_files
 from runner.common.errors import RunbookError, RunRefused, TrailBroken
-from runner.events import CheckAnswered
 from runner.lease import refuse_if_held
 from runner.open_runs import Loader
 from runner.playbook.model import Playbook
+from runner.trail.events import CheckAnswered
 from runner.workplace import Connected
 from steps.contract import Look, Value
 

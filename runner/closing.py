@@ -11,11 +11,11 @@ from runner.again import refuse_broken, refuse_held, refuse_running, runs_of, sa
 from runner.common.errors import RunClosed, RunRefused
 from runner.common.secrets import Masks
 from runner.control import Control
-from runner.events import Closed, RunEnded, RunState
 from runner.lease import Holder, refuse_if_held
 from runner.playbook.model import Playbook
-from runner.status import RunStatus
-from runner.trail import Trail
+from runner.trail.events import Closed, RunEnded, RunState
+from runner.trail.status import RunStatus
+from runner.trail.trail import Trail
 from runner.workflow import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
 from runner.workplace import Connected, Found, connected, find_run
 from steps.contract import Work

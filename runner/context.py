@@ -19,8 +19,8 @@ from runner.common.errors import LeaseLost
 from runner.control import Control, Hold
 from runner.database import RunDatabase
 from runner.ending import Enders
-from runner.events import Held, LockWaited, Released, Tuned
 from runner.playbook.model import Entry, LockPolicy
+from runner.trail.events import Held, LockWaited, Released, Tuned
 from steps.contract import (
     DEADLOCK,
     LOCK_NOT_AVAILABLE,

@@ -21,12 +21,12 @@ from runner.common.errors import RunbookError, TargetUnreachable, Waiting
 from runner.common.invocation import command, shown
 from runner.common.markdown import safe
 from runner.embedded import Server
-from runner.events import CheckAnswered, Kind
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
-from runner.status import RunStatus
 from runner.stay import already, kept_up, staying
 from runner.stay import stop as stop_staying
+from runner.trail.events import CheckAnswered, Kind
+from runner.trail.status import RunStatus
 from runner.view import Lines
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, load_run

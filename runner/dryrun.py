@@ -13,10 +13,10 @@ from runner.clock import server_clock
 from runner.common.durations import span
 from runner.common.errors import CriteriaNotMet, RunbookError, RunRefused, Waiting
 from runner.common.secrets import Masks
-from runner.events import CheckAnswered, Json, NotDue
 from runner.foresight import Foresight
 from runner.playbook.model import Check, Playbook
-from runner.trail import masked
+from runner.trail.events import CheckAnswered, Json, NotDue
+from runner.trail.trail import masked
 from runner.workflow import Orders, beginning, masks_of
 from runner.workplace import Connected, connected
 from steps.contract import Params, Value

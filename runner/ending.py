@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from runner.common.durations import span
-from runner.events import BlockerEnded, Event
+from runner.trail.events import BlockerEnded, Event
 from steps.contract import DatabaseFault, Look
 
 ASK_FROM = 3  # tries before a person is asked: most blockers go by themselves

@@ -22,7 +22,10 @@ from runner.common.errors import (
     TargetUnreachable,
     Waiting,
 )
-from runner.events import (
+from runner.playbook import programs
+from runner.playbook.model import Check, Entry
+from runner.playbook.scope import Scope
+from runner.trail.events import (
     CheckAnswered,
     GateReached,
     NotDue,
@@ -32,10 +35,7 @@ from runner.events import (
     StopRequested,
     WindowOverrun,
 )
-from runner.playbook import programs
-from runner.playbook.model import Check, Entry
-from runner.playbook.scope import Scope
-from runner.status import StepStatus
+from runner.trail.status import StepStatus
 from steps.contract import (
     QUERY_CANCELED,
     DatabaseFault,

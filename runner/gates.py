@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from runner.common import evidence
-from runner.events import CheckAnswered, NotDue
 from runner.playbook.model import Check
 from runner.playbook.scope import Scope, misnamed
+from runner.trail.events import CheckAnswered, NotDue
 from steps.contract import Answer, DatabaseFault, Look, NoText, StepError, Unknown, Value, cutting
 from steps.contract.values import bounded, plain
 from steps.expressions.evaluate import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain

@@ -15,10 +15,10 @@ from runner import gates
 from runner.common.durations import Rate, span
 from runner.common.errors import TrailBroken
 from runner.control import Control, Hold
-from runner.events import CheckAnswered, Event, Tuned
 from runner.levels import UNDECIDED, Level, Levels, Reading
 from runner.playbook.model import Entry, Guard, GuardAction
 from runner.playbook.scope import Scope
+from runner.trail.events import CheckAnswered, Event, Tuned
 from steps.contract import Answer, Progress, StepError, Value
 from steps.contract.values import exact
 

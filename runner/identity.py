@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from runner.common import person_names
 from runner.common.durations import when
 from runner.drivers import describe_arguments
-from runner.events import Json, Process
 from runner.playbook import digest
+from runner.trail.events import Json, Process
 from steps.contract import DatabaseFault, Look, cutting, pids
 from steps.contract.dialect import Dialect
 from steps.contract.pids import ProcessId

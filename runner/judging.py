@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from runner.events import CheckAnswered, Judged, NotDue
 from runner.playbook.model import Check, Playbook
-from runner.status import RunStatus
+from runner.trail.events import CheckAnswered, Judged, NotDue
+from runner.trail.status import RunStatus
 from steps.contract import Answer
 
 

@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from runner import ledger_check
 from runner.common.errors import RunRefused
-from runner.events import Outcome
 from runner.playbook.model import Playbook
-from runner.status import RunStatus
+from runner.trail.events import Outcome
+from runner.trail.status import RunStatus
 from steps.catalog import touched_tables
 from steps.contract import Look, Place
 from steps.ledger import tables

@@ -14,7 +14,7 @@ from runner import identity, ledger_check
 from runner.common.errors import LeaseLost, RunRefused
 from runner.control import Control
 from runner.database import Fence, RunDatabase, Session
-from runner.events import LeaseTaken, Process
+from runner.trail.events import LeaseTaken, Process
 from steps.contract import LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect
 from steps.ledger import leases, tables

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from runner import approvals, judging, standing, window
 from runner.approvals import OpenNeed
-from runner.events import Outcome, RunState
 from runner.playbook.model import Entry, Playbook
-from runner.status import RunStatus, StepStatus
+from runner.trail.events import Outcome, RunState
+from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Gate, UndoesRun
 
 REASON = "--reason '…'"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from runner import identity
 from runner.common.errors import BadInput, RunRefused, TrailBroken
-from runner.events import Outcome, RunState
 from runner.plan import one_way
 from runner.playbook.model import Playbook
-from runner.status import RunStatus
+from runner.trail.events import Outcome, RunState
+from runner.trail.status import RunStatus
 from runner.workplace import Connected, begun_as, load_run
 from steps.contract import Look
 from steps.ledger import tables

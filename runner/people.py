@@ -16,7 +16,10 @@ from runner.clock import server_clock
 from runner.common import person_names
 from runner.common.errors import BadInput, RunRefused, StepFailed, TargetUnreachable
 from runner.common.secrets import Masks
-from runner.events import (
+from runner.onward import REASON
+from runner.playbook.model import Entry, Playbook
+from runner.preflight import writing_session
+from runner.trail.events import (
     Approved,
     Event,
     EvidenceGiven,
@@ -28,11 +31,8 @@ from runner.events import (
     SqlByHand,
     order_words,
 )
-from runner.onward import REASON
-from runner.playbook.model import Entry, Playbook
-from runner.preflight import writing_session
-from runner.status import RunStatus
-from runner.trail import Trail, utc_now
+from runner.trail.status import RunStatus
+from runner.trail.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, masks_of_run, path_of, stored
 from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from runner import connections, foresight, requirements
 from runner.common.errors import RunRefused
 from runner.database import RunDatabase
-from runner.events import CheckAnswered
 from runner.playbook.model import Playbook
+from runner.trail.events import CheckAnswered
 from runner.workplace import Connected
 from steps.contract import Gate, Look, Value
 from steps.contract.dialect import Dialect

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from runner import events
 from runner.common.markdown import code, escaped, table
-from runner.events import CheckAnswered, NotDue, Record
 from runner.playbook.check_text import cut, question
 from runner.playbook.model import Check, Playbook
-from runner.status import RunStatus
 from runner.timeline import clock
+from runner.trail import events
+from runner.trail.events import CheckAnswered, NotDue, Record
+from runner.trail.status import RunStatus
 from steps.contract import Answer
 
 CELL = 160  # signs of one value before it is cut short: the trail has all of it

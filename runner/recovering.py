@@ -12,7 +12,9 @@ from runner.again import same_target
 from runner.common import private_files
 from runner.common.errors import RunRefused
 from runner.common.secrets import Masks
-from runner.events import (
+from runner.lease import refuse_if_held
+from runner.playbook.model import Playbook
+from runner.trail.events import (
     Event,
     Kind,
     LeftStanding,
@@ -26,10 +28,8 @@ from runner.events import (
     StepEnded,
     StepStarted,
 )
-from runner.lease import refuse_if_held
-from runner.playbook.model import Playbook
-from runner.status import RunStatus
-from runner.trail import Trail
+from runner.trail.status import RunStatus
+from runner.trail.trail import Trail
 from runner.workflow import STATES, Orders, stored
 from runner.workplace import Connected, connected, load_run
 from steps.contract.values import decode_all, readable_all

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, events, identity, onward, plan, proof, stop, trail, trust
+from runner import cards, identity, onward, plan, proof, stop, trust
 from runner.common.markdown import code, escaped, table
-from runner.events import Json, Kind, Record, RunStarted, RunState
 from runner.playbook.model import Playbook
-from runner.status import RunStatus, StepStatus
 from runner.timeline import OUTCOMES, clock, timeline, took
+from runner.trail import events, trail
+from runner.trail.events import Json, Kind, Record, RunStarted, RunState
+from runner.trail.status import RunStatus, StepStatus
 from runner.workplace import Found
 from steps.contract import Database, Value, cutting
 from steps.contract.values import readable_all

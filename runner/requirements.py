@@ -10,9 +10,9 @@ from pathlib import Path
 from runner.common.durations import age, ago
 from runner.common.errors import BadInput, RunRefused
 from runner.common.secrets import MASK
-from runner.events import CheckAnswered, Json
 from runner.playbook.load import load_file
 from runner.playbook.model import Playbook, Requirement
+from runner.trail.events import CheckAnswered, Json
 from steps.contract import Answer, Look, Value
 from steps.contract.values import decode_all, readable_all
 from steps.ledger import tables

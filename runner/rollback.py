@@ -16,9 +16,9 @@ from runner.balance import Balance
 from runner.common.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
 from runner.context import StepContext
 from runner.engine import Engine
-from runner.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from runner.gates import fields as fields_of
 from runner.playbook.model import Entry, Playbook
+from runner.trail.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from steps.catalog import touched_tables
 from steps.contract import (
     DatabaseFault,

@@ -9,8 +9,8 @@ from typing import cast
 
 from runner.common import person_names
 from runner.common.errors import RunRefused
-from runner.events import Outcome
 from runner.playbook.model import Entry, Playbook
+from runner.trail.events import Outcome
 from steps.contract import Gate, GateNeeds, Look, Value
 from steps.ledger import tables
 

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 
 from runner import identity, judging, plan, window
 from runner.common.durations import span, when
-from runner.events import RunState
 from runner.onward import REASON, Here, onward, waits_for
 from runner.playbook.model import Entry, Playbook
-from runner.status import RunStatus, StepStatus
+from runner.trail.events import RunState
+from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Resting
 
 _ON_THE_WAY_BACK = frozenset({

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from runner import events
 from runner.common.durations import span
 from runner.common.markdown import code, escaped, table
-from runner.events import Event, Outcome, Record
+from runner.trail import events
+from runner.trail.events import Event, Outcome, Record
 
 OUTCOMES = {
     Outcome.DONE: "done",

@@ -16,7 +16,7 @@ from runner import anchors, ledger_check, sessions
 from runner.anchors import Voucher
 from runner.common.errors import TrailBroken
 from runner.database import RunDatabase
-from runner.events import (
+from runner.trail.events import (
     Approved,
     Event,
     EvidenceGiven,
@@ -30,8 +30,8 @@ from runner.events import (
     StepStarted,
     TornTail,
 )
-from runner.status import fold
-from runner.trail import Verification
+from runner.trail.status import fold
+from runner.trail.trail import Verification
 from runner.workplace import Found, load_run
 from steps.contract import Look
 from steps.ledger import tables

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from runner import identity, known
 from runner.database import RunDatabase, Session
 from runner.engine import Engine
-from runner.events import Outcome
 from runner.lease import Holder, other_scope
 from runner.playbook.model import Entry, Playbook
 from runner.rollback import Reverser
+from runner.trail.events import Outcome
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
 from steps.ledger import tables
 from steps.ledger.tables import RunRow

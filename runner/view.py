@@ -11,11 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TextIO
 
-from runner import events
 from runner.common.durations import Rate, span
 from runner.common.markdown import safe
 from runner.common.terminal import dressed, fitted, machine_text, moves, spoken
-from runner.events import Event, Outcome
+from runner.trail import events
+from runner.trail.events import Event, Outcome
 from steps.contract import Answer, Progress
 
 _MARKS = {

@@ -14,11 +14,11 @@ from runner.common.errors import RolledBack, RunRefused
 from runner.common.secrets import MASK
 from runner.context import take_up_orders
 from runner.engine import Engine
-from runner.events import RollbackStarted, RunState
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
 from runner.rollback import Choice, Reverser
-from runner.status import RunStatus
+from runner.trail.events import RollbackStarted, RunState
+from runner.trail.status import RunStatus
 from runner.workflow import Orders, carry, given_again, masks_of, opened, path_of, stored
 from runner.workplace import Connected, connected, find_run
 from steps.contract import Mendable

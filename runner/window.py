@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from runner.common.durations import span
 from runner.playbook.model import Calendar, Playbook
-from runner.status import RunStatus
+from runner.trail.status import RunStatus
 from steps.contract import Gate, GateNeeds
 
 _DAYS_AHEAD = 8  # a calendar of one day a week opens again within a week

@@ -36,16 +36,16 @@ from runner.common.errors import (
 from runner.common.secrets import MASK, Masks, SecretTooShort
 from runner.control import Control, signals
 from runner.engine import Engine
-from runner.events import Event, Json, Kind, LedgerCreated, RollbackStarted, RunEnded, RunStarted, RunState
 from runner.lease import Holder
 from runner.playbook import digest, programs
 from runner.playbook.find import read_playbook
 from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
-from runner.status import RunStatus
-from runner.trail import Seen, Trail
-from runner.watch import StatusFile
+from runner.trail.events import Event, Json, Kind, LedgerCreated, RollbackStarted, RunEnded, RunStarted, RunState
+from runner.trail.status import RunStatus
+from runner.trail.status_file import StatusFile
+from runner.trail.trail import Seen, Trail
 from runner.workplace import Connected, Place, connected, new_run, now, options_for
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
 from steps.contract.values import in_json, readable_all

@@ -16,14 +16,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runner import identity, targets, targets_file, trail
+from runner import identity, targets, targets_file
 from runner.common import private_files
 from runner.common.errors import BadInput, RunbookError, RunRefused, TargetUnreachable, TrailBroken
 from runner.common.secrets import Masks, SecretTooShort
 from runner.database import RunDatabase, Session
-from runner.events import Json, Record, RunStarted
-from runner.status import RunStatus, fold
-from runner.trail import Seen, Verification, utc_now
+from runner.trail import trail
+from runner.trail.events import Json, Record, RunStarted
+from runner.trail.status import RunStatus, fold
+from runner.trail.trail import Seen, Verification, utc_now
 from steps.contract import DatabaseFault, cutting
 
 LONGEST_FILE = 40  # bytes of what may lie in a run's folder

@@ -17,11 +17,11 @@ import persisted_words
 from documents import ROOT, Page
 from pydantic import TypeAdapter
 
-from runner import events
 from runner.format import describe, examples
 from runner.format.describe import Word
 from runner.format.field_schema import Schema, Shapes
 from runner.format.json_schema import schema
+from runner.trail import events
 from steps.contract.dialect import Dialect
 from steps.ledger import form
 from steps.ledger import tables as ledger

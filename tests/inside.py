@@ -17,9 +17,9 @@ import psycopg
 from command import Desk, Done
 from databases import Database
 
-from runner import trail
 from runner.cli import main
-from runner.status import RunStatus, fold
+from runner.trail import trail
+from runner.trail.status import RunStatus, fold
 
 
 @dataclass(frozen=True)

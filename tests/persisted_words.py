@@ -17,13 +17,13 @@ from typing import Any
 
 from documents import ROOT, Page
 
-from runner import events
 from runner.common import errors
 from runner.format.json_schema import schema
-from runner.status import Holding, RunStatus, StepStatus
 from runner.stop import Stop
 from runner.targets_file import _KEYS as TARGET_KEYS
-from runner.watch import StatusFile
+from runner.trail import events
+from runner.trail.status import Holding, RunStatus, StepStatus
+from runner.trail.status_file import StatusFile
 from steps.contract import Progress
 from steps.contract.dialect import Dialect
 from steps.ledger import form, tables

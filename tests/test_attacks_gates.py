@@ -9,10 +9,11 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals, people, trail
+from runner import approvals, people
 from runner.common.errors import RunRefused
-from runner.events import Approved, EvidenceGiven
-from runner.status import Given, RunStatus
+from runner.trail import trail
+from runner.trail.events import Approved, EvidenceGiven
+from runner.trail.status import Given, RunStatus
 from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds
 
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)

@@ -17,8 +17,8 @@ import pytest
 from inside import Inside, until
 
 from runner.common.secrets import Masks
-from runner.events import Noted
-from runner.trail import Trail, digest, read
+from runner.trail.events import Noted
+from runner.trail.trail import Trail, digest, read
 
 PLAYBOOK = """runbook: 1
 name: {name}
@@ -312,8 +312,8 @@ def test_full_disk_says_what_is_true(tmp_path: Path):
     trail = Trail(tmp_path / "trail.jsonl", masks=Masks())
     trail.append(Noted(by="me", text="one"))
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom runner.events import Noted\nfrom runner.common.secrets import Masks\n"
-        "from runner.trail import Trail\nfrom runner.common.errors import TrailBroken\nimport signal\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom runner.trail.events import Noted\nfrom runner.common.secrets import Masks\n"
+        "from runner.trail.trail import Trail\nfrom runner.common.errors import TrailBroken\nimport signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"trail = Trail(Path({str(trail.path)!r}), masks=Masks())\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({trail.path.stat().st_size + 10}, -1))\n"

@@ -17,8 +17,8 @@ from databases import Database, Databases
 from inside import Inside
 
 from runner.embedded import Server
-from runner.status import fold
-from runner.trail import read
+from runner.trail.status import fold
+from runner.trail.trail import read
 
 HEAD = "runbook: 1\nname: p\ntitle: T\n"
 STEP = "steps:\n  - {id: s, type: sql, text: UPDATE marks SET n = n + 1 WHERE id > 0}\n"

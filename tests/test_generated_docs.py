@@ -9,10 +9,10 @@ import generated_docs
 import pytest
 from documents import ROOT, Page
 
-from runner import events, trail
 from runner.playbook.check_builder import GUARD, OWN
 from runner.playbook.load import COMMON, HEADER, SHARED
 from runner.playbook.model import GuardAction
+from runner.trail import events, trail
 
 AUTHORS = (ROOT / "docs/authors.md").read_text(encoding="utf-8")
 

@@ -26,9 +26,9 @@ from guarding import (
 from inside import Inside, meanwhile, session, until, written
 
 from runner import guards, proof, window
-from runner.events import CheckAnswered, Record
 from runner.playbook.load import load
-from runner.status import RunStatus, StepStatus
+from runner.trail.events import CheckAnswered, Record
+from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Answer
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)

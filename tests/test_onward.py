@@ -13,7 +13,7 @@ from databases import Database
 from inside import Inside, written
 
 from runner import stop
-from runner.status import RunStatus
+from runner.trail.status import RunStatus
 
 REFUSED, USAGE = 6, 2
 HEAD = "success_criteria:\n  - {id: there, check: rows, table: t, at_least: 1}\nrollback: reverse\n"

@@ -9,11 +9,11 @@ import pytest
 from documents import README, ROOT, Page
 
 from runner.common.errors import EXIT_CODES
-from runner.events import RunState
 from runner.onward import Here, onward
 from runner.playbook.load import load
-from runner.status import RunStatus, StepStatus
 from runner.stop import state_word
+from runner.trail.events import RunState
+from runner.trail.status import RunStatus, StepStatus
 
 GUIDE = Page.read(ROOT / "docs/operators.md")
 NOW = datetime(2026, 12, 1, tzinfo=UTC)

@@ -13,10 +13,10 @@ from databases import Database
 from plain_look import PlainDatabase
 
 from runner import gates
-from runner.events import CheckAnswered
 from runner.playbook.load import from_disk, load, load_file
 from runner.playbook.model import Check, Playbook
 from runner.playbook.yaml_reader import Faulty
+from runner.trail.events import CheckAnswered
 from steps import registry
 from steps.contract import Answer, Value
 

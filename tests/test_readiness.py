@@ -16,7 +16,7 @@ from inside import Inside
 
 from runner.common.errors import EXIT_CODES, RunbookError, StepFailed
 from runner.embedded import Server
-from runner.trail import read
+from runner.trail.trail import read
 
 MARK = """runbook: 1
 name: mark

@@ -16,7 +16,7 @@ from databases import Database
 from inside import Inside, meanwhile, session, until, written
 
 from runner.common import private_files
-from runner.trail import read
+from runner.trail.trail import read
 
 BUMP = "- {id: bump, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 1, revert: UPDATE t SET n = n - 1 WHERE id = 1}"
 SECRET = "Wq7-hidden/Zx9"
@@ -62,7 +62,7 @@ def test_folder_that_shuts_a_colleague_out_is_described(desk: Inside):
     assert desk.runbook("exec", "change.yaml").code == 0
     desk.newest.parent.chmod(0o700)
     code = (
-        "from pathlib import Path\nfrom runner.trail import Trail, load\nfrom runner.common.secrets import Masks\n"
+        "from pathlib import Path\nfrom runner.trail.trail import Trail, load\nfrom runner.common.secrets import Masks\n"
         "from runner.common.errors import RunbookError\nimport grp, pwd\n"
         f"path = Path({str(desk.newest)!r})\nimport os\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "for act in (lambda: load(path), lambda: Trail(path, masks=Masks())):\n"

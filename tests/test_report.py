@@ -15,8 +15,8 @@ from command import proven
 from runner import people, proof, report
 from runner.again import resume
 from runner.common.errors import RunbookError
-from runner.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
 from runner.timeline import timeline
+from runner.trail.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
 from runner.way_back import Asked, rollback
 from runner.workflow import Orders, execute
 from runner.workplace import Found, Place, connected, find_run

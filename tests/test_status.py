@@ -12,9 +12,9 @@ from databases import Database
 from inside import Inside, written
 
 from runner import approvals, onward, stop, window
-from runner.events import Settled, SqlByHand, Tuned
-from runner.status import RunStatus, add, fold
-from runner.trail import Record, read
+from runner.trail.events import Settled, SqlByHand, Tuned
+from runner.trail.status import RunStatus, add, fold
+from runner.trail.trail import Record, read
 from steps.contract import ApprovalNeed, GateNeeds
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)

@@ -16,10 +16,10 @@ from inside import Inside
 from runner.anchors import records
 from runner.common.errors import TrailBroken
 from runner.common.secrets import Masks
-from runner.events import Noted, RunStarted, SqlByHand, StepEnded
-from runner.status import fold
-from runner.trail import Trail, digest, read, verify
-from runner.watch import document_of
+from runner.trail.events import Noted, RunStarted, SqlByHand, StepEnded
+from runner.trail.status import fold
+from runner.trail.status_file import document_of
+from runner.trail.trail import Trail, digest, read, verify
 
 PLAYBOOK = """runbook: 1
 name: marks
@@ -209,9 +209,9 @@ def test_torn_last_line_is_called_torn_and_cut_off(waiting: Inside, cut: int):
 WRITER = """
 import sys
 from pathlib import Path
-from runner.events import Noted
+from runner.trail.events import Noted
 from runner.common.secrets import Masks
-from runner.trail import Trail
+from runner.trail.trail import Trail
 trail = Trail(Path(sys.argv[1]), masks=Masks())
 for n in range(100):
     trail.append(Noted(by=sys.argv[2], text=str(n)))

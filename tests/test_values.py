@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import trail
 from runner.common.secrets import Masks
-from runner.events import ADAPTER, CheckAnswered
-from runner.status import fold
+from runner.trail import trail
+from runner.trail.events import ADAPTER, CheckAnswered
+from runner.trail.status import fold
 from steps.contract import Answer, Value, values
 from steps.contract.values import Cut
 from steps.expressions.evaluate import BadOperand, evaluate, parse

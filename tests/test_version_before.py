@@ -14,7 +14,8 @@ from filling import ledger as named
 from inside import Inside, session
 from support.transplant import transplant
 
-from runner import identity, old_words, trail
+from runner import identity
+from runner.trail import old_words, trail
 from steps.ledger import tables as ledger
 
 VERSION_2 = Path(__file__).parent / "support" / "version2"

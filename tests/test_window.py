@@ -13,10 +13,10 @@ from inside import Inside, written
 
 from runner import onward, stop, window
 from runner.common.secrets import Masks
-from runner.events import Noted, Outcome, RunState
 from runner.playbook.load import load
-from runner.status import RunStatus, StepStatus
-from runner.trail import Trail
+from runner.trail.events import Noted, Outcome, RunState
+from runner.trail.status import RunStatus, StepStatus
+from runner.trail.trail import Trail
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)

@@ -15,11 +15,11 @@ from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.durations import span, when
 from runner.common.errors import RunRefused, TrailBroken
-from runner.events import RunState
 from runner.people import in_force
 from runner.playbook.model import Entry
-from runner.status import RunStatus, StepStatus
-from runner.watch import document_of
+from runner.trail.events import RunState
+from runner.trail.status import RunStatus, StepStatus
+from runner.trail.status_file import document_of
 from runner.workplace import Place, all_runs, connected, find_run, find_trail, runs_of
 from steps.contract import cutting
 
@@ -244,7 +244,7 @@ def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> N
     runbook trail show latest
     runbook trail show latest --json
     """
-    from runner.trail import read
+    from runner.trail.trail import read
 
     found = find_run(runs_of(Place(target, runs)), run)
     if as_json:
@@ -276,8 +276,8 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     """
     from runner import anchors, trust
     from runner.report import clocks
-    from runner.status import fold
-    from runner.trail import check, load
+    from runner.trail.status import fold
+    from runner.trail.trail import check, load
 
     path = Path(run) if Path(run).is_file() else find_trail(runs_of(Place(target, runs)), run)
     data = load(path)

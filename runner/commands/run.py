@@ -11,8 +11,8 @@ import click
 from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.errors import EXIT_CODES
-from runner.events import RunState
 from runner.playbook.find import find_playbook
+from runner.trail.events import RunState
 from runner.workflow import Orders, View, execute
 from runner.workplace import Place, find_run, runs_of
 

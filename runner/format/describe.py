@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from runner.common.errors import RunRefused
-from runner.events import Json
 from runner.format import examples
 from runner.format.field_schema import Schema, Shapes, definitions
 from runner.playbook.check_builder import ALWAYS, GUARD, RUNNING, in_batches
 from runner.playbook.load import COMMON
 from runner.playbook.yaml_reader import near
+from runner.trail.events import Json
 from steps import registry
 from steps.contract import LONGEST_WORD, Probe, Step, StepResult
 

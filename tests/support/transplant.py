@@ -17,8 +17,8 @@ from typing import Any
 from databases import Database
 from inside import Inside
 
-from runner import trail
 from runner.playbook import digest
+from runner.trail import trail
 from runner.workplace import Place, connected
 
 HASH = len(',"hash":"') + 64 + len('"}')

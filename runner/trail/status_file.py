@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from runner.common.durations import Rate
-from runner.events import (
+from runner.trail.events import (
     Event,
     GateReached,
     Held,
@@ -27,7 +27,7 @@ from runner.events import (
     StepStarted,
     StopRequested,
 )
-from runner.status import RunStatus, write_status
+from runner.trail.status import RunStatus, write_status
 from steps.contract import Progress, pids
 from steps.contract.values import readable_all
 

@@ -17,11 +17,11 @@ from typing import NoReturn
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from runner import old_words
 from runner.common import crash_points, private_files
 from runner.common.errors import LeaseLost, TrailBroken
 from runner.common.secrets import Masks
-from runner.events import ADAPTER, Approved, Event, Judged, Record, TornTail
+from runner.trail import old_words
+from runner.trail.events import ADAPTER, Approved, Event, Judged, Record, TornTail
 
 FIRST = "0" * 64
 # What the engine itself finds a run by again. A password `postgres` must not make `***ql` of a playbook's text.

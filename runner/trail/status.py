@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import assert_never
 
-from runner import events
 from runner.common import person_names, private_files
 from runner.common.durations import when
-from runner.events import Json, Outcome, Record, RunState
+from runner.trail import events
+from runner.trail.events import Json, Outcome, Record, RunState
 from steps.contract import Answer, State, Value
 
 PASSED = frozenset({Outcome.PASSED, Outcome.PASSED_EARLIER})
