@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import identity, known, onward, preflight, standing, stop, trust, window
+from runner import identity, onward, preflight, standing, stop, window
 from runner.common.errors import BadInput, RunbookError, RunRefused, TrailBroken
 from runner.context import take_up_orders
 from runner.engine import Engine
@@ -15,6 +15,7 @@ from runner.lease import refuse_if_held
 from runner.playbook import programs
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
+from runner.record import known, trust
 from runner.trail.events import Outcome, Process, RunResumed, RunStarted, RunState
 from runner.trail.status import RunStatus
 from runner.workflow import (

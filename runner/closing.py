@@ -6,13 +6,14 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from runner import identity, known, open_runs, trust
+from runner import identity, open_runs
 from runner.again import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.common.errors import RunClosed, RunRefused
 from runner.common.secrets import Masks
 from runner.control import Control
 from runner.lease import Holder, refuse_if_held
 from runner.playbook.model import Playbook
+from runner.record import known, trust
 from runner.trail.events import Closed, RunEnded, RunState
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail

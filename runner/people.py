@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import again, approvals, identity, judging, open_runs, standing, stop, trust
+from runner import again, approvals, identity, judging, open_runs, standing, stop
 from runner.again import runs_of, same_target
 from runner.clock import server_clock
 from runner.common import person_names
@@ -19,6 +19,7 @@ from runner.common.secrets import Masks
 from runner.onward import REASON
 from runner.playbook.model import Entry, Playbook
 from runner.preflight import writing_session
+from runner.record import trust
 from runner.trail.events import (
     Approved,
     Event,

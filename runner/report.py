@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, identity, onward, plan, proof, stop, trust
+from runner import cards, identity, onward, plan, proof, stop
 from runner.common.markdown import code, escaped, table
 from runner.playbook.model import Playbook
+from runner.record import trust
 from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.trail import events, trail
 from runner.trail.events import Json, Kind, Record, RunStarted, RunState

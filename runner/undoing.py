@@ -6,11 +6,12 @@ import contextlib
 import json
 from collections.abc import Callable
 
-from runner import identity, known
+from runner import identity
 from runner.database import RunDatabase, Session
 from runner.engine import Engine
 from runner.lease import Holder, other_scope
 from runner.playbook.model import Entry, Playbook
+from runner.record import known
 from runner.rollback import Reverser
 from runner.trail.events import Outcome
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun

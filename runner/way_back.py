@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner import identity, trust
+from runner import identity
 from runner.again import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.common.errors import RolledBack, RunRefused
 from runner.common.secrets import MASK
@@ -16,6 +16,7 @@ from runner.context import take_up_orders
 from runner.engine import Engine
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
+from runner.record import trust
 from runner.rollback import Choice, Reverser
 from runner.trail.events import RollbackStarted, RunState
 from runner.trail.status import RunStatus

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from inside import Inside
 
-from runner.anchors import records
 from runner.common.errors import TrailBroken
 from runner.common.secrets import Masks
+from runner.record.anchors import records
 from runner.trail.events import Noted, RunStarted, SqlByHand, StepEnded
 from runner.trail.status import fold
 from runner.trail.status_file import document_of

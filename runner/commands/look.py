@@ -274,7 +274,7 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     runbook trail verify latest --against-target
     runbook trail verify runs/adr007-phase1-20261201-023000-1a2b/trail.jsonl
     """
-    from runner import anchors, trust
+    from runner.record import anchors, trust
     from runner.report import clocks
     from runner.trail.status import fold
     from runner.trail.trail import check, load

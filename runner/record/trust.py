@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runner import anchors, ledger_check, sessions
-from runner.anchors import Voucher
+from runner import ledger_check, sessions
 from runner.common.errors import TrailBroken
 from runner.database import RunDatabase
+from runner.record import anchors
+from runner.record.anchors import Voucher
 from runner.trail.events import (
     Approved,
     Event,
