@@ -11,15 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import foresight, gates, identity, requirements, window
+from runner import foresight, gates, requirements, window
 from runner.common.errors import CriteriaNotMet, InDoubt, RunRefused, StepFailed, TargetUnreachable
 from runner.context import StepContext, Watcher
 from runner.control import Control
-from runner.database import RunDatabase
 from runner.gates import fields
 from runner.playbook import programs
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
+from runner.target import identity
+from runner.target.database import RunDatabase
 from runner.trail.events import Event, NotDue, Outcome, Retried, StepEnded, StepStarted, StepVerified
 from runner.trail.status import RunStatus, add
 from runner.trail.trail import Trail

@@ -7,15 +7,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner import ledger_check, open_runs, preflight, requirements, starting, workplace
-from runner.clock import server_clock
+from runner import open_runs, preflight, requirements, starting
 from runner.common import private_files
 from runner.common.errors import RunbookError, RunRefused, TrailBroken
-from runner.lease import refuse_if_held
 from runner.open_runs import Loader
 from runner.playbook.model import Playbook
+from runner.target import ledger_check, workplace
+from runner.target.lease_holder import refuse_if_held
+from runner.target.server_clock import server_clock
+from runner.target.workplace import Connected
+from runner.trail import runs
 from runner.trail.events import CheckAnswered
-from runner.workplace import Connected
 from steps.contract import Look, Value
 
 
@@ -92,7 +94,7 @@ class Beginning:
             open_runs.refuse_open(self.playbook, self.target, self.runs, self.load, begin_at=self.begin_at)
 
     def _folder(self) -> None:
-        workplace.refuse_too_long(self.runs / workplace.new_run(self.playbook.name, workplace.now()))
+        runs.refuse_too_long(self.runs / runs.new_run(self.playbook.name, workplace.now()))
         if why := private_files.unusable(self.runs):
             raise TrailBroken(
                 f"cannot write a trail in {self.runs}: {why}",

@@ -11,9 +11,9 @@ import sys
 import traceback
 from dataclasses import dataclass
 
-from runner import ledger_check
 from runner.common import terminal
 from runner.common.errors import BadInput, PlaybookFaulty, RunbookError, RunRefused, TargetUnreachable, TrailBroken
+from runner.target import ledger_check
 from steps.contract import DatabaseFault, cutting
 from steps.ledger.tables import OldLedger
 

@@ -6,19 +6,22 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from runner import identity, open_runs
+from runner import open_runs
 from runner.again import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.common.errors import RunClosed, RunRefused
 from runner.common.secrets import Masks
 from runner.control import Control
-from runner.lease import Holder, refuse_if_held
+from runner.lease import Holder
 from runner.playbook.model import Playbook
 from runner.record import known, trust
+from runner.target import identity
+from runner.target.lease_holder import refuse_if_held
+from runner.target.workplace import Connected, connected
 from runner.trail.events import Closed, RunEnded, RunState
+from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
 from runner.workflow import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
-from runner.workplace import Connected, Found, connected, find_run
 from steps.contract import Work
 from steps.ledger import tables
 from steps.ledger.tables import RunRow

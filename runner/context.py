@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
 
-from runner import blockers
 from runner.common.durations import span
 from runner.common.errors import LeaseLost
 from runner.control import Control, Hold
-from runner.database import RunDatabase
-from runner.ending import Enders
 from runner.playbook.model import Entry, LockPolicy
+from runner.target import lock_waits
+from runner.target.database import RunDatabase
+from runner.target.ended_sessions import Enders
 from runner.trail.events import Held, LockWaited, Released, Tuned
 from steps.contract import (
     DEADLOCK,
@@ -185,7 +185,7 @@ class StepContext:
         def once(blocking: list[str]) -> None:
             with (
                 contextlib.suppress(AlreadyCommitted),
-                blockers.watched(self.db, blocking, enders=enders),
+                lock_waits.watched(self.db, blocking, enders=enders),
                 self.db.commit(label, off=off) as work,
             ):
                 act(work)
@@ -199,7 +199,7 @@ class StepContext:
         def once(blocking: list[str]) -> None:
             with self.db.outside(label, bounded=bounded) as work:
                 pid = work.row("SELECT pg_backend_pid() AS pid").integer("pid") if self._on_server else None
-                with blockers.watched(self.db, blocking, pid=pid, enders=enders):
+                with lock_waits.watched(self.db, blocking, pid=pid, enders=enders):
                     act(work)
 
         enders = self._enders()

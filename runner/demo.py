@@ -25,11 +25,12 @@ from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
 from runner.stay import already, kept_up, staying
 from runner.stay import stop as stop_staying
+from runner.target.workplace import Place
 from runner.trail.events import CheckAnswered, Kind
+from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
 from runner.view import Lines
 from runner.workflow import Orders, View, execute
-from runner.workplace import Place, load_run
 from steps.contract import Gate
 
 PHASES = ("adr007-phase1", "adr007-phase2", "adr007-phase2-10k", "adr007-phase3", "adr007-phase4")

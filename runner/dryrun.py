@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
-from runner import gates, judging, names, plan, window
-from runner.clock import server_clock
+from runner import gates, judging, plan, window
 from runner.common.durations import span
 from runner.common.errors import CriteriaNotMet, RunbookError, RunRefused, Waiting
 from runner.common.secrets import Masks
 from runner.foresight import Foresight
 from runner.playbook.model import Check, Playbook
+from runner.target import search_path
+from runner.target.server_clock import server_clock
+from runner.target.workplace import Connected, connected
 from runner.trail.events import CheckAnswered, Json, NotDue
 from runner.trail.trail import masked
 from runner.workflow import Orders, beginning, masks_of
-from runner.workplace import Connected, connected
 from steps.contract import Params, Value
 from steps.contract.values import readable_all
 
@@ -66,7 +67,7 @@ def dry_run(playbook: Playbook, orders: Orders, *, run_probes: bool = False) -> 
         foresight = Foresight(target.database.look, target.database.dialect)
         made = plan.plan(playbook, foresight=foresight, target=target.name)
         with target.database.look() as look:
-            looked_up = names.notes(look, target.database.path)
+            looked_up = search_path.notes(look, target.database.path)
         made = replace(made, notes=(*made.notes, *looked_up, *_shut(playbook, server_clock(target.database)())))
         asked = [check for check in playbook.preconditions if run_probes or not _runs(check)]
         answers = _answers(playbook, asked, target, ahead.scope)

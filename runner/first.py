@@ -13,7 +13,7 @@ from runner.common.invocation import command, shown
 from runner.format.examples import PLAYBOOKS
 from runner.playbook.model import NAME
 from runner.playbook.yaml_reader import near
-from runner.targets import NoTarget, resolve
+from runner.target.resolve import NoTarget, resolve
 
 EXAMPLES = PLAYBOOKS / "examples"
 NEEDS = {"postgresql": '{postgresql: ">=14"}', "sqlite": '{sqlite: ">=3.38"}'}

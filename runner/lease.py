@@ -8,24 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from runner import identity, ledger_check
-from runner.common.errors import LeaseLost, RunRefused
+from runner.common.errors import LeaseLost
 from runner.control import Control
-from runner.database import Fence, RunDatabase, Session
+from runner.target.database import Fence, RunDatabase, Session
+from runner.target.lease_holder import BEAT_S, refusal, refuse_if_held
 from runner.trail.events import LeaseTaken, Process
-from steps.contract import LOCK_NOT_AVAILABLE, DatabaseFault, Look
+from steps.contract import LOCK_NOT_AVAILABLE, DatabaseFault
 from steps.contract.dialect import Dialect
-from steps.ledger import leases, tables
+from steps.ledger import leases
 from steps.sql import other_sessions
 
-SILENT_S = 15.0
-BEAT_S = SILENT_S / 5
 TAKE_S = (
     20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence
 )
-WATCH_S = 0.5  # how often a holder that may be dead is looked at
 # Only what works: whoever is idle in a transaction either holds the lease's row, for which the take-over waits, or only looks.
 _IN_FLIGHT = """SELECT pid
 FROM pg_catalog.pg_stat_activity WHERE starts_with(application_name, :prefix) AND state NOT LIKE 'idle%' AND pid <> pg_backend_pid()
@@ -53,7 +48,7 @@ class Holder:
             self._await_end(found.run)
         epoch = self._raise_epoch(found.epoch if found else 0, found.run if found else "")
         if not epoch:
-            raise _refusal("another run was faster", "runbook status")
+            raise refusal("another run was faster", "runbook status")
         self.database.session.fence = Fence(self.scope, epoch)
         over = found.run if found is not None and found.run else ""
         return LeaseTaken(scope=self.scope, epoch=epoch, previous_run=over)
@@ -70,7 +65,7 @@ class Holder:
             if fault.sqlstate != LOCK_NOT_AVAILABLE:
                 raise
             why = f"a transaction of run {holder or 'another process'} is still open after {TAKE_S:.0f} s"
-            raise _refusal(why, "look into pg_stat_activity for application_name runbook:…") from fault
+            raise refusal(why, "look into pg_stat_activity for application_name runbook:…") from fault
         finally:
             session.lock_wait_s = usual
 
@@ -83,7 +78,7 @@ class Holder:
             if time.monotonic() > until:
                 with self.database.look() as look:
                     who = other_sessions.described(look, [pid])[pid]
-                raise _refusal(
+                raise refusal(
                     f"run {run} still works on the server: {who}", f"wait for it, or SELECT pg_terminate_backend({pid})"
                 )
             self.control.wait(0.2)
@@ -144,69 +139,3 @@ def other_scope(
         if session.fence is not own:
             holder.give_back()
         session.fence = own
-
-
-def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
-    """The lease as it stands; raises RunRefused where its holder lives, or may live and was heard of within 15 s."""
-    found = _lease(database, scope)
-    if found is None or not found.run:
-        return found
-    holder = _holder(found)
-    alive = identity.alive(holder) if holder is not None else None
-    if alive is False or _silent(database, found):
-        return found
-    raise _held(found, holder)
-
-
-def refuse_any_held(look: Look) -> None:
-    """Raises RunRefused where any run of this target lives, or may live, whatever the version of the ledger."""
-    for scope in leases.scopes_held(look) if {"lease", "heartbeat"} <= tables.tables(look) else []:
-        found = leases.lease(look, scope)
-        holder = _holder(found) if found is not None else None
-        dead = holder is not None and identity.alive(holder) is False
-        if found is not None and not dead and found.silent_s <= SILENT_S:
-            raise _held(found, holder)
-
-
-def _holder(found: leases.Lease) -> Process | None:
-    try:
-        return Process.model_validate_json(found.holder)
-    except ValidationError:
-        return None
-
-
-def _held(found: leases.Lease, holder: Process | None) -> RunRefused:
-    who = f"{holder.operator} on {holder.host}, pid {holder.pid}" if holder is not None else "an unknown process"
-    return _refusal(
-        f"run {found.run} ({who}) has been changing this target; its last sign of life is {found.silent_s:.0f} s old",
-        f"runbook status {found.run}",
-    )
-
-
-def _lease(database: RunDatabase, scope: str) -> leases.Lease | None:
-    with database.look() as look:
-        return leases.lease(look, scope) if ledger_check.refuse_bad(look).there else None
-
-
-def _silent(database: RunDatabase, found: leases.Lease) -> bool:
-    """Whether the holder has been silent for 15 s by the server's clock.
-
-    That clock may have been set: where the last beat lies too far back, or ahead of now, it is watched by our own for
-    longer than a living holder can stay without one.
-    """
-    if 0 <= found.silent_s <= SILENT_S:
-        return False
-    if database.session.silent == found.beat:
-        return True  # watched already by this process
-    until = time.monotonic() + (SILENT_S if found.silent_s < 0 else BEAT_S + 1)
-    while time.monotonic() < until:
-        time.sleep(WATCH_S)
-        now = _lease(database, found.scope)
-        if now is None or now.beat != found.beat:
-            return False
-    database.session.silent = found.beat
-    return True
-
-
-def _refusal(why: str, then: str) -> RunRefused:
-    return RunRefused(f"cannot change this target now: {why}", state="nothing was changed by this run", then=then)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import identity
 from runner.common.errors import BadInput, RunRefused, TrailBroken
 from runner.plan import one_way
 from runner.playbook.model import Playbook
+from runner.target import identity
+from runner.target.workplace import Connected
 from runner.trail.events import Outcome, RunState
+from runner.trail.runs import begun_as, load_run
 from runner.trail.status import RunStatus
-from runner.workplace import Connected, begun_as, load_run
 from steps.contract import Look
 from steps.ledger import tables
 from steps.ledger.tables import RunRow

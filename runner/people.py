@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import again, approvals, identity, judging, open_runs, standing, stop
+from runner import again, approvals, judging, open_runs, standing, stop
 from runner.again import runs_of, same_target
-from runner.clock import server_clock
 from runner.common import person_names
 from runner.common.errors import BadInput, RunRefused, StepFailed, TargetUnreachable
 from runner.common.secrets import Masks
@@ -20,6 +19,9 @@ from runner.onward import REASON
 from runner.playbook.model import Entry, Playbook
 from runner.preflight import writing_session
 from runner.record import trust
+from runner.target import identity
+from runner.target.server_clock import server_clock
+from runner.target.workplace import Connected, connected, told_masked
 from runner.trail.events import (
     Approved,
     Event,
@@ -32,10 +34,10 @@ from runner.trail.events import (
     SqlByHand,
     order_words,
 )
+from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail, utc_now
 from runner.workflow import Orders, given_again, masks_of_run, path_of, stored
-from runner.workplace import Connected, Found, connected, find_run, told_masked
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.contract.dialect import Dialect
 from steps.ledger import tables

@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner import connections, foresight, requirements
+from runner import foresight, requirements
 from runner.common.errors import RunRefused
-from runner.database import RunDatabase
 from runner.playbook.model import Playbook
+from runner.target import connection_count
+from runner.target.database import RunDatabase
+from runner.target.workplace import Connected
 from runner.trail.events import CheckAnswered
-from runner.workplace import Connected
 from steps.contract import Gate, Look, Value
 from steps.contract.dialect import Dialect
 from steps.ledger import tables
@@ -100,7 +101,7 @@ def room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
     """Connections are counted before one is missing."""
     if not playbook.changes:
         return
-    why, mend = connections.too_few(playbook, database, look)
+    why, mend = connection_count.too_few(playbook, database, look)
     if why:
         raise RunRefused(
             f"cannot run {playbook.name} here: {why}", state="nothing was changed by this command", then=mend

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import identity, open_runs
+from runner import open_runs
 from runner.again import same_target
 from runner.common import private_files
 from runner.common.errors import RunRefused
 from runner.common.secrets import Masks
-from runner.lease import refuse_if_held
 from runner.playbook.model import Playbook
+from runner.target import identity
+from runner.target.lease_holder import refuse_if_held
+from runner.target.workplace import Connected, connected
 from runner.trail.events import (
     Event,
     Kind,
@@ -28,10 +30,10 @@ from runner.trail.events import (
     StepEnded,
     StepStarted,
 )
+from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
 from runner.workflow import STATES, Orders, stored
-from runner.workplace import Connected, connected, load_run
 from steps.contract.values import decode_all, readable_all
 from steps.ledger import tables
 from steps.ledger.tables import RunRow, StepRow

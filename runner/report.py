@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, identity, onward, plan, proof, stop
+from runner import cards, onward, plan, proof, stop
 from runner.common.markdown import code, escaped, table
 from runner.playbook.model import Playbook
 from runner.record import trust
+from runner.target import identity
 from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.trail import events, trail
 from runner.trail.events import Json, Kind, Record, RunStarted, RunState
+from runner.trail.runs import Found
 from runner.trail.status import RunStatus, StepStatus
-from runner.workplace import Found
 from steps.contract import Database, Value, cutting
 from steps.contract.values import readable_all
 from steps.ledger import tables

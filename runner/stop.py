@@ -9,10 +9,11 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from runner import identity, judging, plan, window
+from runner import judging, plan, window
 from runner.common.durations import span, when
 from runner.onward import REASON, Here, onward, waits_for
 from runner.playbook.model import Entry, Playbook
+from runner.target import identity
 from runner.trail.events import RunState
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Resting

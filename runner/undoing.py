@@ -6,13 +6,13 @@ import contextlib
 import json
 from collections.abc import Callable
 
-from runner import identity
-from runner.database import RunDatabase, Session
 from runner.engine import Engine
 from runner.lease import Holder, other_scope
 from runner.playbook.model import Entry, Playbook
 from runner.record import known
 from runner.rollback import Reverser
+from runner.target import identity
+from runner.target.database import RunDatabase, Session
 from runner.trail.events import Outcome
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
 from steps.ledger import tables

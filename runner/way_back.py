@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner import identity
 from runner.again import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.common.errors import RolledBack, RunRefused
 from runner.common.secrets import MASK
@@ -18,10 +17,12 @@ from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
 from runner.record import trust
 from runner.rollback import Choice, Reverser
+from runner.target import identity
+from runner.target.workplace import Connected, connected
 from runner.trail.events import RollbackStarted, RunState
+from runner.trail.runs import find_run
 from runner.trail.status import RunStatus
 from runner.workflow import Orders, carry, given_again, masks_of, opened, path_of, stored
-from runner.workplace import Connected, connected, find_run
 from steps.contract import Mendable
 from steps.ledger import tables
 

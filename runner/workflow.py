@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import identity, ledger_check, onward, preflight, stop, targets
+from runner import onward, preflight, stop
 from runner.beginning import Beginning
-from runner.clock import server_clock
 from runner.common import private_files
 from runner.common.errors import (
     Aborted,
@@ -42,11 +41,14 @@ from runner.playbook.find import read_playbook
 from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
+from runner.target import identity, ledger_check, resolve
+from runner.target.server_clock import server_clock
+from runner.target.workplace import Connected, Place, connected, now, options_for
 from runner.trail.events import Event, Json, Kind, LedgerCreated, RollbackStarted, RunEnded, RunStarted, RunState
+from runner.trail.runs import new_run
 from runner.trail.status import RunStatus
 from runner.trail.status_file import StatusFile
 from runner.trail.trail import Seen, Trail
-from runner.workplace import Connected, Place, connected, new_run, now, options_for
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
 from steps.contract.values import in_json, readable_all
 from steps.ledger import tables
@@ -147,7 +149,7 @@ def masks_given(inputs: Mapping[str, object], orders: Orders) -> Masks:
     secrets = [given[name] for name, value in inputs.items() if value == MASK and name in given]
     with contextlib.suppress(BadInput):
         target = orders.place.resolve()
-        secrets.append(targets.connect_arguments(target, orders.place.environ).password or "")
+        secrets.append(resolve.connect_arguments(target, orders.place.environ).password or "")
     for secret in secrets:
         with contextlib.suppress(SecretTooShort):  # no run has begun with such a one
             masks.add(str(secret))

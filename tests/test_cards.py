@@ -13,8 +13,8 @@ from runner import cards
 from runner.dryrun import DryRun, dry_run
 from runner.plan import plan
 from runner.playbook.load import load_file
+from runner.target.workplace import Place
 from runner.workflow import Orders
-from runner.workplace import Place
 
 PLAYBOOK = """
 runbook: 1

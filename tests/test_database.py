@@ -10,8 +10,8 @@ import pytest
 from databases import Database
 from inside import until
 
-from runner import targets
-from runner.database import WAITING_READERS, RunDatabase
+from runner.target import resolve
+from runner.target.database import WAITING_READERS, RunDatabase
 from steps.contract import DatabaseFault, Look
 
 PID = "SELECT pg_backend_pid() AS pid"
@@ -20,8 +20,8 @@ on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indi
 
 @pytest.fixture
 def target(empty_database: Database) -> Iterator[RunDatabase]:
-    found = targets.resolve(empty_database.url, environ={}, cwd=Path())
-    database = RunDatabase(targets.connect_arguments(found, {}))
+    found = resolve.resolve(empty_database.url, environ={}, cwd=Path())
+    database = RunDatabase(resolve.connect_arguments(found, {}))
     yield database
     database.close()
 

@@ -24,7 +24,7 @@ from runner.cli import GROUPS, cli
 from runner.format.json_schema import schema
 from runner.playbook.load import load_file
 from runner.playbook.yaml_reader import parse
-from runner.targets_file import load_targets
+from runner.target.targets_file import load_targets
 
 READ = [Page.read(path) for path in PAGES]
 FENCES = [fence for page in READ for fence in page.fences]

@@ -15,9 +15,9 @@ from inside import Inside, written
 from runner import approvals, gates
 from runner.playbook import digest
 from runner.playbook.load import load_file
+from runner.target.workplace import Place, connected
 from runner.trail.events import Approved
 from runner.trail.status import Given, RunStatus
-from runner.workplace import Place, connected
 from steps.contract import ApprovalNeed, DatabaseFault, GateNeeds, Look
 from steps.types.checkpoint import Checkpoint
 

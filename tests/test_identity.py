@@ -11,9 +11,9 @@ from conftest import _kind
 from databases import Databases
 from inside import Inside
 
-from runner import identity
 from runner.embedded import Server
 from runner.playbook import digest
+from runner.target import identity
 
 GATE = """runbook: 1
 name: gated

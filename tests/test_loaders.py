@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from databases import Database
 
-from runner import targets
-from runner.database import RunDatabase
+from runner.target import resolve
+from runner.target.database import RunDatabase
 
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
 BEYOND = {
@@ -48,8 +48,8 @@ BEYOND = {
 
 @pytest.fixture
 def target(empty_database: Database) -> Iterator[RunDatabase]:
-    found = targets.resolve(empty_database.url, environ={}, cwd=Path())
-    database = RunDatabase(targets.connect_arguments(found, {}))
+    found = resolve.resolve(empty_database.url, environ={}, cwd=Path())
+    database = RunDatabase(resolve.connect_arguments(found, {}))
     yield database
     database.close()
 

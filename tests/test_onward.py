@@ -217,7 +217,7 @@ def test_next_asks_for_the_secret(desk: Inside) -> None:
 
 def test_a_living_run_is_not_sent_into_a_refusal() -> None:
     from runner.onward import Here, onward
-    from runner.workplace import now
+    from runner.target.workplace import now
 
     status = RunStatus()
     playbook = None

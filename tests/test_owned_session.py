@@ -14,14 +14,14 @@ from conftest import _kind
 from databases import Database, Databases
 from inside import Inside
 
-from runner import sessions
-from runner.database import RunDatabase
 from runner.dryrun import dry_run
 from runner.format import examples
 from runner.playbook.load import load_file
-from runner.targets import ConnectArguments
+from runner.target import session_settings
+from runner.target.database import RunDatabase
+from runner.target.resolve import ConnectArguments
+from runner.target.workplace import Place
 from runner.workflow import Orders, execute
-from runner.workplace import Place
 from steps.registry import probe_types
 
 EXAMPLES = Path(__file__).parent.parent / "playbooks/examples"
@@ -340,21 +340,21 @@ def test_text_that_is_no_utf8_is_an_error_that_says_so(odd: Database, tmp_path: 
 
 
 def test_letters_that_an_encoding_lacks_are_written_as_json_writes_them() -> None:
-    assert sessions.writable("Łucja 😀 é", "LATIN1") == "\\u0141ucja \\ud83d\\ude00 é"
-    assert sessions.writable("Łucja 😀 é", "UTF8") == "Łucja 😀 é"
-    assert sessions.writable("жук Ł", "KOI8R") == "жук \\u0141"
-    assert sessions.readable("\\u0141ucja \\ud83d\\ude00 é") == "Łucja 😀 é"
+    assert session_settings.writable("Łucja 😀 é", "LATIN1") == "\\u0141ucja \\ud83d\\ude00 é"
+    assert session_settings.writable("Łucja 😀 é", "UTF8") == "Łucja 😀 é"
+    assert session_settings.writable("жук Ł", "KOI8R") == "жук \\u0141"
+    assert session_settings.readable("\\u0141ucja \\ud83d\\ude00 é") == "Łucja 😀 é"
 
 
 # ─── one place ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_the_table_for_people_is_the_table_in_use() -> None:
     text = (Path(__file__).parent.parent / "docs/session.md").read_text()
     told = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", text, flags=re.MULTILINE))
-    for one in (*sessions.FIXED, *sessions.OUTSIDE):
+    for one in (*session_settings.FIXED, *session_settings.OUTSIDE):
         assert told.pop(one.name) == f"`{one.value}`", one.name
-    asked = sessions.to_set(sessions.Settings("x", 1, 1, ("public",)))[1]
+    asked = session_settings.to_set(session_settings.Settings("x", 1, 1, ("public",)))[1]
     assert set(told) == {*asked, "client_encoding"}
-    assert told["idle_in_transaction_session_timeout"] == f"`{sessions.IDLE}`"
+    assert told["idle_in_transaction_session_timeout"] == f"`{session_settings.IDLE}`"
 
 
 def opened(url: str) -> contextlib.closing[RunDatabase]:
@@ -370,7 +370,7 @@ def database(pg: str) -> Iterator[RunDatabase]:
 
 def test_what_is_set_holds_in_every_kind_of_transaction(database: RunDatabase) -> None:
     """Whatever a statement before it left behind in the session."""
-    wanted = {one.name: one.value for one in sessions.FIXED if database.version >= (one.since,)}
+    wanted = {one.name: one.value for one in session_settings.FIXED if database.version >= (one.since,)}
     sql = "SELECT " + ", ".join(f"current_setting('{name}') AS \"{name}\"" for name in wanted)
     with database.look() as look:
         assert dict(look.row(sql)) == wanted

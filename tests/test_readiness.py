@@ -172,7 +172,7 @@ def test_name_in_capitals_is_another_name(database: Database, tmp_path: Path):
 def test_file_that_another_process_writes_to(tmp_path: Path, held_s: float, code: int, monkeypatch: pytest.MonkeyPatch):
     """F: J01 - a short writer is waited for; a long one is named by its SQLSTATE, and nothing is half done."""
     if code:
-        monkeypatch.setattr("runner.drivers.BUSY_MS", 300)
+        monkeypatch.setattr("runner.target.drivers.BUSY_MS", 300)
     path = tmp_path / "db.sqlite"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.executescript(TABLE)

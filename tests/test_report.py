@@ -15,11 +15,12 @@ from command import proven
 from runner import people, proof, report
 from runner.again import resume
 from runner.common.errors import RunbookError
+from runner.target.workplace import Place, connected
 from runner.timeline import timeline
 from runner.trail.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
+from runner.trail.runs import Found, find_run
 from runner.way_back import Asked, rollback
 from runner.workflow import Orders, execute
-from runner.workplace import Found, Place, connected, find_run
 from steps.contract import Answer
 
 FILL = """

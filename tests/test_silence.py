@@ -16,8 +16,8 @@ from databases import Database, Databases
 from inside import Inside, until
 from silence import Silence
 
-from runner import waits
-from runner.drivers import translated
+from runner.target import network_waits
+from runner.target.drivers import translated
 from steps.contract.dialect import Dialect
 
 BUMP = """runbook: 1
@@ -52,7 +52,7 @@ def between(database: Database, *, acted: bool, alone: bool) -> Iterator[tuple[S
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"FIRST_S": 0.5, "CONFIRM_S": 0.3, "PROBE_S": 2.0, "TICK_S": 0.1}.items():
-        monkeypatch.setattr(waits, name, seconds)
+        monkeypatch.setattr(network_waits, name, seconds)
 
 
 def desk(directory: Path, url: str) -> Inside:
@@ -129,7 +129,7 @@ def test_long_statement_is_no_silence(database: Database, monkeypatch: pytest.Mo
     from test_owned_session import opened
 
     impatient(monkeypatch)
-    monkeypatch.setattr(waits, "AGAIN_S", 0.2)
+    monkeypatch.setattr(network_waits, "AGAIN_S", 0.2)
     with opened(database.url) as there, there.own(fenced=False) as work:
         assert work.rows("SELECT pg_sleep(2.5)")
 
@@ -139,8 +139,8 @@ def test_wait_beyond_all_timeouts_is_ended(database: Database, monkeypatch: pyte
 
     from steps.contract import DatabaseFault
 
-    monkeypatch.setattr(waits, "MARGIN_S", 0.2)
-    monkeypatch.setattr(waits, "TICK_S", 0.1)
+    monkeypatch.setattr(network_waits, "MARGIN_S", 0.2)
+    monkeypatch.setattr(network_waits, "TICK_S", 0.1)
     with opened(database.url) as there:
         with pytest.raises(DatabaseFault) as lost, there.own(fenced=False) as work:
             raw = work._connection.connection.driver_connection

@@ -294,5 +294,5 @@ def test_near_names_one_word_or_none(word, known, hint):
 
 def test_import_loads_no_parser():
     """`runbook --help` mustn't pay for what it doesn't need."""
-    code = "import sys, runner.playbook.template, runner.common.secrets, runner.targets; print({'yaml', 'jinja2'} & {*sys.modules})"
+    code = "import sys, runner.playbook.template, runner.common.secrets, runner.target.resolve; print({'yaml', 'jinja2'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -60,14 +60,14 @@ def test_connections_are_opened_in_one_place():
         "runner/demo.py",
         "steps/catalog/scratch.py",
     )  # the application; an empty database that is nobody's
-    assert places <= {"runner/database.py", "runner/drivers.py", plays, in_memory}
+    assert places <= {"runner/target/database.py", "runner/target/drivers.py", plays, in_memory}
 
 
 def test_commits_are_in_one_place():
     """A crash may leave something to settle at Database.commit(label) and at trail.append, nowhere else."""
     committing = re.compile(r"\.commit\(\)|\bexecute\w*\(\s*[\"']COMMIT\b", re.IGNORECASE)
     places = {name(path) for path in MODULES if committing.search(path.read_text())}
-    assert places <= {"runner/database.py", "runner/transactions.py"}
+    assert places <= {"runner/target/database.py", "runner/target/transactions.py"}
 
 
 def _compared_words(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runner.common.errors import BadInput
 from runner.playbook.yaml_reader import Faulty
-from runner.targets import (
+from runner.target.resolve import (
     NoTarget,
     PasswordInArgv,
     PasswordInEnvironment,
@@ -24,8 +24,8 @@ from runner.targets import (
     password,
     resolve,
 )
-from runner.targets_file import BadTarget, Keyring, Target, load_targets
-from runner.urls import holds_password, parse_url
+from runner.target.targets_file import BadTarget, Keyring, Target, load_targets
+from runner.target.url import holds_password, parse_url
 
 GOOD = """\
 default: staging

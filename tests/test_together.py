@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from databases import Database
 
-from runner import targets
 from runner.common.errors import LeaseLost
-from runner.database import Fence, RunDatabase
+from runner.target import resolve
+from runner.target.database import Fence, RunDatabase
 from steps.contract import Change, DatabaseFault
 from steps.ledger import leases, tables
 
@@ -29,8 +29,8 @@ SLEEPY = "WITH slept AS MATERIALIZED (SELECT pg_sleep(0.15)) INSERT INTO t (n) S
 def target(empty_database: Database) -> Iterator[RunDatabase]:
     """A run that has the lease, and a table."""
     empty_database.script("CREATE TABLE t (n integer PRIMARY KEY CHECK (n < 100))")
-    found = targets.resolve(empty_database.url, environ={}, cwd=Path())
-    database = RunDatabase(targets.connect_arguments(found, {}))
+    found = resolve.resolve(empty_database.url, environ={}, cwd=Path())
+    database = RunDatabase(resolve.connect_arguments(found, {}))
     database.session.run, database.session.step = "run", "step"
     with database.own(fenced=False) as work:
         tables.create(work)

@@ -8,7 +8,7 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import identity
+from runner.target import identity
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg15"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)

@@ -14,7 +14,7 @@ from filling import ledger as named
 from inside import Inside, session
 from support.transplant import transplant
 
-from runner import identity
+from runner.target import identity
 from runner.trail import old_words, trail
 from steps.ledger import tables as ledger
 

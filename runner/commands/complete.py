@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from runner.workplace import Place
+    from runner.target.workplace import Place
 
 MANY = 200  # more than that nobody reads
 
@@ -21,7 +21,7 @@ def runs(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
     del param
     found: list[str] = []
     with _quietly():
-        from runner.workplace import runs_of
+        from runner.target.workplace import runs_of
 
         trails = runs_of(_place(ctx)).glob("*/trail.jsonl")
         found = [path.parent.name for path in sorted(trails, key=lambda path: path.stat().st_mtime, reverse=True)]
@@ -33,8 +33,8 @@ def targets(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]
     del ctx, param
     found: list[str] = []
     with _quietly():
-        from runner.targets import TARGETS_FILE
-        from runner.targets_file import load_targets
+        from runner.target.resolve import TARGETS_FILE
+        from runner.target.targets_file import load_targets
 
         found = sorted(load_targets(Path.cwd() / TARGETS_FILE).targets)
     return _fitting(found, begun) or _files(begun, "*")
@@ -64,7 +64,8 @@ def steps_of_run(ctx: click.Context, param: click.Parameter, begun: str) -> list
     found: list[str] = []
     with _quietly():
         from runner.people import playbook_of
-        from runner.workplace import find_run, runs_of
+        from runner.target.workplace import runs_of
+        from runner.trail.runs import find_run
 
         found = list(playbook_of(find_run(runs_of(_place(ctx)), _run(ctx))).ids)
     return _fitting(found, begun)
@@ -95,7 +96,7 @@ def _typed() -> list[str]:
 
 
 def _place(ctx: click.Context) -> Place:
-    from runner.workplace import Place
+    from runner.target.workplace import Place
 
     return Place(ctx.params.get("target"), ctx.params.get("runs"))
 

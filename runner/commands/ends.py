@@ -12,8 +12,9 @@ from runner.commands import complete, options
 from runner.commands.look import place_of_run
 from runner.common import terminal
 from runner.common.errors import RunbookError
+from runner.target.workplace import Place, runs_of
+from runner.trail.runs import find_run
 from runner.workflow import Orders
-from runner.workplace import Place, find_run, runs_of
 
 
 @click.command("close", short_help="End a run as what it is")

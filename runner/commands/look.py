@@ -17,10 +17,11 @@ from runner.common.durations import span, when
 from runner.common.errors import RunRefused, TrailBroken
 from runner.people import in_force
 from runner.playbook.model import Entry
+from runner.target.workplace import Place, connected, runs_of
 from runner.trail.events import RunState
+from runner.trail.runs import all_runs, find_run, find_trail
 from runner.trail.status import RunStatus, StepStatus
 from runner.trail.status_file import document_of
-from runner.workplace import Place, all_runs, connected, find_run, find_trail, runs_of
 from steps.contract import cutting
 
 

@@ -49,8 +49,8 @@ def plan_command(
     path = find_playbook(playbook, Path.cwd())
     values = options.inputs(given, None)
     if target is not None or os.environ.get("RUNBOOK_TARGET"):
+        from runner.target.workplace import Place
         from runner.workflow import Orders
-        from runner.workplace import Place
 
         orders = Orders(place=Place(target), inputs=values)
         dry_runs([path], orders, as_json=as_json, show_sql=show_sql, run_probes=run_probes)

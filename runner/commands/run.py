@@ -12,9 +12,10 @@ from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.errors import EXIT_CODES
 from runner.playbook.find import find_playbook
+from runner.target.workplace import Place, runs_of
 from runner.trail.events import RunState
+from runner.trail.runs import find_run
 from runner.workflow import Orders, View, execute
-from runner.workplace import Place, find_run, runs_of
 
 
 def _view(*, verbose: bool, as_json: bool) -> View:

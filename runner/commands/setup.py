@@ -10,7 +10,7 @@ import click
 
 from runner.commands import options
 from runner.common import terminal
-from runner.workplace import Place
+from runner.target.workplace import Place
 
 
 @click.command("demo", short_help="The whole mission on an embedded PostgreSQL")
@@ -69,7 +69,7 @@ def check(*, target: str | None, as_json: bool) -> None:
     runbook target check --target staging
     runbook target check --target app.sqlite --json
     """
-    from runner.readiness import check as look
+    from runner.target.readiness import check as look
 
     found = look(Place(target))
     if as_json:
@@ -98,7 +98,7 @@ def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> No
     runbook target init --target staging
     runbook target init --print --role runner > ledger.sql
     """
-    from runner import readiness
+    from runner.target import readiness
 
     if only_print:
         terminal.hand_over(readiness.statements(dialect, role))

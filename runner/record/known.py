@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from runner import ledger_check
 from runner.common.errors import RunRefused
 from runner.playbook.model import Playbook
+from runner.target import ledger_check
 from runner.trail.events import Outcome
 from runner.trail.status import RunStatus
 from steps.catalog import touched_tables

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runner import ledger_check, sessions
 from runner.common.errors import TrailBroken
-from runner.database import RunDatabase
 from runner.record import anchors
 from runner.record.anchors import Voucher
+from runner.target import ledger_check, session_settings
+from runner.target.database import RunDatabase
 from runner.trail.events import (
     Approved,
     Event,
@@ -31,9 +31,9 @@ from runner.trail.events import (
     StepStarted,
     TornTail,
 )
+from runner.trail.runs import Found, load_run
 from runner.trail.status import fold
 from runner.trail.trail import Verification
-from runner.workplace import Found, load_run
 from steps.contract import Look
 from steps.ledger import tables
 from steps.ledger.tables import RunRow
@@ -233,7 +233,7 @@ def _unfit(records: list[Record], row: RunRow) -> str:
         "text of the playbook": (json.loads(row.source), then.source),
         "inputs": (json.loads(row.inputs), started.inputs),
         "identity of the target": (json.loads(row.identity), started.identity),
-        "operator": (sessions.readable(row.operator), sessions.readable(started.process.operator)),
+        "operator": (session_settings.readable(row.operator), session_settings.readable(started.process.operator)),
     }
     unfit = [name for name, (ours, theirs) in pairs.items() if ours != theirs]
     return f"the target's ledger has another {', '.join(unfit)} for this run" if unfit else ""

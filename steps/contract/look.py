@@ -123,7 +123,7 @@ class Work(Look, Protocol):
 
 
 class Database(Protocol):
-    """Gives connections and keeps them for cancelling; implemented by runner.database, which alone opens them."""
+    """Gives connections and keeps them for cancelling; implemented by runner.target.database, which alone opens them."""
 
     @property
     def dialect(self) -> Dialect: ...

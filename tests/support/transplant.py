@@ -18,8 +18,8 @@ from databases import Database
 from inside import Inside
 
 from runner.playbook import digest
+from runner.target.workplace import Place, connected
 from runner.trail import trail
-from runner.workplace import Place, connected
 
 HASH = len(',"hash":"') + 64 + len('"}')
 

@@ -7,10 +7,10 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from runner import identity, lease, ledger_check
 from runner.common.errors import RunRefused
-from runner.database import RunDatabase
-from runner.workplace import Connected, Place, connected
+from runner.target import identity, lease_holder, ledger_check
+from runner.target.database import RunDatabase
+from runner.target.workplace import Connected, Place, connected
 from steps.contract import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect
 from steps.ledger import form, tables
@@ -121,7 +121,7 @@ def init(place: Place) -> str:
                 if found.good:  # another one has done it since
                     return already
                 if found.there:
-                    lease.refuse_any_held(work)
+                    lease_holder.refuse_any_held(work)
                 done = form.migrate(work)
         except DatabaseFault as fault:
             if fault.sqlstate not in _ANSWERS:

@@ -12,7 +12,7 @@ from runner.common.errors import BadInput
 from runner.common.plain_data import Data
 from runner.playbook import yaml_reader
 from runner.playbook.yaml_reader import Document, Fault, Faulty, near
-from runner.urls import BadUrl, Dialect, HoldsPassword, Url, file_path, parse_url
+from runner.target.url import BadUrl, Dialect, HoldsPassword, Url, file_path, parse_url
 
 MAX_BYTES = 1024 * 1024
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from runner.common import person_names
 from runner.common.durations import when
-from runner.drivers import describe_arguments
 from runner.playbook import digest
+from runner.target.drivers import describe_arguments
 from runner.trail.events import Json, Process
 from steps.contract import DatabaseFault, Look, cutting, pids
 from steps.contract.dialect import Dialect
 from steps.contract.pids import ProcessId
 
 if TYPE_CHECKING:
-    from runner.database import RunDatabase
-    from runner.targets import ConnectArguments
+    from runner.target.database import RunDatabase
+    from runner.target.resolve import ConnectArguments
 
 _POSTGRESQL = """
 SELECT d.oid::bigint AS database_oid, d.datname::text AS database, pg_is_in_recovery() AS standby,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from steps.contract.dialect import Dialect
 
 if TYPE_CHECKING:
-    from runner.database import RunDatabase
+    from runner.target.database import RunDatabase
 
 
 def _steady() -> float:

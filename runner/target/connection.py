@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runner import drivers
-from runner.drivers import translated
+from runner.target import drivers
+from runner.target.drivers import translated
 from steps.contract import NOTHING, Params, Place, Row, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from runner.common.errors import BadInput
 from runner.playbook.yaml_reader import near
-from runner.targets_file import BadTarget, Keyring, Target, Targets, is_name, load_targets
-from runner.urls import BadUrl, Dialect, HoldsPassword, file_path, holds_password, parse_url, sqlite_url
+from runner.target.targets_file import BadTarget, Keyring, Target, Targets, is_name, load_targets
+from runner.target.url import BadUrl, Dialect, HoldsPassword, file_path, holds_password, parse_url, sqlite_url
 
 TARGETS_FILE = "targets.yaml"
 WAYS = """\

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from runner.database import RunDatabase
 from runner.playbook.model import Entry, Playbook
+from runner.target.database import RunDatabase
 from steps.contract import Connecting, Gate, Look
 from steps.sql.dialect import quote
 

@@ -6,8 +6,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from runner.database import RunDatabase
-from runner.ending import Enders
+from runner.target.database import RunDatabase
+from runner.target.ended_sessions import Enders
 from steps.contract import DatabaseFault
 from steps.contract.dialect import Dialect
 from steps.sql import other_sessions

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from runner import drivers
+from runner.target import drivers
 from steps.contract import QUERY_CANCELED, DatabaseFault
 from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from runner import drivers, keeping, sessions, settling, transactions, waits
 from runner.common import crash_points
 from runner.common.errors import LeaseLost
-from runner.drivers import translated
-from runner.eyes import Eyes
+from runner.target import drivers, lock_hold, lost_commit, network_waits, session_settings, transactions
+from runner.target.connection import Eyes
+from runner.target.drivers import translated
 from steps.catalog import touched_tables
 from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
 from steps.contract.dialect import Dialect
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
     from runner.playbook.model import LockPolicy, Timeouts
-    from runner.targets import ConnectArguments
+    from runner.target.resolve import ConnectArguments
 
 SILENCE_S = 15.0  # for so long a server that didn't answer at all isn't asked again: each question would wait as long
 HURRY_S = 2  # how long a server may take to take a connection, once a person has asked twice for the end
@@ -99,7 +99,7 @@ class RunDatabase:
         self.password: str | None = None  # for masking only; libpq may have read it from a password file
         self.version: tuple[int, ...] = ()
         self.dialed = ("", "")  # address and port that were asked for
-        self.inherited = sessions.Inherited()
+        self.inherited = session_settings.Inherited()
         self.path: tuple[str, ...] = ()
         self._meet(path)
 
@@ -173,7 +173,7 @@ class RunDatabase:
         asked = leases.standing(self.dialect, place, label=label, scope=fence.scope, epoch=fence.epoch)
         with (
             self._transaction(durable=durable, off=off, first=asked, longest=longest) as (connection, eyes, found),
-            keeping.bounded(connection, self.dialect, self.version, longest),
+            lock_hold.bounded(connection, self.dialect, self.version, longest),
         ):
             self._keep_out(stands=bool(found))
             if found[0].flag("known"):
@@ -223,7 +223,7 @@ class RunDatabase:
             lost = isinstance(error, DatabaseFault) and error.lost
             self._roll_back(connection, lost=lost)
             if lost:
-                settling.outlive(self.look, pid)
+                lost_commit.outlive(self.look, pid)
             raise
         crash_points.point("commit.after")
         return rows
@@ -322,7 +322,7 @@ class RunDatabase:
     def cut_off(self, before: float) -> None:
         """Close each connection that has waited for an answer since before this moment; nobody is waited for any more."""
         self._patience.connect_s = HURRY_S
-        waits.ALL.cut(before=before)
+        network_waits.ALL.cut(before=before)
 
     def environment(self) -> Mapping[str, str]:
         return drivers.environment(self._arguments)
@@ -338,10 +338,10 @@ class RunDatabase:
         self._reader.dispose()
 
     # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> sessions.Settings:
+    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> session_settings.Settings:
         wait = self.session.lock_wait_s if lock_s is None else lock_s
         may = self.inherited.may_replicate or self.inherited.replication_role == "origin"
-        return sessions.Settings(
+        return session_settings.Settings(
             self.session.application_name, wait, statement_s, self.path, self.version, replication=may,
             monetary=self.inherited.monetary,
         )  # fmt: skip
@@ -460,7 +460,7 @@ class RunDatabase:
             if not fault.lost:
                 raise
             self._drop_writer()
-            if not settling.acted(self.look, xid, known, pid=pid):
+            if not lost_commit.acted(self.look, xid, known, pid=pid):
                 raise
         crash_points.point("commit.after")
 
@@ -481,12 +481,12 @@ class RunDatabase:
             self.dialed = drivers.dialed(connection, self.dialect)
             self.version = drivers.server_version(connection, self.dialect)
             if self.dialect is Dialect.POSTGRESQL:
-                self.inherited = sessions.inherited(connection, self.version, self.schema)
-                self.path = sessions.resolved_path(self.schema, self.inherited, path)
-                unheld = sessions.unheld(connection, self._settings(statement_s=self.session.look_s))
+                self.inherited = session_settings.inherited(connection, self.version, self.schema)
+                self.path = session_settings.resolved_path(self.schema, self.inherited, path)
+                unheld = session_settings.unheld(connection, self._settings(statement_s=self.session.look_s))
                 self.inherited = replace(self.inherited, unheld=unheld)
-        self._patience.connect_s = int(waits.PROBE_S)
+        self._patience.connect_s = int(network_waits.PROBE_S)
 
     def spell(self, text: str) -> str:
         """The text as it stands in the ledger, where the database's encoding lacks some of its letters."""
-        return sessions.writable(text, self.inherited.encoding)
+        return session_settings.writable(text, self.inherited.encoding)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from runner import transactions
+from runner.target import transactions
 from steps.contract import DatabaseFault, Look
 
 SETTLE_S = 30.0  # how long work whose connection was lost may still be in progress on the server

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from runner import drivers, sessions
-from runner.drivers import BUSY_MS
-from runner.sessions import Settings
+from runner.target import drivers, session_settings
+from runner.target.drivers import BUSY_MS
+from runner.target.session_settings import Settings
 from steps.contract import DatabaseFault, Look, Question, Row, Value
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import BEGAN
@@ -28,7 +28,7 @@ def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> 
     else:
         drivers.limit(connection, settings.statement_s)
         # a first SELECT: from here on the transaction can't be made writable
-        sql, values = sessions.to_set(replace(settings, idle=LOOKING_IDLE))
+        sql, values = session_settings.to_set(replace(settings, idle=LOOKING_IDLE))
         connection.exec_driver_sql(bind(sql, dialect), dict(values)).fetchall()
 
 
@@ -62,7 +62,11 @@ def _begun(settings: Settings, *, durable: bool, off: Sequence[str], planned_onc
     unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
     unused += _GENERIC if planned_once else ""
     began = f", set_config('{BEGAN}', CAST(extract(epoch FROM clock_timestamp()) AS text), true)"
-    return [(sessions.BEGIN, {}), sessions.UNTIMED, sessions.to_set(settings, also=lazy + unused + began)]
+    return [
+        (session_settings.BEGIN, {}),
+        session_settings.UNTIMED,
+        session_settings.to_set(settings, also=lazy + unused + began),
+    ]
 
 
 def commit(connection: Connection, dialect: Dialect, last: Question | None) -> None:
@@ -190,7 +194,7 @@ def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) 
         return
     _refuse_pooler(connection)
     drivers.limit(connection, settings.statement_s)
-    _together(connection, sessions.to_set(settings, local=False))
+    _together(connection, session_settings.to_set(settings, local=False))
 
 
 def pooled(connection: Connection) -> bool:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from runner import loaders, sessions, waits
+from runner.target import network_waits, session_settings, value_loaders
 from steps.contract import DatabaseFault, Value, cutting
 from steps.contract.dialect import Dialect
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine
 
-    from runner.targets import ConnectArguments
+    from runner.target.resolve import ConnectArguments
 
 CONNECT_S = 10
 BUSY_MS = 5000
@@ -125,7 +125,7 @@ class Patience:
     """How long a server may take to answer, at first and once it is known: shared by all connections of a database."""
 
     connect_s: int = CONNECT_S
-    probe: waits.Probe | None = None
+    probe: network_waits.Probe | None = None
 
 
 def _words(arguments: ConnectArguments, connect_s: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _words(arguments: ConnectArguments, connect_s: int) -> dict[str, Any]:
     if arguments.password is not None:
         words["password"] = arguments.password
     # what follows is written in this encoding, whatever role, environment or URL say
-    return {**words, "client_encoding": sessions.CLIENT_ENCODING}
+    return {**words, "client_encoding": session_settings.CLIENT_ENCODING}
 
 
 def _open_postgresql(arguments: ConnectArguments, *, reading: bool, patience: Patience) -> object:
@@ -148,7 +148,7 @@ def _open_postgresql(arguments: ConnectArguments, *, reading: bool, patience: Pa
     if reading:
         words["cursor_factory"] = _one_statement()
     connection = _bounded().connect(**words, prepare_threshold=None, autocommit=True)
-    loaders.register(connection)
+    value_loaders.register(connection)
     connection.pid, connection.probe = connection.info.backend_pid, patience.probe
     connection.execute(_STAY_OPEN, {"pid": connection.info.backend_pid})
     connection.autocommit = False
@@ -167,11 +167,11 @@ def _bounded() -> Any:
 
     class Bounded(psycopg.Connection[Any]):
         pid: int = 0
-        probe: waits.Probe | None = None
+        probe: network_waits.Probe | None = None
         longest: float | None = CONNECT_S
 
         def wait(self, gen: Any, *more: Any, **named: Any) -> Any:
-            with waits.ALL.one(self, pid=self.pid, probe=self.probe, longest=self.longest):
+            with network_waits.ALL.one(self, pid=self.pid, probe=self.probe, longest=self.longest):
                 return super().wait(gen, *more, **named)
 
     return Bounded
@@ -183,21 +183,21 @@ def limit(connection: Connection, seconds: float) -> None:
     raw.longest = seconds or None
 
 
-def probe(arguments: ConnectArguments) -> waits.Probe:
+def probe(arguments: ConnectArguments) -> network_waits.Probe:
     """Asks about server processes from a connection of its own."""
 
-    def ask(pids: list[int]) -> waits.Answer:
+    def ask(pids: list[int]) -> network_waits.Answer:
         import psycopg
 
         try:
-            with psycopg.connect(**_words(arguments, int(waits.PROBE_S)), autocommit=True) as connection:
+            with psycopg.connect(**_words(arguments, int(network_waits.PROBE_S)), autocommit=True) as connection:
                 if connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.info.backend_pid,):
-                    return waits.Answer(answered=True)  # a pooler: it knows no pid of ours
+                    return network_waits.Answer(answered=True)  # a pooler: it knows no pid of ours
                 rows = connection.execute(_STATES, [pids]).fetchall()
         except psycopg.Error as error:
-            return waits.Answer(answered=bool(error.sqlstate))  # also a refusal is an answer
+            return network_waits.Answer(answered=bool(error.sqlstate))  # also a refusal is an answer
         idle = {pid: since for pid, state, since in rows if state and state.startswith("idle")}
-        return waits.Answer(answered=True, idle=idle, gone=frozenset(pids) - {row[0] for row in rows})
+        return network_waits.Answer(answered=True, idle=idle, gone=frozenset(pids) - {row[0] for row in rows})
 
     return ask
 

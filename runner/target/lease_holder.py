@@ -1,0 +1,88 @@
+"""Who holds the lease on a target, and what is refused while somebody does."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import ValidationError
+
+from runner.common.errors import RunRefused
+from runner.target import identity, ledger_check
+from runner.target.database import RunDatabase
+from runner.trail.events import Process
+from steps.contract import Look
+from steps.ledger import leases, tables
+
+SILENT_S = 15.0
+
+
+BEAT_S = SILENT_S / 5
+
+
+WATCH_S = 0.5  # how often a holder that may be dead is looked at
+
+
+def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
+    """The lease as it stands; raises RunRefused where its holder lives, or may live and was heard of within 15 s."""
+    found = _lease(database, scope)
+    if found is None or not found.run:
+        return found
+    holder = _holder(found)
+    alive = identity.alive(holder) if holder is not None else None
+    if alive is False or _silent(database, found):
+        return found
+    raise _held(found, holder)
+
+
+def refuse_any_held(look: Look) -> None:
+    """Raises RunRefused where any run of this target lives, or may live, whatever the version of the ledger."""
+    for scope in leases.scopes_held(look) if {"lease", "heartbeat"} <= tables.tables(look) else []:
+        found = leases.lease(look, scope)
+        holder = _holder(found) if found is not None else None
+        dead = holder is not None and identity.alive(holder) is False
+        if found is not None and not dead and found.silent_s <= SILENT_S:
+            raise _held(found, holder)
+
+
+def _holder(found: leases.Lease) -> Process | None:
+    try:
+        return Process.model_validate_json(found.holder)
+    except ValidationError:
+        return None
+
+
+def _held(found: leases.Lease, holder: Process | None) -> RunRefused:
+    who = f"{holder.operator} on {holder.host}, pid {holder.pid}" if holder is not None else "an unknown process"
+    return refusal(
+        f"run {found.run} ({who}) has been changing this target; its last sign of life is {found.silent_s:.0f} s old",
+        f"runbook status {found.run}",
+    )
+
+
+def _lease(database: RunDatabase, scope: str) -> leases.Lease | None:
+    with database.look() as look:
+        return leases.lease(look, scope) if ledger_check.refuse_bad(look).there else None
+
+
+def _silent(database: RunDatabase, found: leases.Lease) -> bool:
+    """Whether the holder has been silent for 15 s by the server's clock.
+
+    That clock may have been set: where the last beat lies too far back, or ahead of now, it is watched by our own for
+    longer than a living holder can stay without one.
+    """
+    if 0 <= found.silent_s <= SILENT_S:
+        return False
+    if database.session.silent == found.beat:
+        return True  # watched already by this process
+    until = time.monotonic() + (SILENT_S if found.silent_s < 0 else BEAT_S + 1)
+    while time.monotonic() < until:
+        time.sleep(WATCH_S)
+        now = _lease(database, found.scope)
+        if now is None or now.beat != found.beat:
+            return False
+    database.session.silent = found.beat
+    return True
+
+
+def refusal(why: str, then: str) -> RunRefused:
+    return RunRefused(f"cannot change this target now: {why}", state="nothing was changed by this run", then=then)
