@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import foresight, gates, requirements, window
 from runner.common.errors import CriteriaNotMet, InDoubt, RunRefused, StepFailed, TargetUnreachable
 from runner.context import StepContext, Watcher
 from runner.control import Control
-from runner.gates import fields
+from runner.plan import ask, foresight, requirements, window
+from runner.plan.ask import fields
 from runner.playbook import programs
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
@@ -107,7 +107,7 @@ class Acting:
             answers, _ = requirements.ask(self.playbook, look)
         for answer in answers:
             self.emit(answer)
-        unmet = gates.unmet(answers)
+        unmet = ask.unmet(answers)
         if unmet:
             raise CriteriaNotMet(
                 f"gate {entry.id} ({entry.mark}) stays shut: what the playbook requires no longer stands: "

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import onward, preflight, standing, stop, window
 from runner.common.errors import BadInput, RunbookError, RunRefused, TrailBroken
 from runner.context import take_up_orders
 from runner.engine import Engine
+from runner.plan import advice, next_commands, original_gates, preflight, window
 from runner.playbook import programs
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
@@ -225,23 +225,23 @@ def refuse_running(status: RunStatus) -> None:
         )
 
 
-def here(found: Found, given: Mapping[str, str]) -> onward.Here:
+def here(found: Found, given: Mapping[str, str]) -> next_commands.Here:
     """From where somebody looks at this run, with what a resume from here would be refused for. given: secret inputs."""
-    living, options = stop.alive(found.status), found.options()
+    living, options = advice.alive(found.status), found.options()
     obstacle = None if living else _obstacle(found, given, options)
-    return onward.Here(now(), alive=living, options=options, obstacle=obstacle)
+    return next_commands.Here(now(), alive=living, options=options, obstacle=obstacle)
 
 
-def _obstacle(found: Found, given: Mapping[str, str], options: str) -> onward.Obstacle | None:
+def _obstacle(found: Found, given: Mapping[str, str], options: str) -> next_commands.Obstacle | None:
     run = found.status.run
     if fault := trust.alone(found):
         verify = f"runbook trail verify {run} --against-target"
-        return onward.Obstacle(f"its record does not verify: {fault}", pointed(verify, run, options), every=True)
+        return next_commands.Obstacle(f"its record does not verify: {fault}", pointed(verify, run, options), every=True)
     try:
         _playbook_again(found, Orders(place=Place(), inputs=given), Accepted())
     except RunbookError as error:
         first = " ".join(error.what.split("\n")[:2])
-        return onward.Obstacle(first, pointed(error.then or f"mend it, then runbook resume {run}", run, options))
+        return next_commands.Obstacle(first, pointed(error.then or f"mend it, then runbook resume {run}", run, options))
     return None
 
 
@@ -272,7 +272,7 @@ def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[P
     if not _means_the_same(playbook, status) or _differ(status.system_programs, machine):
         resumed = _with_changes(playbook, found, accepted, process=process, machine=machine, given=given)
     if playbook.digest != started.digest:
-        playbook = standing.with_gates_of(playbook, stored(started.source, given, programs=started.programs))
+        playbook = original_gates.with_gates_of(playbook, stored(started.source, given, programs=started.programs))
     return playbook, resumed
 
 
@@ -281,7 +281,7 @@ def _refuse_replaced_gates(status: RunStatus, playbook: Playbook, given: Mapping
     if status.started is None:
         return
     began = stored(status.started.source, given, programs=status.started.programs)
-    if names := standing.replaced(playbook, began):
+    if names := original_gates.replaced(playbook, began):
         raise RunRefused(
             f"cannot resume {status.run}: {', '.join(names)} was a gate when it began, and is another step now",
             why="the gate stays in force under its name",
@@ -320,8 +320,8 @@ def _with_changes(
             why="approvals and rehearsals were given for other bytes",
             then=f"runbook resume {status.run} --accept-changes --reason '…' (voids the approvals), or put the file back",
         )
-    asked = {check.id: standing.question(check) for check in before.preconditions}
-    anew = [check.id for check in playbook.preconditions if standing.question(check) != asked.get(check.id)]
+    asked = {check.id: original_gates.question(check) for check in before.preconditions}
+    anew = [check.id for check in playbook.preconditions if original_gates.question(check) != asked.get(check.id)]
     return RunResumed(
         process=process, reason=accepted.reason, changed_steps=tuple(changed), digest=playbook.digest,
         source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},

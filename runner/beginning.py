@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner import open_runs, preflight, requirements, starting
 from runner.common import private_files
 from runner.common.errors import RunbookError, RunRefused, TrailBroken
-from runner.open_runs import Loader
+from runner.plan import open_runs, preflight, requirements, starting_point
+from runner.plan.open_runs import Loader
 from runner.playbook.model import Playbook
 from runner.target import ledger_check, workplace
 from runner.target.lease_holder import refuse_if_held
@@ -83,7 +83,7 @@ class Beginning:
     def _passed(self) -> None:
         clock = server_clock(self.target.database)
         with self._look() as look:
-            self.passed_in = starting.passed_earlier(
+            self.passed_in = starting_point.passed_earlier(
                 self.playbook, look, begin_at=self.begin_at, approval_digest=self.approval, operator=self.operator, now=clock()
             )  # fmt: skip
 

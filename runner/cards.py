@@ -12,7 +12,7 @@ from typing import TextIO, cast
 
 from runner.common.markdown import code, escaped, fenced, plain, table
 from runner.common.terminal import painted, spoken
-from runner.plan import Card, Plan
+from runner.plan.plan import Card, Plan
 from runner.trail.events import CheckAnswered, Json, NotDue
 from steps.contract import Answer, State, Statement
 from steps.contract.values import readable_all

@@ -6,12 +6,12 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from runner import open_runs
 from runner.again import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.common.errors import RunClosed, RunRefused
 from runner.common.secrets import Masks
 from runner.control import Control
 from runner.lease import Holder
+from runner.plan import open_runs
 from runner.playbook.model import Playbook
 from runner.record import known, trust
 from runner.target import identity

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
-from runner import gates, judging, plan, window
 from runner.common.durations import span
 from runner.common.errors import CriteriaNotMet, RunbookError, RunRefused, Waiting
 from runner.common.secrets import Masks
-from runner.foresight import Foresight
+from runner.plan import ask, judgements, plan, window
+from runner.plan.foresight import Foresight
 from runner.playbook.model import Check, Playbook
 from runner.target import search_path
 from runner.target.server_clock import server_clock
@@ -87,10 +87,10 @@ def _shut(playbook: Playbook, now: datetime) -> list[str]:
 
 def _waits(answers: list[CheckAnswered | NotDue], checks: list[Check]) -> list[RunbookError]:
     """How preconditions that don't hold end a run: a person is waited for where all of them are a person's to judge."""
-    unmet = gates.unmet(answers)
+    unmet = ask.unmet(answers)
     if not unmet:
         return []
-    needs = judging.awaited(unmet, checks)
+    needs = judgements.awaited(unmet, checks)
     return [Waiting("a judgement is waited for") if needs else CriteriaNotMet("preconditions are not met")]
 
 
@@ -98,7 +98,7 @@ def _unmet(answers: list[CheckAnswered | NotDue], checks: list[Check]) -> list[s
     time = {check.id: check.within for check in checks if check.within}
     return [
         f"{one.id}: {one.text}" + (f" (exec asks again for {span(time[one.id])})" if one.id in time else "")
-        for one in gates.unmet(answers)
+        for one in ask.unmet(answers)
     ]
 
 
@@ -111,7 +111,7 @@ def _answers(
 ) -> list[CheckAnswered | NotDue]:
     values = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
     values |= {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
-    return gates.ask(checks, step="", role="precondition", look=target.database.look, scope={**values, **scope})
+    return ask.ask(checks, step="", role="precondition", look=target.database.look, scope={**values, **scope})
 
 
 def _masked(found: DryRun, masks: Masks) -> DryRun:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from runner import approvals, gates, judging, standing, starting, window
 from runner.acting import Acting, in_doubt
 from runner.common.durations import span
 from runner.common.errors import (
@@ -22,6 +21,8 @@ from runner.common.errors import (
     TargetUnreachable,
     Waiting,
 )
+from runner.plan import approvals, judgements, original_gates, starting_point, window
+from runner.plan import ask as gates
 from runner.playbook import programs
 from runner.playbook.model import Check, Entry
 from runner.playbook.scope import Scope
@@ -93,7 +94,7 @@ class Engine(Acting):
                 self._entry(entry)
             if entry.id == self.begin_at:
                 self.begin_at = ""
-            if isinstance(entry.step, Gate) and standing.can_shut(entry, self.playbook.kept_gates):
+            if isinstance(entry.step, Gate) and original_gates.can_shut(entry, self.playbook.kept_gates):
                 behind.append(entry)
         self._ask(self.playbook.success_criteria, role="criterion", what="the playbook as a whole")
         self._say_overrun()
@@ -169,7 +170,7 @@ class Engine(Acting):
         unmet = gates.unmet(answers)
         if unmet and self.control.interrupted:
             raise Interrupted("cancelled while it looked", why=unmet[0].text)
-        if unmet and (needs := judging.awaited(unmet, checks)):
+        if unmet and (needs := judgements.awaited(unmet, checks)):
             raise Unjudged("; ".join(needs))
         if unmet:
             where = next((str(check.mark) for check in checks if check.id == unmet[0].id), "")
@@ -202,7 +203,7 @@ class Engine(Acting):
                 break
             again = {one.id: one for one in ask(pending)}
             answers = [again.get(one.id, one) for one in answers]
-        return judging.judged(answers, checks, self.status)
+        return judgements.judged(answers, checks, self.status)
 
     # ─── one step ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _figured(self, entry: Entry) -> Entry:
@@ -413,7 +414,7 @@ class Engine(Acting):
             raise
         unmet = self._unmet(entry, again=self.status.step(entry.id).passed is not None)
         if unmet is None or entry.on_failure.policy == "continue":  # it goes on without criteria, not without people
-            needs = standing.needs(entry, self.playbook.kept_gates)
+            needs = original_gates.needs(entry, self.playbook.kept_gates)
             self._wait(entry, approvals.all_open(needs, self.status, step=entry.id, now=self.now()))
         if unmet is not None:
             self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=unmet.what)
@@ -421,7 +422,9 @@ class Engine(Acting):
             return
         digest = self.status.approval_digest
         approved = {one.name for one in self.status.approvals if (one.step, one.approval_digest) == (entry.id, digest)}
-        kept = starting.record(digest, sorted(approved), approvals.until(self.status, step=entry.id, now=self.now()))
+        kept = starting_point.record(
+            digest, sorted(approved), approvals.until(self.status, step=entry.id, now=self.now())
+        )
         self.end(entry, Outcome.PASSED, began=began, kept=kept)
 
     def _unmet(self, entry: Entry, *, again: bool) -> CriteriaNotMet | None:
@@ -441,7 +444,7 @@ class Engine(Acting):
         """The gate's checks; once it was passed only those that must still hold."""
         now, kept = (
             tuple(check for check in checks if check.still or not again)
-            for checks in standing.checks(entry, self.playbook.kept_gates)
+            for checks in original_gates.checks(entry, self.playbook.kept_gates)
         )
         what = f"gate {entry.id} ({entry.mark}) stays shut"
         self._ask(now, role="criterion", what=what, step=entry.id)
@@ -455,7 +458,7 @@ class Engine(Acting):
     def _still_open(self, gates_behind: list[Entry]) -> None:
         """Before a step: each gate that was passed is asked again, where what it was passed for has changed or run out."""
         for gate in gates_behind:
-            needs = standing.needs(gate, self.playbook.kept_gates)
+            needs = original_gates.needs(gate, self.playbook.kept_gates)
             if any(approvals.lapsed(one, self.status, step=gate.id, now=self.now()) for one in needs):
                 self._gate(gate)
                 continue

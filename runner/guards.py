@@ -11,11 +11,11 @@ from decimal import Context, Decimal
 from math import ceil, log2
 from typing import NamedTuple
 
-from runner import gates
 from runner.common.durations import Rate, span
 from runner.common.errors import TrailBroken
 from runner.control import Control, Hold
 from runner.levels import UNDECIDED, Level, Levels, Reading
+from runner.plan import ask
 from runner.playbook.model import Entry, Guard, GuardAction
 from runner.playbook.scope import Scope
 from runner.trail.events import CheckAnswered, Event, Tuned
@@ -80,11 +80,11 @@ class _Watch:
         return rate and self.sampled == 1 and self.last is not None and self.last.answer is Answer.UNKNOWN
 
     def sample(
-        self, look: gates.Looker, scope: Mapping[str, Value], own: Mapping[str, Value], *, step: str
+        self, look: ask.Looker, scope: Mapping[str, Value], own: Mapping[str, Value], *, step: str
     ) -> CheckAnswered | None:
         """Ask once; None where another playbook decides the check."""
         self._names = {}
-        (answer,) = gates.ask(
+        (answer,) = ask.ask(
             [self.guard.check], step=step, role="guard", look=look, scope=scope, own=own, more=self._derived
         )
         if not isinstance(answer, CheckAnswered):
@@ -114,8 +114,8 @@ class _Watch:
     def reading(self, answer: CheckAnswered) -> Reading:
         """The sample for the levels: what ends a hold is never less than `that`."""
         guard, passed = self.guard, answer.answer is Answer.PASS
-        resume = passed and (guard.resume is None or gates.holds(guard.resume, self._names) is True)
-        critical = gates.holds(guard.critical, self._names) is True
+        resume = passed and (guard.resume is None or ask.holds(guard.resume, self._names) is True)
+        critical = ask.holds(guard.critical, self._names) is True
         return Reading(answer.answer, answer.text, resume, critical)
 
 
@@ -124,7 +124,7 @@ class Sentry:
     """The guards of one step in one process; only `watching` starts its thread."""
 
     entry: Entry
-    look: gates.Looker
+    look: ask.Looker
     scope: Mapping[str, Value]
     emit: Emit
     control: Control

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import again, approvals, judging, open_runs, standing, stop
+from runner import again
 from runner.again import runs_of, same_target
 from runner.common import person_names
 from runner.common.errors import BadInput, RunRefused, StepFailed, TargetUnreachable
 from runner.common.secrets import Masks
-from runner.onward import REASON
+from runner.plan import advice, approvals, judgements, open_runs, original_gates
+from runner.plan.next_commands import REASON
+from runner.plan.preflight import writing_session
 from runner.playbook.model import Entry, Playbook
-from runner.preflight import writing_session
 from runner.record import trust
 from runner.target import identity
 from runner.target.server_clock import server_clock
@@ -125,7 +126,7 @@ def _approve(
     _refuse_ended(found.status, what="approve anything in")
     playbook = in_force(found)
     entry = _gate(playbook, found, step)
-    needs = standing.needs(entry, playbook.kept_gates)
+    needs = original_gates.needs(entry, playbook.kept_gates)
     fitting = _fitting([one.approval for one in needs if one.approval is not None], found.status, entry, by, role)
     who = identity.process(by)
     now, server_at = desk.now()
@@ -204,7 +205,7 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
         _refuse_ended(desk.found.status, what="take evidence for")
         playbook = in_force(desk.found)
         entry = _gate(playbook, desk.found, step)
-        wanted = {one.name: one for need in standing.needs(entry, playbook.kept_gates) for one in need.evidence}
+        wanted = {one.name: one for need in original_gates.needs(entry, playbook.kept_gates) for one in need.evidence}
         if evidence not in wanted:
             raise RunRefused(
                 f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}",
@@ -228,7 +229,7 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
 
 def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored: str) -> str:
     found = _found(name, orders)
-    needs = standing.needs(entry, in_force(found).kept_gates)
+    needs = original_gates.needs(entry, in_force(found).kept_gates)
     open_needs = approvals.all_open(needs, found.status, step=entry.id, now=now)
     word = f"still waits for: {'; '.join(open_needs)}" if open_needs else "has all that it asks for"
     return f"recorded{anchored}\n{'gate':<11}{entry.id} {word}\n{_next(found)}"
@@ -236,7 +237,7 @@ def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored
 
 def _next(found: Found) -> str:
     here = again.here(found, {})
-    return "next       " + stop.stop(in_force(found), found.status, here).then.replace("\n", f"\n{'':<11}")
+    return "next       " + advice.stop(in_force(found), found.status, here).then.replace("\n", f"\n{'':<11}")
 
 
 def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason: str) -> str:
@@ -264,7 +265,7 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
     with _desk(name, orders, what="judge") as desk:
         _refuse_ended(desk.found.status, what="judge anything in")
         status, playbook = desk.found.status, in_force(desk.found)
-        waiting = judging.open_ones(playbook, status)
+        waiting = judgements.open_ones(playbook, status)
         if check not in waiting:
             raise RunRefused(
                 f"cannot judge {check}: it doesn't wait for a judgement",
@@ -279,7 +280,7 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
                     for one in waiting[check]
                 ),
             )
-        step = next(step for step, one in judging.every(playbook) if one.id == check)
+        step = next(step for step, one in judgements.every(playbook) if one.id == check)
         who = identity.process(by)
         event = Judged(
             step=step, id=check, answer=answer, name=by, role=role, reason=reason, approval_digest=status.approval_digest,
@@ -452,7 +453,7 @@ def in_force(found: Found) -> Playbook:
     if status.started is None or status.started.digest == status.digest:
         return playbook
     began = stored(status.started.source, given_again(status), programs=status.started.programs)
-    return standing.with_gates_of(playbook, began)
+    return original_gates.with_gates_of(playbook, began)
 
 
 def _gate(playbook: Playbook, found: Found, step: str) -> Entry:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import open_runs
 from runner.again import same_target
 from runner.common import private_files
 from runner.common.errors import RunRefused
 from runner.common.secrets import Masks
+from runner.plan import open_runs
 from runner.playbook.model import Playbook
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, onward, plan, proof, stop
+from runner import cards, proof
 from runner.common.markdown import code, escaped, table
+from runner.plan import advice, next_commands, plan
 from runner.playbook.model import Playbook
 from runner.record import trust
 from runner.target import identity
@@ -47,7 +48,7 @@ ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_
 _COUNTED = ("visited", "written")  # a step with these has gone over a table, and its figures get a table of their own
 
 
-def markdown(found: Found, playbook: Playbook, here: onward.Here | None = None) -> str:
+def markdown(found: Found, playbook: Playbook, here: next_commands.Here | None = None) -> str:
     """The report of a run; no database is asked."""
     records = trail.read(found.trail)
     status = found.status
@@ -59,7 +60,7 @@ def markdown(found: Found, playbook: Playbook, here: onward.Here | None = None) 
             _standing(
                 playbook,
                 status,
-                here or onward.Here(trail.utc_now(), alive=stop.alive(status), options=found.options()),
+                here or next_commands.Here(trail.utc_now(), alive=advice.alive(status), options=found.options()),
             ),
         ),
         _section("Steps", _steps(records, playbook, status)),
@@ -104,7 +105,7 @@ def clocks(status: RunStatus) -> str:
 
 def verdict(status: RunStatus) -> str:
     """How the run came out, in words; a run whose process is gone is not running."""
-    if status.state is RunState.RUNNING and stop.alive(status) is False:
+    if status.state is RunState.RUNNING and advice.alive(status) is False:
         return "Interrupted: its process is gone"
     return _VERDICTS[status.state] + (f", held: {escaped(status.held)}" if status.held else "")
 
@@ -113,7 +114,7 @@ def _proof(playbook: Playbook, status: RunStatus) -> str:
     not_due = f", {len(status.not_due)} not due here" if status.not_due else ""
     never = proof.unasked(status, playbook)
     not_due += f", {never} never asked" if never else ""
-    return f"{stop.counted(playbook, status)}; {proof.tally(status.checks)}{not_due}."
+    return f"{advice.counted(playbook, status)}; {proof.tally(status.checks)}{not_due}."
 
 
 # ─── who, when, where ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,9 +160,9 @@ def _pairs(values: Mapping[str, Json]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items() if value not in (None, ""))
 
 
-def _standing(playbook: Playbook, status: RunStatus, here: onward.Here) -> list[str]:
+def _standing(playbook: Playbook, status: RunStatus, here: next_commands.Here) -> list[str]:
     """The five lines of every stop; what comes next is left out where that would be this report."""
-    told = stop.stop(playbook, status, here)
+    told = advice.stop(playbook, status, here)
     lines = told.then.split("\n")
     then = "<br>".join(code(line) if line.startswith("runbook ") else escaped(line) for line in lines)
     rows = [

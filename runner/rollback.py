@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from runner import balance, plan
+from runner import balance
 from runner.balance import Balance
 from runner.common.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
 from runner.context import StepContext
 from runner.engine import Engine
-from runner.gates import fields as fields_of
+from runner.plan import plan
+from runner.plan.ask import fields as fields_of
 from runner.playbook.model import Entry, Playbook
 from runner.trail.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from steps.catalog import touched_tables

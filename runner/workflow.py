@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner import onward, preflight, stop
 from runner.beginning import Beginning
 from runner.common import private_files
 from runner.common.errors import (
@@ -36,6 +35,7 @@ from runner.common.secrets import MASK, Masks, SecretTooShort
 from runner.control import Control, signals
 from runner.engine import Engine
 from runner.lease import Holder
+from runner.plan import advice, next_commands, preflight
 from runner.playbook import digest, programs
 from runner.playbook.find import read_playbook
 from runner.playbook.load import load
@@ -284,7 +284,7 @@ def typed_again(value: object) -> str:
 
 def _standing(playbook: Playbook, status: RunStatus, options: str) -> Json:
     """For status.json, by the process that runs."""
-    return readable_all(vars(stop.stop(playbook, status, onward.Here(now(), alive=True, options=options))))
+    return readable_all(vars(advice.stop(playbook, status, next_commands.Here(now(), alive=True, options=options))))
 
 
 def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: RunbookError) -> None:
@@ -293,8 +293,8 @@ def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: Run
         return
     options = options_for(engine.trail.path.parent, target.name, orders.place)
     first = error.then if isinstance(error, StepFailed | CriteriaNotMet) else ""
-    here = onward.Here(now(), alive=False, options=options)
-    told = stop.stop(engine.playbook, engine.status, here, more=error.state, first=first)
+    here = next_commands.Here(now(), alive=False, options=options)
+    told = advice.stop(engine.playbook, engine.status, here, more=error.state, first=first)
     error.stop = tuple(told.labelled())
 
 

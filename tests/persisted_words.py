@@ -19,7 +19,7 @@ from documents import ROOT, Page
 
 from runner.common import errors
 from runner.format.json_schema import schema
-from runner.stop import Stop
+from runner.plan.advice import Stop
 from runner.target.targets_file import _KEYS as TARGET_KEYS
 from runner.trail import events
 from runner.trail.status import Holding, RunStatus, StepStatus

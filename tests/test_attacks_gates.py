@@ -9,8 +9,9 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals, people
+from runner import people
 from runner.common.errors import RunRefused
+from runner.plan import approvals
 from runner.trail import trail
 from runner.trail.events import Approved, EvidenceGiven
 from runner.trail.status import Given, RunStatus

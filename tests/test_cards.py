@@ -11,7 +11,7 @@ import pytest
 
 from runner import cards
 from runner.dryrun import DryRun, dry_run
-from runner.plan import plan
+from runner.plan.plan import plan
 from runner.playbook.load import load_file
 from runner.target.workplace import Place
 from runner.workflow import Orders

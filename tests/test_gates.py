@@ -12,7 +12,7 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals, gates
+from runner.plan import approvals, ask
 from runner.playbook import digest
 from runner.playbook.load import load_file
 from runner.target.workplace import Place, connected
@@ -236,13 +236,13 @@ def test_check_is_asked_again(desk: Inside, empty_database: Database, moment: st
 
         def asked() -> list[tuple[str, str]]:
             playbook = load_file(path)
-            found = gates.ask(playbook.preconditions, step="", role="precondition", look=look, scope={})
+            found = ask.ask(playbook.preconditions, step="", role="precondition", look=look, scope={})
             return [(one.id, one.answer) for one in found]
 
         if not lasting:
             assert asked() == [("first", "pass"), ("moody", "pass")] and looks == 2
         elif moment is CONFLICT:
-            assert asked() == [("first", "pass"), ("moody", "error")] and looks == gates.TRIES
+            assert asked() == [("first", "pass"), ("moody", "error")] and looks == ask.TRIES
         else:
             with pytest.raises(DatabaseFault) as fault:
                 asked()

@@ -25,7 +25,8 @@ from guarding import (
 )
 from inside import Inside, meanwhile, session, until, written
 
-from runner import guards, proof, window
+from runner import guards, proof
+from runner.plan import window
 from runner.playbook.load import load
 from runner.trail.events import CheckAnswered, Record
 from runner.trail.status import RunStatus, StepStatus

@@ -13,7 +13,7 @@ from databases import Database
 
 from runner import first
 from runner.first import EXAMPLES, examples
-from runner.plan import plan
+from runner.plan.plan import plan
 from runner.playbook.find import read_playbook
 
 NAMES = [one.name for one in examples()]

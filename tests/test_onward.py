@@ -12,7 +12,7 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import stop
+from runner.plan import advice
 from runner.trail.status import RunStatus
 
 REFUSED, USAGE = 6, 2
@@ -216,7 +216,7 @@ def test_next_asks_for_the_secret(desk: Inside) -> None:
 
 
 def test_a_living_run_is_not_sent_into_a_refusal() -> None:
-    from runner.onward import Here, onward
+    from runner.plan.next_commands import Here, onward
     from runner.target.workplace import now
 
     status = RunStatus()
@@ -224,4 +224,4 @@ def test_a_living_run_is_not_sent_into_a_refusal() -> None:
     for alive in (True, None):
         told = onward(playbook, status, Here(now(), alive=alive)).commands  # type: ignore[arg-type]
         assert not any(word in one for one in told for word in ("resume", "rollback", "settle"))
-    assert stop.state_word(status, living=True) == "running"
+    assert advice.state_word(status, living=True) == "running"

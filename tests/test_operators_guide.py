@@ -9,9 +9,9 @@ import pytest
 from documents import README, ROOT, Page
 
 from runner.common.errors import EXIT_CODES
-from runner.onward import Here, onward
+from runner.plan.advice import state_word
+from runner.plan.next_commands import Here, onward
 from runner.playbook.load import load
-from runner.stop import state_word
 from runner.trail.events import RunState
 from runner.trail.status import RunStatus, StepStatus
 

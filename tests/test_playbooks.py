@@ -12,7 +12,7 @@ import yaml
 from databases import Database
 from plain_look import PlainDatabase
 
-from runner import gates
+from runner.plan import ask
 from runner.playbook.load import from_disk, load, load_file
 from runner.playbook.model import Check, Playbook
 from runner.playbook.yaml_reader import Faulty
@@ -336,7 +336,7 @@ def _answered(
     known = _checks(playbook)
     scope: dict[str, Value] = {**_given(playbook), **more}
     plain = PlainDatabase(database)
-    answers = [gates.ask([known[one]], step="", role="criterion", look=plain.look, scope=scope) for one in ids]
+    answers = [ask.ask([known[one]], step="", role="criterion", look=plain.look, scope=scope) for one in ids]
     return [one for [one] in answers if isinstance(one, CheckAnswered)]
 
 
@@ -359,7 +359,7 @@ def _own(check: Check, result: dict[str, Value]) -> str:
     """A criterion on a step's own result."""
 
     scope = _given(_named("adr007-phase2-10k"))
-    [one] = gates.ask([check], step="", role="criterion", look=contextlib.nullcontext, scope=scope, own=result)  # type: ignore[arg-type]
+    [one] = ask.ask([check], step="", role="criterion", look=contextlib.nullcontext, scope=scope, own=result)  # type: ignore[arg-type]
     assert isinstance(one, CheckAnswered)
     return one.answer.value
 

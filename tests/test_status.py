@@ -11,7 +11,7 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import approvals, onward, stop, window
+from runner.plan import advice, approvals, next_commands, window
 from runner.trail.events import Settled, SqlByHand, Tuned
 from runner.trail.status import RunStatus, add, fold
 from runner.trail.trail import Record, read
@@ -92,7 +92,7 @@ def test_questions_change_nothing(desk: Inside, empty_database: Database) -> Non
         before = copy.deepcopy(vars(status))
         playbook = stored(status.source)
         _ask_everything(status)
-        stop.stop(playbook, status, onward.Here(datetime.fromisoformat(record.at)))
+        advice.stop(playbook, status, next_commands.Here(datetime.fromisoformat(record.at)))
         needs = GateNeeds(approval=ApprovalNeed(roles=("dba",)))
         for question in (approvals.open_needs, approvals.lapsed):
             question(needs, status, step="nowhere", now=datetime.fromisoformat(record.at))

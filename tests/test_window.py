@@ -11,8 +11,8 @@ from command import proven
 from databases import Database
 from inside import Inside, written
 
-from runner import onward, stop, window
 from runner.common.secrets import Masks
+from runner.plan import advice, next_commands, window
 from runner.playbook.load import load
 from runner.trail.events import Noted, Outcome, RunState
 from runner.trail.status import RunStatus, StepStatus
@@ -202,7 +202,7 @@ steps:
     status = RunStatus(state=RunState.SUCCEEDED, steps={"fill": fill})
 
     def back() -> str:
-        return stop.stop(playbook, status, onward.Here(began + timedelta(minutes=10), alive=False)).back
+        return advice.stop(playbook, status, next_commands.Here(began + timedelta(minutes=10), alive=False)).back
 
     assert "about 5 min (as long as it took), up to 50 min while others work" in back()
     assert "turn back before 2026-05-05 10:10" in back()

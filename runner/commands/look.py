@@ -10,12 +10,13 @@ from pathlib import Path
 
 import click
 
-from runner import again, onward, stop
+from runner import again
 from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.durations import span, when
 from runner.common.errors import RunRefused, TrailBroken
 from runner.people import in_force
+from runner.plan import advice, next_commands
 from runner.playbook.model import Entry
 from runner.target.workplace import Place, connected, runs_of
 from runner.trail.events import RunState
@@ -43,7 +44,7 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
         return run
     status = find_run(runs_of(Place(target, runs)), run).status
     title = status.started.title if status.started else ""
-    state = stop.state_word(status, living=stop.alive(status))
+    state = advice.state_word(status, living=advice.alive(status))
     terminal.warn(f"latest is {status.run}: {title}, begun {_time(status.started_at)}, {state}")
     if terminal.interactive() and not click.confirm("is that the one?", err=True):
         raise RunRefused("nothing was done: another run is meant", then="runbook runs, and give its name")
@@ -67,7 +68,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     found = find_run(runs_of(place), run)
     status, playbook = found.status, in_force(found)
     here = again.here(found, options.inputs((), None))
-    told = stop.stop(playbook, status, here)
+    told = advice.stop(playbook, status, here)
     if as_json:
         options.print_json(document_of(status) | {"stop": told.__dict__, "alive": _alive(status)})
         return
@@ -82,7 +83,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     below = 4 + max(len(_word(step)) for step in steps.values())  # columns before what stands below a step
     for entry in playbook.entries:
         step = steps[entry.id]
-        needs = onward.waits_for(playbook, status, step, here.now) if step is not None else []
+        needs = next_commands.waits_for(playbook, status, step, here.now) if step is not None else []
         for line in _step_lines(entry, status, step, needs, below=below):
             terminal.say(line, hang=below + 2)
     terminal.say()
@@ -123,7 +124,7 @@ def _asked(entry: Entry, status: RunStatus) -> list[str]:
 
 
 def _alive(status: RunStatus) -> bool | None:
-    return stop.alive(status) if status.state is RunState.RUNNING else None
+    return advice.alive(status) if status.state is RunState.RUNNING else None
 
 
 def _kind(status: RunStatus) -> str:
@@ -156,7 +157,7 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
         terminal.say(f"no runs in {directory}; `runbook exec PLAYBOOK` makes one")
         return
     states = [
-        stop.state_word(one.status, living=stop.alive(one.status)) + (" · held" if one.status.holds else "")
+        advice.state_word(one.status, living=advice.alive(one.status)) + (" · held" if one.status.holds else "")
         for one in found
     ]
     width, wide = max(len(one.status.run) for one in found), max(map(len, states))

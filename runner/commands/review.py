@@ -55,7 +55,8 @@ def plan_command(
         orders = Orders(place=Place(target), inputs=values)
         dry_runs([path], orders, as_json=as_json, show_sql=show_sql, run_probes=run_probes)
         return
-    from runner import cards, plan
+    from runner import cards
+    from runner.plan import plan
     from runner.workflow import masks_of
 
     playbook_read = read_playbook(path, values or None)
@@ -120,8 +121,8 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     runbook validate adr007-phase1 adr007-phase3
     runbook validate playbooks/examples/*.yaml --json
     """
-    from runner import plan
     from runner.common.errors import PlaybookFaulty
+    from runner.plan import plan
 
     cwd = Path.cwd()
     faults: list[str] = []

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self
 
-from runner import window
 from runner.common import person_names
+from runner.plan import window
 from runner.trail.events import Approved, EvidenceGiven
 from runner.trail.status import Given, RunStatus
 from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds

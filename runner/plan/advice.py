@@ -9,9 +9,9 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from runner import judging, plan, window
 from runner.common.durations import span, when
-from runner.onward import REASON, Here, onward, waits_for
+from runner.plan import judgements, plan, window
+from runner.plan.next_commands import REASON, Here, onward, waits_for
 from runner.playbook.model import Entry, Playbook
 from runner.target import identity
 from runner.trail.events import RunState
@@ -89,7 +89,7 @@ def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
 
 def _judgements(playbook: Playbook, status: RunStatus, *, beyond: bool) -> str:
     """Whose word on which checks a run waits for. beyond: behind its last step, where it can wait for nothing else."""
-    asked = judging.open_ones(playbook, status)
+    asked = judgements.open_ones(playbook, status)
     people = ", of ".join(f"{check} by {' or '.join(roles)}" for check, roles in asked.items())
     return f"; waits for a judgement of {people}" if asked else "; has all that it asks for" if beyond else ""
 

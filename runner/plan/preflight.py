@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner import foresight, requirements
 from runner.common.errors import RunRefused
+from runner.plan import foresight, requirements
 from runner.playbook.model import Playbook
 from runner.target import connection_count
 from runner.target.database import RunDatabase

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.common.errors import BadInput, RunRefused, TrailBroken
-from runner.plan import one_way
+from runner.plan.plan import one_way
 from runner.playbook.model import Playbook
 from runner.target import identity
 from runner.target.workplace import Connected

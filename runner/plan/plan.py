@@ -12,7 +12,7 @@ from runner.playbook.model import Check, Entry, Guard, LockPolicy, Playbook, Ret
 from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
 
 if TYPE_CHECKING:
-    from runner.foresight import Foreseen, Foresight
+    from runner.plan.foresight import Foreseen, Foresight
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def guard_words(guard: Guard) -> str:
 
 
 def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:
-    from runner.foresight import Foreseen
+    from runner.plan.foresight import Foreseen
 
     step, own = entry.step, _patience(entry)
     found = seen or Foreseen()

@@ -6,8 +6,9 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
-from runner import approvals, judging, standing, window
-from runner.approvals import OpenNeed
+from runner.plan import approvals, original_gates, window
+from runner.plan import judgements as judging
+from runner.plan.approvals import OpenNeed
 from runner.playbook.model import Entry, Playbook
 from runner.trail.events import Outcome, RunState
 from runner.trail.status import RunStatus, StepStatus
@@ -164,7 +165,7 @@ def waits_for(playbook: Playbook, status: RunStatus, step: StepStatus, now: date
     entry = _gate(playbook, step.id)
     if entry is None or not isinstance(entry.step, Gate):
         return list(step.gate)
-    return approvals.all_open(standing.needs(entry, playbook.kept_gates), status, step=step.id, now=now)
+    return approvals.all_open(original_gates.needs(entry, playbook.kept_gates), status, step=step.id, now=now)
 
 
 def _gate(playbook: Playbook, name: str) -> Entry | None:
