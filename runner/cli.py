@@ -124,7 +124,7 @@ def main(args: Sequence[str] | None = None) -> None:
         error.show(sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one boundary: what we know becomes words, the rest a bug report
-        from runner.boundary import Typed, told
+        from runner.report.failure import Typed, told
 
         sys.exit(told(error, Typed(**typed)))
     finally:

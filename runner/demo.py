@@ -23,13 +23,13 @@ from runner.common.markdown import safe
 from runner.embedded import Server
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
+from runner.report.live_view import Lines
 from runner.stay import already, kept_up, staying
 from runner.stay import stop as stop_staying
 from runner.target.workplace import Place
 from runner.trail.events import CheckAnswered, Kind
 from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
-from runner.view import Lines
 from runner.workflow import Orders, View, execute
 from steps.contract import Gate
 
@@ -202,7 +202,7 @@ def _phases(run: Demo) -> int:
             with arriving:
                 run.phase(name)
         except RunbookError as error:
-            from runner.boundary import told
+            from runner.report.failure import told
 
             return told(error)
     return 0

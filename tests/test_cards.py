@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runner import cards
 from runner.dryrun import DryRun, dry_run
 from runner.plan.plan import plan
 from runner.playbook.load import load_file
+from runner.report import plan_cards
 from runner.target.workplace import Place
 from runner.workflow import Orders
 
@@ -62,7 +62,7 @@ def looked(playbook: Path, sqlite_path: Path, tmp_path: Path) -> DryRun:
 def shown(found: DryRun, width: int, monkeypatch: pytest.MonkeyPatch, **options: bool) -> str:
     monkeypatch.setenv("COLUMNS", str(width))
     out = io.StringIO()
-    cards.show(found.plan, checks=found.answers, out=out, **options)
+    plan_cards.show(found.plan, checks=found.answers, out=out, **options)
     return out.getvalue()
 
 
@@ -96,7 +96,7 @@ def test_show_tells_what_a_reviewer_weighs(looked: DryRun, monkeypatch: pytest.M
 def test_show_without_a_target_has_no_sql(playbook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     out = io.StringIO()
-    cards.show(plan(load_file(playbook)), out=out)
+    plan_cards.show(plan(load_file(playbook)), out=out)
     assert "SQL" not in out.getvalue().replace("no SQL for the way back", "")
     assert "work: query (query: " in out.getvalue()
     assert "that: total > covered" in out.getvalue()
@@ -112,7 +112,7 @@ def test_show_sql_is_whole_with_its_parameters_apart(looked: DryRun, monkeypatch
 
 
 def test_document_is_json(looked: DryRun) -> None:
-    found = json.loads(json.dumps(cards.document(looked.plan)))
+    found = json.loads(json.dumps(plan_cards.document(looked.plan)))
     assert [step["id"] for step in found["steps"]] == ["go", "fill", "by_risk", "gone"]
     assert found["steps"][1]["rows"] == 2000
     assert found["steps"][1]["statements"][0]["params"]
@@ -120,7 +120,7 @@ def test_document_is_json(looked: DryRun) -> None:
 
 
 def test_markdown_cells_hold_what_would_end_them(looked: DryRun) -> None:
-    text = cards.markdown(looked.plan)
+    text = plan_cards.markdown(looked.plan)
     assert text.startswith(r"## Fill the snapshots \| of")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
@@ -131,6 +131,6 @@ def test_show_gives_no_way_in_to_the_terminal(playbook: Path, monkeypatch: pytes
     playbook.write_text(PLAYBOOK.replace("safe; each batch", r'"safe\e[2J\u202e').replace("in itself", 'in itself"'))
     monkeypatch.setenv("COLUMNS", "100")
     out = io.StringIO()
-    cards.show(plan(load_file(playbook)), out=out)
+    plan_cards.show(plan(load_file(playbook)), out=out)
     assert "\x1b" not in out.getvalue()
     assert r"safe\x1b[2J\u202e is complete" in out.getvalue()

@@ -25,9 +25,10 @@ from guarding import (
 )
 from inside import Inside, meanwhile, session, until, written
 
-from runner import guards, proof
+from runner import guards
 from runner.plan import window
 from runner.playbook.load import load
+from runner.report import checks_table
 from runner.trail.events import CheckAnswered, Record
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Answer
@@ -330,5 +331,5 @@ def test_report_counts_samples_and_not_records() -> None:
     records = [Record(n=n, at="2026-06-01T12:00:00+00:00", prev="", event=one) for n, one in enumerate(told, 1)]
     step = "{id: work, type: analyze, table: t, guards: [{id: lag, check: rows, table: t, that: rows > 1}]}"
     text = f"runbook: 1\nname: one\ntitle: One\nsteps: [{step}]"
-    rows = proof.checks(records, load("one.yaml", lambda _name: proven(text)))
+    rows = checks_table.checks(records, load("one.yaml", lambda _name: proven(text)))
     assert any("**fail** (asked 29 times, 4 of them no pass): n=9" in row for row in rows), rows

@@ -14,9 +14,9 @@ import pytest
 from databases import Database
 from inside import Inside
 
-from runner.boundary import Typed, told
 from runner.cli import cli
 from runner.common.errors import RunbookError
+from runner.report.failure import Typed, told
 
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 TWICE = re.compile(r"\b([a-z]+(?: [a-z]+)?)[:;,]? \1\b", re.IGNORECASE)

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from command import proven
 
-from runner import people, proof, report
+from runner import people
 from runner.again import resume
 from runner.common.errors import RunbookError
+from runner.report import checks_table, report
+from runner.report.timeline import timeline
 from runner.target.workplace import Place, connected
-from runner.timeline import timeline
 from runner.trail.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
 from runner.trail.runs import Found, find_run
 from runner.way_back import Asked, rollback
@@ -217,7 +218,9 @@ def test_a_guard_asked_often_is_one_row(runs: Runs) -> None:
     playbook = people.playbook_of(runs.execute(FAILS))
     asked = [CheckAnswered(step="one", role="guard", id="disk", probe="disk", answer=answer, text="free_pct=9", that="free_pct >= 10")
              for answer in (Answer.PASS, Answer.FAIL, Answer.PASS)]  # fmt: skip
-    rows = proof.checks([Record(n=1, at="2026-06-01T12:00:00+00:00", prev="", event=one) for one in asked], playbook)
+    rows = checks_table.checks(
+        [Record(n=1, at="2026-06-01T12:00:00+00:00", prev="", event=one) for one in asked], playbook
+    )
     assert [row for row in rows if "disk" in row] == [
         "| 2026-06-01 12:00:00 | guard of `one` | `disk` | `disk` |  | **fail** (asked 3 times, 1 of them no pass): free_pct=9 |"
     ]

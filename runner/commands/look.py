@@ -198,7 +198,7 @@ def report_command(
     runbook report latest -o report.md
     runbook report latest --rows refused
     """
-    from runner import report
+    from runner.report import report
 
     found = find_run(runs_of(Place(target, runs)), run)
     if rows:
@@ -277,7 +277,7 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     runbook trail verify runs/adr007-phase1-20261201-023000-1a2b/trail.jsonl
     """
     from runner.record import anchors, trust
-    from runner.report import clocks
+    from runner.report.report import clocks
     from runner.trail.status import fold
     from runner.trail.trail import check, load
 

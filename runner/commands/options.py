@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _typed(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Remember what was typed: an error's next command needs it too (runner.boundary)."""
+    """Remember what was typed: an error's next command needs it too (runner.report.failure)."""
     if isinstance(context.obj, dict):
         context.obj["command"] = f"runbook {context.command_path.partition(' ')[2]}"
         if value is not None and option.name is not None:

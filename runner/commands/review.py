@@ -55,17 +55,17 @@ def plan_command(
         orders = Orders(place=Place(target), inputs=values)
         dry_runs([path], orders, as_json=as_json, show_sql=show_sql, run_probes=run_probes)
         return
-    from runner import cards
     from runner.plan import plan
+    from runner.report import plan_cards
     from runner.workflow import masks_of
 
     playbook_read = read_playbook(path, values or None)
     masks_of(playbook_read)  # a secret that can't be masked is refused here too
     made = plan.plan(playbook_read)
     if as_json:
-        options.print_json(cards.document(made))
+        options.print_json(plan_cards.document(made))
     else:
-        cards.show(made, show_sql=show_sql)
+        plan_cards.show(made, show_sql=show_sql)
         terminal.say("no target was asked: --target NAME shows how each step stands there")
 
 
@@ -81,8 +81,8 @@ def dry_runs(
 
     What the later ones find then is what the first will have left, which nobody knows before.
     """
-    from runner import cards
     from runner.dryrun import dry_run
+    from runner.report import plan_cards
 
     looked: list[DryRun] = []
     documents = []
@@ -90,7 +90,7 @@ def dry_runs(
         found = dry_run(read_playbook(path, orders.inputs), orders, run_probes=run_probes)
         if as_json:
             documents.append(
-                cards.document(found.plan)
+                plan_cards.document(found.plan)
                 | {
                     "kind": "preview",
                     "checks": found.document(),
@@ -99,7 +99,7 @@ def dry_runs(
                 }
             )
         else:
-            cards.show(found.plan, checks=found.answers, show_sql=show_sql)
+            plan_cards.show(found.plan, checks=found.answers, show_sql=show_sql)
             for check in found.not_asked:
                 terminal.say(f"not asked: {check} runs a program of the playbook's; --run-probes asks it")
             terminal.say(f"dry run: looked only; no trail, nothing changed in {found.plan.target}")

@@ -20,11 +20,11 @@ from runner.workflow import Orders, View, execute
 
 def _view(*, verbose: bool, as_json: bool) -> View:
     if as_json:
-        from runner.view import JsonLines
+        from runner.report.live_view import JsonLines
 
         lines = JsonLines(sys.stdout)
         return View(heard=lines.heard)
-    from runner.view import Lines
+    from runner.report.live_view import Lines
 
     shown = Lines(sys.stdout, verbose=verbose)
     ask = shown.ask if sys.stdin.isatty() and sys.stdout.isatty() else None

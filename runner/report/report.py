@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from runner import cards, proof
 from runner.common.markdown import code, escaped, table
 from runner.plan import advice, next_commands, plan
 from runner.playbook.model import Playbook
 from runner.record import trust
+from runner.report import checks_table, plan_cards
+from runner.report.timeline import OUTCOMES, clock, timeline, took
 from runner.target import identity
-from runner.timeline import OUTCOMES, clock, timeline, took
 from runner.trail import events, trail
 from runner.trail.events import Json, Kind, Record, RunStarted, RunState
 from runner.trail.runs import Found
@@ -65,9 +65,9 @@ def markdown(found: Found, playbook: Playbook, here: next_commands.Here | None =
         ),
         _section("Steps", _steps(records, playbook, status)),
         _section("Figures", _figures(playbook, status)),
-        _section("Checks", proof.checks(records, playbook)),
-        _section("Approvals", proof.approvals(records, status)),
-        _section("Evidence", proof.evidence(records)),
+        _section("Checks", checks_table.checks(records, playbook)),
+        _section("Approvals", checks_table.approvals(records, status)),
+        _section("Evidence", checks_table.evidence(records)),
         _section("Timeline", timeline(records)),
         _section("Trail", _anchor(found)),
     ]
@@ -112,9 +112,9 @@ def verdict(status: RunStatus) -> str:
 
 def _proof(playbook: Playbook, status: RunStatus) -> str:
     not_due = f", {len(status.not_due)} not due here" if status.not_due else ""
-    never = proof.unasked(status, playbook)
+    never = checks_table.unasked(status, playbook)
     not_due += f", {never} never asked" if never else ""
-    return f"{advice.counted(playbook, status)}; {proof.tally(status.checks)}{not_due}."
+    return f"{advice.counted(playbook, status)}; {checks_table.tally(status.checks)}{not_due}."
 
 
 # ─── who, when, where ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +208,7 @@ def _steps(records: Sequence[Record], playbook: Playbook, status: RunStatus) -> 
     made = plan.plan(playbook)
     seen = _seen(records)
     steps = [status.steps.get(card.id) for card in made.cards]
-    return cards.rows(
+    return plan_cards.rows(
         made.cards,
         more={
             "what happened": [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from runner.common.markdown import code, escaped, table
 from runner.playbook.check_text import cut, question
 from runner.playbook.model import Check, Playbook
-from runner.timeline import clock
+from runner.report.timeline import clock
 from runner.trail import events
 from runner.trail.events import CheckAnswered, NotDue, Record
 from runner.trail.status import RunStatus
