@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from runner import people, touch
-from runner.again import resume
+from runner import touch
 from runner.common import terminal
 from runner.common.durations import span
 from runner.common.errors import RunbookError, TargetUnreachable, Waiting
@@ -24,13 +23,15 @@ from runner.embedded import Server
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
 from runner.report.live_view import Lines
+from runner.run import interventions
+from runner.run.execute import Orders, View, execute
+from runner.run.resume import resume
 from runner.stay import already, kept_up, staying
 from runner.stay import stop as stop_staying
 from runner.target.workplace import Place
 from runner.trail.events import CheckAnswered, Kind
 from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
-from runner.workflow import Orders, View, execute
 from steps.contract import Gate
 
 PHASES = ("adr007-phase1", "adr007-phase2", "adr007-phase2-10k", "adr007-phase3", "adr007-phase4")
@@ -95,10 +96,12 @@ class Demo:
             role = roles[index % len(roles)] if roles else "anyone"
             who = f"demo-{role}"
             self.lines.say(f"  the demo answers its own gate {gate} as {who}")
-            people.approve(run.run, orders, step=gate, by=who, role=role, reason="the demo answers its own gates")
+            interventions.approve(
+                run.run, orders, step=gate, by=who, role=role, reason="the demo answers its own gates"
+            )
         for evidence in needs.evidence:
             if not evidence.optional:
-                people.bring(
+                interventions.bring(
                     run.run,
                     orders,
                     step=gate,

@@ -9,9 +9,9 @@ import pytest
 from databases import Database
 from inside import Inside, written
 
-from runner import people
 from runner.common.errors import RunRefused
 from runner.plan import approvals
+from runner.run import interventions
 from runner.trail import trail
 from runner.trail.events import Approved, EvidenceGiven
 from runner.trail.status import Given, RunStatus
@@ -301,9 +301,11 @@ def test_approval_of_a_machine_whose_clock_is_ahead(desk: Inside, monkeypatch: p
     written(desk, f"{GATE.replace('not: operator', 'not: operator, valid_for: 1 s')}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
     with monkeypatch.context() as wrong:
-        wrong.setattr(people, "utc_now", lambda: datetime.now(UTC) + timedelta(days=10))
+        wrong.setattr(interventions, "utc_now", lambda: datetime.now(UTC) + timedelta(days=10))
         wrong.setattr(
-            trail.Trail.__init__, "__kwdefaults__", {**trail.Trail.__init__.__kwdefaults__, "now": people.utc_now}
+            trail.Trail.__init__,
+            "__kwdefaults__",
+            {**trail.Trail.__init__.__kwdefaults__, "now": interventions.utc_now},
         )
         assert approve(desk, "ines") == 0
     time.sleep(1.1)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.dryrun import DryRun, dry_run
 from runner.plan.plan import plan
 from runner.playbook.load import load_file
 from runner.report import plan_cards
+from runner.run.dry_run import DryRun, dry_run
+from runner.run.execute import Orders
 from runner.target.workplace import Place
-from runner.workflow import Orders
 
 PLAYBOOK = """
 runbook: 1

@@ -202,7 +202,7 @@ success_criteria:
 # ─── in the code ────────────────────────────────────────────────────────────────────────────────────────────────────
 PLAIN = {  # what is cut here holds no secret: hashes, names of our own, numbers, or words of the playbook's own text
     "runner/target/search_path.py", "runner/playbook/yaml_advice.py", "runner/trail/trail.py", "runner/target/targets_file.py", "runner/target/workplace.py", "runner/target/database.py",
-    "runner/lease.py", "steps/sql/session_statements.py", "steps/types/rebuild.py", "steps/types/indexes.py", "steps/types/rebuild_parts.py", "runner/playbook/yaml_reader.py",
+    "runner/run/lease.py", "steps/sql/session_statements.py", "steps/types/rebuild.py", "steps/types/indexes.py", "steps/types/rebuild_parts.py", "runner/playbook/yaml_reader.py",
     "steps/sql/dialect.py", "runner/commands/options.py",
 }  # fmt: skip
 

@@ -10,8 +10,8 @@ from databases import Database
 from runner.common.errors import RunRefused, Waiting
 from runner.playbook.load import load_file
 from runner.playbook.model import TargetNeeds
+from runner.run.execute import Orders, execute
 from runner.target.workplace import Place
-from runner.workflow import Orders, execute
 
 EXAMPLES = Path(__file__).parent.parent / "playbooks/examples"
 

@@ -25,10 +25,10 @@ from guarding import (
 )
 from inside import Inside, meanwhile, session, until, written
 
-from runner import guards
 from runner.plan import window
 from runner.playbook.load import load
 from runner.report import checks_table
+from runner.run import guards
 from runner.trail.events import CheckAnswered, Record
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Answer

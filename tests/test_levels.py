@@ -6,9 +6,9 @@ import pytest
 from command import proven
 
 from runner.common.errors import BadInput
-from runner.levels import Level, Levels, Reading
 from runner.playbook.load import load
 from runner.playbook.model import Guard
+from runner.run.guard_state import Level, Levels, Reading
 from steps.contract import Answer
 
 PASS, FAIL, UNKNOWN = Answer.PASS, Answer.FAIL, Answer.UNKNOWN

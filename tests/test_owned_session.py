@@ -14,14 +14,14 @@ from conftest import _kind
 from databases import Database, Databases
 from inside import Inside
 
-from runner.dryrun import dry_run
 from runner.format import examples
 from runner.playbook.load import load_file
+from runner.run.dry_run import dry_run
+from runner.run.execute import Orders, execute
 from runner.target import session_settings
 from runner.target.database import RunDatabase
 from runner.target.resolve import ConnectArguments
 from runner.target.workplace import Place
-from runner.workflow import Orders, execute
 from steps.registry import probe_types
 
 EXAMPLES = Path(__file__).parent.parent / "playbooks/examples"

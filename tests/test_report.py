@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from command import proven
 
-from runner import people
-from runner.again import resume
 from runner.common.errors import RunbookError
 from runner.report import checks_table, report
 from runner.report.timeline import timeline
+from runner.run import interventions
+from runner.run.execute import Orders, execute
+from runner.run.resume import resume
+from runner.run.way_back import Asked, rollback
 from runner.target.workplace import Place, connected
 from runner.trail.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
 from runner.trail.runs import Found, find_run
-from runner.way_back import Asked, rollback
-from runner.workflow import Orders, execute
 from steps.contract import Answer
 
 FILL = """
@@ -88,7 +88,7 @@ class Runs:
         return find_run(self.directory / "runs", "latest")
 
     def report(self) -> str:
-        return report.markdown(self.found(), people.playbook_of(self.found()))
+        return report.markdown(self.found(), interventions.playbook_of(self.found()))
 
 
 @pytest.fixture
@@ -110,10 +110,10 @@ def test_report_of_a_gated_run(runs: Runs) -> None:
 
     file = runs.directory / "backup.txt"
     file.write_text("a backup")
-    people.note(run, runs.orders(), text="the pager | is quiet", by="dana")
-    people.approve(run, runs.orders(), step="go", by="dana", role="dba", reason="read it")
-    people.bring(run, runs.orders(), step="go", evidence="backup", by="dana", reason="of tonight", file=file)
-    people.sql(run, runs.orders(), text="UPDATE schema_state SET value = '17'", by="olga", reason="by hand")
+    interventions.note(run, runs.orders(), text="the pager | is quiet", by="dana")
+    interventions.approve(run, runs.orders(), step="go", by="dana", role="dba", reason="read it")
+    interventions.bring(run, runs.orders(), step="go", evidence="backup", by="dana", reason="of tonight", file=file)
+    interventions.sql(run, runs.orders(), text="UPDATE schema_state SET value = '17'", by="olga", reason="by hand")
     resume(run, runs.orders())
     text = runs.report()
     assert "**Succeeded.** 2 of 2 steps done; 3 checks passed, 1 recorded only, 1 not due here." in text
@@ -215,7 +215,7 @@ def test_timeline_tells_waits_for_one_lock_in_one_line() -> None:
 
 
 def test_a_guard_asked_often_is_one_row(runs: Runs) -> None:
-    playbook = people.playbook_of(runs.execute(FAILS))
+    playbook = interventions.playbook_of(runs.execute(FAILS))
     asked = [CheckAnswered(step="one", role="guard", id="disk", probe="disk", answer=answer, text="free_pct=9", that="free_pct >= 10")
              for answer in (Answer.PASS, Answer.FAIL, Answer.PASS)]  # fmt: skip
     rows = checks_table.checks(

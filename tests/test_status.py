@@ -84,7 +84,7 @@ def test_questions_change_nothing(desk: Inside, empty_database: Database) -> Non
     assert desk.runbook("approve", "latest", "--as", "ines", "--role", "dba", "--reason", "yes").code == 0
     assert desk.runbook("resume", "latest").code == 0
     records = list(read(desk.newest))
-    from runner.workflow import stored
+    from runner.run.execute import stored
 
     status = RunStatus()
     for record in records:

@@ -12,9 +12,9 @@ from runner.commands import complete, options
 from runner.commands.look import place_of_run
 from runner.common import terminal
 from runner.common.errors import RunbookError
+from runner.run.execute import Orders
 from runner.target.workplace import Place, runs_of
 from runner.trail.runs import find_run
-from runner.workflow import Orders
 
 
 @click.command("close", short_help="End a run as what it is")
@@ -32,7 +32,7 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
     \b
     runbook close latest --reason 'what stands is wanted; the rest is done by another run'
     """
-    from runner.closing import Word, close
+    from runner.run.close import Word, close
 
     place = place_of_run(run, target=target, runs=runs)
     ended = close(run, Orders(place=place, operator=by), Word(by, reason))
@@ -56,7 +56,7 @@ def recover_command(*, run: str, target: str | None, runs: Path | None, operator
     \b
     runbook recover adr007-phase3-20261201-023000-1a2b --target staging
     """
-    from runner.recovering import recover
+    from runner.run.recover import recover
 
     place = Place(target, runs)
     again = recover(run, Orders(place=place, operator=operator))

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 
-from runner import again
 from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.durations import span, when
 from runner.common.errors import RunRefused, TrailBroken
-from runner.people import in_force
 from runner.plan import advice, next_commands
 from runner.playbook.model import Entry
+from runner.run import resume
+from runner.run.interventions import in_force
 from runner.target.workplace import Place, connected, runs_of
 from runner.trail.events import RunState
 from runner.trail.runs import all_runs, find_run, find_trail
@@ -67,7 +67,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     place = Place(target, runs)
     found = find_run(runs_of(place), run)
     status, playbook = found.status, in_force(found)
-    here = again.here(found, options.inputs((), None))
+    here = resume.here(found, options.inputs((), None))
     told = advice.stop(playbook, status, here)
     if as_json:
         options.print_json(document_of(status) | {"stop": told.__dict__, "alive": _alive(status)})
@@ -210,7 +210,7 @@ def report_command(
         )
         return
     else:
-        text = report.markdown(found, in_force(found), again.here(found, options.inputs((), None)))
+        text = report.markdown(found, in_force(found), resume.here(found, options.inputs((), None)))
     if output is None and sys.stdout.isatty():
         from runner.common.markdown import plain
         from runner.common.terminal_markdown import rendered

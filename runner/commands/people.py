@@ -11,7 +11,7 @@ import click
 from runner.commands import complete, options
 from runner.commands.look import meant, place_of_run
 from runner.common import terminal
-from runner.workflow import Orders
+from runner.run.execute import Orders
 from steps.contract import Value, cutting, seconds
 
 
@@ -54,15 +54,15 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
     runbook approve latest --as ines --role dba --reason 'rehearsed on staging'
     runbook approve latest --evidence backup --file backup.log --reason 'restored and counted'
     """
-    from runner import people
+    from runner.run import interventions
 
     run = meant(run, target=target, runs=runs)
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
     if evidence:
-        _say(people.bring(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
+        _say(interventions.bring(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
         return
     valid_s = _seconds(valid_for) if valid_for else None
-    _say(people.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
+    _say(interventions.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
 
 
 @click.command("settle", short_help="Say whether a step in doubt was done")
@@ -83,11 +83,11 @@ def settle_command(
     runbook settle latest send_mail done --as ines --reason 'all 40 are in the log'
     runbook settle latest send_mail not-done --as ines --reason 'the log is empty'
     """
-    from runner import people
+    from runner.run import interventions
 
     run = meant(run, target=target, runs=runs)
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
-    _say(people.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
+    _say(interventions.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
 
 
 @click.command("judge", short_help="Answer a check that could not decide")
@@ -108,11 +108,11 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
     \b
     runbook judge latest looks_right pass --as ines --role dba --reason 'compared ten by hand'
     """
-    from runner import people
+    from runner.run import interventions
     from steps.contract import Answer
 
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
-    _say(people.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
+    _say(interventions.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
 
 
 @click.command("note", short_help="Write a line into a run's timeline")
@@ -128,9 +128,9 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
     \b
     runbook note latest 'the replica was restarted at 02:40' --as ines
     """
-    from runner import people
+    from runner.run import interventions
 
-    _say(people.note(run, Orders(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
+    _say(interventions.note(run, Orders(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
 
 
 @click.command("tune", short_help="Steer a running run")
@@ -160,11 +160,11 @@ def tune_command(
            rest=N                beside others: N times as long as it worked
            limits.NAME=N         for guards alone: criteria are asked as approved
     """
-    from runner import people
+    from runner.run import interventions
 
     run = meant(run, target=target, runs=runs)
     place = place_of_run(run, target=target, runs=runs)
-    _say(people.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
+    _say(interventions.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
 
 
 _LABELS = frozenset({"next", "note", "gate"})
@@ -226,10 +226,12 @@ def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str
     runbook sql latest -c 'ANALYZE session_summaries' --reason 'plans went bad'
     runbook sql latest --reason 'as the incident says' < mend.sql
     """
-    from runner import people
+    from runner.run import interventions
 
     run = meant(run, target=target, runs=runs)
     orders = Orders(place=place_of_run(run, target=target, runs=runs))
-    for sent in people.sql(run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason):
+    for sent in interventions.sql(
+        run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason
+    ):
         rows = f"{sent.rows:,} row{'' if sent.rows == 1 else 's'}" if sent.rows >= 0 else "done"
         terminal.say(f"{rows}: {cutting.on_one_line(sent.sql, 100)}")

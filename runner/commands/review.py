@@ -14,8 +14,8 @@ from runner.common import terminal
 from runner.playbook.find import find_playbook, read_playbook
 
 if TYPE_CHECKING:
-    from runner.dryrun import DryRun
-    from runner.workflow import Orders
+    from runner.run.dry_run import DryRun
+    from runner.run.execute import Orders
 
 
 @click.command("plan", short_help="What a playbook would do")
@@ -49,15 +49,15 @@ def plan_command(
     path = find_playbook(playbook, Path.cwd())
     values = options.inputs(given, None)
     if target is not None or os.environ.get("RUNBOOK_TARGET"):
+        from runner.run.execute import Orders
         from runner.target.workplace import Place
-        from runner.workflow import Orders
 
         orders = Orders(place=Place(target), inputs=values)
         dry_runs([path], orders, as_json=as_json, show_sql=show_sql, run_probes=run_probes)
         return
     from runner.plan import plan
     from runner.report import plan_cards
-    from runner.workflow import masks_of
+    from runner.run.execute import masks_of
 
     playbook_read = read_playbook(path, values or None)
     masks_of(playbook_read)  # a secret that can't be masked is refused here too
@@ -81,8 +81,8 @@ def dry_runs(
 
     What the later ones find then is what the first will have left, which nobody knows before.
     """
-    from runner.dryrun import dry_run
     from runner.report import plan_cards
+    from runner.run.dry_run import dry_run
 
     looked: list[DryRun] = []
     documents = []

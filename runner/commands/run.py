@@ -12,10 +12,10 @@ from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.errors import EXIT_CODES
 from runner.playbook.find import find_playbook
+from runner.run.execute import Orders, View, execute
 from runner.target.workplace import Place, runs_of
 from runner.trail.events import RunState
 from runner.trail.runs import find_run
-from runner.workflow import Orders, View, execute
 
 
 def _view(*, verbose: bool, as_json: bool) -> View:
@@ -160,8 +160,8 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     runbook resume latest --accept-changes --reason 'the lock may wait longer'
     runbook resume latest --dead
     """
-    from runner.again import Accepted, resume
     from runner.commands.look import meant
+    from runner.run.resume import Accepted, resume
 
     if accept_changes and not reason:
         raise click.UsageError("--accept-changes needs --reason: it voids approvals, and stands in the trail")
@@ -237,7 +237,7 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     runbook rollback latest --leave pair_index --reason 'it does no harm'
     """
     from runner.commands.look import meant
-    from runner.way_back import Asked, rollback
+    from runner.run.way_back import Asked, rollback
 
     if (leave or accept_changes) and not reason:
         raise click.UsageError("--leave and --accept-changes need --reason: it stands in the trail")

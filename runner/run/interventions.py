@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner import again
-from runner.again import runs_of, same_target
 from runner.common import person_names
 from runner.common.errors import BadInput, RunRefused, StepFailed, TargetUnreachable
 from runner.common.secrets import Masks
@@ -20,6 +18,9 @@ from runner.plan.next_commands import REASON
 from runner.plan.preflight import writing_session
 from runner.playbook.model import Entry, Playbook
 from runner.record import trust
+from runner.run import resume
+from runner.run.execute import Orders, given_again, masks_of_run, path_of, stored
+from runner.run.resume import runs_of, same_target
 from runner.target import identity
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, connected, told_masked
@@ -38,7 +39,6 @@ from runner.trail.events import (
 from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail, utc_now
-from runner.workflow import Orders, given_again, masks_of_run, path_of, stored
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.contract.dialect import Dialect
 from steps.ledger import tables
@@ -236,7 +236,7 @@ def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored
 
 
 def _next(found: Found) -> str:
-    here = again.here(found, {})
+    here = resume.here(found, {})
     return "next       " + advice.stop(in_force(found), found.status, here).then.replace("\n", f"\n{'':<11}")
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.common.errors import CriteriaNotMet, InDoubt, RunRefused, StepFailed, TargetUnreachable
-from runner.context import StepContext, Watcher
-from runner.control import Control
 from runner.plan import ask, foresight, requirements, window
 from runner.plan.ask import fields
 from runner.playbook import programs
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
+from runner.run.context import StepContext, Watcher
+from runner.run.control import Control
 from runner.target import identity
 from runner.target.database import RunDatabase
 from runner.trail.events import Event, NotDue, Outcome, Retried, StepEnded, StepStarted, StepVerified
@@ -29,7 +29,7 @@ from steps.contract.values import bounded, in_json
 from steps.ledger import tables
 
 if TYPE_CHECKING:
-    from runner.guards import Sentry
+    from runner.run.guards import Sentry
 
 Listener = Callable[[Event], None]
 Undo = Callable[[UndoesRun, Entry], StepResult]
@@ -207,7 +207,7 @@ class Acting:
 
     def _sentry(self, entry: Entry) -> Sentry:
         """Who samples the step's guards while it runs."""
-        from runner.guards import Sentry
+        from runner.run.guards import Sentry
 
         return Sentry(
             entry=entry, look=self.database.look, scope=self.scope, emit=self.emit, control=self.control,

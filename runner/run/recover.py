@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.again import same_target
 from runner.common import private_files
 from runner.common.errors import RunRefused
 from runner.common.secrets import Masks
 from runner.plan import open_runs
 from runner.playbook.model import Playbook
+from runner.run.execute import STATES, Orders, stored
+from runner.run.resume import same_target
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
 from runner.target.workplace import Connected, connected
@@ -33,7 +34,6 @@ from runner.trail.events import (
 from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
-from runner.workflow import STATES, Orders, stored
 from steps.contract.values import decode_all, readable_all
 from steps.ledger import tables
 from steps.ledger.tables import RunRow, StepRow

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from runner.common.errors import LeaseLost
-from runner.control import Control
+from runner.run.control import Control
 from runner.target.database import Fence, RunDatabase, Session
 from runner.target.lease_holder import BEAT_S, refusal, refuse_if_held
 from runner.trail.events import LeaseTaken, Process

@@ -8,20 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.common.errors import BadInput, RunbookError, RunRefused, TrailBroken
-from runner.context import take_up_orders
-from runner.engine import Engine
 from runner.plan import advice, next_commands, original_gates, preflight, window
 from runner.playbook import programs
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
 from runner.record import known, trust
-from runner.target import identity
-from runner.target.lease_holder import refuse_if_held
-from runner.target.workplace import Connected, Place, connected, now, pointed
-from runner.trail.events import Outcome, Process, RunResumed, RunStarted, RunState
-from runner.trail.runs import Found, find_run
-from runner.trail.status import RunStatus
-from runner.workflow import (
+from runner.run.context import take_up_orders
+from runner.run.engine import Engine
+from runner.run.execute import (
     Orders,
     approval_digest,
     carry,
@@ -33,6 +27,12 @@ from runner.workflow import (
     run_or_take_back,
     stored,
 )
+from runner.target import identity
+from runner.target.lease_holder import refuse_if_held
+from runner.target.workplace import Connected, Place, connected, now, pointed
+from runner.trail.events import Outcome, Process, RunResumed, RunStarted, RunState
+from runner.trail.runs import Found, find_run
+from runner.trail.status import RunStatus
 from steps.contract import Gate
 from steps.contract.values import readable_all
 from steps.ledger import tables

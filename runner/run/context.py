@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from runner.common.durations import span
 from runner.common.errors import LeaseLost
-from runner.control import Control, Hold
 from runner.playbook.model import Entry, LockPolicy
+from runner.run.control import Control, Hold
 from runner.target import lock_waits
 from runner.target.database import RunDatabase
 from runner.target.ended_sessions import Enders
@@ -39,7 +39,7 @@ from steps.contract.values import readable_all
 from steps.ledger import tables
 
 if TYPE_CHECKING:
-    from runner.guards import Emit, Sentry
+    from runner.run.guards import Emit, Sentry
 
 STEER_S = 1.0  # how often the ledger's control rows are read
 HOLD_S = 1.0

@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.again import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.common.errors import RolledBack, RunRefused
 from runner.common.secrets import MASK
-from runner.context import take_up_orders
-from runner.engine import Engine
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
 from runner.record import trust
-from runner.rollback import Choice, Reverser
+from runner.run.context import take_up_orders
+from runner.run.engine import Engine
+from runner.run.execute import Orders, carry, given_again, masks_of, opened, path_of, stored
+from runner.run.resume import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
+from runner.run.rollback import Choice, Reverser
 from runner.target import identity
 from runner.target.workplace import Connected, connected
 from runner.trail.events import RollbackStarted, RunState
 from runner.trail.runs import find_run
 from runner.trail.status import RunStatus
-from runner.workflow import Orders, carry, given_again, masks_of, opened, path_of, stored
 from steps.contract import Mendable
 from steps.ledger import tables
 

@@ -11,14 +11,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from runner import balance
-from runner.balance import Balance
 from runner.common.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
-from runner.context import StepContext
-from runner.engine import Engine
 from runner.plan import plan
 from runner.plan.ask import fields as fields_of
 from runner.playbook.model import Entry, Playbook
+from runner.run import balance
+from runner.run.balance import Balance
+from runner.run.context import StepContext
+from runner.run.engine import Engine
 from runner.trail.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
 from steps.catalog import touched_tables
 from steps.contract import (

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from runner.beginning import Beginning
 from runner.common import private_files
 from runner.common.errors import (
     Aborted,
@@ -32,15 +31,16 @@ from runner.common.errors import (
     Waiting,
 )
 from runner.common.secrets import MASK, Masks, SecretTooShort
-from runner.control import Control, signals
-from runner.engine import Engine
-from runner.lease import Holder
 from runner.plan import advice, next_commands, preflight
 from runner.playbook import digest, programs
 from runner.playbook.find import read_playbook
 from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
+from runner.run.control import Control, signals
+from runner.run.engine import Engine
+from runner.run.lease import Holder
+from runner.run.may_begin import Beginning
 from runner.target import identity, ledger_check, resolve
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, Place, connected, now, options_for
@@ -220,7 +220,7 @@ def opened(
 
 def _undo(engine: Engine, target: Connected, step: UndoesRun, entry: Entry) -> StepResult:
     """Take back another playbook's run."""
-    from runner.undoing import sources, undoer
+    from runner.run.undo_run import sources, undoer
 
     return undoer(engine, lambda text: stored(sources(text)), target.another)(step, entry)
 
@@ -479,7 +479,7 @@ def run_or_take_back(engine: Engine) -> None:
 
 def roll_back_after(engine: Engine, error: RunbookError) -> RunbookError:
     """`on_failure: rollback`: take back what stands, and say both what failed and what became of it."""
-    from runner.rollback import Reverser, joined
+    from runner.run.rollback import Reverser, joined
 
     engine.control.go_on()  # a guard's stop has been obeyed
     reverser = Reverser(engine, engine.status.run, engine.playbook)

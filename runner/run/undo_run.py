@@ -6,11 +6,11 @@ import contextlib
 import json
 from collections.abc import Callable
 
-from runner.engine import Engine
-from runner.lease import Holder, other_scope
 from runner.playbook.model import Entry, Playbook
 from runner.record import known
-from runner.rollback import Reverser
+from runner.run.engine import Engine
+from runner.run.lease import Holder, other_scope
+from runner.run.rollback import Reverser
 from runner.target import identity
 from runner.target.database import RunDatabase, Session
 from runner.trail.events import Outcome

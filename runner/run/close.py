@@ -6,14 +6,15 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from runner.again import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.common.errors import RunClosed, RunRefused
 from runner.common.secrets import Masks
-from runner.control import Control
-from runner.lease import Holder
 from runner.plan import open_runs
 from runner.playbook.model import Playbook
 from runner.record import known, trust
+from runner.run.control import Control
+from runner.run.execute import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
+from runner.run.lease import Holder
+from runner.run.resume import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
 from runner.target.workplace import Connected, connected
@@ -21,7 +22,6 @@ from runner.trail.events import Closed, RunEnded, RunState
 from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
-from runner.workflow import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
 from steps.contract import Work
 from steps.ledger import tables
 from steps.ledger.tables import RunRow

@@ -14,12 +14,12 @@ from runner.common.secrets import Masks
 from runner.plan import ask, judgements, plan, window
 from runner.plan.foresight import Foresight
 from runner.playbook.model import Check, Playbook
+from runner.run.execute import Orders, beginning, masks_of
 from runner.target import search_path
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, connected
 from runner.trail.events import CheckAnswered, Json, NotDue
 from runner.trail.trail import masked
-from runner.workflow import Orders, beginning, masks_of
 from steps.contract import Params, Value
 from steps.contract.values import readable_all
 

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from runner.common.durations import Rate, span
 from runner.common.errors import TrailBroken
-from runner.control import Control, Hold
-from runner.levels import UNDECIDED, Level, Levels, Reading
 from runner.plan import ask
 from runner.playbook.model import Entry, Guard, GuardAction
 from runner.playbook.scope import Scope
+from runner.run.control import Control, Hold
+from runner.run.guard_state import UNDECIDED, Level, Levels, Reading
 from runner.trail.events import CheckAnswered, Event, Tuned
 from steps.contract import Answer, Progress, StepError, Value
 from steps.contract.values import exact

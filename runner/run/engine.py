@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from runner.acting import Acting, in_doubt
 from runner.common.durations import span
 from runner.common.errors import (
     Aborted,
@@ -26,6 +25,7 @@ from runner.plan import ask as gates
 from runner.playbook import programs
 from runner.playbook.model import Check, Entry
 from runner.playbook.scope import Scope
+from runner.run.step_run import Acting, in_doubt
 from runner.trail.events import (
     CheckAnswered,
     GateReached,
