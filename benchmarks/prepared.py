@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 from measuring import Broken, Skipped, progress, spend
 
-from runner.binaries import ServerUnavailable
-from runner.embedded import Server
+from runner.sandbox.binaries import ServerUnavailable
+from runner.sandbox.server import Server
 
 PREPARED, COPY = "prepared", "copy"
 SETTINGS = {  # what happens by the clock would hit one side and spare the other; durability is as it ships, fsync on

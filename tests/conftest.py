@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from databases import Cluster, Database, Databases, SQLiteFiles, fast_directory, in_ci
 
-from runner.binaries import find_binaries
-from runner.embedded import Server
+from runner.sandbox.binaries import find_binaries
+from runner.sandbox.server import Server
 
 VERSIONS = ["pg15", "pg18"]
 REQUIRED = "pg18"  # comes by pip: where it is missing in CI, the tests prove nothing

@@ -21,8 +21,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from playbooks.demo import honeypot
-from runner.binaries import find_binaries
-from runner.embedded import Server
+from runner.sandbox.binaries import find_binaries
+from runner.sandbox.server import Server
 
 SESSIONS = 2_000
 SEED = 7

@@ -16,7 +16,7 @@ from command import RUNBOOK, Desk, Done
 from databases import Database, Databases
 from inside import Inside
 
-from runner.embedded import Server
+from runner.sandbox.server import Server
 from runner.trail.status import fold
 from runner.trail.trail import read
 

@@ -16,7 +16,8 @@ import psutil
 import psycopg
 import pytest
 
-from runner import binaries, embedded
+from runner.sandbox import binaries
+from runner.sandbox import server as embedded
 
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 
@@ -110,7 +111,7 @@ def test_server_as_nobody_out_of_closed_home(tmp_path: Path, monkeypatch: pytest
 OWNER = """
 import sys, time
 from pathlib import Path
-from runner.embedded import Server
+from runner.sandbox.server import Server
 server = Server(Path(sys.argv[1]), settings={"fsync": "off"})
 server.start()
 print(server.pid, flush=True)

@@ -11,8 +11,8 @@ from conftest import _kind
 from databases import Databases
 from inside import Inside
 
-from runner.embedded import Server
 from runner.playbook import digest
+from runner.sandbox.server import Server
 from runner.target import identity
 
 GATE = """runbook: 1

@@ -11,10 +11,10 @@ import pytest
 from command import RUNBOOK, Desk, Done
 from databases import Database
 
-from runner import first
-from runner.first import EXAMPLES, examples
 from runner.plan.plan import plan
 from runner.playbook.find import read_playbook
+from runner.sandbox import first_playbook
+from runner.sandbox.first_playbook import EXAMPLES, examples
 
 NAMES = [one.name for one in examples()]
 
@@ -71,14 +71,14 @@ def test_a_target_from_elsewhere_is_used_without_an_option(sqlite_path: Path, tm
 def test_a_name_is_a_name_whatever_yaml_reads_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("null", "true", "on", "a" * 60):
-        begun = first.init(name)
+        begun = first_playbook.init(name)
         assert read_playbook(Path(begun.file)).name == name
 
 
 def test_every_copied_example_validates_and_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for example in NAMES:
-        begun = first.init(f"mine-{example.replace('_', '-')}", example=example)
+        begun = first_playbook.init(f"mine-{example.replace('_', '-')}", example=example)
         playbook = read_playbook(Path(begun.file))
         assert playbook.name == begun.name
         assert plan(playbook).cards

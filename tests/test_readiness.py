@@ -15,7 +15,7 @@ from databases import Database, Databases
 from inside import Inside
 
 from runner.common.errors import EXIT_CODES, RunbookError, StepFailed
-from runner.embedded import Server
+from runner.sandbox.server import Server
 from runner.trail.trail import read
 
 MARK = """runbook: 1

@@ -18,8 +18,8 @@ from command import Desk, Done
 from databases import SETTINGS, Databases
 from inside import Inside
 
-from runner.binaries import find_binaries
-from runner.embedded import Server
+from runner.sandbox.binaries import find_binaries
+from runner.sandbox.server import Server
 
 PASSWORD = "Swörd fish/42+&'x"
 TOKEN = 'tok"en/7%\\ é+&=9'

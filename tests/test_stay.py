@@ -18,7 +18,7 @@ import psutil
 import pytest
 from command import RUNBOOK, Done
 
-from runner.binaries import find_binaries
+from runner.sandbox.binaries import find_binaries
 
 PATIENCE_S = 60.0
 

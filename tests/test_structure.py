@@ -57,7 +57,7 @@ def test_connections_are_opened_in_one_place():
     opening = re.compile(r"create_engine\(|\b(?:psycopg|sqlite3)\.connect\(|\b(?:psycopg|sqlite3)\.Connection\(")
     places = {name(path) for path in MODULES if opening.search(path.read_text())}
     plays, in_memory = (
-        "runner/demo.py",
+        "runner/sandbox/demo.py",
         "steps/catalog/scratch.py",
     )  # the application; an empty database that is nobody's
     assert places <= {"runner/target/database.py", "runner/target/drivers.py", plays, in_memory}

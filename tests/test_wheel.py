@@ -15,7 +15,7 @@ import pytest
 import yaml
 from databases import in_ci
 
-from runner.binaries import find_binaries
+from runner.sandbox.binaries import find_binaries
 
 ROOT = Path(__file__).parents[1]
 OURS = {"runner", "steps", "playbooks", "runbook_entry.py"}

@@ -11,7 +11,7 @@ from runner.commands import complete, options
 from runner.common import terminal
 
 if TYPE_CHECKING:
-    from runner.first import Begun
+    from runner.sandbox.first_playbook import Begun
 
 
 @click.command("init", short_help="Write a first playbook, or copy an example")
@@ -40,7 +40,7 @@ def init_command(*, name: str | None, target: str | None, example: str, only_lis
     runbook init fill-it --from backfill                 a copy of an example
     runbook init --list                                  the examples
     """
-    from runner.first import init
+    from runner.sandbox.first_playbook import init
 
     if only_list:
         _list(as_json=as_json)
@@ -55,7 +55,7 @@ def init_command(*, name: str | None, target: str | None, example: str, only_lis
 
 
 def _list(*, as_json: bool) -> None:
-    from runner.first import examples
+    from runner.sandbox.first_playbook import examples
 
     found = examples()
     if as_json:

@@ -52,7 +52,7 @@ def examples(ctx: click.Context, param: click.Parameter, begun: str) -> list[str
     del ctx, param
     found: list[str] = []
     with _quietly():
-        from runner.first import examples as shipped
+        from runner.sandbox.first_playbook import examples as shipped
 
         found = [one.name for one in shipped()]
     return _fitting(found, begun)

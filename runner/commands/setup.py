@@ -42,7 +42,7 @@ def demo_command(
     runbook demo --keep DIR               leaves data and runs in DIR
     runbook demo --stay --keep DIR        starts that server again as it was
     """
-    from runner.demo import demo, stop
+    from runner.sandbox.demo import demo, stop
 
     if stay and end:
         raise click.UsageError("cannot both --stay and --stop: --stop ends the one that stays")

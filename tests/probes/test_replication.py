@@ -14,8 +14,8 @@ from databases import Database
 from inside import until
 
 from probes.looking import answer, await_seen, look_at, probe, role
-from runner.binaries import find_binaries
-from runner.embedded import VERSION, Server
+from runner.sandbox.binaries import find_binaries
+from runner.sandbox.server import VERSION, Server
 from steps.contract import Answer, Unknown
 
 ONE = probe("replication")

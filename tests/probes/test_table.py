@@ -10,7 +10,7 @@ from inside import until
 from plain_look import PlainDatabase
 
 from probes.looking import await_seen, look_at, probe, role
-from runner.embedded import Server
+from runner.sandbox.server import Server
 from steps.contract import Place, StepError
 
 ONE = probe("table", table="t")

@@ -9,8 +9,8 @@ import pytest
 from databases import Database
 
 from probes.looking import await_seen, look_at, probe, role
-from runner.binaries import find_binaries
-from runner.embedded import Server
+from runner.sandbox.binaries import find_binaries
+from runner.sandbox.server import Server
 
 SEGMENT = 16 << 20
 

@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from runner import touch
 from runner.common import terminal
 from runner.common.durations import span
 from runner.common.errors import RunbookError, TargetUnreachable, Waiting
 from runner.common.invocation import command, shown
 from runner.common.markdown import safe
-from runner.embedded import Server
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
 from runner.report.live_view import Lines
 from runner.run import interventions
 from runner.run.execute import Orders, View, execute
 from runner.run.resume import resume
-from runner.stay import already, kept_up, staying
-from runner.stay import stop as stop_staying
+from runner.sandbox import things_to_try
+from runner.sandbox.server import Server
+from runner.sandbox.stay import already, kept_up, staying
+from runner.sandbox.stay import stop as stop_staying
 from runner.target.workplace import Place
 from runner.trail.events import CheckAnswered, Kind
 from runner.trail.runs import load_run
@@ -299,7 +299,7 @@ def _told_staying(server: Up, directory: Path) -> None:
             "try, one line after the other:",
             *(
                 text
-                for words, line in touch.lines(server.database(NAME), directory / "runs")
+                for words, line in things_to_try.lines(server.database(NAME), directory / "runs")
                 for text in (f"  {words}", f"    {line}")
             ),
             "",

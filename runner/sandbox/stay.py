@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from runner.binaries import ServerUnavailable
 from runner.common.errors import RunRefused
 from runner.common.invocation import command
-from runner.embedded import Server, reap
+from runner.sandbox.binaries import ServerUnavailable
+from runner.sandbox.server import Server, reap
 
 STAY = b"stay"
 LOOK_MS = 500  # between two looks at the server's process

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from runner.binaries import (
+from runner.sandbox.binaries import (
     Account,
     ServerUnavailable,
     choose_binaries,

@@ -1,0 +1,3 @@
+"""A private PostgreSQL and the demo that runs on it."""
+
+from __future__ import annotations
