@@ -5,8 +5,10 @@ A type's module is imported when its word is first used, so that a playbook of t
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,11 +22,16 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T", Step, Probe)
-_KIND = '\n    kind: ClassVar[str] = "'
+# The usual spelling. It is looked for first because parsing every file takes longer than all the rest of a start.
+_USUAL = re.compile(r'^    kind: ClassVar\[str\] = "(\w+)"', re.MULTILINE)
 
 
 class DuplicateKind(Exception):
     """Two types answer to one word: nothing is loaded."""
+
+
+class UnreadableKind(Exception):
+    """A type's word can't be read from its source: it would never be found."""
 
 
 class Types(Mapping[str, type[T]]):
@@ -32,23 +39,49 @@ class Types(Mapping[str, type[T]]):
 
     def __init__(self, base: type[T], folder: Path, package: str, group: str) -> None:
         self._base: type[T] = base
+        self._folder = folder
+        self._package = package
         self._group = group
-        self._places = _places(folder, package)
         self._found: dict[str, type[T]] = {}
 
     def __getitem__(self, word: str) -> type[T]:
         if word not in self._found:
-            self._found[word] = self._ours(word) if word in self._places else self._theirs(word)
+            module = self._module(word)
+            self._found[word] = self._ours(word, module) if module else self._theirs(word)
         return self._found[word]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*self._places, *self._points}))
+        return iter(sorted({*self._modules, *self._points}))
 
     def __len__(self) -> int:
-        return len(self._places) + len(self._points)
+        return len(self._modules) + len(self._points)
 
     def __contains__(self, word: object) -> bool:
-        return word in self._places or word in self._points
+        return isinstance(word, str) and (self._module(word) is not None or word in self._points)
+
+    def _module(self, word: str) -> str | None:
+        """Where a type of ours is defined."""
+        return self._usual.get(word) or self._modules.get(word)
+
+    @cached_property
+    def _sources(self) -> Mapping[str, str]:
+        """Module → source, of every file below the folder."""
+        return _read(self._folder, self._package)
+
+    @cached_property
+    def _usual(self) -> Mapping[str, str]:
+        return {word: module for module, source in self._sources.items() for word in _USUAL.findall(source)}
+
+    @cached_property
+    def _modules(self) -> Mapping[str, str]:
+        """Word → module, by parsing: however `kind` is spelled, and each word once."""
+        modules: dict[str, str] = {}
+        for module, source in self._sources.items():
+            for word in kinds(source, module) if "kind" in source else ():
+                if word in modules:
+                    raise DuplicateKind(f"cannot load {module}: {word!r} is already in {modules[word]}")
+                modules[word] = module
+        return modules
 
     @cached_property
     def _points(self) -> Mapping[str, EntryPoint]:
@@ -57,14 +90,17 @@ class Types(Mapping[str, type[T]]):
 
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=self._group):
-            if point.name in self._places or point.name in found:
+            if point.name in self._modules or point.name in found:
                 raise DuplicateKind(f"cannot load {point.value!r}: {point.name!r} exists already")
             found[point.name] = point
         return found
 
-    def _ours(self, word: str) -> type[T]:
-        module = importlib.import_module(self._places[word])
-        return next(found for value in vars(module).values() if (found := self._fits(value, word)) is not None)
+    def _ours(self, word: str, module: str) -> type[T]:
+        members = vars(importlib.import_module(module)).values()
+        found = next((type_ for value in members if (type_ := self._fits(value, word)) is not None), None)
+        if found is None:
+            raise UnreadableKind(f"cannot load {module}: its class of kind {word!r} is no {self._base.__name__}")
+        return found
 
     def _theirs(self, word: str) -> type[T]:
         found = self._fits(self._points[word].load(), word)
@@ -80,16 +116,35 @@ class Types(Mapping[str, type[T]]):
         return None
 
 
-def _places(folder: Path, package: str) -> dict[str, str]:
-    """Word → module, read from the source: `kind: ClassVar[str] = "word"` is how a type names itself."""
-    places: dict[str, str] = {}
+def _read(folder: Path, package: str) -> dict[str, str]:
+    sources: dict[str, str] = {}
     for path in sorted(folder.rglob("*.py")):
-        for rest in path.read_text(encoding="utf-8").split(_KIND)[1:]:
-            word = rest.partition('"')[0]
-            if word in places:
-                raise DuplicateKind(f"cannot load {path.name}: {word!r} is already in {places[word]}")
-            places[word] = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
-    return places
+        module = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+        sources[module] = path.read_text(encoding="utf-8")
+    return sources
+
+
+def kinds(source: str, module: str) -> Iterator[str]:
+    """The words of a module's types: the string that each class assigns to `kind`."""
+    for defined in ast.walk(ast.parse(source)):
+        for statement in defined.body if isinstance(defined, ast.ClassDef) else ():
+            value = _assigned(statement)
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value.value
+            elif value is not None and isinstance(defined, ast.ClassDef):
+                raise UnreadableKind(
+                    f"cannot load {module}, line {value.lineno}: `kind` of {defined.name} must be a string as it stands"
+                )
+
+
+def _assigned(statement: ast.stmt) -> ast.expr | None:
+    """What a statement assigns to the class variable `kind`; None where it is about something else, or a field."""
+    if isinstance(statement, ast.Assign):
+        names = [ast.unparse(target) for target in statement.targets]
+        return statement.value if "kind" in names else None
+    if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "kind":
+        return statement.value if "ClassVar" in ast.unparse(statement.annotation) else None
+    return None
 
 
 @cache
