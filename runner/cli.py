@@ -124,9 +124,9 @@ def main(args: Sequence[str] | None = None) -> None:
         error.show(sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one boundary: what we know becomes words, the rest a bug report
-        from runner.report.failure import Typed, told
+        from runner.report.failure import Typed, report_error
 
-        sys.exit(told(error, Typed(**typed)))
+        sys.exit(report_error(error, Typed(**typed)))
     finally:
         gc.enable()  # for whoever calls this from a process of its own
 

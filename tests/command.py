@@ -87,7 +87,7 @@ _LOADED = _Loaded()
 
 
 @dataclass(frozen=True)
-class Desk:
+class Cli:
     """A directory in which somebody works: playbooks, runs, a target."""
 
     directory: Path

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from command import Desk
+from command import Cli
 from databases import Database
 from plain_context import PlainContext, PlainDatabase, Trial
 
 from playbooks.demo import honeypot
-from steps.contract import Place, Progress, Query, Tuning
+from steps.contract import Progress, Query, RunPosition, Tuning
 from steps.types.backfill.step import Backfill, BackfillResult
 
 SOURCE = """SELECT ip_address AS source_ip, enrichment_updated_at AS enrichment_at,
@@ -93,7 +93,7 @@ def run(
     tuning: Tuning = Tuning(),
 ):
     """Apply with the application at work; (result, reports)."""
-    database = PlainDatabase(trial.target, Place(trial.run, "step", "apply"), lock_timeout=lock_timeout)
+    database = PlainDatabase(trial.target, RunPosition(trial.run, "step", "apply"), lock_timeout=lock_timeout)
     context = Watched(database, act, tuning)
     result = trial.step.apply(context)
     assert isinstance(result, BackfillResult)
@@ -275,7 +275,7 @@ def proves_exact_figures(database: Database, *, rows: int) -> None:
     assert database.value(f"SELECT sum(rows) FROM {ledger(database, 'undo')}") == changed(database)
 
 
-def proves_all(desk: Desk, database: Database, *, rows: int) -> None:
+def proves_all(desk: Cli, database: Database, *, rows: int) -> None:
     """As the single UPDATE, in rows and in figures; and all the way back."""
     assert checksum(database, "t") == updated(database)
     proves_exact_figures(database, rows=rows)

@@ -18,7 +18,7 @@ from documents import ROOT, Page
 from pydantic import TypeAdapter
 
 from runner.format import describe, examples
-from runner.format.describe import Word
+from runner.format.describe import TypeDescription
 from runner.format.field_schema import Schema, Shapes
 from runner.format.json_schema import schema
 from runner.trail import events
@@ -86,7 +86,7 @@ def _keys(nodes: dict[str, Schema], shapes: Shapes) -> str:
     return "\n".join([*lines, ""])
 
 
-def _overview(words: list[Word]) -> str:
+def _overview(words: list[TypeDescription]) -> str:
     steps = bool(words[0].back)
     lines = ["| | rollback | |", "|---|---|---|"] if steps else ["| | |", "|---|---|"]
     for word in words:
@@ -96,15 +96,15 @@ def _overview(words: list[Word]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _anchor(word: Word) -> str:
+def _anchor(word: TypeDescription) -> str:
     return f"{word.kind}-step" if word.back else f"{word.kind}-probe"
 
 
-def _one(word: Word) -> str:
+def _one(word: TypeDescription) -> str:
     return "\n".join(_lines(word))
 
 
-def _lines(word: Word) -> Iterator[str]:
+def _lines(word: TypeDescription) -> Iterator[str]:
     yield f"### `{word.kind}` {'step' if word.back else 'probe'}\n"
     yield f"{inspect.cleandoc(word.model.__doc__ or word.summary)}\n"
     if fields := describe.fields(word):

@@ -14,7 +14,7 @@ from textwrap import indent
 from typing import Any
 
 import psycopg
-from command import Desk, Done
+from command import Cli, Done
 from databases import Database
 
 from runner.cli import main
@@ -23,7 +23,7 @@ from runner.trail.status import RunStatus, fold
 
 
 @dataclass(frozen=True)
-class Inside(Desk):
+class InProcessCli(Cli):
     """A desk whose commands run in this process, unless a fault is to kill them."""
 
     def runbook(self, *words: str, fault: str = "", stdin: str | None = None, **env: str) -> Done:
@@ -75,7 +75,7 @@ def until(true: Callable[[], Any], seconds: float = 30) -> Any:
         time.sleep(0.02)
 
 
-def written(desk: Desk, steps: str, head: str = "", *, name: str = "change") -> str:
+def written(desk: Cli, steps: str, head: str = "", *, name: str = "change") -> str:
     """A playbook with these steps; its file name."""
     return desk.playbook(name, f"runbook: 1\nname: {name}\ntitle: A change\n{head}steps:\n{indent(steps, '  ')}\n")
 

@@ -1,7 +1,7 @@
 """A process that has loaded all of runbook, and forks for each command: a process like any other, without its start.
 
 Each command has a process id, an environment, a directory and a memory of its own, and dies by itself. What is said of the
-start (the entry point, the interpreter's own settings) needs one: command.Desk starts the command anew there.
+start (the entry point, the interpreter's own settings) needs one: command.Cli starts the command anew there.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from steps.contract import (
     Effect,
     Look,
     Params,
-    Place,
     Preflighted,
     Progress,
     Row,
+    RunPosition,
     State,
     StaticallyChecked,
     Step,
@@ -64,7 +64,7 @@ class PlainWork:
     dialect: Dialect
     schema: str
     version: tuple[int, ...]
-    place: Place | None
+    place: RunPosition | None
     trials: Callable[[str], contextlib.AbstractContextManager[Work]]
 
     def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
@@ -106,7 +106,7 @@ class PlainDatabase:
     """Takes a session for each look, commit and outside, and gives it back at once."""
 
     target: TestDatabase
-    place: Place
+    place: RunPosition
     lock_timeout: str = "2s"
     before: list[BaseModel] = field(default_factory=list)
     statements: list[str] = field(default_factory=list)
@@ -227,7 +227,7 @@ class Trial:
             tables.create(work)
 
     def database(self, action: str) -> PlainDatabase:
-        return PlainDatabase(self.target, Place(self.run, "step", action), crash_before=self.crash_before)
+        return PlainDatabase(self.target, RunPosition(self.run, "step", action), crash_before=self.crash_before)
 
     def look(self, action: str = "apply") -> contextlib.AbstractContextManager[Look]:
         return self.database(action).look()

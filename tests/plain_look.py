@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from pydantic import BaseModel
 
-from steps.contract import AlreadyCommitted, DatabaseFault, Params, Place, Progress, Row, StepError, Tuning, Work
+from steps.contract import AlreadyCommitted, DatabaseFault, Params, Progress, Row, RunPosition, StepError, Tuning, Work
 from steps.contract.dialect import Dialect
 from steps.ledger import tables
 from steps.sql.dialect import bind
@@ -93,7 +93,7 @@ class PlainLook:
 class PlainDatabase:
     """Implements steps.contract.step.Database on the tests' own databases; `place` is set by the test."""
 
-    def __init__(self, target: Any, *, place: Place | None = None, user: str | None = None) -> None:
+    def __init__(self, target: Any, *, place: RunPosition | None = None, user: str | None = None) -> None:
         self.target, self.place, self.user = target, place, user
         self.dialect = Dialect(target.dialect)
         self.schema = "main" if self.dialect is Dialect.SQLITE else "public"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.common.errors import RunRefused
 from runner.plan import approvals
@@ -31,13 +31,13 @@ ACCEPT = ("--accept-changes", "--reason", "mended")
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path) -> Inside:
+def desk(empty_database: Database, tmp_path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
-def approve(desk: Inside, name: str, *more: str, role: str = "dba") -> int:
+def approve(desk: InProcessCli, name: str, *more: str, role: str = "dba") -> int:
     return desk.runbook("approve", "latest", "--as", name, "--role", role, "--reason", "looked", *more).code
 
 
@@ -47,7 +47,7 @@ def untouched(database: Database) -> bool:
 
 # ─── beginning behind a gate ────────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_from_needs_gates_that_were_passed(desk: Inside, empty_database: Database) -> None:
+def test_from_needs_gates_that_were_passed(desk: InProcessCli, empty_database: Database) -> None:
     """Never passed; passed for other inputs; by whoever operates now; in a run that was taken back. Otherwise it is recorded."""
     look = "- {id: look, type: checkpoint}"
     written(desk, f"{GATE}\n{ADD}\n{look}\n{RAISE}", "inputs: {m: {type: integer, default: 1}}\nlimits: {m: 1}\n")
@@ -80,7 +80,7 @@ def test_from_needs_gates_that_were_passed(desk: Inside, empty_database: Databas
 
 
 @on_sqlite
-def test_from_is_kept_over_a_kill(desk: Inside) -> None:
+def test_from_is_kept_over_a_kill(desk: InProcessCli) -> None:
     """A run that began behind a gate and was killed at once goes on behind it; a change of the playbook asks the gate."""
     steps = f"{GATE}\n{ADD}\n- {{id: look, type: checkpoint}}\n{RAISE}"
     written(desk, steps)
@@ -98,7 +98,7 @@ THE_SAME = ["dana", "Dana", " dana ", "DANA", "\uff44\uff41\uff4e\uff41"]
 
 
 @on_sqlite
-def test_names_that_name_nobody_or_the_operator(desk: Inside, empty_database: Database) -> None:
+def test_names_that_name_nobody_or_the_operator(desk: InProcessCli, empty_database: Database) -> None:
     written(desk, f"{GATE}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--operator", " ").code == 6
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
@@ -112,7 +112,7 @@ def test_names_that_name_nobody_or_the_operator(desk: Inside, empty_database: Da
 
 
 @on_sqlite
-def test_one_person_counts_once(desk: Inside) -> None:
+def test_one_person_counts_once(desk: InProcessCli) -> None:
     written(desk, f"{GATE.replace('roles: [dba]', 'need: 2')}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
     assert [approve(desk, name) for name in ("ines", "Ines", "ines ", "\uff49\uff4e\uff45\uff53")] == [0] * 4
@@ -129,7 +129,7 @@ def test_one_person_counts_once(desk: Inside) -> None:
     ],
     ids=["resume", "sql"],
 )
-def test_whoever_operates_cannot_approve(desk: Inside, empty_database: Database, act: tuple[str, ...]) -> None:
+def test_whoever_operates_cannot_approve(desk: InProcessCli, empty_database: Database, act: tuple[str, ...]) -> None:
     """Before the act or after it: approval by somebody who has operated is worth nothing at this gate."""
     written(desk, f"{GATE}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
@@ -142,7 +142,7 @@ def test_whoever_operates_cannot_approve(desk: Inside, empty_database: Database,
 
 # ─── changing what was approved ─────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_step_behind_a_passed_gate_is_changed(desk: Inside, empty_database: Database) -> None:
+def test_step_behind_a_passed_gate_is_changed(desk: InProcessCli, empty_database: Database) -> None:
     """The gate is asked again; who approved may then operate, but not with what nobody approved."""
     written(desk, f"{GATE}\n{FAILS}\n{LATER}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
@@ -185,7 +185,7 @@ REMOVED = {
 
 @on_sqlite
 @pytest.mark.parametrize("kind", REMOVED)
-def test_gate_is_removed_or_weakened_by_an_edit(desk: Inside, empty_database: Database, kind: str) -> None:
+def test_gate_is_removed_or_weakened_by_an_edit(desk: InProcessCli, empty_database: Database, kind: str) -> None:
     """It stays in force as it stood when the run began."""
     gate, edited, still = REMOVED[kind]
     steps, head = f"{gate}\n{RAISE}", "limits: {many: 9}\n"
@@ -217,7 +217,7 @@ JUMPED = {
 
 @on_sqlite
 @pytest.mark.parametrize("way", JUMPED)
-def test_gate_is_jumped_by_an_edit(desk: Inside, empty_database: Database, way: str) -> None:
+def test_gate_is_jumped_by_an_edit(desk: InProcessCli, empty_database: Database, way: str) -> None:
     """It stands in front of what it stood in front of, and opens for nothing else than before."""
     steps, edited, code = JUMPED[way]
     written(desk, steps)
@@ -230,7 +230,7 @@ def test_gate_is_jumped_by_an_edit(desk: Inside, empty_database: Database, way: 
 
 
 @on_sqlite
-def test_gate_that_may_fail_waits_for_people(desk: Inside, empty_database: Database) -> None:
+def test_gate_that_may_fail_waits_for_people(desk: InProcessCli, empty_database: Database) -> None:
     """And is asked again, as any other, when what was approved has changed."""
     written(desk, f"{GATE[:-1]}, {GOES_ON}}}\n{FAILS}\n{LATER}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
@@ -242,7 +242,7 @@ def test_gate_that_may_fail_waits_for_people(desk: Inside, empty_database: Datab
 
 
 @on_sqlite
-def test_step_that_mends_is_put_before_a_gate_of_criteria(desk: Inside) -> None:
+def test_step_that_mends_is_put_before_a_gate_of_criteria(desk: InProcessCli) -> None:
     written(desk, f"{ONLY_CRITERIA.replace('exactly: 99', 'where: n = 1, at_least: 1')}\n{LATER}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 3
     written(desk, f"{RAISE}\n{ONLY_CRITERIA.replace('exactly: 99', 'where: n = 1, at_least: 1')}\n{LATER}")
@@ -250,7 +250,7 @@ def test_step_that_mends_is_put_before_a_gate_of_criteria(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_removal_of_a_gate_is_approved(desk: Inside, empty_database: Database) -> None:
+def test_removal_of_a_gate_is_approved(desk: InProcessCli, empty_database: Database) -> None:
     """By the role that it names, for the playbook without it."""
     written(desk, f"{GATE}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
@@ -263,7 +263,7 @@ def test_removal_of_a_gate_is_approved(desk: Inside, empty_database: Database) -
 
 
 @on_sqlite
-def test_evidence_is_for_what_it_was_brought_for(desk: Inside, empty_database: Database) -> None:
+def test_evidence_is_for_what_it_was_brought_for(desk: InProcessCli, empty_database: Database) -> None:
     gate = "- {id: go, type: checkpoint, evidence: [backup]}"
     bring = ("approve", "latest", "--evidence", "backup", "--as", "ines", "--reason", "restored")
     written(desk, f"{gate}\n{RAISE}")
@@ -296,7 +296,7 @@ def test_validity_is_read_from_the_playbook(hours: int) -> None:
 
 
 @pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
-def test_approval_of_a_machine_whose_clock_is_ahead(desk: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approval_of_a_machine_whose_clock_is_ahead(desk: InProcessCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's clock says when it was given, and so when it runs out."""
     written(desk, f"{GATE.replace('not: operator', 'not: operator, valid_for: 1 s')}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
@@ -313,7 +313,7 @@ def test_approval_of_a_machine_whose_clock_is_ahead(desk: Inside, monkeypatch: p
 
 
 @on_sqlite
-def test_from_with_an_approval_that_has_run_out(desk: Inside, empty_database: Database) -> None:
+def test_from_with_an_approval_that_has_run_out(desk: InProcessCli, empty_database: Database) -> None:
     """By what was said when it was given, too."""
     written(desk, f"{GATE}\n- {{id: look, type: checkpoint}}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--to", "look", "--operator", "dana").code == 5
@@ -326,7 +326,7 @@ def test_from_with_an_approval_that_has_run_out(desk: Inside, empty_database: Da
 
 
 @on_sqlite
-def test_passed_gate_runs_out(desk: Inside, empty_database: Database) -> None:
+def test_passed_gate_runs_out(desk: InProcessCli, empty_database: Database) -> None:
     """An approval that held when the gate was passed, and has expired before the next step begins."""
     written(desk, f"{GATE}\n{FAILS}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
@@ -347,7 +347,7 @@ def test_passed_gate_runs_out(desk: Inside, empty_database: Database) -> None:
 
 
 @on_both
-def test_criterion_that_must_still_hold(desk: Inside, empty_database: Database) -> None:
+def test_criterion_that_must_still_hold(desk: InProcessCli, empty_database: Database) -> None:
     """Asked at the gate and again before each step behind it; another criterion of the gate is not."""
     checks = (
         "{id: two, check: rows, table: t, exactly: 2}, {id: quiet, check: rows, table: busy, exactly: 0, still: true}"
@@ -366,7 +366,7 @@ def test_criterion_that_must_still_hold(desk: Inside, empty_database: Database) 
 
 # ─── what the playbook requires ─────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_requirement_no_longer_stands(desk: Inside, empty_database: Database) -> None:
+def test_requirement_no_longer_stands(desk: InProcessCli, empty_database: Database) -> None:
     """Taken back while the run waits: asked at resume, and at the gate."""
     written(desk, ADD, name="first")
     written(desk, f"{GATE}\n{RAISE}", "requires: [first]\n")
@@ -382,7 +382,7 @@ def test_requirement_no_longer_stands(desk: Inside, empty_database: Database) ->
 
 
 @on_sqlite
-def test_requirement_by_its_name_or_with_other_inputs(desk: Inside) -> None:
+def test_requirement_by_its_name_or_with_other_inputs(desk: InProcessCli) -> None:
     inputs = "inputs: {{who: {{default: {}}}}}\n"
     written(desk, ADD, inputs.format("a"), name="first")
     assert desk.runbook("exec", "first.yaml", "--input", "who=b").code == 0
@@ -423,7 +423,7 @@ def test_names_that_look_alike_are_one_persons() -> None:
 
 
 @on_sqlite
-def test_requirement_is_removed_by_an_edit(desk: Inside, empty_database: Database) -> None:
+def test_requirement_is_removed_by_an_edit(desk: InProcessCli, empty_database: Database) -> None:
     """With no gate ahead that anybody could approve it at: what was required when the run began still is."""
     written(desk, ADD, name="first")
     written(desk, f"{FAILS}\n{RAISE}", "requires: [first]\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import proven
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.playbook import digest
 from runner.playbook.load import load_file
@@ -23,12 +23,12 @@ ACCEPT = ("--accept-changes", "--reason", "seen")
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     here = tmp_path / "here"
     (here / "tools").mkdir(parents=True)
     script(here / "tools" / "fix.sh", GOOD)
-    return Inside(here, empty_database.url)
+    return InProcessCli(here, empty_database.url)
 
 
 def script(path: Path, text: str) -> None:
@@ -36,7 +36,7 @@ def script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def approve(desk: Inside) -> None:
+def approve(desk: InProcessCli) -> None:
     assert desk.runbook("approve", "latest", "--as", "ines", "--role", "dba", "--reason", "read it").code == 0
 
 
@@ -57,7 +57,7 @@ WAYS = {
 
 @on_sqlite
 @pytest.mark.parametrize("way", WAYS)
-def test_program_is_changed_after_its_approval(desk: Inside, way: str) -> None:
+def test_program_is_changed_after_its_approval(desk: InProcessCli, way: str) -> None:
     """Resume refuses; accepted, the gate is asked again; approved as it is now, it runs."""
     written(desk, f"{GATE}\n{WAYS[way]}")
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -75,7 +75,7 @@ def test_program_is_changed_after_its_approval(desk: Inside, way: str) -> None:
 
 @on_sqlite
 @pytest.mark.parametrize("way", WAYS)
-def test_program_is_exchanged_while_the_run_goes(desk: Inside, way: str) -> None:
+def test_program_is_exchanged_while_the_run_goes(desk: InProcessCli, way: str) -> None:
     """By an earlier step: hashed once more right before it is run."""
     script(desk.directory / "tools" / "swap.sh", "#!/bin/sh\ncp tools/bad.sh tools/fix.sh\n")
     script(desk.directory / "tools" / "bad.sh", BAD)
@@ -87,7 +87,7 @@ def test_program_is_exchanged_while_the_run_goes(desk: Inside, way: str) -> None
 
 
 @on_sqlite
-def test_program_that_was_not_there_when_it_was_approved(desk: Inside) -> None:
+def test_program_that_was_not_there_when_it_was_approved(desk: InProcessCli) -> None:
     (desk.directory / "tools" / "fix.sh").unlink()
     written(desk, f"{GATE}\n{WAYS['program']}")
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -98,19 +98,19 @@ def test_program_that_was_not_there_when_it_was_approved(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_program_of_another_folder(desk: Inside, tmp_path: Path) -> None:
+def test_program_of_another_folder(desk: InProcessCli, tmp_path: Path) -> None:
     """A relative path leads where the command runs: from elsewhere it would be another program than the approved one."""
     other = tmp_path / "other"
     (other / "tools").mkdir(parents=True)
     script(other / "tools" / "fix.sh", BAD)
     written(desk, WAYS["program"])
-    found = Inside(other, desk.target).runbook("exec", str(desk.directory / "change.yaml"))
+    found = InProcessCli(other, desk.target).runbook("exec", str(desk.directory / "change.yaml"))
     assert found.code == 1 and "tools/fix.sh" in found.err, found.text
     assert not (other / "bad").exists()
 
 
 @on_sqlite
-def test_program_elsewhere_is_compared_at_resume(desk: Inside, tmp_path: Path) -> None:
+def test_program_elsewhere_is_compared_at_resume(desk: InProcessCli, tmp_path: Path) -> None:
     """It is no part of the playbook's digest, since another machine has it elsewhere; its path and hash are in the trail."""
     tool = tmp_path / "tool"
     script(tool, GOOD)
@@ -128,7 +128,7 @@ def test_program_elsewhere_is_compared_at_resume(desk: Inside, tmp_path: Path) -
 
 
 @on_sqlite
-def test_program_is_found_by_path(desk: Inside, tmp_path: Path) -> None:
+def test_program_is_found_by_path(desk: InProcessCli, tmp_path: Path) -> None:
     """What PATH leads to is the machine's: one put before it is another program."""
     for folder, text in (("one", GOOD), ("two", BAD)):
         (tmp_path / folder).mkdir()
@@ -143,7 +143,7 @@ def test_program_is_found_by_path(desk: Inside, tmp_path: Path) -> None:
 
 @on_sqlite
 @pytest.mark.parametrize("file", ["suite/test_it.py", "suite/conftest.py", "conftest.py"])
-def test_suite_and_its_conftest_count(desk: Inside, file: str) -> None:
+def test_suite_and_its_conftest_count(desk: InProcessCli, file: str) -> None:
     (desk.directory / "suite").mkdir()
     for name in ("suite/test_it.py", "suite/conftest.py", "conftest.py", "elsewhere.py"):
         (desk.directory / name).write_text("def test_one(): ...\n")
@@ -157,7 +157,7 @@ def test_suite_and_its_conftest_count(desk: Inside, file: str) -> None:
 
 
 @on_sqlite
-def test_files_that_a_program_writes_are_no_part_of_it(desk: Inside) -> None:
+def test_files_that_a_program_writes_are_no_part_of_it(desk: InProcessCli) -> None:
     """An argument that is no script may be what it makes: it locks nobody out."""
     script(desk.directory / "tools" / "fix.sh", '#!/bin/sh\necho done > "$1"\n')
     written(

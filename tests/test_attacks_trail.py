@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from inside import Inside, until
+from inside import InProcessCli, until
 
 from runner.common.secrets import Masks
 from runner.trail.events import Noted
@@ -51,7 +51,7 @@ class Attacked:
             connection.execute("CREATE TABLE marks (id integer PRIMARY KEY, a integer, b integer)")
             connection.executemany("INSERT INTO marks (id) VALUES (?)", [(1,), (2,)])
         self.database = database
-        self.desk = Inside(directory, f"sqlite:///{database}")
+        self.desk = InProcessCli(directory, f"sqlite:///{database}")
         self.desk.playbook(
             "ended", PLAYBOOK.format(name="ended", id=1).replace("approval: {roles: [dba]}", "proceed: yes")
         )
@@ -287,7 +287,7 @@ def test_trail_that_is_harmed_while_it_runs_stops_the_run(tmp_path: Path, harm: 
     with sqlite3.connect(made) as connection:
         connection.execute("CREATE TABLE marks (id integer PRIMARY KEY, a integer, b integer)")
         connection.execute("INSERT INTO marks (id) VALUES (1)")
-    desk = Inside(tmp_path, f"sqlite:///{made}")
+    desk = InProcessCli(tmp_path, f"sqlite:///{made}")
     slow = "  - {id: slow, type: command, argv: [sh, -c, 'until [ -e go ]; do sleep 0.02; done'], revert: ['true']}\n"
     text = PLAYBOOK.format(name="harmed", id=1)
     desk.playbook("harmed", text.replace("  - {id: gate, type: checkpoint, approval: {roles: [dba]}}\n", slow))

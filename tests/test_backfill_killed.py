@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import KILLED, Desk
+from command import KILLED, Cli
 from databases import Database
 from filling import checksum, counting, fill_stock, fill_stock_one_by_one, ledger, proves_exact_figures, stock, updated
 
@@ -20,16 +20,16 @@ ROWS, SESSIONS = 5000, 2000
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Desk:
-    return Desk(tmp_path, empty_database.url)
+def desk(empty_database: Database, tmp_path: Path) -> Cli:
+    return Cli(tmp_path, empty_database.url)
 
 
-def words(desk: Desk) -> tuple[str, ...]:
+def words(desk: Cli) -> tuple[str, ...]:
     """What an operator types after the process is gone."""
     return ("resume", "latest") if list((desk.directory / "runs").glob("*/trail.jsonl")) else ("exec", "fill.yaml")
 
 
-def kill(desk: Desk, *command: str, due: Callable[[], bool]) -> int:
+def kill(desk: Cli, *command: str, due: Callable[[], bool]) -> int:
     """Start the command and kill it as soon as it is due; how it ended."""
     with desk.start(*command) as process:
         while process.poll() is None and not due():
@@ -55,7 +55,7 @@ def moment(count: Callable[[], int], chance: random.Random, *, most: int) -> Cal
     return due
 
 
-def dies_often(desk: Desk, database: Database, *, kills: int, chance: random.Random, most: int) -> None:
+def dies_often(desk: Cli, database: Database, *, kills: int, chance: random.Random, most: int) -> None:
     """So many deaths, then one command to the end. most: batches that a process may commit before it dies."""
     with counting(database) as count:
         for _ in range(kills):
@@ -65,13 +65,13 @@ def dies_often(desk: Desk, database: Database, *, kills: int, chance: random.Ran
     assert done.code == 0, done.text
 
 
-def results(desk: Desk) -> dict:
+def results(desk: Cli) -> dict:
     (fill,) = json.loads(desk.runbook("status", "latest", "--json").out)["steps"]
     return fill["results"]
 
 
 # ─── against the single UPDATE ──────────────────────────────────────────────────────────────────────────────────────
-def survives(desk: Desk, database: Database, *, rows: int, kills: int, workers: int = 1) -> None:
+def survives(desk: Cli, database: Database, *, rows: int, kills: int, workers: int = 1) -> None:
     """As the single UPDATE in rows and in figures; and all the way back."""
     stock(database, rows=rows)
     wanted, before = updated(database), checksum(database, "was")
@@ -92,7 +92,7 @@ def survives(desk: Desk, database: Database, *, rows: int, kills: int, workers: 
     ids=["pg18", "pg18-workers", "sqlite"],
     indirect=["empty_database"],
 )
-def test_backfill_killed_at_random_moments(empty_database: Database, desk: Desk, kills: int, workers: int) -> None:
+def test_backfill_killed_at_random_moments(empty_database: Database, desk: Cli, kills: int, workers: int) -> None:
     """Also while it starts, and again as soon as it goes on. F: E01 F: E04 F: E05 F: E07"""
     survives(desk, empty_database, rows=ROWS, kills=kills, workers=workers)
 
@@ -104,14 +104,14 @@ def test_backfill_killed_at_random_moments(empty_database: Database, desk: Desk,
     ids=["pg18-1", "pg18-2", "pg18-4", "pg15-1", "sqlite-1"],
     indirect=["empty_database"],
 )
-def test_backfill_killed_very_often(empty_database: Database, desk: Desk, workers: int) -> None:
+def test_backfill_killed_very_often(empty_database: Database, desk: Cli, workers: int) -> None:
     """The same on a larger table. F: E01 F: E05 F: C13"""
     survives(desk, empty_database, rows=100_000, kills=200, workers=workers)
 
 
 # ─── on the way back ────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
-def test_rollback_killed_at_random_moments(empty_database: Database, desk: Desk) -> None:
+def test_rollback_killed_at_random_moments(empty_database: Database, desk: Cli) -> None:
     """Rows restored and the note that they are commit together, so each is restored once. F: H05 F: F01 F: F02"""
     stock(empty_database, rows=2000)
     desk.playbook("fill", fill_stock())
@@ -164,7 +164,7 @@ def test_sessions_filled_by_a_killed_backfill(honeypot: Database, tmp_path: Path
     """The mission's own table, match and batches that grow. F: B17 F: F01 F: F02"""
     for name in ("session_ip.postgresql.sql", "session_ip.sqlite.sql"):
         (tmp_path / name).write_text((Path(data.__file__).parents[1] / name).read_text())
-    desk = Desk(tmp_path, honeypot.url)
+    desk = Cli(tmp_path, honeypot.url)
     desk.playbook("fill", FILL)
     dies_often(desk, honeypot, kills=2, chance=random.Random(7), most=12)
     fill, oracle = results(desk), data.expected(sessions=SESSIONS)

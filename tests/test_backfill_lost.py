@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import psutil
 import pytest
-from command import Desk
+from command import Cli
 from databases import Database
 from filling import (
     changed,
@@ -27,7 +27,7 @@ from filling import (
     undo_keys,
     updated,
 )
-from inside import Inside, until
+from inside import InProcessCli, until
 from proxy import Proxy
 
 ROWS = 2000  # about 80 batches
@@ -40,15 +40,15 @@ Output = subprocess.Popen[str]
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     stock(empty_database, rows=ROWS)
-    found = Inside(tmp_path, empty_database.url)
+    found = InProcessCli(tmp_path, empty_database.url)
     found.playbook("fill", fill_stock_one_by_one())
     return found
 
 
 @contextlib.contextmanager
-def running(desk: Desk, database: Database) -> Iterator[tuple[Output, Callable[[int], None]]]:
+def running(desk: Cli, database: Database) -> Iterator[tuple[Output, Callable[[int], None]]]:
     """The backfill in a process of its own, and a function that waits for so many more batches."""
     with counting(database) as count, desk.start("exec", "fill.yaml") as process:
 
@@ -65,7 +65,7 @@ def running(desk: Desk, database: Database) -> Iterator[tuple[Output, Callable[[
 
 # ─── connections ────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_postgresql
-def test_backends_terminated_again_and_again(desk: Inside, empty_database: Database) -> None:
+def test_backends_terminated_again_and_again(desk: InProcessCli, empty_database: Database) -> None:
     """More often than a step is tried: it goes on by itself, because it comes further each time. F: C01"""
     chance = random.Random(3)
     with running(desk, empty_database) as (process, more):
@@ -85,11 +85,11 @@ MARKS = {"begin": value("begin"), "batch": value("batch 40"), "end": b'"finished
 
 
 @contextlib.contextmanager
-def cutting(desk: Desk, database: Database, directory: Path, *, mark: bytes, acted: bool) -> Iterator[Desk]:
+def cutting(desk: Cli, database: Database, directory: Path, *, mark: bytes, acted: bool) -> Iterator[Cli]:
     """Within: the desk behind a connection that is cut once, at the COMMIT of what sends this."""
     proxy = Proxy(directory, database.server.socket, mark=mark, acted=acted)
     here, there = (quote(str(one), safe="/") for one in (database.server.socket, directory))
-    yield Inside(desk.directory, database.url.replace(here, there))
+    yield InProcessCli(desk.directory, database.url.replace(here, there))
     proxy.close()
     assert proxy.cuts == 1
 
@@ -98,7 +98,7 @@ def cutting(desk: Desk, database: Database, directory: Path, *, mark: bytes, act
 @pytest.mark.parametrize("acted", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS.keys())
 def test_connection_cut_at_commit(
-    desk: Inside, empty_database: Database, fast_path: Path, mark: bytes, acted: bool
+    desk: InProcessCli, empty_database: Database, fast_path: Path, mark: bytes, acted: bool
 ) -> None:
     """Before the server acts or after it, at the first, a middle and the last commit: counters are exact. F: C01"""
     with cutting(desk, empty_database, fast_path, mark=mark, acted=acted) as far:
@@ -109,7 +109,7 @@ def test_connection_cut_at_commit(
 
 @on_18
 @pytest.mark.parametrize("acted", [False, True], ids=["before", "after"])
-def test_connection_cut_at_the_undo(desk: Inside, empty_database: Database, fast_path: Path, acted: bool) -> None:
+def test_connection_cut_at_the_undo(desk: InProcessCli, empty_database: Database, fast_path: Path, acted: bool) -> None:
     """The same on the way back, where a person may have to ask again. F: C01 F: H05"""
     with cutting(desk, empty_database, fast_path, mark=value("undo 40"), acted=acted) as far:
         assert far.runbook("exec", "fill.yaml").code == 0
@@ -123,7 +123,7 @@ def test_connection_cut_at_the_undo(desk: Inside, empty_database: Database, fast
 
 
 @on_18
-def test_idle_connections_are_ended_by_the_server(desk: Inside, empty_database: Database) -> None:
+def test_idle_connections_are_ended_by_the_server(desk: InProcessCli, empty_database: Database) -> None:
     """In a long hold every connection dies, also the heartbeat's: it connects again and looks where it stands. F: D09"""
     empty_database.script(f"ALTER DATABASE {empty_database.name} SET idle_session_timeout = '300ms'")
     with running(desk, empty_database) as (process, more):
@@ -166,7 +166,7 @@ def killed(database: Database) -> None:
     indirect=["empty_database"],
 )
 def test_server_restarted_in_the_middle(
-    desk: Inside, empty_database: Database, restarted: Callable[[Database], None]
+    desk: InProcessCli, empty_database: Database, restarted: Callable[[Database], None]
 ) -> None:
     """It goes on by itself, or ends with exit 12 and is resumed: nothing is assumed. F: C14 F: C01"""
     with running(desk, empty_database) as (process, more):
@@ -182,13 +182,13 @@ def test_server_restarted_in_the_middle(
 
 # ─── two runners ────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
-def other(desk: Inside) -> Inside:
+def other(desk: InProcessCli) -> InProcessCli:
     """Somebody else with a playbook of another name for the same work, and runs of their own, on the same target.
 
     The same playbook is refused beside an open run, whoever begins it.
     """
     (desk.directory / "other").mkdir()
-    found = Inside(desk.directory / "other", desk.target)
+    found = InProcessCli(desk.directory / "other", desk.target)
     found.playbook("fill", fill_stock_one_by_one())
     found.playbook("again", fill_stock_one_by_one().replace("name: fill", "name: again", 1))
     return found
@@ -236,7 +236,7 @@ def proves_nothing_doubled(database: Database) -> None:
 
 
 @on_both
-def test_frozen_runner_writes_nothing_more(desk: Inside, other: Inside, empty_database: Database) -> None:
+def test_frozen_runner_writes_nothing_more(desk: InProcessCli, other: InProcessCli, empty_database: Database) -> None:
     """A second one is refused while the first lives, and takes over when it is silent for too long. When the first one
     wakes, its next batch fails on the epoch: exit 13, no row twice; resumed, it finds nothing left. F: C08 F: D10
     """
@@ -261,7 +261,7 @@ def test_frozen_runner_writes_nothing_more(desk: Inside, other: Inside, empty_da
 
 
 @on_18
-def test_second_runner_after_kill(desk: Inside, other: Inside, empty_database: Database) -> None:
+def test_second_runner_after_kill(desk: InProcessCli, other: InProcessCli, empty_database: Database) -> None:
     """It begins a pass of its own over what the dead one left, at once; both can be taken back. F: C08 F: C09"""
     with running(desk, empty_database) as (process, more):
         more(9)

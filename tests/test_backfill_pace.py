@@ -9,16 +9,16 @@ from databases import Database
 from filling import at_work, simple, table
 from plain_context import PlainDatabase, Trial
 
-from steps.contract import Place, Tuning
-from steps.types.backfill.planner import JOINS, LOOKUP, Joining, joining
+from steps.contract import RunPosition, Tuning
+from steps.types.backfill.planner import JOINS, LOOKUP, JoinChoice, joining
 from steps.types.backfill.ranges import begin, window
 from steps.types.backfill.throttle import Pace, Throttle
 
-PLACE = Place("run", "step", "apply")
+PLACE = RunPosition("run", "step", "apply")
 on_postgresql = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
 
 
-def joined(database: Database) -> Joining:
+def joined(database: Database) -> JoinChoice:
     """As for the first batch of `simple`."""
     step = simple()
     with PlainDatabase(database, PLACE).look() as look:

@@ -10,7 +10,7 @@ from databases import Database
 from filling import Watched, at_work, ledger, simple, table
 from plain_context import PlainDatabase, Trial
 
-from steps.contract import Paused, Place, Progress, Stopped, Tuning
+from steps.contract import Paused, Progress, RunPosition, Stopped, Tuning
 from steps.types.backfill import store
 from steps.types.backfill.step import BackfillResult
 
@@ -23,7 +23,7 @@ def started(database: Database, **words: object) -> tuple[Trial, Watched]:
     """A pass of some 30 batches or more, and a context to apply it in."""
     table(database, rows=ROWS)
     trial = Trial(database, simple(batch={"time": "250 ms", "rows": [20, 20]}, **words))
-    return trial, Watched(PlainDatabase(database, Place(trial.run, "step", "apply")))
+    return trial, Watched(PlainDatabase(database, RunPosition(trial.run, "step", "apply")))
 
 
 @on_18
@@ -84,7 +84,9 @@ def test_time_between_two_processes_is_not(empty_database: Database) -> None:
         f"UPDATE {act} SET epoch = 2 WHERE label IN (SELECT 'batch ' || n FROM {batch} WHERE {later})"
     )
     with context.db.look() as look:
-        assert 0.3 * result.seconds < store.seconds(look, Place(trial.run, "step", "apply")) <= result.seconds + 0.01
+        assert (
+            0.3 * result.seconds < store.seconds(look, RunPosition(trial.run, "step", "apply")) <= result.seconds + 0.01
+        )
 
 
 @on_18

@@ -23,10 +23,10 @@ from filling import (
     stock,
     table,
 )
-from inside import Inside, until
+from inside import InProcessCli, until
 from plain_context import PlainDatabase, Trial
 
-from steps.contract import Paused, Place
+from steps.contract import Paused, RunPosition
 from steps.types.backfill.step import BackfillResult
 
 ROWS = 20_000
@@ -43,7 +43,7 @@ def sent(database: Database, **words: object) -> tuple[BackfillResult | None, li
     gentle = {"traffic": 0, "batch": "10 ms", "rest": 0}
     step = simple(**{"batch": {"time": "250 ms", "rows": [20, 20]}, "throttle": gentle, **words})
     trial = Trial(database, step)
-    plain = PlainDatabase(database, Place(trial.run, "step", "apply"))
+    plain = PlainDatabase(database, RunPosition(trial.run, "step", "apply"))
     result = None
     with at_work(database), contextlib.suppress(Paused):
         time.sleep(0.3)
@@ -78,13 +78,13 @@ def test_up_to_a_gate_they_go_alone(empty_database: Database) -> None:
 
 # ─── by the real command ────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     return stocked(empty_database, tmp_path, rows=ROWS)
 
 
-def stocked(database: Database, directory: Path, *, rows: int) -> Inside:
+def stocked(database: Database, directory: Path, *, rows: int) -> InProcessCli:
     stock(database, rows=rows)
-    found = Inside(directory, database.url)
+    found = InProcessCli(directory, database.url)
     found.playbook("fill", fill_stock(more=BUSY))
     assert found.runbook("target", "init").code == 0
     # all transactions of a message begin when it comes
@@ -98,7 +98,7 @@ def messages(database: Database) -> tuple[int, int]:
     return found
 
 
-def proves(desk: Inside, database: Database, *, rows: int = ROWS) -> None:
+def proves(desk: InProcessCli, database: Database, *, rows: int = ROWS) -> None:
     """Many were sent at once, and all is as by the single UPDATE."""
     batches, sent = messages(database)
     assert batches > 4 * sent
@@ -114,7 +114,7 @@ def beside(database: Database) -> Iterator[None]:
 
 
 @on_postgresql
-def test_many_at_once_are_as_the_single_update(desk: Inside, empty_database: Database) -> None:
+def test_many_at_once_are_as_the_single_update(desk: InProcessCli, empty_database: Database) -> None:
     """F: B03 F: E05"""
     with beside(empty_database):
         found = desk.runbook("exec", "fill.yaml")
@@ -127,7 +127,7 @@ def test_many_at_once_are_as_the_single_update(desk: Inside, empty_database: Dat
 
 
 @on_18
-def test_two_workers_send_theirs(desk: Inside, empty_database: Database) -> None:
+def test_two_workers_send_theirs(desk: InProcessCli, empty_database: Database) -> None:
     """F: C13"""
     desk.playbook("fill", fill_stock(more=BUSY, workers=2))
     with beside(empty_database):
@@ -137,7 +137,7 @@ def test_two_workers_send_theirs(desk: Inside, empty_database: Database) -> None
 
 
 @on_18
-def test_row_at_fault_among_many(desk: Inside, empty_database: Database) -> None:
+def test_row_at_fault_among_many(desk: InProcessCli, empty_database: Database) -> None:
     """Those before it are committed, it is found and set aside alone, and all others are filled."""
     empty_database.script("""UPDATE t SET v = NULL, k = 1 WHERE id IN (5000000, 15000000);
         ALTER TABLE t ADD CONSTRAINT not_these CHECK (v IS NULL OR id NOT IN (5000000, 15000000))""")
@@ -159,7 +159,7 @@ def test_row_at_fault_among_many(desk: Inside, empty_database: Database) -> None
 
 
 @on_18
-def test_source_with_two_rows_for_a_key_among_many(desk: Inside, empty_database: Database) -> None:
+def test_source_with_two_rows_for_a_key_among_many(desk: InProcessCli, empty_database: Database) -> None:
     """Nobody looks before COMMIT, so the server refuses it; the batch that goes alone says why."""
     empty_database.script("""ALTER TABLE s DROP CONSTRAINT s_pkey; INSERT INTO s VALUES (777, 'one', 1);
         UPDATE t SET v = NULL, w = NULL, k = 777 WHERE ctid > '(250,0)' AND id % 40000 = 0""")
@@ -174,7 +174,7 @@ def test_source_with_two_rows_for_a_key_among_many(desk: Inside, empty_database:
 
 
 @on_18
-def test_row_that_is_held_is_returned_to(desk: Inside, empty_database: Database) -> None:
+def test_row_that_is_held_is_returned_to(desk: InProcessCli, empty_database: Database) -> None:
     """F: B13"""
     desk.playbook("fill", fill_stock(more=BUSY, head="lock: {wait: 20 ms}\n"))
     held = empty_database.connect()
@@ -190,7 +190,7 @@ def test_row_that_is_held_is_returned_to(desk: Inside, empty_database: Database)
 
 # ─── whatever ends it ───────────────────────────────────────────────────────────────────────────────────────────────
 @on_18
-def test_killed_between_and_within_messages(desk: Inside, empty_database: Database) -> None:
+def test_killed_between_and_within_messages(desk: InProcessCli, empty_database: Database) -> None:
     """What the server was sent it goes on with, until the next run takes the lease. F: E01 F: E05 F: C08"""
     survives(desk, empty_database, rows=ROWS, kills=4)
 
@@ -202,7 +202,7 @@ def test_killed_very_often_within_messages(empty_database: Database, tmp_path: P
     survives(stocked(empty_database, tmp_path, rows=200_000), empty_database, rows=200_000, kills=60)
 
 
-def survives(desk: Inside, database: Database, *, rows: int, kills: int) -> None:
+def survives(desk: InProcessCli, database: Database, *, rows: int, kills: int) -> None:
     """So many deaths, then one command to the end."""
     chance, left = random.Random(5), kills
     with beside(database), counting(database) as count:
@@ -220,7 +220,7 @@ def survives(desk: Inside, database: Database, *, rows: int, kills: int) -> None
 
 
 @on_18
-def test_backends_terminated_within_messages(desk: Inside, empty_database: Database) -> None:
+def test_backends_terminated_within_messages(desk: InProcessCli, empty_database: Database) -> None:
     """F: C01"""
     chance = random.Random(3)
     with beside(empty_database), counting(empty_database) as count, desk.start("exec", "fill.yaml") as process:
@@ -233,7 +233,7 @@ def test_backends_terminated_within_messages(desk: Inside, empty_database: Datab
 
 
 @on_18
-def test_rest_is_no_obstacle_to_stopping(desk: Inside, empty_database: Database) -> None:
+def test_rest_is_no_obstacle_to_stopping(desk: InProcessCli, empty_database: Database) -> None:
     """A rest of a minute ends when somebody wants the run to stop."""
     desk.playbook("fill", fill_stock(more=BUSY.replace("rest: 0", "rest: 100")))
     with beside(empty_database), counting(empty_database) as count, desk.start("exec", "fill.yaml") as process:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Desk
+from command import Cli
 from databases import Database
 from filling import (
     batches,
@@ -33,7 +33,7 @@ from filling import (
     undo_keys,
     updated,
 )
-from inside import Inside, session, until
+from inside import InProcessCli, session, until
 from plain_context import Trial
 
 from steps.contract import Progress
@@ -134,13 +134,13 @@ class Application:
 
 # ─── what must be so ────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     stock(empty_database, rows=ROWS)
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 @contextlib.contextmanager
-def running(desk: Desk, database: Database) -> Iterator[subprocess.Popen[str]]:
+def running(desk: Cli, database: Database) -> Iterator[subprocess.Popen[str]]:
     """The backfill in a process of its own, from its first batch on; it ends well."""
     with counting(database) as batch, desk.start("exec", "fill.yaml") as process:
         try:
@@ -151,7 +151,7 @@ def running(desk: Desk, database: Database) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def beside(desk: Inside, database: Database, *kinds: str, rate: float = 2.0) -> Application:
+def beside(desk: InProcessCli, database: Database, *kinds: str, rate: float = 2.0) -> Application:
     """Run the playbook, and the application from the first batch to the end."""
     application = Application(database, rate=rate)
     with running(desk, database) as process, application.at_work(*kinds):
@@ -182,7 +182,9 @@ def proves_the_same(database: Database, application: Application) -> None:
         ("fills", "auto"), ("updates", "auto"), ("deletes", "key"),
     ],
 )  # fmt: skip
-def test_backfill_beside_one_kind_of_traffic(desk: Inside, empty_database: Database, kind: str, order: str) -> None:
+def test_backfill_beside_one_kind_of_traffic(
+    desk: InProcessCli, empty_database: Database, kind: str, order: str
+) -> None:
     """F: B03 F: B12 F: C05 F: H07"""
     desk.playbook("fill", fill_stock(order=order, more=BRISKLY))
     application = beside(desk, empty_database, kind)
@@ -192,7 +194,7 @@ def test_backfill_beside_one_kind_of_traffic(desk: Inside, empty_database: Datab
 
 
 @pytest.mark.parametrize("order", ["auto", "key"])
-def test_backfill_beside_all_traffic(desk: Inside, empty_database: Database, order: str) -> None:
+def test_backfill_beside_all_traffic(desk: InProcessCli, empty_database: Database, order: str) -> None:
     """Also on SQLite, where each of them waits for the others. F: B03 F: B12 F: C05 F: H07 F: J01"""
     desk.playbook("fill", fill_stock(order=order, more=BRISKLY))
     new = "inserts" if empty_database.dialect == "sqlite" else "between"
@@ -241,7 +243,7 @@ def test_resume_reaches_what_came_too_fast(empty_database: Database, monkeypatch
 
 # ─── locks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(("empty_database", "order"), [("pg15", "auto"), ("pg18", "key")], indirect=["empty_database"])
-def test_rows_locked_in_every_batch_are_not_lost(desk: Inside, empty_database: Database, order: str) -> None:
+def test_rows_locked_in_every_batch_are_not_lost(desk: InProcessCli, empty_database: Database, order: str) -> None:
     """The cursor goes over hundreds of locked rows; each is returned to. F: B13"""
     desk.playbook("fill", fill_stock(order=order, head="lock: {wait: 1 ms}\n", more=BRISKLY))
     deferred = "SELECT count(*) FROM runbook.skipped_row WHERE action = 'deferred'"
@@ -266,7 +268,7 @@ FAMILY = """CREATE TABLE p (id integer PRIMARY KEY, n integer NOT NULL); INSERT 
 @on_18
 @pytest.mark.parametrize(("wait", "workers"), [("50 ms", 1), ("10 s", 1), ("50 ms", 4), ("10 s", 4)])
 def test_application_that_locks_in_another_order(
-    desk: Inside, empty_database: Database, wait: str, workers: int
+    desk: InProcessCli, empty_database: Database, wait: str, workers: int
 ) -> None:
     """Parents before children, children backwards. With a short wait we always give way; with a long one the server ends
     a transaction of ours, and it is tried again. The application loses none of its own. F: C03 F: C13 F: C16
@@ -296,7 +298,7 @@ def test_application_that_locks_in_another_order(
 
 
 @on_postgresql
-def test_serialization_failures_are_tried_again(desk: Inside, empty_database: Database) -> None:
+def test_serialization_failures_are_tried_again(desk: InProcessCli, empty_database: Database) -> None:
     """Where every transaction is serializable by default, ours is refused by what the application does. F: C06"""
     empty_database.script(f"ALTER DATABASE {empty_database.name} SET default_transaction_isolation = 'serializable'")
     desk.playbook("fill", fill_stock(more=BRISKLY))

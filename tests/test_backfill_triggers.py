@@ -9,7 +9,7 @@ from databases import Database
 from filling import adds_up, backfill, ledger, run, simple, table
 from plain_context import PlainContext, PlainDatabase, Trial
 
-from steps.contract import Place, State
+from steps.contract import RunPosition, State
 
 ROWS, HIT = 300, 30  # rows, and those of them whose number ends in 0
 LETTERS = {"max": 1000, "pct": 100}
@@ -222,7 +222,7 @@ def test_row_that_the_application_empties_again(empty_database: Database, times:
     """It is written once more; emptied each time, it is dead in the end; each row counts once, and all of it goes back."""
     table(empty_database, rows=ROWS)
     trial = Trial(empty_database, simple(order="key", batch={"time": "10 s", "rows": [70, 70]}))
-    database = Emptying(empty_database, Place(trial.run, "step", "apply"))
+    database = Emptying(empty_database, RunPosition(trial.run, "step", "apply"))
     database.times = times
     result = trial.step.apply(PlainContext(database))
     assert adds_up(result)

@@ -8,7 +8,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
-from command import Desk
+from command import Cli
 from databases import Database
 from filling import adds_up, filled, oracle, prepare, run, simple, snapshots, table
 from inside import until
@@ -16,7 +16,7 @@ from plain_context import Trial
 
 from steps.contract import Paused, State, Stopped, Tuning
 from steps.ledger.tables import table as ledger_table
-from steps.types.backfill.pool import Crew
+from steps.types.backfill.pool import WorkerPool
 
 on_postgresql = pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)
 SMALL = {"batch": {"time": "250 ms", "rows": [50, 100]}}
@@ -150,7 +150,7 @@ class Steady:
 def test_fault_of_one_worker_is_the_crews() -> None:
     """It is raised where the crew was sent out; what was not begun stays undone."""
     seen: list[int] = []
-    crew = Crew(wanted=2, done=lambda: None)
+    crew = WorkerPool(wanted=2, done=lambda: None)
     with pytest.raises(ValueError, match="broken"):
         crew.work(range(100), lambda: Steady(seen, ValueError("broken")))
     assert {0, 1} <= set(seen)
@@ -216,7 +216,7 @@ steps:
 
 def test_resume_dead_is_the_operators_way_back(poisoned: Database, tmp_path: Path) -> None:
     """`runbook resume RUN --dead`: also of a run that has succeeded; where nothing was set aside it says so. F: B15"""
-    desk = Desk(tmp_path, poisoned.url)
+    desk = Cli(tmp_path, poisoned.url)
     done = desk.runbook("exec", desk.playbook("fill", PLAYBOOK))
     assert done.code == 0, done.text
     poisoned.script("UPDATE s SET v = 'cured' WHERE k = 9")
@@ -236,7 +236,7 @@ def test_resume_dead_is_the_operators_way_back(poisoned: Database, tmp_path: Pat
 @pytest.mark.parametrize("point", ["commit.before:9", "commit.after:9", "commit.before:11", "commit.after:10"])
 def test_killed_while_trying_again(poisoned: Database, tmp_path: Path, point: str) -> None:
     """kill -9 while rows are tried again: a plain resume ends it, and nothing is counted twice. F: E01"""
-    desk = Desk(tmp_path, poisoned.url)
+    desk = Cli(tmp_path, poisoned.url)
     assert desk.runbook("exec", desk.playbook("fill", PLAYBOOK)).code == 0
     poisoned.script("UPDATE s SET v = 'cured' WHERE k = 9")
     desk.runbook("resume", "latest", "--dead", fault=point)
@@ -254,9 +254,9 @@ def reopened(trial: Trial) -> int:
     from filling import Watched
     from plain_context import PlainDatabase
 
-    from steps.contract import Place
+    from steps.contract import RunPosition
 
-    database = PlainDatabase(trial.target, Place(trial.run, "step", "apply"))
+    database = PlainDatabase(trial.target, RunPosition(trial.run, "step", "apply"))
     with database.look() as look:
         rows = trial.step.aside(look)
     if rows:

@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from command import RUNBOOK, Desk, Done
+from command import RUNBOOK, Cli, Done
 from databases import Database, Databases
-from inside import Inside
+from inside import InProcessCli
 
 from runner.sandbox.server import Server
 from runner.trail.status import fold
@@ -25,21 +25,21 @@ STEP = "steps:\n  - {id: s, type: sql, text: UPDATE marks SET n = n + 1 WHERE id
 GOOD = HEAD + STEP
 
 
-def sqlite_desk(directory: Path) -> Inside:
+def sqlite_desk(directory: Path) -> InProcessCli:
     path = directory / "db.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE marks (id integer PRIMARY KEY, n integer NOT NULL)")
         connection.execute("INSERT INTO marks VALUES (1, 0), (2, 0)")
         connection.commit()
-    return Inside(directory, f"sqlite:///{path}")
+    return InProcessCli(directory, f"sqlite:///{path}")
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Inside:
+def desk(tmp_path: Path) -> InProcessCli:
     return sqlite_desk(tmp_path)
 
 
-def refused(desk: Inside, *words: str, code: int, **env: str) -> Done:
+def refused(desk: InProcessCli, *words: str, code: int, **env: str) -> Done:
     """The command fails with this code, in words; the database's bytes are as before and no run is recorded."""
     database = desk.directory / "db.sqlite"
     before = database.read_bytes()
@@ -80,13 +80,13 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ],
     ids=["empty", "words", "list", "map", "tab", "bomb", "merge", "twice", "tag", "documents", "deep", "nul", "bidi", "big", "all"],
 )  # fmt: skip
-def test_file_that_is_no_playbook(desk: Inside, text: str, message: str):
+def test_file_that_is_no_playbook(desk: InProcessCli, text: str, message: str):
     (desk.directory / "p.yaml").write_text(text)
     assert message in refused(desk, "exec", "p.yaml", code=4).err
     assert desk.runbook("validate", "p.yaml").code == 4
 
 
-def test_file_of_other_bytes(desk: Inside):
+def test_file_of_other_bytes(desk: InProcessCli):
     for raw, message in (
         (b"\xff\xfe" + GOOD.encode("utf-16-le"), "cannot read UTF-16"),
         (b"\x7fELF\x02" + bytes(200), "cannot read"),
@@ -97,7 +97,7 @@ def test_file_of_other_bytes(desk: Inside):
     refused(desk, "exec", "gone.yaml", code=6)
 
 
-def test_circle_of_requirements(desk: Inside):
+def test_circle_of_requirements(desk: InProcessCli):
     """Playbooks that require each other could never begin."""
     for name, other in (("p", "q"), ("q", "r"), ("r", "p")):
         desk.playbook(name, GOOD.replace("name: p", f"name: {name}") + f"requires: [{other}]\n")
@@ -118,7 +118,7 @@ def test_circle_of_requirements(desk: Inside):
         "{{ inputs['name'] }}", "{{ name", "{# x #}{{ y }}",
     ],
 )  # fmt: skip
-def test_hostile_template_is_a_fault(desk: Inside, template: str):
+def test_hostile_template_is_a_fault(desk: InProcessCli, template: str):
     """Names and five filters; anything else never reaches an interpreter."""
     for place in (
         f"description: {template!r}\n{STEP}",
@@ -140,7 +140,7 @@ def test_hostile_template_is_a_fault(desk: Inside, template: str):
     ],
     ids=range(17),
 )  # fmt: skip
-def test_hostile_expression_is_a_fault(desk: Inside, expression: str):
+def test_hostile_expression_is_a_fault(desk: InProcessCli, expression: str):
     check = f"preconditions:\n  - id: c\n    check: query\n    query: SELECT 1 AS n\n    that: {expression!r}\n"
     desk.playbook("p", HEAD + check + STEP)
     if expression == "not_there == 1":  # a query's columns are known only where it is described
@@ -149,7 +149,7 @@ def test_hostile_expression_is_a_fault(desk: Inside, expression: str):
     assert "p.yaml:8:11: " in refused(desk, "exec", "p.yaml", code=4).err
 
 
-def test_identifier_cannot_end_the_statement(desk: Inside):
+def test_identifier_cannot_end_the_statement(desk: InProcessCli):
     """A value in an identifier's place is one identifier, whatever it says."""
     desk.playbook(
         "p", HEAD + "inputs: {table: {required: true}}\nsteps:\n"
@@ -166,7 +166,7 @@ def test_identifier_cannot_end_the_statement(desk: Inside):
     assert rows(desk) == [(1, 1), (2, 1)]
 
 
-def rows(desk: Inside) -> list[tuple[int, int]]:
+def rows(desk: InProcessCli) -> list[tuple[int, int]]:
     with contextlib.closing(sqlite3.connect(desk.directory / "db.sqlite")) as connection:
         return connection.execute("SELECT id, n FROM marks ORDER BY id").fetchall()
 
@@ -174,7 +174,7 @@ def rows(desk: Inside) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     "words", [("-i", "rows"), ("-i", "rows=many"), ("-i", "roes=1"), ("-i", "rows=0"), ("--inputs-file", "bad.yaml")]
 )
-def test_bad_inputs_on_the_command_line(desk: Inside, words: tuple[str, ...]):
+def test_bad_inputs_on_the_command_line(desk: InProcessCli, words: tuple[str, ...]):
     (desk.directory / "bad.yaml").write_text("rows: [1, 2]\n")
     desk.playbook("p", HEAD + "inputs: {rows: {type: integer, required: true, min: 1}}\n" + STEP)
     done = refused(desk, "exec", "p.yaml", *words, code=2 if words == ("-i", "rows") else 4)
@@ -199,7 +199,7 @@ def test_bad_inputs_on_the_command_line(desk: Inside, words: tuple[str, ...]):
         ("", 6, "cannot use an empty --target"),
     ],
 )
-def test_target_that_is_none(desk: Inside, target: str, code: int, message: str):
+def test_target_that_is_none(desk: InProcessCli, target: str, code: int, message: str):
     (desk.directory / "words.sqlite").write_text("these are words, not a database\n" * 9)
     desk.playbook("p", GOOD)
     for command in (("exec", "p.yaml"), ("exec", "p.yaml", "--dry-run"), ("target", "check"), ("target", "init")):
@@ -208,7 +208,7 @@ def test_target_that_is_none(desk: Inside, target: str, code: int, message: str)
     assert not (desk.directory / "gone.sqlite").exists(), "SQLite makes a file of whatever it is asked to open"
 
 
-def test_server_that_has_no_such_database_or_role(desk: Inside, databases: Databases, pg18: Server):
+def test_server_that_has_no_such_database_or_role(desk: InProcessCli, databases: Databases, pg18: Server):
     desk.playbook("p", GOOD)
     socket = quote(str(pg18.socket), safe="/")
     for url, message in (
@@ -218,7 +218,7 @@ def test_server_that_has_no_such_database_or_role(desk: Inside, databases: Datab
         assert message in refused(desk, "exec", "p.yaml", "-t", url, code=12).err
 
 
-def test_wrong_kind_of_target_is_refused(desk: Inside):
+def test_wrong_kind_of_target_is_refused(desk: InProcessCli):
     desk.playbook("p", GOOD + "target: {postgresql: '>=14'}\n")
     assert "its `target:` does not name it" in refused(desk, "exec", "p.yaml", code=6).err
     desk.playbook("p", GOOD + "target: {sqlite: '>=99'}\n")
@@ -226,9 +226,9 @@ def test_wrong_kind_of_target_is_refused(desk: Inside):
     assert desk.runbook("exec", "p.yaml", "--dry-run").code == 6
 
 
-def test_no_target_at_all_shows_three_ways(desk: Inside):
+def test_no_target_at_all_shows_three_ways(desk: InProcessCli):
     desk.playbook("p", GOOD)
-    done = Inside(desk.directory, "").runbook("exec", "p.yaml")
+    done = InProcessCli(desk.directory, "").runbook("exec", "p.yaml")
     assert (done.code, "RUNBOOK_TARGET" in done.err, "default: NAME" in done.err) == (6, True, True), done.text
 
 
@@ -253,7 +253,7 @@ def small_disk(directory: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_full_disk_under_the_trail(desk: Inside):
+def test_full_disk_under_the_trail(desk: InProcessCli):
     """F: E13 - what can't be recorded isn't done; with room again it goes on where it stood, each step once."""
     desk.playbook("p", HEAD + STEPS.replace("steps:\n", "steps:\n  - {id: gate, type: checkpoint, message: now}\n"))
     with small_disk(desk.directory) as place:
@@ -263,7 +263,7 @@ def test_full_disk_under_the_trail(desk: Inside):
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 1024)
-        full = Desk.runbook(desk, "resume", "latest", "--runs", str(place))  # in a process, which is gone afterwards
+        full = Cli.runbook(desk, "resume", "latest", "--runs", str(place))  # in a process, which is gone afterwards
         _stopped_by_the_disk(full, place, lambda: sum(n for _, n in rows(desk)))
         assert desk.runbook("status", "latest", "--runs", str(place)).code == 0, (
             "how it stands can be asked all the same"
@@ -290,7 +290,7 @@ def test_limit_on_the_trails_size(databases: Databases, tmp_path: Path, pg18: Se
         database.script(
             "CREATE TABLE marks (id int PRIMARY KEY, n int NOT NULL); INSERT INTO marks VALUES (1, 0), (2, 0)"
         )
-        desk = Inside(tmp_path, database.url)
+        desk = InProcessCli(tmp_path, database.url)
         desk.playbook("p", HEAD + STEPS)
         assert _limited(desk, "none", 1_000).code == 11
         assert database.value("SELECT sum(n) FROM marks") == 0
@@ -301,7 +301,7 @@ def test_limit_on_the_trails_size(databases: Databases, tmp_path: Path, pg18: Se
         assert database.rows("SELECT n FROM marks") == [(12,), (12,)]
 
 
-def _limited(desk: Inside, runs: str, size: int) -> Done:
+def _limited(desk: InProcessCli, runs: str, size: int) -> Done:
     done = subprocess.run(
         [RUNBOOK, "exec", "p.yaml", "--runs", runs], cwd=desk.directory, capture_output=True, text=True, check=False,
         env={**os.environ, "RUNBOOK_TARGET": desk.target},
@@ -312,7 +312,7 @@ def _limited(desk: Inside, runs: str, size: int) -> Done:
 
 
 @pytest.mark.parametrize("runs", ["/proc/runs", "a-file", "a-file/runs"])
-def test_runs_directory_that_cannot_be_written(desk: Inside, runs: str):
+def test_runs_directory_that_cannot_be_written(desk: InProcessCli, runs: str):
     (desk.directory / "a-file").write_text("in the way")
     desk.playbook("p", GOOD)
     done = desk.runbook("exec", "p.yaml", "--runs", runs)
@@ -334,7 +334,7 @@ def _only_reading(database: Database, directory: Path) -> None:
         "CREATE TABLE marks (id int PRIMARY KEY, n int NOT NULL); INSERT INTO marks VALUES (1, 0), (2, 0);"
         "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; GRANT SELECT ON marks TO reader"
     )
-    desk = Inside(directory, database.url.replace("owner@", "reader@"))
+    desk = InProcessCli(directory, database.url.replace("owner@", "reader@"))
     desk.playbook("p", GOOD)
     done = desk.runbook("exec", "p.yaml")
     assert (done.code, "target init --print" in done.err) == (6, True), done.text

@@ -13,8 +13,8 @@ from runner.plan.plan import plan
 from runner.playbook.load import load_file
 from runner.report import plan_cards
 from runner.run.dry_run import DryRun, dry_run
-from runner.run.execute import Orders
-from runner.target.workplace import Place
+from runner.run.execute import RunOptions
+from runner.target.workplace import Workplace
 
 PLAYBOOK = """
 runbook: 1
@@ -56,7 +56,9 @@ def playbook(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def looked(playbook: Path, sqlite_path: Path, tmp_path: Path) -> DryRun:
-    return dry_run(load_file(playbook), Orders(place=Place(f"sqlite:///{sqlite_path}", cwd=tmp_path, environ={})))
+    return dry_run(
+        load_file(playbook), RunOptions(place=Workplace(f"sqlite:///{sqlite_path}", cwd=tmp_path, environ={}))
+    )
 
 
 def shown(found: DryRun, width: int, monkeypatch: pytest.MonkeyPatch, **options: bool) -> str:

@@ -8,7 +8,7 @@ from plain_context import PlainDatabase
 
 from steps.catalog import catalog, compare, scratch
 from steps.catalog.definitions import Dependant, Tie
-from steps.contract import ColumnRef, Place, StepError
+from steps.contract import ColumnRef, RunPosition, StepError
 
 TABLES = {
     "postgresql": """
@@ -47,7 +47,7 @@ TABLES = {
 
 
 def _look(database: Database):
-    return PlainDatabase(database, Place("run", "step", "apply")).look()
+    return PlainDatabase(database, RunPosition("run", "step", "apply")).look()
 
 
 def _made(database: Database) -> Database:
@@ -216,8 +216,8 @@ def test_columns_that_may_be_restated(empty_database: Database) -> None:
         CREATE TRIGGER w BEFORE UPDATE OF watched ON t FOR EACH ROW EXECUTE FUNCTION f();""")
     with _look(empty_database) as look:
         found = catalog.relation(look, "t")
-        assert catalog.restated(look, found.oid, ["filled"]) == ("Mixed", "part", "secret")
-        assert catalog.restated(look, found.oid, ["secret"]) == ("filled", "Mixed", "part")
+        assert catalog.touched_columns(look, found.oid, ["filled"]) == ("Mixed", "part", "secret")
+        assert catalog.touched_columns(look, found.oid, ["secret"]) == ("filled", "Mixed", "part")
 
 
 def test_nothing_is_restated_without_the_privilege(databases) -> None:
@@ -229,7 +229,7 @@ def test_nothing_is_restated_without_the_privilege(databases) -> None:
         with _look(database) as look:
             found = catalog.relation(look, "t")
             look.connection.execute(f"SET ROLE {role}")
-            assert catalog.restated(look, found.oid, ["v"]) == ("x",)
+            assert catalog.touched_columns(look, found.oid, ["v"]) == ("x",)
 
 
 def test_names_in_mixed_case(databases) -> None:

@@ -12,11 +12,11 @@ from databases import Database
 from plain_look import PlainContext, PlainDatabase
 from pydantic import ValidationError
 
-from steps.contract import Oneway, Place, Reversible, State, StepError, Stopped, processes
+from steps.contract import Oneway, Reversible, RunPosition, State, StepError, Stopped, processes
 from steps.ledger import tables
 from steps.types.command import Command, started
 
-PLACE = Place(run="r1", step="call", action="apply")
+PLACE = RunPosition(run="r1", step="call", action="apply")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_revert_runs_its_own_command(ctx: PlainContext, tmp_path: Path):
     assert mark.exists()
     with ctx.db.look() as look:
         before = tables.remembered(look, run="r1", step="call")
-    ctx.db.place = Place(run="r1", step="call", action="revert")
+    ctx.db.place = RunPosition(run="r1", step="call", action="revert")
     step.revert(ctx, Command.Before.model_validate_json(before))
     assert not mark.exists()
     assert state(step, ctx) is State.NOT_DONE

@@ -13,7 +13,7 @@ import pytest
 from databases import Database
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inside import Inside
+from inside import InProcessCli
 
 from runner.common.secrets import MASK, PART, Masks
 from steps.contract import cutting, processes, values
@@ -24,8 +24,11 @@ LONG = (
     "-----BEGIN KEY-----\n" + "\n".join(base64.b64encode(bytes([n] * 45)).decode() for n in range(40)) + "\nEndOfKey=="
 )
 CUTS: dict[str, Callable[[str, int], str]] = {
-    "first": cutting.first, "last": cutting.last, "shortened": cutting.shortened, "on_one_line": cutting.on_one_line,
-}  # fmt: skip
+    "first": cutting.first,
+    "last": cutting.last,
+    "shortened": cutting.shortened,
+    "on_one_line": cutting.on_one_line,
+}
 
 
 def masks_of(*secrets: str) -> Masks:
@@ -141,7 +144,7 @@ def test_it():
 """
 
 
-def assert_no_part_anywhere(desk: Inside, told: str) -> None:
+def assert_no_part_anywhere(desk: InProcessCli, told: str) -> None:
     assert_no_part(told, SECRET)
     for path in (desk.directory / "runs").rglob("*"):
         if path.is_file():
@@ -151,7 +154,7 @@ def assert_no_part_anywhere(desk: Inside, told: str) -> None:
 @pytest.mark.parametrize("half", [8, 20, 30])
 def test_no_part_is_left_in_a_run(empty_database: Database, tmp_path: Path, half: int):
     """Each place of a run at which a text is shortened gets one whose cut goes through the secret."""
-    desk = Inside(tmp_path, empty_database.url)
+    desk = InProcessCli(tmp_path, empty_database.url)
     (tmp_path / "print.py").write_text(PROBES)
     (tmp_path / "test_suite.py").write_text(SUITE)
     program = f"{sys.executable}, print.py"
@@ -201,10 +204,21 @@ success_criteria:
 
 # ─── in the code ────────────────────────────────────────────────────────────────────────────────────────────────────
 PLAIN = {  # what is cut here holds no secret: hashes, names of our own, numbers, or words of the playbook's own text
-    "runner/target/search_path.py", "runner/playbook/yaml_advice.py", "runner/trail/trail.py", "runner/target/targets_file.py", "runner/target/workplace.py", "runner/target/database.py",
-    "runner/run/lease.py", "steps/sql/session_statements.py", "steps/types/rebuild.py", "steps/types/indexes.py", "steps/types/rebuild_parts.py", "runner/playbook/yaml_reader.py",
-    "steps/sql/dialect.py", "runner/commands/options.py",
-}  # fmt: skip
+    "runner/target/search_path.py",
+    "runner/playbook/yaml_advice.py",
+    "runner/trail/trail.py",
+    "runner/target/targets_file.py",
+    "runner/target/workplace.py",
+    "runner/target/database.py",
+    "runner/run/lease.py",
+    "steps/sql/session_statements.py",
+    "steps/types/rebuild.py",
+    "steps/types/indexes.py",
+    "steps/types/rebuild_parts.py",
+    "runner/playbook/yaml_reader.py",
+    "steps/sql/dialect.py",
+    "runner/commands/options.py",
+}
 
 
 def test_texts_are_cut_in_one_place():

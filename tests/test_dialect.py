@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from steps.contract.dialect import Dialect
 from steps.sql import dialect
 from steps.sql.dialect import BadIdentifier
-from steps.sql.scanner import BadSql, Kind, scan
+from steps.sql.scanner import BadSql, TokenKind, scan
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]
@@ -59,7 +59,7 @@ def test_quote_names_exactly_this_column(name):
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         made = connection.execute(f"select 1 as {dialect.quote(name)}").description[0][0]
     assert made == name
-    assert [token.kind for token in scan(dialect.quote(name), PG)] == [Kind.QUOTED]
+    assert [token.kind for token in scan(dialect.quote(name), PG)] == [TokenKind.QUOTED]
 
 
 def test_quote_takes_the_longest_name(empty_database):

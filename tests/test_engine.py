@@ -9,17 +9,17 @@ from pathlib import Path
 import psycopg
 import pytest
 from databases import Database
-from inside import Inside, meanwhile, session, until, written
+from inside import InProcessCli, meanwhile, session, until, written
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def rows(database: Database) -> list[tuple]:
@@ -31,7 +31,7 @@ RENAME = "- {id: rename, type: rename_column, column: t.n, to: m}"
 
 
 @on_18
-def test_waiting_for_a_lock_blocks_nobody_and_ends(desk: Inside, empty_database: Database) -> None:
+def test_waiting_for_a_lock_blocks_nobody_and_ends(desk: InProcessCli, empty_database: Database) -> None:
     """A reader that stays: others are answered while we wait, the trail names the reader, and nothing runs unprotected.
 
     F: A01, F: A03
@@ -60,7 +60,7 @@ def test_waiting_for_a_lock_blocks_nobody_and_ends(desk: Inside, empty_database:
 
 
 @on_18
-def test_third_try_has_the_playbooks_lock_timeout(desk: Inside, empty_database: Database) -> None:
+def test_third_try_has_the_playbooks_lock_timeout(desk: InProcessCli, empty_database: Database) -> None:
     """F: A02, F: A04"""
     empty_database.script("CREATE TABLE seen (wait text)")
     name = written(
@@ -83,7 +83,7 @@ def test_third_try_has_the_playbooks_lock_timeout(desk: Inside, empty_database: 
 
 
 @on_18
-def test_deadlock_with_the_application_is_tried_again(desk: Inside, empty_database: Database) -> None:
+def test_deadlock_with_the_application_is_tried_again(desk: InProcessCli, empty_database: Database) -> None:
     """The application, which locks in the opposite order, is the one that wins. F: C03"""
     empty_database.script(f"ALTER DATABASE {empty_database.name} SET deadlock_timeout = '100ms'")
     name = written(
@@ -110,7 +110,7 @@ def test_deadlock_with_the_application_is_tried_again(desk: Inside, empty_databa
 
 
 @on_18
-def test_concurrent_index_does_not_wait_for_us(desk: Inside, empty_database: Database) -> None:
+def test_concurrent_index_does_not_wait_for_us(desk: InProcessCli, empty_database: Database) -> None:
     """While it waits for others' snapshots, nothing of ours is idle in a transaction, and the heart goes on beating. F: A10"""
     name = written(desk, "- {id: index, type: create_index, table: t, columns: [n], name: t_n}")
     idle = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'runbook%' AND state LIKE 'idle in%'"
@@ -137,7 +137,7 @@ TWO = (
 
 
 @on_both
-def test_resume_goes_on_at_the_second_statement(desk: Inside, empty_database: Database) -> None:
+def test_resume_goes_on_at_the_second_statement(desk: InProcessCli, empty_database: Database) -> None:
     """The first committed, the second failed: the step is failed, and only the second is sent again. F: A17, F: E08"""
     name = written(desk, TWO)
     empty_database.script("INSERT INTO t VALUES (3, 0)")
@@ -151,7 +151,7 @@ def test_resume_goes_on_at_the_second_statement(desk: Inside, empty_database: Da
 
 
 @on_18
-def test_first_error_is_kept(desk: Inside, empty_database: Database) -> None:
+def test_first_error_is_kept(desk: InProcessCli, empty_database: Database) -> None:
     """What fails first is told, never the 25P02 of what came after it; other checks get a snapshot of their own. F: E11"""
     name = written(
         desk,
@@ -175,7 +175,7 @@ def test_first_error_is_kept(desk: Inside, empty_database: Database) -> None:
 
 
 @on_18
-def test_criteria_of_a_group_see_one_snapshot(desk: Inside, empty_database: Database) -> None:
+def test_criteria_of_a_group_see_one_snapshot(desk: InProcessCli, empty_database: Database) -> None:
     """A writer commits between two checks; their figures fit each other all the same. F: I09"""
     done = threading.Event()
 
@@ -212,7 +212,7 @@ def failing(policy: str, back: str = "SELECT 1") -> str:
 
 
 @on_both
-def test_failure_is_taken_back(desk: Inside, empty_database: Database) -> None:
+def test_failure_is_taken_back(desk: InProcessCli, empty_database: Database) -> None:
     """on_failure: rollback gives exit 8; the run is over."""
     found = desk.runbook("exec", written(desk, failing("rollback")))
     assert found.code == 8, found.text
@@ -223,7 +223,7 @@ def test_failure_is_taken_back(desk: Inside, empty_database: Database) -> None:
 
 
 @on_18
-def test_failing_way_back_tells_both_errors(desk: Inside, empty_database: Database) -> None:
+def test_failing_way_back_tells_both_errors(desk: InProcessCli, empty_database: Database) -> None:
     """exit 9; there is no way forward from there, and the way back goes on when its cause is mended."""
     text = failing("rollback").replace(
         "revert: UPDATE t SET n = n - 1 WHERE id = 1", "revert: UPDATE u SET n = 0 WHERE id = 1"
@@ -240,7 +240,7 @@ def test_failing_way_back_tells_both_errors(desk: Inside, empty_database: Databa
 
 
 @on_both
-def test_failure_with_a_reason_to_go_on(desk: Inside, empty_database: Database) -> None:
+def test_failure_with_a_reason_to_go_on(desk: InProcessCli, empty_database: Database) -> None:
     found = desk.runbook("exec", written(desk, failing("{continue: the row may be there}")))
     assert found.code == 0, found.text
     assert [(one.step, one.outcome) for one in desk.events("step_ended")] == [
@@ -250,7 +250,7 @@ def test_failure_with_a_reason_to_go_on(desk: Inside, empty_database: Database) 
 
 
 @on_both
-def test_precondition_that_fails_changes_nothing(desk: Inside, empty_database: Database) -> None:
+def test_precondition_that_fails_changes_nothing(desk: InProcessCli, empty_database: Database) -> None:
     """Of the playbook or of a step; NULL is unknown, and only pass opens a gate."""
     query = "queries: {none: SELECT max(n) AS n FROM t WHERE id > 9}\n"
     check = "[{id: there, check: query, query: none, that: n >= 0}]"
@@ -263,7 +263,7 @@ def test_precondition_that_fails_changes_nothing(desk: Inside, empty_database: D
 
 
 @on_both
-def test_change_that_does_not_verify_is_no_success(desk: Inside, empty_database: Database) -> None:
+def test_change_that_does_not_verify_is_no_success(desk: InProcessCli, empty_database: Database) -> None:
     """The statement committed, and the database says it is not so: failed, the run's own, and it can be taken back. F: F10"""
     step = BUMP.replace("type: sql", "type: sql, applied_if: is_two")
     query = "queries: {is_two: SELECT count(*) = 1 AS there FROM t WHERE id = 1 AND n = 2}\n"
@@ -275,7 +275,7 @@ def test_change_that_does_not_verify_is_no_success(desk: Inside, empty_database:
 
 
 @on_18
-def test_criterion_that_fails_after_the_change(desk: Inside, empty_database: Database) -> None:
+def test_criterion_that_fails_after_the_change(desk: InProcessCli, empty_database: Database) -> None:
     """Exit 3; when it holds, resume asks it again and sends nothing twice."""
     step = BUMP.replace("type: sql", "type: sql, success_criteria: [{id: two, check: query, query: n, that: n == 2}]")
     name = written(desk, step, "queries: {n: SELECT n FROM t WHERE id = 1}\n")
@@ -287,7 +287,7 @@ def test_criterion_that_fails_after_the_change(desk: Inside, empty_database: Dat
 
 
 @on_18
-def test_question_that_cannot_be_asked(desk: Inside) -> None:
+def test_question_that_cannot_be_asked(desk: InProcessCli) -> None:
     """An applied_if that the database refuses: before the run where that can be known, else a failed step, in words."""
     step = BUMP.replace("type: sql", "type: sql, applied_if: nothing")
     queries = "queries: {nothing: SELECT true AS there FROM missing}\n"
@@ -302,7 +302,7 @@ def test_question_that_cannot_be_asked(desk: Inside) -> None:
 
 # ─── back ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_one_way_step_stops_the_way_back_before_it_begins(desk: Inside, empty_database: Database) -> None:
+def test_one_way_step_stops_the_way_back_before_it_begins(desk: InProcessCli, empty_database: Database) -> None:
     """Nothing is touched; --to takes back what came after it; it needs a run and goes no further than asked. F: F08"""
     steps = (
         BUMP
@@ -324,7 +324,7 @@ def test_one_way_step_stops_the_way_back_before_it_begins(desk: Inside, empty_da
 
 
 @on_both
-def test_playbook_without_a_way_back(desk: Inside, empty_database: Database) -> None:
+def test_playbook_without_a_way_back(desk: InProcessCli, empty_database: Database) -> None:
     name = written(desk, BUMP, "rollback: {none: the application has read it}\n")
     assert desk.runbook("exec", name).code == 0
     refused = desk.runbook("rollback", "latest")
@@ -333,7 +333,7 @@ def test_playbook_without_a_way_back(desk: Inside, empty_database: Database) -> 
 
 
 @on_both
-def test_what_was_so_already_is_not_taken_back(desk: Inside, empty_database: Database) -> None:
+def test_what_was_so_already_is_not_taken_back(desk: InProcessCli, empty_database: Database) -> None:
     """F: F09"""
     empty_database.script("ALTER TABLE t ADD COLUMN extra integer")
     name = written(desk, "- {id: add, type: add_column, column: t.extra, of_type: integer}\n" + BUMP)

@@ -10,8 +10,8 @@ from databases import Database
 from runner.common.errors import RunRefused, Waiting
 from runner.playbook.load import load_file
 from runner.playbook.model import TargetNeeds
-from runner.run.execute import Orders, execute
-from runner.target.workplace import Place
+from runner.run.execute import RunOptions, execute
+from runner.target.workplace import Workplace
 
 EXAMPLES = Path(__file__).parent.parent / "playbooks/examples"
 
@@ -21,7 +21,7 @@ def test_examples_run(honeypot: Database, tmp_path: Path) -> None:
     """Each on the demo's store, one after the other; the checkpoint waits, and what SQLite lacks is refused there."""
     if honeypot.major == 15:
         pytest.skip("what depends on the version is tested with each step type")
-    orders = Orders(place=Place(target=honeypot.url, runs=tmp_path), operator="olga")
+    orders = RunOptions(place=Workplace(target=honeypot.url, runs=tmp_path), operator="olga")
     names = [path.stem for path in EXAMPLES.glob("*.yaml")]
     for name in sorted(names, key=lambda one: (one == "undo", one)):  # undo takes add_column's run back
         path = EXAMPLES / f"{name}.yaml"

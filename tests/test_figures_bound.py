@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 
@@ -25,15 +25,15 @@ NOTE = (
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2), (3)")
     empty_database.script("CREATE TABLE told (rows integer, last integer, word text)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 @on_both
-def test_figure_is_bound_there_and_back(desk: Inside, empty_database: Database) -> None:
+def test_figure_is_bound_there_and_back(desk: InProcessCli, empty_database: Database) -> None:
     name = written(desk, f"{RAISE}\n{NOTE}", HEAD)
     assert desk.runbook("plan", name).code == 0
     assert desk.runbook("exec", name).code == 0
@@ -44,7 +44,7 @@ def test_figure_is_bound_there_and_back(desk: Inside, empty_database: Database) 
 
 
 @on_both
-def test_figure_of_before_a_kill_is_bound_after_it(desk: Inside, empty_database: Database) -> None:
+def test_figure_of_before_a_kill_is_bound_after_it(desk: InProcessCli, empty_database: Database) -> None:
     gate = "- {id: go, type: checkpoint, approval: {need: 1}}"
     assert desk.runbook("exec", written(desk, f"{RAISE}\n{gate}\n{NOTE}", HEAD)).code == 5
     desk.runbook("approve", "latest", "--step", "go", "--as", "ines", "--reason", "seen")
@@ -57,13 +57,13 @@ def test_figure_of_before_a_kill_is_bound_after_it(desk: Inside, empty_database:
     "params", ["{{ nothing.rows }}", "{{ raised.nothing }}", "{{ noted.rows }}", "rows: {{ raised.rows }}"]
 )
 def test_figure_that_nothing_finds_is_a_fault(tmp_path: Path, params: str) -> None:
-    desk = Inside(tmp_path, "")
+    desk = InProcessCli(tmp_path, "")
     steps = f"{RAISE}\n{NOTE.replace('{{ raised.rows }}', params)}"
     found = desk.runbook("validate", written(desk, steps, HEAD))
     assert found.code == 4, found.text
 
 
 def test_figure_never_becomes_sql(tmp_path: Path) -> None:
-    desk = Inside(tmp_path, "")
+    desk = InProcessCli(tmp_path, "")
     steps = f"{RAISE}\n- {{id: bad, type: sql, text: 'DELETE FROM t WHERE id = {{{{ raised.rows }}}}'}}"
     assert desk.runbook("validate", written(desk, steps, HEAD)).code == 4

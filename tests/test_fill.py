@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from runner.playbook.template import BadTemplate, fill, fill_sql, names
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import BadIdentifier, quote
-from steps.sql.scanner import BadSql, Kind, scan
+from steps.sql.scanner import BadSql, TokenKind, scan
 from steps.sql.templates import has_template
 
 
@@ -284,7 +284,7 @@ def test_a_hostile_value_stays_one_name_or_is_refused(context, around, value, of
             continue  # this one can't read it: nothing is sent
         plain = [(one.kind, one.text if one.text != '"harmless"' else quote(value)) for one in tokens]
         assert [(one.kind, one.text) for one in scan(filled, dialect)] == plain
-        assert any(one.kind is Kind.QUOTED and one.text == quote(value) for one in scan(filled, dialect))
+        assert any(one.kind is TokenKind.QUOTED and one.text == quote(value) for one in scan(filled, dialect))
 
 
 def test_long_sql_is_read_at_once():

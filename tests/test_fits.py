@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database, Databases
-from inside import Inside, written
+from inside import InProcessCli, written
 from plain_context import Trial
 
 from steps import registry
@@ -149,7 +149,7 @@ def test_odd_columns_come_back(databases: Databases, tmp_path: Path, kind: str, 
     with databases.kind(kind).database() as database:
         database.script(there)
         before = database.rows(COLUMNS), database.rows("SELECT * FROM t ORDER BY id")
-        desk = Inside(tmp_path, database.url)
+        desk = InProcessCli(tmp_path, database.url)
         name = written(desk, f"- {step}", "success_criteria: [{id: r, check: rows, table: t, exactly: 5}]\n")
         done = desk.runbook("exec", name)
         assert done.code == 0, done.text
@@ -190,7 +190,7 @@ def test_a_conflict_clause_of_the_table_deletes_nothing(tmp_path: Path, clause: 
     database.script(
         f"CREATE TABLE t (id integer PRIMARY KEY, v UNIQUE ON CONFLICT {clause}); INSERT INTO t (id) VALUES (1), (2), (3)"
     )
-    desk = Inside(tmp_path, str(path))
+    desk = InProcessCli(tmp_path, str(path))
     done = desk.runbook("exec", written(desk, FILL.format(more=""), "rollback: reverse\n"))
     assert done.code in {1, 3}, done.text
     assert database.rows("SELECT count(*), count(v) FROM t") == [(3, 1)]
@@ -206,7 +206,7 @@ def test_a_rebuilt_table_loses_no_row_to_its_conflict_clause(tmp_path: Path, cla
     database.script(
         "CREATE TABLE t (id integer PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'x'), (2, 'x'), (3, 'y')"
     )
-    desk = Inside(tmp_path, str(path))
+    desk = InProcessCli(tmp_path, str(path))
     step = f'- {{id: r, type: rebuild_table, table: t, definition: "(id integer PRIMARY KEY, v text UNIQUE ON CONFLICT {clause})"}}'
     head = "success_criteria: [{id: three, check: rows, table: t, exactly: 3}]\n"
     done = desk.runbook("exec", written(desk, step, head))
@@ -226,7 +226,7 @@ def test_texts_with_nuls_are_keys(tmp_path: Path, more: str) -> None:
     database = Database(str(path), "sqlite", f"sqlite:///{path}")
     keys = "('a' || char(0) || 'b'), ('a'), ('a' || char(0)), (''), (char(0)), ('nulx:41'), ('text:x')"
     database.script(f"CREATE TABLE t (id text PRIMARY KEY NOT NULL, v); INSERT INTO t (id) VALUES {keys}")
-    desk = Inside(tmp_path, str(path))
+    desk = InProcessCli(tmp_path, str(path))
     done = desk.runbook("exec", written(desk, FILL.format(more=more), "rollback: reverse\n"))
     assert done.code == 0, done.text
     assert database.value("SELECT count(v) FROM t") == 7

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
@@ -22,13 +22,13 @@ UNIQUE = "- {id: by_b, type: create_index, table: t, columns: [b], unique: true}
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, a integer, b integer)")
     empty_database.script("INSERT INTO t VALUES (1, 10, 1), (2, 20, 1), (3, 30, 2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
-def planned(desk: Inside, *steps: str, code: int = 0) -> dict:
+def planned(desk: InProcessCli, *steps: str, code: int = 0) -> dict:
     """Each step's card by its id; exec's exit code is the plan's where it begins nothing."""
     name = written(desk, "\n".join(steps))
     done = desk.runbook("plan", name, "--json")
@@ -41,20 +41,20 @@ def planned(desk: Inside, *steps: str, code: int = 0) -> dict:
 
 
 @on_both
-def test_column_of_an_earlier_step_is_there(desk: Inside) -> None:
+def test_column_of_an_earlier_step_is_there(desk: InProcessCli) -> None:
     card = planned(desk, ADD, FILL.format(source=ONE_EACH))["fill"]
     assert card["faults"] == [] and "t.d is there" in card["later"][0]
 
 
 @on_both
-def test_real_fault_behind_a_column_to_come_is_told(desk: Inside) -> None:
+def test_real_fault_behind_a_column_to_come_is_told(desk: InProcessCli) -> None:
     """The missing column explains nothing away: the source has two rows for a key, before and after."""
     card = planned(desk, ADD, FILL.format(source=TWICE), code=6)["fill"]
     assert "more than one row" in card["faults"][0]
 
 
 @on_both
-def test_renamed_column_is_found_under_its_new_name(desk: Inside) -> None:
+def test_renamed_column_is_found_under_its_new_name(desk: InProcessCli) -> None:
     rename = "- {id: rename, type: rename_column, column: t.b, to: c}"
     cards = planned(desk, rename, "- {id: by_c, type: create_index, table: t, columns: [c]}")
     assert cards["by_c"]["faults"] == []
@@ -63,14 +63,14 @@ def test_renamed_column_is_found_under_its_new_name(desk: Inside) -> None:
 
 
 @on_both
-def test_what_is_written_wrong_is_refused_wherever_it_stands(desk: Inside, empty_database: Database) -> None:
+def test_what_is_written_wrong_is_refused_wherever_it_stands(desk: InProcessCli, empty_database: Database) -> None:
     cards = planned(desk, ADD, CLEAN, WHOLE, code=6)
     assert "without WHERE" in cards["all"]["faults"][0]
     assert empty_database.rows("SELECT count(*) FROM t") == [(3,)]
 
 
 @on_both
-def test_after_sql_nothing_is_a_fault_that_it_may_have_mended(desk: Inside) -> None:
+def test_after_sql_nothing_is_a_fault_that_it_may_have_mended(desk: InProcessCli) -> None:
     later = "- {id: by_new, type: create_index, table: made, columns: [x]}"
     card = planned(desk, "- {id: make, type: sql, text: CREATE TABLE made (x integer)}", later)["by_new"]
     assert card["faults"] == []
@@ -78,7 +78,7 @@ def test_after_sql_nothing_is_a_fault_that_it_may_have_mended(desk: Inside) -> N
 
 
 @on_18
-def test_failing_look_poisons_no_other_card(desk: Inside) -> None:
+def test_failing_look_poisons_no_other_card(desk: InProcessCli) -> None:
     """In one transaction every look after the first failure would fail too."""
     bad = (
         FILL.format(source="SELECT nothing AS k, 1 AS d FROM nowhere")
@@ -91,7 +91,7 @@ def test_failing_look_poisons_no_other_card(desk: Inside) -> None:
 
 
 @on_both
-def test_plan_shows_what_a_reviewer_weighs(desk: Inside) -> None:
+def test_plan_shows_what_a_reviewer_weighs(desk: InProcessCli) -> None:
     head = "window: 2 h\nlimits: {least: 95}\nlock: {wait: 300 ms}\n"
     gate = "- {id: go, type: checkpoint, approval: {roles: [dba], valid_for: 12 h}}"
     slow = ADD.replace("add_column", "add_column, timeout: {statement: 7 min}, retry: {attempts: 9}")
@@ -103,7 +103,7 @@ def test_plan_shows_what_a_reviewer_weighs(desk: Inside) -> None:
 
 
 @on_both
-def test_programs_are_run_only_when_asked(desk: Inside) -> None:
+def test_programs_are_run_only_when_asked(desk: InProcessCli) -> None:
     head = "preconditions:\n  - {id: mark, check: command, argv: [touch, ran], that: exit_code == 0}\n"
     name = written(desk, ADD, head)
     for words in (("plan", name), ("exec", name, "--dry-run"), ("validate", name)):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.plan import approvals, ask
 from runner.playbook import digest
 from runner.playbook.load import load_file
-from runner.target.workplace import Place, connected
+from runner.target.workplace import Workplace, connected
 from runner.trail.events import Approved
 from runner.trail.status import Given, RunStatus
 from steps.contract import ApprovalNeed, DatabaseFault, GateNeeds, Look
@@ -29,19 +29,19 @@ NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
-def approve(desk: Inside, name: str, role: str, *more: str) -> int:
+def approve(desk: InProcessCli, name: str, role: str, *more: str) -> int:
     return desk.runbook("approve", "latest", "--as", name, "--role", role, "--reason", "looked", *more).code
 
 
 # ─── people ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_sqlite
-def test_gate_opens_when_all_is_there(desk: Inside, empty_database: Database) -> None:
+def test_gate_opens_when_all_is_there(desk: InProcessCli, empty_database: Database) -> None:
     """Two people in the right roles, none of them the operator, and a file whose hash is kept; each is a record. F: F12"""
     gate = (
         "- {id: gate, type: checkpoint, approval: {roles: [dba, stakeholder], need: 2, not: operator}, "
@@ -72,7 +72,7 @@ def test_gate_opens_when_all_is_there(desk: Inside, empty_database: Database) ->
 
 
 @on_sqlite
-def test_approval_that_has_expired(desk: Inside) -> None:
+def test_approval_that_has_expired(desk: InProcessCli) -> None:
     """The shorter of what the approver said and what the playbook allows."""
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{need: 1, valid_for: 12 h}}}}")
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -85,7 +85,7 @@ def test_approval_that_has_expired(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_approval_by_name(desk: Inside) -> None:
+def test_approval_by_name(desk: InProcessCli) -> None:
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{by: Ada}}}}")
     assert "1 approval by Ada" in desk.runbook("exec", "change.yaml").err
     assert (approve(desk, "kim", ""), approve(desk, "Ada", "")) == (6, 0)
@@ -93,7 +93,7 @@ def test_approval_by_name(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_approval_by_one_of_several_names(desk: Inside) -> None:
+def test_approval_by_one_of_several_names(desk: InProcessCli) -> None:
     """Only these may; as many of them as are needed."""
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{by: [Ada, Grace, Mary], need: 2}}}}")
     assert "2 approvals by Ada or Grace or Mary" in desk.runbook("exec", "change.yaml").err
@@ -104,7 +104,7 @@ def test_approval_by_one_of_several_names(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_approval_of_something_else_does_not_count(desk: Inside) -> None:
+def test_approval_of_something_else_does_not_count(desk: InProcessCli) -> None:
     """Given for another target, or at another gate."""
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{need: 1}}}}")
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -159,7 +159,7 @@ def test_window(monkeypatch: pytest.MonkeyPatch, window: tuple[str, str], hour: 
 
 
 @on_sqlite
-def test_waiting_run_keeps_nobody_out(desk: Inside, empty_database: Database) -> None:
+def test_waiting_run_keeps_nobody_out(desk: InProcessCli, empty_database: Database) -> None:
     """At a gate there is no process, no lease and no lock: another playbook runs meanwhile."""
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, not_before: '2990-01-01T00:00:00+00:00'}}")
     waiting = desk.runbook("exec", "change.yaml")
@@ -171,7 +171,7 @@ def test_waiting_run_keeps_nobody_out(desk: Inside, empty_database: Database) ->
 
 # ─── where to begin and to stop ─────────────────────────────────────────────────────────────────────────────────────
 @on_sqlite
-def test_stop_before_a_checkpoint_and_begin_at_it(desk: Inside) -> None:
+def test_stop_before_a_checkpoint_and_begin_at_it(desk: InProcessCli) -> None:
     column = "- {{id: {0}, type: add_column, column: t.{0}, of_type: integer}}"
     written(desk, f"{column.format('a')}\n- {{id: gate, type: checkpoint}}\n{column.format('b')}")
     for option in ("--to", "--from"):
@@ -189,7 +189,7 @@ def test_stop_before_a_checkpoint_and_begin_at_it(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_criteria_of_a_gate_have_their_policy(desk: Inside, empty_database: Database) -> None:
+def test_criteria_of_a_gate_have_their_policy(desk: InProcessCli, empty_database: Database) -> None:
     """A gate that stays shut stops the run, or takes it back where the playbook says so; mended, it opens."""
     gate = "- {id: gate, type: checkpoint, success_criteria: [{id: two, check: query, query: n, that: n == 2}]}"
     query = "queries: {n: SELECT n FROM t WHERE id = 1}\n"
@@ -214,7 +214,7 @@ CUT = "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(9);"
 @on_18
 @pytest.mark.parametrize("moment", [CONFLICT, CUT], ids=["conflict", "cut"])
 @pytest.mark.parametrize("lasting", [False, True], ids=["passing", "lasting"])
-def test_check_is_asked_again(desk: Inside, empty_database: Database, moment: str, lasting: bool) -> None:
+def test_check_is_asked_again(desk: InProcessCli, empty_database: Database, moment: str, lasting: bool) -> None:
     """A conflict with recovery or a cut connection is no answer: looked at again, in a snapshot of its own.
 
     Where it lasts, a conflict is an error; a database that is away says nothing about a criterion. F: C15 F: E11
@@ -223,7 +223,7 @@ def test_check_is_asked_again(desk: Inside, empty_database: Database, moment: st
     checks = "preconditions: [{id: first, check: rows, table: t, exactly: 2}, {id: moody, check: query, query: q, that: n == 1}]\n"
     path = desk.directory / written(desk, BUMP, f"{checks}queries: {{q: SELECT public.moody() AS n}}\n")
     looks = 0
-    with connected(Place(desk.target, cwd=desk.directory, environ={})) as target:
+    with connected(Workplace(desk.target, cwd=desk.directory, environ={})) as target:
 
         @contextlib.contextmanager
         def look() -> Iterator[Look]:
@@ -250,7 +250,7 @@ def test_check_is_asked_again(desk: Inside, empty_database: Database, moment: st
 
 
 @on_18
-def test_lost_database_is_no_failed_criterion(desk: Inside, empty_database: Database) -> None:
+def test_lost_database_is_no_failed_criterion(desk: InProcessCli, empty_database: Database) -> None:
     """With on_failure: rollback a cut connection must not take back what is right: exit 12, and resume asks again."""
     empty_database.script(MOODY.format(CUT))
     step = BUMP.replace(

@@ -23,7 +23,7 @@ from guarding import (
     holds,
     level,
 )
-from inside import Inside, meanwhile, session, until, written
+from inside import InProcessCli, meanwhile, session, until, written
 
 from runner.plan import window
 from runner.playbook.load import load
@@ -39,7 +39,7 @@ on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     return at_desk(empty_database, tmp_path)
 
 
@@ -54,7 +54,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("action", "code", "then"), [("abort", 7, [1, 0]), ("rollback", 8, [0, 0])])
 def test_long_statement_is_cancelled(
-    desk: Inside, empty_database: Database, action: str, code: int, then: list[int]
+    desk: InProcessCli, empty_database: Database, action: str, code: int, then: list[int]
 ) -> None:
     """No safe point comes: it is cancelled, the run is stopped by that guard and has not failed; it goes on where it stood."""
     empty_database.script("UPDATE pause SET s = 60")
@@ -82,7 +82,7 @@ def test_long_statement_is_cancelled(
 
 @on_18
 @pytest.mark.usefixtures("impatient")
-def test_concurrent_index_is_cancelled(desk: Inside, empty_database: Database) -> None:
+def test_concurrent_index_is_cancelled(desk: InProcessCli, empty_database: Database) -> None:
     """While it waits for another's transaction; what it left is repaired when the run is resumed."""
     brief = "{id: brief, that: elapsed_s <= limits.s, every: 50 ms, else: abort}"
     step = f"- {{id: index, type: create_index, table: t, columns: [n], name: t_n, guards: [{brief}]}}"
@@ -96,7 +96,7 @@ def test_concurrent_index_is_cancelled(desk: Inside, empty_database: Database) -
 
 @on_sqlite
 @pytest.mark.usefixtures("impatient")
-def test_long_statement_is_cancelled_on_sqlite(desk: Inside, empty_database: Database) -> None:
+def test_long_statement_is_cancelled_on_sqlite(desk: InProcessCli, empty_database: Database) -> None:
     endless = "UPDATE t SET n = (WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT max(i) FROM c)"
     name = guarded(
         desk, f"whole_table: true, text: '{endless}'", "id: brief, that: elapsed_s < 0.5, every: 50 ms, else: abort"
@@ -108,7 +108,7 @@ def test_long_statement_is_cancelled_on_sqlite(desk: Inside, empty_database: Dat
 
 # ─── holding ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_broken_guard_holds_the_step_before_it_begins(desk: Inside, empty_database: Database) -> None:
+def test_broken_guard_holds_the_step_before_it_begins(desk: InProcessCli, empty_database: Database) -> None:
     """Also a step without safe points; between its two levels it stays held, and the trail has who, why and how long."""
     level(empty_database, 9)
 
@@ -132,7 +132,7 @@ def test_broken_guard_holds_the_step_before_it_begins(desk: Inside, empty_databa
 
 
 @on_18
-def test_spike_hibernates_and_goes_on(desk: Inside, empty_database: Database) -> None:
+def test_spike_hibernates_and_goes_on(desk: InProcessCli, empty_database: Database) -> None:
     """A critical load is confirmed, waited out, and kills nothing; `else: warn` holds for it too. F: D04"""
 
     def spike() -> None:
@@ -152,7 +152,7 @@ def test_spike_hibernates_and_goes_on(desk: Inside, empty_database: Database) ->
 
 
 @on_18
-def test_unknown_holds_no_longer_than_its_longest_hold(desk: Inside, empty_database: Database) -> None:
+def test_unknown_holds_no_longer_than_its_longest_hold(desk: InProcessCli, empty_database: Database) -> None:
     """The source of a figure is gone: held, then ended with who, how long and why, and resumed. F: D03"""
 
     def cut() -> None:
@@ -171,7 +171,7 @@ def test_unknown_holds_no_longer_than_its_longest_hold(desk: Inside, empty_datab
 
 
 @on_18
-def test_hold_on_own_figures_says_that_waiting_is_vain(desk: Inside, empty_database: Database) -> None:
+def test_hold_on_own_figures_says_that_waiting_is_vain(desk: InProcessCli, empty_database: Database) -> None:
     """While the run stands still its figures do too: a person goes on, and is not asked again for the same."""
     with desk.start("exec", guarded(desk, MANY, "id: short, that: done <= 3, every: 50 ms")) as run:
         desk.reached("held")
@@ -183,7 +183,7 @@ def test_hold_on_own_figures_says_that_waiting_is_vain(desk: Inside, empty_datab
 
 
 @on_18
-def test_hold_of_a_killed_run_is_gone(desk: Inside, empty_database: Database) -> None:
+def test_hold_of_a_killed_run_is_gone(desk: InProcessCli, empty_database: Database) -> None:
     """What is resumed samples anew."""
     level(empty_database, 9)
     with desk.start("exec", guarded(desk, ONE, f"id: lag, {LEVEL}, that: n <= 5")) as run:
@@ -198,7 +198,9 @@ def test_hold_of_a_killed_run_is_gone(desk: Inside, empty_database: Database) ->
 
 # ─── sampling ───────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_guard_that_cannot_be_answered_is_a_fault_before_the_start(desk: Inside, empty_database: Database) -> None:
+def test_guard_that_cannot_be_answered_is_a_fault_before_the_start(
+    desk: InProcessCli, empty_database: Database
+) -> None:
     empty_database.script("DELETE FROM level")
     found = desk.runbook("exec", guarded(desk, ONE, f"id: lag, {LEVEL}, that: n <= 5"))
     assert found.code == 1 and "cannot begin: guard lag can't be answered here: n is NULL" in found.err, found.text
@@ -208,7 +210,7 @@ def test_guard_that_cannot_be_answered_is_a_fault_before_the_start(desk: Inside,
 
 
 @on_18
-def test_costly_probe_is_asked_seldom(desk: Inside, empty_database: Database) -> None:
+def test_costly_probe_is_asked_seldom(desk: InProcessCli, empty_database: Database) -> None:
     """A probe takes at most 1 % of the time, and the trail keeps its first answer, its changes and its last. F: D07"""
     empty_database.script("UPDATE pause SET s = 1.5")
     costly = "id: costly, check: query, query: slow, that: n == 1, every: 50 ms"
@@ -220,7 +222,7 @@ def test_costly_probe_is_asked_seldom(desk: Inside, empty_database: Database) ->
 
 
 @on_both
-def test_growth_and_rate_are_figures(desk: Inside, empty_database: Database) -> None:
+def test_growth_and_rate_are_figures(desk: InProcessCli, empty_database: Database) -> None:
     """Since the first sample in this step; a rate needs two, so that its first answer is unknown and no fault."""
     level(empty_database, 100)
     grown = f"id: growth, {LEVEL}, that: grown.n <= 3, else: hold"
@@ -245,7 +247,9 @@ def test_growth_and_rate_are_figures(desk: Inside, empty_database: Database) -> 
 
 @on_18
 @pytest.mark.parametrize(("window", "answer"), [("1 h", "pass"), ("2 s", "fail")])
-def test_forecast_end_against_the_windows_end(desk: Inside, empty_database: Database, window: str, answer: str) -> None:
+def test_forecast_end_against_the_windows_end(
+    desk: InProcessCli, empty_database: Database, window: str, answer: str
+) -> None:
     """Decided from the second safe point on, by the rate so far; it only warns."""
     in_time = "id: in_time, that: eta_s <= window_left_s, every: 50 ms, else: warn"
 
@@ -300,7 +304,7 @@ FILL = """- id: fill
 
 
 @on_both
-def test_batches_shrink_while_it_is_broken_and_come_back(desk: Inside, empty_database: Database) -> None:
+def test_batches_shrink_while_it_is_broken_and_come_back(desk: InProcessCli, empty_database: Database) -> None:
     series = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 20000) SELECT i FROM c"
     empty_database.script("CREATE TABLE big (id integer PRIMARY KEY, n integer)")
     empty_database.script(f"INSERT INTO big (id) {series}")

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from databases import Database
 from guarding import LEVEL, MANY, SLEEPING, acts, answers, at_desk, guarded, holds, level
-from inside import Inside, until
+from inside import InProcessCli, until
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     return at_desk(empty_database, tmp_path)
 
 
 @on_18
-def test_people_overrule_guards(desk: Inside, empty_database: Database) -> None:
+def test_people_overrule_guards(desk: InProcessCli, empty_database: Database) -> None:
     """`go` lets a held run go on though the guard is still broken; when it has been good and breaks again, it holds again."""
     with desk.start("exec", guarded(desk, MANY, f"id: lag, {LEVEL}, that: n <= 5")) as run:
         until(lambda: empty_database.rows(SLEEPING))
@@ -48,7 +48,7 @@ def test_people_overrule_guards(desk: Inside, empty_database: Database) -> None:
 
 
 @on_18
-def test_limit_is_changed_for_guards_alone(desk: Inside, empty_database: Database) -> None:
+def test_limit_is_changed_for_guards_alone(desk: InProcessCli, empty_database: Database) -> None:
     """Before it aborts the run; also for what resumes it, and with its reason in the trail. Criteria are asked as approved."""
     head = "limits: {most: 5, name: x}\n"
     after = ", success_criteria: [{id: low, check: query, query: level, that: n <= limits.most}]"

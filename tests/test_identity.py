@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import _kind
 from databases import Databases
-from inside import Inside
+from inside import InProcessCli
 
 from runner.playbook import digest
 from runner.sandbox.server import Server
@@ -43,7 +43,7 @@ def test_same_server_by_another_name_goes_on(server: Server, tmp_path: Path) -> 
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(TABLE)
         connection.execute("CREATE ROLE second SUPERUSER LOGIN")
-    desk = Inside(tmp_path, server.url())
+    desk = InProcessCli(tmp_path, server.url())
     desk.playbook("gated", GATE)
     assert desk.runbook("exec", "gated.yaml").code == 5
     (tmp_path / "link").symlink_to(server.socket)
@@ -62,7 +62,7 @@ def test_copy_of_the_files_is_another_target(server: Server, tmp_path: Path, fas
 
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(TABLE)
-    desk = Inside(tmp_path, server.url())
+    desk = InProcessCli(tmp_path, server.url())
     desk.playbook("gated", GATE)
     assert desk.runbook("exec", "gated.yaml").code == 5
     server.stop()

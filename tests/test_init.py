@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import RUNBOOK, Desk, Done
+from command import RUNBOOK, Cli, Done
 from databases import Database
 
 from runner.plan.plan import plan
@@ -137,7 +137,7 @@ def test_a_machine_reads_what_was_written(tmp_path: Path) -> None:
 
 
 def test_the_shell_is_offered_examples(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, "")
+    desk = Cli(tmp_path, "")
     env = {"_RUNBOOK_COMPLETE": "bash_complete", "COMP_WORDS": "runbook init x --from re", "COMP_CWORD": "4"}
     offered = [line.removeprefix("plain,") for line in desk.runbook(**env).out.splitlines()]
     assert offered == [name for name in NAMES if name.startswith("re")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 
@@ -25,13 +25,13 @@ PLACES = {
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer)")
     empty_database.script("INSERT INTO t VALUES (1, 0), (2, 0)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
-def judge(desk: Inside, answer: str, *, role: str = "dba") -> object:
+def judge(desk: InProcessCli, answer: str, *, role: str = "dba") -> object:
     return desk.runbook(
         "judge", "latest", "unsure", answer, "--as", "ines", "--role", role, "--reason", "counted by hand"
     )
@@ -39,7 +39,9 @@ def judge(desk: Inside, answer: str, *, role: str = "dba") -> object:
 
 @on_both
 @pytest.mark.parametrize("place", PLACES)
-def test_unknown_waits_for_a_person_wherever_it_stands(desk: Inside, empty_database: Database, place: str) -> None:
+def test_unknown_waits_for_a_person_wherever_it_stands(
+    desk: InProcessCli, empty_database: Database, place: str
+) -> None:
     """It is no failure and no pass: the run waits, and the person's word stands in trail and report."""
     steps, head = PLACES[place]
     head = head.replace("success_criteria: {none: a test}\n", "") if "none" in head else head
@@ -58,7 +60,7 @@ def test_unknown_waits_for_a_person_wherever_it_stands(desk: Inside, empty_datab
 
 
 @on_both
-def test_person_says_no(desk: Inside) -> None:
+def test_person_says_no(desk: InProcessCli) -> None:
     desk.runbook("exec", written(desk, STEP.format(f", success_criteria: [{UNSURE}]"), QUERIES))
     assert judge(desk, "fail").code == 0
     found = desk.runbook("resume", "latest")
@@ -66,7 +68,7 @@ def test_person_says_no(desk: Inside) -> None:
 
 
 @on_both
-def test_only_unknown_is_judged(desk: Inside) -> None:
+def test_only_unknown_is_judged(desk: InProcessCli) -> None:
     """A check that fails is not a person's to turn; nor one for which the playbook names nobody."""
     fails = "{id: unsure, check: query, query: rows, that: n > 5, judge: dba}"
     found = desk.runbook("exec", written(desk, STEP.format(f", success_criteria: [{fails}]"), QUERIES))
@@ -78,7 +80,7 @@ def test_only_unknown_is_judged(desk: Inside) -> None:
 
 
 @on_both
-def test_criterion_has_time_to_come_true(desk: Inside, empty_database: Database) -> None:
+def test_criterion_has_time_to_come_true(desk: InProcessCli, empty_database: Database) -> None:
     wait = "{id: soon, check: query, query: rows, that: n == 3, within: 30 s, every: 100 ms}"
     name = written(desk, STEP.format(f", success_criteria: [{wait}]"), QUERIES)
     timer = threading.Timer(1.0, lambda: empty_database.script("INSERT INTO t VALUES (3, 0)"))
@@ -90,7 +92,7 @@ def test_criterion_has_time_to_come_true(desk: Inside, empty_database: Database)
 
 
 @on_both
-def test_criterion_that_never_comes_true_fails(desk: Inside) -> None:
+def test_criterion_that_never_comes_true_fails(desk: InProcessCli) -> None:
     wait = "{id: soon, check: query, query: rows, that: n == 9, within: 400 ms, every: 100 ms}"
     assert desk.runbook("exec", written(desk, STEP.format(f", success_criteria: [{wait}]"), QUERIES)).code == 3
 
@@ -104,6 +106,6 @@ def test_criterion_that_never_comes_true_fails(desk: Inside) -> None:
     ],
 )
 def test_where_it_means_nothing_it_is_a_fault(tmp_path: Path, check: str, why: str) -> None:
-    desk = Inside(tmp_path, "")
+    desk = InProcessCli(tmp_path, "")
     found = desk.runbook("validate", written(desk, STEP.format(f", {check}"), QUERIES))
     assert found.code == 4 and why in found.err, found.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import KILLED, Desk
+from command import KILLED, Cli
 from databases import Database
 
 PHASE1 = """
@@ -60,7 +60,7 @@ def _killed(honeypot: Database, tmp_path: Path, points: list[str]) -> None:
     for point in points:
         directory = tmp_path / point.replace(":", "-")
         directory.mkdir()
-        desk = Desk(directory, honeypot.url)
+        desk = Cli(directory, honeypot.url)
         desk.playbook("phase1", PHASE1)
         done = desk.runbook("exec", "phase1.yaml", fault=point)
         if done.code == KILLED and (directory / "runs").exists() and desk.trail.stat().st_size:
@@ -84,7 +84,7 @@ def test_rollback_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
     for point in ("trail.after:3", "commit.before:3", "commit.after:3", "commit.after:4"):
         directory = tmp_path / point.replace(":", "-")
         directory.mkdir()
-        desk = Desk(directory, honeypot.url)
+        desk = Cli(directory, honeypot.url)
         desk.playbook("phase1", PHASE1)
         assert desk.runbook("exec", "phase1.yaml").code == 0
         done = desk.runbook("rollback", "latest", fault=point)
@@ -98,7 +98,7 @@ def test_sql_by_hand_is_on_disk_before_it_is_sent(honeypot: Database, tmp_path: 
     """Killed right after the record and before the statement: the trail tells of it, the database has nothing. F: E04."""
     if honeypot.dialect != "sqlite":
         pytest.skip("the order of record and act is the same on every database")
-    desk = Desk(tmp_path, honeypot.url)
+    desk = Cli(tmp_path, honeypot.url)
     desk.playbook("phase1", PHASE1)
     assert desk.runbook("exec", "phase1.yaml").code == 0
     statement = "UPDATE schema_state SET value = '99'"

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from command import RUNBOOK
 from databases import Database, Databases
-from inside import Inside, meanwhile, session, until, written
+from inside import InProcessCli, meanwhile, session, until, written
 from proxy import Proxy
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
@@ -30,23 +30,23 @@ SLEEPING = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'runboo
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     return prepared(empty_database, tmp_path)
 
 
-def prepared(database: Database, directory: Path) -> Inside:
+def prepared(database: Database, directory: Path) -> InProcessCli:
     database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     database.script("INSERT INTO t (id) VALUES (1), (2)")
     database.script("CREATE TABLE pause (s integer)")
     database.script("INSERT INTO pause VALUES (60)")
-    return Inside(directory, database.url)
+    return InProcessCli(directory, database.url)
 
 
 @pytest.fixture
-def other(desk: Inside) -> Inside:
+def other(desk: InProcessCli) -> InProcessCli:
     """Somebody else, with a playbook and runs of their own, on the same target."""
     (desk.directory / "other").mkdir()
-    found = Inside(desk.directory / "other", desk.target)
+    found = InProcessCli(desk.directory / "other", desk.target)
     written(found, BUMP, name="other")
     return found
 
@@ -65,7 +65,7 @@ def asleep(database: Database) -> int:
 # ─── two runners ────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_18
 def test_second_runner_is_refused_until_the_first_is_dead(
-    desk: Inside, other: Inside, empty_database: Database
+    desk: InProcessCli, other: InProcessCli, empty_database: Database
 ) -> None:
     """Refused with the holder's name, and without a run that `latest` could mean; after kill -9 it takes over at once, and
     what was in flight on the server is waited for. F: C08, F: C09
@@ -87,7 +87,7 @@ def test_second_runner_is_refused_until_the_first_is_dead(
 
 
 @on_18
-def test_silent_runner_is_fenced(desk: Inside, other: Inside, empty_database: Database) -> None:
+def test_silent_runner_is_fenced(desk: InProcessCli, other: InProcessCli, empty_database: Database) -> None:
     """Stopped by the system, it stays silent; who took over is safe from it when it wakes: exit 13, nothing doubled. F: C08 F: D10"""
     waiting = "- {id: wait, type: command, argv: [sh, -c, 'until [ -e go ]; do sleep 0.05; done'], revert: ['true']}"
     written(desk, f"{BUMP}\n{waiting}\n{BUMP.replace('id: bump', 'id: again')}")
@@ -107,7 +107,7 @@ def test_silent_runner_is_fenced(desk: Inside, other: Inside, empty_database: Da
     assert [one.step for one in desk.events("step_ended")] == ["bump"]
 
 
-def elsewhere(desk: Inside, *words: str) -> subprocess.CompletedProcess[str]:
+def elsewhere(desk: InProcessCli, *words: str) -> subprocess.CompletedProcess[str]:
     """The command in a pid namespace of its own, as in a container of the same name."""
     if os.getuid() or not shutil.which("unshare"):
         pytest.skip("a pid namespace needs root")
@@ -121,7 +121,9 @@ HELD = "- {id: wait, type: command, argv: [sh, -c, 'until [ -e go ]; do sleep 0.
 
 
 @on_18
-def test_living_run_in_another_container_is_left_alone(desk: Inside, other: Inside, empty_database: Database) -> None:
+def test_living_run_in_another_container_is_left_alone(
+    desk: InProcessCli, other: InProcessCli, empty_database: Database
+) -> None:
     """The same host name, another pid namespace: the pid there says nothing, so only 15 s of silence would do."""
     written(desk, f"{HELD}\n{BUMP}")
     with desk.start("exec", "change.yaml") as first:
@@ -135,7 +137,7 @@ def test_living_run_in_another_container_is_left_alone(desk: Inside, other: Insi
 
 
 @on_18
-def test_end_of_a_run_that_was_taken_over_is_not_its_own(desk: Inside, empty_database: Database) -> None:
+def test_end_of_a_run_that_was_taken_over_is_not_its_own(desk: InProcessCli, empty_database: Database) -> None:
     """The process that lost its run wakes when another has ended it well: neither trail nor ledger hears of its failure."""
     small = "- {{id: s{}, type: sql, text: SELECT pg_sleep(0.2), expect_rows: any, revert: SELECT 1}}"
     written(desk, "\n".join([*(small.format(n) for n in range(15)), BUMP]))
@@ -161,7 +163,7 @@ def test_end_of_a_run_that_was_taken_over_is_not_its_own(desk: Inside, empty_dat
 
 @on_18
 def test_step_of_the_servers_clock_makes_no_living_run_dead(
-    desk: Inside, other: Inside, empty_database: Database
+    desk: InProcessCli, other: InProcessCli, empty_database: Database
 ) -> None:
     """The last beat seems to be hours old, or to come: a holder that beats on is left alone."""
     written(desk, f"{HELD}\n{BUMP}")
@@ -183,7 +185,7 @@ def age(database: Database) -> None:
 
 
 @on_both
-def test_lease_that_came_with_a_backup(desk: Inside, empty_database: Database) -> None:
+def test_lease_that_came_with_a_backup(desk: InProcessCli, empty_database: Database) -> None:
     """Its holder is on another host, so only its silence can tell. F: C09"""
     written(desk, BUMP)
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -202,7 +204,7 @@ def test_lease_that_came_with_a_backup(desk: Inside, empty_database: Database) -
 
 
 @on_18
-def test_open_transaction_of_a_silent_runner(desk: Inside, empty_database: Database) -> None:
+def test_open_transaction_of_a_silent_runner(desk: InProcessCli, empty_database: Database) -> None:
     """A commit in flight holds the lease's row: the take-over waits for it. F: C08"""
     written(desk, BUMP)
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -218,7 +220,7 @@ def test_open_transaction_of_a_silent_runner(desk: Inside, empty_database: Datab
 
 # ─── connections ────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_18
-def test_terminated_backend_in_the_middle(desk: Inside, empty_database: Database) -> None:
+def test_terminated_backend_in_the_middle(desk: InProcessCli, empty_database: Database) -> None:
     """The statement that was cut is sent again, the one before it is not. F: C01"""
     written(desk, SLOW)
     with meanwhile(lambda: empty_database.rows("SELECT pg_terminate_backend(%s)", [asleep(empty_database)])):
@@ -229,7 +231,7 @@ def test_terminated_backend_in_the_middle(desk: Inside, empty_database: Database
 
 
 @on_18
-def test_server_restarted_in_the_middle(desk: Inside, empty_database: Database) -> None:
+def test_server_restarted_in_the_middle(desk: InProcessCli, empty_database: Database) -> None:
     """Lost for longer than a retry: exit 12 and nothing is assumed; resume goes on. F: C14"""
     written(desk, SLOW)
     with desk.start("exec", "change.yaml") as run:  # a process of its own, because its death frees the lease
@@ -253,7 +255,7 @@ def copy(empty_database: Database) -> Iterator[str]:
 
 
 @on_18
-def test_copy_is_another_target(desk: Inside, empty_database: Database, copy: str) -> None:
+def test_copy_is_another_target(desk: InProcessCli, empty_database: Database, copy: str) -> None:
     """Same server, ledger and lease, another name: said loudly, never resumed. F: C14"""
     written(desk, f"{BUMP}\n- {{id: gate, type: checkpoint, approval: {{need: 1}}}}")
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -270,14 +272,14 @@ def test_copy_is_another_target(desk: Inside, empty_database: Database, copy: st
 
 @on_18
 @pytest.mark.parametrize("acted", [False, True], ids=["before", "after"])
-def test_lost_answer_to_commit(desk: Inside, empty_database: Database, fast_path: Path, acted: bool) -> None:
+def test_lost_answer_to_commit(desk: InProcessCli, empty_database: Database, fast_path: Path, acted: bool) -> None:
     """The connection is cut at COMMIT, before or after the server acts: the change is there once in both cases. F: C01"""
     written(desk, BUMP)
     proxy = Proxy(fast_path, empty_database.server.socket, mark=b"WHERE id = 1\0", acted=acted)
     target = empty_database.url.replace(
         quote(str(empty_database.server.socket), safe="/"), quote(str(fast_path), safe="/")
     )
-    found = Inside(desk.directory, target).runbook("exec", "change.yaml")
+    found = InProcessCli(desk.directory, target).runbook("exec", "change.yaml")
     proxy.close()
     assert found.code == 0, found.text
     assert proxy.cuts == 1

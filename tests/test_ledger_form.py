@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from steps.contract.dialect import Dialect
 from steps.ledger import tables
@@ -19,10 +19,10 @@ on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1)")
-    found = Inside(tmp_path, empty_database.url)
+    found = InProcessCli(tmp_path, empty_database.url)
     written(found, BUMP, head="success_criteria: {none: it is a test}\n")
     written(found, BUMP)
     return found
@@ -55,7 +55,7 @@ PLANTED = {
 
 @on_18
 @pytest.mark.parametrize("plant", PLANTED)
-def test_what_hangs_on_the_ledger_is_refused(desk: Inside, empty_database: Database, plant: str):
+def test_what_hangs_on_the_ledger_is_refused(desk: InProcessCli, empty_database: Database, plant: str):
     """Whatever would run as whoever writes there: nothing is changed, no run is begun, and every act on a run is refused."""
     assert desk.runbook("exec", "change.yaml").code == 0
     empty_database.script(PLANTED[plant])
@@ -74,7 +74,7 @@ def test_what_hangs_on_the_ledger_is_refused(desk: Inside, empty_database: Datab
 
 
 @on_pg
-def test_ledger_of_an_ordinary_role_is_refused(desk: Inside, empty_database: Database):
+def test_ledger_of_an_ordinary_role_is_refused(desk: InProcessCli, empty_database: Database):
     """Whoever owns it can plant anything at any time; the database's owner and superusers may."""
     role = f"developer_{empty_database.name}"
     empty_database.script(f"CREATE ROLE {role}")
@@ -90,7 +90,7 @@ def test_ledger_of_an_ordinary_role_is_refused(desk: Inside, empty_database: Dat
         empty_database.script(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_planted_trigger_on_sqlite_is_refused(desk: Inside, empty_database: Database):
+def test_planted_trigger_on_sqlite_is_refused(desk: InProcessCli, empty_database: Database):
     if empty_database.dialect != "sqlite":
         pytest.skip("the others are above")
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -100,7 +100,7 @@ def test_planted_trigger_on_sqlite_is_refused(desk: Inside, empty_database: Data
     assert run_state(empty_database) == 1
 
 
-def test_first_form_is_brought_to_today_s_with_its_rows(desk: Inside, empty_database: Database):
+def test_first_form_is_brought_to_today_s_with_its_rows(desk: InProcessCli, empty_database: Database):
     """Without version and anchors: refused before anything is changed, migrated by target init, and its run is taken back."""
     assert desk.runbook("exec", "change.yaml").code == 0
     for table in ("anchor", "meta"):
@@ -129,7 +129,7 @@ JSON = "run text NOT NULL, step text NOT NULL, n bigint NOT NULL, rows bigint NO
     ],
     ids=["column missing", "other type", "table missing", "key missing"],
 )  # fmt: skip
-def test_other_forms_are_mended(desk: Inside, empty_database: Database, harm: str, words: str):
+def test_other_forms_are_mended(desk: InProcessCli, empty_database: Database, harm: str, words: str):
     """What `CREATE TABLE IF NOT EXISTS` would pass over is found beforehand, and mended where that loses nothing."""
     assert desk.runbook("target", "init").code == 0
     at = "text" if empty_database.dialect == "sqlite" else "timestamptz"
@@ -145,7 +145,7 @@ def test_other_forms_are_mended(desk: Inside, empty_database: Database, harm: st
     assert run_state(empty_database) == 0
 
 
-def test_rows_of_another_form_are_never_thrown_away(desk: Inside, empty_database: Database):
+def test_rows_of_another_form_are_never_thrown_away(desk: InProcessCli, empty_database: Database):
     assert desk.runbook("target", "init").code == 0
     undo = name("undo", empty_database)
     empty_database.script(f"DROP TABLE {undo}")
@@ -156,7 +156,7 @@ def test_rows_of_another_form_are_never_thrown_away(desk: Inside, empty_database
     assert empty_database.value(f"SELECT count(*) FROM {undo}") == 1
 
 
-def test_newer_ledger_is_left_alone(desk: Inside, empty_database: Database):
+def test_newer_ledger_is_left_alone(desk: InProcessCli, empty_database: Database):
     assert desk.runbook("exec", "change.yaml").code == 0
     empty_database.script(f"UPDATE {name('meta', empty_database)} SET value = '99' WHERE name = 'version'")
     for words in (["exec", "change.yaml"], ["rollback", "latest"], ["target", "init"]):
@@ -165,7 +165,7 @@ def test_newer_ledger_is_left_alone(desk: Inside, empty_database: Database):
     assert run_state(empty_database) == 1
 
 
-def test_printed_statements_make_a_good_ledger(desk: Inside, empty_database: Database):
+def test_printed_statements_make_a_good_ledger(desk: InProcessCli, empty_database: Database):
     """What the DBA runs by hand is what the engine accepts."""
     printed = desk.runbook("target", "init", "--print", "--dialect", empty_database.dialect).out
     if empty_database.dialect == "sqlite":

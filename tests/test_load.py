@@ -10,7 +10,7 @@ import pytest
 from command import proven
 
 from runner.common.errors import BadInput, RunRefused
-from runner.playbook.inputs import Seen
+from runner.playbook.inputs import SecretOnCommandLine
 from runner.playbook.load import HEADER, load, load_file
 from runner.playbook.model import Playbook
 from runner.playbook.yaml_reader import Faulty
@@ -261,7 +261,7 @@ def test_secret_input_is_never_repeated():
         read(HEAD + INPUTS + STEP, token="Hunter-2")
     assert "Hunter-2" not in str(caught.value)
     with pytest.raises(RunRefused, match=r"RUNBOOK_INPUT_TOKEN") as refused:
-        read(HEAD + INPUTS + STEP, token=Seen("hunter22"))
+        read(HEAD + INPUTS + STEP, token=SecretOnCommandLine("hunter22"))
     assert "hunter22" not in str(refused.value)
     assert (
         "a default would stand in the playbook"

@@ -16,7 +16,7 @@ import pytest
 from command import RUNBOOK
 from conftest import _kind
 from databases import Database, Databases
-from inside import Inside, until
+from inside import InProcessCli, until
 
 HOLD = """runbook: 1
 name: kept
@@ -42,7 +42,7 @@ def database(databases: Databases, request: pytest.FixtureRequest) -> Iterator[D
 
 
 def test_lock_that_is_kept_too_long_is_let_go_and_tried_again(database: Database, tmp_path: Path) -> None:
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     desk.playbook("kept", HOLD.format(lock="{wait: 100 ms, hold: 300 ms, retry_for: 30 s}", between=SLOW_ONCE))
     done = desk.runbook("exec", "kept.yaml")
     assert done.code == 0, done.text
@@ -52,7 +52,7 @@ def test_lock_that_is_kept_too_long_is_let_go_and_tried_again(database: Database
 
 def test_lock_that_is_always_kept_too_long_fails_the_step(database: Database, tmp_path: Path) -> None:
     """As a step that failed, and not as a database that is gone."""
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     desk.playbook(
         "kept", HOLD.format(lock="{wait: 100 ms, hold: 200 ms, retry_for: 300 ms}", between="SELECT pg_sleep(5)")
     )
@@ -85,7 +85,7 @@ CREATE TRIGGER timed AFTER UPDATE ON rows_of FOR EACH STATEMENT EXECUTE FUNCTION
 
 def test_batches_keep_their_locks_no_longer(database: Database, tmp_path: Path) -> None:
     """One that would is rolled back and made smaller, on the way forward and on the way back."""
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     database.script(SLOW)
     desk.playbook("fill", FILL)
     done = desk.runbook("exec", "fill.yaml")
@@ -108,7 +108,7 @@ LOCKS = "{{wait: 200 ms, retry_for: 60 s{more}}}"
 
 def test_named_blocker_is_ended_and_recorded(database: Database, tmp_path: Path) -> None:
     """Only the one that is named; another in the way stays, and is waited for."""
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     lock = LOCKS.format(more=", blockers: {end: [report-cron]}")
     desk.playbook("kept", HOLD.format(lock=lock, between="SELECT 1"))
     with blocked(database, "report-cron") as cron:
@@ -126,7 +126,7 @@ def test_named_blocker_is_ended_and_recorded(database: Database, tmp_path: Path)
 
 
 def test_blocker_without_consent_stays(database: Database, tmp_path: Path) -> None:
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     lock = "{wait: 100 ms, retry_for: 300 ms, blockers: {end: [report-cron]}}"
     desk.playbook("kept", HOLD.format(lock=lock, between="SELECT 1"))
     with blocked(database, "shop") as shop:
@@ -137,7 +137,7 @@ def test_blocker_without_consent_stays(database: Database, tmp_path: Path) -> No
 
 
 def test_runs_can_not_be_named(tmp_path: Path, database: Database) -> None:
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     lock = "{blockers: {end: ['runbook:x:y']}}"
     desk.playbook("kept", HOLD.format(lock=lock, between="SELECT 1"))
     assert desk.runbook("validate", "kept.yaml").code == 4
@@ -147,7 +147,7 @@ def test_runs_can_not_be_named(tmp_path: Path, database: Database) -> None:
 def test_operator_is_asked_at_the_terminal(databases: Databases, tmp_path: Path, answer: str, ended: bool) -> None:
     with _kind(databases, "pg18").database() as database:
         database.script("CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t VALUES (1)")
-        desk = Inside(tmp_path, database.url)
+        desk = InProcessCli(tmp_path, database.url)
         lock = LOCKS.format(more="").replace("60 s", "60 s" if ended else "3 s")
         desk.playbook("kept", HOLD.format(lock=lock, between="SELECT 1"))
         ours, theirs = pty.openpty()

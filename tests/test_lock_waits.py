@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from conftest import _kind
 from databases import Database, Databases
-from inside import Inside, until
+from inside import InProcessCli, until
 
 from steps.sql.statements import lock_of, waits_in_the_way
 
@@ -48,7 +48,7 @@ def test_statement_outside_of_a_transaction_waits_no_longer_than_the_policy(
     database: Database, tmp_path: Path, sql: str
 ) -> None:
     """Tried again as long as the policy allows; then it failed and did nothing, and a resume sends it again."""
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     desk.playbook("smaller", FULL.format(retry_for="300 ms", sql=sql.format(name=database.name)))
     with reader(database):
         failed = desk.runbook("exec", "smaller.yaml")
@@ -60,7 +60,7 @@ def test_statement_outside_of_a_transaction_waits_no_longer_than_the_policy(
 
 
 def test_it_is_done_once_the_reader_has_gone(database: Database, tmp_path: Path) -> None:
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     desk.playbook("smaller", FULL.format(retry_for="20 s", sql="VACUUM FULL t"))
     with reader(database) as reading:
         run = threading.Thread(target=desk.runbook, args=("exec", "smaller.yaml"))
@@ -73,7 +73,7 @@ def test_it_is_done_once_the_reader_has_gone(database: Database, tmp_path: Path)
 
 
 def test_sql_by_hand_waits_no_longer_either(database: Database, tmp_path: Path) -> None:
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     desk.playbook("smaller", FULL.format(retry_for="1 s", sql="VACUUM t"))
     assert desk.runbook("exec", "smaller.yaml").code == 0
     with reader(database):
@@ -124,7 +124,7 @@ def test_too_few_connections_are_refused_with_their_number(database: Database, t
     of = "ROLE few" if limit == "role" else f"DATABASE {database.name}"
     try:
         database.script(f"ALTER {of} CONNECTION LIMIT 3")
-        desk = Inside(tmp_path, database.url.replace("owner@", "few@"))
+        desk = InProcessCli(tmp_path, database.url.replace("owner@", "few@"))
         desk.playbook("fill", FILL)
         refused = desk.runbook("exec", "fill.yaml")
         assert refused.code == 6, refused.text

@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import pytest
 from databases import Database
-from inside import Inside
+from inside import InProcessCli
 
 from runner.cli import cli
 from runner.common.errors import RunbookError
-from runner.report.failure import Typed, told
+from runner.report.failure import Typed, report_error
 
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 TWICE = re.compile(r"\b([a-z]+(?: [a-z]+)?)[:;,]? \1\b", re.IGNORECASE)
@@ -52,15 +52,15 @@ rollback: reverse
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
     for name, text in (("night", NIGHT), ("checked", CHECKED)):
         (tmp_path / f"{name}.yaml").write_text(text)
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
-def night(desk: Inside) -> Iterator[str]:
+def night(desk: InProcessCli) -> Iterator[str]:
     """All that is said from the first plan to the last report of two runs that meet nearly everything."""
     because = ("--reason", "x")
     for words in [
@@ -92,7 +92,7 @@ def night(desk: Inside) -> Iterator[str]:
 
 
 @on_sqlite
-def test_no_sentence_says_a_word_twice(desk: Inside) -> None:
+def test_no_sentence_says_a_word_twice(desk: InProcessCli) -> None:
     for text in night(desk):
         for line in text.splitlines():
             found = TWICE.search(line)
@@ -100,7 +100,7 @@ def test_no_sentence_says_a_word_twice(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_reports_say_the_state(desk: Inside) -> None:
+def test_reports_say_the_state(desk: InProcessCli) -> None:
     """Whatever became of the run: a report without it leaves open whether something still stands."""
     for text in night(desk):
         if text.startswith("# "):
@@ -109,7 +109,7 @@ def test_reports_say_the_state(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_state_names_what_is_waited_for(desk: Inside) -> None:
+def test_state_names_what_is_waited_for(desk: InProcessCli) -> None:
     """A gate's needs, a person's judgement; and that everything was given."""
     desk.runbook("exec", "night")
     assert re.search("^state .*; gate waits for .*evidence 'backup'", desk.runbook("status").out, re.MULTILINE)
@@ -120,7 +120,7 @@ def test_state_names_what_is_waited_for(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_what_was_taken_back_is_not_done(desk: Inside) -> None:
+def test_what_was_taken_back_is_not_done(desk: InProcessCli) -> None:
     list(night(desk))
     for path in (desk.directory / "runs").glob("night-*/trail.jsonl"):
         run = path.parent.name
@@ -129,7 +129,7 @@ def test_what_was_taken_back_is_not_done(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_way_back_that_was_asked_for_ended_well(desk: Inside) -> None:
+def test_way_back_that_was_asked_for_ended_well(desk: InProcessCli) -> None:
     """The trail has the exit code that the process ended with."""
     (desk.directory / "one.yaml").write_text(CHECKED.replace("NULL AS n", "1 AS n").replace("checked", "one"))
     assert desk.runbook("exec", "one").code == 0
@@ -171,7 +171,7 @@ FAULTY = [
 
 
 @on_sqlite
-def test_each_error_has_a_state_and_a_next(desk: Inside) -> None:
+def test_each_error_has_a_state_and_a_next(desk: InProcessCli) -> None:
     """And the commands that it says can be typed, and are no usage errors."""
     (desk.directory / "broken.yaml").write_text("runbook: 1\nname: broken\n")
     (desk.directory / "one.yaml").write_text(CHECKED.replace("NULL AS n", "1 AS n").replace("checked", "one"))
@@ -185,7 +185,7 @@ def test_each_error_has_a_state_and_a_next(desk: Inside) -> None:
             parsed(desk, command)
 
 
-def parsed(desk: Inside, command: str) -> None:
+def parsed(desk: InProcessCli, command: str) -> None:
     """Raises UsageError where the command line can't be read as one."""
     words = shlex.split(re.split(" shows| > | < ", command)[0])[1:]
     if words[-1:] == ["--help"]:
@@ -201,7 +201,7 @@ def parsed(desk: Inside, command: str) -> None:
 
 
 @on_sqlite
-def test_next_command_asks_the_same_target(desk: Inside) -> None:
+def test_next_command_asks_the_same_target(desk: InProcessCli) -> None:
     """What it says can be typed as it stands: where a target was given by hand, the default is another one or none."""
     needs = CHECKED.replace("checked", "needs").replace("steps:", "requires: [checked]\nsteps:")
     (desk.directory / "needs.yaml").write_text(needs)
@@ -211,7 +211,7 @@ def test_next_command_asks_the_same_target(desk: Inside) -> None:
 
 
 def test_an_error_without_a_next_gets_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(RunbookError("cannot go on: this is a test"), Typed(command="runbook exec")) == 1
+    assert report_error(RunbookError("cannot go on: this is a test"), Typed(command="runbook exec")) == 1
     assert "next       runbook exec --help" in capsys.readouterr().err
 
 
@@ -227,7 +227,7 @@ def commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command
 
 
 @on_sqlite
-def test_help_of_each_command_has_an_example_that_parses(desk: Inside) -> None:
+def test_help_of_each_command_has_an_example_that_parses(desk: InProcessCli) -> None:
     (desk.directory / "backup.log").write_text("a backup")
     for name, command in commands(cli, "runbook"):
         examples = [line.strip() for line in (command.help or "").splitlines() if line.strip().startswith("runbook ")]
@@ -237,7 +237,7 @@ def test_help_of_each_command_has_an_example_that_parses(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_json_is_one_document(desk: Inside) -> None:
+def test_json_is_one_document(desk: InProcessCli) -> None:
     """Also of several playbooks: whoever reads it calls one parser once."""
     desk.runbook("exec", "night")
     looks = [

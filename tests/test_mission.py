@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command import Desk, Done
+from command import Cli, Done
 from databases import Database
 
 from playbooks.demo import honeypot as data
@@ -20,10 +20,10 @@ WAIVED = ("--input", "speed_waiver=2,000 sessions are too few to measure")
 
 
 @pytest.fixture
-def desk(honeypot: Database, tmp_path: Path) -> Desk:
+def desk(honeypot: Database, tmp_path: Path) -> Cli:
     """A directory with the shipped playbooks, as in a fresh clone."""
     (tmp_path / "playbooks").symlink_to(ROOT / "playbooks")
-    return Desk(tmp_path, honeypot.url)
+    return Cli(tmp_path, honeypot.url)
 
 
 def _ok(done: Done) -> str:
@@ -31,7 +31,7 @@ def _ok(done: Done) -> str:
     return done.text
 
 
-def _through_the_gate(desk: Desk, phase: str, *more: str) -> None:
+def _through_the_gate(desk: Cli, phase: str, *more: str) -> None:
     """exec waits at the checkpoint; two people say yes; resume ends it."""
     waiting = desk.runbook("exec", phase, "--operator", "olga", *more)
     assert waiting.code == 5, waiting.text
@@ -45,7 +45,7 @@ def _through_the_gate(desk: Desk, phase: str, *more: str) -> None:
     _ok(desk.runbook("resume", "latest"))
 
 
-def _forward(desk: Desk) -> None:
+def _forward(desk: Cli) -> None:
     _ok(desk.runbook("exec", "adr007-phase1.yaml"))
     _ok(desk.runbook("exec", "adr007-phase2.yaml"))
     _ok(desk.runbook("exec", "adr007-phase2-10k.yaml", *SMALL))
@@ -65,7 +65,7 @@ SHAPES = [pytest.param(name, marks=pytest.mark.shape(name)) for name in ("empty"
 
 
 @pytest.mark.parametrize("_shape", SHAPES)
-def test_mission_forward_and_back(desk: Desk, honeypot: Database, _shape: str) -> None:
+def test_mission_forward_and_back(desk: Cli, honeypot: Database, _shape: str) -> None:
     """Every row is what an independent computation says, then what it was. T: 5 6 9 11 13 17 18. F: B01 F01 F02 F03 I07."""
     if _shape == "stored" and honeypot.major == 15:
         pytest.skip("one server and SQLite are enough for the second starting shape")
@@ -107,7 +107,7 @@ def _columns(database: Database) -> list[str]:
 
 
 @pytest.mark.shape("bad")
-def test_mission_bad_data_is_not_called_good(desk: Desk, honeypot: Database) -> None:
+def test_mission_bad_data_is_not_called_good(desk: Cli, honeypot: Database) -> None:
     """Where only 90 % can be covered the criterion says so, with its operands and its own exit code. T: 6 12."""
     if honeypot.dialect != "sqlite":
         pytest.skip("the criterion is the same on every database")
@@ -124,7 +124,7 @@ def test_mission_bad_data_is_not_called_good(desk: Desk, honeypot: Database) -> 
     assert status["state"] == "criteria_not_met"
 
 
-def test_phase_refused_before_its_requirement(desk: Desk, honeypot: Database) -> None:
+def test_phase_refused_before_its_requirement(desk: Cli, honeypot: Database) -> None:
     """Phase 3 on a target where nothing ran: refused with what is missing, and nothing is written."""
     if honeypot.dialect != "sqlite":
         pytest.skip("the ledger answers alike on every database")

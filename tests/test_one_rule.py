@@ -14,13 +14,17 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [path for folder in ("runner", "steps") for path in sorted((ROOT / folder).rglob("*.py"))]
 RULES = [  # masks: the forms of a secret; syntax: YAML
     ("quoting a name", r"replace\('\"', '\"\"'\)", {"steps/sql/dialect.py"}),
-    ("quoting a text", r"replace\(\"'\", \"''\"\)", {"steps/catalog/catalog.py", "runner/common/secrets.py", "runner/playbook/yaml_advice.py"}),
+    (
+        "quoting a text",
+        r"replace\(\"'\", \"''\"\)",
+        {"steps/catalog/catalog.py", "runner/common/secrets.py", "runner/playbook/yaml_advice.py"},
+    ),
     ("filling names into SQL", r"\|\\s\*ident", {"steps/sql/templates.py"}),
     ("scanning SQL", r"\$\(\?:\{letter\}|\(\?P<(dollar|tag)>", {"steps/sql/scanner.py"}),
     ("a playbook's patterns", r"core_schema\.str_schema", {"steps/expressions/patterns.py"}),
     ("values as JSON", r"\"\$decimal\"", {"steps/contract/values.py"}),
     ("what acts on a session", r"advisory_\(", {"steps/sql/session_statements.py"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("rule", "pattern", "places"), RULES, ids=[rule for rule, _, _ in RULES])

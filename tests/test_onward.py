@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.plan import advice
 from runner.trail.status import RunStatus
@@ -26,20 +26,20 @@ on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
-def onward(desk: Inside, *options: str) -> str:
+def onward(desk: InProcessCli, *options: str) -> str:
     """The first command of what status gives as next."""
     said = desk.runbook("status", "latest", "--json", *options)
     assert said.code == 0, said.text
     return json.loads(said.out)["stop"]["then"].splitlines()[0]
 
 
-def follow(desk: Inside, *options: str, mend: Callable[[], object] = lambda: None) -> list[str]:
+def follow(desk: InProcessCli, *options: str, mend: Callable[[], object] = lambda: None) -> list[str]:
     """Do what is next until there is nothing to do; the verbs, in order."""
     people, done = cycle(["ines", "otto"]), []
     for _ in range(12):
@@ -56,14 +56,14 @@ def follow(desk: Inside, *options: str, mend: Callable[[], object] = lambda: Non
 
 
 @on_two
-def test_next_leads_through_a_gate(desk: Inside) -> None:
+def test_next_leads_through_a_gate(desk: InProcessCli) -> None:
     assert desk.runbook("exec", written(desk, f"{ONE}\n{GATE}", HEAD), "--operator", "dana").code == 5
     assert follow(desk) == ["approve", "approve", "approve", "resume", "report"]
     assert desk.status().state == "succeeded"
 
 
 @on_sqlite
-def test_next_says_what_the_gate_still_lacks(desk: Inside) -> None:
+def test_next_says_what_the_gate_still_lacks(desk: InProcessCli) -> None:
     desk.runbook("exec", written(desk, f"{ONE}\n{GATE}", HEAD), "--operator", "dana")
     said = desk.runbook("status").out
     assert "--step go --as NAME --role dba --reason '…'" in said
@@ -76,7 +76,7 @@ def test_next_says_what_the_gate_still_lacks(desk: Inside) -> None:
 
 
 @on_two
-def test_next_after_a_failure(desk: Inside, empty_database: Database) -> None:
+def test_next_after_a_failure(desk: InProcessCli, empty_database: Database) -> None:
     mend = lambda: empty_database.script("CREATE TABLE log (k integer)")  # noqa: E731
     failed = desk.runbook("exec", written(desk, f"{ONE}\n{MISSING}", HEAD))
     assert failed.code == 1
@@ -86,7 +86,7 @@ def test_next_after_a_failure(desk: Inside, empty_database: Database) -> None:
 
 
 @on_sqlite
-def test_next_where_criteria_are_not_met(desk: Inside, empty_database: Database) -> None:
+def test_next_where_criteria_are_not_met(desk: InProcessCli, empty_database: Database) -> None:
     head = HEAD.replace("at_least: 1", "at_least: 3")
     assert desk.runbook("exec", written(desk, ONE, head)).code == 3
     assert follow(desk, mend=lambda: empty_database.script("INSERT INTO t (id) VALUES (3)")) == [
@@ -98,7 +98,7 @@ def test_next_where_criteria_are_not_met(desk: Inside, empty_database: Database)
 
 @on_two
 @pytest.mark.parametrize("fault", ["trail.after:3", "commit.before:4", "commit.after:4", "trail.before:6"])
-def test_next_after_a_kill(desk: Inside, fault: str) -> None:
+def test_next_after_a_kill(desk: InProcessCli, fault: str) -> None:
     name = written(desk, f"{ONE}\n{ONE.replace('one', 'other')}", HEAD)
     desk.kill("exec", name, fault=fault)
     if desk.status().state == "running":
@@ -110,7 +110,7 @@ def test_next_after_a_kill(desk: Inside, fault: str) -> None:
 
 
 @on_two
-def test_next_after_a_kill_on_the_way_back(desk: Inside) -> None:
+def test_next_after_a_kill_on_the_way_back(desk: InProcessCli) -> None:
     assert desk.runbook("exec", written(desk, f"{ONE}\n{ONE.replace('one', 'other')}", HEAD)).code == 0
     desk.kill("rollback", "latest", "--reason", "a test", fault="commit.after:3")
     assert follow(desk)[0] in {"rollback", "report"}
@@ -118,13 +118,13 @@ def test_next_after_a_kill_on_the_way_back(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_next_of_what_nobody_can_tell(desk: Inside) -> None:
+def test_next_of_what_nobody_can_tell(desk: InProcessCli) -> None:
     desk.kill("exec", written(desk, f"{UNKNOWN}\n{ONE}", HEAD), fault="commit.before:5")
     assert follow(desk) == ["resume", "settle", "resume", "report"]
 
 
 @on_two
-def test_next_where_the_way_back_fails(desk: Inside, empty_database: Database) -> None:
+def test_next_where_the_way_back_fails(desk: InProcessCli, empty_database: Database) -> None:
     bad = ONE.replace("revert: UPDATE t SET", "revert: UPDATE gone SET")
     assert desk.runbook("exec", written(desk, bad, HEAD)).code == 0
     assert desk.runbook("rollback", "latest").code == 9
@@ -134,7 +134,7 @@ def test_next_where_the_way_back_fails(desk: Inside, empty_database: Database) -
 
 
 @on_sqlite
-def test_next_where_a_step_is_left_standing(desk: Inside) -> None:
+def test_next_where_a_step_is_left_standing(desk: InProcessCli) -> None:
     head = HEAD.replace("rollback: reverse", "rollback: [one]")
     assert desk.runbook("exec", written(desk, f"{ONE}\n{ONE.replace('one', 'other')}", head)).code in {0, 4}
     desk.runbook("rollback", "latest", "--reason", "a test")
@@ -142,7 +142,7 @@ def test_next_where_a_step_is_left_standing(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_next_of_a_closed_run(desk: Inside) -> None:
+def test_next_of_a_closed_run(desk: InProcessCli) -> None:
     assert desk.runbook("exec", written(desk, f"{ONE}\n{MISSING}", HEAD)).code == 1
     if desk.runbook("close", "latest", "--reason", "given up").code == USAGE:
         pytest.skip("there is no close yet")
@@ -150,22 +150,22 @@ def test_next_of_a_closed_run(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_next_carries_what_finds_the_run(desk: Inside, empty_database: Database) -> None:
+def test_next_carries_what_finds_the_run(desk: InProcessCli, empty_database: Database) -> None:
     """A runs folder and a target that only options name, the folder with a space in its name."""
     elsewhere = desk.directory / "night shift" / "it's"
-    other = Inside(desk.directory, "")
+    other = InProcessCli(desk.directory, "")
     name = written(desk, f"{ONE}\n{GATE}", HEAD)
     begun = other.runbook(
         "exec", name, "-t", empty_database.url, "--runs", str(elsewhere), "--operator", "dana", RUNBOOK_TARGET="nowhere"
     )
     assert begun.code == 5, begun.text
-    inside = Inside(desk.directory, "nowhere")
+    inside = InProcessCli(desk.directory, "nowhere")
     assert follow(inside, "--runs", str(elsewhere)) == ["approve", "approve", "approve", "resume", "report"]
     assert shlex.quote(str(elsewhere)) in begun.err
 
 
 @on_sqlite
-def test_next_where_the_playbook_was_changed(desk: Inside, empty_database: Database) -> None:
+def test_next_where_the_playbook_was_changed(desk: InProcessCli, empty_database: Database) -> None:
     """A resume would be refused, so that status doesn't send into it."""
     name = written(desk, f"{ONE}\n{MISSING}", HEAD)
     assert desk.runbook("exec", name).code == 1
@@ -184,7 +184,7 @@ def test_next_where_the_playbook_was_changed(desk: Inside, empty_database: Datab
 
 
 @on_sqlite
-def test_next_of_a_changed_record_is_to_verify_it(desk: Inside) -> None:
+def test_next_of_a_changed_record_is_to_verify_it(desk: InProcessCli) -> None:
     assert desk.runbook("exec", written(desk, f"{ONE}\n{MISSING}", HEAD)).code == 1
     path = desk.newest
     path.write_text(path.read_text().replace("UPDATE t SET n = n - 1", "UPDATE t SET n = n - 2"))
@@ -193,7 +193,7 @@ def test_next_of_a_changed_record_is_to_verify_it(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_next_asks_for_the_secret(desk: Inside) -> None:
+def test_next_asks_for_the_secret(desk: InProcessCli) -> None:
     head = "inputs: {token: {type: text, secret: true, required: true}}\n" + HEAD
     assert (
         desk.runbook(

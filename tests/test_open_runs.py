@@ -11,7 +11,7 @@ import psutil
 import pytest
 from command import KILLED
 from databases import Database
-from inside import Inside, until, written
+from inside import InProcessCli, until, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 UP = "- {id: up, type: sql, text: UPDATE t SET n = n + 100 WHERE id = 1, revert: UPDATE t SET n = n - 100 WHERE id = 1}"
@@ -21,17 +21,17 @@ FAILS = "\n- {id: fails, type: sql, text: UPDATE nowhere SET n = 1 WHERE id = 1,
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def numbers(database: Database) -> list[int]:
     return [row[0] for row in database.rows("SELECT n FROM t ORDER BY id")]
 
 
-def lost(desk: Inside) -> str:
+def lost(desk: InProcessCli) -> str:
     """The run's name; its folder is gone."""
     run = desk.newest.parent.name
     shutil.rmtree(desk.directory / "runs")
@@ -40,7 +40,7 @@ def lost(desk: Inside) -> str:
 
 @on_both
 @pytest.mark.parametrize("state", ["waiting", "failed", "killed"])
-def test_open_run_is_in_the_way(desk: Inside, empty_database: Database, state: str) -> None:
+def test_open_run_is_in_the_way(desk: InProcessCli, empty_database: Database, state: str) -> None:
     """Whatever it waits for, and whether its folder is at hand or lost: the second run would add 100 again."""
     written(desk, UP + (FAILS if state == "failed" else GATE))
     if state == "killed":
@@ -60,7 +60,7 @@ def test_open_run_is_in_the_way(desk: Inside, empty_database: Database, state: s
 
 
 @on_both
-def test_run_that_the_ledger_has_lost_is_in_the_way(desk: Inside, empty_database: Database) -> None:
+def test_run_that_the_ledger_has_lost_is_in_the_way(desk: InProcessCli, empty_database: Database) -> None:
     """Its trail tells of what stands; plan says the same, and what is printed next is not refused."""
     written(desk, UP + GATE)
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -80,7 +80,7 @@ def test_run_that_the_ledger_has_lost_is_in_the_way(desk: Inside, empty_database
 
 
 @on_both
-def test_run_that_changed_nothing_is_in_nobodys_way(desk: Inside) -> None:
+def test_run_that_changed_nothing_is_in_nobodys_way(desk: InProcessCli) -> None:
     written(desk, FAILS.strip() + GATE)
     assert [desk.runbook("exec", "change.yaml").code for _ in range(2)] == [1, 1]
     written(desk, GATE.strip() + "\n" + UP, name="gated")
@@ -89,7 +89,7 @@ def test_run_that_changed_nothing_is_in_nobodys_way(desk: Inside) -> None:
 
 @on_both
 @pytest.mark.parametrize("folder", [True, False])
-def test_closed_run_is_over(desk: Inside, empty_database: Database, folder: bool) -> None:
+def test_closed_run_is_over(desk: InProcessCli, empty_database: Database, folder: bool) -> None:
     written(desk, UP + GATE)
     assert desk.runbook("exec", "change.yaml").code == 5
     run = desk.newest.parent.name if folder else lost(desk)
@@ -110,7 +110,7 @@ def test_closed_run_is_over(desk: Inside, empty_database: Database, folder: bool
 
 @on_both
 @pytest.mark.parametrize("way", ["resume", "rollback", "close"])
-def test_recovered_run_goes_on(desk: Inside, empty_database: Database, way: str) -> None:
+def test_recovered_run_goes_on(desk: InProcessCli, empty_database: Database, way: str) -> None:
     written(desk, UP + GATE + LAST)
     assert desk.runbook("exec", "change.yaml").code == 5
     run = lost(desk)
@@ -137,7 +137,7 @@ def test_recovered_run_goes_on(desk: Inside, empty_database: Database, way: str)
 
 @on_both
 @pytest.mark.parametrize("point", ["commit.after:3", "commit.after:4", "commit.before:5", "trail.after:4"])
-def test_recovered_after_a_kill(desk: Inside, empty_database: Database, point: str) -> None:
+def test_recovered_after_a_kill(desk: InProcessCli, empty_database: Database, point: str) -> None:
     """What had committed is known to the ledger; it is neither done twice nor lost."""
     written(desk, UP + LAST)
     assert desk.kill("exec", "change.yaml", fault=point).code == KILLED
@@ -152,7 +152,7 @@ def test_recovered_after_a_kill(desk: Inside, empty_database: Database, point: s
 
 
 @on_both
-def test_undone_run_is_not_resumed_on_top(desk: Inside, empty_database: Database) -> None:
+def test_undone_run_is_not_resumed_on_top(desk: InProcessCli, empty_database: Database) -> None:
     written(desk, UP + GATE + LAST)
     written(desk, "- {id: back, type: undo, of: change}", name="undo")
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -165,7 +165,7 @@ def test_undone_run_is_not_resumed_on_top(desk: Inside, empty_database: Database
 
 
 @on_both
-def test_command_that_still_runs_is_waited_for(desk: Inside, empty_database: Database) -> None:
+def test_command_that_still_runs_is_waited_for(desk: InProcessCli, empty_database: Database) -> None:
     """Its run was killed, and it goes on: what it will write is not taken back before it is written."""
     step = "- {id: slow, type: command, argv: [sleep, '60'], revert: ['true']}"
     written(desk, step)
@@ -190,7 +190,7 @@ SECOND = "- {id: also, type: sql, text: UPDATE t SET n = 7 WHERE id = 2, revert:
 
 @on_both
 @pytest.mark.parametrize("how", ["rollback", "undo"])
-def test_what_is_half_taken_back_has_not_succeeded(desk: Inside, empty_database: Database, how: str) -> None:
+def test_what_is_half_taken_back_has_not_succeeded(desk: InProcessCli, empty_database: Database, how: str) -> None:
     """Killed at each commit of the way back: no requirement is met, no second run begins, and the way back is gone to its end."""
     written(desk, "- {id: back, type: undo, of: change}", name="undo")
     written(desk, "- {id: one, type: sql, text: UPDATE t SET n = n WHERE id = 1}", "requires: [change]\n", name="later")

@@ -12,16 +12,16 @@ import psycopg
 import pytest
 from conftest import _kind
 from databases import Database, Databases
-from inside import Inside
+from inside import InProcessCli
 
 from runner.format import examples
 from runner.playbook.load import load_file
 from runner.run.dry_run import dry_run
-from runner.run.execute import Orders, execute
+from runner.run.execute import RunOptions, execute
 from runner.target import session_settings
 from runner.target.database import RunDatabase
 from runner.target.resolve import ConnectArguments
-from runner.target.workplace import Place
+from runner.target.workplace import Workplace
 from steps.registry import probe_types
 
 EXAMPLES = Path(__file__).parent.parent / "playbooks/examples"
@@ -110,7 +110,7 @@ def _fits(path: Path) -> bool:
 def test_every_step_type_under_hostile_settings(databases: Databases, tmp_path: Path, clean: None, case: Case) -> None:
     with _kind(databases, case.kind).database("stored") as database:
         url = make_hostile(database, case.whose, hostile(database.major))
-        orders = Orders(place=Place(target=url, runs=tmp_path), operator="olga")
+        orders = RunOptions(place=Workplace(target=url, runs=tmp_path), operator="olga")
         names = [path.stem for path in EXAMPLES.glob("*.yaml") if path.stem != "checkpoint" and _fits(path)]
         for name in sorted(names, key=lambda one: (one == "undo", one)):
             execute(EXAMPLES / f"{name}.yaml", orders)
@@ -145,9 +145,9 @@ def test_every_probe_answers_as_in_a_calm_session(
             + "".join(f"  {line}\n" for line in body.splitlines())
             + "steps:\n  - {id: stop, type: checkpoint, approval: {need: 1}}\nsuccess_criteria: {none: it only looks}\n"
         )
-        calm = dry_run(load_file(file), Orders(place=Place(target=database.url)))
+        calm = dry_run(load_file(file), RunOptions(place=Workplace(target=database.url)))
         url = make_hostile(database, case.whose, hostile(database.major))
-        spoiled = dry_run(load_file(file), Orders(place=Place(target=url)))
+        spoiled = dry_run(load_file(file), RunOptions(place=Workplace(target=url)))
         told = [[(one.id, one.answer) for one in found.answers if hasattr(one, "answer")] for found in (calm, spoiled)]
         assert told[0] == told[1]
 
@@ -188,7 +188,7 @@ def test_rollback_takes_every_type_back(databases: Databases, tmp_path: Path, cl
             f"CREATE TABLE s AS SELECT g AS id, {values} FROM generate_series(1, 100) AS g; ALTER TABLE s ADD PRIMARY KEY (id);"
             f"CREATE TABLE t (id int PRIMARY KEY, {columns}); INSERT INTO t (id) SELECT generate_series(1, 100)"
         )
-        desk = Inside(tmp_path, make_hostile(database, case.whose, hostile(database.major)))
+        desk = InProcessCli(tmp_path, make_hostile(database, case.whose, hostile(database.major)))
         desk.playbook("fill", FILL.format(names=", ".join(TYPES)))
         done = desk.runbook("exec", "fill.yaml")
         assert done.code == 0, done.text
@@ -204,7 +204,9 @@ def test_a_statement_timeout_of_the_role_ends_no_question_about_the_session(
 ) -> None:
     with _kind(databases, "pg18").database() as database:
         database.script("CREATE TABLE marks (n int); INSERT INTO marks VALUES (0), (0)")
-        desk = Inside(tmp_path, make_hostile(database, "role", {"statement_timeout": "1ms", "lock_timeout": "1ms"}))
+        desk = InProcessCli(
+            tmp_path, make_hostile(database, "role", {"statement_timeout": "1ms", "lock_timeout": "1ms"})
+        )
         desk.playbook("mark", MARK)
         done = desk.runbook("exec", "mark.yaml")
         assert done.code == 0, done.text
@@ -246,7 +248,7 @@ def test_read_only_session_is_refused_by_name(clean: None, marks: Database, tmp_
         more = {"PGOPTIONS": "-c default_transaction_read_only=on"}
     else:
         url = make_hostile(marks, whose, {"default_transaction_read_only": "on"})
-    desk = Inside(tmp_path, url)
+    desk = InProcessCli(tmp_path, url)
     desk.playbook("mark", MARK)
     desk.playbook("look", LOOK)
     for words in (("plan", "mark.yaml", "-t", url), ("exec", "mark.yaml")):
@@ -276,7 +278,7 @@ def plain(clean: None, marks: Database) -> Iterator[str]:
 
 def test_replica_role_that_may_not_be_set_back_is_refused(marks: Database, plain: str, tmp_path: Path) -> None:
     marks.script("ALTER ROLE spoiled SET session_replication_role = 'replica'")
-    desk = Inside(tmp_path, plain)
+    desk = InProcessCli(tmp_path, plain)
     desk.playbook("mark", MARK)
     desk.playbook("look", LOOK)
     refused = desk.runbook("exec", "mark.yaml")
@@ -292,7 +294,7 @@ def test_policy_that_hides_rows_is_an_error(marks: Database, plain: str, tmp_pat
     marks.script(
         "ALTER TABLE marks ENABLE ROW LEVEL SECURITY; CREATE POLICY part_of ON marks TO spoiled USING (id = 1)"
     )
-    desk = Inside(tmp_path, plain)
+    desk = InProcessCli(tmp_path, plain)
     desk.playbook("mark", MARK)
     failed = desk.runbook("exec", "mark.yaml")
     assert failed.code in {1, 3, 6}, failed.text
@@ -319,7 +321,7 @@ def odd(databases: Databases, request: pytest.FixtureRequest) -> Iterator[Databa
 def test_database_of_another_encoding(odd: Database, tmp_path: Path) -> None:
     """A name and a reason with letters that it lacks are recorded all the same."""
     odd.script("CREATE TABLE marks (id int PRIMARY KEY, n int); INSERT INTO marks VALUES (1), (2)")
-    desk = Inside(tmp_path, odd.url)
+    desk = InProcessCli(tmp_path, odd.url)
     desk.playbook("mark", MARK.replace("Mark them", "Zażółć 😀"))
     done = desk.runbook("exec", "mark.yaml", "--operator", "Łucja Wąs")
     assert done.code == 0, done.text
@@ -331,7 +333,7 @@ def test_database_of_another_encoding(odd: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", ["SQL_ASCII"], indirect=True)
 def test_text_that_is_no_utf8_is_an_error_that_says_so(odd: Database, tmp_path: Path) -> None:
     odd.script(r"CREATE TABLE marks (id int, w text); INSERT INTO marks VALUES (1, E'caf\351')")
-    desk = Inside(tmp_path, odd.url)
+    desk = InProcessCli(tmp_path, odd.url)
     desk.playbook("look", LOOK.replace(TWO, "{id: two, check: query, query: SELECT w FROM marks, that: w == 'x'}"))
     done = desk.runbook("exec", "look.yaml")
     assert done.code == 3, done.text
@@ -352,7 +354,7 @@ def test_the_table_for_people_is_the_table_in_use() -> None:
     told = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", text, flags=re.MULTILINE))
     for one in (*session_settings.FIXED, *session_settings.OUTSIDE):
         assert told.pop(one.name) == f"`{one.value}`", one.name
-    asked = session_settings.to_set(session_settings.Settings("x", 1, 1, ("public",)))[1]
+    asked = session_settings.to_set(session_settings.SessionSettings("x", 1, 1, ("public",)))[1]
     assert set(told) == {*asked, "client_encoding"}
     assert told["idle_in_transaction_session_timeout"] == f"`{session_settings.IDLE}`"
 
@@ -403,7 +405,7 @@ def test_path_is_what_the_author_chose(marks: Database, tmp_path: Path) -> None:
         "CREATE FUNCTION tools.three() RETURNS int LANGUAGE sql AS 'SELECT 3'; GRANT CREATE ON SCHEMA tools TO PUBLIC;"
         f'ALTER DATABASE {marks.name} SET search_path = "$user", tools, pg_catalog'
     )
-    desk = Inside(tmp_path, marks.url)
+    desk = InProcessCli(tmp_path, marks.url)
     ask = """{id: two, check: query, query: "SELECT three() AS n, count(*) AS c FROM t WHERE w = 'a'", that: n == 3 and c == 1}"""
     text = LOOK.replace(TWO, ask)
     desk.playbook("look", text + "schema: app\n")

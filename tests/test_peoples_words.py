@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 GATE = "- {id: go, type: checkpoint, approval: {roles: [dba]}, evidence: [{name: backup}]}"
@@ -28,9 +28,9 @@ ACTS = {
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer DEFAULT 0); INSERT INTO t (id) VALUES (1)")
-    desk = Inside(tmp_path, empty_database.url)
+    desk = InProcessCli(tmp_path, empty_database.url)
     written(desk, f"{UP}\n{GATE}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
     return desk
@@ -38,7 +38,7 @@ def desk(empty_database: Database, tmp_path: Path) -> Inside:
 
 @on_sqlite
 @pytest.mark.parametrize("act", ACTS)
-def test_place_for_a_word_is_no_word(desk: Inside, act: str) -> None:
+def test_place_for_a_word_is_no_word(desk: InProcessCli, act: str) -> None:
     """Pasted as the hint stands: neither a reason nor a name. Nothing is recorded."""
     before = desk.newest.read_bytes()
     for reason in PLACES:
@@ -53,7 +53,7 @@ def test_place_for_a_word_is_no_word(desk: Inside, act: str) -> None:
 
 @on_sqlite
 @pytest.mark.parametrize("end", ["succeeded", "rolled back", "rolled back in part", "closed"])
-def test_nothing_is_approved_in_a_run_that_is_over(desk: Inside, end: str) -> None:
+def test_nothing_is_approved_in_a_run_that_is_over(desk: InProcessCli, end: str) -> None:
     if end == "succeeded":
         assert desk.runbook(*APPROVE, "--as", "ines", "--reason", "looked").code == 0
         assert desk.runbook("approve", "latest", "--evidence", "backup", "--as", "ines", "--reason", "looked").code == 0

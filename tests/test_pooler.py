@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Desk
+from command import Cli
 from databases import Database, Databases
 from filling import at_work, fill_stock, proves_all, stock
 
@@ -79,7 +79,7 @@ def pooled(databases: Databases) -> Iterator[tuple[str, Database]]:
 def test_pooler_transaction_mode(pooled: tuple[str, Database], tmp_path: Path) -> None:
     """SET LOCAL only and no prepared statement: a run and its way back work; CONCURRENTLY is refused. F: C10"""
     through, _ = pooled
-    desk = Desk(tmp_path, through)
+    desk = Cli(tmp_path, through)
     done = desk.runbook("exec", desk.playbook("rename", RENAME))
     assert done.code == 0, done.text
     assert desk.runbook("rollback", "latest").code == 0
@@ -92,7 +92,7 @@ def test_backfill_through_a_pooler_goes_batch_by_batch(pooled: tuple[str, Databa
     """Who doesn't know which server process works for it sends no message that the process may outlive it with. F: C10"""
     through, database = pooled
     stock(database, rows=2000)
-    desk = Desk(tmp_path, through)
+    desk = Cli(tmp_path, through)
     desk.playbook("fill", fill_stock(more="    throttle: {traffic: 0, batch: 10 ms, rest: 0}\n"))
     assert desk.runbook("target", "init").code == 0
     # all transactions of a message begin when it comes

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Desk
+from command import Cli
 from databases import Database, Databases
-from inside import Inside
+from inside import InProcessCli
 
 from runner.common.errors import EXIT_CODES, RunbookError, StepFailed
 from runner.sandbox.server import Server
@@ -29,7 +29,7 @@ success_criteria:
 TABLE = "CREATE TABLE marks (id integer PRIMARY KEY, n integer); INSERT INTO marks (id) VALUES (1), (2)"
 
 
-def mark(desk: Desk, head: str = "") -> str:
+def mark(desk: Cli, head: str = "") -> str:
     return desk.playbook("mark", MARK.format(head=head))
 
 
@@ -48,8 +48,8 @@ def role(database: Database) -> Iterator[str]:
     database.script("DROP OWNED BY worker; DROP ROLE worker")
 
 
-def as_role(database: Database, role: str, directory: Path) -> Inside:
-    return Inside(directory, database.url.replace("owner@", f"{role}@"))
+def as_role(database: Database, role: str, directory: Path) -> InProcessCli:
+    return InProcessCli(directory, database.url.replace("owner@", f"{role}@"))
 
 
 def schemas(database: Database) -> list[str]:
@@ -59,7 +59,7 @@ def schemas(database: Database) -> list[str]:
 # ─── target check and init ──────────────────────────────────────────────────────────────────────────────────────────
 def test_check_as_owner_and_as_ordinary_role(database: Database, role: str, tmp_path: Path):
     """Each missing grant is said as the statement that gives it; looking makes nothing."""
-    owner = Inside(tmp_path, database.url).runbook("target", "check", "--json")
+    owner = InProcessCli(tmp_path, database.url).runbook("target", "check", "--json")
     assert (owner.code, [one for one in json.loads(owner.out) if not one["good"]]) == (0, []), owner.text
     desk = as_role(database, role, tmp_path)
     found = desk.runbook("target", "check")
@@ -101,14 +101,14 @@ def test_ordinary_role_works_with_what_the_dba_gave(database: Database, role: st
 
 
 def test_init_makes_the_ledger_once(database: Database, tmp_path: Path):
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     assert "made the ledger" in desk.runbook("target", "init").out
     assert "there already" in desk.runbook("target", "init").out
     assert "ledger: there" in desk.runbook("target", "check").out
 
 
 def test_printed_statements_for_sqlite(tmp_path: Path):
-    printed = Inside(tmp_path, "").runbook("target", "init", "--print", "--dialect", "sqlite").out
+    printed = InProcessCli(tmp_path, "").runbook("target", "init", "--print", "--dialect", "sqlite").out
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(printed)
         connection.executescript(printed)
@@ -117,7 +117,7 @@ def test_printed_statements_for_sqlite(tmp_path: Path):
 
 
 def test_role_with_a_strange_name_is_quoted(tmp_path: Path):
-    printed = Inside(tmp_path, "").runbook("target", "init", "--print", "--role", 'x"; DROP TABLE marks; --').out
+    printed = InProcessCli(tmp_path, "").runbook("target", "init", "--print", "--role", 'x"; DROP TABLE marks; --').out
     assert 'TO "x""; DROP TABLE marks; --";' in printed
 
 
@@ -152,7 +152,7 @@ def test_name_in_capitals_is_another_name(database: Database, tmp_path: Path):
         'CREATE TABLE "Sessions" (id int, "Old Name" int); CREATE TABLE sessions (id int, old_name int);'
         'CREATE VIEW "SESSIONS" AS SELECT id FROM sessions'
     )
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     head = "runbook: 1\nname: rename\ntitle: Rename\nsteps:\n"
     desk.playbook("rename", head + '  - {id: r, type: rename_column, column: "Sessions.Old Name", to: newName}\n')
     done = desk.runbook("exec", "rename.yaml")
@@ -176,7 +176,7 @@ def test_file_that_another_process_writes_to(tmp_path: Path, held_s: float, code
     path = tmp_path / "db.sqlite"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.executescript(TABLE)
-        desk = Inside(tmp_path, f"sqlite:///{path}")
+        desk = InProcessCli(tmp_path, f"sqlite:///{path}")
         mark(desk, "lock: {wait: 100 ms, retry_for: 300 ms}\n")
         other.execute("BEGIN IMMEDIATE")
         timer = threading.Timer(held_s, other.rollback)
@@ -199,7 +199,7 @@ def test_required_playbook_that_was_changed_since(tmp_path: Path):
     path = tmp_path / "db.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(TABLE)
-    desk = Inside(tmp_path, f"sqlite:///{path}")
+    desk = InProcessCli(tmp_path, f"sqlite:///{path}")
     mark(desk)
     text = (tmp_path / "mark.yaml").read_text()
     desk.playbook(
@@ -236,8 +236,8 @@ def test_exit_codes_are_distinct_and_documented(tmp_path: Path):
     assert len({words.partition(":")[0] for words in EXIT_CODES.values()}) == len(EXIT_CODES)
     for kind in named:
         assert kind.title in EXIT_CODES[kind.exit_code], kind
-    assert Inside(tmp_path, "").runbook("exec").code == 2
-    assert Inside(tmp_path, "").runbook("stauts").code == 2
+    assert InProcessCli(tmp_path, "").runbook("exec").code == 2
+    assert InProcessCli(tmp_path, "").runbook("stauts").code == 2
 
 
 def _files(directory: Path) -> set[str]:
@@ -253,7 +253,7 @@ def test_dry_run_leaves_nothing(databases: Databases, pg18: Server, kind: str, t
 
 
 def _looked_only(database: Database, tmp_path: Path) -> None:
-    desk = Inside(tmp_path, database.url)
+    desk = InProcessCli(tmp_path, database.url)
     failing = "preconditions:\n  - {id: never, check: query, query: SELECT 1 AS n, that: n == 2}\n"
     tables = {
         "sqlite": "SELECT name FROM sqlite_master",
@@ -282,7 +282,7 @@ def test_json_of_every_command_is_json(tmp_path: Path):
     path = tmp_path / "db.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(TABLE)
-    desk = Inside(tmp_path, f"sqlite:///{path}")
+    desk = InProcessCli(tmp_path, f"sqlite:///{path}")
     mark(desk)
     ran = desk.runbook("exec", "mark.yaml", "--json")
     assert ran.code == 0, ran.text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, meanwhile, session, until, written
+from inside import InProcessCli, meanwhile, session, until, written
 
 from runner.common import private_files
 from runner.trail.trail import read
@@ -25,17 +25,17 @@ on_one = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 # ─── rights ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_one
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 @pytest.mark.parametrize("setgid", [True, False])
-def test_run_is_its_groups_whatever_the_umask(desk: Inside, umask: int, setgid: bool):
+def test_run_is_its_groups_whatever_the_umask(desk: InProcessCli, umask: int, setgid: bool):
     runs = desk.directory / "runs"
     runs.mkdir()
     runs.chmod(0o2775 if setgid else 0o775)
@@ -54,7 +54,7 @@ def test_run_is_its_groups_whatever_the_umask(desk: Inside, umask: int, setgid: 
 
 
 @on_one
-def test_folder_that_shuts_a_colleague_out_is_described(desk: Inside):
+def test_folder_that_shuts_a_colleague_out_is_described(desk: InProcessCli):
     """Owner, group and mode of what is in the way, and who one is oneself."""
     if os.getuid():
         pytest.skip("another user's rights need root")
@@ -78,7 +78,7 @@ def test_folder_that_shuts_a_colleague_out_is_described(desk: Inside):
 
 # ─── status.json ────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_18
-def test_killed_run_is_told_from_a_living_one(desk: Inside):
+def test_killed_run_is_told_from_a_living_one(desk: InProcessCli):
     """Whoever polls sees who wrote the file and until when to believe it; while it runs that moves on, also in a long statement."""
     written(desk, "- {id: slow, type: sql, text: SELECT pg_sleep(60), expect_rows: any, revert: SELECT 1}")
     with desk.start("exec", "change.yaml") as run:
@@ -99,7 +99,7 @@ def test_killed_run_is_told_from_a_living_one(desk: Inside):
 
 
 @on_one
-def test_ended_run_is_not_waited_for(desk: Inside):
+def test_ended_run_is_not_waited_for(desk: InProcessCli):
     written(desk, BUMP)
     assert desk.runbook("exec", "change.yaml").code == 0
     told = json.loads(desk.newest.with_name("status.json").read_text())
@@ -123,7 +123,7 @@ def forms(secret: str) -> list[str]:
     return [secret, data.hex(), data.hex().upper(), base64.b64encode(data).decode(), json.dumps(secret)[1:-1]]
 
 
-def test_secret_in_people_s_words_is_masked(desk: Inside, empty_database: Database):
+def test_secret_in_people_s_words_is_masked(desk: InProcessCli, empty_database: Database):
     """Whatever a person writes about a run, in whatever form the secret stands there."""
     desk.playbook("change", SECRETIVE)
     env = {"RUNBOOK_INPUT_TOKEN": SECRET}
@@ -156,7 +156,7 @@ def test_secret_in_people_s_words_is_masked(desk: Inside, empty_database: Databa
 
 
 @pytest.mark.parametrize("lost", ["", "folder", "ledger"])
-def test_secret_in_the_words_that_end_a_run_is_masked(desk: Inside, empty_database: Database, lost: str):
+def test_secret_in_the_words_that_end_a_run_is_masked(desk: InProcessCli, empty_database: Database, lost: str):
     """`rollback --leave` and `close` write them into the ledger too; close also where the folder or the ledger's row is lost."""
     steps = SECRETIVE.replace("approval: {roles: [dba]}, evidence: {backup: required}", "approval: {roles: [dba]}")
     put = steps[steps.index("  - {id: put") :]
@@ -183,7 +183,7 @@ def test_secret_in_the_words_that_end_a_run_is_masked(desk: Inside, empty_databa
 
 
 @on_18
-def test_statements_of_others_are_never_kept(desk: Inside, empty_database: Database):
+def test_statements_of_others_are_never_kept(desk: InProcessCli, empty_database: Database):
     """A session that is in the way is named by all that isn't its statement, at the terminal and in every file."""
     number = "4111111111111111"
     written(

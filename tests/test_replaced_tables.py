@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg15"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
@@ -50,10 +50,10 @@ ON_POSTGRESQL_ONLY = {"change_column_type", "add_constraint"}
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script(f"""{MADE}; {ROWS}; CREATE INDEX t_v ON t (v); CREATE TABLE s (k integer PRIMARY KEY, v text);
         INSERT INTO s VALUES (1, 'a'), (2, 'b'), (3, 'c')""")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def again(database: Database, made: str = MADE) -> None:
@@ -75,7 +75,7 @@ def image(database: Database) -> list[object]:
 
 @on_both
 @pytest.mark.parametrize("kind", STEPS)
-def test_way_back_leaves_a_namesake_alone(desk: Inside, empty_database: Database, kind: str) -> None:
+def test_way_back_leaves_a_namesake_alone(desk: InProcessCli, empty_database: Database, kind: str) -> None:
     """It stops and says why; left standing by a person, the rollback ends in part, and the namesake is as it was."""
     if empty_database.dialect == "sqlite" and kind in ON_POSTGRESQL_ONLY:
         pytest.skip("only on PostgreSQL")
@@ -93,7 +93,7 @@ def test_way_back_leaves_a_namesake_alone(desk: Inside, empty_database: Database
 
 
 @on_both
-def test_person_may_say_that_it_is_the_table(desk: Inside, empty_database: Database) -> None:
+def test_person_may_say_that_it_is_the_table(desk: InProcessCli, empty_database: Database) -> None:
     """Restored from a copy, for example: settled as done, the way back is sent; settled as not done, it isn't."""
     for word, wanted in (("done", -1), ("not-done", 0)):
         written(desk, UP)
@@ -108,7 +108,7 @@ def test_person_may_say_that_it_is_the_table(desk: Inside, empty_database: Datab
 
 
 @on_both
-def test_same_table_changed_by_others_is_taken_back(desk: Inside, empty_database: Database) -> None:
+def test_same_table_changed_by_others_is_taken_back(desk: InProcessCli, empty_database: Database) -> None:
     """Columns, indexes, other tables, a rename there and back: it is still the table."""
     written(desk, UP)
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -119,7 +119,7 @@ def test_same_table_changed_by_others_is_taken_back(desk: Inside, empty_database
 
 
 @on_sqlite
-def test_vacuum_moves_no_table_out_of_sight(desk: Inside, empty_database: Database) -> None:
+def test_vacuum_moves_no_table_out_of_sight(desk: InProcessCli, empty_database: Database) -> None:
     """VACUUM gives tables other pages and other rows in sqlite_master."""
     empty_database.script(
         "CREATE TABLE a (x); CREATE INDEX a_x ON a (x); CREATE TABLE b (x); DROP TABLE a; CREATE TABLE c (x)"
@@ -145,7 +145,7 @@ REBUILT = """
 
 
 @on_sqlite
-def test_table_that_a_run_rebuilt(desk: Inside, empty_database: Database) -> None:
+def test_table_that_a_run_rebuilt(desk: InProcessCli, empty_database: Database) -> None:
     """There and back: in the same run, between two steps; by another run since, and that taken back too."""
     more = UP.replace("id: act", "id: more").replace("id = 1", "id = 2")
     written(desk, f"{UP}\n{REBUILT}\n{more}")
@@ -178,7 +178,7 @@ SWAP = """
 
 
 @on_both
-def test_table_that_the_run_itself_replaced(desk: Inside, empty_database: Database) -> None:
+def test_table_that_the_run_itself_replaced(desk: InProcessCli, empty_database: Database) -> None:
     """Whatever the run put in a table's place, there and back, is meant."""
     written(desk, f"{UP}\n{SWAP}\n{UP.replace('id: act', 'id: more').replace('id = 1', 'id = 2')}")
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -188,7 +188,7 @@ def test_table_that_the_run_itself_replaced(desk: Inside, empty_database: Databa
 
 
 @on_both
-def test_undo_leaves_a_namesake_alone(desk: Inside, empty_database: Database) -> None:
+def test_undo_leaves_a_namesake_alone(desk: InProcessCli, empty_database: Database) -> None:
     written(desk, UP)
     assert desk.runbook("exec", "change.yaml").code == 0
     again(empty_database)
@@ -206,7 +206,7 @@ def test_undo_leaves_a_namesake_alone(desk: Inside, empty_database: Database) ->
 
 @on_both
 @pytest.mark.parametrize("kind", ["sql", "backfill", "rename_column", "add_column"])
-def test_resume_does_not_take_a_namesake_for_the_table(desk: Inside, empty_database: Database, kind: str) -> None:
+def test_resume_does_not_take_a_namesake_for_the_table(desk: InProcessCli, empty_database: Database, kind: str) -> None:
     """What was done went with the old one; a person who copied it over may say so."""
     step, made = STEPS[kind]
     written(desk, f"{step}\n- {{id: look, type: checkpoint, approval: {{by: [ines]}}}}")

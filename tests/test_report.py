@@ -16,11 +16,21 @@ from runner.common.errors import RunbookError
 from runner.report import checks_table, report
 from runner.report.timeline import timeline
 from runner.run import interventions
-from runner.run.execute import Orders, execute
+from runner.run.execute import RunOptions, execute
 from runner.run.resume import resume
 from runner.run.way_back import Asked, rollback
-from runner.target.workplace import Place, connected
-from runner.trail.events import CheckAnswered, Held, Kind, LockWaited, Record, Released, Settled, StopRequested, Tuned
+from runner.target.workplace import Workplace, connected
+from runner.trail.events import (
+    CheckAnswered,
+    Held,
+    LockWaited,
+    Record,
+    Released,
+    RunKind,
+    Settled,
+    StopRequested,
+    Tuned,
+)
 from runner.trail.runs import Found, find_run
 from steps.contract import Answer
 
@@ -72,12 +82,12 @@ class Runs:
 
     def __init__(self, directory: Path, database: Path) -> None:
         self.directory = directory
-        self.place = Place(f"sqlite:///{database}", directory / "runs", cwd=directory, environ={})
+        self.place = Workplace(f"sqlite:///{database}", directory / "runs", cwd=directory, environ={})
 
-    def orders(self, kind: Kind = Kind.REAL) -> Orders:
-        return Orders(self.place, operator="olga", kind=kind)
+    def orders(self, kind: RunKind = RunKind.REAL) -> RunOptions:
+        return RunOptions(self.place, operator="olga", kind=kind)
 
-    def execute(self, playbook: str, kind: Kind = Kind.REAL) -> Found:
+    def execute(self, playbook: str, kind: RunKind = RunKind.REAL) -> Found:
         path = self.directory / "playbook.yaml"
         path.write_text(proven(playbook))
         with suppress(RunbookError):
@@ -112,7 +122,9 @@ def test_report_of_a_gated_run(runs: Runs) -> None:
     file.write_text("a backup")
     interventions.note(run, runs.orders(), text="the pager | is quiet", by="dana")
     interventions.approve(run, runs.orders(), step="go", by="dana", role="dba", reason="read it")
-    interventions.bring(run, runs.orders(), step="go", evidence="backup", by="dana", reason="of tonight", file=file)
+    interventions.submit_evidence(
+        run, runs.orders(), step="go", evidence="backup", by="dana", reason="of tonight", file=file
+    )
     interventions.sql(run, runs.orders(), text="UPDATE schema_state SET value = '17'", by="olga", reason="by hand")
     resume(run, runs.orders())
     text = runs.report()
@@ -168,7 +180,7 @@ def test_report_tables_are_whole(runs: Runs) -> None:
 
 
 def test_report_calls_a_demo_a_demo(runs: Runs) -> None:
-    runs.execute(FAILS, Kind.DEMO)
+    runs.execute(FAILS, RunKind.DEMO)
     assert runs.report().startswith("# Demo: Fails\n")
     assert "This was a **demo** run" in runs.report()
 

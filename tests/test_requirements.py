@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.common.durations import age, ago
 
@@ -19,15 +19,15 @@ LOOK = "- {{id: {id}, type: checkpoint, success_criteria: [{{id: {id}_holds, che
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 0)")
-    made = Inside(tmp_path, empty_database.url)
+    made = InProcessCli(tmp_path, empty_database.url)
     written(made, MARK.format(id="one"), name="first")
     assert made.runbook("exec", "first.yaml").code == 0
     return made
 
 
-def test_requirement_is_told_once_and_asked_at_every_gate(desk: Inside):
+def test_requirement_is_told_once_and_asked_at_every_gate(desk: InProcessCli):
     steps = "\n".join((LOOK.format(id="go"), MARK.format(id="two"), LOOK.format(id="on"), MARK.format(id="three")))
     written(desk, steps, "requires: [first]\n", name="second")
     done = desk.runbook("exec", "second.yaml")
@@ -38,7 +38,7 @@ def test_requirement_is_told_once_and_asked_at_every_gate(desk: Inside):
     assert len(answers) == 3, "before it began, and at each of both gates"
 
 
-def test_requirement_that_is_too_old_says_so_in_words(desk: Inside):
+def test_requirement_that_is_too_old_says_so_in_words(desk: InProcessCli):
     written(desk, MARK.format(id="two"), "requires: [{playbook: first, within: 1 s}]\n", name="second")
     time.sleep(1.1)
     for words, code in (("plan", 6), ("exec", 6)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import KILLED
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
@@ -20,24 +20,24 @@ GATED = f"{BUMP}\n{GATE}\n{LAST}"
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def rows(database: Database) -> list[tuple]:
     return database.rows("SELECT id, n FROM t ORDER BY id")
 
 
-def begun(desk: Inside, step: str) -> int:
+def begun(desk: InProcessCli, step: str) -> int:
     return sum(one.step == step for one in desk.events("step_started"))
 
 
 # ─── in doubt ───────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_both
 @pytest.mark.parametrize("answer", ["done", "not-done"])
-def test_doubt_is_settled_by_a_person(desk: Inside, empty_database: Database, answer: str) -> None:
+def test_doubt_is_settled_by_a_person(desk: InProcessCli, empty_database: Database, answer: str) -> None:
     """Killed between a statement that can't be in a transaction and its record: nobody knows, so a person must say. F: E07"""
     written(desk, "- {id: clean, type: sql, text: VACUUM, revert: SELECT 1}\n" + BUMP)
     assert desk.kill("exec", "change.yaml", fault="commit.before:5").code == KILLED
@@ -63,7 +63,7 @@ def test_doubt_is_settled_by_a_person(desk: Inside, empty_database: Database, an
 
 
 @on_18
-def test_failed_statement_outside_of_a_transaction(desk: Inside, empty_database: Database) -> None:
+def test_failed_statement_outside_of_a_transaction(desk: InProcessCli, empty_database: Database) -> None:
     """It failed, but what it had done by then is not known: resume asks, and the answer is taken. F: A07"""
     empty_database.script("UPDATE t SET n = 3 WHERE true")
     index = "CREATE UNIQUE INDEX CONCURRENTLY t_n ON t (n)"
@@ -78,7 +78,7 @@ def test_failed_statement_outside_of_a_transaction(desk: Inside, empty_database:
 
 @on_both
 @pytest.mark.parametrize("point", ["trail.before:6", "commit.after:4", "commit.before:4"])
-def test_statement_in_a_transaction_is_never_in_doubt(desk: Inside, empty_database: Database, point: str) -> None:
+def test_statement_in_a_transaction_is_never_in_doubt(desk: InProcessCli, empty_database: Database, point: str) -> None:
     """Killed around its commit and before its end is on disk: the ledger knows. F: E04 F: E07"""
     written(desk, BUMP)
     assert desk.kill("exec", "change.yaml", fault=point).code == KILLED
@@ -89,7 +89,7 @@ def test_statement_in_a_transaction_is_never_in_doubt(desk: Inside, empty_databa
 
 # ─── the same playbook ──────────────────────────────────────────────────────────────────────────────────────────────
 @on_sqlite
-def test_other_bytes_with_the_same_meaning(desk: Inside) -> None:
+def test_other_bytes_with_the_same_meaning(desk: InProcessCli) -> None:
     """A comment, an indent and the order of keys change nothing."""
     written(desk, GATED)
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -102,7 +102,7 @@ def test_other_bytes_with_the_same_meaning(desk: Inside) -> None:
 
 
 @on_sqlite
-def test_change_in_a_step_that_ran(desk: Inside, empty_database: Database) -> None:
+def test_change_in_a_step_that_ran(desk: InProcessCli, empty_database: Database) -> None:
     """In its own lines or in a query that it names: refused with its name, whatever is accepted."""
     query = "queries: {{there: SELECT count(*) = 1 AS there FROM t WHERE id = 1 AND n >= {}}}\n"
     steps = GATED.replace(
@@ -121,7 +121,7 @@ def test_change_in_a_step_that_ran(desk: Inside, empty_database: Database) -> No
 
 
 @on_sqlite
-def test_change_in_a_later_step_is_accepted_by_a_person(desk: Inside, empty_database: Database) -> None:
+def test_change_in_a_later_step_is_accepted_by_a_person(desk: InProcessCli, empty_database: Database) -> None:
     """Not silently; and who approved other bytes has approved nothing."""
     written(desk, GATED)
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -140,7 +140,7 @@ def test_change_in_a_later_step_is_accepted_by_a_person(desk: Inside, empty_data
 
 
 @on_sqlite
-def test_gate_may_be_mended_while_the_run_waits_at_it(desk: Inside) -> None:
+def test_gate_may_be_mended_while_the_run_waits_at_it(desk: InProcessCli) -> None:
     """By whom the gate as it stood named: the operator alone can't make it weaker."""
     written(desk, GATED.replace("need: 1", "need: 1, roles: [nobody_has_this]"))
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -154,7 +154,7 @@ def test_gate_may_be_mended_while_the_run_waits_at_it(desk: Inside) -> None:
 
 # ─── the same inputs, target and record ─────────────────────────────────────────────────────────────────────────────
 @on_sqlite
-def test_other_inputs_and_another_target(desk: Inside, tmp_path: Path) -> None:
+def test_other_inputs_and_another_target(desk: InProcessCli, tmp_path: Path) -> None:
     written(desk, GATED, "inputs: {n: {type: integer, default: 1}}\n")
     assert desk.runbook("exec", "change.yaml", "--input", "n=2").code == 5
     refused = desk.runbook("resume", "latest", "--input", "n=3")
@@ -167,7 +167,7 @@ def test_other_inputs_and_another_target(desk: Inside, tmp_path: Path) -> None:
 
 
 @on_sqlite
-def test_run_that_has_ended(desk: Inside, empty_database: Database) -> None:
+def test_run_that_has_ended(desk: InProcessCli, empty_database: Database) -> None:
     """A run is named by its id, a beginning of it, or latest. F: E12"""
     written(desk, BUMP)
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -180,7 +180,7 @@ def test_run_that_has_ended(desk: Inside, empty_database: Database) -> None:
 
 
 @on_sqlite
-def test_record_that_somebody_changed(desk: Inside, empty_database: Database) -> None:
+def test_record_that_somebody_changed(desk: InProcessCli, empty_database: Database) -> None:
     """Nothing goes on from it; a last line that a kill tore is cut off and said. F: E04"""
     written(desk, GATED)
     assert desk.runbook("exec", "change.yaml").code == 5
@@ -197,7 +197,7 @@ def test_record_that_somebody_changed(desk: Inside, empty_database: Database) ->
 
 
 @on_both
-def test_killed_way_back_has_no_way_forward(desk: Inside, empty_database: Database) -> None:
+def test_killed_way_back_has_no_way_forward(desk: InProcessCli, empty_database: Database) -> None:
     """Once taking back has begun, resume refuses: what is taken back would be skipped as done. F: F01"""
     steps = f"{BUMP}\n{LAST}"
     written(desk, steps)

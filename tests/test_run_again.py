@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg15"], indirect=True)
 on_pg = pytest.mark.parametrize("empty_database", ["pg15"], indirect=True)
@@ -21,14 +21,14 @@ RENAME = "- {id: more, type: rename_column, column: t.w, to: x}"
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 @on_pg
 @pytest.mark.parametrize("kind", ON_POSTGRESQL)
-def test_later_step_changed_the_column(desk: Inside, empty_database: Database, kind: str) -> None:
+def test_later_step_changed_the_column(desk: InProcessCli, empty_database: Database, kind: str) -> None:
     """Refused where nothing in the playbook made it so; done already where a later step did."""
     written(desk, f"{ADD}\n{ON_POSTGRESQL[kind]}")
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -42,7 +42,7 @@ def test_later_step_changed_the_column(desk: Inside, empty_database: Database, k
 
 
 @on_both
-def test_later_step_renamed_the_column(desk: Inside, empty_database: Database) -> None:
+def test_later_step_renamed_the_column(desk: InProcessCli, empty_database: Database) -> None:
     written(desk, f"{ADD}\n{RENAME}")
     assert desk.runbook("exec", "change.yaml").code == 0
     first = desk.newest.parent.name
@@ -56,7 +56,7 @@ def test_later_step_renamed_the_column(desk: Inside, empty_database: Database) -
 
 
 @on_pg
-def test_later_steps_are_no_part_of_a_step(desk: Inside, empty_database: Database) -> None:
+def test_later_steps_are_no_part_of_a_step(desk: InProcessCli, empty_database: Database) -> None:
     """A change of what is still to come is no change of a step that ran."""
     gate = "- {id: look, type: checkpoint, approval: {by: [ines]}}"
     written(desk, f"{ADD}\n{gate}\n{ON_POSTGRESQL['not null']}")

@@ -7,7 +7,7 @@ from command import proven
 from databases import Database
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.playbook.load import load
 from runner.playbook.scope import Scope, misnamed
@@ -71,7 +71,7 @@ def test_names_of_a_result() -> None:
 def test_column_that_only_the_database_knows(empty_database: Database, tmp_path, column: str) -> None:
     """A view may call its columns as it likes: such a check can't be evaluated, and opens nothing."""
     empty_database.script(f'CREATE VIEW v AS SELECT 99 AS "{column}", 3 AS pct')
-    desk = Inside(tmp_path, empty_database.url)
+    desk = InProcessCli(tmp_path, empty_database.url)
     criterion = (
         "success_criteria: [{id: c, check: query, query: SELECT * FROM v, that: 'pct >= limits.pct or rows > 5'}]\n"
     )

@@ -14,9 +14,9 @@ from urllib.parse import quote, quote_plus
 
 import psycopg
 import pytest
-from command import Desk, Done
+from command import Cli, Done
 from databases import SETTINGS, Databases
-from inside import Inside
+from inside import InProcessCli
 
 from runner.sandbox.binaries import find_binaries
 from runner.sandbox.server import Server
@@ -98,19 +98,19 @@ def server(databases: Databases) -> Iterator[Server]:
 
 
 @pytest.fixture
-def desk(server: Server, tmp_path: Path) -> Inside:
+def desk(server: Server, tmp_path: Path) -> InProcessCli:
     """A desk at that database, the table as before."""
     with psycopg.connect(server.url("app"), autocommit=True) as owner:
         owner.execute("DROP TABLE IF EXISTS accounts; DROP SCHEMA IF EXISTS runbook CASCADE; SET ROLE app")
         owner.execute(
             "CREATE TABLE accounts (id int PRIMARY KEY, token text CHECK (id <> 2)); INSERT INTO accounts VALUES (1, NULL)"
         )
-    made = Inside(tmp_path, f"postgresql://app@/app?host={quote(str(server.socket), safe='/')}")
+    made = InProcessCli(tmp_path, f"postgresql://app@/app?host={quote(str(server.socket), safe='/')}")
     made.playbook("tokens", PLAYBOOK)
     return made
 
 
-def watched(server: Server, desk: Desk, *words: str, **env: str) -> tuple[Done, set[str]]:
+def watched(server: Server, desk: Cli, *words: str, **env: str) -> tuple[Done, set[str]]:
     """Run the command as a process; look at all processes and at the server's view of it while it runs."""
     names: set[str] = set()
     with psycopg.connect(server.url("app"), autocommit=True) as owner, desk.start(*words, **env) as running:
@@ -132,7 +132,7 @@ def files(directory: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path), path.read_bytes()
 
 
-def test_no_secret_is_written_or_shown(server: Server, desk: Inside):
+def test_no_secret_is_written_or_shown(server: Server, desk: InProcessCli):
     """A whole life with both secrets: run, failure with the row in the server's words, status, report, rollback."""
     env = {"PGPASSWORD": PASSWORD, "RUNBOOK_INPUT_TOKEN": TOKEN}
     done, names = watched(server, desk, "exec", "tokens.yaml", "--verbose", **env)
@@ -173,7 +173,7 @@ def test_no_secret_is_written_or_shown(server: Server, desk: Inside):
     assert_hidden(ledger, "the ledger")
 
 
-def test_secret_is_asked_for_again_on_resume(desk: Inside):
+def test_secret_is_asked_for_again_on_resume(desk: InProcessCli):
     """The trail has no secret: resume says how to give it, and takes no other way than the safe ones."""
     env = {"PGPASSWORD": PASSWORD}
     assert desk.runbook("exec", "tokens.yaml", **env, RUNBOOK_INPUT_TOKEN=TOKEN).code == 1
@@ -188,7 +188,7 @@ def test_secret_is_asked_for_again_on_resume(desk: Inside):
 
 
 @pytest.mark.parametrize("way", ["password_env", "passfile", "PGPASSWORD"])
-def test_password_by_each_way(desk: Inside, way: str):
+def test_password_by_each_way(desk: InProcessCli, way: str):
     url = desk.target
     passfile = desk.directory / "pass"
     passfile.write_text(f"*:*:app:app:{PASSWORD}\n")
@@ -206,7 +206,7 @@ def test_password_by_each_way(desk: Inside, way: str):
         assert_hidden(done.text, " ".join(words))
 
 
-def test_wrong_password_is_not_repeated(desk: Inside):
+def test_wrong_password_is_not_repeated(desk: InProcessCli):
     for wrong in ("Wr0ng-Passw0rd", PASSWORD + "x"):
         for more in ({}, {"RUNBOOK_TRACEBACK": "1"}):
             done = desk.runbook("exec", "tokens.yaml", PGPASSWORD=wrong, RUNBOOK_INPUT_TOKEN=TOKEN, **more)
@@ -225,7 +225,7 @@ def test_wrong_password_is_not_repeated(desk: Inside):
         ("exec", "tokens.yaml", "-i", "token={}"),
     ],
 )
-def test_secret_in_argv_is_refused(desk: Inside, words: tuple[str, ...]):
+def test_secret_in_argv_is_refused(desk: InProcessCli, words: tuple[str, ...]):
     """F: K01 - exit 6, and the message doesn't say it once more."""
     argv = [word.format(quote("Open-Sesame")) for word in words]
     token = {} if "-i" in words else {"RUNBOOK_INPUT_TOKEN": TOKEN}
@@ -235,7 +235,7 @@ def test_secret_in_argv_is_refused(desk: Inside, words: tuple[str, ...]):
     assert not list(desk.directory.glob("runs/*"))
 
 
-def test_password_in_a_file_of_targets_is_refused(desk: Inside):
+def test_password_in_a_file_of_targets_is_refused(desk: InProcessCli):
     for line in ("password: Open-Sesame", "url: postgresql://app:Open-Sesame@localhost/app"):
         (desk.directory / "targets.yaml").write_text(f"targets:\n  app:\n    {line}\n")
         done = desk.runbook("target", "check", "-t", "app")
@@ -244,7 +244,7 @@ def test_password_in_a_file_of_targets_is_refused(desk: Inside):
     assert (done.code, "Open-Sesame" in done.text) == (6, False), done.text
 
 
-def test_short_secret_is_refused(desk: Inside):
+def test_short_secret_is_refused(desk: InProcessCli):
     """A secret of a few letters would mask half of every line; it is refused before anything begins."""
     short = desk.runbook("exec", "tokens.yaml", PGPASSWORD="abc")
     assert short.code in {4, 6}, short.text
@@ -254,7 +254,7 @@ def test_short_secret_is_refused(desk: Inside):
     assert not list(desk.directory.glob("runs/*"))
 
 
-def test_password_that_is_a_common_word_harms_nothing(server: Server, desk: Inside):
+def test_password_that_is_a_common_word_harms_nothing(server: Server, desk: InProcessCli):
     """A role's password may be the name of the product: the run, its status and its way back still work."""
     with psycopg.connect(server.url("app"), autocommit=True) as owner:
         owner.execute("DROP ROLE IF EXISTS plain; CREATE ROLE plain LOGIN PASSWORD 'runbook'; GRANT app TO plain")
@@ -267,7 +267,7 @@ def test_password_that_is_a_common_word_harms_nothing(server: Server, desk: Insi
     step = "{id: runbook_marks, type: sql, text: UPDATE accounts SET token = 'runbook' WHERE id = 1,"
     step += " revert: UPDATE accounts SET token = NULL WHERE id = 1}"
     desk.playbook("plain", f"runbook: 1\nname: runbook-plain\ntitle: A runbook\nsteps:\n  - {step}\n")
-    plain = Inside(desk.directory, desk.target.replace("app@", "plain@"))
+    plain = InProcessCli(desk.directory, desk.target.replace("app@", "plain@"))
     assert plain.runbook("target", "check", PGPASSWORD="Runbook").code == 12, "the role has a password"
     for words, code in (
         (("exec", "plain.yaml"), 0), (("status", "latest"), 0), (("report", "latest"), 0), (("runs",), 0),
@@ -277,7 +277,7 @@ def test_password_that_is_a_common_word_harms_nothing(server: Server, desk: Insi
         assert done.code == code, (words, done.text)
 
 
-def test_child_gets_the_password_by_its_environment_only(desk: Inside):
+def test_child_gets_the_password_by_its_environment_only(desk: InProcessCli):
     """The command step's child reaches the same database; what it prints of the password is masked."""
     psql = "import os,subprocess,sys; print(os.environ['PGUSER'], os.environ['RUNBOOK_URL'], os.environ['PGPASSWORD'])"
     step = f'{{id: child, type: command, database: true, argv: [python3, -c, "{psql}"]}}'

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from databases import Database
-from inside import Inside
+from inside import InProcessCli
 
 SECRETS = {
     "quoted": "Zq'7\"x\\Wk\tv9 %2F+=",
@@ -116,7 +116,7 @@ def ledger_of(database: Database) -> str:
         return "\n".join(f"{one}\n{other}" for found in rows for one, other in found)
 
 
-def hunted(desk: Inside, database: Database, secret: str, *words: str) -> str:
+def hunted(desk: InProcessCli, database: Database, secret: str, *words: str) -> str:
     env = {"RUNBOOK_INPUT_TOKEN": secret}
     done = desk.runbook(*words, **env)
     assert "internal error" not in done.text, done.text
@@ -129,15 +129,15 @@ def hunted(desk: Inside, database: Database, secret: str, *words: str) -> str:
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
-    made = Inside(tmp_path, empty_database.url)
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
+    made = InProcessCli(tmp_path, empty_database.url)
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "test_suite.py").write_text(SUITE)
     return made
 
 
 @pytest.mark.parametrize("name", list(SECRETS))
-def test_secret_is_found_nowhere(desk: Inside, empty_database: Database, name: str):
+def test_secret_is_found_nowhere(desk: InProcessCli, empty_database: Database, name: str):
     secret = SECRETS[name]
     desk.playbook("hunt", MADE + (NOTICE if empty_database.dialect == "postgresql" else "") + CHECKS)
     doubled = secret.replace("'", "''")
@@ -159,7 +159,7 @@ def test_secret_is_found_nowhere(desk: Inside, empty_database: Database, name: s
 
 @pytest.mark.parametrize("fails", list(FAILS))
 @pytest.mark.parametrize("name", ["long", "lines"])
-def test_secret_in_a_refusal_is_found_nowhere(desk: Inside, empty_database: Database, name: str, fails: str):
+def test_secret_in_a_refusal_is_found_nowhere(desk: InProcessCli, empty_database: Database, name: str, fails: str):
     """In the server's message, its DETAIL, its HINT; where it cut the value itself; in a name."""
     if empty_database.dialect == "sqlite" and fails in {"raise", "json", "regclass"}:
         pytest.skip("PostgreSQL's own")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from command import RUNBOOK
 from databases import Database
-from inside import Inside, until, written
+from inside import InProcessCli, until, written
 
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
@@ -25,11 +25,11 @@ BUMP = "- {id: bump, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 1, rever
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
     empty_database.script("CREATE TABLE pause (s double precision)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def rows(database: Database) -> list[tuple]:
@@ -43,7 +43,7 @@ def asleep(database: Database) -> None:
 
 @on_18
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signal_stops_at_a_safe_point(desk: Inside, empty_database: Database, name: str) -> None:
+def test_signal_stops_at_a_safe_point(desk: InProcessCli, empty_database: Database, name: str) -> None:
     """The statement at hand commits, the next is not sent; the run is aborted, not done, and goes on where it stood. F: E06"""
     empty_database.script("INSERT INTO pause VALUES (1.5)")
     with desk.start("exec", written(desk, THREE)) as run:
@@ -64,7 +64,7 @@ def test_signal_stops_at_a_safe_point(desk: Inside, empty_database: Database, na
 
 
 @on_18
-def test_second_signal_cancels(desk: Inside, empty_database: Database) -> None:
+def test_second_signal_cancels(desk: InProcessCli, empty_database: Database) -> None:
     """What is in flight is cancelled and rolled back: exit 130, and resume goes on. F: E06"""
     empty_database.script("INSERT INTO pause VALUES (60)")
     with desk.start("exec", written(desk, THREE)) as run:
@@ -89,7 +89,7 @@ def desk_says(run: subprocess.Popen[str], text: str) -> None:
 
 
 @on_sqlite
-def test_second_signal_cancels_sqlite(desk: Inside, empty_database: Database) -> None:
+def test_second_signal_cancels_sqlite(desk: InProcessCli, empty_database: Database) -> None:
     """There a statement runs in our own process, and must let the signal in. F: E06"""
     endless = "UPDATE t SET n = (WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT max(i) FROM c)"
     name = written(desk, f"{BUMP}\n- {{id: endless, type: sql, whole_table: true, text: '{endless}'}}")
@@ -105,7 +105,7 @@ def test_second_signal_cancels_sqlite(desk: Inside, empty_database: Database) ->
 
 
 @on_sqlite
-def test_reader_that_goes_away_stops_nothing(desk: Inside, empty_database: Database) -> None:
+def test_reader_that_goes_away_stops_nothing(desk: InProcessCli, empty_database: Database) -> None:
     """`runbook exec … | head -1`: the run goes on to its end, and its exit code is its own. F: I10"""
     good = written(desk, "\n".join(BUMP.replace("id: bump", f"id: bump{n}") for n in range(3)))
     bad = written(desk, BUMP + "\n- {id: bad, type: sql, text: DELETE FROM missing WHERE id = 1}", name="bad")
@@ -124,7 +124,7 @@ def test_reader_that_goes_away_stops_nothing(desk: Inside, empty_database: Datab
 
 
 @on_sqlite
-def test_orphan_of_a_killed_run_is_found(desk: Inside) -> None:
+def test_orphan_of_a_killed_run_is_found(desk: InProcessCli) -> None:
     """kill -9 leaves the command running: resume finds it, starts no second, and asks a person."""
     script = "echo $$ >> pids; until [ -e go ]; do sleep 0.05; done"
     with desk.start(
@@ -153,7 +153,7 @@ def test_orphan_of_a_killed_run_is_found(desk: Inside) -> None:
 
 # ─── orders ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_18
-def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Database) -> None:
+def test_run_is_held_and_stopped_from_elsewhere(desk: InProcessCli, empty_database: Database) -> None:
     """hold, go and stop, read at safe points; the trail has each with its reason, and how long it was held.
 
     An old stop does not stop the run again when it is resumed, and whoever does not run is told nothing.
@@ -198,7 +198,7 @@ def test_run_is_held_and_stopped_from_elsewhere(desk: Inside, empty_database: Da
 
 
 @on_18
-def test_guard_takes_the_run_back(desk: Inside, empty_database: Database) -> None:
+def test_guard_takes_the_run_back(desk: InProcessCli, empty_database: Database) -> None:
     """A guard that wants a rollback stops the way forward only, not the way back."""
     guard = "guards: [{id: small, check: query, query: n, that: n == 0, else: rollback}]"
     guarded = f"- {{id: more, type: sql, revert: SELECT 1, {guard}, text: UPDATE t SET n = 5 WHERE id = 2}}"

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from conftest import _kind
 from databases import Database, Databases
-from inside import Inside, until
+from inside import InProcessCli, until
 from silence import Silence
 
 from runner.target import network_waits
@@ -55,8 +55,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(network_waits, name, seconds)
 
 
-def desk(directory: Path, url: str) -> Inside:
-    found = Inside(directory, url)
+def desk(directory: Path, url: str) -> InProcessCli:
+    found = InProcessCli(directory, url)
     found.playbook("bump", BUMP)
     return found
 

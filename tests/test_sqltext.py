@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from steps.contract.dialect import Dialect
 from steps.sql import dialect
-from steps.sql.scanner import BadSql, Piece, scan, split
+from steps.sql.scanner import BadSql, StatementText, scan, split
 
 PG, LITE = Dialect.POSTGRESQL, Dialect.SQLITE
 BOTH = [PG, LITE]
@@ -119,7 +119,7 @@ def test_parameters_are_never_found_inside_a_literal(text, of):
 
 def test_split_drops_comments_and_empty_statements():
     assert split("-- a\n;;/* b */\n", PG) == []
-    assert split("\n-- a\n\n select 1 -- b\n;", PG) == [Piece("select 1", 4)]
+    assert split("\n-- a\n\n select 1 -- b\n;", PG) == [StatementText("select 1", 4)]
 
 
 @pytest.mark.parametrize(

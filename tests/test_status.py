@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.plan import advice, approvals, next_commands, window
 from runner.trail.events import Settled, SqlByHand, Tuned
@@ -25,9 +25,9 @@ ACCEPT = ("--accept-changes", "--reason", "mended")
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def columns(database: Database) -> int:
@@ -40,7 +40,7 @@ def columns(database: Database) -> int:
 
 @on_both
 @pytest.mark.parametrize("change", ["of_type: varchar", "title: Another", "more"])
-def test_precondition_that_failed_is_asked_again(desk: Inside, empty_database: Database, change: str) -> None:
+def test_precondition_that_failed_is_asked_again(desk: InProcessCli, empty_database: Database, change: str) -> None:
     """Whatever is edited meanwhile: that it did not hold is recorded, not inferred from what else is there."""
     written(desk, ADD, READY)
     assert desk.runbook("exec", "change.yaml").code == 3
@@ -59,7 +59,7 @@ def test_precondition_that_failed_is_asked_again(desk: Inside, empty_database: D
 
 
 @on_both
-def test_precondition_that_was_changed_is_asked_anew(desk: Inside, empty_database: Database) -> None:
+def test_precondition_that_was_changed_is_asked_anew(desk: InProcessCli, empty_database: Database) -> None:
     """Also when steps have run meanwhile; one that held, and is as it was, is not asked in the middle of the run."""
     empty_database.script("INSERT INTO t (id) VALUES (1)")
     other = "{id: empty, check: columns, table: t, lacks: [note]}"
@@ -75,7 +75,7 @@ def test_precondition_that_was_changed_is_asked_anew(desk: Inside, empty_databas
 
 
 @on_both
-def test_questions_change_nothing(desk: Inside, empty_database: Database) -> None:
+def test_questions_change_nothing(desk: InProcessCli, empty_database: Database) -> None:
     """Every property and method of a status, and every reader of one, after each record of a run."""
     empty_database.script("INSERT INTO t (id) VALUES (1)")
     gate = "- {id: go, type: checkpoint, approval: {roles: [dba]}}"
@@ -112,7 +112,7 @@ def _ask_everything(status: RunStatus) -> None:
                 getattr(step, name)
 
 
-def _after(desk: Inside, *events: Settled | SqlByHand | Tuned) -> set[str]:
+def _after(desk: InProcessCli, *events: Settled | SqlByHand | Tuned) -> set[str]:
     """Who has operated, once these stand in the trail too."""
     records = list(read(desk.newest))
     status = fold(records)
@@ -129,7 +129,7 @@ ORDERS: list[tuple[dict, bool]] = [
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
-def test_who_operates(desk: Inside) -> None:
+def test_who_operates(desk: InProcessCli) -> None:
     """exec, resume, settle, sql, and tune where it loosens; a guard is nobody."""
     written(desk, "- {id: go, type: checkpoint, approval: {roles: [dba]}}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5

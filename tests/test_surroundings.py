@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import RUNBOOK, Desk
+from command import RUNBOOK, Cli
 
 from runner.cli import main
 
@@ -50,13 +50,13 @@ WORDS = {"NAME": NAME, "TEXT": HOSTILE, "SELECT(1)": "SELECT '\x1b[2J→'"}
 
 
 @pytest.fixture
-def desk(tmp_path: Path, sqlite_path: Path) -> Desk:
-    desk = Desk(tmp_path, str(sqlite_path))
+def desk(tmp_path: Path, sqlite_path: Path) -> Cli:
+    desk = Cli(tmp_path, str(sqlite_path))
     (tmp_path / "note-it.yaml").write_text(PLAYBOOK, encoding="utf-8")
     return desk
 
 
-def run(desk: Desk, command: str, encoding: str = "utf-8") -> tuple[int, bytes]:
+def run(desk: Cli, command: str, encoding: str = "utf-8") -> tuple[int, bytes]:
     """A command as somebody types it, in a terminal of this encoding; its exit code, and all that it wrote."""
     words = [{**WORDS, "DB": desk.target}.get(word, word) for word in command.split()]
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
@@ -68,7 +68,7 @@ def run(desk: Desk, command: str, encoding: str = "utf-8") -> tuple[int, bytes]:
     return ended.value.code, out.buffer.getvalue()
 
 
-def test_every_command_prints_plain_ascii_where_nothing_else_can_be_printed(desk: Desk) -> None:
+def test_every_command_prints_plain_ascii_where_nothing_else_can_be_printed(desk: Cli) -> None:
     """In an ASCII terminal, with texts that would clear the screen, climb a line, or turn the direction of reading."""
     for command, code in COMMANDS.items():
         ended, written = run(desk, command, "ascii")
@@ -77,7 +77,7 @@ def test_every_command_prints_plain_ascii_where_nothing_else_can_be_printed(desk
         assert not wrong, (command, wrong, written)
 
 
-def test_every_command_escapes_what_steers_a_terminal(desk: Desk) -> None:
+def test_every_command_escapes_what_steers_a_terminal(desk: Cli) -> None:
     for command in COMMANDS:
         _ended, written = run(desk, command, "utf-8")
         wrong = {sign for sign in written.decode() if not (sign.isprintable() or sign == "\n")}
@@ -85,7 +85,7 @@ def test_every_command_escapes_what_steers_a_terminal(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
-def test_a_run_goes_its_way_whatever_the_terminal_takes(desk: Desk, encoding: str) -> None:
+def test_a_run_goes_its_way_whatever_the_terminal_takes(desk: Cli, encoding: str) -> None:
     flow = [
         "plan note-it.yaml -t DB",
         "exec note-it.yaml",
@@ -102,7 +102,7 @@ def test_a_run_goes_its_way_whatever_the_terminal_takes(desk: Desk, encoding: st
 
 
 @pytest.mark.parametrize("how", [">&-", ">&- 2>&- <&-", "| head -0", "2>&1 | head -1"])
-def test_a_run_goes_its_way_though_nobody_reads(desk: Desk, how: str) -> None:
+def test_a_run_goes_its_way_though_nobody_reads(desk: Cli, how: str) -> None:
     commands = [
         "exec note-it.yaml",
         "approve latest --step go --role dba --reason read",
@@ -121,7 +121,7 @@ def test_a_run_goes_its_way_though_nobody_reads(desk: Desk, how: str) -> None:
     assert Path(desk.target).read_bytes().startswith(b"SQLite format 3")
 
 
-def test_a_document_that_the_disk_has_no_room_for_is_a_failure(desk: Desk) -> None:
+def test_a_document_that_the_disk_has_no_room_for_is_a_failure(desk: Cli) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("wb") as full:
@@ -132,7 +132,7 @@ def test_a_document_that_the_disk_has_no_room_for_is_a_failure(desk: Desk) -> No
     assert "cannot write standard output: No space left" in done.stderr
 
 
-def test_packages_of_our_names_in_pythonpath_are_left_out(desk: Desk) -> None:
+def test_packages_of_our_names_in_pythonpath_are_left_out(desk: Cli) -> None:
     for name in ("steps", "runner"):
         (desk.directory / "theirs" / name).mkdir(parents=True)
         (desk.directory / "theirs" / name / "__init__.py").write_text("raise SystemExit('theirs')\n")
@@ -144,7 +144,7 @@ def test_packages_of_our_names_in_pythonpath_are_left_out(desk: Desk) -> None:
     assert str(good) not in done.err
 
 
-def test_a_playbook_named_by_a_link_is_the_real_file(desk: Desk) -> None:
+def test_a_playbook_named_by_a_link_is_the_real_file(desk: Cli) -> None:
     release = desk.directory / "releases" / "v 1"
     release.mkdir(parents=True)
     (release / "play book.yaml").write_text(
@@ -174,7 +174,7 @@ class Terminal(io.TextIOWrapper):
         return True
 
 
-def on_terminal(desk: Desk, command: str, **env: str) -> str:
+def on_terminal(desk: Cli, command: str, **env: str) -> str:
     out = Terminal(io.BytesIO(), encoding="utf-8")
     here = contextlib.chdir(desk.directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out)
     with here[0], here[1], here[2], pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
@@ -192,7 +192,7 @@ LOOKS = [
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_a_narrow_terminal_gets_whole_words(desk: Desk, columns: int) -> None:
+def test_a_narrow_terminal_gets_whole_words(desk: Cli, columns: int) -> None:
     """Lines end between words; only a word that is longer than its place is wider."""
     assert run(desk, "exec note-it.yaml --operator NAME")[0] == 5
     told = {command: on_terminal(desk, command, COLUMNS=str(columns), NO_COLOR="1") for command in LOOKS}
@@ -205,14 +205,14 @@ def test_a_narrow_terminal_gets_whole_words(desk: Desk, columns: int) -> None:
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_a_terminal_without_colours_gets_none(desk: Desk, env: dict[str, str]) -> None:
+def test_a_terminal_without_colours_gets_none(desk: Cli, env: dict[str, str]) -> None:
     assert "\x1b[" in on_terminal(desk, "exec note-it.yaml")
     assert "\x1b[" in on_terminal(desk, "plan note-it.yaml")
     for command in ("exec note-it.yaml", "plan note-it.yaml", "status nowhere"):
         assert "\x1b[" not in on_terminal(desk, command, **env)
 
 
-def test_words_in_another_encoding_are_words(desk: Desk) -> None:
+def test_words_in_another_encoding_are_words(desk: Cli) -> None:
     """What somebody types in a terminal of Latin-1, while the system is set to UTF-8."""
     word = os.fsdecode(b"J\xf6rg \xff")
     for words in (["exec", "note-it.yaml", "--operator", word], ["note", "latest", word, "--as", word],
@@ -235,7 +235,7 @@ LONG = "a" * 300
      f"plan note-it.yaml -t {LONG}"],
     ids=lambda command: command[:20],
 )  # fmt: skip
-def test_a_name_that_is_too_long_is_refused_before_anything(desk: Desk, command: str) -> None:
+def test_a_name_that_is_too_long_is_refused_before_anything(desk: Cli, command: str) -> None:
     (desk.directory / "long.yaml").write_text(PLAYBOOK.replace("name: note-it", f"name: {LONG}"), encoding="utf-8")
     code, written = run(desk, command)
     assert code == 6, written
@@ -248,7 +248,7 @@ def test_a_name_that_is_too_long_is_refused_before_anything(desk: Desk, command:
      ("runbook exec note-it.yaml --to ", "go"), ("runbook approve latest --step ", "go"), ("runbook settle latest n", "note"),
      ("runbook plan -t st", "staging")],
 )  # fmt: skip
-def test_the_shell_is_offered_what_fits(desk: Desk, words: str, offered: str) -> None:
+def test_the_shell_is_offered_what_fits(desk: Cli, words: str, offered: str) -> None:
     (desk.directory / "targets.yaml").write_text(f"targets:\n  staging: {{url: 'sqlite:///{desk.target}'}}\n")
     assert run(desk, "exec note-it.yaml")[0] == 5
     env = {"_RUNBOOK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
@@ -256,7 +256,7 @@ def test_the_shell_is_offered_what_fits(desk: Desk, words: str, offered: str) ->
     assert any(line.removeprefix("plain,").startswith(offered) for line in done.out.splitlines()), done
 
 
-def test_a_command_can_be_copied_from_a_narrow_terminal(desk: Desk) -> None:
+def test_a_command_can_be_copied_from_a_narrow_terminal(desk: Cli) -> None:
     """Broken as a shell breaks lines, and never within quotes."""
     runs = desk.directory / "a folder with many words in its name, more than a line"
     assert desk.runbook("exec", "note-it.yaml", "--runs", str(runs)).code == 5

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from inside import Inside
+from inside import InProcessCli
 
 from runner.common.errors import TrailBroken
 from runner.common.secrets import Masks
@@ -35,19 +35,19 @@ GATED = PLAYBOOK.replace(
 )
 
 
-def desk_at(directory: Path) -> Inside:
+def desk_at(directory: Path) -> InProcessCli:
     database = directory / "db.sqlite"
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE marks (id integer PRIMARY KEY, a integer, b integer)")
         connection.executemany("INSERT INTO marks (id) VALUES (?)", [(1,), (2,), (3,)])
-    desk = Inside(directory, f"sqlite:///{database}")
+    desk = InProcessCli(directory, f"sqlite:///{database}")
     desk.playbook("marks", PLAYBOOK)
     desk.playbook("gated", GATED)
     return desk
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inside, bytes]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[InProcessCli, bytes]:
     """A run that succeeded, and its trail as the run wrote it."""
     desk = desk_at(tmp_path_factory.mktemp("finished"))
     done = desk.runbook("exec", "marks.yaml")
@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inside, bytes]:
 
 
 @pytest.fixture
-def waiting(tmp_path: Path) -> Inside:
+def waiting(tmp_path: Path) -> InProcessCli:
     """A run that waits at a gate, its first step done."""
     desk = desk_at(tmp_path)
     done = desk.runbook("exec", "gated.yaml")
@@ -65,7 +65,7 @@ def waiting(tmp_path: Path) -> Inside:
 
 
 # ─── what a chain alone shows ───────────────────────────────────────────────────────────────────────────────────────
-def test_every_changed_byte_is_found(finished: tuple[Inside, bytes], tmp_path: Path):
+def test_every_changed_byte_is_found(finished: tuple[InProcessCli, bytes], tmp_path: Path):
     """Wherever it stands, also in the hash, the brackets and the line's end."""
     copy, (_, whole) = tmp_path / "trail.jsonl", finished
     ends = [n for n, byte in enumerate(whole) if byte == ord("\n")]
@@ -94,7 +94,7 @@ def _insert(lines: list[bytes], n: int) -> list[bytes]:
 
 @pytest.mark.parametrize("change", [_drop, _swap, _double, _insert])
 def test_every_moved_line_is_found(
-    finished: tuple[Inside, bytes], tmp_path: Path, change: Callable[[list[bytes], int], list[bytes]]
+    finished: tuple[InProcessCli, bytes], tmp_path: Path, change: Callable[[list[bytes], int], list[bytes]]
 ):
     copy, (_, whole) = tmp_path / "trail.jsonl", finished
     lines = whole.splitlines(keepends=True)
@@ -148,7 +148,7 @@ def _softened(lines: list[bytes]) -> list[bytes]:
     ids=["cut tail", "nearly all cut", "made anew", "appended"],
 )
 def test_what_a_chain_cannot_show_the_ledger_does(
-    finished: tuple[Inside, bytes], tmp_path: Path, forge: Callable[[list[bytes]], list[bytes]], fault: str
+    finished: tuple[InProcessCli, bytes], tmp_path: Path, forge: Callable[[list[bytes]], list[bytes]], fault: str
 ):
     """F: E04 - a cut tail, a chain made anew and a well-formed record behind the end; wherever the file lies."""
     desk, whole = finished
@@ -163,7 +163,7 @@ def test_what_a_chain_cannot_show_the_ledger_does(
     assert "the trail does not verify" in found.err
 
 
-def test_note_behind_the_end_is_nobodys_fault(finished: tuple[Inside, bytes], tmp_path: Path):
+def test_note_behind_the_end_is_nobodys_fault(finished: tuple[InProcessCli, bytes], tmp_path: Path):
     """A person's word may follow the end; how far the ledger vouches is said."""
     desk, whole = finished
     assert _chained(whole.splitlines(keepends=True)) == whole, "the forger of these tests works well"
@@ -179,7 +179,7 @@ def test_note_behind_the_end_is_nobodys_fault(finished: tuple[Inside, bytes], tm
     assert "nobody vouches for the 1 after it" in desk.runbook("trail", "verify", str(copy), "--against-target").out
 
 
-def test_approval_vouches_for_what_came_before(waiting: Inside):
+def test_approval_vouches_for_what_came_before(waiting: InProcessCli):
     """A chain that was made anew before an approval doesn't have the head that the approver saw."""
     assert waiting.runbook("approve", "latest", "--as", "ines", "--role", "dba", "--reason", "good").code == 0
     found = waiting.runbook("trail", "verify", "latest", "--json")
@@ -192,7 +192,7 @@ def test_approval_vouches_for_what_came_before(waiting: Inside):
 
 # ─── kills, and several writers ─────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("cut", [1, 40, -1])
-def test_torn_last_line_is_called_torn_and_cut_off(waiting: Inside, cut: int):
+def test_torn_last_line_is_called_torn_and_cut_off(waiting: InProcessCli, cut: int):
     """F: E04 - half a line after a kill is no tampering; whoever appends next cuts it off and says so."""
     whole = waiting.trail.read_bytes()
     half = whole.splitlines(keepends=True)[-1][:cut]
@@ -258,7 +258,7 @@ def test_trail_that_is_cut_while_it_runs_stops_the_run(tmp_path: Path):
 
 
 # ─── status, and trails that can't be read ──────────────────────────────────────────────────────────────────────────
-def test_status_file_is_the_fold_of_the_trail(finished: tuple[Inside, bytes], waiting: Inside):
+def test_status_file_is_the_fold_of_the_trail(finished: tuple[InProcessCli, bytes], waiting: InProcessCli):
     """F: E05 - figures come from the record, the same each time; the file beside it can be lost."""
     for desk in (finished[0], waiting):
         status = json.loads((desk.trail.parent / "status.json").read_text())
@@ -273,7 +273,7 @@ def test_status_file_is_the_fold_of_the_trail(finished: tuple[Inside, bytes], wa
         assert desk.runbook("status", "latest", "--json").code == 0
 
 
-def test_broken_trail_hides_no_other_run(waiting: Inside):
+def test_broken_trail_hides_no_other_run(waiting: InProcessCli):
     runs = waiting.directory / "runs"
     for name, text in (("empty", ""), ("torn", '{"n":1'), ("foreign", '{"a": 1}\n')):
         (runs / name).mkdir()
@@ -289,7 +289,7 @@ def test_broken_trail_hides_no_other_run(waiting: Inside):
     assert waiting.runbook("trail", "verify", "foreign").code == 11
 
 
-def test_only_records_of_the_whole_chain_are_believed(finished: tuple[Inside, bytes], tmp_path: Path):
+def test_only_records_of_the_whole_chain_are_believed(finished: tuple[InProcessCli, bytes], tmp_path: Path):
     copy, (_, whole) = tmp_path / "trail.jsonl", finished
     copy.write_bytes(whole)
     known = records(copy.read_bytes(), up_to=4)
@@ -300,7 +300,7 @@ def test_only_records_of_the_whole_chain_are_believed(finished: tuple[Inside, by
 
 
 # ─── masking ────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_masking_leaves_a_trail_that_can_be_read(finished: tuple[Inside, bytes], tmp_path: Path):
+def test_masking_leaves_a_trail_that_can_be_read(finished: tuple[InProcessCli, bytes], tmp_path: Path):
     """F: K01 - a password that is a common word or a number takes no name, number or record with it."""
     _, whole = finished
     given = tmp_path / "given.jsonl"

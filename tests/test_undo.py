@@ -8,7 +8,7 @@ import pytest
 from databases import Database
 from plain_context import Trial
 
-from steps.contract import Place, Refused, State, UndoesRun
+from steps.contract import Refused, RunPosition, State, UndoesRun
 from steps.ledger import tables
 from steps.types.undo import Undo
 
@@ -21,7 +21,9 @@ def record(trial: Trial, run: str, *, state: str, acts: int = 1) -> None:
         tables.add_run(work, row)
         for n in range(acts):
             work.execute(
-                *tables.record_commit(work.dialect, Place(run, f"step{n}", "apply"), label="one", epoch=1, before=None)
+                *tables.record_commit(
+                    work.dialect, RunPosition(run, f"step{n}", "apply"), label="one", epoch=1, before=None
+                )
             )
         tables.end_run(work, run=run, state=state, figures="{}", head="", length=0)
 
@@ -57,11 +59,13 @@ def test_only_some_steps(trial: Trial) -> None:
     assert part.state() is State.NOT_DONE
     with trial.database("apply")._connected() as work:
         work.execute(
-            *tables.record_commit(work.dialect, Place("a", "step1", "revert"), label="undo 1", epoch=1, before=None)
+            *tables.record_commit(
+                work.dialect, RunPosition("a", "step1", "revert"), label="undo 1", epoch=1, before=None
+            )
         )
     assert part.state() is State.NOT_DONE, "its first batch is no proof of all"
     with trial.database("apply")._connected() as work:
-        tables.end_step(work, Place("a", "step1", "revert"), state="reverted", results="{}", head="", length=1)
+        tables.end_step(work, RunPosition("a", "step1", "revert"), state="reverted", results="{}", head="", length=1)
     assert (part.state(), trial.state()) == (State.DONE, State.PARTLY)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.target import identity
 
@@ -17,9 +17,9 @@ BACK = "- {id: back, type: undo, of: change}"
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer DEFAULT 0); INSERT INTO t (id) VALUES (1)")
-    desk = Inside(tmp_path, empty_database.url)
+    desk = InProcessCli(tmp_path, empty_database.url)
     written(desk, UP, "scope: orders\n")
     written(desk, BACK, "scope: people\n", name="back")
     return desk
@@ -31,7 +31,7 @@ def leases(database: Database) -> dict[str, tuple[int, str]]:
 
 
 @on_both
-def test_both_leases_are_taken_and_given_back(desk: Inside, empty_database: Database) -> None:
+def test_both_leases_are_taken_and_given_back(desk: InProcessCli, empty_database: Database) -> None:
     assert desk.runbook("exec", "change.yaml").code == 0
     (before, _) = leases(empty_database)["orders"]
     assert desk.runbook("exec", "back.yaml").code == 0
@@ -42,7 +42,7 @@ def test_both_leases_are_taken_and_given_back(desk: Inside, empty_database: Data
 
 
 @on_both
-def test_scope_is_held_while_it_is_taken_back(desk: Inside, empty_database: Database) -> None:
+def test_scope_is_held_while_it_is_taken_back(desk: InProcessCli, empty_database: Database) -> None:
     """Killed in the middle, the undo's own run has it; it goes on, and afterwards nobody has it."""
     assert desk.runbook("exec", "change.yaml").code == 0
     desk.kill("exec", "back.yaml", fault="trail.after:6")
@@ -54,7 +54,7 @@ def test_scope_is_held_while_it_is_taken_back(desk: Inside, empty_database: Data
 
 
 @on_sqlite
-def test_scope_that_another_run_holds_is_left_alone(desk: Inside, empty_database: Database) -> None:
+def test_scope_that_another_run_holds_is_left_alone(desk: InProcessCli, empty_database: Database) -> None:
     """Another process of whatever run lives in that scope: nothing of it is taken back meanwhile."""
     assert desk.runbook("exec", "change.yaml").code == 0
     holder = identity.process("dana").model_dump_json().replace("'", "''")

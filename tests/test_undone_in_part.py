@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg15"], indirect=True)
 STEPS = """
@@ -16,16 +16,16 @@ STEPS = """
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script(
         "CREATE TABLE t (id integer PRIMARY KEY, n integer DEFAULT 0); INSERT INTO t (id) VALUES (1), (2)"
     )
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 @on_both
 @pytest.mark.parametrize("way", ["close", "rollback"])
-def test_ways_on_from_a_run_undone_in_part(desk: Inside, empty_database: Database, way: str) -> None:
+def test_ways_on_from_a_run_undone_in_part(desk: InProcessCli, empty_database: Database, way: str) -> None:
     written(desk, STEPS)
     written(desk, "- {id: back, type: undo, of: change, steps: [one]}", name="back")
     assert (desk.runbook("exec", "change.yaml").code, desk.runbook("exec", "back.yaml").code) == (0, 0)
@@ -41,7 +41,7 @@ def test_ways_on_from_a_run_undone_in_part(desk: Inside, empty_database: Databas
 
 
 @on_both
-def test_next_of_an_undo_in_doubt_names_what_is_in_doubt(desk: Inside, empty_database: Database) -> None:
+def test_next_of_an_undo_in_doubt_names_what_is_in_doubt(desk: InProcessCli, empty_database: Database) -> None:
     """Not the undo's own step, which only waits for it. Each printed command is accepted, and the run comes to its end."""
     written(desk, STEPS)
     written(desk, "- {id: back, type: undo, of: change}", name="back")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from databases import Database
-from inside import Inside
+from inside import InProcessCli
 
 from steps.contract.values import Cut
 
@@ -32,16 +32,16 @@ SAME = " and ".join(f"{name} == first.{name}" for name in ("n", "at", "d", "i", 
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
-    return Inside(tmp_path, empty_database.url)
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
+    return InProcessCli(tmp_path, empty_database.url)
 
 
-def passed(desk: Inside, name: str) -> None:
+def passed(desk: InProcessCli, name: str) -> None:
     assert desk.runbook("approve", name, "--step", "go", "--as", "ines", "--role", "dba", "--reason", "seen").code == 0
 
 
 @on_postgresql
-def test_every_type_is_the_same_after_a_resume(desk: Inside) -> None:
+def test_every_type_is_the_same_after_a_resume(desk: InProcessCli) -> None:
     desk.playbook(
         "all",
         f"""runbook: 1
@@ -65,7 +65,7 @@ steps:
 
 
 @on_postgresql
-def test_figures_of_a_required_run_keep_their_type(desk: Inside) -> None:
+def test_figures_of_a_required_run_keep_their_type(desk: InProcessCli) -> None:
     desk.playbook(
         "first",
         """runbook: 1
@@ -93,7 +93,7 @@ steps:
     assert desk.runbook("exec", "second.yaml").code == 3
 
 
-def test_a_huge_value_is_cut_in_the_record_and_never_equal(desk: Inside, empty_database: Database) -> None:
+def test_a_huge_value_is_cut_in_the_record_and_never_equal(desk: InProcessCli, empty_database: Database) -> None:
     text = "replace(hex(zeroblob(2000000)), '0', 'x')" if empty_database.dialect == "sqlite" else "repeat('x', 4000000)"
     desk.playbook(
         "huge",
@@ -117,7 +117,7 @@ steps:
 
 @on_postgresql
 def test_a_statement_for_the_session_is_refused_by_hand_before_any_is_sent(
-    desk: Inside, empty_database: Database
+    desk: InProcessCli, empty_database: Database
 ) -> None:
     empty_database.script("CREATE TABLE t (n int)")
     desk.playbook(
@@ -144,7 +144,7 @@ def test_a_statement_for_the_session_is_refused_by_hand_before_any_is_sent(
 
 @pytest.mark.parametrize("name", ["title", "why", "params", "message"])
 def test_a_query_is_sql_whatever_it_is_called(tmp_path: Path, name: str) -> None:
-    desk = Inside(tmp_path, f"sqlite:///{tmp_path}/no.db")
+    desk = InProcessCli(tmp_path, f"sqlite:///{tmp_path}/no.db")
     desk.playbook(
         "named",
         f"""runbook: 1
@@ -173,7 +173,7 @@ steps:
     ],
 )
 def test_a_pattern_is_matched_in_time_and_in_whole(tmp_path: Path, pattern: str, text: str, code: int) -> None:
-    desk = Inside(tmp_path, f"sqlite:///{tmp_path}/no.db")
+    desk = InProcessCli(tmp_path, f"sqlite:///{tmp_path}/no.db")
     desk.playbook(
         "p",
         f"runbook: 1\nname: p\ntitle: P\ninputs: {{x: {{pattern: {json.dumps(pattern)}, default: {json.dumps(text)}}}}}\n"
@@ -184,7 +184,7 @@ def test_a_pattern_is_matched_in_time_and_in_whole(tmp_path: Path, pattern: str,
 
 @pytest.mark.parametrize("pattern", ["(?=a)", "(?<!a)b", r"(a)\1", "a{999}{999}{999}", "("])
 def test_a_pattern_of_another_engine_is_refused_with_its_place(tmp_path: Path, pattern: str) -> None:
-    desk = Inside(tmp_path, f"sqlite:///{tmp_path}/no.db")
+    desk = InProcessCli(tmp_path, f"sqlite:///{tmp_path}/no.db")
     desk.playbook(
         "p",
         f"runbook: 1\nname: p\ntitle: P\ninputs:\n  x: {{pattern: {json.dumps(pattern)}, default: a}}\n" + CRITERION,

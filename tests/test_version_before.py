@@ -11,7 +11,7 @@ import pytest
 from command import KILLED
 from databases import Database
 from filling import ledger as named
-from inside import Inside, session
+from inside import InProcessCli, session
 from support.transplant import transplant
 
 from runner.target import identity
@@ -24,12 +24,12 @@ OLD = [*ledger.FORMER.values()]
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
-    return Inside(tmp_path, empty_database.url)
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 @pytest.fixture(params=[1, 2], ids=["version 1", "version 2"])
-def put(request: pytest.FixtureRequest, desk: Inside, empty_database: Database) -> Callable[[str], str]:
+def put(request: pytest.FixtureRequest, desk: InProcessCli, empty_database: Database) -> Callable[[str], str]:
     """Puts one of the kept runs into this test's database and folder, brings the ledger to today's form; its name."""
 
     def putting(name: str) -> str:
@@ -42,7 +42,7 @@ def put(request: pytest.FixtureRequest, desk: Inside, empty_database: Database) 
     return putting
 
 
-def old(desk: Inside, database: Database, name: str = "at_gate") -> str:
+def old(desk: InProcessCli, database: Database, name: str = "at_gate") -> str:
     return transplant(VERSION_2 / database.dialect / name, database, desk)
 
 
@@ -52,7 +52,7 @@ def to_version_1(database: Database) -> None:
         database.script(f"DROP TABLE {named(database, table)}")
 
 
-def done(desk: Inside, *words: str, code: int = 0) -> str:
+def done(desk: InProcessCli, *words: str, code: int = 0) -> str:
     found = desk.runbook(*words)
     assert found.code == code, found.text
     return found.out
@@ -76,7 +76,7 @@ def tables(database: Database) -> set[str]:
 
 
 # ─── going on ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_waiting_run_goes_on(put: Callable[[str], str], desk: Inside, empty_database: Database):
+def test_waiting_run_goes_on(put: Callable[[str], str], desk: InProcessCli, empty_database: Database):
     run = put("at_gate")
     done(desk, "approve", run, "--as", "ines", "--role", "dba", "--reason", "read it")
     done(desk, "resume", run)
@@ -85,7 +85,7 @@ def test_waiting_run_goes_on(put: Callable[[str], str], desk: Inside, empty_data
     assert empty_database.value(WRITTEN) == 0
 
 
-def test_killed_run_goes_on_where_it_was(put: Callable[[str], str], desk: Inside, empty_database: Database):
+def test_killed_run_goes_on_where_it_was(put: Callable[[str], str], desk: InProcessCli, empty_database: Database):
     """Also on the way back: what was written before the kill is taken back with what was written after it."""
     run = put("killed")
     assert 0 < empty_database.value(WRITTEN) < 19
@@ -97,14 +97,14 @@ def test_killed_run_goes_on_where_it_was(put: Callable[[str], str], desk: Inside
     assert empty_database.value(WRITTEN) == 0
 
 
-def test_killed_run_is_taken_back(put: Callable[[str], str], desk: Inside, empty_database: Database):
+def test_killed_run_is_taken_back(put: Callable[[str], str], desk: InProcessCli, empty_database: Database):
     run = put("killed")
     done(desk, "rollback", run)
     assert empty_database.value(WRITTEN) == 0
 
 
 def test_run_that_succeeded_is_told_of_and_taken_back(
-    put: Callable[[str], str], desk: Inside, empty_database: Database
+    put: Callable[[str], str], desk: InProcessCli, empty_database: Database
 ):
     run = put("succeeded")
     done(desk, "trail", "verify", run, "--against-target")
@@ -117,14 +117,14 @@ def test_run_that_succeeded_is_told_of_and_taken_back(
     assert empty_database.value(WRITTEN) == 0
 
 
-def test_way_back_goes_on(put: Callable[[str], str], desk: Inside, empty_database: Database):
+def test_way_back_goes_on(put: Callable[[str], str], desk: InProcessCli, empty_database: Database):
     run = put("half_taken_back")
     assert 0 < empty_database.value(WRITTEN) < 19
     done(desk, "rollback", run)
     assert empty_database.value(WRITTEN) == 0
 
 
-def test_run_is_made_again_from_an_old_ledger(put: Callable[[str], str], desk: Inside, empty_database: Database):
+def test_run_is_made_again_from_an_old_ledger(put: Callable[[str], str], desk: InProcessCli, empty_database: Database):
     """Its folder is lost: the states of its steps are read in today's words."""
     run = put("succeeded")
     (desk.directory / "runs" / run / "trail.jsonl").unlink()
@@ -136,7 +136,7 @@ def test_run_is_made_again_from_an_old_ledger(put: Callable[[str], str], desk: I
 
 
 # ─── before target init ─────────────────────────────────────────────────────────────────────────────────────────────
-def test_old_ledger_is_refused_with_the_next_command(desk: Inside, empty_database: Database):
+def test_old_ledger_is_refused_with_the_next_command(desk: InProcessCli, empty_database: Database):
     """Whatever would read or write it; what asks the trail alone answers. No word of it is taken for an empty ledger."""
     run = old(desk, empty_database)
     before, rows = desk.newest.read_bytes(), kept(empty_database)
@@ -174,7 +174,7 @@ def form(database: Database) -> list[tuple]:
     return database.rows(FORM)
 
 
-def test_migrated_ledger_is_a_new_one_with_the_rows(desk: Inside, empty_database: Database):
+def test_migrated_ledger_is_a_new_one_with_the_rows(desk: InProcessCli, empty_database: Database):
     """Of tables, columns, keys and whatever is named after them; and once more there is nothing to do."""
     old(desk, empty_database, "succeeded")
     rows = kept(empty_database)
@@ -191,7 +191,7 @@ def test_migrated_ledger_is_a_new_one_with_the_rows(desk: Inside, empty_database
 
 
 @pytest.mark.parametrize("point", ["commit.before:1", "commit.after:1"])
-def test_migration_that_is_killed(desk: Inside, empty_database: Database, point: str):
+def test_migration_that_is_killed(desk: InProcessCli, empty_database: Database, point: str):
     """All of it is there, or nothing."""
     old(desk, empty_database, "killed")
     rows = kept(empty_database)
@@ -201,7 +201,7 @@ def test_migration_that_is_killed(desk: Inside, empty_database: Database, point:
     assert kept(empty_database) == rows and "there already" in done(desk, "target", "init")
 
 
-def test_two_at_once(desk: Inside, empty_database: Database):
+def test_two_at_once(desk: InProcessCli, empty_database: Database):
     """One of them brings it to today's form, and the other finds that done."""
     old(desk, empty_database, "succeeded")
     rows = kept(empty_database)
@@ -213,7 +213,7 @@ def test_two_at_once(desk: Inside, empty_database: Database):
     assert kept(empty_database) == rows
 
 
-def test_living_run_keeps_the_migration_away(desk: Inside, empty_database: Database):
+def test_living_run_keeps_the_migration_away(desk: InProcessCli, empty_database: Database):
     """A process of the version before would lose the tables under its hands; refused until it has ended."""
     run = old(desk, empty_database, "killed")
     lease, beat = named(empty_database, "lease"), named(empty_database, "heartbeat")
@@ -233,7 +233,7 @@ def now(database: Database) -> str:
 
 
 @pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
-def test_migration_does_not_wait_long_for_others(desk: Inside, empty_database: Database):
+def test_migration_does_not_wait_long_for_others(desk: InProcessCli, empty_database: Database):
     """Somebody is at work on one of the tables: nobody queues behind us for long, and nothing is changed."""
     old(desk, empty_database, "succeeded")
     with session(empty_database, "SELECT count(*) FROM runbook.dead"):
@@ -244,7 +244,7 @@ def test_migration_does_not_wait_long_for_others(desk: Inside, empty_database: D
     assert not tables(empty_database) & set(OLD)
 
 
-def test_printed_statements_beside_an_old_ledger(desk: Inside, empty_database: Database):
+def test_printed_statements_beside_an_old_ledger(desk: InProcessCli, empty_database: Database):
     """Who ran them made empty tables under today's names: they give way to the old ones with their rows."""
     old(desk, empty_database, "succeeded")
     rows = kept(empty_database)
@@ -254,7 +254,7 @@ def test_printed_statements_beside_an_old_ledger(desk: Inside, empty_database: D
     assert kept(empty_database) == rows and not tables(empty_database) & set(OLD)
 
 
-def test_rows_under_both_names_are_never_thrown_away(desk: Inside, empty_database: Database):
+def test_rows_under_both_names_are_never_thrown_away(desk: InProcessCli, empty_database: Database):
     old(desk, empty_database, "succeeded")
     empty_database.script(done(desk, "target", "init", "--print", "--dialect", empty_database.dialect))
     now_, was = (named(empty_database, name) for name in ("skipped_row", "dead"))
@@ -267,7 +267,7 @@ def test_rows_under_both_names_are_never_thrown_away(desk: Inside, empty_databas
 
 
 @pytest.mark.parametrize("table", OLD)
-def test_what_is_planted_on_an_old_table_is_found(desk: Inside, empty_database: Database, table: str):
+def test_what_is_planted_on_an_old_table_is_found(desk: InProcessCli, empty_database: Database, table: str):
     old(desk, empty_database)
     if empty_database.dialect == "sqlite":
         plant = f"CREATE TRIGGER p AFTER INSERT ON runbook_{table} BEGIN UPDATE t SET k = 9; END"

@@ -27,7 +27,9 @@ def test_everything_is_listed_within_the_terminal(width: int, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_kind_tells_its_fields_figures_and_an_example(word: describe.Word, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_tells_its_fields_figures_and_an_example(
+    word: describe.TypeDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = describe.text(word.kind)
     for field in describe.fields(word):
@@ -41,7 +43,7 @@ def test_a_kind_tells_its_fields_figures_and_an_example(word: describe.Word, mon
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_made_example_loads(word: describe.Word) -> None:
+def test_a_made_example_loads(word: describe.TypeDescription) -> None:
     key = "type" if word.group == "step type" else "check"
     item = textwrap.indent(examples.made(word.kind, key, word.model), "  ")
     steps = (

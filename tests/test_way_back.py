@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import KILLED, Done
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
@@ -43,12 +43,12 @@ QUERY = "queries: {raised: SELECT count(*) = 2 AS there FROM t WHERE id <= 2 AND
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("""CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0, v text);
         INSERT INTO t (id) VALUES (1), (2), (3), (4), (5), (6), (7), (8);
         CREATE TABLE s (k integer PRIMARY KEY, v text);
         INSERT INTO s VALUES (1, 'a'), (2, 'a'), (3, 'a'), (4, 'a'), (5, 'a'), (6, 'a'), (7, 'a'), (8, 'a')""")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def numbers(database: Database) -> list[int]:
@@ -79,7 +79,7 @@ def following(done: Done) -> list[str]:
     return shlex.split(words)
 
 
-def to_the_end(desk: Inside, done: Done, *, most: int = 8) -> Done:
+def to_the_end(desk: InProcessCli, done: Done, *, most: int = 8) -> Done:
     """What is printed as next, carried out until the run has ended."""
     for _ in range(most):
         words = following(done)
@@ -91,7 +91,7 @@ def to_the_end(desk: Inside, done: Done, *, most: int = 8) -> Done:
 
 # ─── figures ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_refused_rows_are_counted_everywhere(desk: Inside, empty_database: Database) -> None:
+def test_refused_rows_are_counted_everywhere(desk: InProcessCli, empty_database: Database) -> None:
     written(desk, FILL)
     assert desk.runbook("exec", "change.yaml").code == 0
     empty_database.script("UPDATE t SET v = 'mine' WHERE id <= 3")
@@ -112,7 +112,7 @@ def test_refused_rows_are_counted_everywhere(desk: Inside, empty_database: Datab
 
 
 @on_both
-def test_rollback_after_a_failure_counts_as_well(desk: Inside, empty_database: Database) -> None:
+def test_rollback_after_a_failure_counts_as_well(desk: InProcessCli, empty_database: Database) -> None:
     change = "- {id: mine, type: sql, text: UPDATE t SET v = 'mine' WHERE id <= 3, revert: []}"
     fail = "- {id: fails, type: sql, text: INSERT INTO t (id) VALUES (1), revert: SELECT 1, on_failure: rollback}"
     written(desk, f"{FILL}{change}\n{fail}")
@@ -123,7 +123,7 @@ def test_rollback_after_a_failure_counts_as_well(desk: Inside, empty_database: D
 
 
 @on_both
-def test_undo_that_refused_rows_has_not_succeeded(desk: Inside, empty_database: Database) -> None:
+def test_undo_that_refused_rows_has_not_succeeded(desk: InProcessCli, empty_database: Database) -> None:
     """Neither at once nor when it is resumed."""
     written(desk, FILL)
     assert desk.runbook("exec", "change.yaml").code == 0
@@ -143,7 +143,7 @@ def test_undo_that_refused_rows_has_not_succeeded(desk: Inside, empty_database: 
 
 
 @on_both
-def test_undo_goes_on_with_the_run_that_it_chose(desk: Inside, empty_database: Database) -> None:
+def test_undo_goes_on_with_the_run_that_it_chose(desk: InProcessCli, empty_database: Database) -> None:
     """Killed on the way: an older run of the same playbook that stands as well is not taken back instead."""
     written(desk, UP)
     written(desk, "- {id: back, type: undo, of: change}", name="undo")
@@ -161,7 +161,7 @@ LIST = UP + "\n" + UP.replace("id: up", "id: other")
 
 
 @on_both
-def test_list_that_leaves_a_step_out(desk: Inside, empty_database: Database) -> None:
+def test_list_that_leaves_a_step_out(desk: InProcessCli, empty_database: Database) -> None:
     written(desk, LIST, "rollback: [other]\n")
     for said in (desk.runbook("validate", "change.yaml"), desk.runbook("plan", "change.yaml")):
         assert said.code == 0 and "rollback leaves up standing" in " ".join(said.out.split()), said.out
@@ -174,7 +174,7 @@ def test_list_that_leaves_a_step_out(desk: Inside, empty_database: Database) -> 
 
 
 @on_both
-def test_failing_revert_is_left_settled_or_mended(desk: Inside, empty_database: Database) -> None:
+def test_failing_revert_is_left_settled_or_mended(desk: InProcessCli, empty_database: Database) -> None:
     """Each of the three recorded ways on ends the run as what it is."""
     broken = UP.replace("id: up", "id: bad").replace("UPDATE t SET n = n - 1", "UPDATE nowhere SET n = 1")
     mended = UP.replace("id: up", "id: bad")
@@ -215,7 +215,7 @@ def test_failing_revert_is_left_settled_or_mended(desk: Inside, empty_database: 
 @pytest.mark.parametrize("mode", ["each", "one"])
 @pytest.mark.parametrize("steps", [TWO, EACH])
 def test_sql_is_taken_back_in_every_mode(
-    desk: Inside, empty_database: Database, steps: str, mode: str, asked: str
+    desk: InProcessCli, empty_database: Database, steps: str, mode: str, asked: str
 ) -> None:
     more = asked if steps is TWO else asked.rstrip(",")
     written(desk, steps.format(mode=mode, more=more) + LIST, QUERY)
@@ -230,7 +230,9 @@ def test_sql_is_taken_back_in_every_mode(
 @pytest.mark.parametrize("asked", ["", "applied_if: raised,"])
 @pytest.mark.parametrize("mode", ["each", "one"])
 @pytest.mark.parametrize("steps", [TWO, EACH])
-def test_sql_that_ended_half_done(desk: Inside, empty_database: Database, steps: str, mode: str, asked: str) -> None:
+def test_sql_that_ended_half_done(
+    desk: InProcessCli, empty_database: Database, steps: str, mode: str, asked: str
+) -> None:
     """Only what the run did is taken back; where that can't be told it is refused, and nothing else is touched."""
     empty_database.script("CREATE TABLE u (id integer PRIMARY KEY)")
     second = "INSERT INTO u VALUES (1), (1)"
@@ -252,7 +254,7 @@ def test_sql_that_ended_half_done(desk: Inside, empty_database: Database, steps:
 
 
 @on_sqlite
-def test_half_done_is_no_start_for_a_rollback_on_failure(desk: Inside) -> None:
+def test_half_done_is_no_start_for_a_rollback_on_failure(desk: InProcessCli) -> None:
     text = TWO.format(mode="each", more="on_failure: rollback,")
     written(desk, text)
     refused = desk.runbook("validate", "change.yaml")
@@ -263,7 +265,7 @@ def test_half_done_is_no_start_for_a_rollback_on_failure(desk: Inside) -> None:
 
 @on_18
 @pytest.mark.parametrize("answer", ["done", "not-done"])
-def test_doubt_on_the_way_back_is_settled(desk: Inside, empty_database: Database, answer: str) -> None:
+def test_doubt_on_the_way_back_is_settled(desk: InProcessCli, empty_database: Database, answer: str) -> None:
     """A statement outside of a transaction, killed before its end was recorded."""
     index = "- {id: by_v, type: sql, text: CREATE INDEX CONCURRENTLY by_v ON t (v), revert: DROP INDEX CONCURRENTLY IF EXISTS by_v}"
     written(desk, f"{UP}\n{index}")
@@ -281,7 +283,7 @@ def test_doubt_on_the_way_back_is_settled(desk: Inside, empty_database: Database
 
 
 @on_both
-def test_secret_is_given_again_for_the_way_back(desk: Inside, empty_database: Database) -> None:
+def test_secret_is_given_again_for_the_way_back(desk: InProcessCli, empty_database: Database) -> None:
     """Its mask is never sent in its place."""
     head = "inputs: {word: {secret: true, required: true}}\n"
     step = """
@@ -301,7 +303,7 @@ def test_secret_is_given_again_for_the_way_back(desk: Inside, empty_database: Da
 
 
 # ─── killed ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _killed_everywhere(desk: Inside, database: Database, points: list[str]) -> None:
+def _killed_everywhere(desk: InProcessCli, database: Database, points: list[str]) -> None:
     """At each point: the next command that is printed, and the next, until the run has ended as rolled back."""
     steps = f"{UP}{FILL}{EACH.format(mode='each', more='')}"
     for point in points:
@@ -321,13 +323,13 @@ def _killed_everywhere(desk: Inside, database: Database, points: list[str]) -> N
 
 
 @on_both
-def test_killed_on_the_way_back(desk: Inside, empty_database: Database) -> None:
+def test_killed_on_the_way_back(desk: InProcessCli, empty_database: Database) -> None:
     _killed_everywhere(desk, empty_database, ["trail.after:2", "commit.after:3", "commit.before:5", "trail.before:8"])
 
 
 @pytest.mark.soak
 @on_both
-def test_killed_on_the_way_back_at_every_point(desk: Inside, empty_database: Database) -> None:
+def test_killed_on_the_way_back_at_every_point(desk: InProcessCli, empty_database: Database) -> None:
     kinds = ("trail.before", "trail.after", "commit.before", "commit.after")
     _killed_everywhere(desk, empty_database, [f"{kind}:{n}" for kind in kinds for n in range(1, 16)])
 
@@ -335,7 +337,7 @@ def test_killed_on_the_way_back_at_every_point(desk: Inside, empty_database: Dat
 # ─── a ledger that lost something ───────────────────────────────────────────────────────────────────────────────────
 @on_both
 @pytest.mark.parametrize("what", ["schema", "run", "act"])
-def test_what_the_ledger_has_lost_is_not_called_gone(desk: Inside, empty_database: Database, what: str) -> None:
+def test_what_the_ledger_has_lost_is_not_called_gone(desk: InProcessCli, empty_database: Database, what: str) -> None:
     """Neither rollback nor resume nor undo goes by its silence, and none of them makes a new one. A person can close the run."""
     gate = "\n- {id: gate, type: checkpoint, approval: {need: 1}}"
     written(desk, UP + gate)
@@ -362,7 +364,7 @@ def test_what_the_ledger_has_lost_is_not_called_gone(desk: Inside, empty_databas
 
 
 @on_both
-def test_nothing_is_left_of_what_does_not_stand(desk: Inside, empty_database: Database) -> None:
+def test_nothing_is_left_of_what_does_not_stand(desk: InProcessCli, empty_database: Database) -> None:
     """A step that is taken back, or never was done, can't be left standing: it would be taken back once more."""
     fails = "- {id: fails, type: sql, text: UPDATE t SET n = n + 1 WHERE id = 2, revert: UPDATE nowhere SET n = 1 WHERE id = 1}"
     gate = "- {id: look, type: checkpoint, approval: {by: [ines]}}"

@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from command import proven
 from databases import Database
-from inside import Inside, written
+from inside import InProcessCli, written
 
 from runner.common.secrets import Masks
 from runner.plan import advice, next_commands, window
 from runner.playbook.load import load
-from runner.trail.events import Noted, Outcome, RunState
+from runner.trail.events import Noted, RunState, StepOutcome
 from runner.trail.status import RunStatus, StepStatus
 from runner.trail.trail import Trail
 
@@ -30,10 +30,10 @@ PROOF = (
 
 
 @pytest.fixture
-def desk(empty_database: Database, tmp_path: Path) -> Inside:
+def desk(empty_database: Database, tmp_path: Path) -> InProcessCli:
     empty_database.script("CREATE TABLE t (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0)")
     empty_database.script("INSERT INTO t (id) VALUES (1), (2)")
-    return Inside(tmp_path, empty_database.url)
+    return InProcessCli(tmp_path, empty_database.url)
 
 
 def rows(database: Database) -> list[tuple]:
@@ -48,7 +48,7 @@ def closed_now() -> str:
 
 # ─── a length ───────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_18
-def test_nothing_begins_after_the_window(desk: Inside, empty_database: Database) -> None:
+def test_nothing_begins_after_the_window(desk: InProcessCli, empty_database: Database) -> None:
     """The run stops between two steps; going on needs a reason, taking back never does."""
     found = desk.runbook("exec", written(desk, f"{SLOW}\n{ONE}", f"window: 1 s\n{PROOF}"))
     assert found.code == 7 and "window" in found.err, found.text
@@ -66,7 +66,7 @@ def test_nothing_begins_after_the_window(desk: Inside, empty_database: Database)
 
 
 @on_18
-def test_gate_before_the_first_change_costs_no_time(desk: Inside) -> None:
+def test_gate_before_the_first_change_costs_no_time(desk: InProcessCli) -> None:
     """Waiting for people before anything was changed doesn't use the window up."""
     gate = "- {id: go, type: checkpoint, approval: {need: 1}}"
     name = written(desk, f"{gate}\n{ONE}", f"window: 1 s\n{PROOF}")
@@ -79,7 +79,7 @@ def test_gate_before_the_first_change_costs_no_time(desk: Inside) -> None:
 
 
 @on_both
-def test_no_batch_begins_after_the_window(desk: Inside, empty_database: Database) -> None:
+def test_no_batch_begins_after_the_window(desk: InProcessCli, empty_database: Database) -> None:
     """A pass ends at a safe point, and its rollback isn't asked for any window."""
     series = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 30000) SELECT i FROM c"
     empty_database.script(f"CREATE TABLE big (id integer PRIMARY KEY, n integer); INSERT INTO big (id) {series}")
@@ -96,7 +96,7 @@ def test_no_batch_begins_after_the_window(desk: Inside, empty_database: Database
 
 
 @on_both
-def test_canary_is_compared_with_the_window(desk: Inside, empty_database: Database) -> None:
+def test_canary_is_compared_with_the_window(desk: InProcessCli, empty_database: Database) -> None:
     series = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 2000) SELECT i FROM c"
     empty_database.script(f"CREATE TABLE big (id integer PRIMARY KEY, n integer); INSERT INTO big (id) {series}")
     fill = (
@@ -109,7 +109,7 @@ def test_canary_is_compared_with_the_window(desk: Inside, empty_database: Databa
 
 # ─── a calendar ─────────────────────────────────────────────────────────────────────────────────────────────────────
 @on_both
-def test_changes_wait_for_the_calendar(desk: Inside, empty_database: Database) -> None:
+def test_changes_wait_for_the_calendar(desk: InProcessCli, empty_database: Database) -> None:
     """Gates and preconditions are asked at any time; the first change waits, and resume says when it may."""
     found = desk.runbook("exec", written(desk, f"{ONE}\n{TWO}", closed_now()))
     assert found.code == 5 and "the window opens at" in found.err and "CE" in found.err, found.text
@@ -161,14 +161,14 @@ def test_length_of_a_night_in_which_the_clocks_change() -> None:
         ("{from: '09:00', to: '16:00'}", "zone"),
     ],
 )
-def test_calendar_that_cannot_be_read(desk_without: Inside, calendar: str, why: str) -> None:
+def test_calendar_that_cannot_be_read(desk_without: InProcessCli, calendar: str, why: str) -> None:
     found = desk_without.runbook("validate", written(desk_without, ONE, f"open: {calendar}\n"))
     assert found.code == 4 and why in found.err, found.text
 
 
 @pytest.fixture
-def desk_without(tmp_path: Path) -> Inside:
-    return Inside(tmp_path, "")
+def desk_without(tmp_path: Path) -> InProcessCli:
+    return InProcessCli(tmp_path, "")
 
 
 def test_earliest_limit_counts() -> None:
@@ -198,7 +198,7 @@ steps:
 """
     playbook = load("one.yaml", lambda _name: proven(text))
     began = datetime(2026, 5, 5, 9, 0, tzinfo=UTC)
-    fill = StepStatus("fill", started_at=began.isoformat(), outcome=Outcome.DONE, seconds=300.0)
+    fill = StepStatus("fill", started_at=began.isoformat(), outcome=StepOutcome.DONE, seconds=300.0)
     status = RunStatus(state=RunState.SUCCEEDED, steps={"fill": fill})
 
     def back() -> str:
@@ -211,7 +211,7 @@ steps:
 
 
 @on_both
-def test_clock_that_was_set_back_is_told(desk: Inside) -> None:
+def test_clock_that_was_set_back_is_told(desk: InProcessCli) -> None:
     """The chain is whole and the order is that of the records; what their times say of each other isn't hidden."""
     assert desk.runbook("exec", written(desk, ONE, PROOF)).code == 0
     path = desk.newest

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from runner.target.workplace import Place
+    from runner.target.workplace import Workplace
 
 MANY = 200  # more than that nobody reads
 
@@ -95,10 +95,10 @@ def _typed() -> list[str]:
     return [word for word in os.environ.get("COMP_WORDS", "").split()[2:] if not word.startswith("-")]
 
 
-def _place(ctx: click.Context) -> Place:
-    from runner.target.workplace import Place
+def _place(ctx: click.Context) -> Workplace:
+    from runner.target.workplace import Workplace
 
-    return Place(ctx.params.get("target"), ctx.params.get("runs"))
+    return Workplace(ctx.params.get("target"), ctx.params.get("runs"))
 
 
 def _files(begun: str, pattern: str) -> list[str]:

@@ -12,8 +12,8 @@ from runner.commands import complete, options
 from runner.commands.look import place_of_run
 from runner.common import terminal
 from runner.common.errors import RunbookError
-from runner.run.execute import Orders
-from runner.target.workplace import Place, runs_of
+from runner.run.execute import RunOptions
+from runner.target.workplace import Workplace, runs_of
 from runner.trail.runs import find_run
 
 
@@ -32,10 +32,10 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
     \b
     runbook close latest --reason 'what stands is wanted; the rest is done by another run'
     """
-    from runner.run.close import Word, close
+    from runner.run.close import ClosingDecision, close
 
     place = place_of_run(run, target=target, runs=runs)
-    ended = close(run, Orders(place=place, operator=by), Word(by, reason))
+    ended = close(run, RunOptions(place=place, operator=by), ClosingDecision(by, reason))
     terminal.say(f"closed: {ended.run}; nothing was taken back")
     if ended.note:
         terminal.labelled("", ended.note)
@@ -58,13 +58,13 @@ def recover_command(*, run: str, target: str | None, runs: Path | None, operator
     """
     from runner.run.recover import recover
 
-    place = Place(target, runs)
-    again = recover(run, Orders(place=place, operator=operator))
+    place = Workplace(target, runs)
+    again = recover(run, RunOptions(place=place, operator=operator))
     terminal.say(f"recovered: {again.run} ({again.state.replace('_', ' ')}), in {again.directory}")
     terminal.labelled("next", _on("status", again.run, place))
 
 
-def _on(verb: str, run: str, place: Place) -> str:
+def _on(verb: str, run: str, place: Workplace) -> str:
     """A command on this run, with what it needs to find the run from here."""
     options = ""
     with contextlib.suppress(RunbookError):  # closed in the ledger alone: its folder is lost

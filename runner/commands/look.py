@@ -12,13 +12,13 @@ import click
 
 from runner.commands import complete, options
 from runner.common import terminal
-from runner.common.durations import span, when
+from runner.common.durations import format_duration, when
 from runner.common.errors import RunRefused, TrailBroken
 from runner.plan import advice, next_commands
 from runner.playbook.model import Entry
 from runner.run import resume
 from runner.run.interventions import in_force
-from runner.target.workplace import Place, connected, runs_of
+from runner.target.workplace import Workplace, connected, runs_of
 from runner.trail.events import RunState
 from runner.trail.runs import all_runs, find_run, find_trail
 from runner.trail.status import RunStatus, StepStatus
@@ -26,9 +26,9 @@ from runner.trail.status_file import document_of
 from steps.contract import cutting
 
 
-def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Place:
+def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Workplace:
     """Without --target, a run is taken up where it began: by the target's name, or its URL."""
-    place = Place(target, runs)
+    place = Workplace(target, runs)
     if target is not None or place.environ.get("RUNBOOK_TARGET"):
         return place
     try:
@@ -42,7 +42,7 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
     """The run that an act is about; `latest` is said by name, and asked for where somebody sits at the terminal."""
     if run != "latest":
         return run
-    status = find_run(runs_of(Place(target, runs)), run).status
+    status = find_run(runs_of(Workplace(target, runs)), run).status
     title = status.started.title if status.started else ""
     state = advice.state_word(status, living=advice.alive(status))
     terminal.warn(f"latest is {status.run}: {title}, begun {_time(status.started_at)}, {state}")
@@ -64,7 +64,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     runbook status
     runbook status adr007-phase3 --json
     """
-    place = Place(target, runs)
+    place = Workplace(target, runs)
     found = find_run(runs_of(place), run)
     status, playbook = found.status, in_force(found)
     here = resume.here(found, options.inputs((), None))
@@ -101,7 +101,7 @@ def _word(step: StepStatus | None) -> str:
 
 def _step_lines(entry: Entry, status: RunStatus, step: StepStatus | None, needs: list[str], *, below: int) -> list[str]:
     """How a step stands, and below it what there is to say of it."""
-    seconds = f" · {span(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
+    seconds = f" · {format_duration(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
     lines = [f"  {_word(step):<{below - 2}}{entry.id}: {entry.step.describe()}{seconds}"]
     if step is None:
         return lines
@@ -146,7 +146,7 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
     runbook runs
     runbook runs --target production --json
     """
-    directory = runs_of(Place(target, runs))
+    directory = runs_of(Workplace(target, runs))
     found, broken = all_runs(directory)
     for error in broken:
         terminal.warn(error.what)
@@ -200,7 +200,7 @@ def report_command(
     """
     from runner.report import report
 
-    found = find_run(runs_of(Place(target, runs)), run)
+    found = find_run(runs_of(Workplace(target, runs)), run)
     if rows:
         with connected(place_of_run(run, target=target, runs=runs)) as there:
             text = report.rows(there.database, found.status.run, kind=rows, as_json=as_json)
@@ -248,7 +248,7 @@ def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> N
     """
     from runner.trail.trail import read
 
-    found = find_run(runs_of(Place(target, runs)), run)
+    found = find_run(runs_of(Workplace(target, runs)), run)
     if as_json:
         terminal.hand_over(terminal.machine_text(found.trail.read_text(encoding="utf-8")))
         return
@@ -281,7 +281,7 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     from runner.trail.status import fold
     from runner.trail.trail import check, load
 
-    path = Path(run) if Path(run).is_file() else find_trail(runs_of(Place(target, runs)), run)
+    path = Path(run) if Path(run).is_file() else find_trail(runs_of(Workplace(target, runs)), run)
     data = load(path)
     found = check(data)
     known = anchors.records(data, up_to=found.records)

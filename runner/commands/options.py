@@ -68,11 +68,11 @@ def pointing(function: F) -> F:
 def _point(error: RunbookError, name: str, target: str | None, runs: Path | None) -> None:
     if error.stop:
         return  # they have them
-    from runner.target.workplace import Place, pointed, runs_of
+    from runner.target.workplace import Workplace, pointed, runs_of
     from runner.trail.runs import find_run
 
     with contextlib.suppress(RunbookError, BadInput, OSError):
-        found = find_run(runs_of(Place(target, runs)), name)
+        found = find_run(runs_of(Workplace(target, runs)), name)
         error.then = pointed(error.then, found.status.run, found.options())
 
 
@@ -114,7 +114,7 @@ def _user() -> str:
 
 def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
     """--input key=value (repeatable) over RUNBOOK_INPUT_KEY in the environment over --inputs-file (YAML)."""
-    from runner.playbook.inputs import Ambient, Seen
+    from runner.playbook.inputs import Ambient, SecretOnCommandLine
 
     values: dict[str, str] = {}
     if file is not None:
@@ -131,7 +131,7 @@ def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
         key, sign, value = one.partition("=")
         if not sign:
             raise click.UsageError(f"cannot read --input {key[:20]!r}: write key=value")
-        values[key] = Seen(value)
+        values[key] = SecretOnCommandLine(value)
     for key, value in values.items():
         if any(0xD800 <= ord(sign) < 0xE000 for sign in value):  # what no UTF-8 stands for: bytes of another encoding
             raise click.UsageError(f"cannot use the input {key}: it is no UTF-8 text")

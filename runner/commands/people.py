@@ -11,7 +11,7 @@ import click
 from runner.commands import complete, options
 from runner.commands.look import meant, place_of_run
 from runner.common import terminal
-from runner.run.execute import Orders
+from runner.run.execute import RunOptions
 from steps.contract import Value, cutting, seconds
 
 
@@ -57,9 +57,9 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
     from runner.run import interventions
 
     run = meant(run, target=target, runs=runs)
-    orders = Orders(place=place_of_run(run, target=target, runs=runs))
+    orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
     if evidence:
-        _say(interventions.bring(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
+        _say(interventions.submit_evidence(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
         return
     valid_s = _seconds(valid_for) if valid_for else None
     _say(interventions.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
@@ -86,7 +86,7 @@ def settle_command(
     from runner.run import interventions
 
     run = meant(run, target=target, runs=runs)
-    orders = Orders(place=place_of_run(run, target=target, runs=runs))
+    orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
     _say(interventions.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
 
 
@@ -111,7 +111,7 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
     from runner.run import interventions
     from steps.contract import Answer
 
-    orders = Orders(place=place_of_run(run, target=target, runs=runs))
+    orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
     _say(interventions.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
 
 
@@ -130,7 +130,7 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
     """
     from runner.run import interventions
 
-    _say(interventions.note(run, Orders(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
+    _say(interventions.note(run, RunOptions(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
 
 
 @click.command("tune", short_help="Steer a running run")
@@ -164,7 +164,7 @@ def tune_command(
 
     run = meant(run, target=target, runs=runs)
     place = place_of_run(run, target=target, runs=runs)
-    _say(interventions.tune(run, Orders(place=place), order=_order(orders), by=by, reason=reason))
+    _say(interventions.tune(run, RunOptions(place=place), order=_order(orders), by=by, reason=reason))
 
 
 _LABELS = frozenset({"next", "note", "gate"})
@@ -229,7 +229,7 @@ def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str
     from runner.run import interventions
 
     run = meant(run, target=target, runs=runs)
-    orders = Orders(place=place_of_run(run, target=target, runs=runs))
+    orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
     for sent in interventions.sql(
         run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason
     ):

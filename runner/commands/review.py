@@ -15,7 +15,7 @@ from runner.playbook.find import find_playbook, read_playbook
 
 if TYPE_CHECKING:
     from runner.run.dry_run import DryRun
-    from runner.run.execute import Orders
+    from runner.run.execute import RunOptions
 
 
 @click.command("plan", short_help="What a playbook would do")
@@ -49,10 +49,10 @@ def plan_command(
     path = find_playbook(playbook, Path.cwd())
     values = options.inputs(given, None)
     if target is not None or os.environ.get("RUNBOOK_TARGET"):
-        from runner.run.execute import Orders
-        from runner.target.workplace import Place
+        from runner.run.execute import RunOptions
+        from runner.target.workplace import Workplace
 
-        orders = Orders(place=Place(target), inputs=values)
+        orders = RunOptions(place=Workplace(target), inputs=values)
         dry_runs([path], orders, as_json=as_json, show_sql=show_sql, run_probes=run_probes)
         return
     from runner.plan import plan
@@ -71,7 +71,7 @@ def plan_command(
 
 def dry_runs(
     paths: list[Path],
-    orders: Orders,
+    orders: RunOptions,
     *,
     as_json: bool,
     show_sql: bool = False,

@@ -12,8 +12,8 @@ from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.errors import EXIT_CODES
 from runner.playbook.find import find_playbook
-from runner.run.execute import Orders, View, execute
-from runner.target.workplace import Place, runs_of
+from runner.run.execute import RunOptions, View, execute
+from runner.target.workplace import Workplace, runs_of
 from runner.trail.events import RunState
 from runner.trail.runs import find_run
 
@@ -96,17 +96,17 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     runbook exec adr007-phase1 adr007-phase2 --target prod --operator dana
     runbook exec adr007-phase3.yaml --dry-run
     """
-    place = Place(target, runs)
+    place = Workplace(target, runs)
     values = options.inputs(given, inputs_file)
     paths = [find_playbook(name, place.cwd) for name in playbooks]
     if dry_run:
         from runner.commands.review import dry_runs
 
-        looking = Orders(place=place, inputs=values, operator=operator, until=until, begin_at=begin_at)
+        looking = RunOptions(place=place, inputs=values, operator=operator, until=until, begin_at=begin_at)
         dry_runs(paths, looking, as_json=as_json, run_probes=run_probes)
         return
     for path in paths:
-        orders = Orders(
+        orders = RunOptions(
             place=place, inputs=values, operator=operator, until=until, begin_at=begin_at, status_dir=status_dir,
             view=_view(verbose=verbose, as_json=as_json),
         )  # fmt: skip
@@ -168,7 +168,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     if outside_window and not reason:
         raise click.UsageError("--outside-window needs --reason: it stands in the trail")
     run = meant(run, target=target, runs=runs)
-    orders = Orders(
+    orders = RunOptions(
         place=_place(target, runs, run),
         inputs=options.inputs(given, None),
         operator=operator,
@@ -242,20 +242,22 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     if (leave or accept_changes) and not reason:
         raise click.UsageError("--leave and --accept-changes need --reason: it stands in the trail")
     run = meant(run, target=target, runs=runs)
-    orders = Orders(place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json))
+    orders = RunOptions(
+        place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json)
+    )
     back = rollback(run, orders, Asked(reason or "asked by the operator", after, leave, accept_changes))
     if not as_json:
         _well(orders.place, back.run, back.words)
 
 
-def _place(target: str | None, runs: Path | None, run: str) -> Place:
+def _place(target: str | None, runs: Path | None, run: str) -> Workplace:
     """Without --target, a run goes on where it began."""
     from runner.commands.look import place_of_run
 
     return place_of_run(run, target=target, runs=runs)
 
 
-def _well(place: Place, name: str, more: str = "") -> None:
+def _well(place: Workplace, name: str, more: str = "") -> None:
     """How a run ended that ended well, in the word of its state."""
     found = find_run(runs_of(place), name)
     how = f"{found.status.state.replace('_', ' ')}:"

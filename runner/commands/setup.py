@@ -10,7 +10,7 @@ import click
 
 from runner.commands import options
 from runner.common import terminal
-from runner.target.workplace import Place
+from runner.target.workplace import Workplace
 
 
 @click.command("demo", short_help="The whole mission on an embedded PostgreSQL")
@@ -71,7 +71,7 @@ def check(*, target: str | None, as_json: bool) -> None:
     """
     from runner.target.readiness import check as look
 
-    found = look(Place(target))
+    found = look(Workplace(target))
     if as_json:
         options.print_json([one.__dict__ for one in found])
     else:
@@ -103,4 +103,4 @@ def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> No
     if only_print:
         terminal.hand_over(readiness.statements(dialect, role))
         return
-    terminal.say(readiness.init(Place(target)))
+    terminal.say(readiness.init(Workplace(target)))

@@ -49,7 +49,7 @@ class Rate:
         if mean is None:
             return ""
         now = mean * self.mean / self.now if self.now > 0 else mean
-        low, high = span(min(now, mean)), span(max(now, mean))
+        low, high = format_duration(min(now, mean)), format_duration(max(now, mean))
         same_unit = low.split(" ")[1:] == high.split(" ")[1:] and low.count(" ") == 1
         return high if low == high else f"{low.split(' ')[0] if same_unit else low} to {high}"
 
@@ -64,7 +64,7 @@ def when(moment: datetime, *, seconds: bool = False) -> str:
     return f"{moment.astimezone(UTC):{'%Y-%m-%d %H:%M:%S' if seconds else '%Y-%m-%d %H:%M'}} UTC"
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """'300 ms', '45 s', '12 min', '1 h 40 min'."""
     if 0 < seconds < 1:
         return f"{seconds * 1000:.0f} ms"
@@ -82,4 +82,4 @@ def ago(seconds: float) -> str:
 def age(seconds: float) -> str:
     """A span that may be one of days: '45 s', '12 min', '5 h 20 min', '3 days'."""
     days = seconds / 86400
-    return span(seconds) if days < 2 else f"{days:.1f}".removesuffix(".0") + " days"
+    return format_duration(seconds) if days < 2 else f"{days:.1f}".removesuffix(".0") + " days"

@@ -37,7 +37,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Word:
+class TypeDescription:
     """A step type or a probe."""
 
     kind: str
@@ -52,14 +52,14 @@ class Word:
         return list(self.model.Result.model_fields)
 
 
-def words() -> list[Word]:
+def words() -> list[TypeDescription]:
     """All that can stand behind `type:` and `check:`."""
     found = [
-        Word(kind, "step type", step.summary, _back(step), _DIALECTS[step.only], step)
+        TypeDescription(kind, "step type", step.summary, _back(step), _DIALECTS[step.only], step)
         for kind, step in registry.step_types().items()
     ]
     return found + [
-        Word(kind, "probe", probe.summary, "", _DIALECTS[probe.only], probe)
+        TypeDescription(kind, "probe", probe.summary, "", _DIALECTS[probe.only], probe)
         for kind, probe in registry.probe_types().items()
     ]
 
@@ -72,7 +72,7 @@ def _back(step: type[Step]) -> str:
     return "yes" if hasattr(step, "revert") or hasattr(step, "undoes") else "no"
 
 
-def _find(kind: str) -> list[Word]:
+def _find(kind: str) -> list[TypeDescription]:
     """Both the step type and the probe, where they share a name; RunRefused where there is neither."""
     known = words()
     found = [word for word in known if word.kind == kind]
@@ -102,7 +102,7 @@ def _everything(width: int) -> str:
     return "\n".join([*lines, "", *textwrap.wrap(told, width)])
 
 
-def _row(word: Word, longest: int, width: int) -> list[str]:
+def _row(word: TypeDescription, longest: int, width: int) -> list[str]:
     back = f"{word.back:<7}  " if word.back else ""
     only = "" if word.on == "both" else f" ({word.on} only)"
     return _hanging(f"{word.kind:<{longest}}  {back}", word.summary + only, width)
@@ -113,7 +113,7 @@ def _hanging(label: str, told: str, width: int) -> list[str]:
     return [(f"{label}{wrapped[0]}").rstrip(), *(" " * len(label) + line for line in wrapped[1:])]
 
 
-def _one(word: Word, width: int) -> list[str]:
+def _one(word: TypeDescription, width: int) -> list[str]:
     lines = [
         f"{word.kind} · {word.group}",
         *textwrap.wrap(word.summary, width),
@@ -149,7 +149,7 @@ def _table(found: Iterable[Field], width: int) -> list[str]:
     return lines or ["  none of its own"]
 
 
-def _figures(word: Word, width: int) -> list[str]:
+def _figures(word: TypeDescription, width: int) -> list[str]:
     names = ", ".join(word.figures)
     if word.group == "probe" and getattr(word.model, "open_names", False):
         names += f"{', and ' if names else ''}each column that the query returns"
@@ -166,7 +166,7 @@ def _figures(word: Word, width: int) -> list[str]:
 
 
 # ─── fields in the format's words ───────────────────────────────────────────────────────────────────────────────────
-def fields(word: Word) -> list[Field]:
+def fields(word: TypeDescription) -> list[Field]:
     """The kind's own keys; those that every step or check has are not among them."""
     shapes = definitions([word.model])
     shape = shapes.of[word.model]
@@ -252,12 +252,12 @@ def document(kind: str | None) -> Json:
     return [dict(_long(word)) for word in _find(kind)]
 
 
-def _short(word: Word) -> dict[str, Json]:
+def _short(word: TypeDescription) -> dict[str, Json]:
     found: dict[str, Json] = {"kind": word.kind, "group": word.group, "summary": word.summary, "on": word.on}
     return found | ({"taken_back": word.back} if word.back else {})
 
 
-def _long(word: Word) -> Iterator[tuple[str, Json]]:
+def _long(word: TypeDescription) -> Iterator[tuple[str, Json]]:
     yield from _short(word).items()
     yield "fields", [{"name": one.name, "type": one.type, "default": one.default, "required": one.required}
                      for one in fields(word)]  # fmt: skip

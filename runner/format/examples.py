@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from runner.common.errors import BadInput
 from runner.common.plain_data import Data
 from runner.format.field_schema import Schema, Shapes, definitions
-from runner.playbook.yaml_reader import Document, parse
 from runner.playbook.yaml_reader import Path as Place
+from runner.playbook.yaml_reader import YamlDocument, parse
 from steps.contract import Probe, Step
 
 PLAYBOOKS = Path(__file__).parent.parent / "playbooks"
@@ -58,7 +58,7 @@ def _places(data: Data, kind: str, key: str, place: Place = ()) -> Iterator[Plac
             yield from _places(value, kind, key, (*place, index))
 
 
-def _lines(document: Document, place: Place) -> str:
+def _lines(document: YamlDocument, place: Place) -> str:
     """The item's own lines: from its dash to where the indentation ends; "" where it doesn't begin its line."""
     lines = document.text.splitlines()
     mark = document.mark(place)

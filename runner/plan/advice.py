@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from runner.common.durations import span, when
+from runner.common.durations import format_duration, when
 from runner.plan import judgements, plan, window
 from runner.plan.next_commands import REASON, Here, onward, waits_for
 from runner.playbook.model import Entry, Playbook
@@ -185,8 +185,8 @@ def _rests(entry: Entry) -> float:
 
 def _length(standing: list[Entry], status: RunStatus) -> str:
     alone, beside = (max(_seconds(standing, status, beside=beside), 1.0) for beside in (False, True))
-    more = f", up to {span(beside)} while others work" if beside >= 2 * alone else ""
-    return f"about {span(alone)} (as long as it took){more}"
+    more = f", up to {format_duration(beside)} while others work" if beside >= 2 * alone else ""
+    return f"about {format_duration(alone)} (as long as it took){more}"
 
 
 def _turn_back(playbook: Playbook, standing: list[Entry], status: RunStatus, now: datetime) -> str:

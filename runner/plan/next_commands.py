@@ -10,7 +10,7 @@ from runner.plan import approvals, original_gates, window
 from runner.plan import judgements as judging
 from runner.plan.approvals import OpenNeed
 from runner.playbook.model import Entry, Playbook
-from runner.trail.events import Outcome, RunState
+from runner.trail.events import RunState, StepOutcome
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Gate, UndoesRun
 
@@ -140,7 +140,7 @@ def _undid_a_part(playbook: Playbook, status: RunStatus) -> bool:
     steps = (status.steps.get(entry.id) for entry in playbook.entries if isinstance(entry.step, UndoesRun))
     return any(
         one is not None
-        and one.outcome is Outcome.CRITERIA_NOT_MET
+        and one.outcome is StepOutcome.CRITERIA_NOT_MET
         and bool(one.results.get("refused") or one.results.get("standing"))
         for one in steps
     )

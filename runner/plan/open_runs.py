@@ -13,7 +13,7 @@ from runner.plan.plan import one_way
 from runner.playbook.model import Playbook
 from runner.target import identity
 from runner.target.workplace import Connected
-from runner.trail.events import Outcome, RunState
+from runner.trail.events import RunState, StepOutcome
 from runner.trail.runs import begun_as, load_run
 from runner.trail.status import RunStatus
 from steps.contract import Look
@@ -126,7 +126,7 @@ def _open(look: Look, row: RunRow, playbook: Playbook, load: Loader) -> Open | N
         return None
     standing = stands(look, row.run, theirs)
     stuck = theirs is not None and any(one_way(theirs.entry(name)) for name in standing)
-    back = any(one.action == "revert" and one.state == Outcome.REVERTED for one in tables.step_rows(look, row.run))
+    back = any(one.action == "revert" and one.state == StepOutcome.REVERTED for one in tables.step_rows(look, row.run))
     return Open(row.run, row.state, standing, one_way=stuck, back=back) if standing else None
 
 

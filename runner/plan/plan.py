@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from runner.common.durations import age, span
+from runner.common.durations import age, format_duration
 from runner.playbook.check_text import question
 from runner.playbook.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
 from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
@@ -98,7 +98,7 @@ def plan(
 
 
 def _window(playbook: Playbook) -> str:
-    length = [f"{span(playbook.window)} from the first change"] if playbook.window is not None else []
+    length = [f"{format_duration(playbook.window)} from the first change"] if playbook.window is not None else []
     when = playbook.open
     days = [f"open {', '.join(when.days)} from {when.since} to {when.to} ({when.zone})"] if when is not None else []
     return "; ".join(length + days)
@@ -111,14 +111,14 @@ def _patience(entry: Entry) -> str:
 def patience(lock: LockPolicy, timeout: Timeouts, retry: RetryPolicy) -> str:
     """How long a step queues for locks and runs, and how often it is tried."""
     return (
-        f"queues {span(lock.wait)} for a lock, again for {span(lock.retry_for)}{_kept(lock)}; a statement may take "
-        f"{span(timeout.statement)}, a long one {span(timeout.long)}, a look {span(timeout.look)}; "
-        f"{retry.attempts} tries, at most {span(retry.longest_wait)} apart"
+        f"queues {format_duration(lock.wait)} for a lock, again for {format_duration(lock.retry_for)}{_kept(lock)}; a statement may take "
+        f"{format_duration(timeout.statement)}, a long one {format_duration(timeout.long)}, a look {format_duration(timeout.look)}; "
+        f"{retry.attempts} tries, at most {format_duration(retry.longest_wait)} apart"
     )
 
 
 def _kept(lock: LockPolicy) -> str:
-    keeps = f", keeps it for at most {span(lock.hold)}" if lock.hold else ""
+    keeps = f", keeps it for at most {format_duration(lock.hold)}" if lock.hold else ""
     ends = f", ends sessions of {', '.join(lock.blockers.end)} in its way" if lock.blockers.end else ""
     return keeps + ends
 
@@ -136,9 +136,9 @@ def words(check: Check) -> str:
 def guard_words(guard: Guard) -> str:
     """A guard in one line: what is asked while the step runs, and what is done when it does not hold."""
     often = f" {guard.last.broken} times of {guard.last.samples}" if guard.last.samples > 1 else ""
-    lasting = f" for {span(guard.hold_for)}" if guard.hold_for else ""
+    lasting = f" for {format_duration(guard.hold_for)}" if guard.hold_for else ""
     until = f", until {guard.resume.text}" if guard.resume is not None else ""
-    rest = f"hibernates for {span(guard.hibernate)}" if not guard.stops else guard.action
+    rest = f"hibernates for {format_duration(guard.hibernate)}" if not guard.stops else guard.action
     critical = f"; {guard.critical.text}: {rest}" if guard.critical is not None else ""
     acts = guard.action.replace("_", " ")
     return f"while it runs, {words(guard.check)}; broken{often}{lasting}: {acts}{until}{critical}"

@@ -10,7 +10,7 @@ from typing import cast
 from runner.common import person_names
 from runner.common.errors import RunRefused
 from runner.playbook.model import Entry, Playbook
-from runner.trail.events import Outcome
+from runner.trail.events import StepOutcome
 from steps.contract import Gate, GateNeeds, Look, Value
 from steps.ledger import tables
 
@@ -65,7 +65,7 @@ def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
         if run.rolled_back or run.going_back:
             continue
         for row in tables.step_rows(look, run.run):
-            if row.state == Outcome.PASSED:
+            if row.state == StepOutcome.PASSED:
                 kept = json.loads(row.results)
                 by = tuple(map(str, kept.get("approved_by", ())))
                 passing = Passing(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.playbook.model import Calendar, Playbook
 from runner.trail.status import RunStatus
 from steps.contract import Gate, GateNeeds
@@ -52,7 +52,9 @@ def why_shut(playbook: Playbook, status: RunStatus, *, now: datetime) -> str:
     if playbook.window is None or began is None:
         return ""
     end = began + timedelta(seconds=playbook.window)
-    return "" if now < end else f"its window of {span(playbook.window)} was over at {shown(end, playbook.open)}"
+    return (
+        "" if now < end else f"its window of {format_duration(playbook.window)} was over at {shown(end, playbook.open)}"
+    )
 
 
 def shown(moment: datetime, calendar: Calendar | None) -> str:

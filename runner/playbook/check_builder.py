@@ -19,7 +19,7 @@ from runner.playbook.yaml_reader import Fault, near
 from steps import registry
 from steps.contract import RESERVED, Gate, Probe, Query, Step
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
-from steps.expressions.grammar import BadExpression, Kind
+from steps.expressions.grammar import BadExpression, ValueKind
 
 OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})
 _PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")
@@ -77,10 +77,10 @@ class Builder:
         if name not in self._known and f"{root}.*" not in self._known:
             self.sources.fault(path, f"unknown name {name!r}: no earlier step or check has it{near(name, self._known)}")
 
-    def step_names(self, kind: type[Step]) -> Mapping[str, Kind]:
+    def step_names(self, kind: type[Step]) -> Mapping[str, ValueKind]:
         return kinds_of(kind.Result)
 
-    def checks(self, data: Data, path: Place, *, own: Mapping[str, Kind] | None = None) -> tuple[Check, ...]:
+    def checks(self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None = None) -> tuple[Check, ...]:
         """The checks of one list; `own`: the names of the step's own result, for criteria without `check:`."""
         if not isinstance(data, list):
             self.sources.fault(path, f"cannot read {path[-1]}: it must be a list of checks")
@@ -105,7 +105,7 @@ class Builder:
 
     def _guard(self, data: dict[str, Data], path: Place) -> Guard | None:
         plain = {key: value for key, value in data.items() if key not in GUARD}
-        check = self._check(plain, path, own=dict.fromkeys((*ALWAYS, *RUNNING), Kind.NUMBER), guard=True)
+        check = self._check(plain, path, own=dict.fromkeys((*ALWAYS, *RUNNING), ValueKind.NUMBER), guard=True)
         if check is None:
             return None
         names = _guard_names(check.probe, self._own_names(check.probe))
@@ -122,7 +122,9 @@ class Builder:
                 self.sources.fault((*path, key), f"cannot use `{key}` here: {why}", key=True)
         return guard
 
-    def _check(self, data: Data, path: Place, *, own: Mapping[str, Kind] | None, guard: bool = False) -> Check | None:
+    def _check(
+        self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None, guard: bool = False
+    ) -> Check | None:
         if not isinstance(data, dict):
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
@@ -152,7 +154,7 @@ class Builder:
         return built
 
     def _probe(
-        self, data: dict[str, Data], path: Place, *, own: Mapping[str, Kind] | None
+        self, data: dict[str, Data], path: Place, *, own: Mapping[str, ValueKind] | None
     ) -> tuple[Probe | None, frozenset[str]]:
         kinds = registry.probe_types()
         kind = data.get("check")
@@ -180,7 +182,7 @@ class Builder:
         return frozenset({"*"} if probe.open_names else set()) | frozenset(probe.Result.model_fields)
 
     def _expression(
-        self, data: dict[str, Data], key: str, path: Place, names: frozenset[str], kinds: Mapping[str, Kind]
+        self, data: dict[str, Data], key: str, path: Place, names: frozenset[str], kinds: Mapping[str, ValueKind]
     ) -> Expression | None:
         text = data.get(key)
         if text is None:
@@ -280,21 +282,29 @@ def _is_number(annotation: Any) -> bool:
     return any(part in {int, float, Decimal} or (get_args(part) and _is_number(part)) for part in parts)
 
 
-_KINDS: Mapping[object, Kind] = {
-    bool: Kind.TRUTH, int: Kind.NUMBER, float: Kind.NUMBER, Decimal: Kind.NUMBER, str: Kind.TEXT, list: Kind.LIST,
-    tuple: Kind.LIST, datetime: Kind.TIME, date: Kind.TIME, timedelta: Kind.TIME,
-}  # fmt: skip
+_KINDS: Mapping[object, ValueKind] = {
+    bool: ValueKind.TRUTH,
+    int: ValueKind.NUMBER,
+    float: ValueKind.NUMBER,
+    Decimal: ValueKind.NUMBER,
+    str: ValueKind.TEXT,
+    list: ValueKind.LIST,
+    tuple: ValueKind.LIST,
+    datetime: ValueKind.TIME,
+    date: ValueKind.TIME,
+    timedelta: ValueKind.TIME,
+}
 
 
-def kind_of(annotation: Any) -> Kind:
+def kind_of(annotation: Any) -> ValueKind:
     """What a field's values are for an expression, as its annotation says; ANY where it may be several things."""
     if get_origin(annotation) is Annotated:
         return kind_of(get_args(annotation)[0])
     if get_origin(annotation) in {Union, UnionType}:
         kinds = {kind_of(part) for part in get_args(annotation) if part is not NoneType}
-        return kinds.pop() if len(kinds) == 1 else Kind.ANY
-    return _KINDS.get(get_origin(annotation) or annotation, Kind.ANY)
+        return kinds.pop() if len(kinds) == 1 else ValueKind.ANY
+    return _KINDS.get(get_origin(annotation) or annotation, ValueKind.ANY)
 
 
-def kinds_of(result: type[BaseModel]) -> dict[str, Kind]:
+def kinds_of(result: type[BaseModel]) -> dict[str, ValueKind]:
     return {name: kind_of(field.annotation) for name, field in result.model_fields.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.playbook.model import Check
 from steps.contract import Query, Text, seconds
 
@@ -37,7 +37,7 @@ def _written(value: object, *, time: bool = False) -> str:
         case Text():
             return cut(" ".join(next(iter(value.texts.values())).split()), 60)
         case float() if time:
-            return span(value)
+            return format_duration(value)
         case tuple() | list():
             return f"[{', '.join(map(_written, value))}]"
         case dict():

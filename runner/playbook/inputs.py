@@ -12,15 +12,21 @@ from pydantic import JsonValue
 from runner.common.errors import RunRefused
 from runner.common.plain_data import Data
 from runner.common.secrets import MASK
-from runner.playbook.model import Input, span
+from runner.playbook.model import Input, parse_duration
 from runner.playbook.sources import Sources, validated
 from runner.playbook.yaml_reader import near
 from steps.expressions import patterns
 
-_BLANK: Mapping[str, JsonValue] = {"text": "example", "integer": 1, "number": 1.0, "boolean": False, "time span": 1.0}
+_BLANK: Mapping[str, JsonValue] = {
+    "text": "example",
+    "integer": 1,
+    "number": 1.0,
+    "boolean": False,
+    "time parse_duration": 1.0,
+}
 
 
-class Seen(str):
+class SecretOnCommandLine(str):
     """A value from the command line, which everybody on this machine can read there: no place for a secret."""
 
     __slots__ = ()
@@ -100,7 +106,7 @@ def _way(name: str, spec: Input) -> str:
 
 
 def _refuse_seen(name: str, spec: Input, text: str) -> None:
-    if isinstance(text, Seen):
+    if isinstance(text, SecretOnCommandLine):
         raise RunRefused(
             f"cannot take the secret input {name!r} from the command line: there it has been seen in the process list "
             "and in the shell's history",
@@ -135,8 +141,8 @@ def _typed(spec: Input, text: str) -> JsonValue:
             return int(text)
         case "number":
             return _number(text)
-        case "time span":
-            return span(text)
+        case "time parse_duration":
+            return parse_duration(text)
         case "boolean":
             if text not in {"true", "false"}:
                 raise ValueError("write true or false")

@@ -17,7 +17,7 @@ from runner.playbook import inputs as given
 from runner.playbook.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
 from runner.playbook.sources import Place, Reader, Sources, from_disk, validated
 from runner.playbook.template import BadTemplate, fill, fill_sql
-from runner.playbook.yaml_reader import Document, Fault, Faulty, Mark, near, parse
+from runner.playbook.yaml_reader import Fault, Faulty, Mark, YamlDocument, near, parse
 from steps import registry
 from steps.catalog.later_steps import Followed
 from steps.contract import RESERVED, Model, Query, UsesFigures
@@ -141,7 +141,7 @@ def _merge(sources: Sources, read: Reader) -> dict[str, Data]:
     return data
 
 
-def _take_in(sources: Sources, data: dict[str, Data], document: Document) -> None:
+def _take_in(sources: Sources, data: dict[str, Data], document: YamlDocument) -> None:
     included = document.data
     if not isinstance(included, dict):
         sources.faults.append(Fault(document.mark(()), "cannot include this: it must be a mapping"))
@@ -159,7 +159,7 @@ def _take_in(sources: Sources, data: dict[str, Data], document: Document) -> Non
             _join(sources, data, document, key)
 
 
-def _join(sources: Sources, data: dict[str, Data], document: Document, key: str) -> None:
+def _join(sources: Sources, data: dict[str, Data], document: YamlDocument, key: str) -> None:
     """A key of both: two mappings become one, if no name in them stands twice."""
     mine, theirs = data[key], document.data[key] if isinstance(document.data, dict) else None
     if not isinstance(mine, dict) or not isinstance(theirs, dict):

@@ -31,7 +31,7 @@ class OnFailure(StrEnum):
 class Input(Model):
     """A typed value that a run is given."""
 
-    type: Literal["text", "integer", "number", "boolean", "time span"] = "text"
+    type: Literal["text", "integer", "number", "boolean", "time parse_duration"] = "text"
     default: JsonValue = None
     required: bool = False
     min: float | None = None
@@ -339,7 +339,7 @@ class Playbook(Model):
         return any(entry.step.changes for entry in self.entries)
 
 
-def span(text: str) -> float:
+def parse_duration(text: str) -> float:
     """A time span in seconds, for inputs of that type."""
     value = seconds(text)
     return float(value) if isinstance(value, float) else 0.0

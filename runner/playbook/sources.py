@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from runner.common.errors import BadInput
-from runner.playbook.yaml_reader import MAX_BYTES, MAX_FAULTS, Document, Fault, Faulty, Mark, decoded, near
+from runner.playbook.yaml_reader import MAX_BYTES, MAX_FAULTS, Fault, Faulty, Mark, YamlDocument, decoded, near
 from steps.contract import Query
 
 Place = tuple[str | int, ...]
@@ -53,10 +53,10 @@ def _text(path: Path, name: str, *, shown: str, linked: str) -> str:
 class Sources:
     """All documents of one playbook, with one way to say where something stands."""
 
-    main: Document
-    included: list[Document] = field(default_factory=list)
+    main: YamlDocument
+    included: list[YamlDocument] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    origin: dict[str, Document] = field(default_factory=dict)  # "queries.coverage" → where it is written
+    origin: dict[str, YamlDocument] = field(default_factory=dict)  # "queries.coverage" → where it is written
     texts: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)  # the inputs that nobody may see
     kept: bool = False  # a run's own copy: rules that are newer than the run don't keep it from its way back

@@ -82,7 +82,7 @@ class _Skip:
 _SKIP = _Skip()
 
 
-class Document:
+class YamlDocument:
     """The data of one YAML file, and the place of each value and key in it."""
 
     def __init__(self, data: Data, *, file: str, text: str, root: int | _Place) -> None:
@@ -119,7 +119,7 @@ def parse(
     max_bytes: int = MAX_BYTES,
     max_nodes: int = MAX_NODES,
     max_depth: int = MAX_DEPTH,
-) -> Document:
+) -> YamlDocument:
     """Read one YAML document.
 
     Stricter than YAML 1.1: only true/false are booleans, dates and times stay text; duplicate keys, anchors, aliases,
@@ -137,7 +137,7 @@ def parse(
         raise Faulty(composer.faults)
     root = composer.root
     assert root is not None  # noqa: S101  an empty file is a fault
-    return Document(composer.data, file=file, text=decoded, root=root)
+    return YamlDocument(composer.data, file=file, text=decoded, root=root)
 
 
 def near(word: str, known: Iterable[str]) -> str:

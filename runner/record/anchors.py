@@ -34,7 +34,7 @@ _GOES_ON = (RunResumed, RollbackStarted, Closed)
 
 
 @dataclass(frozen=True)
-class Voucher:
+class TrailAnchor:
     """The head of the chain as somebody else than the trail's writer has it; length 0 where only the hash is known."""
 
     by: str
@@ -44,7 +44,7 @@ class Voucher:
 
 
 @dataclass(frozen=True)
-class Word:
+class AnchorVerdict:
     """What the anchors say of a chain."""
 
     up_to: int
@@ -70,33 +70,33 @@ def run_of(known: list[Record], path: Path) -> str:
     return first.run if isinstance(first, RunStarted) else path.absolute().parent.name
 
 
-def in_trail(known: list[Record]) -> list[Voucher]:
+def in_trail(known: list[Record]) -> list[TrailAnchor]:
     """Approvals carry the head that the approver saw."""
     return [
-        Voucher(f"approval by {one.event.name}", one.event.chain_head, 0)
+        TrailAnchor(f"approval by {one.event.name}", one.event.chain_head, 0)
         for one in known
         if isinstance(one.event, Approved)
     ]
 
 
-def of_run(look: Look, run: str) -> list[Voucher]:
+def of_run(look: Look, run: str) -> list[TrailAnchor]:
     """The heads that the target's ledger has for this run."""
-    found = [Voucher(f"the ledger at {one.what}", one.head, one.length) for one in tables.anchors(look, run)]
+    found = [TrailAnchor(f"the ledger at {one.what}", one.head, one.length) for one in tables.anchors(look, run)]
     row = tables.find_run(look, run)
     if row is not None:
         ended = row.state != RunState.RUNNING
-        found.append(Voucher(f"the ledger, run {row.state}", row.trail_head, row.trail_length, ended))
+        found.append(TrailAnchor(f"the ledger, run {row.state}", row.trail_head, row.trail_length, ended))
     return sorted(found, key=lambda one: one.length)
 
 
-def compare(found: Verification, vouchers: list[Voucher]) -> Word:
+def compare(found: Verification, vouchers: list[TrailAnchor]) -> AnchorVerdict:
     """Hold each anchor against the chain: a missing head means that a tail was cut or the chain made anew."""
     places = {head: number for number, head in enumerate(found.hashes, start=1)}
     up_to, by = 0, ""
     for one in vouchers:
         place = places.get(one.head, 0)
         if not place or (one.length and place != one.length):
-            return Word(
+            return AnchorVerdict(
                 up_to,
                 by,
                 f"{one.by} has a head that this chain doesn't have",
@@ -105,13 +105,15 @@ def compare(found: Verification, vouchers: list[Voucher]) -> Word:
         if place >= up_to:
             up_to, by = place, one.by
     if not up_to:
-        return Word(0, "", "", "the chain is whole; nobody else vouches for it (a chain alone can't show a cut tail)")
+        return AnchorVerdict(
+            0, "", "", "the chain is whole; nobody else vouches for it (a chain alone can't show a cut tail)"
+        )
     rest = len(found.hashes) - up_to
     after = f"; nobody vouches for the {rest} after it" if rest else ""
-    return Word(up_to, by, "", f"the chain is whole; vouched for up to record {up_to} by {by}{after}")
+    return AnchorVerdict(up_to, by, "", f"the chain is whole; vouched for up to record {up_to} by {by}{after}")
 
 
-def beyond(known: list[Record], vouchers: list[Voucher]) -> str:
+def beyond(known: list[Record], vouchers: list[TrailAnchor]) -> str:
     """What stands behind a run's end and can't be: an engine's record without a process that took the run up again."""
     ends = [one.length for one in vouchers if one.ended]
     for one in known[max(ends) :] if ends else []:

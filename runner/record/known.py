@@ -7,13 +7,13 @@ from collections.abc import Collection
 from runner.common.errors import RunRefused
 from runner.playbook.model import Playbook
 from runner.target import ledger_check
-from runner.trail.events import Outcome
+from runner.trail.events import StepOutcome
 from runner.trail.status import RunStatus
 from steps.catalog import touched_tables
-from steps.contract import Look, Place
+from steps.contract import Look, RunPosition
 from steps.ledger import tables
 
-_ACTED = frozenset({Outcome.DONE, Outcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
+_ACTED = frozenset({StepOutcome.DONE, StepOutcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
 
 
 def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, without: Collection[str] = ()) -> None:
@@ -40,7 +40,7 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
 def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
     """The same of another playbook's run, of which only the ledger is at hand."""
     rows = tables.step_rows(look, run)
-    back = {row.step for row in rows if row.action == "revert" and row.state == Outcome.REVERTED}
+    back = {row.step for row in rows if row.action == "revert" and row.state == StepOutcome.REVERTED}
     done = [row.step for row in rows if row.action == "apply" and row.state in _ACTED and row.step not in back]
     lost = _without_acts(look, run, [name for name in done if name in playbook.ids], playbook)
     if lost:
@@ -52,7 +52,7 @@ def refuse_replaced(look: Look, status: RunStatus, playbook: Playbook) -> None:
     if not tables.exists(look):
         return
     for entry in playbook.entries:
-        place = Place(status.run, entry.id, "apply")
+        place = RunPosition(status.run, entry.id, "apply")
         found = touched_tables.replaced(look, place, entry.step, certain=True) if entry.id in status.steps else []
         if found:
             raise RunRefused(

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from runner.common.errors import TrailBroken
 from runner.record import anchors
-from runner.record.anchors import Voucher
+from runner.record.anchors import TrailAnchor
 from runner.target import ledger_check, session_settings
 from runner.target.database import RunDatabase
 from runner.trail.events import (
@@ -44,7 +44,7 @@ _BEFORE_THE_ROW: tuple[type[Event], ...] = (
 )  # fmt: skip
 
 
-class Answer(StrEnum):
+class RecordTrust(StrEnum):
     """What is known of a record."""
 
     PROVEN = "proven"  # whole, this run's, and every anchor of the target's ledger is in it
@@ -59,7 +59,7 @@ class Trust:
     begun: whether the run came as far as having a row there.
     """
 
-    answer: Answer
+    answer: RecordTrust
     fault: str = ""
     anchored: int = 0
     by: str = ""
@@ -69,9 +69,9 @@ class Trust:
     @property
     def words(self) -> str:
         """For people, in a report."""
-        if self.answer is Answer.CONTRADICTED:
+        if self.answer is RecordTrust.CONTRADICTED:
             return f"contradicted: {self.fault}"
-        if self.answer is Answer.PROVEN:
+        if self.answer is RecordTrust.PROVEN:
             return f"proven by the target's ledger, up to record {self.anchored} ({self.by})"
         return f"not asked: {self.fault or 'no target was asked'}"
 
@@ -81,7 +81,7 @@ class _Known:
     """What the ledger has of a run, from one look, which is older than the reading of the trail that it is held against."""
 
     row: RunRow | None
-    vouchers: tuple[Voucher, ...]
+    vouchers: tuple[TrailAnchor, ...]
     acted: frozenset[str]
 
 
@@ -89,9 +89,9 @@ def trusted(found: Found, database: RunDatabase | None = None) -> Trust:
     """Is this run's record what it was: of itself, and as the target's ledger has it where there is a target."""
     fault = alone(found)
     if fault:
-        return Trust(Answer.CONTRADICTED, fault)
+        return Trust(RecordTrust.CONTRADICTED, fault)
     if database is None:
-        return Trust(Answer.NOT_ASKED)
+        return Trust(RecordTrust.NOT_ASKED)
     with database.look() as look:
         ledger_check.refuse_bad(look)
         known = _known(look, found.status.run)
@@ -116,7 +116,7 @@ def proven(found: Found, database: RunDatabase, *, changes: bool, what: str) -> 
     for these there is nothing to hold the record against.
     """
     told = trusted(found, database)
-    if told.answer is Answer.PROVEN or (told.answer is Answer.NOT_ASKED and not (changes and told.begun)):
+    if told.answer is RecordTrust.PROVEN or (told.answer is RecordTrust.NOT_ASKED and not (changes and told.begun)):
         return told
     raise refusal(found, told, what)
 
@@ -124,7 +124,7 @@ def proven(found: Found, database: RunDatabase, *, changes: bool, what: str) -> 
 def uncontradicted(found: Found, database: RunDatabase | None, *, what: str) -> Trust:
     """The same for people's words, which accept that no target was asked; raises TrailBroken where it is contradicted."""
     told = trusted(found, database)
-    if told.answer is Answer.CONTRADICTED:
+    if told.answer is RecordTrust.CONTRADICTED:
         raise refusal(found, told, what)
     return told
 
@@ -170,7 +170,7 @@ def _read_again(found: Found) -> Found | str:
     return again if not again.chain.fault else again.chain.fault
 
 
-def against(database: RunDatabase, records: list[Record], *, run: str) -> tuple[list[Voucher], str]:
+def against(database: RunDatabase, records: list[Record], *, run: str) -> tuple[list[TrailAnchor], str]:
     """What the ledger vouches for of a trail that lies anywhere, and in what else the two differ.
 
     Where the ledger has no row of the run there is nothing to compare with, and that is a difference.
@@ -184,12 +184,12 @@ def against(database: RunDatabase, records: list[Record], *, run: str) -> tuple[
 
 def _against(found: Found | str, known: _Known) -> Trust:
     if isinstance(found, str):
-        return Trust(Answer.CONTRADICTED, found)
+        return Trust(RecordTrust.CONTRADICTED, found)
     if known.row is None:
         return _without_row(found.records)
     word = anchors.compare(found.chain, [*anchors.in_trail(found.records), *known.vouchers])
     fault = word.fault or _differs(found.records, known)
-    answer = Answer.CONTRADICTED if fault else Answer.PROVEN
+    answer = RecordTrust.CONTRADICTED if fault else RecordTrust.PROVEN
     return Trust(answer, fault, _anchored(found.chain, known.vouchers), word.by, known.row)
 
 
@@ -199,7 +199,7 @@ def _differs(records: list[Record], known: _Known) -> str:
     return unfit or _unknown_acts(records, known.acted) or anchors.beyond(records, [*known.vouchers])
 
 
-def _anchored(chain: Verification, vouchers: Iterable[Voucher]) -> int:
+def _anchored(chain: Verification, vouchers: Iterable[TrailAnchor]) -> int:
     """The last record that the ledger vouches for."""
     places = {head: number for number, head in enumerate(chain.hashes, start=1)}
     return max((places.get(one.head, 0) for one in vouchers), default=0)
@@ -211,11 +211,11 @@ def _without_row(records: list[Record]) -> Trust:
     leased = any(isinstance(one.event, LeaseTaken) for one in records)
     if leased and later is not None:
         return Trust(
-            Answer.CONTRADICTED,
+            RecordTrust.CONTRADICTED,
             f"the target's ledger knows nothing of this run, and the trail goes on after its start (record {later.n}, "
             f"{later.event.event})",
         )
-    return Trust(Answer.NOT_ASKED, "the target's ledger has no row of this run", begun=later is not None)
+    return Trust(RecordTrust.NOT_ASKED, "the target's ledger has no row of this run", begun=later is not None)
 
 
 def _unfit(records: list[Record], row: RunRow) -> str:

@@ -39,7 +39,7 @@ _UNUSABLE = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EL
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
 
 
-def told(error: Exception, typed: Typed | None = None) -> int:
+def report_error(error: Exception, typed: Typed | None = None) -> int:
     """Print what stopped the command and return its exit code."""
     typed = typed or Typed()
     if isinstance(error, RunbookError):
@@ -47,23 +47,23 @@ def told(error: Exception, typed: Typed | None = None) -> int:
             _known(error, typed)
         return error.exit_code
     if isinstance(error, BadInput):
-        return told(RunRefused(str(error)), typed)
+        return report_error(RunRefused(str(error)), typed)
     state = "what this command was about to do was rolled back"
     if isinstance(error, OldLedger):
-        return told(RunRefused(str(error), state=state, then=ledger_check.MEND), typed)
+        return report_error(RunRefused(str(error), state=state, then=ledger_check.MEND), typed)
     if isinstance(error, DatabaseFault):
         lost = TargetUnreachable(
             f"the database refused or was lost: {error}", why=_sqlstate(error), state=state, then="runbook target check"
         )
-        return told(lost, typed)
+        return report_error(lost, typed)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         file = error.filename or "a file"
         kind = RunbookError if file == terminal.STANDARD_OUTPUT else TrailBroken
-        return told(kind(f"cannot write {file}: {error.strerror}", then="make room, then do it again"), typed)
+        return report_error(kind(f"cannot write {file}: {error.strerror}", then="make room, then do it again"), typed)
     if isinstance(error, OSError) and error.errno in _UNUSABLE:
         shown = cutting.shortened(str(error.filename or "a file"), SHOWN)
         refused = RunRefused(f"cannot use {shown!r}: {(error.strerror or '').lower()}", state="nothing was begun")
-        return told(refused, typed)
+        return report_error(refused, typed)
     if os.environ.get("RUNBOOK_TRACEBACK"):
         traceback.print_exception(error)
     _title("internal error:", f"{type(error).__name__}: {error}")

@@ -11,11 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TextIO
 
-from runner.common.durations import Rate, span
+from runner.common.durations import Rate, format_duration
 from runner.common.markdown import safe
 from runner.common.terminal import dressed, fitted, machine_text, moves, spoken
 from runner.trail import events
-from runner.trail.events import Event, Outcome
+from runner.trail.events import Event, StepOutcome
 from steps.contract import Answer, Progress
 
 _MARKS = {
@@ -25,10 +25,10 @@ _MARKS = {
     Answer.UNKNOWN: ("?", "yellow"),
 }
 _OUTCOMES = {
-    Outcome.DONE: ("✓", "green"), Outcome.ALREADY_APPLIED: ("=", "green"), Outcome.PASSED: ("✓", "green"),
-    Outcome.PASSED_EARLIER: ("=", "green"),
-    Outcome.REVERTED: ("↩", "green"), Outcome.NOTHING_TO_REVERT: ("=", "green"), Outcome.PAUSED: ("⏸", "yellow"),
-    Outcome.STOPPED: ("■", "yellow"), Outcome.CONTINUED: ("!", "yellow"),
+    StepOutcome.DONE: ("✓", "green"), StepOutcome.ALREADY_APPLIED: ("=", "green"), StepOutcome.PASSED: ("✓", "green"),
+    StepOutcome.PASSED_EARLIER: ("=", "green"),
+    StepOutcome.REVERTED: ("↩", "green"), StepOutcome.NOTHING_TO_REVERT: ("=", "green"), StepOutcome.PAUSED: ("⏸", "yellow"),
+    StepOutcome.STOPPED: ("■", "yellow"), StepOutcome.CONTINUED: ("!", "yellow"),
 }  # fmt: skip
 ANSWER_S = 20  # a run that nobody watches isn't kept waiting
 FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # how often a plain line tells of progress
@@ -69,7 +69,7 @@ class Lines:
         match event:
             case events.RunStarted():
                 where = f"{event.target} ({event.process.versions.get('server', '')})"
-                kind = "" if event.kind is events.Kind.REAL else f" · {event.kind}"
+                kind = "" if event.kind is events.RunKind.REAL else f" · {event.kind}"
                 self._write(f"{event.playbook}  {event.title}")
                 self._write(f"target {where} · operator {event.process.operator}{kind}")
                 self._write("")
@@ -121,7 +121,9 @@ class Lines:
             case events.Judged():
                 self._write(f"  ✓ {event.id} judged a {event.answer} by {event.name} as {event.role}: {event.reason}")
             case events.WindowOverrun():
-                self._write(f"  ⚠ the run went on for {span(event.seconds)} after its window had ended", "yellow")
+                self._write(
+                    f"  ⚠ the run went on for {format_duration(event.seconds)} after its window had ended", "yellow"
+                )
             case events.LedgerCreated():
                 self._write("  made the ledger in the target")
             case _:

@@ -17,7 +17,7 @@ from runner.report import checks_table, plan_cards
 from runner.report.timeline import OUTCOMES, clock, timeline, took
 from runner.target import identity
 from runner.trail import events, trail
-from runner.trail.events import Json, Kind, Record, RunStarted, RunState
+from runner.trail.events import Json, Record, RunKind, RunStarted, RunState
 from runner.trail.runs import Found
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Database, Value, cutting
@@ -39,9 +39,9 @@ _VERDICTS = {
     RunState.CLOSED: "Closed",
 }
 _KINDS = {
-    Kind.REAL: "",
-    Kind.DEMO: "a **demo** run, on a database made for it: it says nothing of any other",
-    Kind.ROLLBACK: "a run that takes another one back",
+    RunKind.REAL: "",
+    RunKind.DEMO: "a **demo** run, on a database made for it: it says nothing of any other",
+    RunKind.ROLLBACK: "a run that takes another one back",
 }
 _ACTIONS = {"dead": "apply", "refused": "revert"}  # of the ledger's table skipped_row: what put the row there
 ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK, RunState.CLOSED})
@@ -81,8 +81,8 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 # ─── the verdict ────────────────────────────────────────────────────────────────────────────────────────────────────
 def _head(found: Found, playbook: Playbook) -> list[str]:
     status = found.status
-    kind = status.started.kind if status.started else Kind.REAL
-    title = f"# {'Demo: ' if kind is Kind.DEMO else ''}{escaped(playbook.title)}"
+    kind = status.started.kind if status.started else RunKind.REAL
+    title = f"# {'Demo: ' if kind is RunKind.DEMO else ''}{escaped(playbook.title)}"
     lines = [title, "", f"**{verdict(status)}.** {_proof(playbook, status)}"]
     if _KINDS[kind]:
         undone = f", {code(status.started.undo_of)}" if status.started and status.started.undo_of else ""

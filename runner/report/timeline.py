@@ -6,24 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.common.markdown import code, escaped, table
 from runner.trail import events
-from runner.trail.events import Event, Outcome, Record
+from runner.trail.events import Event, Record, StepOutcome
 
 OUTCOMES = {
-    Outcome.DONE: "done",
-    Outcome.ALREADY_APPLIED: "already applied",
-    Outcome.PASSED: "passed",
-    Outcome.PASSED_EARLIER: "was passed in an earlier run",
-    Outcome.FAILED: "**failed**",
-    Outcome.CRITERIA_NOT_MET: "**applied, but a criterion did not hold**",
-    Outcome.CONTINUED: "**failed, and the run went on**",
-    Outcome.PAUSED: "paused",
-    Outcome.STOPPED: "stopped at a safe point",
-    Outcome.REVERTED: "taken back",
-    Outcome.NOTHING_TO_REVERT: "nothing to take back",
-    Outcome.LEFT_STANDING: "left standing",
+    StepOutcome.DONE: "done",
+    StepOutcome.ALREADY_APPLIED: "already applied",
+    StepOutcome.PASSED: "passed",
+    StepOutcome.PASSED_EARLIER: "was passed in an earlier run",
+    StepOutcome.FAILED: "**failed**",
+    StepOutcome.CRITERIA_NOT_MET: "**applied, but a criterion did not hold**",
+    StepOutcome.CONTINUED: "**failed, and the run went on**",
+    StepOutcome.PAUSED: "paused",
+    StepOutcome.STOPPED: "stopped at a safe point",
+    StepOutcome.REVERTED: "taken back",
+    StepOutcome.NOTHING_TO_REVERT: "nothing to take back",
+    StepOutcome.LEFT_STANDING: "left standing",
 }
 
 
@@ -104,7 +104,7 @@ def _of_engine(event: Event) -> str:
         case events.LeaseTaken() if event.previous_run:
             return f"took the lease over from {code(event.previous_run)}, whose process was gone"
         case events.WindowOverrun():
-            return f"**went on for {span(event.seconds)} after its window had ended**"
+            return f"**went on for {format_duration(event.seconds)} after its window had ended**"
         case events.LedgerCreated():
             return "made the ledger in the target"
         case events.Recovered():
@@ -189,7 +189,7 @@ def _of_steering(event: Event) -> str:
 
 def took(seconds: float) -> str:
     """'0.04 s', '12 s', '3 min'."""
-    return f"{seconds:.2g} s" if seconds < 9.5 else span(seconds)
+    return f"{seconds:.2g} s" if seconds < 9.5 else format_duration(seconds)
 
 
 def _process(process: events.Process) -> str:

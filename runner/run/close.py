@@ -12,7 +12,7 @@ from runner.plan import open_runs
 from runner.playbook.model import Playbook
 from runner.record import known, trust
 from runner.run.control import Control
-from runner.run.execute import Orders, carry, given_again, masks_given, masks_of_run, opened, stored
+from runner.run.execute import RunOptions, given_again, masks_given, masks_of_run, open_engine, run_under_lease, stored
 from runner.run.lease import Holder
 from runner.run.resume import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.target import identity
@@ -28,14 +28,14 @@ from steps.ledger.tables import RunRow
 
 
 @dataclass(frozen=True)
-class Word:
+class ClosingDecision:
     """A person's decision that a run is over."""
 
     by: str
     reason: str
 
-    def masked(self, masks: Masks) -> Word:
-        return Word(masks.mask(self.by), masks.mask(self.reason))
+    def masked(self, masks: Masks) -> ClosingDecision:
+        return ClosingDecision(masks.mask(self.by), masks.mask(self.reason))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Ended:
     note: str = ""
 
 
-def close(name: str, orders: Orders, word: Word) -> Ended:
+def close(name: str, orders: RunOptions, word: ClosingDecision) -> Ended:
     """End an open run; where its folder is lost, in the ledger alone."""
     try:
         found = find_run(runs_of(orders), name)
@@ -92,11 +92,11 @@ def _lost(status: RunStatus, playbook: Playbook, target: Connected) -> str:
     return ""
 
 
-def _in_both(found: Found, playbook: Playbook, target: Connected, orders: Orders, word: Word) -> Ended:
+def _in_both(found: Found, playbook: Playbook, target: Connected, orders: RunOptions, word: ClosingDecision) -> Ended:
     run = found.status.run
     with target.database.look() as look:
         standing = open_runs.stands(look, run, playbook)
-    with opened(playbook, target, orders, found.directory, found.status, {}, seen=found.seen) as engine:
+    with open_engine(playbook, target, orders, found.directory, found.status, {}, seen=found.seen) as engine:
 
         def act() -> None:
             with engine.database.own() as work:
@@ -108,15 +108,15 @@ def _in_both(found: Found, playbook: Playbook, target: Connected, orders: Orders
             )
 
         with contextlib.suppress(RunClosed):
-            carry(engine, target, orders, act, first=Closed(by=word.by, reason=word.reason, stands=standing))
+            run_under_lease(engine, target, orders, act, first=Closed(by=word.by, reason=word.reason, stands=standing))
     return Ended(run, standing)
 
 
-def _record(work: Work, run: str, word: Word) -> None:
+def _record(work: Work, run: str, word: ClosingDecision) -> None:
     tables.add_command(work, run=run, order={"closed": True}, by=word.by, reason=word.reason)
 
 
-def _in_the_trail(found: Found, masks: Masks, word: Word, lost: str) -> Ended:
+def _in_the_trail(found: Found, masks: Masks, word: ClosingDecision, lost: str) -> Ended:
     status = found.status
     standing = tuple(one.id for one in status.steps.values() if one.standing)
     trail = Trail(found.trail, masks=masks, seen=found.seen)
@@ -128,7 +128,7 @@ def _in_the_trail(found: Found, masks: Masks, word: Word, lost: str) -> Ended:
     return Ended(status.run, standing, f"in the trail alone: {lost}" if lost else "")
 
 
-def _in_the_ledger(name: str, orders: Orders, word: Word, nowhere: RunRefused) -> Ended:
+def _in_the_ledger(name: str, orders: RunOptions, word: ClosingDecision, nowhere: RunRefused) -> Ended:
     """A run whose folder is lost, by its whole name."""
     with connected(orders.place) as target:
         with target.database.look() as look:
@@ -143,7 +143,9 @@ def _in_the_ledger(name: str, orders: Orders, word: Word, nowhere: RunRefused) -
     return Ended(name, standing, "in the ledger alone: the run's folder is not here")
 
 
-def _end_row(target: Connected, orders: Orders, row: RunRow, playbook: Playbook | None, word: Word) -> None:
+def _end_row(
+    target: Connected, orders: RunOptions, row: RunRow, playbook: Playbook | None, word: ClosingDecision
+) -> None:
     database = target.database
     scope = playbook.scope if playbook is not None else "target"
     refuse_if_held(database, scope)

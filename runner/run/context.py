@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.common.errors import LeaseLost
 from runner.playbook.model import Entry, LockPolicy
 from runner.run.control import Control, Hold
@@ -39,7 +39,7 @@ from steps.contract.values import readable_all
 from steps.ledger import tables
 
 if TYPE_CHECKING:
-    from runner.run.guards import Emit, Sentry
+    from runner.run.guards import Emit, GuardMonitor
 
 STEER_S = 1.0  # how often the ledger's control rows are read
 HOLD_S = 1.0
@@ -67,7 +67,7 @@ class StepContext:
     lock: LockPolicy
     steered: bool = True  # whether a ledger is there to be steered by
     window_left: Callable[[], float | None] = lambda: None  # seconds; only the way forward is limited
-    sentry: Sentry | None = None
+    sentry: GuardMonitor | None = None
     intact: Callable[[], None] = lambda: None  # raises TrailBroken where the record can't be gone on with
     reported: Progress | None = None  # the last, at a safe point
     _pulsed: float | None = None
@@ -102,7 +102,9 @@ class StepContext:
             return
         usual = self._pulsed - before if before is not None else 0.0
         if left <= usual:
-            over = f"it was over {span(-left)} ago" if left < 0 else f"{span(left)} are left of it"
+            over = (
+                f"it was over {format_duration(-left)} ago" if left < 0 else f"{format_duration(left)} are left of it"
+            )
             self.control.ask_stop(WINDOW, f"the run's window has no room for more: {over}")
 
     def obey(self) -> None:
@@ -151,7 +153,7 @@ class StepContext:
         for by, (hold, began) in told.items():
             if hold.longest is not None and by in self.control.holds and time.monotonic() - began >= hold.longest:
                 self.control.ask_stop(
-                    by, f"it held the run for {span(hold.longest)}, its longest_hold, because {hold.reason}"
+                    by, f"it held the run for {format_duration(hold.longest)}, its longest_hold, because {hold.reason}"
                 )
 
     def _steer(self) -> None:

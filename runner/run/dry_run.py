@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.common.errors import CriteriaNotMet, RunbookError, RunRefused, Waiting
 from runner.common.secrets import Masks
 from runner.plan import ask, judgements, plan, window
 from runner.plan.foresight import Foresight
 from runner.playbook.model import Check, Playbook
-from runner.run.execute import Orders, beginning, masks_of
+from runner.run.execute import RunOptions, beginning, masks_of
 from runner.target import search_path
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, connected
@@ -58,7 +58,7 @@ class DryRun:
             )
 
 
-def dry_run(playbook: Playbook, orders: Orders, *, run_probes: bool = False) -> DryRun:
+def dry_run(playbook: Playbook, orders: RunOptions, *, run_probes: bool = False) -> DryRun:
     """Look, and say what would happen, with every reason for which exec would not begin."""
     place, masks = orders.place, masks_of(playbook)
     with connected(place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
@@ -97,7 +97,7 @@ def _waits(answers: list[CheckAnswered | NotDue], checks: list[Check]) -> list[R
 def _unmet(answers: list[CheckAnswered | NotDue], checks: list[Check]) -> list[str]:
     time = {check.id: check.within for check in checks if check.within}
     return [
-        f"{one.id}: {one.text}" + (f" (exec asks again for {span(time[one.id])})" if one.id in time else "")
+        f"{one.id}: {one.text}" + (f" (exec asks again for {format_duration(time[one.id])})" if one.id in time else "")
         for one in ask.unmet(answers)
     ]
 

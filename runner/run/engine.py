@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.common.errors import (
     Aborted,
     CriteriaNotMet,
@@ -25,13 +25,13 @@ from runner.plan import ask as gates
 from runner.playbook import programs
 from runner.playbook.model import Check, Entry
 from runner.playbook.scope import Scope
-from runner.run.step_run import Acting, in_doubt
+from runner.run.step_run import StepRun, in_doubt
 from runner.trail.events import (
     CheckAnswered,
     GateReached,
     NotDue,
-    Outcome,
     RowsRequeued,
+    StepOutcome,
     StepStarted,
     StopRequested,
     WindowOverrun,
@@ -71,7 +71,7 @@ class EarlierRun(StepResult):
 
 
 @dataclass
-class Engine(Acting):
+class Engine(StepRun):
     """One process's work on one run: which step is next, and what each answer means."""
 
     until: str = ""
@@ -255,7 +255,7 @@ class Engine(Acting):
                 state="nothing was sent by this step" if fresh else "",
             ) from error
 
-    def _before(self, entry: Entry, step: StepStatus, effect: Effect) -> Outcome | None:
+    def _before(self, entry: Entry, step: StepStatus, effect: Effect) -> StepOutcome | None:
         """What the database's word means: ALREADY_APPLIED and DONE need no act, None needs one."""
         acted = step.outcome is not None or bool(step.open)
         if self.begin_at and effect.state is not State.DONE:
@@ -266,10 +266,10 @@ class Engine(Acting):
                 then="leave --from away",
             )
         if effect.state is State.DONE:
-            return Outcome.DONE if acted else Outcome.ALREADY_APPLIED
+            return StepOutcome.DONE if acted else StepOutcome.ALREADY_APPLIED
         if effect.state is State.UNKNOWN:
             if acted and step.settled is not None:
-                return Outcome.DONE if step.settled else None
+                return StepOutcome.DONE if step.settled else None
             if acted:
                 raise in_doubt(entry, effect)
             raise StepFailed(
@@ -279,11 +279,11 @@ class Engine(Acting):
             )
         return None
 
-    def _carry_out(self, entry: Entry, outcome: Outcome | None) -> None:
+    def _carry_out(self, entry: Entry, outcome: StepOutcome | None) -> None:
         """Apply where it is not done (None), verify, check the criteria, and record how it ended."""
         began = time.monotonic()
         checks = entry.success_criteria
-        if outcome is Outcome.ALREADY_APPLIED:  # there is no result of its own to be asked about
+        if outcome is StepOutcome.ALREADY_APPLIED:  # there is no result of its own to be asked about
             checks = tuple(check for check in checks if check.probe is not None or check.due)
         try:
             result = self._applied(entry) if outcome is None else self.recounted(entry)
@@ -291,21 +291,21 @@ class Engine(Acting):
             self._ask(checks, role="criterion", what=what, step=entry.id, own=dict(result))
             _refuse_part(entry, result)
         except Unjudged as wait:
-            self.end(entry, Outcome.PAUSED, began=began, result=self.recounted(entry), error=wait.what)
+            self.end(entry, StepOutcome.PAUSED, began=began, result=self.recounted(entry), error=wait.what)
             self.emit(GateReached(step=entry.id, needs=(wait.need,)))
             raise
         except CriteriaNotMet as error:
-            self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, result=self.recounted(entry), error=error.what)
+            self.end(entry, StepOutcome.CRITERIA_NOT_MET, began=began, result=self.recounted(entry), error=error.what)
             self._failed(entry, error)
         except Paused as pause:
             self._paused(entry, began, pause)
         except Stopped as stop:
-            self.end(entry, Outcome.STOPPED, began=began, result=self.recounted(entry), error=str(stop))
+            self.end(entry, StepOutcome.STOPPED, began=began, result=self.recounted(entry), error=str(stop))
             self._stopped(entry, str(stop))
         except (StepError, NoText) as error:
             self._end_failed(entry, began, error)
         else:
-            self.end(entry, outcome or Outcome.DONE, began=began, result=result)
+            self.end(entry, outcome or StepOutcome.DONE, began=began, result=result)
 
     def _applied(self, entry: Entry) -> StepResult:
         """Apply, and believe it only when the database says so."""
@@ -317,7 +317,7 @@ class Engine(Acting):
 
     def _paused(self, entry: Entry, began: float, pause: Paused) -> None:
         told = f"{pause}{self._fits(entry, pause.needs_s)}"
-        self.end(entry, Outcome.PAUSED, began=began, result=self.recounted(entry), error=told)
+        self.end(entry, StepOutcome.PAUSED, began=began, result=self.recounted(entry), error=told)
         self.emit(GateReached(step=entry.id, needs=(told,)))
         raise Waiting(
             f"step {entry.id} stands at its own gate",
@@ -329,7 +329,7 @@ class Engine(Acting):
         left = self.window_left(entry)
         if left is None or needs_s is None:
             return ""
-        room = f"{span(max(left, 0.0))} are left of the window"
+        room = f"{format_duration(max(left, 0.0))} are left of the window"
         return f"; {room}, in which that fits" if needs_s < left else f"; THAT DOES NOT FIT: {room}"
 
     def _end_failed(self, entry: Entry, began: float, error: Exception) -> None:
@@ -339,12 +339,12 @@ class Engine(Acting):
                 state="what this run committed stays; nothing more is sent", then="runbook status",
             ) from error  # fmt: skip
         if self.control.interrupted:
-            self.end(entry, Outcome.STOPPED, began=began, error=f"cancelled: {error}", result=self.recounted(entry))
+            self.end(entry, StepOutcome.STOPPED, began=began, error=f"cancelled: {error}", result=self.recounted(entry))
             self._stopped(entry, f"a second signal cancelled it: {error}")
         fault = error if isinstance(error, DatabaseFault) else None
         if self.control.cut_by and (fault is None or fault.sqlstate == QUERY_CANCELED):
             cut = f"cancelled by {self.control.cut_by}: {self.control.cut_reason}"
-            self.end(entry, Outcome.STOPPED, began=began, error=cut, result=self.recounted(entry))
+            self.end(entry, StepOutcome.STOPPED, began=began, error=cut, result=self.recounted(entry))
             self._stopped(entry, cut)
         if fault is not None and fault.lost:
             raise TargetUnreachable(  # no end is recorded: what was in flight is settled at resume, by the database
@@ -355,7 +355,7 @@ class Engine(Acting):
         detail = f" ({fault.detail})" if fault is not None and fault.detail else ""
         self.end(
             entry,
-            Outcome.FAILED,
+            StepOutcome.FAILED,
             began=began,
             error=f"{error}{detail}",
             sqlstate=sqlstate,
@@ -374,7 +374,7 @@ class Engine(Acting):
         if entry.on_failure.policy == "continue":
             self.end(
                 entry,
-                Outcome.CONTINUED,
+                StepOutcome.CONTINUED,
                 began=time.monotonic(),
                 error=f"{error.what}; goes on: {entry.on_failure.reason}",
             )
@@ -409,7 +409,7 @@ class Engine(Acting):
         try:
             self.required(entry)
         except CriteriaNotMet as error:
-            self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=error.what)
+            self.end(entry, StepOutcome.CRITERIA_NOT_MET, began=began, error=error.what)
             self.wants_rollback = entry.on_failure.policy == "rollback"
             raise
         unmet = self._unmet(entry, again=self.status.step(entry.id).passed is not None)
@@ -417,7 +417,7 @@ class Engine(Acting):
             needs = original_gates.needs(entry, self.playbook.kept_gates)
             self._wait(entry, approvals.all_open(needs, self.status, step=entry.id, now=self.now()))
         if unmet is not None:
-            self.end(entry, Outcome.CRITERIA_NOT_MET, began=began, error=unmet.what)
+            self.end(entry, StepOutcome.CRITERIA_NOT_MET, began=began, error=unmet.what)
             self._failed(entry, unmet)
             return
         digest = self.status.approval_digest
@@ -425,7 +425,7 @@ class Engine(Acting):
         kept = starting_point.record(
             digest, sorted(approved), approvals.until(self.status, step=entry.id, now=self.now())
         )
-        self.end(entry, Outcome.PASSED, began=began, kept=kept)
+        self.end(entry, StepOutcome.PASSED, began=began, kept=kept)
 
     def _unmet(self, entry: Entry, *, again: bool) -> CriteriaNotMet | None:
         """What of the gate's checks does not hold."""
@@ -465,14 +465,14 @@ class Engine(Acting):
             try:
                 self._criteria(gate, again=True)
             except CriteriaNotMet as error:
-                self.end(gate, Outcome.CRITERIA_NOT_MET, began=time.monotonic(), error=error.what)
+                self.end(gate, StepOutcome.CRITERIA_NOT_MET, began=time.monotonic(), error=error.what)
                 self._failed(gate, error)
 
     def _passed_earlier(self, gate: Entry) -> None:
         """A gate before --from: the run in which it was passed is known (preflight refused the run otherwise)."""
         passed_in = self.status.started.passed_in if self.status.started else {}
         earlier = EarlierRun(run=passed_in[gate.id])
-        self.end(gate, Outcome.PASSED_EARLIER, began=time.monotonic(), result=earlier)
+        self.end(gate, StepOutcome.PASSED_EARLIER, began=time.monotonic(), result=earlier)
 
 
 def _refuse_part(entry: Entry, result: StepResult) -> None:

@@ -43,12 +43,12 @@ from runner.run.lease import Holder
 from runner.run.may_begin import Beginning
 from runner.target import identity, ledger_check, resolve
 from runner.target.server_clock import server_clock
-from runner.target.workplace import Connected, Place, connected, now, options_for
-from runner.trail.events import Event, Json, Kind, LedgerCreated, RollbackStarted, RunEnded, RunStarted, RunState
+from runner.target.workplace import Connected, Workplace, connected, now, options_for
+from runner.trail.events import Event, Json, LedgerCreated, RollbackStarted, RunEnded, RunKind, RunStarted, RunState
 from runner.trail.runs import new_run
 from runner.trail.status import RunStatus
 from runner.trail.status_file import StatusFile
-from runner.trail.trail import Seen, Trail
+from runner.trail.trail import Trail, TrailExtent
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
 from steps.contract.values import in_json, readable_all
 from steps.ledger import tables
@@ -77,21 +77,21 @@ class View:
 
 
 @dataclass
-class Orders:
+class RunOptions:
     """What a command was asked to do."""
 
-    place: Place
+    place: Workplace
     inputs: Mapping[str, str] = field(default_factory=dict)
     operator: str | None = None
     until: str = ""
     begin_at: str = ""
     status_dir: Path | None = None
-    kind: Kind = Kind.REAL
+    kind: RunKind = RunKind.REAL
     view: View = field(default_factory=View)
 
 
 # ─── exec ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-def execute(path: Path, orders: Orders) -> str:
+def execute(path: Path, orders: RunOptions) -> str:
     """Load → reach the target → refuse what can't be → run; the run's name. Raises a RunbookError for each other end."""
     playbook = read_playbook(path, orders.inputs)
     masks = masks_of(playbook)
@@ -104,17 +104,17 @@ def execute(path: Path, orders: Orders) -> str:
         name = new_run(playbook.name, now())
         directory = runs / name
         started = _started(playbook, target, orders, name).model_copy(update={"passed_in": dict(allowed.passed_in)})
-        with opened(playbook, target, orders, directory, RunStatus(), allowed.scope) as engine:
+        with open_engine(playbook, target, orders, directory, RunStatus(), allowed.scope) as engine:
             orders.view.begun(name, directory)
             private_files.write(directory / "playbook.yaml", next(iter(playbook.source.values())))
             engine.emit(started)
             for answer in allowed.answers:
                 engine.emit(answer)
-            carry(engine, target, orders, lambda: run_or_take_back(engine))
+            run_under_lease(engine, target, orders, lambda: run_or_take_back(engine))
         return name
 
 
-def beginning(playbook: Playbook, target: Connected, orders: Orders) -> Beginning:
+def beginning(playbook: Playbook, target: Connected, orders: RunOptions) -> Beginning:
     """What stands before this run, for exec and for the plan."""
     return Beginning(
         playbook=playbook, target=target, runs=orders.place.runs_directory(target.target), load=stored,
@@ -131,14 +131,14 @@ def masks_of(playbook: Playbook) -> Masks:
     return masks
 
 
-def masks_of_run(status: RunStatus, orders: Orders) -> Masks:
+def masks_of_run(status: RunStatus, orders: RunOptions) -> Masks:
     """The secrets of a run as far as this command knows them: its secret inputs, given again by option or environment,
     and the target's password. A run keeps none, so what isn't given again can't be masked.
     """
     return masks_given(status.started.inputs if status.started else {}, orders)
 
 
-def masks_given(inputs: Mapping[str, object], orders: Orders) -> Masks:
+def masks_given(inputs: Mapping[str, object], orders: RunOptions) -> Masks:
     """The same, of a run of which only the inputs are known, as its record has them."""
     masks = Masks()
     given = {
@@ -156,7 +156,7 @@ def masks_given(inputs: Mapping[str, object], orders: Orders) -> Masks:
     return masks
 
 
-def _started(playbook: Playbook, target: Connected, orders: Orders, name: str) -> RunStarted:
+def _started(playbook: Playbook, target: Connected, orders: RunOptions, name: str) -> RunStarted:
     process = identity.process(orders.operator)
     with target.database.look() as look:
         process.versions["server"] = identity.server_words(look)
@@ -185,15 +185,15 @@ def machine_programs(playbook: Playbook) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def opened(
+def open_engine(
     playbook: Playbook,
     target: Connected,
-    orders: Orders,
+    orders: RunOptions,
     directory: Path,
     status: RunStatus,
     scope: Mapping[str, Value],
     *,
-    seen: Seen | None = None,
+    seen: TrailExtent | None = None,
 ) -> Iterator[Engine]:
     """seen: the bytes of the trail that the run goes on from; None for a new one."""
     trail = Trail(directory / "trail.jsonl", masks=target.masks, seen=seen, own=True)
@@ -287,7 +287,7 @@ def _standing(playbook: Playbook, status: RunStatus, options: str) -> Json:
     return readable_all(vars(advice.stop(playbook, status, next_commands.Here(now(), alive=True, options=options))))
 
 
-def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: RunbookError) -> None:
+def _tell_standing(engine: Engine, orders: RunOptions, target: Connected, error: RunbookError) -> None:
     """How the run stands now belongs to what is said of its end; what was refused says itself what to do."""
     if isinstance(error, RunRefused | LeaseLost | TrailBroken):
         return
@@ -299,8 +299,8 @@ def _tell_standing(engine: Engine, orders: Orders, target: Connected, error: Run
 
 
 # ─── carrying a run ─────────────────────────────────────────────────────────────────────────────────────────────────
-def carry(
-    engine: Engine, target: Connected, orders: Orders, act: Callable[[], None], *, first: Event | None = None
+def run_under_lease(
+    engine: Engine, target: Connected, orders: RunOptions, act: Callable[[], None], *, first: Event | None = None
 ) -> None:
     """Ledger → lease → act → how it ended, in the trail and in the ledger; the lease is given back whatever happens.
 
@@ -338,7 +338,7 @@ class _Hold:
     first: Event | None
     holder: Holder | None = None
 
-    def take(self, stack: contextlib.ExitStack, target: Connected, orders: Orders) -> None:
+    def take(self, stack: contextlib.ExitStack, target: Connected, orders: RunOptions) -> None:
         """Whatever changes takes the lease before it writes its first record into a trail that is there already."""
         engine = self.engine
         if not engine.playbook.changes:

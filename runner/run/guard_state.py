@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.playbook.model import Guard, GuardAction
 from steps.contract import Answer
 
@@ -101,7 +101,7 @@ class Levels:
             self.stop = found
             return
         self.level, self._until = Level.HIBERNATES, now + guard.hibernate
-        self.hold = f"{found}; hibernates for at least {span(guard.hibernate)}"
+        self.hold = f"{found}; hibernates for at least {format_duration(guard.hibernate)}"
 
     def _recover(self, now: float) -> None:
         """End the hold; bring the batches back one step at a time."""

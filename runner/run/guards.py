@@ -11,7 +11,7 @@ from decimal import Context, Decimal
 from math import ceil, log2
 from typing import NamedTuple
 
-from runner.common.durations import Rate, span
+from runner.common.durations import Rate, format_duration
 from runner.common.errors import TrailBroken
 from runner.plan import ask
 from runner.playbook.model import Entry, Guard, GuardAction
@@ -120,7 +120,7 @@ class _Watch:
 
 
 @dataclass
-class Sentry:
+class GuardMonitor:
     """The guards of one step in one process; only `watching` starts its thread."""
 
     entry: Entry
@@ -244,7 +244,7 @@ class Sentry:
 
     def _worded(self, watch: _Watch, answer: CheckAnswered) -> Reading:
         reading, lasting = watch.reading(answer), watch.guard.hold_for
-        return reading._replace(text=f"{reading.text}, for {span(lasting)}") if lasting else reading
+        return reading._replace(text=f"{reading.text}, for {format_duration(lasting)}") if lasting else reading
 
     def _record(self, watch: _Watch, answer: CheckAnswered) -> None:
         self.emit(answer)

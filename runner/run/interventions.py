@@ -19,7 +19,7 @@ from runner.plan.preflight import writing_session
 from runner.playbook.model import Entry, Playbook
 from runner.record import trust
 from runner.run import resume
-from runner.run.execute import Orders, given_again, masks_of_run, path_of, stored
+from runner.run.execute import RunOptions, given_again, masks_of_run, path_of, stored
 from runner.run.resume import runs_of, same_target
 from runner.target import identity
 from runner.target.server_clock import server_clock
@@ -81,19 +81,19 @@ class Desk:
 
 
 @contextlib.contextmanager
-def _desk(name: str, orders: Orders, *, what: str, contradicted: bool = False) -> Iterator[Desk]:
+def _desk(name: str, orders: RunOptions, *, what: str, contradicted: bool = False) -> Iterator[Desk]:
     """The run that is meant; raises TrailBroken where its record is contradicted, unless that is to be written down too."""
     found = find_run(runs_of(orders), name)
     masks = masks_of_run(found.status, orders)
     with told_masked(masks), contextlib.ExitStack() as stack:
         target = _reachable(stack, found, orders, masks)
         told = trust.trusted(found, target.database if target is not None else None)
-        if told.answer is trust.Answer.CONTRADICTED and not contradicted:
+        if told.answer is trust.RecordTrust.CONTRADICTED and not contradicted:
             raise trust.refusal(found, told, what)
         yield Desk(found, masks, target, told.answer.value)
 
 
-def _reachable(stack: contextlib.ExitStack, found: Found, orders: Orders, masks: Masks) -> Connected | None:
+def _reachable(stack: contextlib.ExitStack, found: Found, orders: RunOptions, masks: Masks) -> Connected | None:
     """The target of the run, where it can be reached from here and is the one on which the run began."""
     with contextlib.suppress(TargetUnreachable, BadInput):
         target = stack.enter_context(connected(orders.place, schema=_schema(found), masks=masks))
@@ -109,7 +109,7 @@ def _schema(found: Found) -> str:
 
 
 def approve(
-    name: str, orders: Orders, *, step: str, by: str, role: str, reason: str, valid_s: float | None = None
+    name: str, orders: RunOptions, *, step: str, by: str, role: str, reason: str, valid_s: float | None = None
 ) -> str:
     """Record a person's yes to a gate, bound to what was approved; unsigned, so it is a claim and every report says so."""
     by = person_names.named(by)
@@ -198,7 +198,9 @@ def _same_user(status: RunStatus, who: Process) -> str:
     return f"\n{'note':<11}given by the same system user as the operator's: {who.user} ({names})" if names else ""
 
 
-def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reason: str, file: Path | None) -> str:
+def submit_evidence(
+    name: str, orders: RunOptions, *, step: str, evidence: str, by: str, reason: str, file: Path | None
+) -> str:
     """Record a person's evidence, bound to what would be done now; a file's SHA-256 says which file it was."""
     by = person_names.named(by)
     with _desk(name, orders, what="take evidence for") as desk:
@@ -227,7 +229,7 @@ def bring(name: str, orders: Orders, *, step: str, evidence: str, by: str, reaso
     return _still_open(name, orders, entry, now, anchored)
 
 
-def _still_open(name: str, orders: Orders, entry: Entry, now: datetime, anchored: str) -> str:
+def _still_open(name: str, orders: RunOptions, entry: Entry, now: datetime, anchored: str) -> str:
     found = _found(name, orders)
     needs = original_gates.needs(entry, in_force(found).kept_gates)
     open_needs = approvals.all_open(needs, found.status, step=entry.id, now=now)
@@ -240,7 +242,7 @@ def _next(found: Found) -> str:
     return "next       " + advice.stop(in_force(found), found.status, here).then.replace("\n", f"\n{'':<11}")
 
 
-def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason: str) -> str:
+def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, reason: str) -> str:
     """A person's word on a step in doubt; it is taken down also where the record is contradicted, and says so."""
     by = person_names.named(by)
     with _desk(name, orders, what="settle", contradicted=True) as desk:
@@ -259,7 +261,7 @@ def settle(name: str, orders: Orders, *, step: str, done: bool, by: str, reason:
     return f"settled: {step} is {'done' if done else 'not done'}{anchored}\n{_next(_found(name, orders))}"
 
 
-def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
+def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
     """A person's answer to a check that could not decide, where the playbook says who may give one."""
     by = person_names.named(by)
     with _desk(name, orders, what="judge") as desk:
@@ -290,7 +292,7 @@ def judge(name: str, orders: Orders, *, check: str, answer: Answer, by: str, rol
     return f"judged: {check} is a {answer.value}{anchored}\n{_next(_found(name, orders))}"
 
 
-def note(name: str, orders: Orders, *, text: str, by: str) -> str:
+def note(name: str, orders: RunOptions, *, text: str, by: str) -> str:
     """A line in the run's timeline."""
     by = person_names.named(by)
     with _desk(name, orders, what="note anything in") as desk:
@@ -298,7 +300,7 @@ def note(name: str, orders: Orders, *, text: str, by: str) -> str:
     return f"noted in {desk.found.status.run}{anchored}"
 
 
-def tune(name: str, orders: Orders, *, order: Mapping[str, Value], by: str, reason: str) -> str:
+def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, reason: str) -> str:
     """Steer a running run: it reads the order at its next safe point."""
     by = person_names.named(by)
     found = _found(name, orders)
@@ -339,7 +341,7 @@ def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
             )
 
 
-def sql(name: str, orders: Orders, *, text: str, by: str, reason: str) -> list[SqlByHand]:
+def sql(name: str, orders: RunOptions, *, text: str, by: str, reason: str) -> list[SqlByHand]:
     """Break-glass: one statement at a time under the run's name and timeouts, each in the trail before the next."""
     by = person_names.named(by)
     found = _found(name, orders)
@@ -438,7 +440,7 @@ def _running(found: Found) -> bool | None:
     return identity.alive(process)
 
 
-def _found(name: str, orders: Orders) -> Found:
+def _found(name: str, orders: RunOptions) -> Found:
     return find_run(runs_of(orders), name)
 
 

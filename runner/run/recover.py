@@ -12,23 +12,23 @@ from runner.common.errors import RunRefused
 from runner.common.secrets import Masks
 from runner.plan import open_runs
 from runner.playbook.model import Playbook
-from runner.run.execute import STATES, Orders, stored
+from runner.run.execute import STATES, RunOptions, stored
 from runner.run.resume import same_target
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
 from runner.target.workplace import Connected, connected
 from runner.trail.events import (
     Event,
-    Kind,
     LeftStanding,
-    Outcome,
     Process,
     Recovered,
     RollbackStarted,
     RunEnded,
+    RunKind,
     RunStarted,
     RunState,
     StepEnded,
+    StepOutcome,
     StepStarted,
 )
 from runner.trail.runs import load_run
@@ -61,7 +61,7 @@ class _Known:
     playbook: Playbook
 
 
-def recover(name: str, orders: Orders) -> Again:
+def recover(name: str, orders: RunOptions) -> Again:
     """Write the trail anew, marked as recovered; from there the run is resumed, rolled back or closed as any other."""
     with connected(orders.place) as target:
         directory = orders.place.runs_directory(target.target) / name
@@ -138,7 +138,7 @@ def _started(found: _Known) -> RunStarted:
     row, playbook = found.row, found.playbook
     who = Process(operator=row.operator, user="", host=row.host, pid=0, started=0.0, versions={})
     return RunStarted(
-        run=row.run, kind=Kind(row.kind), playbook=row.playbook, title=playbook.title, file=playbook.file, digest=row.digest,
+        run=row.run, kind=RunKind(row.kind), playbook=row.playbook, title=playbook.title, file=playbook.file, digest=row.digest,
         approval_digest=row.approval_digest, source=json.loads(row.source), steps=json.loads(row.steps),
         inputs=json.loads(row.inputs), limits=readable_all(playbook.limits), target=row.target,
         identity=json.loads(row.identity), process=who,
@@ -156,7 +156,7 @@ def _steps(found: _Known, action: str) -> Iterable[Event]:
             continue
         step = found.playbook.entry(name).step
         results = decode_all(json.loads(row.results)) if row is not None else {}
-        if row is not None and row.state == Outcome.LEFT_STANDING:
+        if row is not None and row.state == StepOutcome.LEFT_STANDING:
             yield LeftStanding(step=name, by=str(results.get("by", "")), reason=str(results.get("reason", "")))
             continue
         yield StepStarted.model_validate(

@@ -16,21 +16,21 @@ from runner.record import known, trust
 from runner.run.context import take_up_orders
 from runner.run.engine import Engine
 from runner.run.execute import (
-    Orders,
+    RunOptions,
     approval_digest,
-    carry,
     given_again,
     machine_programs,
     masks_of,
-    opened,
+    open_engine,
     path_of,
     run_or_take_back,
+    run_under_lease,
     stored,
 )
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
-from runner.target.workplace import Connected, Place, connected, now, pointed
-from runner.trail.events import Outcome, Process, RunResumed, RunStarted, RunState
+from runner.target.workplace import Connected, Workplace, connected, now, pointed
+from runner.trail.events import Process, RunResumed, RunStarted, RunState, StepOutcome
 from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from steps.contract import Gate
@@ -54,7 +54,7 @@ class Accepted:
 NOTHING_ACCEPTED = Accepted()
 
 
-def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, dead: bool = False) -> str:
+def resume(name: str, orders: RunOptions, *, accepted: Accepted = NOTHING_ACCEPTED, dead: bool = False) -> str:
     """Find the run → the same playbook, inputs and target → go on where the database says it stands.
 
     dead: rows that steps had set aside are tried again; that may also be asked of a run that has succeeded.
@@ -79,14 +79,14 @@ def resume(name: str, orders: Orders, *, accepted: Accepted = NOTHING_ACCEPTED, 
             new = approval_digest(playbook, target, exchanged=_exchanged(status, resumed))
             resumed = resumed.model_copy(update={"approval_digest": new})
         allowed = preflight.refuse_unmet(playbook, target)
-        with opened(playbook, target, orders, found.directory, status, allowed.scope, seen=found.seen) as engine:
+        with open_engine(playbook, target, orders, found.directory, status, allowed.scope, seen=found.seen) as engine:
             if dead:
                 _refuse_none_aside(engine)
             resumed = _within_window(engine, resumed, accepted)
             orders.view.begun(status.run, found.directory)
             engine.unproven = trust.unanchored_steps(found, told)
             take_up_orders(target.database, engine.control, status.run)
-            carry(engine, target, orders, lambda: _go_on(engine, again=dead or unmet), first=resumed)
+            run_under_lease(engine, target, orders, lambda: _go_on(engine, again=dead or unmet), first=resumed)
     return status.run
 
 
@@ -176,7 +176,7 @@ def _refuse_undone(status: RunStatus, target: Connected) -> None:
     """What another run has taken back, in part at least, is not gone on from."""
     with target.database.look() as look:
         rows = tables.step_rows(look, status.run) if tables.exists(look) else []
-    back = [one.step for one in rows if one.action == "revert" and one.state == Outcome.REVERTED]
+    back = [one.step for one in rows if one.action == "revert" and one.state == StepOutcome.REVERTED]
     if back:
         raise RunRefused(
             f"cannot go on with {status.run}: {', '.join(back)} was taken back since, by another run",
@@ -210,7 +210,7 @@ def refuse_held(playbook: Playbook, target: Connected) -> None:
         refuse_if_held(target.database, playbook.scope)
 
 
-def runs_of(orders: Orders) -> Path:
+def runs_of(orders: RunOptions) -> Path:
     try:
         return orders.place.runs_directory(orders.place.resolve())
     except BadInput:
@@ -238,14 +238,14 @@ def _obstacle(found: Found, given: Mapping[str, str], options: str) -> next_comm
         verify = f"runbook trail verify {run} --against-target"
         return next_commands.Obstacle(f"its record does not verify: {fault}", pointed(verify, run, options), every=True)
     try:
-        _playbook_again(found, Orders(place=Place(), inputs=given), Accepted())
+        _playbook_again(found, RunOptions(place=Workplace(), inputs=given), Accepted())
     except RunbookError as error:
         first = " ".join(error.what.split("\n")[:2])
         return next_commands.Obstacle(first, pointed(error.then or f"mend it, then runbook resume {run}", run, options))
     return None
 
 
-def _playbook_again(found: Found, orders: Orders, accepted: Accepted) -> tuple[Playbook, RunResumed]:
+def _playbook_again(found: Found, orders: RunOptions, accepted: Accepted) -> tuple[Playbook, RunResumed]:
     """The playbook at hand if it means the same, or what changed of it, step by step."""
     status = found.status
     started = status.started

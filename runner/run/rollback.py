@@ -19,7 +19,7 @@ from runner.run import balance
 from runner.run.balance import Balance
 from runner.run.context import StepContext
 from runner.run.engine import Engine
-from runner.trail.events import LeftStanding, Outcome, StepEnded, StepStarted, StepVerified
+from runner.trail.events import LeftStanding, StepEnded, StepOutcome, StepStarted, StepVerified
 from steps.catalog import touched_tables
 from steps.contract import (
     DatabaseFault,
@@ -29,8 +29,8 @@ from steps.contract import (
     Look,
     NoText,
     Paused,
-    Place,
     Reversible,
+    RunPosition,
     State,
     StepError,
     Stopped,
@@ -179,7 +179,9 @@ class Reverser:
                 self.engine.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
                 mask = self.engine.trail.mask
                 results: dict[str, Value] = {"by": mask(by), "reason": mask(reason)}
-                self.engine.anchor(Place(self.run, name, "revert"), outcome=Outcome.LEFT_STANDING, results=results)
+                self.engine.anchor(
+                    RunPosition(self.run, name, "revert"), outcome=StepOutcome.LEFT_STANDING, results=results
+                )
 
     def refuse_at_work(self, entries: list[Entry]) -> None:
         """Raise RunRefused where something that a step began on the way there still works."""
@@ -247,7 +249,7 @@ class Reverser:
                 StepEnded(
                     step=name,
                     action="revert",
-                    outcome=Outcome.STOPPED,
+                    outcome=StepOutcome.STOPPED,
                     seconds=seconds,
                     error=str(stop),
                     results=self._far(),
@@ -264,11 +266,11 @@ class Reverser:
         seconds = round(time.monotonic() - began, 3)
         self.engine.emit(
             StepEnded(
-                step=self.prefix + entry.id, action="revert", outcome=Outcome.REVERTED, seconds=seconds,
+                step=self.prefix + entry.id, action="revert", outcome=StepOutcome.REVERTED, seconds=seconds,
                 results=results, error=told,
             )
         )  # fmt: skip
-        self.engine.anchor(Place(self.run, entry.id, "revert"), outcome=Outcome.REVERTED, results=results)
+        self.engine.anchor(RunPosition(self.run, entry.id, "revert"), outcome=StepOutcome.REVERTED, results=results)
 
     def _gone_by_word(self, entry: Entry, name: str) -> bool:
         """Whether a person said, on this way back, that nothing of the step stands; raises InDoubt where one must say it."""
@@ -293,7 +295,7 @@ class Reverser:
 
     def _replaced(self, entry: Entry) -> list[str]:
         """The tables that the step changed and that are others now, under the same names."""
-        place = Place(self.run, entry.id, "revert")
+        place = RunPosition(self.run, entry.id, "revert")
         return self._asked(entry, lambda look: touched_tables.replaced(look, place, entry.step))
 
     def _in_doubt(self, entry: Entry, name: str, why: str) -> InDoubt:
@@ -348,7 +350,12 @@ class Reverser:
         sqlstate = error.sqlstate if isinstance(error, DatabaseFault) else ""
         self.engine.emit(
             StepEnded(
-                step=name, action="revert", outcome=Outcome.FAILED, seconds=seconds, error=str(error), sqlstate=sqlstate
+                step=name,
+                action="revert",
+                outcome=StepOutcome.FAILED,
+                seconds=seconds,
+                error=str(error),
+                sqlstate=sqlstate,
             )
         )
         leave = "" if self.prefix else f", or leave it: {self._again()} --leave {entry.id} --reason '…'"

@@ -21,22 +21,33 @@ from runner.run.context import StepContext, Watcher
 from runner.run.control import Control
 from runner.target import identity
 from runner.target.database import RunDatabase
-from runner.trail.events import Event, NotDue, Outcome, Retried, StepEnded, StepStarted, StepVerified
+from runner.trail.events import Event, NotDue, Retried, StepEnded, StepOutcome, StepStarted, StepVerified
 from runner.trail.status import RunStatus, add
 from runner.trail.trail import Trail
-from steps.contract import DatabaseFault, Effect, Place, Recounted, State, StepError, StepResult, UndoesRun, Uses, Value
+from steps.contract import (
+    DatabaseFault,
+    Effect,
+    Recounted,
+    RunPosition,
+    State,
+    StepError,
+    StepResult,
+    UndoesRun,
+    Uses,
+    Value,
+)
 from steps.contract.values import bounded, in_json
 from steps.ledger import tables
 
 if TYPE_CHECKING:
-    from runner.run.guards import Sentry
+    from runner.run.guards import GuardMonitor
 
 Listener = Callable[[Event], None]
 Undo = Callable[[UndoesRun, Entry], StepResult]
 
 
 @dataclass
-class Acting:
+class StepRun:
     """What can be done with one step; the engine says when."""
 
     playbook: Playbook
@@ -205,11 +216,11 @@ class Acting:
             self.emit(NotDue(step=entry.id, id=check.id, due=f"a target on {check.probe.only if check.probe else ''}"))
         return entry.model_copy(update={"guards": tuple(g for g in entry.guards if g.check not in elsewhere)})
 
-    def _sentry(self, entry: Entry) -> Sentry:
+    def _sentry(self, entry: Entry) -> GuardMonitor:
         """Who samples the step's guards while it runs."""
-        from runner.run.guards import Sentry
+        from runner.run.guards import GuardMonitor
 
-        return Sentry(
+        return GuardMonitor(
             entry=entry, look=self.database.look, scope=self.scope, emit=self.emit, control=self.control,
             window_left=lambda: self.window_left(entry),
         )  # fmt: skip
@@ -245,7 +256,7 @@ class Acting:
     def end(
         self,
         entry: Entry,
-        outcome: Outcome,
+        outcome: StepOutcome,
         *,
         began: float,
         result: StepResult | None = None,
@@ -270,9 +281,9 @@ class Acting:
         self.learn(entry.id, results)
         # masked, as the trail has them
         told = {**self.status.step(entry.id).results, **(kept or {})}
-        self.anchor(Place(self.status.run, entry.id, "apply"), outcome=outcome, results=told)
+        self.anchor(RunPosition(self.status.run, entry.id, "apply"), outcome=outcome, results=told)
 
-    def anchor(self, place: Place, *, outcome: Outcome, results: Mapping[str, Value]) -> None:
+    def anchor(self, place: RunPosition, *, outcome: StepOutcome, results: Mapping[str, Value]) -> None:
         """The head of the chain into the ledger, where whoever rewrites the trail can't rewrite it unseen."""
         if not self.recorded:
             return

@@ -13,7 +13,7 @@ from runner.run.lease import Holder, other_scope
 from runner.run.rollback import Reverser
 from runner.target import identity
 from runner.target.database import RunDatabase, Session
-from runner.trail.events import Outcome
+from runner.trail.events import StepOutcome
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
 from steps.ledger import tables
 from steps.ledger.tables import RunRow
@@ -75,7 +75,9 @@ def _ended(engine: Engine, entry: Entry, row: RunRow, reverser: Reverser, *, onl
     standing = tuple(name for name in told.standing if not only or name in only)
     with engine.database.look() as look:
         back = [
-            one for one in tables.step_rows(look, row.run) if one.action == "revert" and one.state == Outcome.REVERTED
+            one
+            for one in tables.step_rows(look, row.run)
+            if one.action == "revert" and one.state == StepOutcome.REVERTED
         ]
     steps = sum(not only or one.step in only for one in back)
     result = RunTakenBack(run=row.run, steps=steps, restored=mine.restored, refused=mine.refused, standing=standing)

@@ -15,7 +15,7 @@ from runner.playbook.model import Entry, Playbook
 from runner.record import trust
 from runner.run.context import take_up_orders
 from runner.run.engine import Engine
-from runner.run.execute import Orders, carry, given_again, masks_of, opened, path_of, stored
+from runner.run.execute import RunOptions, given_again, masks_of, open_engine, path_of, run_under_lease, stored
 from runner.run.resume import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.run.rollback import Choice, Reverser
 from runner.target import identity
@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Back:
+class RunRollback:
     """A run that is rolled back as a whole, with its figures in words."""
 
     run: str
@@ -54,7 +54,7 @@ class _Meant:
     source: Mapping[str, str] = field(default_factory=dict)
 
 
-def rollback(name: str, orders: Orders, asked: Asked) -> Back:
+def rollback(name: str, orders: RunOptions, asked: Asked) -> RunRollback:
     """Take back a run of which something stands. Raises RolledBackInPart where something of it still does afterwards."""
     found = find_run(runs_of(orders), name)
     status = found.status
@@ -78,7 +78,7 @@ def rollback(name: str, orders: Orders, asked: Asked) -> Back:
         _refuse_unbegun(status, told)
         _refuse_gone(status, told)
         refuse_held(playbook, target)
-        with opened(playbook, target, orders, found.directory, status, {}, seen=found.seen) as engine:
+        with open_engine(playbook, target, orders, found.directory, status, {}, seen=found.seen) as engine:
             reverser = Reverser(engine, status.run, playbook, choice=choice)
             entries = reverser.order()
             _refuse_nothing_left(status, reverser, entries)
@@ -90,7 +90,7 @@ def rollback(name: str, orders: Orders, asked: Asked) -> Back:
             return _carry_back(engine, target, orders, reverser, first)
 
 
-def _values(status: RunStatus, orders: Orders) -> dict[str, str]:
+def _values(status: RunStatus, orders: RunOptions) -> dict[str, str]:
     """The run's inputs; the trail has no secret, so these come from the environment."""
     known = given_again(status)
     given = {name: orders.place.environ.get(f"RUNBOOK_INPUT_{name.upper()}") for name in known if known[name] == MASK}
@@ -132,7 +132,9 @@ def _refuse_gone(status: RunStatus, told: trust.Trust) -> None:
         )
 
 
-def _started(orders: Orders, asked: Asked, meant: _Meant, reverser: Reverser, entries: list[Entry]) -> RollbackStarted:
+def _started(
+    orders: RunOptions, asked: Asked, meant: _Meant, reverser: Reverser, entries: list[Entry]
+) -> RollbackStarted:
     changed = (
         {"changed_steps": meant.changed, "source": dict(meant.source), "digest": meant.playbook.digest}
         if meant.changed
@@ -172,7 +174,9 @@ def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[En
     )
 
 
-def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Reverser, first: RollbackStarted) -> Back:
+def _carry_back(
+    engine: Engine, target: Connected, orders: RunOptions, reverser: Reverser, first: RollbackStarted
+) -> RunRollback:
     """As `carry`, but the good end is called rolled back."""
     words = ""
 
@@ -187,8 +191,8 @@ def _carry_back(engine: Engine, target: Connected, orders: Orders, reverser: Rev
         raise told.end()
 
     with contextlib.suppress(RolledBack):
-        carry(engine, target, orders, back, first=first)
-    return Back(engine.status.run, words)
+        run_under_lease(engine, target, orders, back, first=first)
+    return RunRollback(engine.status.run, words)
 
 
 # ─── a mended way back ──────────────────────────────────────────────────────────────────────────────────────────────

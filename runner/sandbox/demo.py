@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from runner.common import terminal
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.common.errors import RunbookError, TargetUnreachable, Waiting
 from runner.common.invocation import command, shown
 from runner.common.markdown import safe
@@ -22,14 +22,14 @@ from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
 from runner.report.live_view import Lines
 from runner.run import interventions
-from runner.run.execute import Orders, View, execute
+from runner.run.execute import RunOptions, View, execute
 from runner.run.resume import resume
 from runner.sandbox import things_to_try
 from runner.sandbox.server import Server
 from runner.sandbox.stay import already, kept_up, staying
 from runner.sandbox.stay import stop as stop_staying
-from runner.target.workplace import Place
-from runner.trail.events import CheckAnswered, Kind
+from runner.target.workplace import Workplace
+from runner.trail.events import CheckAnswered, RunKind
 from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
 from steps.contract import Gate
@@ -89,7 +89,7 @@ class Demo:
             return False
         return True
 
-    def _answer(self, gate: str, step: Gate, run: RunStatus, orders: Orders) -> None:
+    def _answer(self, gate: str, step: Gate, run: RunStatus, orders: RunOptions) -> None:
         needs = step.needs()
         roles = needs.approval.roles if needs.approval else ()
         for index in range(needs.approval.need if needs.approval else 0):
@@ -101,7 +101,7 @@ class Demo:
             )
         for evidence in needs.evidence:
             if not evidence.optional:
-                interventions.bring(
+                interventions.submit_evidence(
                     run.run,
                     orders,
                     step=gate,
@@ -111,10 +111,12 @@ class Demo:
                     file=None,
                 )
 
-    def _orders(self, path: Path) -> Orders:
+    def _orders(self, path: Path) -> RunOptions:
         view = View(heard=self.lines.heard, progress=self.lines.progress, begun=self._begun, say=self.lines.say)
-        place = Place(target=self.url, runs=self.directory / "runs")
-        return Orders(place=place, inputs=self._inputs(path), operator="demo-operator", kind=Kind.DEMO, view=view)
+        place = Workplace(target=self.url, runs=self.directory / "runs")
+        return RunOptions(
+            place=place, inputs=self._inputs(path), operator="demo-operator", kind=RunKind.DEMO, view=view
+        )
 
     def _inputs(self, path: Path) -> dict[str, str]:
         """What a small database needs: a smaller trial, and no speed limits, which were measured at production's size."""
@@ -205,9 +207,9 @@ def _phases(run: Demo) -> int:
             with arriving:
                 run.phase(name)
         except RunbookError as error:
-            from runner.report.failure import told
+            from runner.report.failure import report_error
 
-            return told(error)
+            return report_error(error)
     return 0
 
 
@@ -264,7 +266,7 @@ def _told(run: Demo, code: int, seconds: float) -> None:
     where = _quoted(runs)
     ended = "the demo succeeded" if code == 0 else f"the demo ended with exit code {code}"
     lines = [
-        f"{ended} in {span(seconds)}",
+        f"{ended} in {format_duration(seconds)}",
         "",
         "proven: each was evaluated on the database, and is in the trail",
         *(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.target import drivers
 from runner.target.drivers import translated
-from steps.contract import NOTHING, Params, Place, Row, StepError, Value, Work, cutting
+from steps.contract import NOTHING, Params, Row, RunPosition, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.contract.values import NoPlace, for_sqlite, readable
@@ -30,7 +30,7 @@ class Known(Protocol):
     def environment(self) -> Mapping[str, str]: ...
 
 
-class Eyes:
+class ConnectionView:
     """A view on one open connection; implements Look and Work."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Eyes:
         database: Known,
         connection: Connection,
         *,
-        place: Place | None = None,
+        place: RunPosition | None = None,
         assumed: tuple[Trace, ...] = (),
         spell: Callable[[str], str] | None = None,
     ) -> None:

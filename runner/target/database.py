@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from runner.common import crash_points
 from runner.common.errors import LeaseLost
 from runner.target import drivers, lock_hold, lost_commit, network_waits, session_settings, transactions
-from runner.target.connection import Eyes
+from runner.target.connection import ConnectionView
 from runner.target.drivers import translated
 from steps.catalog import touched_tables
-from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Place, Question, Row, StepError, Work
+from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Question, Row, RunPosition, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.ledger import leases
@@ -59,8 +59,8 @@ class Session:
     silent: str = ""  # the heartbeat of another run after which this process has waited for the next in vain
 
     @property
-    def place(self) -> Place | None:
-        return Place(self.run, self.step, self.action) if self.run and self.step else None
+    def place(self) -> RunPosition | None:
+        return RunPosition(self.run, self.step, self.action) if self.run and self.step else None
 
     @property
     def application_name(self) -> str:
@@ -109,7 +109,7 @@ class RunDatabase:
         """One read-only snapshot; the database enforces that nothing is written."""
         connection = self._begun_reader()
         try:
-            yield Eyes(self, connection, place=self.session.place, assumed=assumed)
+            yield ConnectionView(self, connection, place=self.session.place, assumed=assumed)
         except BaseException:
             self._shut(connection)
             raise
@@ -158,7 +158,7 @@ class RunDatabase:
             with translated(self.dialect):
                 transactions.begin_work(connection, self.dialect, self._settings(statement_s=self.session.statement_s))
             try:
-                yield Eyes(self, connection, place=self.session.place)
+                yield ConnectionView(self, connection, place=self.session.place)
             finally:
                 with contextlib.suppress(Exception):
                     transactions.roll_back(connection, self.dialect)
@@ -268,7 +268,7 @@ class RunDatabase:
                 lock_s = None if bounded else 0
                 settings = self._settings(lock_s=lock_s, statement_s=self.session.long_s)
                 transactions.begin_outside(connection, self.dialect, settings)
-            yield Eyes(self, connection, place=self.session.place)
+            yield ConnectionView(self, connection, place=self.session.place)
 
     def remember(self, before: BaseModel) -> None:
         """Kept until the next commit, which writes it to the ledger."""
@@ -338,10 +338,10 @@ class RunDatabase:
         self._reader.dispose()
 
     # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> session_settings.Settings:
+    def _settings(self, *, statement_s: float, lock_s: float | None = None) -> session_settings.SessionSettings:
         wait = self.session.lock_wait_s if lock_s is None else lock_s
         may = self.inherited.may_replicate or self.inherited.replication_role == "origin"
-        return session_settings.Settings(
+        return session_settings.SessionSettings(
             self.session.application_name, wait, statement_s, self.path, self.version, replication=may,
             monetary=self.inherited.monetary,
         )  # fmt: skip
@@ -381,11 +381,11 @@ class RunDatabase:
         first: Question | None = None,
         spell: Callable[[str], str] | None = None,
         longest: float = 0.0,
-    ) -> Iterator[tuple[Connection, Eyes, list[Row]]]:
+    ) -> Iterator[tuple[Connection, ConnectionView, list[Row]]]:
         """A transaction on this thread's writing connection, and the rows of its first question."""
         connection, found = self._begun_writer(durable=durable, off=off, first=first, longest=longest)
         try:
-            yield connection, Eyes(self, connection, place=self.session.place, spell=spell), found
+            yield connection, ConnectionView(self, connection, place=self.session.place, spell=spell), found
         except BaseException as error:
             self._roll_back(connection, lost=isinstance(error, DatabaseFault) and error.lost)
             raise

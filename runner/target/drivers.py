@@ -186,18 +186,18 @@ def limit(connection: Connection, seconds: float) -> None:
 def probe(arguments: ConnectArguments) -> network_waits.Probe:
     """Asks about server processes from a connection of its own."""
 
-    def ask(pids: list[int]) -> network_waits.Answer:
+    def ask(pids: list[int]) -> network_waits.Responsiveness:
         import psycopg
 
         try:
             with psycopg.connect(**_words(arguments, int(network_waits.PROBE_S)), autocommit=True) as connection:
                 if connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.info.backend_pid,):
-                    return network_waits.Answer(answered=True)  # a pooler: it knows no pid of ours
+                    return network_waits.Responsiveness(answered=True)  # a pooler: it knows no pid of ours
                 rows = connection.execute(_STATES, [pids]).fetchall()
         except psycopg.Error as error:
-            return network_waits.Answer(answered=bool(error.sqlstate))  # also a refusal is an answer
+            return network_waits.Responsiveness(answered=bool(error.sqlstate))  # also a refusal is an answer
         idle = {pid: since for pid, state, since in rows if state and state.startswith("idle")}
-        return network_waits.Answer(answered=True, idle=idle, gone=frozenset(pids) - {row[0] for row in rows})
+        return network_waits.Responsiveness(answered=True, idle=idle, gone=frozenset(pids) - {row[0] for row in rows})
 
     return ask
 

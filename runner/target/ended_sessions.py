@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from runner.common.durations import span
+from runner.common.durations import format_duration
 from runner.trail.events import BlockerEnded, Event
 from steps.contract import DatabaseFault, Look
 
@@ -40,7 +40,7 @@ class Blocker(NamedTuple):
     @property
     def words(self) -> str:
         of = f" in {self.application!r}" if self.application else ""
-        return f"pid {self.pid} ({self.role}{of}, {self.state or 'at work'} for {span(self.age_s)})"
+        return f"pid {self.pid} ({self.role}{of}, {self.state or 'at work'} for {format_duration(self.age_s)})"
 
 
 @dataclass

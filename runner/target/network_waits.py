@@ -25,7 +25,7 @@ MARGIN_S = 15.0  # beyond the longest time of the statement itself
 TICK_S = 0.5
 
 
-class Answer(NamedTuple):
+class Responsiveness(NamedTuple):
     """What a look found: whether the server answered at all, and since when which of its processes wait for us."""
 
     answered: bool
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
     gone: frozenset[int] = frozenset()
 
 
-Probe = Callable[[list[int]], Answer]  # asks the server about these server processes; may hang
+Probe = Callable[[list[int]], Responsiveness]  # asks the server about these server processes; may hang
 
 
 @dataclass
@@ -99,7 +99,7 @@ class _Waits:
         """One look for all that wait, though they may be of several databases: each has its own way to ask."""
         for probe in {one.probe for one in due}:
             waits = [one for one in due if one.probe is probe]
-            answer = _asked(probe, [one.pid for one in waits]) if probe else Answer(True)
+            answer = _asked(probe, [one.pid for one in waits]) if probe else Responsiveness(True)
             for one in waits:
                 found = (
                     "silent"
@@ -119,13 +119,13 @@ class _Waits:
                 _shut(wait.raw)
 
 
-def _asked(probe: Probe, pids: list[int]) -> Answer:
+def _asked(probe: Probe, pids: list[int]) -> Responsiveness:
     """The probe's answer; none where it doesn't come in time, since it may hang in the same silence."""
-    found: list[Answer] = []
+    found: list[Responsiveness] = []
     thread = threading.Thread(target=lambda: found.append(probe(pids)), daemon=True, name="probe")
     thread.start()
     thread.join(PROBE_S + 1)
-    return found[0] if found else Answer(answered=False)
+    return found[0] if found else Responsiveness(answered=False)
 
 
 def _shut(raw: Any) -> None:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from runner.common.errors import RunRefused
 from runner.target import identity, lease_holder, ledger_check
 from runner.target.database import RunDatabase
-from runner.target.workplace import Connected, Place, connected
+from runner.target.workplace import Connected, Workplace, connected
 from steps.contract import INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, DatabaseFault, Look
 from steps.contract.dialect import Dialect
 from steps.ledger import form, tables
@@ -32,7 +32,7 @@ class Finding:
     text: str
 
 
-def check(place: Place) -> list[Finding]:
+def check(place: Workplace) -> list[Finding]:
     """Everything that can be known without changing anything; raises TargetUnreachable."""
     found = [Finding("python", sys.version_info >= (3, 11), platform.python_version())]
     found += [_package(name) for name in PACKAGES]
@@ -105,7 +105,7 @@ def statements(dialect: str, role: str) -> str:
     return "".join(" ".join(line.split()) + ";\n" for line in lines)
 
 
-def init(place: Place) -> str:
+def init(place: Workplace) -> str:
     """Make the ledger, or bring an earlier one to today's form; raises RunRefused where this role may not."""
     with connected(place) as target:
         database: RunDatabase = target.database

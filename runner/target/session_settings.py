@@ -106,7 +106,7 @@ OUTSIDE = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class SessionSettings:
     """What each transaction is sent with beside what is fixed; seconds, 0 for no limit."""
 
     application_name: str
@@ -120,7 +120,7 @@ class Settings:
     monetary: str = "C"  # lc_monetary: the database's own, where it keeps other than two decimals
 
 
-def to_set(settings: Settings, *, local: bool = True, also: str = "") -> Question:
+def to_set(settings: SessionSettings, *, local: bool = True, also: str = "") -> Question:
     """All settings in one SELECT; local to the transaction, so that a pooler can't hand them to somebody else."""
     values: dict[str, Value] = {
         "application_name": settings.application_name,
@@ -141,7 +141,7 @@ def to_set(settings: Settings, *, local: bool = True, also: str = "") -> Questio
     return f"SELECT {', '.join(calls)}{also}", values
 
 
-def _fixed(settings: Settings, *, local: bool) -> list[Setting]:
+def _fixed(settings: SessionSettings, *, local: bool) -> list[Setting]:
     return [
         replace(one, value=settings.monetary) if one.name == "lc_monetary" else one
         for one in (FIXED if local else FIXED + OUTSIDE)
@@ -151,7 +151,7 @@ def _fixed(settings: Settings, *, local: bool) -> list[Setting]:
     ]
 
 
-def unheld(connection: Connection, settings: Settings) -> dict[str, str]:
+def unheld(connection: Connection, settings: SessionSettings) -> dict[str, str]:
     """The fixed settings that the server doesn't take, with what it holds instead."""
     wanted = [one for one in _fixed(settings, local=True) if one.name != "synchronous_commit"]
     raw: Any = connection.connection.driver_connection

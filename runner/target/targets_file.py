@@ -11,7 +11,7 @@ from typing import TypeVar
 from runner.common.errors import BadInput
 from runner.common.plain_data import Data
 from runner.playbook import yaml_reader
-from runner.playbook.yaml_reader import Document, Fault, Faulty, near
+from runner.playbook.yaml_reader import Fault, Faulty, YamlDocument, near
 from runner.target.url import BadUrl, Dialect, HoldsPassword, Url, file_path, parse_url
 
 MAX_BYTES = 1024 * 1024
@@ -105,7 +105,7 @@ def load_targets(file: Path) -> Targets:
     return Targets(file, {name: target for name, target in targets.items() if target}, default)
 
 
-def _parse(raw: bytes, file: str) -> Document:
+def _parse(raw: bytes, file: str) -> YamlDocument:
     try:
         return yaml_reader.parse(raw, file, max_bytes=MAX_BYTES)
     except Faulty as faulty:
@@ -125,7 +125,7 @@ def _without_values(fault: Fault, lines: list[str]) -> Fault:
 class _Mapping:
     """One mapping of the file, read key by key; what is wrong goes into `faults`."""
 
-    def __init__(self, document: Document, path: tuple[str, ...], faults: list[Fault]) -> None:
+    def __init__(self, document: YamlDocument, path: tuple[str, ...], faults: list[Fault]) -> None:
         self.document = document
         self.path = path
         self.faults = faults

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.target import drivers, session_settings
 from runner.target.drivers import BUSY_MS
-from runner.target.session_settings import Settings
+from runner.target.session_settings import SessionSettings
 from steps.contract import DatabaseFault, Look, Question, Row, Value
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import BEGAN
@@ -22,7 +22,7 @@ LOOKING_IDLE = "5min"
 _IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
 
 
-def begin_look(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+def begin_look(connection: Connection, dialect: Dialect, settings: SessionSettings) -> None:
     if dialect is Dialect.SQLITE:
         connection.exec_driver_sql("BEGIN")
     else:
@@ -38,7 +38,7 @@ FOREIGN_KEYS = "foreign_keys"
 def begin_work(
     connection: Connection,
     dialect: Dialect,
-    settings: Settings,
+    settings: SessionSettings,
     *,
     durable: bool = True,
     off: Sequence[str] = (),
@@ -57,7 +57,9 @@ def begin_work(
     return _together(connection, *begun, *([first] if first else []))
 
 
-def _begun(settings: Settings, *, durable: bool, off: Sequence[str], planned_once: bool = False) -> list[Question]:
+def _begun(
+    settings: SessionSettings, *, durable: bool, off: Sequence[str], planned_once: bool = False
+) -> list[Question]:
     lazy = "" if durable else _LAZY
     unused = "".join(f", set_config('enable_{name}', 'off', true)" for name in off)
     unused += _GENERIC if planned_once else ""
@@ -88,7 +90,12 @@ class Whole:
 
 
 def commit_all(
-    connection: Connection, settings: Settings, wholes: Sequence[Whole], *, durable: bool, off: Sequence[str] = ()
+    connection: Connection,
+    settings: SessionSettings,
+    wholes: Sequence[Whole],
+    *,
+    durable: bool,
+    off: Sequence[str] = (),
 ) -> list[Row]:
     """Whole transactions of PostgreSQL, sent as one message; the row of each one's statement.
 
@@ -188,7 +195,7 @@ def _rows(cursor: Any) -> list[Row]:
     return [Row(zip(names, map(drivers.plain, row), strict=True)) for row in cursor.fetchall()]
 
 
-def begin_outside(connection: Connection, dialect: Dialect, settings: Settings) -> None:
+def begin_outside(connection: Connection, dialect: Dialect, settings: SessionSettings) -> None:
     if dialect is Dialect.SQLITE:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}")
         return

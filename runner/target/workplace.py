@@ -21,7 +21,7 @@ from steps.contract import DatabaseFault, cutting
 
 
 @dataclass(frozen=True)
-class Place:
+class Workplace:
     """What the options and the environment say of where to work."""
 
     target: str | None = None
@@ -63,7 +63,7 @@ class Connected:
 
 @contextmanager
 def connected(
-    place: Place, *, schema: str = "public", path: Sequence[str] = (), masks: Masks | None = None
+    place: Workplace, *, schema: str = "public", path: Sequence[str] = (), masks: Masks | None = None
 ) -> Iterator[Connected]:
     """Open the target; its password is masked from here on in all that is written.
 
@@ -137,7 +137,7 @@ def _opened(
         database.close()
 
 
-def runs_of(place: Place) -> Path:
+def runs_of(place: Workplace) -> Path:
     """The runs directory, also where no target is configured."""
     try:
         return place.runs_directory(place.resolve())
@@ -145,7 +145,7 @@ def runs_of(place: Place) -> Path:
         return place.runs_directory()
 
 
-def options_for(directory: Path, target: str, place: Place) -> str:
+def options_for(directory: Path, target: str, place: Workplace) -> str:
     """What a command needs, beside a run's name, to find the run in this directory and its target; "" where the defaults do."""
     plain = replace(place, target=None, runs=None)
     words: list[str] = []
@@ -166,7 +166,7 @@ def pointed(text: str, run: str, options: str) -> str:
     return re.sub(rf"runbook [a-z]+ {re.escape(shlex.quote(run))}", lambda known: f"{known[0]} {options}", text)
 
 
-def _same_target(place: Place, name: str) -> bool:
+def _same_target(place: Workplace, name: str) -> bool:
     try:
         found = place.resolve()
     except BadInput:

@@ -37,7 +37,7 @@ class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
 
 
-class Kind(StrEnum):
+class RunKind(StrEnum):
     """What a run is, so that no record of one reads as another."""
 
     REAL = "real"
@@ -45,7 +45,7 @@ class Kind(StrEnum):
     ROLLBACK = "rollback"
 
 
-class Outcome(StrEnum):
+class StepOutcome(StrEnum):
     """How a step ended."""
 
     DONE = "done"  # applied, and verified afterwards
@@ -102,7 +102,7 @@ class Process(_Event):
 class RunStarted(_Event):
     event: Literal["run_started"] = "run_started"
     run: str
-    kind: Kind
+    kind: RunKind
     playbook: str
     title: str
     file: str
@@ -249,7 +249,7 @@ class StepEnded(_Event):
     event: Literal["step_ended"] = "step_ended"
     step: str
     action: Literal["apply", "revert"]
-    outcome: Outcome
+    outcome: StepOutcome
     seconds: float
     results: Figures = Field(default_factory=dict)
     error: str = ""

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from runner.common import private_files
 from runner.common.errors import RunRefused, TrailBroken
-from runner.target.workplace import Place, options_for
+from runner.target.workplace import Workplace, options_for
 from runner.trail import trail
 from runner.trail.events import Record, RunStarted
 from runner.trail.status import RunStatus, fold
-from runner.trail.trail import Seen, Verification
+from runner.trail.trail import TrailExtent, Verification
 
 LONGEST_FILE = 40  # bytes of what may lie in a run's folder
 
@@ -56,10 +56,10 @@ class Found:
     def trail(self) -> Path:
         return self.directory / "trail.jsonl"
 
-    def options(self, place: Place | None = None) -> str:
+    def options(self, place: Workplace | None = None) -> str:
         """What commands on this run need to find it from here."""
         started = self.status.started
-        return options_for(self.directory, started.target if started else "", place or Place())
+        return options_for(self.directory, started.target if started else "", place or Workplace())
 
     @cached_property
     def chain(self) -> Verification:
@@ -67,9 +67,9 @@ class Found:
         return trail.check(self.data)
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> TrailExtent:
         """What an append must find before it."""
-        return Seen.of(self.data)
+        return TrailExtent.of(self.data)
 
     @cached_property
     def records(self) -> list[Record]:

@@ -13,10 +13,10 @@ from typing import assert_never
 from runner.common import person_names, private_files
 from runner.common.durations import when
 from runner.trail import events
-from runner.trail.events import Json, Outcome, Record, RunState
+from runner.trail.events import Json, Record, RunState, StepOutcome
 from steps.contract import Answer, State, Value
 
-PASSED = frozenset({Outcome.PASSED, Outcome.PASSED_EARLIER})
+PASSED = frozenset({StepOutcome.PASSED, StepOutcome.PASSED_EARLIER})
 
 
 @dataclass
@@ -27,7 +27,7 @@ class StepStatus:
     type: str = ""
     describe: str = ""
     started_at: str = ""
-    outcome: Outcome | None = None
+    outcome: StepOutcome | None = None
     seconds: float = 0.0
     results: dict[str, Value] = field(default_factory=dict)
     error: str = ""
@@ -36,7 +36,7 @@ class StepStatus:
     settled: bool | None = None
     gate: tuple[str, ...] = ()
     passed: Passed | None = None
-    reverted: Outcome | None = None
+    reverted: StepOutcome | None = None
     back: dict[str, Value] = field(default_factory=dict)  # what taking it back came to
     left: str = ""  # who leaves it standing on the way back, and why
 
@@ -54,18 +54,18 @@ class StepStatus:
     @property
     def finished(self) -> bool:
         """Done for good: a resume doesn't run it again."""
-        return self.outcome in {Outcome.DONE, Outcome.ALREADY_APPLIED, *PASSED, Outcome.CONTINUED}
+        return self.outcome in {StepOutcome.DONE, StepOutcome.ALREADY_APPLIED, *PASSED, StepOutcome.CONTINUED}
 
     @property
     def standing(self) -> bool:
         """Something of it may stand in the database, so that a rollback must look at it."""
         changed = {
-            Outcome.DONE,
-            Outcome.FAILED,
-            Outcome.CRITERIA_NOT_MET,
-            Outcome.PAUSED,
-            Outcome.STOPPED,
-            Outcome.CONTINUED,
+            StepOutcome.DONE,
+            StepOutcome.FAILED,
+            StepOutcome.CRITERIA_NOT_MET,
+            StepOutcome.PAUSED,
+            StepOutcome.STOPPED,
+            StepOutcome.CONTINUED,
         }
         return self.reverted is None and (self.outcome in changed or self.open != "")
 
@@ -362,13 +362,13 @@ def _step(
             step.doubtful = event.when in {"in_doubt", "after_revert"} and event.state is State.UNKNOWN
         case events.GateReached():
             step.gate, step.open = event.needs, ""  # whoever waits is not in doubt
-            over = {*PASSED, Outcome.CONTINUED}  # what it was passed for is over
+            over = {*PASSED, StepOutcome.CONTINUED}  # what it was passed for is over
             step.outcome = None if step.outcome in over else step.outcome
         case events.Settled():
             step.settled = event.done
             _operated(status, event.by)
         case events.RowsRequeued():
-            step.outcome = Outcome.STOPPED
+            step.outcome = StepOutcome.STOPPED
         case events.LeftStanding():
             step.left, step.open, step.doubtful = f"{event.by}: {event.reason}", "", False
         case _:
@@ -378,14 +378,16 @@ def _step(
 def _ended(status: RunStatus, step: StepStatus, event: events.StepEnded) -> None:
     step.open, step.doubtful, step.error, step.gate = "", False, event.error, ()
     if event.action == "revert":
-        step.reverted = event.outcome if event.outcome in {Outcome.REVERTED, Outcome.NOTHING_TO_REVERT} else None
+        step.reverted = (
+            event.outcome if event.outcome in {StepOutcome.REVERTED, StepOutcome.NOTHING_TO_REVERT} else None
+        )
         step.open = "" if step.reverted else "revert"
         step.back = event.results
         return
     step.outcome, step.results = event.outcome, event.results
     step.seconds += event.seconds
-    if event.outcome in {*PASSED, Outcome.CONTINUED}:
-        earlier = event.outcome is Outcome.PASSED_EARLIER
+    if event.outcome in {*PASSED, StepOutcome.CONTINUED}:
+        earlier = event.outcome is StepOutcome.PASSED_EARLIER
         step.passed = Passed(status.approval_digest, frozenset(status.operators), earlier=earlier)
     if event.outcome not in PASSED and event.results:
         status.figures[event.step] = event.results

@@ -46,14 +46,14 @@ def digest(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrailExtent:
     """The bytes of a trail that were read and judged: what is appended must stand behind these, and no others."""
 
     size: int
     sha256: str
 
     @classmethod
-    def of(cls, data: bytes) -> Seen:
+    def of(cls, data: bytes) -> TrailExtent:
         """The whole records in these bytes; a torn last line is cut off by whoever appends next."""
         whole = data[: data.rfind(b"\n") + 1]
         return cls(len(whole), hashlib.sha256(whole).hexdigest())
@@ -75,7 +75,7 @@ class Trail:
         *,
         masks: Masks,
         now: Callable[[], datetime] = utc_now,
-        seen: Seen | None = None,
+        seen: TrailExtent | None = None,
         own: bool = False,
     ) -> None:
         self.path = path

@@ -190,7 +190,7 @@ def primary_key(look: Look, table: str) -> tuple[str, ...]:
     return tuple(row.text("name") for row in answers(look, "primary_key", _table(look, table)))
 
 
-def restated(look: Look, oid: int | None, filled: Sequence[str]) -> tuple[str, ...]:
+def touched_columns(look: Look, oid: int | None, filled: Sequence[str]) -> tuple[str, ...]:
     """Columns of table `oid` to set to themselves beside `filled`, so that no index takes the UPDATE for one that leaves it alone.
 
     Such an index looks for dead versions before it splits a page (README of nbtree: bottom-up deletion). A mass update has
@@ -198,7 +198,7 @@ def restated(look: Look, oid: int | None, filled: Sequence[str]) -> tuple[str, .
     """
     if oid is None:
         return ()
-    rows = answers(look, "restated", {"oid": oid, "fill": list(filled)})
+    rows = answers(look, "touched_columns", {"oid": oid, "fill": list(filled)})
     return tuple(dict.fromkeys(row.text("name") for row in rows))
 
 

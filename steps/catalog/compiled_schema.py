@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from steps.catalog import catalog
-from steps.catalog.scratch import Memory, memory, told
+from steps.catalog.scratch import ScratchDatabase, fault_text, memory
 from steps.contract import ColumnRef, DatabaseFault, Look
 from steps.sql.dialect import quote
 
 
-def broken(within: Memory) -> dict[str, str]:
+def broken(within: ScratchDatabase) -> dict[str, str]:
     """The views and triggers that SQLite can't compile, each with its words. Drops the triggers, to try each alone."""
     rows = catalog.answers(within, "whole_schema", {})
     found = {}
@@ -40,7 +40,7 @@ def names_still(look: Look, column: ColumnRef) -> list[str]:
     return [name for name in failing if name not in unrelated]
 
 
-def _firing(within: Memory, table: str) -> list[str]:
+def _firing(within: ScratchDatabase, table: str) -> list[str]:
     """The statements that fire any trigger on a table or view."""
     name = quote(table)
     columns = [quote(one.name) for one in catalog.columns(within, table).values() if not one.generated]
@@ -51,10 +51,10 @@ def _firing(within: Memory, table: str) -> list[str]:
     ]
 
 
-def _refused(within: Memory, sql: str) -> str:
+def _refused(within: ScratchDatabase, sql: str) -> str:
     """Why SQLite can't compile the statement, "" where it can."""
     try:
         within.rows(f"EXPLAIN {sql}")
     except DatabaseFault as fault:
-        return told(fault)
+        return fault_text(fault)
     return ""

@@ -77,7 +77,7 @@ def _not_renamed_in_memory(look: Look, table: str, column: str, to: str) -> list
             name = catalog.sql_name(look, table)
             memory.execute(f"ALTER TABLE {name} RENAME COLUMN {quote(column)} TO {quote(to)}")
         except DatabaseFault as fault:
-            return [f"{scratch.told(fault)}; mend or drop that first"]
+            return [f"{scratch.fault_text(fault)}; mend or drop that first"]
     return []
 
 
@@ -137,7 +137,7 @@ def _refuse_on_sqlite(column: str, clauses: str, without_check: str) -> None:
                 _refuse_on_sqlite(column, without_check, without_check)
                 return
             raise scratch.Unusable(
-                f"cannot give it to the rows that are there: {scratch.told(fault)}; the step rebuild_table can"
+                f"cannot give it to the rows that are there: {scratch.fault_text(fault)}; the step rebuild_table can"
             ) from fault
 
 
@@ -276,7 +276,7 @@ def _of_any_state(what: str) -> Iterator[None]:
     except DatabaseFault as fault:
         if fault.sqlstate != "55000":
             raise
-        raise scratch.Unusable(f"cannot {what}: {scratch.told(fault)}") from fault
+        raise scratch.Unusable(f"cannot {what}: {scratch.fault_text(fault)}") from fault
 
 
 def other_kind(look: Look, table: str) -> list[str]:
@@ -305,4 +305,4 @@ def told(what: str, *, then: str = "mend the rows or the playbook, then resume")
         if fault.lost or (fault.sqlstate[:2] not in _VALUES and fault.sqlstate not in _OF_THE_TABLE):
             raise
         more = f" ({fault.detail})" if fault.detail else ""
-        raise StepError(f"cannot {what}: {scratch.told(fault)}{more}; nothing was changed: {then}") from fault
+        raise StepError(f"cannot {what}: {scratch.fault_text(fault)}{more}; nothing was changed: {then}") from fault

@@ -10,7 +10,7 @@ from steps.catalog import catalog
 from steps.contract import Foretold, Look, Step
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.sql.scanner import Kind, Token, scan
+from steps.sql.scanner import Token, TokenKind, scan
 
 
 @runtime_checkable
@@ -100,4 +100,4 @@ def _table(words: list[Token], keywords: list[str]) -> str:
 
 
 def _plain(token: Token) -> str:
-    return token.name.lower() if token.kind is Kind.WORD else token.name
+    return token.name.lower() if token.kind is TokenKind.WORD else token.name

@@ -91,7 +91,7 @@ JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n 
 JOIN pg_catalog.pg_am m ON m.oid = x.relam
 WHERE n.nspname = :schema AND (c.relname = :table OR x.relname = :index) ORDER BY x.relname
 
--- restated.postgresql --
+-- touched_columns.postgresql --
 -- For each index that would be told "no column of yours changes": one column of it that may be set to itself. Not one that
 -- makes the row's lock stronger (of a unique index), that a trigger or a generated column waits for, or that may not be set.
 SELECT DISTINCT ON (i.indexrelid) a.attname::text AS name

@@ -14,11 +14,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from steps.catalog import catalog
-from steps.contract import INSUFFICIENT_PRIVILEGE, NOTHING, DatabaseFault, Look, Params, Place, Row, StepError, Work
+from steps.contract import (
+    INSUFFICIENT_PRIVILEGE,
+    NOTHING,
+    DatabaseFault,
+    Look,
+    Params,
+    Row,
+    RunPosition,
+    StepError,
+    Work,
+)
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import bind, quote
-from steps.sql.scanner import Kind, scan
+from steps.sql.scanner import TokenKind, scan
 
 TWIN = "runbook_twin"
 _READ_ONLY = "25006"
@@ -34,7 +44,7 @@ def one_piece(text: str, dialect: Dialect) -> str:
     depth = 0
     for token in scan(text, dialect):
         depth += {"(": 1, ")": -1}.get(token.sign, 0)
-        if depth < 0 or token.sign == ";" or token.kind is Kind.PARAMETER or token.text.startswith("--"):
+        if depth < 0 or token.sign == ";" or token.kind is TokenKind.PARAMETER or token.text.startswith("--"):
             raise Unusable(f"cannot use {text!r}: {token.text!r} has no place in it")
     if depth or not text.strip():
         raise Unusable(f"cannot use {text!r}: {'a parenthesis stays open' if depth else 'it is empty'}")
@@ -96,7 +106,7 @@ def understood(what: str) -> Iterator[None]:
         if fault.sqlstate == INSUFFICIENT_PRIVILEGE:
             why = "this role may make no temporary table here, or not read the table: GRANT TEMPORARY ON DATABASE, and SELECT"
         else:
-            why = "the server or this role only reads" if fault.sqlstate == _READ_ONLY else told(fault)
+            why = "the server or this role only reads" if fault.sqlstate == _READ_ONLY else fault_text(fault)
         raise Unusable(f"cannot {what}: {why}") from fault
 
 
@@ -131,21 +141,21 @@ def type_of(work: Work, text: str) -> Type:
     )
 
 
-def told(fault: DatabaseFault) -> str:
+def fault_text(fault: DatabaseFault) -> str:
     """The server's words, without our statement behind them."""
     return str(fault).partition(" (in: ")[0].splitlines()[0]
 
 
 # ─── SQLite ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Memory:
+class ScratchDatabase:
     """A database in memory with the same schema and no rows: a Work that touches nobody's file."""
 
     connection: sqlite3.Connection
     dialect: Dialect = Dialect.SQLITE
     schema: str = "main"
     version: tuple[int, ...] = sqlite3.sqlite_version_info
-    place: Place | None = None
+    place: RunPosition | None = None
     assumed: tuple[Trace, ...] = ()
 
     def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
@@ -177,14 +187,14 @@ class Memory:
 
 
 @contextlib.contextmanager
-def nothing() -> Iterator[Memory]:
+def nothing() -> Iterator[ScratchDatabase]:
     """An empty database in memory."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)) as connection:
-        yield Memory(connection)
+        yield ScratchDatabase(connection)
 
 
 @contextlib.contextmanager
-def memory(look: Look) -> Iterator[Memory]:
+def memory(look: Look) -> Iterator[ScratchDatabase]:
     """The schema of the file at hand, in memory. What can't be made there (a module that isn't loaded) is left out."""
     with nothing() as found:
         for row in catalog.answers(look, "whole_schema", {}):
@@ -204,7 +214,7 @@ def _translated() -> Iterator[None]:
         raise DatabaseFault(str(error), sqlstate="HY000") from error
 
 
-def collation(memory: Memory, table: str, column: str) -> str:
+def collation(memory: ScratchDatabase, table: str, column: str) -> str:
     """The collation by which a column is compared, which SQLite tells of an index only."""
     name = catalog.named(memory, table)[1]
     memory.execute(f"CREATE INDEX runbook_collation ON {quote(name)} ({quote(column)})")

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from steps.catalog import catalog
-from steps.contract import Look, Place
+from steps.contract import Look, RunPosition
 from steps.contract.dialect import Dialect
 from steps.ledger import tables as ledger
 from steps.ledger.tables import Touch
-from steps.sql.scanner import BadSql, Kind, Token, scan
+from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
 _LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")
@@ -149,7 +149,7 @@ def _read(touch: Touch, run: str) -> _Act:
     return _Act(found[0], found[-1], touch.run == run or bool(documents[-1]["rebuilt"]))
 
 
-def replaced(look: Look, place: Place, step: object, *, certain: bool = False) -> list[str]:
+def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = False) -> list[str]:
     """The tables that this step changed and that are others now, each in words. certain: without those that only may be.
 
     What the run itself put in a table's place, there or on its way back, is meant; so is a table that any run rebuilt.
@@ -202,21 +202,25 @@ def named_in(statements: Iterable[str], dialect: Dialect) -> tuple[str, ...]:
 def _names(sql: str, dialect: Dialect) -> Iterator[str]:
     tokens = [token for token in scan(sql, dialect) if token.means_something]
     for n, token in enumerate(tokens):
-        if token.kind is Kind.STRING and token.text.startswith("$"):
+        if token.kind is TokenKind.STRING and token.text.startswith("$"):
             with contextlib.suppress(BadSql):
                 yield from _names(
                     token.text.strip("$").partition("$")[2] if token.text[1] != "$" else token.text[2:-2], dialect
                 )
-        if token.kind not in (Kind.WORD, Kind.QUOTED) or (n and tokens[n - 1].sign == "."):
+        if token.kind not in (TokenKind.WORD, TokenKind.QUOTED) or (n and tokens[n - 1].sign == "."):
             continue
         first = _plain(token, dialect)
         yield first
-        if n + 2 < len(tokens) and tokens[n + 1].sign == "." and tokens[n + 2].kind in (Kind.WORD, Kind.QUOTED):
+        if (
+            n + 2 < len(tokens)
+            and tokens[n + 1].sign == "."
+            and tokens[n + 2].kind in (TokenKind.WORD, TokenKind.QUOTED)
+        ):
             yield f"{first}.{_plain(tokens[n + 2], dialect)}"
 
 
 def _plain(token: Token, dialect: Dialect) -> str:
-    return token.name.lower() if token.kind is Kind.WORD or dialect is Dialect.SQLITE else token.name
+    return token.name.lower() if token.kind is TokenKind.WORD or dialect is Dialect.SQLITE else token.name
 
 
 def qualified(look: Look, *tables: str) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ from steps.contract.fields import (
     seconds,
 )
 from steps.contract.gate import ApprovalNeed, EvidenceNeed, GateNeeds, RunsPrograms, Uses
-from steps.contract.look import NOTHING, Change, Database, Look, Params, Place, Question, Row, Trace, Work
+from steps.contract.look import NOTHING, Change, Database, Look, Params, Question, Row, RunPosition, Trace, Work
 from steps.contract.probe import Answer, Figures, Probe, Unknown, Verdict
 from steps.contract.step import (
     Context,
@@ -119,7 +119,6 @@ __all__ = [
     "Oneway",
     "Params",
     "Paused",
-    "Place",
     "Preflighted",
     "Probe",
     "Progress",
@@ -131,6 +130,7 @@ __all__ = [
     "Resting",
     "Reversible",
     "Row",
+    "RunPosition",
     "RunTakenBack",
     "RunsPrograms",
     "Seconds",

@@ -33,7 +33,7 @@ class Change(NamedTuple):
     params: Params
 
 
-class Place(NamedTuple):
+class RunPosition(NamedTuple):
     """Where in a run a connection works: the ledger's rows carry it."""
 
     run: str
@@ -94,7 +94,7 @@ class Look(Protocol):
     @property
     def version(self) -> tuple[int, ...]: ...  # of the server: (18, 6) or (3, 40, 1)
     @property
-    def place(self) -> Place | None:
+    def place(self) -> RunPosition | None:
         """Where in a run this is; None in a plan or a preflight."""
 
     @property

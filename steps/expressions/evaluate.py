@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 
 from steps.contract import Value
 from steps.contract.values import exact, why_unknown
-from steps.expressions.grammar import Kind, Tree, dotted, number, read, read_typed
+from steps.expressions.grammar import Tree, ValueKind, dotted, number, read, read_typed
 
 SHOWN = 80  # characters of a text in explain()
 
@@ -81,7 +81,7 @@ def check_names(expression: Expression, known: Collection[str]) -> list[tuple[st
     ]
 
 
-def check_kinds(expression: Expression, kinds: Mapping[str, Kind]) -> None:
+def check_kinds(expression: Expression, kinds: Mapping[str, ValueKind]) -> None:
     """Raises BadExpression where two parts can never be compared, now that it is known what some names are."""
     read_typed(expression.text, kinds)
 

@@ -93,7 +93,7 @@ _FOREIGN = re.compile(r"[\\\x00-\x08\x0b-\x1f\x7f]")
 _LITERAL = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """What a part can be, as far as its text tells."""
 
     TRUTH = "true or false"
@@ -143,7 +143,7 @@ def read(text: str) -> Tree:
     return Tree(source, body, tuple(reader.names))
 
 
-def read_typed(text: str, kinds: Mapping[str, Kind]) -> None:
+def read_typed(text: str, kinds: Mapping[str, ValueKind]) -> None:
     """Check a text that can be read once more, knowing what some of its names are; raises BadExpression."""
     tree = read(text)
     shift = len(text) - len(text.lstrip())
@@ -176,19 +176,19 @@ class _Reader:
     source: str
     shift: int
     names: dict[str, None] = field(default_factory=dict)
-    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of names, where it is known
+    kinds: Mapping[str, ValueKind] = field(default_factory=dict)  # of names, where it is known
 
     def fault(self, node: ast.expr, reason: str) -> BadExpression:
         before = self.source.encode()[: node.col_offset].decode()  # ast counts bytes
         return BadExpression(self.text, self.shift + len(before) + 1, reason)
 
-    def truth(self, node: ast.expr, *, depth: int) -> Kind:
+    def truth(self, node: ast.expr, *, depth: int) -> ValueKind:
         kind = self.kind(node, depth=depth)
-        if kind not in (Kind.TRUTH, Kind.ANY):
+        if kind not in (ValueKind.TRUTH, ValueKind.ANY):
             raise self.fault(node, f"this is {kind}, and must be true or false: compare it with something")
         return kind
 
-    def kind(self, node: ast.expr, *, depth: int) -> Kind:
+    def kind(self, node: ast.expr, *, depth: int) -> ValueKind:
         if depth > MAX_DEPTH:
             raise self.fault(node, f"nested deeper than {MAX_DEPTH}: write several checks")
         match node:
@@ -197,18 +197,18 @@ class _Reader:
             case ast.Name() | ast.Attribute():
                 name = self.name(node)
                 self.names[name] = None
-                return self.kinds.get(name, Kind.ANY)
+                return self.kinds.get(name, ValueKind.ANY)
             case ast.Constant():
                 return self.constant(node)
             case _:
                 raise self.fault(node, _REFUSED.get(type(node), _LANGUAGE))
 
-    def combined(self, node: ast.BoolOp | ast.UnaryOp | ast.Compare | ast.Call, *, depth: int) -> Kind:
+    def combined(self, node: ast.BoolOp | ast.UnaryOp | ast.Compare | ast.Call, *, depth: int) -> ValueKind:
         match node:
             case ast.BoolOp():
                 for part in node.values:
                     self.truth(part, depth=depth)
-                return Kind.TRUTH
+                return ValueKind.TRUTH
             case ast.UnaryOp():
                 return self.unary(node, depth=depth)
             case ast.Compare(ops=[ast.In() | ast.NotIn(), *_]):
@@ -218,14 +218,14 @@ class _Reader:
             case ast.Call():
                 return self.call(node, depth=depth)
 
-    def unary(self, node: ast.UnaryOp, *, depth: int) -> Kind:
+    def unary(self, node: ast.UnaryOp, *, depth: int) -> ValueKind:
         if isinstance(node.op, ast.Not):
             return self.truth(node.operand, depth=depth)
         if number(self.source, node) is None:
             raise self.fault(node, "only a number can have a sign, and only a minus")
         return self.kind(node.operand, depth=depth)
 
-    def comparison(self, node: ast.Compare, *, depth: int) -> Kind:
+    def comparison(self, node: ast.Compare, *, depth: int) -> ValueKind:
         for sign, part in zip(node.ops, node.comparators, strict=True):
             if isinstance(sign, ast.In | ast.NotIn):
                 raise self.fault(part, _CHAINED)
@@ -235,17 +235,17 @@ class _Reader:
             named = any(isinstance(part, ast.Name | ast.Attribute) for part in pair)
             if reason := _why_incomparable({left, right}, ordering=isinstance(sign, _ORDERING), named=named):
                 raise self.fault(pair[1], reason)
-        return Kind.TRUTH
+        return ValueKind.TRUTH
 
-    def membership(self, node: ast.Compare, *, depth: int) -> Kind:
+    def membership(self, node: ast.Compare, *, depth: int) -> ValueKind:
         allowed = node.comparators[0]
         if len(node.ops) > 1:
             raise self.fault(node.comparators[1], _CHAINED)
         if isinstance(allowed, ast.Name | ast.Attribute):
-            if self.kind(allowed, depth=depth) not in (Kind.LIST, Kind.ANY):
+            if self.kind(allowed, depth=depth) not in (ValueKind.LIST, ValueKind.ANY):
                 raise self.fault(allowed, f"after 'in' stands a list, and this is {self.kind(allowed, depth=depth)}")
             self.kind(node.left, depth=depth)
-            return Kind.TRUTH
+            return ValueKind.TRUTH
         if not isinstance(allowed, ast.List) or not allowed.elts:
             raise self.fault(
                 allowed, "after 'in' stands a list, or a name that is one, as in status in ['open', 'held']"
@@ -253,13 +253,13 @@ class _Reader:
         if not all(isinstance(item, ast.Constant | ast.UnaryOp) for item in allowed.elts):
             raise self.fault(allowed, "a list has only numbers or texts")
         kinds = {self.kind(item, depth=depth) for item in allowed.elts}
-        if len(kinds) > 1 or not kinds <= {Kind.NUMBER, Kind.TEXT}:
+        if len(kinds) > 1 or not kinds <= {ValueKind.NUMBER, ValueKind.TEXT}:
             raise self.fault(allowed, "a list has only numbers or only texts")
-        if not {self.kind(node.left, depth=depth)} <= kinds | {Kind.ANY}:
+        if not {self.kind(node.left, depth=depth)} <= kinds | {ValueKind.ANY}:
             raise self.fault(node.left, "it can't be in this list: the kinds differ")
-        return Kind.TRUTH
+        return ValueKind.TRUTH
 
-    def call(self, node: ast.Call, *, depth: int) -> Kind:
+    def call(self, node: ast.Call, *, depth: int) -> ValueKind:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name not in _ARGUMENTS:
             raise self.fault(node, f"no such function: there are {', '.join(_ARGUMENTS)}")
@@ -268,12 +268,12 @@ class _Reader:
             raise self.fault(node, f"{name} takes {low if low == high else f'{low} to {high}'} values")
         if name == "round" and len(node.args) == 2 and not _is_digits(node.args[1]):
             raise self.fault(node.args[1], f"round takes 0 to {MAX_DIGITS} digits, as a plain number")
-        wanted = {Kind.ANY, Kind.TEXT, Kind.LIST} if name == "len" else {Kind.ANY, Kind.NUMBER}
-        wanted |= {Kind.TIME} if name in ("min", "max") else set()
+        wanted = {ValueKind.ANY, ValueKind.TEXT, ValueKind.LIST} if name == "len" else {ValueKind.ANY, ValueKind.NUMBER}
+        wanted |= {ValueKind.TIME} if name in ("min", "max") else set()
         kinds = {self.kind(part, depth=depth) for part in node.args}
         if not kinds <= wanted:
             raise self.fault(node, f"{name} takes {'text or a list' if name == 'len' else 'numbers'}")
-        return Kind.ANY if name in ("min", "max") and not kinds & {Kind.NUMBER} else Kind.NUMBER
+        return ValueKind.ANY if name in ("min", "max") and not kinds & {ValueKind.NUMBER} else ValueKind.NUMBER
 
     def name(self, node: ast.expr) -> str:
         text = dotted(node)
@@ -283,16 +283,16 @@ class _Reader:
             )
         return text
 
-    def constant(self, node: ast.Constant) -> Kind:
+    def constant(self, node: ast.Constant) -> ValueKind:
         match node.value:
             case bool():
-                return Kind.TRUTH
+                return ValueKind.TRUTH
             case str():
-                return Kind.TEXT
+                return ValueKind.TEXT
             case int():
-                return Kind.NUMBER
+                return ValueKind.NUMBER
             case float() if math.isfinite(node.value):  # 1e999 would be a number of a million digits
-                return Kind.NUMBER
+                return ValueKind.NUMBER
             case _:
                 raise self.fault(node, _LANGUAGE)
 
@@ -313,19 +313,19 @@ def _is_digits(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) is int and node.value <= MAX_DIGITS
 
 
-def _why_incomparable(kinds: set[Kind], *, ordering: bool, named: bool) -> str:
-    if ordering and Kind.TEXT in kinds:
+def _why_incomparable(kinds: set[ValueKind], *, ordering: bool, named: bool) -> str:
+    if ordering and ValueKind.TEXT in kinds:
         return "text is never ordered: compare numbers, with their unit in the name"
-    if ordering and Kind.TRUTH in kinds:
+    if ordering and ValueKind.TRUTH in kinds:
         return "true and false have no order"
-    if ordering and Kind.LIST in kinds:
+    if ordering and ValueKind.LIST in kinds:
         return "a list has no order: compare its len(), or two lists by =="
-    if named and kinds == {Kind.TRUTH, Kind.NUMBER}:
+    if named and kinds == {ValueKind.TRUTH, ValueKind.NUMBER}:
         return ""  # SQLite's truth is 0 or 1: the value decides
-    if kinds == {Kind.TEXT} and not named:
+    if kinds == {ValueKind.TEXT} and not named:
         return "two fixed texts are compared: one side must be a name"
-    if len(kinds - {Kind.ANY}) > 1:
-        return f"{' and '.join(sorted(kinds - {Kind.ANY}))} are never equal"
+    if len(kinds - {ValueKind.ANY}) > 1:
+        return f"{' and '.join(sorted(kinds - {ValueKind.ANY}))} are never equal"
     return ""
 
 

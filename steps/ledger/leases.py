@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steps.contract import Look, Place, Question, Value, Work
+from steps.contract import Look, Question, RunPosition, Value, Work
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import now_sql, table
 
@@ -76,7 +76,7 @@ def fence(work: Work, *, scope: str, epoch: int) -> bool:
     return bool(work.rows(sql, {"scope": scope, "epoch": epoch}))
 
 
-def standing(dialect: Dialect, place: Place, *, label: str, scope: str, epoch: int) -> Question:
+def standing(dialect: Dialect, place: RunPosition, *, label: str, scope: str, epoch: int) -> Question:
     """Whether `label` is committed (known), and PostgreSQL's number of this transaction (xid).
 
     No row where this run no longer holds the lease (see `fence`; epoch 0: none was taken).

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from steps.contract import DatabaseFault, Look, Place, Question, Row, Value, Work
+from steps.contract import DatabaseFault, Look, Question, Row, RunPosition, Value, Work
 from steps.contract.dialect import Dialect
 
 SCHEMA = "runbook"
@@ -152,7 +152,7 @@ def create(work: Work) -> None:
 
 
 # ─── commits: what each step committed ──────────────────────────────────────────────────────────────────────────────
-def committed_labels(look: Look, place: Place | None) -> list[str]:
+def committed_labels(look: Look, place: RunPosition | None) -> list[str]:
     """The labels that this step has committed, in order; [] without a place or a ledger."""
     if place is None or not exists(look):
         return []
@@ -161,7 +161,7 @@ def committed_labels(look: Look, place: Place | None) -> list[str]:
     return [row.text("label") for row in look.rows(sql, _where(place))]
 
 
-def is_committed(look: Look, place: Place, *, label: str) -> bool:
+def is_committed(look: Look, place: RunPosition, *, label: str) -> bool:
     """Whether this label is committed."""
     sql = f"""SELECT 1 AS one FROM {table("step_commit", look.dialect)}
               WHERE run = :run AND step = :step AND action = :action AND label = :label"""
@@ -169,7 +169,7 @@ def is_committed(look: Look, place: Place, *, label: str) -> bool:
 
 
 def record_commit(
-    dialect: Dialect, place: Place, *, label: str, epoch: int, before: str | None, touched: str | None = None
+    dialect: Dialect, place: RunPosition, *, label: str, epoch: int, before: str | None, touched: str | None = None
 ) -> Question:
     """The INSERT that records one commit of a step, in the transaction that it is about."""
     names, values = ("", "") if touched is None else (", touched", ", :touched")
@@ -189,7 +189,7 @@ class Touch:
     text: str
 
 
-def touches(look: Look, place: Place) -> list[Touch]:
+def touches(look: Look, place: RunPosition) -> list[Touch]:
     """Those of all commits since this step's first one, of whatever run, in order."""
     commits = table("step_commit", look.dialect)
     first = f"SELECT min(seq) FROM {commits} WHERE run = :run AND step = :step AND action = 'apply'"
@@ -227,7 +227,7 @@ def _lost(look: Look, run: str) -> set[str]:
     return done - back - acted(look, run=run, action="apply")
 
 
-def _where(place: Place) -> dict[str, Value]:
+def _where(place: RunPosition) -> dict[str, Value]:
     return {"run": place.run, "step": place.step, "action": place.action}
 
 
@@ -335,7 +335,7 @@ def _run(row: Row) -> RunRow:
 
 
 # ─── steps: outcome and anchor of the trail's chain ─────────────────────────────────────────────────────────────────
-def end_step(work: Work, place: Place, *, state: str, results: str, head: str, length: int) -> None:
+def end_step(work: Work, place: RunPosition, *, state: str, results: str, head: str, length: int) -> None:
     """Record a step's outcome with the head of the trail's chain, where the trail's writer can't redo it unseen."""
     sql = f"""INSERT INTO {table("step", work.dialect)} (run, step, action, state, results, trail_head, trail_length)
               VALUES (:run, :step, :action, :state, :results, :head, :length)
@@ -408,7 +408,7 @@ def add_anchor(work: Work, *, run: str, what: str, head: str, length: int) -> No
 
 # ─── control: how a running run is steered from elsewhere ───────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Command:
+class RunCommand:
     """One order to a running run. order: JSON such as {"hold": true} or {"batch_seconds": 0.1}."""
 
     seq: int
@@ -423,12 +423,12 @@ def add_command(work: Work, *, run: str, order: Mapping[str, Value], by: str, re
     work.execute(sql, {"run": run, "order": json.dumps(order), "by": by, "reason": reason})
 
 
-def commands(look: Look, *, run: str, after: int) -> list[Command]:
+def commands(look: Look, *, run: str, after: int) -> list[RunCommand]:
     """The orders since `after`, the oldest first."""
     sql = f"""SELECT seq, command, by_whom, reason FROM {table("control", look.dialect)}
               WHERE run = :run AND seq > :after ORDER BY seq"""
     rows = look.rows(sql, {"run": run, "after": after})
-    return [Command(r.integer("seq"), r.text("command"), r.text("by_whom"), r.text("reason")) for r in rows]
+    return [RunCommand(r.integer("seq"), r.text("command"), r.text("by_whom"), r.text("reason")) for r in rows]
 
 
 def missing(fault: DatabaseFault) -> bool:

@@ -13,7 +13,7 @@ from steps.expressions import patterns
 SHOWN = 4096  # characters of each stream
 
 
-class CommandResult(Model):
+class CommandOutput(Model):
     """stdout and stderr: their last 4,096 characters; what had more is marked as cut, and can't be compared."""
 
     exit_code: int
@@ -29,7 +29,7 @@ class CommandProbe(Probe):
     summary: ClassVar[str] = "a reading program's exit code and output"
     enforced: ClassVar[bool] = False
     runs_programs: ClassVar[bool] = True
-    Result: ClassVar[type[BaseModel]] = CommandResult
+    Result: ClassVar[type[BaseModel]] = CommandOutput
 
     argv: Annotated[tuple[str, ...], Field(min_length=1)]
     timeout: Seconds = Timespan(60)
@@ -50,12 +50,12 @@ class CommandProbe(Probe):
     def programs(self) -> tuple[Uses, ...]:
         return (Uses(self.argv),)
 
-    def observe(self, look: Look) -> CommandResult:
+    def observe(self, look: Look) -> CommandOutput:
         env = processes.environment(names=self.env_from, extra=look.environment() if self.database else None)
         finished = processes.run(self.argv, timeout_s=self.timeout, env=env)
         if finished.timed_out:
             raise StepError(f"cannot decide: {self.argv[0]!r} was ended after {self.timeout:g} s")
-        return CommandResult(
+        return CommandOutput(
             exit_code=finished.exit_code,
             seconds=round(finished.seconds, 3),
             stdout=_end_of(finished.stdout),
@@ -63,7 +63,7 @@ class CommandProbe(Probe):
         )
 
     def verdict(self, result: BaseModel) -> Verdict | None:
-        seen = CommandResult.model_validate(result)
+        seen = CommandOutput.model_validate(result)
         if seen.exit_code not in self.exit_codes:
             last = _shown(seen.stderr).strip().rpartition("\n")[2]
             return Verdict(Answer.FAIL, f"exit code {seen.exit_code}" + (f": {last}" if last else ""))

@@ -24,7 +24,7 @@ class ServerResult(Model):
     started_s_ago: float | None = None
 
 
-class Server(Probe):
+class ServerProbe(Probe):
     """Version and role of the server."""
 
     kind: ClassVar[str] = "server"

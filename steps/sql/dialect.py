@@ -8,7 +8,7 @@ from itertools import dropwhile, islice, pairwise, takewhile
 
 from steps.contract import LONGEST_NAME, StepError
 from steps.contract.dialect import Dialect
-from steps.sql.scanner import BadSql, Kind, Token, line_of, scan, split
+from steps.sql.scanner import BadSql, Token, TokenKind, line_of, scan, split
 
 
 class BadIdentifier(StepError):
@@ -51,7 +51,7 @@ def parameters(sql: str, dialect: Dialect) -> tuple[str, ...]:
     quoted names and comments. The character before the colon is no colon (`x::int`), word character, `]`, `)` or
     quote: those write slices (`x[1:n]`) and keys (`JSON_OBJECT('a':b)`).
     """
-    found = (token.text[1:] for token in scan(sql, dialect) if token.kind is Kind.PARAMETER)
+    found = (token.text[1:] for token in scan(sql, dialect) if token.kind is TokenKind.PARAMETER)
     return tuple(dict.fromkeys(found))
 
 
@@ -64,19 +64,20 @@ def bind(sql: str, dialect: Dialect) -> str:
     For psycopg `:name` becomes `%(name)s` and every other % is doubled; SQLite reads `:name` itself.
     """
     tokens = list(scan(sql, dialect))
-    if any(token.kind is Kind.PARAMETER for token in tokens):
+    if any(token.kind is TokenKind.PARAMETER for token in tokens):
         _refuse_positional(sql, tokens, dialect)
     if dialect is Dialect.SQLITE:
         return sql
     return "".join(
-        f"%({token.text[1:]})s" if token.kind is Kind.PARAMETER else token.text.replace("%", "%%") for token in tokens
+        f"%({token.text[1:]})s" if token.kind is TokenKind.PARAMETER else token.text.replace("%", "%%")
+        for token in tokens
     )
 
 
 def _refuse_positional(sql: str, tokens: Sequence[Token], dialect: Dialect) -> None:
     # Beside :name, the driver's own numbering would give $1 or ? the value of another parameter.
     signs = [token for token in tokens if dialect is Dialect.SQLITE and token.sign == "?"]
-    signs += [token for token, after in pairwise(tokens) if token.sign == "$" and after.kind is Kind.NUMBER]
+    signs += [token for token, after in pairwise(tokens) if token.sign == "$" and after.kind is TokenKind.NUMBER]
     if signs:
         raise BadSql(line_of(sql, signs[0].start), f"{signs[0].text} beside a named parameter: name them all, as :name")
 

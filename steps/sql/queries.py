@@ -59,7 +59,7 @@ def text_of(query: Query, look: Look) -> str:
 
 # ─── plans ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Plan:
+class QueryPlan:
     """A query's plan, never run. nodes are PostgreSQL's words on both; cost in its units, None on SQLite."""
 
     nodes: tuple[str, ...]
@@ -69,7 +69,7 @@ class Plan:
     text: str
 
 
-def explain(look: Look, sql: str, params: Params = NOTHING) -> Plan:
+def explain(look: Look, sql: str, params: Params = NOTHING) -> QueryPlan:
     """The plan of a query, without running it."""
     if look.dialect is Dialect.SQLITE:
         return _sqlite_plan([row.text("detail") for row in look.rows("EXPLAIN QUERY PLAN " + sql, params)])
@@ -79,7 +79,7 @@ def explain(look: Look, sql: str, params: Params = NOTHING) -> Plan:
     top = _node(root["Plan"])
     nodes = list(_walk(top))
     lines = look.rows("EXPLAIN " + sql, params)
-    return Plan(
+    return QueryPlan(
         nodes=tuple(str(node["Node Type"]) for node in nodes),
         indexes=_unique(str(node["Index Name"]) for node in nodes if "Index Name" in node),
         tables=_unique(f"{node.get('Schema')}.{node['Relation Name']}" for node in nodes if "Relation Name" in node),
@@ -103,9 +103,9 @@ def _unique(names: Iterator[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _sqlite_plan(details: list[str]) -> Plan:
+def _sqlite_plan(details: list[str]) -> QueryPlan:
     scans = [one for one in details if one.startswith(("SCAN ", "SEARCH "))]
-    return Plan(
+    return QueryPlan(
         nodes=tuple(_word(one) for one in details),
         indexes=_unique(_index_of(one) for one in scans if " INDEX " in one),
         tables=_unique(one.split()[1] for one in scans),

@@ -19,7 +19,7 @@ class BadSql(Exception):
         self.line, self.reason = line, reason
 
 
-class Kind(StrEnum):
+class TokenKind(StrEnum):
     """What a piece of SQL text is."""
 
     SPACE = "space"
@@ -36,32 +36,32 @@ class Kind(StrEnum):
 class Token:
     """A piece of the text; all tokens joined are the text."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
     start: int
 
     @property
     def keyword(self) -> str:
         """The word in upper case; empty where it isn't a bare ASCII word (a quoted name is no keyword)."""
-        return self.text.upper() if self.kind is Kind.WORD and self.text.isascii() else ""
+        return self.text.upper() if self.kind is TokenKind.WORD and self.text.isascii() else ""
 
     @property
     def sign(self) -> str:
         """The character of punctuation; empty for all else."""
-        return self.text if self.kind is Kind.OTHER else ""
+        return self.text if self.kind is TokenKind.OTHER else ""
 
     @property
     def name(self) -> str:
         """The name that a bare or quoted word writes, without its quotes."""
-        return self.text[1:-1].replace(self.text[-1] * 2, self.text[-1]) if self.kind is Kind.QUOTED else self.text
+        return self.text[1:-1].replace(self.text[-1] * 2, self.text[-1]) if self.kind is TokenKind.QUOTED else self.text
 
     @property
     def means_something(self) -> bool:
-        return self.kind not in (Kind.SPACE, Kind.COMMENT)
+        return self.kind not in (TokenKind.SPACE, TokenKind.COMMENT)
 
 
 @dataclass(frozen=True)
-class Piece:
+class StatementText:
     """One statement without its semicolon and surrounding comments, and the line on which it begins."""
 
     text: str
@@ -132,7 +132,7 @@ def scan(sql: str, dialect: Dialect) -> Iterator[Token]:
         if found is None or found.lastgroup is None:
             raise BadSql(line_of(sql, position), "a NUL character")
         end = _END.get(found.lastgroup, _plain_end)(sql, found, dialect)
-        yield Token(_KIND.get(found.lastgroup) or Kind(found.lastgroup), sql[position:end], position)
+        yield Token(_KIND.get(found.lastgroup) or TokenKind(found.lastgroup), sql[position:end], position)
         position = end
 
 
@@ -192,7 +192,7 @@ _END: dict[str, Callable[[str, re.Match[str], Dialect], int]] = {
     "openescape": _never_closed,
     "meta": _meta_command,
 }
-_KIND = {"block": Kind.COMMENT, "dollar": Kind.STRING, "escape": Kind.STRING}
+_KIND = {"block": TokenKind.COMMENT, "dollar": TokenKind.STRING, "escape": TokenKind.STRING}
 
 
 # --- statements --------------------------------------------------------------------------------------------------
@@ -249,19 +249,19 @@ class _Statement:
             return "a trigger ends with '; END'"
         return ""
 
-    def piece(self, sql: str) -> Piece:
+    def piece(self, sql: str) -> StatementText:
         first, last = self.tokens[0], self.tokens[-1]
         if first.sign == ".":
             raise BadSql(line_of(sql, first.start), "sqlite3 shell command: only SQL can be run")
-        return Piece(sql[first.start : last.start + len(last.text)], line_of(sql, first.start))
+        return StatementText(sql[first.start : last.start + len(last.text)], line_of(sql, first.start))
 
 
-def split(sql: str, dialect: Dialect) -> list[Piece]:
+def split(sql: str, dialect: Dialect) -> list[StatementText]:
     """The single statements of a script; empty ones and comments alone are dropped. Raises BadSql.
 
     A semicolon inside parentheses (CREATE RULE … DO (…; …)), BEGIN ATOMIC … END or a SQLite trigger ends nothing.
     """
-    pieces: list[Piece] = []
+    pieces: list[StatementText] = []
     statement = _Statement(dialect)
     for token in scan(sql, dialect):
         if token.sign == ";" and not statement.open_end:

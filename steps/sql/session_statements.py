@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import controls_transaction
-from steps.sql.scanner import BadSql, Kind, Token, scan
+from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
 
 class Void(NamedTuple):
@@ -133,7 +133,7 @@ def _until(tokens: Sequence[Token], ends: tuple[str, ...]) -> Iterator[Token]:
         if (
             token.sign in ends
             or token.keyword in ends
-            or (number and token.kind is Kind.WORD and tokens[number - 1].sign != ".")
+            or (number and token.kind is TokenKind.WORD and tokens[number - 1].sign != ".")
         ):
             return
         yield token
@@ -141,7 +141,7 @@ def _until(tokens: Sequence[Token], ends: tuple[str, ...]) -> Iterator[Token]:
 
 def _pragma(read: _Read) -> Void | None:
     tokens = read.tokens
-    names = [token.name.lower() for token in tokens[1:] if token.kind in (Kind.WORD, Kind.QUOTED)]
+    names = [token.name.lower() for token in tokens[1:] if token.kind in (TokenKind.WORD, TokenKind.QUOTED)]
     named = names[1] if len(tokens) > 2 and tokens[2].sign == "." and len(names) > 1 else (names or ["…"])[0]
     if named in _PRAGMAS_KEPT or (named == "defer_foreign_keys" and read.together):
         return None
@@ -325,14 +325,14 @@ def _in_body(body: str) -> Void | None:
 
 
 def _body(tokens: Sequence[Token]) -> str | None:
-    texts = [_content(token) for token in tokens if token.kind is Kind.STRING]  # one may be the language's name
+    texts = [_content(token) for token in tokens if token.kind is TokenKind.STRING]  # one may be the language's name
     return max(texts, key=len, default=None)
 
 
 def _content(token: Token) -> str:
     """What a literal says, as far as reading it needs."""
     text = token.text
-    if token.kind is not Kind.STRING:
+    if token.kind is not TokenKind.STRING:
         return "…"
     if text.startswith("$"):
         tag = text[: text.index("$", 1) + 1]
@@ -343,7 +343,7 @@ def _content(token: Token) -> str:
 def _calls(tokens: Sequence[Token]) -> Iterator[tuple[str, list[list[Token]]]]:
     """Every function that is called by name, with its arguments."""
     for number, (token, after) in enumerate(pairwise(tokens)):
-        if after.sign == "(" and token.kind in (Kind.WORD, Kind.QUOTED):
+        if after.sign == "(" and token.kind in (TokenKind.WORD, TokenKind.QUOTED):
             yield token.text.strip('"').lower(), _arguments(tokens[number + 2 :])
 
 

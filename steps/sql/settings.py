@@ -13,25 +13,25 @@ from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
 from steps.sql.session_statements import why_not_set
 
-Wanted: TypeAlias = bool | int | float | str | tuple[str, ...]
+WantedSettings: TypeAlias = bool | int | float | str | tuple[str, ...]
 
 
-def _allowed(wanted: Mapping[str, Wanted]) -> Mapping[str, Wanted]:
+def _allowed(wanted: Mapping[str, WantedSettings]) -> Mapping[str, WantedSettings]:
     for name in wanted:
         if reason := why_not_set(name):
             raise ValueError(reason)
     return wanted
 
 
-Settings = Annotated[Mapping[str, Wanted], AfterValidator(_allowed)]
+Settings = Annotated[Mapping[str, WantedSettings], AfterValidator(_allowed)]
 
 
-def shown(wanted: Mapping[str, Wanted]) -> str:
+def shown(wanted: Mapping[str, WantedSettings]) -> str:
     """As plan and trail say it; "" for none."""
     return ", ".join(f"{name} = {_text(name, value)}" for name, value in _in_order(wanted))
 
 
-def faults(look: Look, wanted: Mapping[str, Wanted]) -> list[str]:
+def faults(look: Look, wanted: Mapping[str, WantedSettings]) -> list[str]:
     """Why this role can't set them here."""
     if not wanted:
         return []
@@ -50,7 +50,7 @@ def faults(look: Look, wanted: Mapping[str, Wanted]) -> list[str]:
 
 
 @contextlib.contextmanager
-def applied(work: Work, wanted: Mapping[str, Wanted], *, local: bool) -> Iterator[None]:
+def applied(work: Work, wanted: Mapping[str, WantedSettings], *, local: bool) -> Iterator[None]:
     """What is sent within has these settings; then they are as before, so that the ledger's row is written by us.
 
     local: to the transaction at hand; else to a session that ends with what is sent.
@@ -75,12 +75,12 @@ def _set(work: Work, values: list[tuple[str, str]], *, local: bool) -> None:
         work.rows(f"SELECT set_config('{name}', :value, {str(local).lower()})", {"value": value})
 
 
-def _in_order(wanted: Mapping[str, Wanted]) -> list[tuple[str, Wanted]]:
+def _in_order(wanted: Mapping[str, WantedSettings]) -> list[tuple[str, WantedSettings]]:
     """The role last: it may be allowed less."""
     return sorted(wanted.items(), key=lambda one: one[0] == "role")
 
 
-def _text(name: str, value: Wanted) -> str:
+def _text(name: str, value: WantedSettings) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     text = ", ".join(map(quote, value)) if isinstance(value, tuple) else str(value)

@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
-from steps.sql.scanner import BadSql, Kind, Token, line_of, scan
+from steps.sql.scanner import BadSql, Token, TokenKind, line_of, scan
 
 MAX_SQL = 1_000_000  # characters; a named SQL file may be long
 NAME = r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"
 _OPENING = re.compile(r"\{\{|\{%")
 _IDENTIFIER = re.compile(rf"\{{\{{\s*(?P<name>{NAME})\s*\|\s*ident\s*\}}\}}")
-_SHIELDED = (Kind.STRING, Kind.QUOTED, Kind.COMMENT)
+_SHIELDED = (TokenKind.STRING, TokenKind.QUOTED, TokenKind.COMMENT)
 _HOW = "bind a parameter (:name) instead; an array of arrays is written '{ {1}, {2} }'"
 
 
-class Place(NamedTuple):
+class TemplateSlot(NamedTuple):
     """A template in SQL: where it stands, and the name whose value it inserts."""
 
     start: int
@@ -59,13 +59,13 @@ def fill(sql: str, value_of: Callable[[str], str], *, dialects: Iterable[Dialect
     return filled
 
 
-def _places(sql: str) -> Iterator[Place]:
+def _places(sql: str) -> Iterator[TemplateSlot]:
     """Every template of the text; raises BadSql for one that isn't `{{ name | ident }}`, unless it will be refused as shielded."""
     position = 0
     while opening := _OPENING.search(sql, position):
         found = _IDENTIFIER.match(sql, opening.start())
         end = found.end() if found else opening.end()
-        yield Place(opening.start(), end, found["name"] if found else "")
+        yield TemplateSlot(opening.start(), end, found["name"] if found else "")
         position = end
 
 
@@ -83,7 +83,7 @@ def _readers(sql: str, dialects: Iterable[Dialect]) -> dict[Dialect, list[Token]
     return readers
 
 
-def _refuse_shielded(sql: str, dialect: Dialect, tokens: Iterable[Token], places: Iterable[Place]) -> None:
+def _refuse_shielded(sql: str, dialect: Dialect, tokens: Iterable[Token], places: Iterable[TemplateSlot]) -> None:
     shields = [token for token in tokens if token.kind in _SHIELDED and has_template(token.text)]
     for place in places:
         inside = next((one for one in shields if one.start <= place.start < one.start + len(one.text)), None)
@@ -104,10 +104,10 @@ def _refuse_shielded(sql: str, dialect: Dialect, tokens: Iterable[Token], places
 def _prove(filled: str, dialect: Dialect, put: Iterable[tuple[int, str]]) -> None:
     """Read the result once more: each name is one quoted identifier of its own there, or the text is refused."""
     tokens = list(scan(filled, dialect))
-    found = {token.start: (before, token) for before, token in pairwise([Token(Kind.SPACE, "", 0), *tokens])}
+    found = {token.start: (before, token) for before, token in pairwise([Token(TokenKind.SPACE, "", 0), *tokens])}
     for start, name in put:
         before, token = found.get(start, (None, None))
-        if token is None or before is None or token.kind is not Kind.QUOTED or token.text != name:
+        if token is None or before is None or token.kind is not TokenKind.QUOTED or token.text != name:
             raise BadSql(line_of(filled, start), f"the name {name} would run into its neighbour: put a space between")
         if filled[max(0, start - 2) : start].upper() == "U&":
             raise BadSql(line_of(filled, start), 'a template behind U&, where "\\0041" is another name: leave U& out')

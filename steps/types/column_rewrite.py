@@ -38,7 +38,7 @@ class Converted(Model):
     comment: str
     settings: tuple[str, ...]
     grants: tuple[str, ...]
-    indexes: tuple[concurrent_index.Kept, ...] = ()
+    indexes: tuple[concurrent_index.KeptIndex, ...] = ()
     replaced: bool = False
     new_default: str | None = None
     new_collation: str = ""

@@ -84,7 +84,7 @@ class ChangeColumnType(Step):
         using = self.using or ""
         if self._replaces and not using:  # no value has to be turned, so no cast is needed but for the default
             using = f"CAST(CAST({quote(self.column.column)} AS text) AS {self.to})"
-        change = type_trial.Change(self.column, self.to, using, self.collation or "", empty=self._replaces)
+        change = type_trial.TypeChange(self.column, self.to, using, self.collation or "", empty=self._replaces)
         return type_trial.tried(look, change, found)
 
     def statements(self, look: Look) -> list[Statement]:
@@ -267,7 +267,7 @@ class ChangeColumnType(Step):
 
     def _read(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> column_rewrite.Converted:
         kept = (
-            [concurrent_index.Kept.of(one) for one in column_rewrite.indexes(look, self.column)]
+            [concurrent_index.KeptIndex.of(one) for one in column_rewrite.indexes(look, self.column)]
             if self._replaces
             else []
         )

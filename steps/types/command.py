@@ -16,8 +16,8 @@ from steps.contract import (
     Context,
     Effect,
     Look,
-    Place,
     Progress,
+    RunPosition,
     Seconds,
     State,
     Step,
@@ -211,8 +211,8 @@ def _from_ledger(look: Look) -> Effect:
     return _effect(_labels(look, look.place, action="apply"))
 
 
-def _labels(look: Look, place: Place, *, action: str) -> list[str]:
-    return tables.committed_labels(look, Place(run=place.run, step=place.step, action=action))
+def _labels(look: Look, place: RunPosition, *, action: str) -> list[str]:
+    return tables.committed_labels(look, RunPosition(run=place.run, step=place.step, action=action))
 
 
 def _effect(labels: list[str]) -> Effect:

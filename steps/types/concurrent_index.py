@@ -36,7 +36,7 @@ def concurrent(definition: str) -> str:
     return re.sub(r"\bINDEX\b", "INDEX CONCURRENTLY", definition, count=1)
 
 
-class Kept(Model):
+class KeptIndex(Model):
     """An index as the catalogue had it, to be built again."""
 
     name: str  # schema.index
@@ -45,7 +45,7 @@ class Kept(Model):
     comment: str
 
     @classmethod
-    def of(cls, index: IndexInfo) -> Kept:
+    def of(cls, index: IndexInfo) -> KeptIndex:
         name, table = f"{index.schema}.{index.name}", f"{index.schema}.{index.table}"
         return cls(name=name, table=table, definition=index.definition, comment=index.comment)
 

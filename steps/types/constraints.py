@@ -74,7 +74,7 @@ class Earlier(Model):
     """What stood there: a constraint that was only NOT VALID yet, or the index that became the constraint."""
 
     earlier: str = ""
-    index: concurrent_index.Kept | None = None
+    index: concurrent_index.KeptIndex | None = None
 
 
 class AddConstraint(Step):
@@ -249,7 +249,7 @@ class AddConstraint(Step):
         except DatabaseFault as fault:
             if label == "validate" and fault.sqlstate[:2] in ("22", "P0"):  # the condition itself fails on some row
                 raise StepError(
-                    f"cannot validate {self.name}: a row can't be asked: {scratch.told(fault)}; the constraint stands and "
+                    f"cannot validate {self.name}: a row can't be asked: {scratch.fault_text(fault)}; the constraint stands and "
                     "guards new rows: mend that row, then resume"
                 ) from fault
             if label != "validate" or fault.sqlstate not in _VIOLATIONS:
@@ -274,7 +274,7 @@ class AddConstraint(Step):
         found = self._found(look)
         index = catalog.index(look, self._index_name(look)) if self.unique_index else None
         return Earlier(
-            earlier=found.definition if found else "", index=concurrent_index.Kept.of(index) if index else None
+            earlier=found.definition if found else "", index=concurrent_index.KeptIndex.of(index) if index else None
         )
 
     def _verify_found(self, look: Look, found: ConstraintInfo) -> Effect:

@@ -257,7 +257,7 @@ class DropIndex(Step):
 
     kind: ClassVar[str] = "drop_index"
     summary: ClassVar[str] = "drop an index while the table stays in use; revert builds it again"
-    Before: ClassVar[type[BaseModel]] = concurrent_index.Kept
+    Before: ClassVar[type[BaseModel]] = concurrent_index.KeptIndex
 
     index: Identifier
 
@@ -308,14 +308,14 @@ class DropIndex(Step):
         if faults:
             raise Refused("; ".join(faults))
         if found is not None:
-            kept = concurrent_index.Kept.of(found)
+            kept = concurrent_index.KeptIndex.of(found)
             ctx.remember(kept)
             concurrent_index.remove(ctx, self.index, table=kept.table, label="drop")
         return StepResult()
 
     def revert(self, ctx: Context, before: BaseModel) -> None:
         """Build the index again as it was."""
-        if not isinstance(before, concurrent_index.Kept):
+        if not isinstance(before, concurrent_index.KeptIndex):
             raise TypeError(f"cannot revert from {before!r}")
         concurrent_index.create(ctx, before.build(ctx.db.dialect), label="build")
 

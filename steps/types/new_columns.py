@@ -52,7 +52,7 @@ class AddColumnBack(StepResult):
     lost: int = 0
 
 
-class Wanted(NamedTuple):
+class WantedColumn(NamedTuple):
     """The column as the server makes it of the playbook's words, in a table without rows. check: its condition's text."""
 
     column: ColumnInfo
@@ -212,14 +212,14 @@ class AddColumn(Step):
             )
         )
 
-    def _wanted(self, look: Look) -> Wanted:
+    def _wanted(self, look: Look) -> WantedColumn:
         """The column made in a table without rows; raises scratch.Unusable where the server doesn't take it."""
         for one in (self.default, self.generated, self.check):
             if one is not None:
                 scratch.one_piece(one.text(look.dialect), look.dialect)
         return self._wanted_sqlite(look) if look.dialect is Dialect.SQLITE else self._wanted_postgresql(look)
 
-    def _wanted_postgresql(self, look: Look) -> Wanted:
+    def _wanted_postgresql(self, look: Look) -> WantedColumn:
         # other generated columns count, because none may be made of them
         with scratch.twin(look, self.column.table, like="INCLUDING GENERATED" if self.generated else "") as twin:
             with _a_type_alone():
@@ -236,7 +236,7 @@ class AddColumn(Step):
             alone = bool(checks) and checks[0].columns == (self.column.column,)
             rewrites = twin.file() != file
             volatile = rewrites and (self.identity is not None or self._volatile(look, twin, found.type))
-            return Wanted(found, checks[0].expression if checks else "", rewrites, alone, volatile)
+            return WantedColumn(found, checks[0].expression if checks else "", rewrites, alone, volatile)
 
     def _volatile(self, look: Look, twin: scratch.Twin, kind: str) -> bool:
         """Whether the default alone rewrites the table: a domain that refuses values does too."""
@@ -246,7 +246,7 @@ class AddColumn(Step):
             twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN runbook_plain {plain} DEFAULT ({default})")
         return twin.file() != file
 
-    def _wanted_sqlite(self, look: Look) -> Wanted:
+    def _wanted_sqlite(self, look: Look) -> WantedColumn:
         if self.identity:
             raise scratch.Unusable("cannot use identity: SQLite has no identity columns")
         with _a_type_alone():
@@ -259,7 +259,7 @@ class AddColumn(Step):
                 memory.execute(f"ALTER TABLE {table} ADD COLUMN {name} {self._clauses(look)}")
             found = catalog.columns(memory, self.column.table)[self.column.column]
             collation = scratch.collation(memory, self.column.table, self.column.column)
-            return Wanted(found._replace(collation=collation), "", rewrites=False)
+            return WantedColumn(found._replace(collation=collation), "", rewrites=False)
 
     def _clauses(self, look: Look, *, whole: bool = False, checked: bool = True) -> str:
         """What stands behind the column's name; whole: with the foreign key, which a temporary table can't have."""
@@ -288,7 +288,7 @@ class AddColumn(Step):
     def statements(self, look: Look) -> list[Statement]:
         return self._statements(look, self._wanted(look) if catalog.columns(look, self.column.table) else None)
 
-    def _statements(self, look: Look, wanted: Wanted | None) -> list[Statement]:
+    def _statements(self, look: Look, wanted: WantedColumn | None) -> list[Statement]:
         table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
         pg = look.dialect is Dialect.POSTGRESQL
         scans = self.check is not None or (self.references is not None and self.default is not None)
@@ -331,7 +331,7 @@ class AddColumn(Step):
             faults.append(f"cannot add {self.column}: {fault}")
         return faults
 
-    def _try(self, look: Look, wanted: Wanted) -> None:
+    def _try(self, look: Look, wanted: WantedColumn) -> None:
         """What is there takes the column: its rows, and the table that it refers to. Raises scratch.Unusable."""
         pg = look.dialect is Dialect.POSTGRESQL
         if self.references and pg:

@@ -144,7 +144,7 @@ class RebuildTable(Step):
             return [str(fault)]
         return [f"cannot rebuild {self.table}: {one}" for one in faults]
 
-    def _try(self, memory: scratch.Memory, move: Move) -> None:
+    def _try(self, memory: scratch.ScratchDatabase, move: Move) -> None:
         """All of it where there are no rows: what the definition, an index, a trigger or a view has against it shows here."""
         with scratch.understood(f"rebuild {self.table}"):
             rebuild_parts.safely(memory, lambda: move.carry_out(memory))
@@ -243,7 +243,7 @@ class RebuildTable(Step):
         told = hashlib.sha256(f"{name} {compare.plain_sql(self.definition)}".encode()).hexdigest()[:8]
         return f"runbook_kept_{name.encode()[:40].decode(errors='ignore')}_{told}"
 
-    def _move(self, memory: scratch.Memory) -> Move:
+    def _move(self, memory: scratch.ScratchDatabase) -> Move:
         for one in self.values.values():
             scratch.one_piece(one, Dialect.SQLITE)
         create, name = self._create(rebuild_parts.NEW), self._bare(memory)

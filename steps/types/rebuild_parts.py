@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from steps.catalog import catalog, compare, compiled_schema, scratch
 from steps.catalog.definitions import ColumnInfo
-from steps.catalog.scratch import Memory
+from steps.catalog.scratch import ScratchDatabase
 from steps.contract import Look, Model, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
@@ -20,7 +20,7 @@ NEW = "runbook_new"
 _MAPPED = "runbook_wrote_"
 
 
-class Piece(Model):
+class TablePart(Model):
     """An index or trigger of the table."""
 
     kind: str
@@ -34,7 +34,7 @@ class Rebuilt(Model):
     table: str
     kept: str
     definition: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TablePart, ...]
     key: tuple[str, ...]
     old: tuple[str, ...]
     wrote: Mapping[str, str]
@@ -60,7 +60,7 @@ class Move:
     new_key: tuple[str, ...]
     rowid: str
 
-    def before(self, definition: str, own: Sequence[Piece]) -> Rebuilt:
+    def before(self, definition: str, own: Sequence[TablePart]) -> Rebuilt:
         """What the way back needs."""
         return Rebuilt(
             table=self.table, kept=self.kept, definition=definition, pieces=tuple(own), key=self.key, old=self.old,
@@ -106,7 +106,7 @@ class Move:
         return bad
 
 
-def move(memory: Memory, table: str, *, create: str, values: Mapping[str, str], kept: str) -> Move:
+def move(memory: ScratchDatabase, table: str, *, create: str, values: Mapping[str, str], kept: str) -> Move:
     """Read the old and the new definition; makes and drops the new table in memory."""
     memory.execute(create)
     old, new = _holding(memory, table), _holding(memory, NEW)
@@ -125,12 +125,12 @@ def same(wanted: str, found: str) -> bool:
     return _text(wanted) == _text(found)
 
 
-def pieces(look: Look, table: str) -> list[Piece]:
+def pieces(look: Look, table: str) -> list[TablePart]:
     """The table's indexes and triggers, as they were written."""
     rows = catalog.answers(look, "whole_schema", {})
     own = [row for row in rows if row.text("type") in {"index", "trigger"}]
     mine = [row for row in own if row.text("table_name").lower() == table.lower()]
-    return [Piece(kind=row.text("type"), name=row.text("name"), sql=row.text("sql")) for row in mine]
+    return [TablePart(kind=row.text("type"), name=row.text("name"), sql=row.text("sql")) for row in mine]
 
 
 def safely(work: Work, act: Callable[[], None]) -> None:
@@ -222,7 +222,7 @@ def _whole_key(look: Look, table: str) -> bool:
     return len(key) == 1 and catalog.columns(look, table)[key[0]].type == "integer"
 
 
-def _rowid(memory: Memory, table: str, *, new: Mapping[str, ColumnInfo] | None) -> str:
+def _rowid(memory: ScratchDatabase, table: str, *, new: Mapping[str, ColumnInfo] | None) -> str:
     """The name of the rowid, where rows have one that no column holds; new: of the table to which it is copied."""
     if new is not None and (_whole_key(memory, NEW) or not _has_rowid(memory, NEW)):
         return ""
@@ -231,7 +231,7 @@ def _rowid(memory: Memory, table: str, *, new: Mapping[str, ColumnInfo] | None) 
     return free[0] if free and _has_rowid(memory, table) else ""
 
 
-def _has_rowid(memory: Memory, table: str) -> bool:
+def _has_rowid(memory: ScratchDatabase, table: str) -> bool:
     return not memory.row("SELECT wr FROM pragma_table_list(:table)", {"table": table}).flag("wr")
 
 

@@ -18,10 +18,10 @@ from steps.contract import (
     Figure,
     Look,
     Model,
-    Place,
     Progress,
     Query,
     Refused,
+    RunPosition,
     State,
     Statement,
     Step,
@@ -223,7 +223,7 @@ class Sql(Step):
     @staticmethod
     def _done(look: Look, action: str) -> list[str]:
         place = look.place
-        return tables.committed_labels(look, Place(place.run, place.step, action)) if place else []
+        return tables.committed_labels(look, RunPosition(place.run, place.step, action)) if place else []
 
     @staticmethod
     def _from_ledger(done: set[str], labels: list[str]) -> Effect:

@@ -14,7 +14,7 @@ ZONE = "what comes out depends on the session's time zone, date style or currenc
 _WHOLE_NUMBERS = {"smallint", "integer", "bigint"}
 
 
-class Change(NamedTuple):
+class TypeChange(NamedTuple):
     """A change of type as the playbook writes it. using: SQL, "" for the type's own cast; collation: "" to keep it.
 
     empty: there are no values, so that only the default has to be turned.
@@ -40,7 +40,7 @@ class Tried(NamedTuple):
     faults: tuple[str, ...]
 
 
-def tried(look: Look, change: Change, found: ColumnInfo) -> Tried:
+def tried(look: Look, change: TypeChange, found: ColumnInfo) -> Tried:
     """Make the change where there are no rows; raises scratch.Unusable where type, collation or USING mean nothing."""
     like = f"INCLUDING INDEXES INCLUDING CONSTRAINTS{' INCLUDING GENERATED' * bool(found.generated)}"
     with scratch.twin(look, change.column.table, like=like) as twin:
@@ -71,14 +71,14 @@ def tried(look: Look, change: Change, found: ColumnInfo) -> Tried:
         return Tried(source, target, tuple(actions), collation, made, length, note, tuple(faults))
 
 
-def _collation(look: Look, change: Change, found: ColumnInfo, target: Type) -> str:
+def _collation(look: Look, change: TypeChange, found: ColumnInfo, target: Type) -> str:
     """The one that the playbook names, else the column's own where the new type has collations at all."""
     if change.collation:
         return catalog.collation(look, change.collation)
     return found.collation if target.collation else ""
 
 
-def _of_the_session(twin: Twin, change: Change, source: Type, target: Type) -> list[str]:
+def _of_the_session(twin: Twin, change: TypeChange, source: Type, target: Type) -> list[str]:
     if change.empty or not compare.conversion(twin.work, source, target).session:
         return []
     if change.using and compare.immutable(twin, f"CAST(({change.using}) AS {change.to})"):
@@ -88,7 +88,7 @@ def _of_the_session(twin: Twin, change: Change, source: Type, target: Type) -> l
 
 
 # ─── the default ────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _default(twin: Twin, change: Change, found: ColumnInfo, action: str) -> tuple[str | None, list[str]]:
+def _default(twin: Twin, change: TypeChange, found: ColumnInfo, action: str) -> tuple[str | None, list[str]]:
     """The default that has to be written, None where PostgreSQL makes the right one by itself; and what is in the way.
 
     A constant goes the way of the values, through USING too; what is computed anew each time can only be cast.
@@ -106,7 +106,7 @@ def _default(twin: Twin, change: Change, found: ColumnInfo, action: str) -> tupl
     return f"CAST(NULL AS {change.to})", [f"cannot change {change.column}: {why}"]
 
 
-def _by_itself(twin: Twin, change: Change, found: ColumnInfo, action: str) -> str | None:
+def _by_itself(twin: Twin, change: TypeChange, found: ColumnInfo, action: str) -> str | None:
     """The default as PostgreSQL casts it, None where it can't."""
     work = twin.work
     work.execute("SAVEPOINT runbook_default")
@@ -122,13 +122,13 @@ def _by_itself(twin: Twin, change: Change, found: ColumnInfo, action: str) -> st
         work.execute("ROLLBACK TO SAVEPOINT runbook_default")
 
 
-def _set_default(twin: Twin, change: Change, found: ColumnInfo) -> None:
+def _set_default(twin: Twin, change: TypeChange, found: ColumnInfo) -> None:
     if found.default is not None:
         name = quote(change.column.column)
         twin.work.execute(f"ALTER TABLE {twin.name} ALTER COLUMN {name} SET DEFAULT {found.default}")
 
 
-def _turned(twin: Twin, change: Change, found: ColumnInfo) -> tuple[str, str | None]:
+def _turned(twin: Twin, change: TypeChange, found: ColumnInfo) -> tuple[str, str | None]:
     """A constant default through the same conversion as the values: as SQL, and its text."""
     name, table = quote(change.column.column), quote(change.column.table.rpartition(".")[2])
     row = f"(SELECT CAST(({found.default}) AS {found.type}) AS {name}) AS {table}"
@@ -151,7 +151,7 @@ def _files(twin: Twin) -> dict[str, int]:
     return made
 
 
-def _cost(look: Look, change: Change, before: dict[str, int], after: dict[str, int]) -> tuple[str, str]:
+def _cost(look: Look, change: TypeChange, before: dict[str, int], after: dict[str, int]) -> tuple[str, str]:
     """How long the lock is held, in kind: by which files are new, and which constraints are proven again."""
     if after[""] != before[""]:
         return "one rewrite", ""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from steps.contract import Context, Effect, Look, Place, Refused, RunTakenBack, State, Step, StepError, StepResult
+from steps.contract import Context, Effect, Look, Refused, RunPosition, RunTakenBack, State, Step, StepError, StepResult
 from steps.ledger import tables
 from steps.ledger.tables import RunRow
 
@@ -70,7 +70,7 @@ class Undo(Step):
         if text is None:
             return None
         run = RunTakenBack.model_validate_json(text).run
-        if UNDONE in tables.committed_labels(look, Place(place.run, place.step, "apply")):
+        if UNDONE in tables.committed_labels(look, RunPosition(place.run, place.step, "apply")):
             return Effect(State.DONE, f"run {run} of {self.of} was taken back")
         return Effect(State.PARTLY, f"taking back run {run} of {self.of} began and did not end")
 

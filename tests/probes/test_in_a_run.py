@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from databases import Database
-from inside import Inside
+from inside import InProcessCli
 
 from steps.contract import Answer
 
@@ -35,7 +35,7 @@ def test_healthy_database_opens_the_gate(honeypot: Database, tmp_path: Path):
     checks = ON_A_FILE if honeypot.dialect == "sqlite" else ON_A_SERVER
     if honeypot.server:
         honeypot.script("ANALYZE session_summaries")
-    desk = Inside(tmp_path, honeypot.url)
+    desk = InProcessCli(tmp_path, honeypot.url)
     done = desk.runbook("exec", desk.playbook("healthy", PLAYBOOK.format(checks=checks)))
     assert done.code == 0, done.text
     answers = desk.events("check_answered")

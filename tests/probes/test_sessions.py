@@ -14,10 +14,10 @@ from plain_look import PlainDatabase
 from pydantic import BaseModel
 
 from probes.looking import look_at, probe, role
-from steps.contract import Place, Unknown
+from steps.contract import RunPosition, Unknown
 
 WAITERS = probe("waiters")
-RUN = Place(run="r1", step="fill", action="apply")
+RUN = RunPosition(run="r1", step="fill", action="apply")
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def waiting(database: Database, name: str, sql: str, *before: str) -> Iterator[N
             connection.close()
 
 
-def in_run(database: Database, place: Place | None = RUN) -> BaseModel:
+def in_run(database: Database, place: RunPosition | None = RUN) -> BaseModel:
     with PlainDatabase(database, place=place).look() as look:
         return WAITERS.observe(look)
 
@@ -86,7 +86,7 @@ def test_waiters_behind_this_run(rows: Database):
         )
         assert "SET x" not in seen.who[0], "its statement is not ours to keep"
         assert until(lambda: in_run(rows).longest_s) >= 0.1
-        assert in_run(rows, Place(run="r", step="fill", action="apply")).count == 0  # another run of a like name
+        assert in_run(rows, RunPosition(run="r", step="fill", action="apply")).count == 0  # another run of a like name
         assert in_run(rows, place=None).count == 1
 
 

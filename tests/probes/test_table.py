@@ -11,7 +11,7 @@ from plain_look import PlainDatabase
 
 from probes.looking import await_seen, look_at, probe, role
 from runner.sandbox.server import Server
-from steps.contract import Place, StepError
+from steps.contract import RunPosition, StepError
 
 ONE = probe("table", table="t")
 
@@ -115,7 +115,7 @@ def test_probes_read_no_user_table(filled: Database):
     """F: D07. What is asked every few seconds must not be the load: no row of the table is visited for it."""
     await_seen(filled, ONE, lambda one: one.live_rows == 1000)
     built = visits(filled)
-    place = Place(run="r1", step="fill", action="apply")
+    place = RunPosition(run="r1", step="fill", action="apply")
     for kind in ("archiver", "checkpoints", "connections", "horizon", "replication", "table", "waiters"):
         keys = {"table": "t"} if kind == "table" else {}
         with PlainDatabase(filled, place=place).look() as look:

@@ -11,7 +11,7 @@ from databases import Database
 from plain_look import PlainDatabase
 
 from probes.looking import look_at, probe, role
-from steps.contract import Place, Unknown
+from steps.contract import RunPosition, Unknown
 
 ONE = probe("transactions", older_than="200 ms")
 
@@ -44,7 +44,7 @@ def test_long_transaction_is_named(empty_pg: Database):
 
 def test_our_own_run_does_not_count(empty_pg: Database):
     """F: K03 - our connections say whose they are."""
-    place = Place(run="r1", step="fill", action="apply")
+    place = RunPosition(run="r1", step="fill", action="apply")
     with open_transaction(empty_pg, name="runbook:r1:fill"), PlainDatabase(empty_pg, place=place).look() as look:
         assert ONE.observe(look).count == 0
     with open_transaction(empty_pg, name="runbook:r2:fill"), PlainDatabase(empty_pg, place=place).look() as look:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from command import KILLED, Desk
+from command import KILLED, Cli
 from databases import Cluster, Database, SQLiteFiles
 from support.transplant import chained
 
@@ -31,24 +31,24 @@ PG_DUMP = ("--no-owner", "--no-privileges", "--inserts", "--no-comments")
 NOISE = re.compile(r"(--.*|\\.*|SET .*|SELECT pg_catalog\.set_config.*)?\n")
 
 
-def at_gate(desk: Desk, _: Database) -> None:
+def at_gate(desk: Cli, _: Database) -> None:
     """One step is done, and the run waits for an approval."""
     assert desk.runbook("exec", "fill.yaml", *BY).code == 5
 
 
-def _approve(desk: Desk) -> None:
+def _approve(desk: Cli) -> None:
     done = desk.runbook("approve", "latest", "--as", "ines", "--role", "dba", "--reason", "read it")
     assert done.code == 0, done.text
 
 
-def killed(desk: Desk, database: Database) -> None:
+def killed(desk: Cli, database: Database) -> None:
     """All batches of the backfill had committed but the last, and one row was dead, when the process died."""
     at_gate(desk, database)
     _approve(desk)
     assert desk.runbook("resume", "latest", *BY, fault="commit.before:9").code == KILLED
 
 
-def succeeded(desk: Desk, database: Database) -> None:
+def succeeded(desk: Cli, database: Database) -> None:
     """The column was there already; one row is dead, and was tried again for nothing."""
     database.script("ALTER TABLE t ADD COLUMN reviewed text")
     at_gate(desk, database)
@@ -58,13 +58,13 @@ def succeeded(desk: Desk, database: Database) -> None:
         assert done.code == 0, done.text
 
 
-def half_taken_back(desk: Desk, database: Database) -> None:
+def half_taken_back(desk: Cli, database: Database) -> None:
     """The process died in the middle of the way back."""
     succeeded(desk, database)
     assert desk.runbook("rollback", "latest", *BY, "--reason", "not wanted", fault="commit.before:4").code == KILLED
 
 
-RUNS: tuple[Callable[[Desk, Database], None], ...] = (at_gate, killed, succeeded, half_taken_back)
+RUNS: tuple[Callable[[Cli, Database], None], ...] = (at_gate, killed, succeeded, half_taken_back)
 # what says on which machine this was made
 HOST = socket.gethostname()
 OTHERS = {
@@ -86,7 +86,7 @@ def dump(database: Database) -> str:
     return "".join(line for line in done.stdout.splitlines(keepends=True) if not NOISE.fullmatch(line))
 
 
-def keep(desk: Desk, database: Database, folder: Path) -> None:
+def keep(desk: Cli, database: Database, folder: Path) -> None:
     """The run's trail and its database, without the names of this machine."""
     lines, heads = chained(desk.trail.read_text().splitlines(), neutral)
     sql = neutral(dump(database))
@@ -122,7 +122,7 @@ def main(into: Path) -> None:
                     home = Path(temporary, dialect, run.__name__)
                     home.mkdir(parents=True)
                     shutil.copy(into / "fill.yaml", home)
-                    desk = Desk(home, database.url)
+                    desk = Cli(home, database.url)
                     run(desk, database)
                     folder = into / dialect / run.__name__
                     folder.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from databases import Database
-from inside import Inside
+from inside import InProcessCli
 
 from runner.playbook import digest
-from runner.target.workplace import Place, connected
+from runner.target.workplace import Workplace, connected
 from runner.trail import trail
 
 HASH = len(',"hash":"') + 64 + len('"}')
@@ -37,9 +37,9 @@ def chained(lines: list[str], change: Callable[[str], str]) -> tuple[list[str], 
     return found, heads
 
 
-def transplant(folder: Path, database: Database, desk: Inside) -> str:
+def transplant(folder: Path, database: Database, desk: InProcessCli) -> str:
     """The run of this folder, in that database and in that desk's directory; its name."""
-    with connected(Place(target=database.url, cwd=desk.directory)) as target:
+    with connected(Workplace(target=database.url, cwd=desk.directory)) as target:
         identity = dict(target.identity)
     lines = (folder / "trail.jsonl").read_text().splitlines()
     started = json.loads(lines[0])["event"]

@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass
 
 from steps.catalog import catalog
-from steps.contract import Change, Place, Row, StepError, Value, Work
+from steps.contract import Change, Row, RunPosition, StepError, Value, Work
 from steps.ledger.tables import BEGAN, table
 from steps.sql.dialect import quote
 from steps.types.backfill import store
-from steps.types.backfill.payload import Held, drop, fallen, other, prune
+from steps.types.backfill.payload import UndoPayload, drop, fallen, other, prune
 from steps.types.backfill.sql import (
     Shape,
     Window,
@@ -41,22 +41,22 @@ _BEGAN = f"greatest(statement_timestamp(), to_timestamp(CAST({_SET} AS double pr
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchSpec:
     """What to do in one transaction. returned: rows of a listed window that had been deferred and counted before.
 
-    careful: rows that the application holds are left out instead of waited for.
+    skip_locked: rows that the application holds are left out instead of waited for.
     """
 
     n: int
     worker: int
     lo: str
     window: Window
-    careful: bool = False
+    skip_locked: bool = False
     returned: int = 0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchResult:
     """What one transaction did. taken: rows that the window held; hi: where it ended."""
 
     figures: Totals
@@ -65,11 +65,11 @@ class Outcome:
     heap: int = 0  # the file that the pages were in, where the window was one of pages
 
 
-def run_batch(work: Work, place: Place, shape: Shape, order: Order) -> Outcome:
+def run_batch(work: Work, place: RunPosition, shape: Shape, order: BatchSpec) -> BatchResult:
     """Write one batch with its ledger rows; raises StepError where the source has several rows for one key."""
     params = batch_params(place, order)
     if shape.pg:
-        row = work.row(statement(shape, order.window, careful=order.careful), params)
+        row = work.row(statement(shape, order.window, skip_locked=order.skip_locked), params)
         outcome = outcome_of(row, shape)
         return _after_triggers(work, place, shape, order, outcome) if shape.triggers else outcome
     began = time.perf_counter()
@@ -79,9 +79,11 @@ def run_batch(work: Work, place: Place, shape: Shape, order: Order) -> Outcome:
     return outcome_of(work.row(last, params), shape)
 
 
-def _after_triggers(work: Work, place: Place, shape: Shape, order: Order, outcome: Outcome) -> Outcome:
+def _after_triggers(
+    work: Work, place: RunPosition, shape: Shape, order: BatchSpec, outcome: BatchResult
+) -> BatchResult:
     """What AFTER triggers set back to NULL is dead by name: they have acted when a statement ends, deferred ones by order."""
-    held = Held.of(shape)
+    held = UndoPayload.of(shape)
     if outcome.figures.written:
         work.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for message, found in ((BLANKED, fallen), (REWRITTEN, other)):
@@ -96,12 +98,12 @@ def _after_triggers(work: Work, place: Place, shape: Shape, order: Order, outcom
     return outcome
 
 
-def change(place: Place, shape: Shape, order: Order) -> Change:
+def change(place: RunPosition, shape: Shape, order: BatchSpec) -> Change:
     """The batch as a transaction of PostgreSQL's that nobody looks into before COMMIT; `outcome_of` reads its row."""
     return Change(label_of(order.n), statement(shape, order.window, strict=True), batch_params(place, order))
 
 
-def batch_params(place: Place, order: Order) -> dict[str, Value]:
+def batch_params(place: RunPosition, order: BatchSpec) -> dict[str, Value]:
     """The values for the statements below."""
     own: dict[str, Value] = {
         "run": place.run,
@@ -115,50 +117,52 @@ def batch_params(place: Place, order: Order) -> dict[str, Value]:
     return {**order.window.all_params(), **own}
 
 
-def outcome_of(row: Row, shape: Shape) -> Outcome:
+def outcome_of(row: Row, shape: Shape) -> BatchResult:
     """What a batch's row says; raises StepError where the source has several rows for one key."""
-    if row.integer("twins"):
+    if row.integer("duplicate_source_rows"):
         found = ", ".join(pair.column for pair in shape.pairs)
         raise StepError(
             f"cannot choose a value: the source has more than one row for a key, so {found} must be unique in it; "
             "make it so with DISTINCT ON, GROUP BY or a narrower WHERE"
         )
-    return Outcome(read_totals(row), row.integer("taken"), row.text("hi"), row.integer("heap") if "heap" in row else 0)
+    return BatchResult(
+        read_totals(row), row.integer("taken"), row.text("hi"), row.integer("heap") if "heap" in row else 0
+    )
 
 
 # ─── PostgreSQL: one statement ──────────────────────────────────────────────────────────────────────────────────────
-def statement(shape: Shape, window: Window, *, careful: bool = False, strict: bool = False) -> str:
+def statement(shape: Shape, window: Window, *, skip_locked: bool = False, strict: bool = False) -> str:
     """The whole batch. What it examined and what it writes is the same version of a row, because of xmin.
 
     A row that the application changes in between is not written but deferred; its own values are never overwritten.
     strict: where the source has several rows for a key the server divides by zero, so that it can't be committed.
     """
-    return _statement(shape, window.form, careful, strict)
+    return _statement(shape, window.form, skip_locked, strict)
 
 
 @functools.lru_cache(maxsize=32)
-def _statement(shape: Shape, window: Window, careful: bool, strict: bool) -> str:  # noqa: FBT001 - of a cached function
+def _statement(shape: Shape, window: Window, skip_locked: bool, strict: bool) -> str:  # noqa: FBT001 - of a cached function
     return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window), known=window.fresh)}),
     {f"rb_rest AS MATERIALIZED ({rest(shape, window)})," if window.split else ""}
-    {_locks(shape) if careful else ""}
-    rb_u AS ({update(shape, window, careful=careful)}),
-    rb_tally AS MATERIALIZED ({_tally(shape, window, careful=careful)}),
+    {_locks(shape) if skip_locked else ""}
+    rb_u AS ({update(shape, window, skip_locked=skip_locked)}),
+    rb_tally AS MATERIALIZED ({_tally(shape, window, skip_locked=skip_locked)}),
     {f"rb_undo AS ({_undo(shape)})," if shape.undo or shape.triggers else ""}
-    rb_late AS ({_late(shape, careful=careful)}),
+    rb_late AS ({_late(shape, skip_locked=skip_locked)}),
     rb_batch AS ({_batch(shape)})
-    SELECT *{", 1 / CASE WHEN twins > 0 THEN 0 ELSE 1 END AS sound" if strict else ""} FROM rb_tally"""
+    SELECT *{", 1 / CASE WHEN duplicate_source_rows > 0 THEN 0 ELSE 1 END AS sound" if strict else ""} FROM rb_tally"""
 
 
-def update(shape: Shape, window: Window, *, careful: bool = False) -> str:
+def update(shape: Shape, window: Window, *, skip_locked: bool = False) -> str:
     """The UPDATE itself, of the judged rows rb_j."""
     sets = [f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill)]
-    sets += [f"{quote(name)} = target.{quote(name)}" for name in shape.restated]
+    sets += [f"{quote(name)} = target.{quote(name)}" for name in shape.touched_columns]
     keys = ", ".join(f"rb_j.rb_k{n}" for n in range(len(shape.key)))
     written = ", ".join(
         f"CASE WHEN rb_j.rb_n{n} THEN CAST(target.{c.sql} AS text) END AS rb_o{n}" for n, c in enumerate(shape.fill)
     )
     bounds = f" AND {window.condition}" if window.pages else ""
-    return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM {"rb_locked AS rb_j" if careful else "rb_j"}
+    return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM {"rb_locked AS rb_j" if skip_locked else "rb_j"}
         WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{bounds}
         RETURNING {keys}, {written}, {blank_in_it(shape)} AS rb_null, {not_in_it(shape)} AS rb_blank, {_identity("rb_j", shape)}"""
 
@@ -201,7 +205,7 @@ def _locks(shape: Shape) -> str:
         ON {_same_version(shape)} WHERE rb_j.rb_c = 'written' FOR NO KEY UPDATE OF target SKIP LOCKED),"""
 
 
-def _tally(shape: Shape, window: Window, *, careful: bool) -> str:
+def _tally(shape: Shape, window: Window, *, skip_locked: bool) -> str:
     """Aggregates of rb_j come first; then the UPDATE runs, because it is counted; then what time and WAL it took."""
     last = "CAST(:end AS text)"
     if window.order:
@@ -212,14 +216,14 @@ def _tally(shape: Shape, window: Window, *, careful: bool) -> str:
         )
         reached = f"(SELECT {cursor} FROM rb_j AS rb_e ORDER BY rb_e.rb_at DESC LIMIT 1)"
         last = f"CASE WHEN rb_c.taken < CAST(:rb_rows AS bigint) THEN {last} ELSE {reached} END"
-    twins = f"""CASE WHEN rb_c.wanted > rb_c.written THEN
+    duplicate_source_rows = f"""CASE WHEN rb_c.wanted > rb_c.written THEN
         (SELECT count(*) - count(DISTINCT ({_identity("rb_e", shape)})) FROM rb_j AS rb_e) ELSE 0 END"""
     return f"""SELECT 1 AS batches, rb_c.taken, rb_c.seen - CAST(:returned AS bigint) AS seen, rb_c.written,
         rb_c.wanted, rb_c.already, rb_c.no_key, rb_c.not_in_source,
         rb_c.wanted - rb_c.written - rb_c.dead - CAST(:returned AS bigint) AS deferred, rb_c.dead,
-        {last} AS hi, {twins} AS twins, rb_c.wal,
+        {last} AS hi, {duplicate_source_rows} AS duplicate_source_rows, rb_c.wal,
         {_heap(shape, window)} AS heap, 1000.0 * extract(epoch FROM rb_c.ended - {_BEGAN}) AS ms
-        FROM (SELECT rb_g.*, rb_g.both[1] - rb_g.both[2] AS written, {_dead(careful=careful)} AS dead FROM
+        FROM (SELECT rb_g.*, rb_g.both[1] - rb_g.both[2] AS written, {_dead(skip_locked=skip_locked)} AS dead FROM
              (SELECT rb_f.*, (SELECT ARRAY[count(*), count(*) FILTER (WHERE rb_u.rb_blank)] FROM rb_u) AS both,
               clock_timestamp() AS ended,
               coalesce(CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), rb_f.lsn) AS bigint), 0) AS wal
@@ -227,9 +231,9 @@ def _tally(shape: Shape, window: Window, *, careful: bool) -> str:
               OFFSET 0) AS rb_c"""
 
 
-def _dead(*, careful: bool) -> str:
+def _dead(*, skip_locked: bool) -> str:
     """Rows that a trigger blanked or, where the row was held by us and of the same version, left out."""
-    return "(SELECT count(*) FROM rb_locked) - rb_g.both[1] + rb_g.both[2]" if careful else "rb_g.both[2]"
+    return "(SELECT count(*) FROM rb_locked) - rb_g.both[1] + rb_g.both[2]" if skip_locked else "rb_g.both[2]"
 
 
 def _heap(shape: Shape, window: Window) -> str:
@@ -251,14 +255,14 @@ def _undo(shape: Shape) -> str:
         WHERE NOT rb_u.rb_blank OR {some} HAVING count(*) > 0"""
 
 
-def _late(shape: Shape, *, careful: bool) -> str:
+def _late(shape: Shape, *, skip_locked: bool) -> str:
     """Keys of rows that were not written, and why; looked for only where the counts differ."""
     mine, theirs = _identity("rb_j", shape), _identity("rb_u", shape)
     dead = f"({mine}) IN (SELECT {theirs} FROM rb_u)"
     blanked = f"WHEN ({mine}) IN (SELECT {theirs} FROM rb_u WHERE rb_u.rb_null) THEN '{BLANKED}' "
     skipped = (
         f"WHEN ({mine}) IN (SELECT {_identity('rb_s', shape)} FROM rb_locked AS rb_s) THEN '{SKIPPED}'"
-        if careful
+        if skip_locked
         else ""
     )
     return f"""INSERT INTO {table("skipped_row", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
@@ -342,6 +346,6 @@ def _sqlite_batch(shape: Shape, window: Window) -> str:
 def _sqlite_figures(shape: Shape) -> str:
     unique = ", ".join(f"rb_e.rb_k{n}" for n in range(len(shape.key)))
     return f"""SELECT 1 AS batches, rb_b.*, (SELECT count(*) FROM {TEMP}) AS taken,
-        (SELECT count(*) FROM {TEMP}) - (SELECT count(*) FROM (SELECT DISTINCT {unique} FROM {TEMP} AS rb_e)) AS twins
+        (SELECT count(*) FROM {TEMP}) - (SELECT count(*) FROM (SELECT DISTINCT {unique} FROM {TEMP} AS rb_e)) AS duplicate_source_rows
         FROM {table("batch", shape.dialect)} AS rb_b
         WHERE rb_b.run = :run AND rb_b.step = :step AND rb_b.action = 'apply' AND rb_b.n = :n"""

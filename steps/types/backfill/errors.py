@@ -34,15 +34,15 @@ def meaning(fault: DatabaseFault, dialect: Dialect) -> Meaning:
 
 
 @dataclass
-class Trouble:
+class RetryState:
     """What the rows at hand have come to, until they are done.
 
-    cap: rows at most; suspects: rows among which the fault must be; careful: rows that others hold are left out.
+    cap: rows at most; suspects: rows among which the fault must be; skip_locked: rows that others hold are left out.
     """
 
     cap: int | None = None
     suspects: int = 0
-    careful: bool = False
+    skip_locked: bool = False
     tries: int = 0
 
     def halve(self, rows: int) -> None:
@@ -52,6 +52,6 @@ class Trouble:
     def passed(self, rows: int) -> None:
         """So many rows are done; once all suspects are, the size is free again."""
         self.suspects -= rows
-        self.careful, self.tries = False, 0
+        self.skip_locked, self.tries = False, 0
         if self.suspects <= 0:
             self.cap, self.suspects = None, 0

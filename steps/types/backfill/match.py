@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from steps.contract import StepError
 from steps.contract.dialect import Dialect
-from steps.sql.scanner import Kind, Token, scan
+from steps.sql.scanner import Token, TokenKind, scan
 
 _COMPARES = set("<>!=:~@#&|*/%^-+")  # beside an =, one of these makes it another operator
 _FORM = "write source.column = an expression over target, joined by AND where there are several"
@@ -24,7 +24,7 @@ class Pair:
 
 def read_match(text: str, dialect: Dialect) -> tuple[Pair, ...]:
     """The equalities of a match, so that a missing key can be told from a missing source row; raises StepError."""
-    tokens = [token for token in scan(text, dialect) if token.kind is not Kind.COMMENT]
+    tokens = [token for token in scan(text, dialect) if token.kind is not TokenKind.COMMENT]
     pairs = tuple(_pair(part, text) for part in _parts(tokens))
     if not pairs:
         raise StepError(f"cannot read match {text!r}: it is empty; {_FORM}")
@@ -75,9 +75,9 @@ def _source_column(side: list[Token]) -> str:
     if len(words) != 3 or words[0].keyword != "SOURCE" or words[1].sign != ".":
         return ""
     name = words[2]
-    if name.kind is Kind.QUOTED:
+    if name.kind is TokenKind.QUOTED:
         return name.text[1:-1].replace('""', '"')
-    return name.text.lower() if name.kind is Kind.WORD else ""
+    return name.text.lower() if name.kind is TokenKind.WORD else ""
 
 
 def _mentions_source(side: list[Token]) -> bool:

@@ -9,17 +9,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from steps.contract import AlreadyCommitted, Context, DatabaseFault, Look, Paused, Place, StepError, Tuning, Value
+from steps.contract import AlreadyCommitted, Context, DatabaseFault, Look, Paused, RunPosition, StepError, Tuning, Value
 from steps.types.backfill import store
-from steps.types.backfill.batch import Order, Outcome, change, outcome_of, run_batch
-from steps.types.backfill.payload import Held, prune, written_before
-from steps.types.backfill.pool import Crew
+from steps.types.backfill.batch import BatchResult, BatchSpec, change, outcome_of, run_batch
+from steps.types.backfill.payload import UndoPayload, prune, written_before
+from steps.types.backfill.pool import WorkerPool
 from steps.types.backfill.progress import forecast, progress, rest_s, size
 from steps.types.backfill.ranges import Route, Start, again, begin, heap_of, key_names
 from steps.types.backfill.sql import Shape, Window, left, missed
 from steps.types.backfill.store import AGAIN, SWEEP, Batch, Totals
 from steps.types.backfill.throttle import Pace
-from steps.types.backfill.worker import Document, Lane, Settings, array
+from steps.types.backfill.worker import PassSettings, PassState, Worker, array
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind
@@ -34,19 +34,19 @@ class Enough(Exception):
 class Pass:
     """A pass under way in one process; all that must outlive the process is in the ledger."""
 
-    def __init__(self, ctx: Context, place: Place, shape: Shape, settings: Settings, route: Route) -> None:
+    def __init__(self, ctx: Context, place: RunPosition, shape: Shape, settings: PassSettings, route: Route) -> None:
         self.ctx, self.place, self.shape, self.settings = ctx, place, shape, settings
-        self.document = Document(route=route, start=Start(ranges=(), rows=0, bytes=0))
+        self.document = PassState(route=route, start=Start(ranges=(), rows=0, bytes=0))
         self.totals, self.number = Totals(), 0
         self._rate = 0.0  # while the sweep looks, it is what it was
         self.cursors: dict[int, str] = {}  # of the ranges, as far as they are begun
         self.pace = Pace(ctx.db, settings.throttle)
-        self.crew = Crew(wanted=settings.workers, done=ctx.db.release)
+        self.crew = WorkerPool(wanted=settings.workers, done=ctx.db.release)
         self._figures = threading.Lock()  # of totals, number and document
         self._turn = threading.Lock()  # one worker at a time reports and obeys; a hold holds them all
 
     # ─── the whole ──────────────────────────────────────────────────────────────────────────────────────────────────
-    def run(self) -> Document:
+    def run(self) -> PassState:
         """Go from where the ledger says it stands to the end; raises Paused, Stopped, StepError."""
         self._open()
         if not self._ended():
@@ -55,7 +55,7 @@ class Pass:
                 self._flush()
                 left = self._sweep()
             except Enough:
-                self._return_to_deferred(Lane(self))
+                self._return_to_deferred(Worker(self))
                 left = self._count_left()
             self.document = self.document.model_copy(update={"finished": True, "left": left})
             self._keep(f"end {self.numbered()}")  # a pass that was opened again ends again
@@ -72,7 +72,7 @@ class Pass:
         with self.ctx.db.look() as look:
             text = store.document(look, self.place)
             if text is not None:
-                self.document = Document.model_validate_json(text)
+                self.document = PassState.model_validate_json(text)
                 self._reload(look)
         if text is None:
             self._first()
@@ -152,7 +152,7 @@ class Pass:
             raise Enough  # killed between the last batch and the end
         self.crew.want(1 if self.pause_ahead() else self._workers(Tuning()))
         while todo := self._unfinished():
-            self.crew.work(todo, lambda: Lane(self))
+            self.crew.work(todo, lambda: Worker(self))
             self._follow()
 
     def _unfinished(self) -> list[int]:
@@ -180,7 +180,7 @@ class Pass:
         with self._figures:
             self.totals = self.totals.plus(figures)
 
-    def pulse(self, lane: Lane) -> Tuning:
+    def pulse(self, lane: Worker) -> Tuning:
         """A worker's safe point: the pass reports, holds or stops; how many are wanted is read there too."""
         with self._turn:
             self.crew.check()
@@ -205,7 +205,7 @@ class Pass:
         """Up to its gate a pass has one worker, so that it stops at the row that was asked for."""
         return bool(self.settings.pause_written or self.settings.pause_batches) and not self.document.paused
 
-    def commit(self, order: Order, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> Outcome:
+    def commit(self, order: BatchSpec, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> BatchResult:
         """One batch. COMMIT needn't wait for the disk: the cursor is lost with the rows or kept with them.
 
         While others work it does wait, or a COMMIT of theirs that comes in our rest would have to write all of it.
@@ -224,7 +224,7 @@ class Pass:
             self._follow_once(outcome.heap)
         return outcome
 
-    def commit_all(self, orders: Sequence[Order], *, off: Sequence[str] = ()) -> list[Outcome]:
+    def commit_all(self, orders: Sequence[BatchSpec], *, off: Sequence[str] = ()) -> list[BatchResult]:
         """Batches of pages, in one message; of fewer of them than that, where one failed: alone, it says why.
 
         So each locks its rows for its own short time, and the server needn't wait for us between them.
@@ -243,18 +243,18 @@ class Pass:
             self._follow_once(outcomes[-1].heap)
         return outcomes
 
-    def _committed(self, orders: Sequence[Order]) -> list[Outcome]:
+    def _committed(self, orders: Sequence[BatchSpec]) -> list[BatchResult]:
         with self.ctx.db.look() as look:
             found = store.batches(look, self.place, first=orders[0].n, last=orders[-1].n)
         heap, ours = self.document.start.heap, {order.n for order in orders}
-        return [Outcome(one.figures, one.figures.seen, one.hi, heap) for one in found if one.n in ours]
+        return [BatchResult(one.figures, one.figures.seen, one.hi, heap) for one in found if one.n in ours]
 
     def _follow_once(self, heap: int) -> None:
         with self._turn:
             if heap != self.document.start.heap:
                 self._follow()
 
-    def _pause(self, document: Document) -> None:
+    def _pause(self, document: PassState) -> None:
         self.document = document
         if self.settings.ends:
             raise Enough
@@ -264,7 +264,7 @@ class Pass:
             told = forecast(self.totals, document.start, seconds=seconds, bytes_now=bytes_now, wal=wal)
             raise Paused(told, needs_s=rest_s(self.totals, document.start, seconds=seconds))
 
-    def _pausing(self, outcome: Outcome) -> Document | None:
+    def _pausing(self, outcome: BatchResult) -> PassState | None:
         """The document with its pause, where this batch reaches it: it commits with the batch, so resume goes on."""
         written, batches = self.totals.written + outcome.figures.written, self.totals.batches + 1
         reached = (self.settings.pause_written or 0) <= written if self.settings.pause_written else False
@@ -279,7 +279,7 @@ class Pass:
         asked again: none of them may be found a second time. Whatever else is found then came after the first query, so it
         was not there when the pass began; unless a row was not met under the key that it had, and is looked for again.
         """
-        lane, tried, all_met = Lane(self), set[str](), False
+        lane, tried, all_met = Worker(self), set[str](), False
         for _ in range(ROUNDS):
             self._return_to_deferred(lane)
             keys = self._missed()
@@ -296,9 +296,9 @@ class Pass:
         self._return_to_deferred(lane)
         return self._count_left()
 
-    def _take_up(self, lane: Lane, keys: Sequence[str]) -> set[str]:
+    def _take_up(self, lane: Worker, keys: Sequence[str]) -> set[str]:
         """Those of the keys that this run wrote and that are NULL again: they are written once more, and then they are dead."""
-        held = Held.of(self.shape)
+        held = UndoPayload.of(self.shape)
         with self.ctx.db.look() as look:
             before = written_before(look, self.place, held, keys)
             known = {one.key for one in store.letters(look, run=self.place.run, step=self.place.step, action=AGAIN)}
@@ -339,7 +339,7 @@ class Pass:
     def _ours(self) -> dict[str, Value]:
         return {"run": self.place.run, "step": self.place.step}
 
-    def _return_to_deferred(self, lane: Lane) -> None:
+    def _return_to_deferred(self, lane: Worker) -> None:
         for attempt in range(RETURNS if self.totals.deferred else 0):
             with self.ctx.db.look() as look:
                 ours = store.letters(look, run=self.place.run, step=self.place.step, action=store.DEFERRED)

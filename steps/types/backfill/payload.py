@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from steps.contract import Look, Place, Value, Work
+from steps.contract import Look, RunPosition, Value, Work
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import table as ledger_table
 from steps.types.backfill.sql import Named, Shape, is_null, is_value, unwrap
 
 
 @dataclass(frozen=True)
-class Held:
+class UndoPayload:
     """Where the rows of a payload are. table: qualified and quoted; fill: the columns that it has values of."""
 
     dialect: Dialect
@@ -22,8 +22,8 @@ class Held:
     fill: tuple[Named, ...]
 
     @staticmethod
-    def of(shape: Shape) -> Held:
-        return Held(shape.dialect, shape.table, shape.key, shape.fill)
+    def of(shape: Shape) -> UndoPayload:
+        return UndoPayload(shape.dialect, shape.table, shape.key, shape.fill)
 
     @property
     def pg(self) -> bool:
@@ -74,7 +74,7 @@ class Held:
         return f"CAST(json_build_array({names}) AS text)" if self.pg else f"json_array({names})"
 
 
-def rows_of(held: Held, *, where: str = "", values: bool = True) -> str:
+def rows_of(held: UndoPayload, *, where: str = "", values: bool = True) -> str:
     """The SELECT of a payload's rows: rb_n, its batch; rb_at, its number there; keys and values as text; rb_q: a key as it is kept."""
     undo, narrower = ledger_table("undo", held.dialect), f" AND {where}" if where else ""
     ours = f"rb_x.run = :run AND rb_x.step = :step{narrower}"
@@ -102,7 +102,7 @@ def listed(dialect: Dialect) -> str:
     return "SELECT value FROM json_each(:keys)"
 
 
-def written_before(look: Look, place: Place, held: Held, keys: Sequence[str]) -> list[tuple[int, str]]:
+def written_before(look: Look, place: RunPosition, held: UndoPayload, keys: Sequence[str]) -> list[tuple[int, str]]:
     """(batch, key) of those keys that this run has written already."""
     if not keys:
         return []
@@ -113,17 +113,17 @@ def written_before(look: Look, place: Place, held: Held, keys: Sequence[str]) ->
     return [(row.integer("n"), row.text("key")) for row in rows]
 
 
-def fallen(look: Look, place: Place, held: Held, *, n: int) -> list[str]:
+def fallen(look: Look, place: RunPosition, held: UndoPayload, *, n: int) -> list[str]:
     """The keys of a batch's rows in which a value that it wrote is NULL again; without those that are dead already."""
     return _not_dead(look, place, held, n=n, where=held.gone)
 
 
-def other(look: Look, place: Place, held: Held, *, n: int) -> list[str]:
+def other(look: Look, place: RunPosition, held: UndoPayload, *, n: int) -> list[str]:
     """The same of those in which another value stands than the one that was written (PostgreSQL: as the server writes both)."""
     return _not_dead(look, place, held, n=n, where=held.other)
 
 
-def _not_dead(look: Look, place: Place, held: Held, *, n: int, where: str) -> list[str]:
+def _not_dead(look: Look, place: RunPosition, held: UndoPayload, *, n: int, where: str) -> list[str]:
     skipped = ledger_table("skipped_row", held.dialect)
     sql = f"""SELECT {held.key_text()} AS key FROM ({rows_of(held, where="rb_x.n = :n")}) AS rb_d
         JOIN {held.table} AS target ON {held.found} WHERE {where} AND NOT EXISTS (SELECT 1 FROM {skipped} AS rb_l
@@ -131,7 +131,7 @@ def _not_dead(look: Look, place: Place, held: Held, *, n: int, where: str) -> li
     return [row.text("key") for row in look.rows(sql, {**_ours(place), "n": n})]
 
 
-def prune(work: Work, place: Place, held: Held, *, n: int, keys: Sequence[str], now: bool = False) -> None:
+def prune(work: Work, place: RunPosition, held: UndoPayload, *, n: int, keys: Sequence[str], now: bool = False) -> None:
     """Take out of a batch's payload what is NULL again in the rows of these keys: nothing of it is left to take back.
 
     now: in the transaction that wrote them (PostgreSQL), so that what a trigger made of a value is what is taken back.
@@ -169,16 +169,16 @@ def prune(work: Work, place: Place, held: Held, *, n: int, keys: Sequence[str], 
     work.execute(f"DELETE FROM {undo} WHERE run = :run AND step = :step AND n = :n AND rows = 0", _of(place, n))
 
 
-def drop(work: Work, place: Place, *, n: int) -> None:
+def drop(work: Work, place: RunPosition, *, n: int) -> None:
     """Forget a batch's payload."""
     work.execute(
         f"DELETE FROM {ledger_table('undo', work.dialect)} WHERE run = :run AND step = :step AND n = :n", _of(place, n)
     )
 
 
-def _ours(place: Place) -> dict[str, Value]:
+def _ours(place: RunPosition) -> dict[str, Value]:
     return {"run": place.run, "step": place.step}
 
 
-def _of(place: Place, n: int) -> dict[str, Value]:
+def _of(place: RunPosition, n: int) -> dict[str, Value]:
     return {**_ours(place), "n": n}

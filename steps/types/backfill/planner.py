@@ -17,7 +17,7 @@ LOOKUP = 5  # rows of a source that are hashed in the time in which one is found
 
 
 @dataclass(frozen=True)
-class Joining:
+class JoinChoice:
     """How batches of one kind may find their rows.
 
     off: what is never right for them; indexed: whether the source's rows can be looked up; source_rows: about how many.
@@ -32,13 +32,13 @@ class Joining:
         return (*self.off, *JOINS) if self.indexed and self.source_rows > LOOKUP * rows else self.off
 
 
-def joining(look: Look, shape: Shape, window: Window) -> Joining:
+def joining(look: Look, shape: Shape, window: Window) -> JoinChoice:
     """How windows like this one may be joined; by ranges of pages the planner knows by itself how little it reads."""
     if not shape.pg:
-        return Joining()
+        return JoinChoice()
     off = () if window.pages and window.limit is None else ("seqscan",)
     rows = _plan(look, f"SELECT * FROM ({shape.source}\n) AS source", Window("", {}))["Plan"]["Plan Rows"]
-    return Joining(off, indexed=_indexed(look, shape, window), source_rows=float(rows))
+    return JoinChoice(off, indexed=_indexed(look, shape, window), source_rows=float(rows))
 
 
 def _indexed(look: Look, shape: Shape, window: Window) -> bool:

@@ -22,7 +22,7 @@ class Dismissed(Exception):
     """Another worker met a fault: this one stops at its safe point."""
 
 
-class Crew:
+class WorkerPool:
     """Gives out ranges; the first fault of any worker ends the work of all, each at its safe point.
 
     A worker that is no longer wanted gives its range back. `done` is called in a thread that ends.

@@ -10,7 +10,7 @@ from steps.catalog import catalog
 from steps.contract import Look, Model, Params, StepError
 from steps.contract.dialect import Dialect
 from steps.types.backfill.sql import ROWID, Named, Shape, Window, as_text, counting, json_of, keys, pages
-from steps.types.backfill.tables import Columns, has_row_numbers
+from steps.types.backfill.tables import TypedColumns, has_row_numbers
 
 PARTS = 8  # ranges of a heap at least: how many workers a running pass may be given
 REST = 0.3  # of a batch: where no more than this is left of a range, the batch takes it too
@@ -99,7 +99,7 @@ def _by_column(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
         )
     if shape.key[0].name == wish:
         return Route(kind="key", columns=shape.key, why="the playbook names the key's own column")
-    ordered = Columns(look, shape.oid, table)(wish)
+    ordered = TypedColumns(look, shape.oid, table)(wish)
     columns = (ordered, *(one for one in shape.key if one.name != wish))
     return Route(kind="column", columns=columns, why="the playbook names an indexed column")
 

@@ -11,7 +11,7 @@ from steps.contract.dialect import Dialect
 from steps.sql.dialect import qualified
 from steps.types.backfill.match import read_match
 from steps.types.backfill.sql import Shape
-from steps.types.backfill.tables import TABLEOID, Columns, Member, is_rowid, members, needs_table
+from steps.types.backfill.tables import TABLEOID, Member, TypedColumns, is_rowid, members, needs_table
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def read_shape(look: Look, words: Words) -> Shape:
     names = words.key or catalog.primary_key(look, table)
     if not names:
         raise StepError(f"cannot tell the rows of {table} apart: it has no primary key; name a unique one with key")
-    found_in, named = members(look, found.oid, names), Columns(look, found.oid, table)
+    found_in, named = members(look, found.oid, names), TypedColumns(look, found.oid, table)
     key = tuple(named(name) for name in names)
     return Shape(
         dialect=look.dialect,
@@ -48,7 +48,7 @@ def read_shape(look: Look, words: Words) -> Shape:
         where=words.where.text(look.dialect) if words.where else "",
         many=found.kind == "partitioned table" or len(found_in) > 1,
         undo=words.undo,
-        restated=catalog.restated(look, found.oid, words.fill),
+        touched_columns=catalog.touched_columns(look, found.oid, words.fill),
         oid=found.oid or 0,
         triggers=_may_change(look, table, names, found_in),
     )

@@ -36,7 +36,7 @@ class Named:
 class Shape:
     """A backfill as SQL sees it. table: qualified and quoted; many: the table's rows lie in several heaps.
 
-    restated: columns that are set to themselves in each written row (`catalog.restated` says why); oid: of the table, 0
+    touched_columns: columns that are set to themselves in each written row (`catalog.touched_columns` says why); oid: of the table, 0
     where it has none; triggers: what was written may have been changed by others, in the same transaction.
     """
 
@@ -49,7 +49,7 @@ class Shape:
     where: str = ""
     many: bool = False
     undo: bool = True
-    restated: tuple[str, ...] = ()
+    touched_columns: tuple[str, ...] = ()
     oid: int = 0
     triggers: bool = False
 

@@ -13,7 +13,7 @@ from steps.contract import (
     Identifier,
     Look,
     Model,
-    Place,
+    RunPosition,
     Seconds,
     State,
     Statement,
@@ -27,7 +27,7 @@ from steps.contract.look import Trace
 from steps.sql.queries import ReadQuery
 from steps.types.backfill import store
 from steps.types.backfill import undo as taking_back
-from steps.types.backfill.batch import Order, batch_params, sqlite_statements, statement
+from steps.types.backfill.batch import BatchSpec, batch_params, sqlite_statements, statement
 from steps.types.backfill.passes import Pass
 from steps.types.backfill.preflight import faults
 from steps.types.backfill.progress import share
@@ -36,7 +36,7 @@ from steps.types.backfill.spec import Words, read_shape
 from steps.types.backfill.sql import Shape
 from steps.types.backfill.throttle import UNTHROTTLED, Throttle
 from steps.types.backfill.undo import Written
-from steps.types.backfill.worker import Document, Settings
+from steps.types.backfill.worker import PassSettings, PassState
 
 
 def _several(value: object) -> object:
@@ -185,11 +185,11 @@ class Backfill(Step):
         part = start.ranges[0]
         first = window(shape, route, part, lo=part.lo, start=start, rows=1000)
         texts = [statement(shape, first)] if shape.pg else sqlite_statements(shape, first)
-        params = batch_params(look.place or Place("", "", "apply"), Order(1, 0, part.lo, first))
+        params = batch_params(look.place or RunPosition("", "", "apply"), BatchSpec(1, 0, part.lo, first))
         crew = f", by {self.workers} workers" if self.workers > 1 and shape.pg else ""
         note = f"once per batch of about {self.batch.time * 1000:.0f} ms{crew}, in {route.kind} order: {route.why}"
-        if shape.restated:
-            note += f"; {', '.join(shape.restated)} set to themselves, which spares their indexes a search"
+        if shape.touched_columns:
+            note += f"; {', '.join(shape.touched_columns)} set to themselves, which spares their indexes a search"
         return [
             Statement(
                 text, params, lock="ROW EXCLUSIVE" if shape.pg else "", length="instant", table=self.table, note=note
@@ -199,16 +199,16 @@ class Backfill(Step):
 
     def verify(self, look: Look) -> Effect:
         place = look.place
-        text = store.document(look, Place(place.run, place.step, "apply")) if place else None
+        text = store.document(look, RunPosition(place.run, place.step, "apply")) if place else None
         if place is None or text is None:
             rows = self.rows(look)
             return Effect(
                 State.NOT_DONE, f"no pass over {self.table} has begun" + (f"; about {rows:,} rows" if rows else "")
             )
-        return self._found(look, place, Document.model_validate_json(text))
+        return self._found(look, place, PassState.model_validate_json(text))
 
-    def _found(self, look: Look, place: Place, document: Document) -> Effect:
-        totals = store.totals(look, Place(place.run, place.step, "apply"))
+    def _found(self, look: Look, place: RunPosition, document: PassState) -> Effect:
+        totals = store.totals(look, RunPosition(place.run, place.step, "apply"))
         back = taking_back.state_of(look, run=place.run, step=place.step)
         told = (
             f"{totals.seen:,} of {document.start.rows:,} rows visited, {totals.written:,} written, {totals.dead} dead"
@@ -258,7 +258,7 @@ class Backfill(Step):
         text = store.document(look, place) if place is not None else None
         if place is None or text is None:
             raise StepError(f"no pass over {self.table} has begun")
-        return _result(look, place, Document.model_validate_json(text))
+        return _result(look, place, PassState.model_validate_json(text))
 
     def revert(self, ctx: Context, before: BaseModel) -> TakenBack:
         taken = taking_back.take_back(ctx, Written.model_validate(before.model_dump()), throttle=self._throttle)
@@ -281,9 +281,9 @@ class Backfill(Step):
     def _throttle(self) -> Throttle:
         return self.throttle if isinstance(self.throttle, Throttle) else UNTHROTTLED
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> PassSettings:
         pause = self.stop_after or self.pause_after or PauseAfter.model_construct(written=None, batches=None)
-        return Settings(
+        return PassSettings(
             seconds=self.batch.time,
             fewest=self.batch.rows[0],
             most=self.batch.rows[1],
@@ -298,7 +298,7 @@ class Backfill(Step):
         )
 
 
-def _result(look: Look, place: Place, document: Document) -> BackfillResult:
+def _result(look: Look, place: RunPosition, document: PassState) -> BackfillResult:
     totals = store.totals(look, place)
     late = max(
         store.totals(look, place, worker=store.SWEEP).seen, 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
-from steps.contract import Look, Place, Row, StepError, Value, Work, cutting
+from steps.contract import Look, Row, RunPosition, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import exists, table
 
@@ -54,7 +54,7 @@ _OURS = "run = :run AND step = :step AND action = :action"
 
 
 # ─── the pass ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def document(look: Look, place: Place) -> str | None:
+def document(look: Look, place: RunPosition) -> str | None:
     """The pass's document (JSON); None before it began, or where there is no ledger."""
     if not exists(look):
         return None
@@ -62,7 +62,7 @@ def document(look: Look, place: Place) -> str | None:
     return rows[0].text("document") if rows else None
 
 
-def keep_document(work: Work, place: Place, text: str) -> None:
+def keep_document(work: Work, place: RunPosition, text: str) -> None:
     """Store the pass's document, the first time or again."""
     sql = f"""INSERT INTO {table("backfill_pass", work.dialect)} (run, step, action, document)
               VALUES (:run, :step, :action, :document)
@@ -71,7 +71,7 @@ def keep_document(work: Work, place: Place, text: str) -> None:
 
 
 # ─── batches ────────────────────────────────────────────────────────────────────────────────────────────────────────
-def totals(look: Look, place: Place, *, worker: int | None = None) -> Totals:
+def totals(look: Look, place: RunPosition, *, worker: int | None = None) -> Totals:
     """What the pass did so far, of all ranges or of one."""
     sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _FIGURES)
     only, params = (
@@ -82,7 +82,7 @@ def totals(look: Look, place: Place, *, worker: int | None = None) -> Totals:
     return found if worker is not None else _sound(found, place)
 
 
-def _sound(found: Totals, place: Place) -> Totals:
+def _sound(found: Totals, place: RunPosition) -> Totals:
     """Raises StepError where a sum is negative, or the parts aren't the whole: such figures prove nothing."""
     parts = found.written + found.already + found.no_key + found.not_in_source + found.deferred + found.dead
     negative = [one.name for one in fields(Totals) if getattr(found, one.name) < 0]
@@ -97,7 +97,7 @@ def label_of(n: int) -> str:
     return f"{_LABEL}{n}"
 
 
-def seconds(look: Look, place: Place) -> float:
+def seconds(look: Look, place: RunPosition) -> float:
     """How long processes were at it, rests and holds included: of each (an epoch), from its first batch to its last."""
     span = "extract(epoch FROM max(b.at) - min(b.at - b.ms * interval '1 ms'))"
     if look.dialect is Dialect.SQLITE:
@@ -109,7 +109,7 @@ def seconds(look: Look, place: Place) -> float:
     return look.row(sql, {**_where(place), "label": _LABEL}).number("s")
 
 
-def without_figures(look: Look, place: Place) -> int:
+def without_figures(look: Look, place: RunPosition) -> int:
     """How many batches were committed of which the ledger has no figures (any more)."""
     sql = f"""SELECT count(*) AS n FROM {table("step_commit", look.dialect)} AS a WHERE a.run = :run AND a.step = :step
               AND a.action = :action AND a.label LIKE '{_LABEL}%' AND NOT EXISTS (SELECT 1 FROM {table("batch", look.dialect)}
@@ -117,7 +117,7 @@ def without_figures(look: Look, place: Place) -> int:
     return look.row(sql, {**_where(place), "label": _LABEL}).integer("n")
 
 
-def server_wal(look: Look, place: Place) -> int:
+def server_wal(look: Look, place: RunPosition) -> int:
     """Bytes of WAL that the whole server wrote during the batches so far; 0 where there is none."""
     sql = f"SELECT coalesce(sum(server_wal_bytes), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"
     return look.row(sql, _where(place)).integer("n")
@@ -129,14 +129,14 @@ def read_totals(row: Row) -> Totals:
     return Totals(**counts, ms=row.number("ms"))
 
 
-def cursors(look: Look, place: Place) -> dict[int, str]:
+def cursors(look: Look, place: RunPosition) -> dict[int, str]:
     """Where the last committed batch of each range ended; without those that have none."""
     sql = f"""SELECT worker, hi FROM (SELECT worker, hi, row_number() OVER (PARTITION BY worker ORDER BY n DESC) AS latest
               FROM {table("batch", look.dialect)} WHERE {_OURS} AND worker >= 0) AS each WHERE latest = 1"""
     return {row.integer("worker"): row.text("hi") for row in look.rows(sql, _where(place))}
 
 
-def batches(look: Look, place: Place, *, first: int, last: int) -> list[Batch]:
+def batches(look: Look, place: RunPosition, *, first: int, last: int) -> list[Batch]:
     """The committed batches with these numbers, in order."""
     sql = f"""SELECT 1 AS batches, n, worker, lo, hi, {", ".join(_FIGURES)} FROM {table("batch", look.dialect)}
               WHERE {_OURS} AND n BETWEEN :first AND :last ORDER BY n"""
@@ -144,19 +144,19 @@ def batches(look: Look, place: Place, *, first: int, last: int) -> list[Batch]:
     return [Batch(r.integer("n"), r.integer("worker"), r.text("lo"), r.text("hi"), read_totals(r)) for r in rows]
 
 
-def reached(look: Look, place: Place) -> dict[int, int]:
+def reached(look: Look, place: RunPosition) -> dict[int, int]:
     """How many rows of each batch's payload were gone over on the way back."""
     sql = f"SELECT n, hi FROM {table('batch', look.dialect)} WHERE {_OURS} AND hi IS NOT NULL"
     return {row.integer("n"): row.integer("hi") for row in look.rows(sql, _where(place))}
 
 
-def last_number(look: Look, place: Place) -> int:
+def last_number(look: Look, place: RunPosition) -> int:
     """The number of the latest batch, 0 before the first."""
     sql = f"SELECT coalesce(max(n), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"
     return look.row(sql, _where(place)).integer("n")
 
 
-def add_batch(work: Work, place: Place, batch: Batch) -> None:
+def add_batch(work: Work, place: RunPosition, batch: Batch) -> None:
     """Record a batch whose figures are known here; most are recorded by the statement that makes them."""
     sql = f"""INSERT INTO {table("batch", work.dialect)} (run, step, action, n, worker, lo, hi, {", ".join(_FIGURES)})
               VALUES (:run, :step, :action, :n, :worker, :lo, :hi, {", ".join(":" + name for name in _FIGURES)})"""
@@ -167,7 +167,7 @@ def add_batch(work: Work, place: Place, batch: Batch) -> None:
 
 # ─── rows that were not written ─────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Letter:
+class DeadRow:
     """A row that could not be settled. key: a JSON array of the key's values."""
 
     key: str
@@ -176,7 +176,7 @@ class Letter:
     attempt: int = 1
 
 
-def set_aside(work: Work, place: Place, letter: Letter, *, action: str) -> int:
+def set_aside(work: Work, place: RunPosition, letter: DeadRow, *, action: str) -> int:
     """Keep a row aside; 1 where it had been deferred before (its attempts go on counting), 0 where it is new."""
     values = {
         **_where(place),
@@ -197,14 +197,14 @@ def set_aside(work: Work, place: Place, letter: Letter, *, action: str) -> int:
     return known
 
 
-def bury(work: Work, place: Place, keys: Sequence[str], *, message: str, n: int) -> None:
+def bury(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, n: int) -> None:
     """Make rows that batch `n` has counted as written dead ones."""
     recall(work, place, keys, message=message, action=DEAD_ACTION)
     sql = f"UPDATE {table('batch', work.dialect)} SET written = written - :rows, dead = dead + :rows WHERE {_OURS} AND n = :n"
     work.execute(sql, {**_where(place), "rows": len(keys), "n": n})
 
 
-def recall(work: Work, place: Place, keys: Sequence[str], *, message: str, action: str) -> None:
+def recall(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, action: str) -> None:
     """Set rows that were counted as written aside under this action; the caller's batch takes them out of its sums."""
     skipped = table("skipped_row", work.dialect)
     rows = {**_where(place), "action": action, "message": message, "keys": json.dumps(list(keys))}
@@ -218,21 +218,21 @@ def recall(work: Work, place: Place, keys: Sequence[str], *, message: str, actio
     )
 
 
-def reopen(work: Work, place: Place) -> int:
+def reopen(work: Work, place: RunPosition) -> int:
     """Make dead rows deferred ones, which a pass returns to; how many there were."""
     sql = f"""UPDATE {table("skipped_row", work.dialect)} SET action = '{DEFERRED}'
               WHERE run = :run AND step = :step AND action = '{DEAD_ACTION}'"""
     return work.execute(sql, {"run": place.run, "step": place.step})
 
 
-def letters(look: Look, *, run: str, step: str, action: str) -> list[Letter]:
+def letters(look: Look, *, run: str, step: str, action: str) -> list[DeadRow]:
     """The rows kept aside under this action, in the order of their keys."""
     sql = f"""SELECT key, sqlstate, message, attempt FROM {table("skipped_row", look.dialect)} WHERE {_OURS} ORDER BY key"""
     rows = look.rows(sql, {"run": run, "step": step, "action": action})
-    return [Letter(r.text("key"), r.text("sqlstate"), r.text("message"), r.integer("attempt")) for r in rows]
+    return [DeadRow(r.text("key"), r.text("sqlstate"), r.text("message"), r.integer("attempt")) for r in rows]
 
 
-def forget_deferred(work: Work, place: Place, keys: str) -> int:
+def forget_deferred(work: Work, place: RunPosition, keys: str) -> int:
     """Drop the notes on deferred rows (keys: a JSON array of JSON texts); how many there were."""
     sql = f"DELETE FROM {table('skipped_row', work.dialect)} WHERE {_OURS} AND key IN ({_listed(work)})"
     return work.execute(sql, {**_where(place), "action": DEFERRED, "keys": keys})
@@ -248,18 +248,18 @@ def _listed(work: Work) -> str:
 
 # ─── undo ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
-class Kept:
+class UndoCounts:
     """How many rows of a batch can be taken back."""
 
     n: int
     rows: int
 
 
-def kept(look: Look, *, run: str, step: str) -> list[Kept]:
+def kept(look: Look, *, run: str, step: str) -> list[UndoCounts]:
     """The batches of a step that wrote rows, the newest first."""
     sql = f"SELECT n, rows FROM {table('undo', look.dialect)} WHERE run = :run AND step = :step ORDER BY n DESC"
-    return [Kept(row.integer("n"), row.integer("rows")) for row in look.rows(sql, {"run": run, "step": step})]
+    return [UndoCounts(row.integer("n"), row.integer("rows")) for row in look.rows(sql, {"run": run, "step": step})]
 
 
-def _where(place: Place) -> dict[str, Value]:
+def _where(place: RunPosition) -> dict[str, Value]:
     return {"run": place.run, "step": place.step, "action": place.action}

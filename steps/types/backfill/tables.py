@@ -61,7 +61,7 @@ def not_identified(found: Sequence[Member]) -> list[Member]:
 # ─── columns ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Columns:
+class TypedColumns:
     """The columns of a table, each with the type that a cast to it may name."""
 
     def __init__(self, look: Look, oid: int | None, table: str) -> None:

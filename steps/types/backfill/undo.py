@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass, replace
 
 from steps.catalog import catalog
-from steps.contract import Context, DatabaseFault, Look, Model, Place, Progress, StepError, Value, Work
+from steps.contract import Context, DatabaseFault, Look, Model, Progress, RunPosition, StepError, Value, Work
 from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG
 from steps.ledger.tables import table as ledger_table
 from steps.sql.dialect import quote
 from steps.types.backfill import store
 from steps.types.backfill.errors import Meaning, meaning
-from steps.types.backfill.payload import Held, rows_of
+from steps.types.backfill.payload import UndoPayload, rows_of
 from steps.types.backfill.sql import Named
 from steps.types.backfill.store import REFUSED
 from steps.types.backfill.tables import members
@@ -53,7 +53,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
         place = _position(look)
         kept, done = store.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
         taken = _so_far(look, place)
-        reached = store.reached(look, Place(place.run, place.step, "revert"))
+        reached = store.reached(look, RunPosition(place.run, place.step, "revert"))
         way = _way(look, written)
     total = sum(one.rows for one in kept)
     pace, speed = Pace(ctx.db, throttle), 0.0
@@ -79,11 +79,13 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
             f"cannot account for all rows: {taken.restored} restored and {taken.refused} refused of {total} written"
         )
     ctx.pulse(_progress(taken, total))
-    ctx.patiently("undo end", lambda work: store.keep_document(work, Place(place.run, place.step, "revert"), "{}"))
+    ctx.patiently(
+        "undo end", lambda work: store.keep_document(work, RunPosition(place.run, place.step, "revert"), "{}")
+    )
     return taken
 
 
-def _position(look: Look) -> Place:
+def _position(look: Look) -> RunPosition:
     """Where in a run this is, with all that the ledger must have of the step."""
     if look.place is None:
         raise StepError("cannot take back rows outside of a run")
@@ -91,9 +93,9 @@ def _position(look: Look) -> Place:
     return look.place
 
 
-def _whole(look: Look, place: Place) -> None:
+def _whole(look: Look, place: RunPosition) -> None:
     """Raises StepError where the ledger has lost batches, or what they wrote: that it is silent is no proof."""
-    there = Place(place.run, place.step, "apply")
+    there = RunPosition(place.run, place.step, "apply")
     lost = store.without_figures(look, there)
     if lost:
         raise StepError(f"cannot take back {place.step}: the ledger has lost {lost:,} of its batches; {_FROM_A_BACKUP}")
@@ -117,7 +119,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Way:
-    """How the rows are set back. restated: as on the way forward; triggers: whether an UPDATE of them fires any.
+    """How the rows are set back. touched_columns: as on the way forward; triggers: whether an UPDATE of them fires any.
 
     parsed: a text that differs is read and written once more before it counts as changed, since settings of the session
     (the time zone) show in texts.
@@ -125,13 +127,13 @@ class Way:
 
     written: Written
     dialect: Dialect
-    restated: tuple[str, ...] = ()
+    touched_columns: tuple[str, ...] = ()
     triggers: bool = False
     parsed: bool = True
 
     @property
-    def held(self) -> Held:
-        return Held(self.dialect, self.written.table, self.written.key, self.written.fill)
+    def held(self) -> UndoPayload:
+        return UndoPayload(self.dialect, self.written.table, self.written.key, self.written.fill)
 
 
 def _way(look: Look, written: Written) -> Way:
@@ -150,10 +152,10 @@ def _way(look: Look, written: Written) -> Way:
         )
     fill, key = [one.name for one in written.fill], [one.name for one in written.key]
     triggers = any(one.triggers for one in members(look, found, key))
-    return Way(written, look.dialect, catalog.restated(look, found, fill), triggers)
+    return Way(written, look.dialect, catalog.touched_columns(look, found, fill), triggers)
 
 
-def _patiently(ctx: Context, label: str, place: Place, way: Way, part: Part) -> None:
+def _patiently(ctx: Context, label: str, place: RunPosition, way: Way, part: Part) -> None:
     """One part in one transaction. What can't be read as its type any more (a renamed word of an enum) is compared as text."""
     try:
         ctx.patiently(label, lambda work: _one(work, place, way, part))
@@ -164,7 +166,7 @@ def _patiently(ctx: Context, label: str, place: Place, way: Way, part: Part) -> 
 
 
 @dataclass(frozen=True)
-class Back:
+class UndoProgress:
     """How far a step was taken back: batches that wrote rows, batches of them taken back, and whether it came to its end."""
 
     kept: int
@@ -172,15 +174,15 @@ class Back:
     ended: bool
 
 
-def state_of(look: Look, *, run: str, step: str) -> Back:
+def state_of(look: Look, *, run: str, step: str) -> UndoProgress:
     """As the ledger has it."""
-    place = Place(run, step, "revert")
+    place = RunPosition(run, step, "revert")
     ended = store.document(look, place) is not None
-    return Back(len(store.kept(look, run=run, step=step)), store.totals(look, place).batches, ended)
+    return UndoProgress(len(store.kept(look, run=run, step=step)), store.totals(look, place).batches, ended)
 
 
-def _so_far(look: Look, place: Place) -> Taken:
-    totals = store.totals(look, Place(place.run, place.step, "revert"))
+def _so_far(look: Look, place: RunPosition) -> Taken:
+    totals = store.totals(look, RunPosition(place.run, place.step, "revert"))
     return Taken(totals.written, totals.dead)
 
 
@@ -192,7 +194,7 @@ def _progress(taken: Taken, total: int) -> Progress:
     )
 
 
-def _one(work: Work, place: Place, way: Way, part: Part) -> None:
+def _one(work: Work, place: RunPosition, way: Way, part: Part) -> None:
     """One batch, with the list of what was refused, in one transaction."""
     params: dict[str, Value] = {"run": place.run, "step": place.step, "n": part.n}
     if work.dialect is Dialect.SQLITE:
@@ -231,7 +233,7 @@ def _statement(way: Way) -> str:
     held, written = way.held, way.written
     ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n, parsed=way.parsed)})" for n, c in enumerate(written.fill)]
     same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in held.keys)
-    again = [f"{quote(name)} = target.{quote(name)}" for name in way.restated]
+    again = [f"{quote(name)} = target.{quote(name)}" for name in way.touched_columns]
     batch, skipped = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "skipped_row"))
     return f"""WITH rb_d AS MATERIALIZED ({_payload(way)}),
         rb_u AS (UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d

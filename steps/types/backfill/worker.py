@@ -10,14 +10,23 @@ from dataclasses import replace
 from math import ceil
 from typing import Protocol
 
-from steps.contract import LOCK_NOT_AVAILABLE, AlreadyCommitted, Context, DatabaseFault, Model, Place, StepError, Tuning
+from steps.contract import (
+    LOCK_NOT_AVAILABLE,
+    AlreadyCommitted,
+    Context,
+    DatabaseFault,
+    Model,
+    RunPosition,
+    StepError,
+    Tuning,
+)
 from steps.types.backfill import store
-from steps.types.backfill.batch import Order, Outcome
-from steps.types.backfill.errors import Meaning, Trouble, meaning
-from steps.types.backfill.planner import Joining, joining
+from steps.types.backfill.batch import BatchResult, BatchSpec
+from steps.types.backfill.errors import Meaning, RetryState, meaning
+from steps.types.backfill.planner import JoinChoice, joining
 from steps.types.backfill.ranges import Range, Route, Start, first_of, page, window
 from steps.types.backfill.sql import Shape, Window, listed
-from steps.types.backfill.store import Batch, Letter, Totals
+from steps.types.backfill.store import Batch, DeadRow, Totals
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
 
 FIRST = 1000  # rows of the first batch, where nobody else works
@@ -28,7 +37,7 @@ SMOOTHING = 0.3  # of the rate that guards read
 TOGETHER_S = 0.5  # that short batches may take which are sent together: until then nobody can stop or hold them
 
 
-class Settings(Model):
+class PassSettings(Model):
     """What the playbook asks of the pass."""
 
     seconds: float
@@ -44,7 +53,7 @@ class Settings(Model):
     dead_pct: float
 
 
-class Document(Model):
+class PassState(Model):
     """The pass as the ledger keeps it: what was fixed at the beginning, and where it stands beside its batches."""
 
     route: Route
@@ -53,7 +62,7 @@ class Document(Model):
     finished: bool = False
     left: int = 0
 
-    def ended(self, settings: Settings, *, deferred: int) -> bool:
+    def ended(self, settings: PassSettings, *, deferred: int) -> bool:
         """Whether nothing of it is left to do; what the sweep had to leave is swept again, and so are rows that were locked."""
         return self.finished and deferred == 0 and (settings.ends or self.left == 0)
 
@@ -62,24 +71,24 @@ class Shared(Protocol):
     """The pass as its workers see it."""
 
     ctx: Context
-    place: Place
+    place: RunPosition
     shape: Shape
-    settings: Settings
-    document: Document
+    settings: PassSettings
+    document: PassState
     totals: Totals
     cursors: dict[int, str]
     pace: Pace
 
-    def pulse(self, lane: Lane) -> Tuning: ...
+    def pulse(self, lane: Worker) -> Tuning: ...
     def pause_ahead(self) -> bool: ...
     def numbered(self) -> int: ...
-    def commit_all(self, orders: Sequence[Order], *, off: Sequence[str] = ()) -> list[Outcome]: ...
-    def commit(self, order: Order, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> Outcome: ...
+    def commit_all(self, orders: Sequence[BatchSpec], *, off: Sequence[str] = ()) -> list[BatchResult]: ...
+    def commit(self, order: BatchSpec, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> BatchResult: ...
     def note(self, figures: Totals) -> None: ...
     def caught_up(self, part: int) -> str: ...
 
 
-class Lane:
+class Worker:
     """One worker's batch size, rate and troubles; all that must outlive the process is in the ledger."""
 
     def __init__(self, shared: Shared) -> None:
@@ -88,11 +97,11 @@ class Lane:
         share = shared.pace.seconds(settings.seconds) / settings.seconds  # of the time that a batch may take alone
         self.rows = float(min(max(FIRST * share, settings.fewest), settings.most))
         self.tuning = Tuning()
-        self.trouble = Trouble()
+        self.trouble = RetryState()
         self.rate, self.last_ms = 0.0, 0.0
         self._density = 0.0  # rows on a page, where the last batch was
         self.vanished = 0  # rows that were not met again under the key that they had: deleted, or given another one
-        self._joining: dict[str, Joining] = {}  # by kind of range
+        self._joining: dict[str, JoinChoice] = {}  # by kind of range
         self._alone = True  # the next batch: the first says how many rows fit; after a fault, what is wrong
 
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,15 +143,18 @@ class Lane:
             min(wanted, self.tuning.hold / 2 or wanted)
         )  # a batch may turn out twice as long
 
-    def _joining_of(self, part: Range, at: str) -> Joining:
+    def _joining_of(self, part: Range, at: str) -> JoinChoice:
         rows, exact = self._next_rows()
         with self.shared.ctx.db.look() as look:
             return joining(look, self.shared.shape, self._window(part, at, rows=rows, exact=exact))
 
     # ─── short batches ──────────────────────────────────────────────────────────────────────────────────────────────
-    def _short_ones(self, number: int, at: str) -> list[Order]:
+    def _short_ones(self, number: int, at: str) -> list[BatchSpec]:
         """The next batches while others work, as many as may be sent together; [] where one must go alone."""
-        part, trouble = self.shared.document.start.ranges[number], self.trouble.careful or self.trouble.cap is not None
+        part, trouble = (
+            self.shared.document.start.ranges[number],
+            self.trouble.skip_locked or self.trouble.cap is not None,
+        )
         fit = int(TOGETHER_S / self._wanted()) if self.shared.pace.busy else 1
         if (
             part.kind != "pages"
@@ -160,9 +172,9 @@ class Lane:
             at = within.end
         if len(windows) < 2:
             return []  # and no number is used up
-        return [Order(self.shared.numbered(), number, lo, within) for lo, within in windows]
+        return [BatchSpec(self.shared.numbered(), number, lo, within) for lo, within in windows]
 
-    def _together(self, orders: list[Order]) -> str:
+    def _together(self, orders: list[BatchSpec]) -> str:
         """Send these batches of pages in one message; where the cursor stands then."""
         first, began = orders[0], time.perf_counter()
         outcomes = self.shared.commit_all(orders, off=self._joining["pages"].off_for(int(self.rows)))
@@ -182,7 +194,7 @@ class Lane:
         shared = self.shared
         part, rows, exact = shared.document.start.ranges[number], *self._next_rows()
         within = self._window(part, at, rows=rows, exact=exact)
-        order = Order(shared.numbered(), number, at, within, careful=self.trouble.careful)
+        order = BatchSpec(shared.numbered(), number, at, within, skip_locked=self.trouble.skip_locked)
         began = time.perf_counter()
         try:
             outcome = shared.commit(order, off=self._joining[part.kind].off_for(rows))
@@ -232,7 +244,7 @@ class Lane:
         rest_for(rest, self.pulse)
 
     # ─── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _after(self, fault: DatabaseFault, order: Order, *, rows: int) -> str:
+    def _after(self, fault: DatabaseFault, order: BatchSpec, *, rows: int) -> str:
         """Wait, look closer or set aside; where the cursor stands then."""
         kind = meaning(fault, self.shared.shape.dialect)
         if kind is Meaning.FATAL:
@@ -248,18 +260,18 @@ class Lane:
     def _wait(self, fault: DatabaseFault) -> None:
         # Rows that the application holds are left out at the second try, which so needs no wait.
         pg = self.shared.shape.pg
-        first = fault.sqlstate == LOCK_NOT_AVAILABLE and not self.trouble.careful and pg
-        self.trouble.careful, self.trouble.tries = pg, self.trouble.tries + 1
+        first = fault.sqlstate == LOCK_NOT_AVAILABLE and not self.trouble.skip_locked and pg
+        self.trouble.skip_locked, self.trouble.tries = pg, self.trouble.tries + 1
         if not first:
             time.sleep(random.uniform(0, min(2.0, 0.05 * 2**self.trouble.tries)))  # noqa: S311 - jitter, no secret
 
-    def _single(self, order: Order) -> str:
+    def _single(self, order: BatchSpec) -> str:
         """One row is at fault: by its key, so that no other row can be taken for it."""
         part = self.shared.document.start.ranges[order.worker]
         alone = self._window(part, order.lo, rows=1, exact=True)
         with self.shared.ctx.db.look() as look:
             found = look.rows(first_of(self.shared.shape, alone), alone.all_params())
-        self.trouble = Trouble()
+        self.trouble = RetryState()
         if not found:
             return order.lo  # deleted meanwhile; the next try passes over its place
         key, place = found[0].text("key"), found[0].text("place")
@@ -279,7 +291,7 @@ class Lane:
         """Write these rows, and set aside each one that can't be written."""
         shape = self.shared.shape
         within = replace(listed(shape, keys), end=hi)
-        order = Order(self.shared.numbered(), worker, lo, within, careful=shape.pg)
+        order = BatchSpec(self.shared.numbered(), worker, lo, within, skip_locked=shape.pg)
         began = time.perf_counter()
         try:
             outcome = self.shared.commit(order, keys=keys)
@@ -301,17 +313,17 @@ class Lane:
             if worker == store.SWEEP:
                 self._adapt(outcome.figures.seen, time.perf_counter() - began)
 
-    def _set_aside(self, fault: DatabaseFault, order: Order, *, key: str, action: str) -> None:
+    def _set_aside(self, fault: DatabaseFault, order: BatchSpec, *, key: str, action: str) -> None:
         place = self.shared.place
         with self.shared.ctx.db.commit(store.label_of(order.n)) as work:
-            known = store.set_aside(work, place, Letter(key, fault.sqlstate, str(fault)), action=action)
+            known = store.set_aside(work, place, DeadRow(key, fault.sqlstate, str(fault)), action=action)
             dead = int(action == store.DEAD_ACTION)
             figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
             store.add_batch(work, place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
         self.shared.note(figures)
         self.keep_to_budget(f"the last one, {key}: {fault}")
 
-    def _count_dead(self, *outcomes: Outcome) -> None:
+    def _count_dead(self, *outcomes: BatchResult) -> None:
         if any(one.figures.dead for one in outcomes):
             self.keep_to_budget("a trigger of the table kept them from being written, or set them back to NULL")
 
