@@ -14,13 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from databases import Cluster, Database, Databases, SQLiteFiles, fast_directory, in_ci
+from databases import Database, Databases, fast_directory, kind_or_skip
 
 from runner.sandbox.binaries import find_binaries
 from runner.sandbox.server import Server
 
 VERSIONS = ["pg15", "pg18"]
-REQUIRED = "pg18"  # comes by pip: where it is missing in CI, the tests prove nothing
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,15 +54,6 @@ def fast_path(databases: Databases) -> Path:
     return Path(tempfile.mkdtemp(prefix="test-", dir=databases.directory))
 
 
-def _kind(databases: Databases, name: str) -> Cluster | SQLiteFiles:
-    try:
-        return databases.kind(name)
-    except LookupError as missing:
-        if name == REQUIRED and in_ci():
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-
-
 def _shape(request: pytest.FixtureRequest) -> str:
     marker = request.node.get_closest_marker("shape")
     return marker.args[0] if marker else "empty"
@@ -72,14 +62,14 @@ def _shape(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def pg18(databases: Databases) -> Server:
     """The running server of version 18; a test may stop or kill it, the next one starts it again."""
-    kind = _kind(databases, "pg18")
+    kind = kind_or_skip(databases, "pg18")
     kind.server.start()
     return kind.server
 
 
 @pytest.fixture
 def pg15(databases: Databases) -> Server:
-    kind = _kind(databases, "pg15")
+    kind = kind_or_skip(databases, "pg15")
     kind.server.start()
     return kind.server
 
@@ -87,7 +77,7 @@ def pg15(databases: Databases) -> Server:
 @pytest.fixture(params=VERSIONS)
 def pg(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
     """The URL of a fresh honeypot on each version of PostgreSQL."""
-    with _kind(databases, request.param).database(_shape(request)) as database:
+    with kind_or_skip(databases, request.param).database(_shape(request)) as database:
         yield database.url
 
 
@@ -101,12 +91,12 @@ def sqlite_path(request: pytest.FixtureRequest, databases: Databases) -> Iterato
 @pytest.fixture(params=["sqlite", *VERSIONS])
 def honeypot(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Database]:
     """A fresh honeypot of 2,000 sessions on every kind of database."""
-    with _kind(databases, request.param).database(_shape(request)) as database:
+    with kind_or_skip(databases, request.param).database(_shape(request)) as database:
         yield database
 
 
 @pytest.fixture(params=["sqlite", *VERSIONS])
 def empty_database(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Database]:
     """A fresh database without any table, of every kind."""
-    with _kind(databases, request.param).database() as database:
+    with kind_or_skip(databases, request.param).database() as database:
         yield database

@@ -3,7 +3,7 @@
     python tests/support/make_version.py FOLDER        (with playbook and tables in it; a PostgreSQL 15 with its pg_dump)
 
 Before the form of a trail or of the ledger changes, make a folder with the version before the change and commit it:
-tests/test_version_before.py shows that its runs can be gone on with.
+tests/acceptance/test_version_before.py shows that its runs can be gone on with.
 """
 
 from __future__ import annotations
