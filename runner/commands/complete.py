@@ -64,8 +64,8 @@ def steps_of_run(ctx: click.Context, param: click.Parameter, begun: str) -> list
     found: list[str] = []
     with _quietly():
         from runner.run.interventions import playbook_of
+        from runner.target.runs import find_run
         from runner.target.workplace import runs_of
-        from runner.trail.runs import find_run
 
         found = list(playbook_of(find_run(runs_of(_place(ctx)), _run(ctx))).ids)
     return _fitting(found, begun)

@@ -13,8 +13,8 @@ from runner.commands.look import place_of_run
 from runner.common import terminal
 from runner.common.errors import RunbookError
 from runner.run.execute import RunOptions
+from runner.target.runs import find_run
 from runner.target.workplace import Workplace, runs_of
-from runner.trail.runs import find_run
 
 
 @click.command("close", short_help="End a run as what it is")

@@ -18,9 +18,9 @@ from runner.plan import advice, next_commands
 from runner.playbook.model import Entry
 from runner.run import resume
 from runner.run.interventions import in_force
+from runner.target.runs import all_runs, find_run, find_trail
 from runner.target.workplace import Workplace, connected, runs_of
 from runner.trail.events import RunState
-from runner.trail.runs import all_runs, find_run, find_trail
 from runner.trail.status import RunStatus, StepStatus
 from runner.trail.status_file import document_of
 from steps.contract import cutting

@@ -68,8 +68,8 @@ def pointing(function: F) -> F:
 def _point(error: RunbookError, name: str, target: str | None, runs: Path | None) -> None:
     if error.stop:
         return  # they have them
+    from runner.target.runs import find_run
     from runner.target.workplace import Workplace, pointed, runs_of
-    from runner.trail.runs import find_run
 
     with contextlib.suppress(RunbookError, BadInput, OSError):
         found = find_run(runs_of(Workplace(target, runs)), name)

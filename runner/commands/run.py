@@ -13,9 +13,9 @@ from runner.common import terminal
 from runner.common.errors import EXIT_CODES
 from runner.playbook.find import find_playbook
 from runner.run.execute import RunOptions, View, execute
+from runner.target.runs import find_run
 from runner.target.workplace import Workplace, runs_of
 from runner.trail.events import RunState
-from runner.trail.runs import find_run
 
 
 def _view(*, verbose: bool, as_json: bool) -> View:

@@ -12,9 +12,9 @@ from runner.common.errors import BadInput, RunRefused, TrailBroken
 from runner.plan.plan import one_way
 from runner.playbook.model import Playbook
 from runner.target import identity
+from runner.target.runs import begun_as, load_run
 from runner.target.workplace import Connected
 from runner.trail.events import RunState, StepOutcome
-from runner.trail.runs import begun_as, load_run
 from runner.trail.status import RunStatus
 from steps.contract import Look
 from steps.ledger import tables

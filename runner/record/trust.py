@@ -17,6 +17,7 @@ from runner.record import anchors
 from runner.record.anchors import TrailAnchor
 from runner.target import ledger_check, session_settings
 from runner.target.database import RunDatabase
+from runner.target.runs import Found, load_run
 from runner.trail.events import (
     Approved,
     Event,
@@ -31,7 +32,6 @@ from runner.trail.events import (
     StepStarted,
     TornTail,
 )
-from runner.trail.runs import Found, load_run
 from runner.trail.status import fold
 from runner.trail.trail import Verification
 from steps.contract import Look

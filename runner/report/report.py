@@ -16,9 +16,9 @@ from runner.record import trust
 from runner.report import checks_table, plan_cards
 from runner.report.timeline import OUTCOMES, clock, timeline, took
 from runner.target import identity
+from runner.target.runs import Found
 from runner.trail import events, trail
 from runner.trail.events import Json, Record, RunKind, RunStarted, RunState
-from runner.trail.runs import Found
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Database, Value, cutting
 from steps.contract.values import readable_all

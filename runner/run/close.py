@@ -17,9 +17,9 @@ from runner.run.lease import Holder
 from runner.run.resume import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
+from runner.target.runs import Found, find_run
 from runner.target.workplace import Connected, connected
 from runner.trail.events import Closed, RunEnded, RunState
-from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
 from steps.contract import Work

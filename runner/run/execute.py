@@ -42,10 +42,10 @@ from runner.run.engine import Engine
 from runner.run.lease import Holder
 from runner.run.may_begin import Beginning
 from runner.target import identity, ledger_check, resolve
+from runner.target.runs import new_run
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, Workplace, connected, now, options_for
 from runner.trail.events import Event, Json, LedgerCreated, RollbackStarted, RunEnded, RunKind, RunStarted, RunState
-from runner.trail.runs import new_run
 from runner.trail.status import RunStatus
 from runner.trail.status_file import StatusFile
 from runner.trail.trail import Trail, TrailExtent

@@ -22,6 +22,7 @@ from runner.run import resume
 from runner.run.execute import RunOptions, given_again, masks_of_run, path_of, stored
 from runner.run.resume import runs_of, same_target
 from runner.target import identity
+from runner.target.runs import Found, find_run
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, connected, told_masked
 from runner.trail.events import (
@@ -36,7 +37,6 @@ from runner.trail.events import (
     SqlByHand,
     order_words,
 )
-from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail, utc_now
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work

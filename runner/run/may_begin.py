@@ -12,11 +12,10 @@ from runner.common.errors import RunbookError, RunRefused, TrailBroken
 from runner.plan import open_runs, preflight, requirements, starting_point
 from runner.plan.open_runs import Loader
 from runner.playbook.model import Playbook
-from runner.target import ledger_check, workplace
+from runner.target import ledger_check, runs, workplace
 from runner.target.lease_holder import refuse_if_held
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected
-from runner.trail import runs
 from runner.trail.events import CheckAnswered
 from steps.contract import Look, Value
 

@@ -16,6 +16,7 @@ from runner.run.execute import STATES, RunOptions, stored
 from runner.run.resume import same_target
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
+from runner.target.runs import load_run
 from runner.target.workplace import Connected, connected
 from runner.trail.events import (
     Event,
@@ -31,7 +32,6 @@ from runner.trail.events import (
     StepOutcome,
     StepStarted,
 )
-from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
 from steps.contract.values import decode_all, readable_all

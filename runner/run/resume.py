@@ -29,9 +29,9 @@ from runner.run.execute import (
 )
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
+from runner.target.runs import Found, find_run
 from runner.target.workplace import Connected, Workplace, connected, now, pointed
 from runner.trail.events import Process, RunResumed, RunStarted, RunState, StepOutcome
-from runner.trail.runs import Found, find_run
 from runner.trail.status import RunStatus
 from steps.contract import Gate
 from steps.contract.values import readable_all

@@ -19,9 +19,9 @@ from runner.run.execute import RunOptions, given_again, masks_of, open_engine, p
 from runner.run.resume import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.run.rollback import Choice, Reverser
 from runner.target import identity
+from runner.target.runs import find_run
 from runner.target.workplace import Connected, connected
 from runner.trail.events import RollbackStarted, RunState
-from runner.trail.runs import find_run
 from runner.trail.status import RunStatus
 from steps.contract import Mendable
 from steps.ledger import tables

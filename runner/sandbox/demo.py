@@ -28,9 +28,9 @@ from runner.sandbox import things_to_try
 from runner.sandbox.server import Server
 from runner.sandbox.stay import already, kept_up, staying
 from runner.sandbox.stay import stop as stop_staying
+from runner.target.runs import load_run
 from runner.target.workplace import Workplace
 from runner.trail.events import CheckAnswered, RunKind
-from runner.trail.runs import load_run
 from runner.trail.status import RunStatus
 from steps.contract import Gate
 

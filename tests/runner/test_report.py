@@ -19,6 +19,7 @@ from runner.run import interventions
 from runner.run.execute import RunOptions, execute
 from runner.run.resume import resume
 from runner.run.way_back import Asked, rollback
+from runner.target.runs import Found, find_run
 from runner.target.workplace import Workplace, connected
 from runner.trail.events import (
     CheckAnswered,
@@ -31,7 +32,6 @@ from runner.trail.events import (
     StopRequested,
     Tuned,
 )
-from runner.trail.runs import Found, find_run
 from steps.contract import Answer
 
 FILL = """
