@@ -17,7 +17,7 @@ from runner.playbook.yaml_reader import Path as Place
 from runner.playbook.yaml_reader import YamlDocument, parse
 from steps.contract import Probe, Step
 
-PLAYBOOKS = Path(__file__).parent.parent / "playbooks"
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 MOST_OPTIONAL = 2  # fields that are tried beside the required ones, until the model takes the example
 _WORDS = {
     "time_span": "5 min", "column": "table_name.column_name", "query": "SELECT count(*) AS n FROM {field}_rows",

@@ -22,7 +22,7 @@ _BLANK: Mapping[str, JsonValue] = {
     "integer": 1,
     "number": 1.0,
     "boolean": False,
-    "time parse_duration": 1.0,
+    "time span": 1.0,
 }
 
 
@@ -141,7 +141,7 @@ def _typed(spec: Input, text: str) -> JsonValue:
             return int(text)
         case "number":
             return _number(text)
-        case "time parse_duration":
+        case "time span":
             return parse_duration(text)
         case "boolean":
             if text not in {"true", "false"}:

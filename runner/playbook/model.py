@@ -31,7 +31,7 @@ class OnFailure(StrEnum):
 class Input(Model):
     """A typed value that a run is given."""
 
-    type: Literal["text", "integer", "number", "boolean", "time parse_duration"] = "text"
+    type: Literal["text", "integer", "number", "boolean", "time span"] = "text"
     default: JsonValue = None
     required: bool = False
     min: float | None = None
