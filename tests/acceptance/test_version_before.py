@@ -12,13 +12,13 @@ from command import KILLED
 from databases import Database
 from filling import ledger as named
 from inside import InProcessCli, session
-from support.transplant import transplant
+from transplant import transplant
 
 from runner.target import identity
 from runner.trail import old_words, trail
 from steps.ledger import tables as ledger
 
-VERSION_2 = Path(__file__).parents[2] / "support" / "version2"
+VERSION_2 = Path(__file__).parents[1] / "support" / "version2"
 WRITTEN = "SELECT count(*) FROM t WHERE v IS NOT NULL"
 OLD = [*ledger.FORMER.values()]
 

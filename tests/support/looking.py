@@ -49,6 +49,7 @@ def role(database: Database, *grants: str) -> Iterator[str]:
     """A role that may log in and what `grants` give ({} is its name); gone afterwards."""
     name = f"role_{database.name}"
     database.script(f"CREATE ROLE {name} LOGIN;" + "".join(f"{grant.format(name)};" for grant in grants))
+    database.close()  # a kept session is another role's, and hides what it does from this one
     try:
         yield name
     finally:
