@@ -59,10 +59,14 @@ def done(desk: InProcessCli, *words: str, code: int = 0) -> str:
 
 
 def kept(database: Database) -> dict[str, list[tuple]]:
-    """The rows of all tables that are renamed, by today's names."""
+    """The rows of all tables that are renamed, by today's names, without the column that they have only now."""
     there = tables(database)
+    columns = {"step_commit": "seq, run, step, action, label, epoch, before, at"}
     return {
-        name: sorted(database.rows(f"SELECT * FROM {named(database, was if was in there else name)}"), key=repr)
+        name: sorted(
+            database.rows(f"SELECT {columns.get(name, '*')} FROM {named(database, was if was in there else name)}"),
+            key=repr,
+        )
         for name, was in ledger.FORMER.items()
     }
 
