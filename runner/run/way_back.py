@@ -151,11 +151,11 @@ def _left_earlier(status: RunStatus) -> dict[str, str]:
     """Step → by whom it was left, on this way back before it was cut short."""
     if status.state is RunState.ROLLED_BACK_IN_PART:
         return {}
-    return {name: f"left standing by {step.left}" for name, step in status.steps.items() if step.left}
+    return {name: f"left by {step.left}" for name, step in status.steps.items() if step.left}
 
 
 def _asked_to_leave(asked: Asked) -> dict[str, str]:
-    return dict.fromkeys(asked.leave, f"left standing: {asked.reason}")
+    return dict.fromkeys(asked.leave, asked.reason)
 
 
 def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[Entry]) -> None:
