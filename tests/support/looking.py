@@ -36,6 +36,7 @@ def await_seen(database: Database, one: Probe, wanted: Callable[[BaseModel], boo
             found = look_at(database, one)
             return found if wanted(found) else None
 
+    database.close()  # a session that is kept tells its counters only after 10 s of idling
     return until(seen)
 
 
