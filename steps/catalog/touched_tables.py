@@ -8,6 +8,7 @@ is dropped and made again: it is the same one for certain only while nobody else
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -196,7 +197,12 @@ def _told(name: str, then: Identity, now: Identity) -> str:
 # ─── names in SQL ───────────────────────────────────────────────────────────────────────────────────────────────────
 def named_in(statements: Iterable[str], dialect: Dialect) -> tuple[str, ...]:
     """All that may be the name of a table in these statements, and in the bodies that they quote with $…$."""
-    return tuple(dict.fromkeys(name for sql in statements for name in _names(sql, dialect)))
+    return tuple(dict.fromkeys(name for sql in statements for name in _names_in(sql, dialect)))
+
+
+@functools.lru_cache(maxsize=4096)  # asked again at each commit, of all the step's statements
+def _names_in(sql: str, dialect: Dialect) -> tuple[str, ...]:
+    return tuple(_names(sql, dialect))
 
 
 def _names(sql: str, dialect: Dialect) -> Iterator[str]:
