@@ -21,7 +21,7 @@ from steps.ledger import tables as ledger
 from steps.ledger.tables import Touch
 from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
-_LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
+_LAYOUT = ("runbook_step_commit", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")
 
 
@@ -108,8 +108,6 @@ def identify(look: Look, names: Iterable[str]) -> Identity:
         row.text("name").lower(): (row.integer("place"), row.integer("page")) for row in look.rows(_SQLITE)
     }
     found = {one: there[one] for one in map(_folded, wanted) if one in there}
-    if not found:
-        return Identity()
     version = look.row("SELECT schema_version AS n FROM pragma_schema_version").integer("n")
     return Identity(found, tuple(there), tuple(there[one] for one in _LAYOUT if one in there), version)
 
@@ -120,8 +118,8 @@ def _folded(name: str) -> str:
 
 # ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def recorded(before: Identity, after: Identity, step: object) -> str | None:
-    """What an act of the step leaves in its ledger row, as JSON; None where it touched no table."""
-    if not before.tables and not after.tables:
+    """What an act of the step leaves in its ledger row, as JSON; None where it touched no table and changed no schema."""
+    if not before.tables and not after.tables and before.version == after.version:
         return None
     moments = [after] if before == after else [before, after]
     document = [{name: getattr(one, name) for name in _FIELDS} for one in moments]
@@ -166,7 +164,7 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
         then = acts[mine[-1]].after
         if certain and now.order and not then.made_again(now, name):
             continue
-        if not all(_leads_to(now, name, acts[n:]) for n in mine):
+        if not all(_leads_to(now, name, acts[n:]) or _undisturbed(now, name, acts[n:]) for n in mine):
             found.append(_told(name, then, now))
     return found
 
@@ -181,6 +179,18 @@ def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
         if act.trusted or act.before.tables[name] == act.after.tables[name]:
             known.append(act.after)
     return any(one.same(now, name) for one in known)
+
+
+def _undisturbed(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
+    """Whether it looks the same on SQLite, and all changes of the schema since the first of these acts were made by them.
+
+    The version counts each change. Where the acts account for all of them, nobody can have dropped the table and made
+    another one that got its row and page.
+    """
+    if not now.order or acts[0].after.tables[name] != now.tables[name]:
+        return False
+    ours = sum(act.after.version - act.before.version for act in acts[1:])
+    return now.version - acts[0].after.version == ours
 
 
 def _told(name: str, then: Identity, now: Identity) -> str:
