@@ -24,7 +24,7 @@ from runner.target.workplace import Connected, connected
 from runner.trail.events import RollbackStarted, RunState
 from runner.trail.status import RunStatus
 from steps.contract import Mendable
-from steps.ledger import tables
+from steps.ledger import runs
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _carry_back(
     def back() -> None:
         nonlocal words
         with engine.database.own() as work:  # before anything is touched: killed from here on, it has not succeeded
-            tables.take_up_run(work, run=engine.status.run, head=engine.trail.head, length=engine.trail.length)
+            runs.take_up_run(work, run=engine.status.run, head=engine.trail.head, length=engine.trail.length)
         reverser.leave(identity.process(orders.operator).operator)
         reverser.revert([engine.playbook.entry(name) for name in first.steps])
         told = reverser.balance()

@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from steps.catalog import catalog
 from steps.contract import Look, RunPosition
 from steps.contract.dialect import Dialect
-from steps.ledger import tables as ledger
-from steps.ledger.tables import Touch
+from steps.ledger import step_commits
+from steps.ledger.step_commits import Touch
 from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
 _LAYOUT = ("runbook_step_commit", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
@@ -153,7 +153,7 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
 
     What the run itself put in a table's place, there or on its way back, is meant; so is a table that any run rebuilt.
     """
-    touches = ledger.touches(look, place)
+    touches = step_commits.touches(look, place)
     acts = [_read(one, place.run) for one in touches]
     own = [n for n, one in enumerate(touches) if (one.run, one.step, one.action) == (place.run, place.step, "apply")]
     changed = {name for n in own for name in acts[n].after.tables}
