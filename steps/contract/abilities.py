@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from steps.contract.gate import GateNeeds
 from steps.contract.look import Look, Trace
@@ -13,7 +11,7 @@ from steps.contract.values import Value
 
 if TYPE_CHECKING:
     from steps.contract.dialect import Dialect
-from steps.contract.step import Context, Statement, Step, StepResult, TakenBack
+from steps.contract.step import Before, Context, Statement, Step, StepResult, TakenBack
 
 
 @runtime_checkable
@@ -24,12 +22,12 @@ class Declared(Protocol):
 
 
 @runtime_checkable
-class Reversible(Protocol):
-    """The change can be taken back from what `remember` kept."""
+class Reversible(Protocol[Before]):
+    """The change can be taken back from what `remember` kept; a `Step[Before]` with a `revert` is."""
 
-    Before: ClassVar[type[BaseModel]]
+    def recall(self, text: str) -> Before: ...
 
-    def revert(self, ctx: Context, before: BaseModel) -> TakenBack | None:
+    def revert(self, ctx: Context, before: Before) -> TakenBack | None:
         """Take the change back; rows that it restored and refused are counted, where it goes by rows."""
 
 

@@ -121,7 +121,7 @@ def test_revert_runs_its_own_command(ctx: PlainContext, tmp_path: Path):
     with ctx.db.look() as look:
         before = tables.remembered(look, run="r1", step="call")
     ctx.db.place = RunPosition(run="r1", step="call", action="revert")
-    step.revert(ctx, Command.Before.model_validate_json(before))
+    step.revert(ctx, Command.recall(before))
     assert not mark.exists()
     assert state(step, ctx) is State.NOT_DONE
     ctx.db.place = PLACE

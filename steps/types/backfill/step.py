@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from steps.catalog import catalog, touched_tables
 from steps.contract import (
@@ -106,7 +106,7 @@ class BackfillResult(StepResult):
     batches: int
 
 
-class Backfill(Step):
+class Backfill(Step[Written]):
     """Fills each row's NULL columns from the source row that `match` names; what isn't NULL is never changed.
 
     Every row is visited once, in the heap's or a key's order; progress is rows visited, so that rows which never match
@@ -117,7 +117,6 @@ class Backfill(Step):
     kind: ClassVar[str] = "backfill"
     summary: ClassVar[str] = "fills NULL columns from a query, in adaptive batches that can be resumed and taken back"
     Result: ClassVar[type[StepResult]] = BackfillResult
-    Before: ClassVar[type[BaseModel]] = Written
 
     table: Identifier
     key: Names = ()
@@ -260,8 +259,8 @@ class Backfill(Step):
             raise StepError(f"no pass over {self.table} has begun")
         return _result(look, place, PassState.model_validate_json(text))
 
-    def revert(self, ctx: Context, before: BaseModel) -> TakenBack:
-        taken = taking_back.take_back(ctx, Written.model_validate(before.model_dump()), throttle=self._throttle)
+    def revert(self, ctx: Context, before: Written) -> TakenBack:
+        taken = taking_back.take_back(ctx, before, throttle=self._throttle)
         return TakenBack(restored=taken.restored, refused=taken.refused)
 
     def one_way(self) -> str:
