@@ -100,12 +100,21 @@ class StepResult(Model):
 class TakenBack(StepResult):
     """What taking a step back came to: rows set back, and rows left alone because somebody changed them since."""
 
+    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # the figures that say that something was left as it is
+
     restored: int = 0
     refused: int = 0
+
+    @classmethod
+    def left_something(cls, results: Mapping[str, Value]) -> bool:
+        """Whether a step's results, as the record has them, tell of something that was not taken back."""
+        return any(results.get(name) for name in cls.leaving)
 
 
 class RunTakenBack(TakenBack):
     """What taking back another run came to. standing: its steps of which something still stands."""
+
+    leaving: ClassVar[tuple[str, ...]] = ("refused", "standing")
 
     run: str = ""
     steps: int = 0

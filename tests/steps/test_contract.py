@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from steps.contract import Context, Model, Reversible, Step
+from steps.contract.abilities import RunningFigures, running_figures
 from steps.registry import step_types
 
 REVERSIBLE = sorted(word for word, kind in step_types().items() if hasattr(kind, "revert"))
@@ -47,3 +48,13 @@ def test_type_with_a_way_back_says_what_it_remembers() -> None:
 
         class Forgetful(Step):
             def revert(self, ctx: Context, before: OldText) -> None: ...
+
+
+def test_figures_belong_to_what_the_type_counts() -> None:
+    """What the report reads of a result are fields of that result, and what a guard reads is told while the step runs."""
+    assert running_figures(Rewrite) == running_figures(Rewrite()) == RunningFigures()
+    telling = {kind: told for kind in step_types().values() if (told := running_figures(kind)).names}
+    assert telling
+    for kind, told in telling.items():
+        assert {*told.counted, told.set_aside} <= {"", *kind.Result.model_fields}
+        assert {*told.counted, told.set_aside, told.batch_ms} <= {"", *told.names}

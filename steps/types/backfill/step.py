@@ -13,6 +13,7 @@ from steps.contract import (
     Identifier,
     Look,
     Model,
+    RunningFigures,
     RunPosition,
     Seconds,
     State,
@@ -30,7 +31,7 @@ from steps.types.backfill import undo as taking_back
 from steps.types.backfill.batch import BatchSpec, batch_params, sqlite_statements, statement
 from steps.types.backfill.passes import Pass
 from steps.types.backfill.preflight import faults
-from steps.types.backfill.progress import share
+from steps.types.backfill.progress import RUNNING, share
 from steps.types.backfill.ranges import Route, begin, choose, window
 from steps.types.backfill.spec import Words, read_shape
 from steps.types.backfill.sql import Shape
@@ -117,6 +118,7 @@ class Backfill(Step[Written]):
     kind: ClassVar[str] = "backfill"
     summary: ClassVar[str] = "fills NULL columns from a query, in adaptive batches that can be resumed and taken back"
     Result: ClassVar[type[StepResult]] = BackfillResult
+    running_figures: ClassVar[RunningFigures] = RUNNING
 
     table: Identifier
     key: Names = ()
