@@ -141,7 +141,7 @@ import sys
 sys.path[:0] = {[str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]!r}
 from databases import Database
 from plain_look import PlainContext, PlainDatabase
-from steps.contract import Place
+from steps.contract import RunPosition
 from steps.types.command import Command
 target = Database({empty_database.name!r}, {empty_database.dialect!r}, {empty_database.url!r})
 db = PlainDatabase(target, place=RunPosition(run="r1", step="call", action="apply"))
