@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from runner.common.errors import RunRefused
 from runner.format import examples
-from runner.format.field_schema import Schema, Shapes, definitions
+from runner.format.field_schema import Shapes, definitions
 from runner.playbook.check_builder import ALWAYS, GUARD, RUNNING, in_batches
 from runner.playbook.load import COMMON
 from runner.playbook.yaml_reader import near
 from runner.trail.events import Json
 from steps import registry
 from steps.contract import LONGEST_WORD, Probe, Step, StepResult
+from steps.contract.written import Schema
 
 INDENT = 2
 _WHERE_NOT = "; `runbook plan` says where not or on which condition, and why"
