@@ -214,7 +214,11 @@ def builders(look: Look, table: str) -> list[int]:
 
 
 def snapshot(look: Look, table: str) -> TableShape:
-    """The table by definition, to be compared with another moment's."""
+    """The table by definition, to be compared with another moment's.
+
+    Tests hold every way back to it; a rehearsal on a copy is to do the same. Nothing else needs publications() and
+    row_security().
+    """
     found, held = relation(look, table), columns(look, table)
     known, bound = indexes(look, table), constraints(look, table)
     if found is None:
