@@ -213,9 +213,11 @@ def warnings(playbook: Playbook) -> list[str]:
         for entry in playbook.entries
         if listed and entry.id not in listed and taking_back(entry).startswith("yes")
     ]
-    found = [
-        f"rollback leaves {', '.join(kept)} standing: a run that is taken back ends as rolled back in part (9)"
-    ] if kept else []  # fmt: skip
+    found = (
+        [f"rollback leaves {', '.join(kept)} standing: a run that is taken back ends as rolled back in part (9)"]
+        if kept
+        else []
+    )
     return found + [
         f"{entry.id} ({entry.mark}) can't be taken back by itself where it ends half done: {why}"
         for entry in playbook.entries

@@ -223,30 +223,52 @@ def rows_words(card: Card) -> str:
 def document(plan: Plan) -> dict[str, Json]:
     """The plan as JSON."""
     return {
-        "name": plan.name, "title": plan.title, "digest": plan.digest, "target": plan.target,
-        "limits": list(plan.limits), "window": plan.window, "waits": plan.patience,
-        "requires": list(plan.requires), "preconditions": list(plan.preconditions),
+        "name": plan.name,
+        "title": plan.title,
+        "digest": plan.digest,
+        "target": plan.target,
+        "limits": list(plan.limits),
+        "window": plan.window,
+        "waits": plan.patience,
+        "requires": list(plan.requires),
+        "preconditions": list(plan.preconditions),
         "steps": [_document(card) for card in plan.cards],
-        "success_criteria": list(plan.success_criteria), "rollback": plan.rollback, "notes": list(plan.notes),
+        "success_criteria": list(plan.success_criteria),
+        "rollback": plan.rollback,
+        "notes": list(plan.notes),
         "faults": cast("list[Json]", plan.faults),
-    }  # fmt: skip
+    }
 
 
 def _document(card: Card) -> dict[str, Json]:
     return {
-        "id": card.id, "type": card.type, "what": card.what, "why": card.why,
+        "id": card.id,
+        "type": card.type,
+        "what": card.what,
+        "why": card.why,
         "now": {"state": card.state.state, "evidence": card.state.evidence} if card.state is not None else None,
         "statements": [
             {
-                "sql": one.sql, "params": cast("Json", readable_all(one.params)), "lock": one.lock, "length": one.length,
-                "table": one.table, "transactional": one.transactional, "note": one.note,
+                "sql": one.sql,
+                "params": cast("Json", readable_all(one.params)),
+                "lock": one.lock,
+                "length": one.length,
+                "table": one.table,
+                "transactional": one.transactional,
+                "note": one.note,
             }
             for one in card.statements
         ],
-        "lock": card.lock, "rows": card.rows, "taking_back": card.taking_back, "gate": list(card.gate),
-        "on_failure": card.on_failure, "if_stopped_here": card.if_stopped_here, "faults": list(card.faults),
-        "waits": card.patience, "later": list(card.later),
-    }  # fmt: skip
+        "lock": card.lock,
+        "rows": card.rows,
+        "taking_back": card.taking_back,
+        "gate": list(card.gate),
+        "on_failure": card.on_failure,
+        "if_stopped_here": card.if_stopped_here,
+        "faults": list(card.faults),
+        "waits": card.patience,
+        "later": list(card.later),
+    }
 
 
 # ─── Markdown ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,7 +298,7 @@ def rows(cards: Sequence[Card], *, more: Mapping[str, Sequence[str]] | None = No
 
 
 def markdown(plan: Plan) -> str:
-    """The plan for a pull request: the cards as a table, and the SQL below it."""
+    """The plan as a pull request shall show it: the cards as a table, the SQL below it. No command prints it yet."""
     lines = [f"## {escaped(plan.title)}", "", f"{code(plan.name)} · digest {code(plan.digest[:DIGEST])}"]
     lines[-1] += f" · target {code(plan.target)}" if plan.target else ""
     lines += ["", f"**Limits** {', '.join(map(code, plan.limits))}"] if plan.limits else []

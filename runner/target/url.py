@@ -15,10 +15,13 @@ from runner.playbook.yaml_reader import near
 Dialect = Literal["postgresql", "sqlite"]
 
 _SCHEMES: dict[str, Dialect] = {
-    "postgresql": "postgresql", "postgres": "postgresql",
-    "postgresql+psycopg": "postgresql", "postgresql+psycopg2": "postgresql",
-    "sqlite": "sqlite", "sqlite+pysqlite": "sqlite",
-}  # fmt: skip
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "postgresql+psycopg": "postgresql",
+    "postgresql+psycopg2": "postgresql",
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+}
 _SECRET_KEYWORDS = frozenset({"password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"})
 _KEYWORDS = (  # libpq's, of PostgreSQL 14 to 18
     *("application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname"),
