@@ -13,6 +13,7 @@ from typing import TextIO, cast
 from runner.common.markdown import code, escaped, fenced, plain, table
 from runner.common.terminal import painted, spoken
 from runner.plan.plan import Card, Plan
+from runner.playbook.check_text import cut
 from runner.trail.events import CheckAnswered, Json, NotDue
 from steps.contract import Answer, State, Statement
 from steps.contract.values import readable_all
@@ -142,7 +143,7 @@ def _statements(pen: _Pen, statements: Sequence[Statement], *, show_sql: bool) -
     if show_sql:
         pen.lines("SQL", _in_full(statements, room=pen.room))
         return
-    lines = [_cut(" ".join(plain(one.sql).split()), pen.room) for one in statements]
+    lines = [cut(" ".join(plain(one.sql).split()), pen.room) for one in statements]
     if len(lines) > FIRST_LINES:
         lines = [*lines[:FIRST_LINES], f"… {len(lines) - FIRST_LINES} more: --sql shows all of it"]
     pen.lines("SQL", lines)
@@ -191,10 +192,6 @@ def _broken(line: str, room: int) -> list[str]:
             joined = f"{indent}  {token}"
         current = joined
     return [*found, current]
-
-
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def _footer(pen: _Pen, plan: Plan) -> None:

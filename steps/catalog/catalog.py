@@ -38,11 +38,6 @@ def named(look: Look, table: str) -> tuple[str, str]:
     return (schema, name) if dot else (look.schema, table)
 
 
-def literal(text: str) -> str:
-    """A text as an SQL literal, for statements that take no parameters."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def sql_name(look: Look, table: str) -> str:
     """The table's or index's qualified and quoted name."""
     schema, name = named(look, table)
