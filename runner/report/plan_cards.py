@@ -51,8 +51,8 @@ class _Pen:
     out: TextIO
     width: int = field(default_factory=lambda: max(NARROW, min(shutil.get_terminal_size((100, 24)).columns, WIDE)))
 
-    def line(self, text: str = "", *, colour: str = "") -> None:
-        spoken(self.out, (painted(text, colour, self.out) if colour else text) + "\n")
+    def line(self, text: str = "") -> None:
+        spoken(self.out, text + "\n")
 
     def labelled(self, label: str, text: str, *, colour: str = "") -> None:
         """`label   text`, wrapped beside the label; nothing where there is no text."""

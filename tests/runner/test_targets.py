@@ -336,9 +336,9 @@ def test_fault_in_targets_file_has_its_place(tmp_path, text, message):
     assert "hunter" not in str(caught.value)
 
 
-def test_named_targets_file_must_be_there(tmp_path):
+def test_targets_file_must_be_there(tmp_path):
     with pytest.raises(BadTarget, match=r"^cannot read '.*/none.yaml': No such file or directory$"):
-        resolve(None, environ={}, cwd=tmp_path, targets_file=tmp_path / "none.yaml")
+        load_targets(tmp_path / "none.yaml")
 
 
 def test_password_comes_from_the_environment(here):
