@@ -23,9 +23,20 @@ _HELD_BYTES = KEPT_BYTES + cutting.BESIDE  # a secret at the edge is masked whol
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
 SAFE_NAMES = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG",
-    "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSH_AUTH_SOCK", "PGPASSFILE", "SSL_CERT_FILE",
-)  # fmt: skip
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "SSH_AUTH_SOCK",
+    "PGPASSFILE",
+    "SSL_CERT_FILE",
+)
 """What a child may see of our environment without being asked for: nothing that holds a secret itself."""
 
 # The child waits here, before it becomes the command, until its pid is on disk; if we die meanwhile it reads the end
@@ -98,18 +109,6 @@ def run(
         _end(child)
     stdout, stderr = (tail.text() for tail in tails)
     return Finished(child.returncode, stdout, stderr, time.monotonic() - began, timed_out, stopped)
-
-
-def end_group(leader: ProcessId) -> bool:
-    """End the process group of an orphan; False where its leader is gone, since its number may be another's by now."""
-    if not pids.alive(leader):
-        return False
-    _signal(leader.pid, signal.SIGTERM)
-    until = time.monotonic() + GRACE_S
-    while pids.alive(leader) and time.monotonic() < until:
-        time.sleep(POLL_S)
-    _signal(leader.pid, signal.SIGKILL)
-    return True
 
 
 def _must_exist(argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None) -> None:

@@ -63,9 +63,14 @@ class Move:
     def before(self, definition: str, own: Sequence[TablePart]) -> Rebuilt:
         """What the way back needs."""
         return Rebuilt(
-            table=self.table, kept=self.kept, definition=definition, pieces=tuple(own), key=self.key, old=self.old,
+            table=self.table,
+            kept=self.kept,
+            definition=definition,
+            pieces=tuple(own),
+            key=self.key,
+            old=self.old,
             wrote={name: self.wrote.get(name) or column.default or "NULL" for name, column in self.new.items()},
-        )  # fmt: skip
+        )
 
     def statements(self) -> list[str]:
         """What runs, in order; indexes and triggers are made again after it."""
@@ -113,9 +118,16 @@ def move(memory: ScratchDatabase, table: str, *, create: str, values: Mapping[st
     both = {name: quote(name) for name in new if name in catalog.columns(memory, table)}
     wrote = {name: sql for name in new if (sql := values.get(name) or both.get(name))}
     found = Move(
-        table, create, kept, tuple(old), new, wrote, catalog.primary_key(memory, table), catalog.primary_key(memory, NEW),
+        table,
+        create,
+        kept,
+        tuple(old),
+        new,
+        wrote,
+        catalog.primary_key(memory, table),
+        catalog.primary_key(memory, NEW),
         _rowid(memory, table, new=new),
-    )  # fmt: skip
+    )
     memory.execute(f"DROP TABLE {quote(NEW)}")
     return found
 
@@ -137,8 +149,11 @@ def safely(work: Work, act: Callable[[], None]) -> None:
     """Do it, and refuse it where afterwards a row refers to nothing, or a view or trigger works no more."""
     orphans, broken = _orphans(work), _broken(work)
     act()
-    worse = [f"{n} rows of {child} refer to no row of {parent}" for (child, parent), n in _orphans(work).items()
-             if n > orphans.get((child, parent), 0)]  # fmt: skip
+    worse = [
+        f"{n} rows of {child} refer to no row of {parent}"
+        for (child, parent), n in _orphans(work).items()
+        if n > orphans.get((child, parent), 0)
+    ]
     worse += [f"{name} fails: {why}" for name, why in _broken(work).items() if name not in broken]
     if worse:
         raise StepError(f"cannot leave it so, and nothing was changed: {'; '.join(worse)}")

@@ -7,10 +7,9 @@ import functools
 import time
 from dataclasses import dataclass
 
-from steps.catalog import catalog
 from steps.contract import Change, Row, RunPosition, StepError, Value, Work
 from steps.ledger.tables import BEGAN, table
-from steps.sql.dialect import quote
+from steps.sql.dialect import literal, quote
 from steps.types.backfill import store
 from steps.types.backfill.payload import UndoPayload, drop, fallen, other, prune
 from steps.types.backfill.sql import (
@@ -237,7 +236,7 @@ def _dead(*, skip_locked: bool) -> str:
 
 
 def _heap(shape: Shape, window: Window) -> str:
-    name = catalog.literal(shape.table)
+    name = literal(shape.table)
     return f"coalesce(CAST(pg_relation_filenode(CAST({name} AS regclass)) AS bigint), 0)" if window.pages else "0"
 
 
