@@ -1,4 +1,4 @@
-"""Builds the checks of a playbook: probe, `that:`, and the names that an expression may use where it stands."""
+"""Builds a playbook's checks and guards, and verifies that their expressions use only names known at that point."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RUNNING = ("visited", "written", "already", "no_key", "not_in_source", "deferred
 
 
 class Builder:
-    """Collects what can be named so far, in the order in which a run will know it."""
+    """Builds checks in the order of the playbook, tracking the ids and names that expressions may use so far."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Builder:
         self._ids: dict[str, Place] = {}
 
     def claim(self, name: object, path: Place) -> None:
-        """Take an id for a step or check; each stands once in a playbook."""
+        """Register the id of a step or check; ids are unique within a playbook."""
         if not isinstance(name, str) or not re.match(ID, name):
             self.sources.fault(
                 (*path, "id"), f"cannot use the id {name!r}: small letters, digits and _, beginning with a letter"
@@ -67,12 +67,12 @@ class Builder:
             self._ids[name] = path
 
     def done(self, name: str, kind: type[Step]) -> None:
-        """From here on a step's result can be named."""
+        """Make the figures of a step's result available to later expressions."""
         self._known |= {f"{name}.{field}" for field in kind.Result.model_fields}
         self._kinds |= {f"{name}.{field}": one for field, one in kinds_of(kind.Result).items()}
 
     def must_know(self, name: str, path: Place) -> None:
-        """A fault where no earlier step or check has a figure of this name."""
+        """Report a fault if no earlier step or check has a figure of this name."""
         root = name.partition(".")[0]
         if name not in self._known and f"{root}.*" not in self._known:
             self.sources.fault(path, f"unknown name {name!r}: no earlier step or check has it{near(name, self._known)}")
@@ -81,7 +81,7 @@ class Builder:
         return kinds_of(kind.Result)
 
     def checks(self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None = None) -> tuple[Check, ...]:
-        """The checks of one list; `own`: the names of the step's own result, for criteria without `check:`."""
+        """Build a list of checks. own: figures of the step's own result, for criteria without `check:`."""
         if not isinstance(data, list):
             self.sources.fault(path, f"cannot read {path[-1]}: it must be a list of checks")
             return ()
@@ -89,7 +89,7 @@ class Builder:
         return tuple(check for check in found if check is not None)
 
     def guards(self, data: Data, path: Place) -> tuple[Guard, ...]:
-        """Checks that are sampled while a step runs."""
+        """Build a list of guards."""
         guards = []
         if not isinstance(data, list):
             self.sources.fault(path, "cannot read guards: it must be a list of checks")
@@ -221,7 +221,7 @@ class Builder:
             )
 
     def still(self, found: Iterable[Check]) -> None:
-        """Only what was asked at a gate can be asked again behind it."""
+        """Refuse `still:` outside of gates: only a gate's checks are asked again before later steps."""
         for check in found:
             if check.still:
                 self.sources.faults.append(
@@ -229,7 +229,7 @@ class Builder:
                 )
 
     def finish(self, entries: Iterable[Entry]) -> None:
-        """What can only be seen when everything is known."""
+        """Checks that need the whole playbook."""
         for entry in entries:
             if not isinstance(entry.step, Gate):
                 self.still((*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards)))
@@ -242,12 +242,12 @@ class Builder:
 
 
 def in_batches(kind: type[Step]) -> bool:
-    """Whether the step works in batches and tells their figures while it runs."""
+    """Whether the step works in batches and reports figures while it runs."""
     return not kind.Result.model_fields.keys().isdisjoint(RUNNING)
 
 
 def _without_batches(entry: Entry, guard: Guard) -> Iterator[str]:
-    """What a guard can't ask of a step that has no batches."""
+    """Faults of a guard that needs batches on a step that has none."""
     if guard.action is GuardAction.SMALLER_BATCHES:
         yield f"cannot use smaller_batches: {entry.step.kind} has no batches"
     named = {name.removeprefix("grown.").removeprefix("per_min.") for one in guard.expressions for name in one.names}
@@ -256,7 +256,7 @@ def _without_batches(entry: Entry, guard: Guard) -> Iterator[str]:
 
 
 def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]:
-    """Keys that would do nothing: somebody believes in them."""
+    """Keys without effect, which the author probably relies on, each with the reason."""
     holds = guard.critical is not None and not guard.stops
     if "hibernate" in data and not holds:
         yield "hibernate", "only a guard with `critical:` that does not end the run hibernates"
@@ -265,7 +265,7 @@ def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]
 
 
 def _guard_names(probe: BaseModel | None, names: frozenset[str]) -> frozenset[str]:
-    """A guard's expressions may also name how far a figure has grown, and its change per minute."""
+    """Names for a guard's expressions: also `grown.x` and `per_min.x` for each numeric figure x."""
     own = names or frozenset((*ALWAYS, *RUNNING))
     numbers = own if probe is None else {name for name, one in _result(probe).items() if _is_number(one.annotation)}
     if isinstance(probe, Probe) and probe.open_names:
@@ -297,7 +297,7 @@ _KINDS: Mapping[object, ValueKind] = {
 
 
 def kind_of(annotation: Any) -> ValueKind:
-    """What a field's values are for an expression, as its annotation says; ANY where it may be several things."""
+    """The kind of value that an annotation stands for in expressions; ANY if it may be several."""
     if get_origin(annotation) is Annotated:
         return kind_of(get_args(annotation)[0])
     if get_origin(annotation) in {Union, UnionType}:

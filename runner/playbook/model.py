@@ -1,4 +1,4 @@
-"""A playbook as a value: what load makes of YAML, and all that plan and engine ever read."""
+"""The data model of a loaded playbook: immutable; all that plan and engine know of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLOCK = r"^([01]\d|2[0-3]):[0-5]\d$"
 class OnFailure(StrEnum):
     """What a failed step means for the run."""
 
-    STOP = "stop"  # a stopped run is the question: resume, rollback, settle
+    STOP = "stop"  # a person decides: resume, rollback or settle
     ROLLBACK = "rollback"
     CONTINUE = "continue"
 
@@ -143,16 +143,16 @@ class Check(Model):
     """One observation and what must hold of it; the same object wherever a check may stand."""
 
     id: str
-    probe: InstanceOf[Probe] | None  # None: about the step's own result
+    probe: InstanceOf[Probe] | None  # None: the check is about the step's own result
     that: InstanceOf[Expression] | None = None
     warn: InstanceOf[Expression] | None = None
     why: str = ""
     due: str = ""
     record_only: str = ""
-    judge: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # roles that may answer where it is unknown
-    within: Seconds | None = None  # how long it may take to hold, where it doesn't at once
+    judge: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # roles that may answer if the check can't
+    within: Seconds | None = None  # how long it may take until it holds
     every: Annotated[Seconds, Field(gt=0)] = 10.0
-    still: bool = False  # at a gate: asked again before each step behind it
+    still: bool = False  # at a gate: asked again before each later step
     mark: InstanceOf[Mark]
 
 
@@ -189,7 +189,7 @@ class Guard(Model):
     """A check that is sampled while a step runs."""
 
     check: InstanceOf[Check]
-    hold_for: Seconds = 0.0  # `for:` how long it must be broken before the action is taken
+    hold_for: Seconds = 0.0  # `for:`, how long it must be broken before the action is taken
     action: GuardAction = GuardAction.HOLD
     resume: InstanceOf[Expression] | None = None  # what ends a hold and brings batches back; None: `that`
     critical: InstanceOf[Expression] | None = None
@@ -200,7 +200,7 @@ class Guard(Model):
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
-        """All that are written."""
+        """All expressions that the guard has."""
         return tuple(one for one in (self.check.that, self.resume, self.critical) if one is not None)
 
     @property
@@ -256,7 +256,7 @@ class Calendar(Model):
 
     @property
     def weekdays(self) -> frozenset[int]:
-        """As date.weekday() counts them: Monday is 0."""
+        """The days as numbers of date.weekday(): Monday is 0."""
         return frozenset(DAYS.index(day) for day in self.days)
 
     @model_validator(mode="after")
@@ -278,11 +278,11 @@ class Playbook(Model):
     reviewed: str = ""
     review_after: str = ""
     takes: str = ""
-    window: Seconds | None = None  # how long changes may go on, from the first one
+    window: Seconds | None = None  # how long changes may take, counted from the first one
     open: Calendar | None = None
     scope: str = "target"
     db_schema: str = "public"
-    search_path: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # (): as the database's own sessions have it
+    search_path: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # (): that of an ordinary session
     target: TargetNeeds = TargetNeeds()
     inputs: Mapping[str, Input] = {}
     values: Mapping[str, JsonValue] = {}  # the inputs of this run
@@ -295,18 +295,17 @@ class Playbook(Model):
     unproven: str = ""  # why it has no success criterion
     rollback: Literal["reverse", "none"] = "reverse"
     rollback_reason: str = ""
-    rollback_steps: tuple[str, ...] = ()  # another order than the reverse, by id
+    rollback_steps: tuple[str, ...] = ()  # ids in the order of undoing; (): all in reverse order
     file: str
     source: Mapping[str, str]
     digest: str
-    programs: Mapping[str, str] = {}  # files of its own that it runs → SHA-256, in the digest
-    idle_inputs: frozenset[str] = frozenset()  # included ones that it nowhere uses
-    kept_gates: Mapping[
-        str, InstanceOf[Entry]
-    ] = {}  # as they stood when the run began, where an edit took something away
+    programs: Mapping[str, str] = {}  # its own files that it executes → SHA-256; part of the digest
+    idle_inputs: frozenset[str] = frozenset()  # included inputs that it doesn't use
+    # Gates as they were when the run started, where an edit has weakened them.
+    kept_gates: Mapping[str, InstanceOf[Entry]] = {}
 
     def entry(self, name: str) -> Entry:
-        """The step of this id (StopIteration where there is none: the ids were checked by load)."""
+        """The step with this id; raises KeyError (ids were checked when the playbook was loaded)."""
         return self._by_id[name]
 
     @functools.cached_property
@@ -319,27 +318,27 @@ class Playbook(Model):
 
     @property
     def proves(self) -> bool:
-        """Whether anything is asked about what it has done that isn't only recorded."""
+        """Whether any success criterion decides (and is not only recorded, or due elsewhere)."""
         every = [*self.success_criteria, *(check for entry in self.entries for check in entry.success_criteria)]
         return any(not check.record_only and not check.due for check in every)
 
     @property
     def meant(self) -> Mapping[str, JsonValue]:
-        """The inputs that mean something to it."""
+        """The inputs that it uses."""
         return {name: value for name, value in self.values.items() if name not in self.idle_inputs}
 
     @property
     def secrets(self) -> frozenset[str]:
-        """The inputs whose values nobody may see."""
+        """Names of the secret inputs."""
         return frozenset(name for name, spec in self.inputs.items() if spec.secret)
 
     @property
     def changes(self) -> bool:
-        """Whether any step changes anything: if not, no lease is taken and no ledger needed."""
+        """Whether any step changes anything; if not, the run needs neither lease nor ledger."""
         return any(entry.step.changes for entry in self.entries)
 
 
 def parse_duration(text: str) -> float:
-    """A time span in seconds, for inputs of that type."""
+    """Parse a duration ("5 min") to seconds, for inputs of type `time span`."""
     value = seconds(text)
     return float(value) if isinstance(value, float) else 0.0
