@@ -6,7 +6,6 @@ Each commit of a step carries a ledger row in the same transaction, and checks t
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 import time
 from collections import deque
@@ -25,8 +24,7 @@ from steps.catalog import touched_tables
 from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Question, Row, RunPosition, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.ledger import leases
-from steps.ledger import tables as ledger
+from steps.ledger import leases, step_commits
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -199,13 +197,17 @@ class RunDatabase:
                 self._pending = earlier  # what this transaction read before it failed must be read again
                 raise
             before, self._pending = self._pending, None
-            act = ledger.record_commit(
+            act = step_commits.record_commit(
                 self.dialect, place, label=self.spell(label), epoch=fence.epoch, before=before and self.spell(before),
                 touched=self.spell(tables) if tables else None,
             )  # fmt: skip
             try:
-                known = functools.partial(ledger.is_committed, place=place, label=label)
-                self._commit(connection, found[0].maybe_text("xid"), act, known)
+                self._commit(
+                    connection,
+                    found[0].maybe_text("xid"),
+                    act,
+                    lambda look: step_commits.is_committed(look, place, label=label),
+                )
             except BaseException:
                 self._pending = before
                 raise
@@ -245,7 +247,7 @@ class RunDatabase:
             transactions.Whole(
                 stands,
                 (one.sql, one.params),
-                ledger.record_commit(dialect, place, label=one.label, epoch=fence.epoch, before=None),
+                step_commits.record_commit(dialect, place, label=one.label, epoch=fence.epoch, before=None),
             )
             for one in changes
         ]
@@ -282,7 +284,7 @@ class RunDatabase:
 
     def committed(self) -> list[str]:
         with self.look() as look:
-            return ledger.committed_labels(look, self.session.place)
+            return step_commits.committed_labels(look, self.session.place)
 
     # ─── for the engine ─────────────────────────────────────────────────────────────────────────────────────────────
     def at(self, step: str, action: str = "apply", *, what: object = None) -> None:

@@ -8,6 +8,7 @@ is dropped and made again: it is the same one for certain only while nobody else
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from steps.catalog import catalog
 from steps.contract import Look, RunPosition
 from steps.contract.dialect import Dialect
-from steps.ledger import tables as ledger
-from steps.ledger.tables import Touch
+from steps.ledger import step_commits
+from steps.ledger.step_commits import Touch
 from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
-_LAYOUT = ("runbook_act", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
+_LAYOUT = ("runbook_step_commit", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")
 
 
@@ -107,8 +108,6 @@ def identify(look: Look, names: Iterable[str]) -> Identity:
         row.text("name").lower(): (row.integer("place"), row.integer("page")) for row in look.rows(_SQLITE)
     }
     found = {one: there[one] for one in map(_folded, wanted) if one in there}
-    if not found:
-        return Identity()
     version = look.row("SELECT schema_version AS n FROM pragma_schema_version").integer("n")
     return Identity(found, tuple(there), tuple(there[one] for one in _LAYOUT if one in there), version)
 
@@ -119,8 +118,8 @@ def _folded(name: str) -> str:
 
 # ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def recorded(before: Identity, after: Identity, step: object) -> str | None:
-    """What an act of the step leaves in its ledger row, as JSON; None where it touched no table."""
-    if not before.tables and not after.tables:
+    """What an act of the step leaves in its ledger row, as JSON; None where it touched no table and changed no schema."""
+    if not before.tables and not after.tables and before.version == after.version:
         return None
     moments = [after] if before == after else [before, after]
     document = [{name: getattr(one, name) for name in _FIELDS} for one in moments]
@@ -154,7 +153,7 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
 
     What the run itself put in a table's place, there or on its way back, is meant; so is a table that any run rebuilt.
     """
-    touches = ledger.touches(look, place)
+    touches = step_commits.touches(look, place)
     acts = [_read(one, place.run) for one in touches]
     own = [n for n, one in enumerate(touches) if (one.run, one.step, one.action) == (place.run, place.step, "apply")]
     changed = {name for n in own for name in acts[n].after.tables}
@@ -165,7 +164,7 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
         then = acts[mine[-1]].after
         if certain and now.order and not then.made_again(now, name):
             continue
-        if not all(_leads_to(now, name, acts[n:]) for n in mine):
+        if not all(_leads_to(now, name, acts[n:]) or _undisturbed(now, name, acts[n:]) for n in mine):
             found.append(_told(name, then, now))
     return found
 
@@ -182,6 +181,18 @@ def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
     return any(one.same(now, name) for one in known)
 
 
+def _undisturbed(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
+    """Whether it looks the same on SQLite, and all changes of the schema since the first of these acts were made by them.
+
+    The version counts each change. Where the acts account for all of them, nobody can have dropped the table and made
+    another one that got its row and page.
+    """
+    if not now.order or acts[0].after.tables[name] != now.tables[name]:
+        return False
+    ours = sum(act.after.version - act.before.version for act in acts[1:])
+    return now.version - acts[0].after.version == ours
+
+
 def _told(name: str, then: Identity, now: Identity) -> str:
     if not now.order:
         return f"{name} is another table now (oid {now.tables[name][0]}, then {then.tables[name][0]})"
@@ -196,7 +207,12 @@ def _told(name: str, then: Identity, now: Identity) -> str:
 # ─── names in SQL ───────────────────────────────────────────────────────────────────────────────────────────────────
 def named_in(statements: Iterable[str], dialect: Dialect) -> tuple[str, ...]:
     """All that may be the name of a table in these statements, and in the bodies that they quote with $…$."""
-    return tuple(dict.fromkeys(name for sql in statements for name in _names(sql, dialect)))
+    return tuple(dict.fromkeys(name for sql in statements for name in _names_in(sql, dialect)))
+
+
+@functools.lru_cache(maxsize=4096)  # asked again at each commit, of all the step's statements
+def _names_in(sql: str, dialect: Dialect) -> tuple[str, ...]:
+    return tuple(_names(sql, dialect))
 
 
 def _names(sql: str, dialect: Dialect) -> Iterator[str]:

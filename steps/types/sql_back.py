@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Annotated
@@ -41,7 +42,12 @@ Items = Annotated[tuple[Item, ...], BeforeValidator(_several)]
 
 def pieces(texts: Iterable[Text], dialect: Dialect) -> list[str]:
     """The single statements of some texts, in order."""
-    return [piece.text for one in texts for piece in split(one.text(dialect), dialect)]
+    return [piece for one in texts for piece in _cut(one.text(dialect), dialect)]
+
+
+@functools.lru_cache(maxsize=4096)  # asked again at each commit, of all the step's texts
+def _cut(text: str, dialect: Dialect) -> tuple[str, ...]:
+    return tuple(piece.text for piece in split(text, dialect))
 
 
 def numbered(statements: Sequence[str]) -> list[str]:
