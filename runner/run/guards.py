@@ -197,7 +197,8 @@ class GuardMonitor:
             watch.levels.forget()
             watch.due = began + watch.guard.every
             return None
-        answer = self._asked(watch)  # without the lock: a probe may take long, and the end of the step must not wait for it
+        # Without the lock: a probe may take long, and the end of the step must not wait for it.
+        answer = self._asked(watch)
         now = time.monotonic()
         if answer is None:
             watch.due = now + NEVER_S
