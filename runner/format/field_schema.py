@@ -1,4 +1,4 @@
-"""What may be written for each field of a step, probe or policy, as JSON Schema: pydantic's, with the short forms added."""
+"""JSON Schemas of the fields of steps, probes and policies: pydantic's, with the format's short forms added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from steps.contract import ApprovalNeed, ColumnRef, Query, Text, seconds
 
 Schema: TypeAlias = dict[str, Any]
 
-WORD = "x-word"  # stands, until pydantic is done with its own references, for one of the definitions below
+WORD = "x-word"  # placeholder for a reference to a definition below, until pydantic has resolved its own references
 SPAN: Schema = {"$ref": "#/$defs/time_span"}
 TEMPLATE: Schema = {"$ref": "#/$defs/template"}
 FILE: Schema = {
@@ -53,17 +53,17 @@ _MODELS: dict[type, str] = {Query: "query", Text: "SQL", ColumnRef: "column"}
 
 
 def _several(inner: Schema) -> Schema:
-    """One thing stands for a list of one."""
+    """Allow a single item in place of a list."""
     return {"anyOf": [inner, inner["items"]]} if "items" in inner else _anything(inner)
 
 
 def _anything(inner: Schema) -> Schema:
-    """A validator that nobody described here: an editor can complete, and nothing is refused that the loader takes."""
+    """For a validator not described here: keep the schema for completion, but refuse nothing that the loader may accept."""
     return {"anyOf": [inner, {}]}
 
 
 def _evidence(inner: Schema) -> Schema:
-    """A list of names, or {name: required | optional | {its fields}}."""
+    """Evidence: a list of names, or {name: required | optional | {its fields}}."""
     fields: Schema = {"optional": {"type": "boolean"}, "valid_for": {WORD: "time_span"}}
     each = {"type": "object", "properties": fields, "additionalProperties": False}
     named = {"anyOf": [{"enum": ["required", "optional"]}, each]}
@@ -83,7 +83,7 @@ def _as_it_is(inner: Schema) -> Schema:
     return inner
 
 
-# Validators that run before pydantic's own, by the name of their function: what they accept beside the plain form.
+# Functions of `before` validators → what they accept in addition to the plain form.
 BEFORE: dict[str, Callable[[Schema], Schema]] = {
     "_several": _several,
     "_listed": _several,
@@ -98,7 +98,7 @@ BEFORE: dict[str, Callable[[Schema], Schema]] = {
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's schema of a model, in the words of the format."""
+    """Generates a model's schema with references to the definitions below."""
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic says that it is no ClassVar
 
@@ -121,17 +121,17 @@ class _Generator(GenerateJsonSchema):
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         found = super().default_schema(schema)
         default = found.get("default")
-        if default is None:  # a field that may be left out; nobody writes null for it
+        if default is None:  # an optional field; null is not a value that anybody writes
             found = _unwrapped({**found, "anyOf": [one for one in found.get("anyOf", []) if one != _NULL]})
         if found.get(WORD) == "time_span" and isinstance(default, int | float):
             return {**found, "default": span_words(default)}
-        if isinstance(default, dict) or default in (None, "", []):  # a nested model tells its own
+        if isinstance(default, dict) or default in (None, "", []):  # a nested model has defaults of its own
             found.pop("default", None)
         return found
 
 
 def _closed_inside(found: Schema) -> Schema:
-    """A choice of forms is no mapping itself: unknown keys are refused in those of its forms that are mappings."""
+    """Move `additionalProperties` from a choice (anyOf) into those of its alternatives that are mappings."""
     if "anyOf" not in found or "additionalProperties" not in found:
         return found
     closed = {"additionalProperties": found["additionalProperties"]}
@@ -140,7 +140,7 @@ def _closed_inside(found: Schema) -> Schema:
 
 
 def _approval(found: Schema) -> Schema:
-    """`not: operator` in words, and a single role without brackets."""
+    """Approval: `not: operator`, and a single role without brackets."""
     fields = {name: one for name, one in found["properties"].items() if name != "not_operator"}
     fields["roles"] = _several(fields["roles"])
     fields["not"] = {"const": "operator", "description": "Keeps the operator from approving."}
@@ -149,14 +149,14 @@ def _approval(found: Schema) -> Schema:
 
 @dataclass(frozen=True)
 class Shapes:
-    """A schema for each model, and the definitions that they refer to."""
+    """The schemas of models, and the shared definitions that they refer to."""
 
     of: dict[type[BaseModel], Schema]
     shared: dict[str, Schema]
 
 
 def definitions(models: Sequence[type[BaseModel]]) -> Shapes:
-    """The schemas of these models by their keys in YAML."""
+    """Generate the schemas of these models, with the keys as in YAML."""
     found, both = models_json_schema(
         [(model, "validation") for model in models], by_alias=True, schema_generator=_Generator
     )
@@ -169,7 +169,7 @@ def definitions(models: Sequence[type[BaseModel]]) -> Shapes:
 
 
 def _written(node: Any, names: Mapping[str, str]) -> Any:
-    """As it can be written in YAML: without titles, and with a template wherever a scalar can stand."""
+    """Adapt a schema to YAML: without titles, and with a template allowed for any scalar."""
     if isinstance(node, list):
         return [_written(one, names) for one in node]
     if not isinstance(node, dict):
@@ -191,7 +191,7 @@ def _written(node: Any, names: Mapping[str, str]) -> Any:
 
 
 def _unwrapped(node: Schema) -> Schema:
-    """A choice of one thing is that thing."""
+    """Replace a choice (anyOf) with a single alternative by that."""
     options = node.get("anyOf")
     if options is None or len(options) > 1:
         return node
@@ -210,7 +210,7 @@ def _with_template(node: Schema) -> Schema:
 
 
 def span_words(length: float) -> str:
-    """Seconds as a playbook writes them: '250 ms', '5 min', '6 h'."""
+    """Format seconds as in a playbook: '250 ms', '5 min', '6 h'."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if length >= size and length % size == 0:
             return f"{length / size:g} {unit}"
