@@ -1,4 +1,4 @@
-"""targets.yaml: the names of databases, where they are, and where their passwords are kept."""
+"""Reads targets.yaml: names of databases, their addresses, and where their passwords are kept."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _T = TypeVar("_T")
 
 
 class BadTarget(BadInput):
-    """A target is named, but cannot be used."""
+    """A target cannot be used as given."""
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """An entry of the system's keyring."""
+    """An entry in the system's keyring."""
 
     service: str
     user: str
@@ -41,10 +41,10 @@ class Keyring:
 
 @dataclass(frozen=True)
 class Target:
-    """A database to run against; there is never a password in it.
+    """A database to run against; never contains a password.
 
-    `name` is None for a bare URL or file. At most one of `passfile`, `password_env` and `keyring` is set; without any,
-    libpq looks where it always does (PGPASSWORD, ~/.pgpass).
+    `name` is None for a bare URL or file. At most one of `passfile`, `password_env` and `keyring` is set; if none is,
+    libpq uses its defaults (PGPASSWORD, ~/.pgpass).
     """
 
     name: str | None
@@ -70,7 +70,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a targets.yaml says."""
+    """The content of a targets.yaml."""
 
     file: Path
     targets: Mapping[str, Target]
@@ -78,12 +78,12 @@ class Targets:
 
 
 def is_name(word: str) -> bool:
-    """Whether `word` could be the name of a target."""
+    """Whether `word` is a valid name of a target."""
     return _NAME.fullmatch(word) is not None
 
 
 def load_targets(file: Path) -> Targets:
-    """Read a targets.yaml; relative paths in it start at its own directory.
+    """Read a targets.yaml; relative paths in it are relative to its directory.
 
     Raises:
         Faulty: with all faults and their places.
@@ -114,7 +114,7 @@ def _parse(raw: bytes, file: str) -> YamlDocument:
 
 
 def _without_values(fault: Fault, lines: list[str]) -> Fault:
-    """A message about bad YAML repeats what it cannot read: here that may be a password."""
+    """Hide values in a fault: messages about YAML errors quote what can't be read, which may be a password here."""
     line = lines[fault.mark.line - 1] if fault.mark.line <= len(lines) else ""
     words = [word.strip("\"'{}[],")[:20] for word in line.partition(":")[2].split()]
     if any(len(word) > 1 and word in fault.message for word in words):
@@ -123,7 +123,7 @@ def _without_values(fault: Fault, lines: list[str]) -> Fault:
 
 
 class _Mapping:
-    """One mapping of the file, read key by key; what is wrong goes into `faults`."""
+    """Reads one mapping of the file key by key; adds faults to `faults`."""
 
     def __init__(self, document: YamlDocument, path: tuple[str, ...], faults: list[Fault]) -> None:
         self.document = document
@@ -138,7 +138,7 @@ class _Mapping:
             self.faults.append(Fault(document.mark(path), "cannot read this: keys with values are expected"))
 
     def know(self, known: tuple[str, ...]) -> None:
-        """Every other key is a fault."""
+        """Report every key that is not known."""
         for key in self.data:
             if key == "password":
                 self.fault_at_key(key, _PASSWORD_HERE)
@@ -158,7 +158,7 @@ class _Mapping:
         return None
 
     def converted(self, key: str, convert: Callable[[str], _T]) -> _T | None:
-        """The text under `key`, converted; a ValueError or BadUrl of `convert` is a fault."""
+        """The converted text under `key`; ValueError and BadUrl of `convert` become faults."""
         text = self.text(key)
         if text is None:
             return None
@@ -181,7 +181,7 @@ class _Mapping:
 
 
 def _read_targets(top: _Mapping, *, base: Path) -> dict[str, Target | None]:
-    """Every name, with None for a target that has faults."""
+    """All targets by name; None for one that has faults."""
     if "targets" not in top.data:
         if not top.broken:
             top.fault_here("cannot find the key 'targets'")
@@ -234,7 +234,7 @@ def _check_password_keys(entry: _Mapping, address: Url | None) -> None:
 
 
 def _variable(text: str) -> str:
-    if not _VARIABLE.fullmatch(text):  # the text isn't repeated: it may be the password itself
+    if not _VARIABLE.fullmatch(text):  # the text is not quoted in the message: it may be the password itself
         raise ValueError("cannot use this as the name of an environment variable: letters, digits and _")
     return text
 
