@@ -214,7 +214,7 @@ class Builder:
             or check.record_only
             or (check.probe is not None and check.probe.decides())
         )
-        broken = "that" in data and check.that is None  # its fault is told already
+        broken = "that" in data and check.that is None  # already reported
         if not decides and not broken and (check.probe is not None or "check" not in data):
             self.sources.fault(
                 path, "cannot decide anything: write `that:`, a typed field, or `record_only: the reason`"

@@ -21,7 +21,7 @@ CLOCK = r"^([01]\d|2[0-3]):[0-5]\d$"
 
 
 class OnFailure(StrEnum):
-    """What a failed step means for the run."""
+    """What the run does when a step fails."""
 
     STOP = "stop"  # a person decides: resume, rollback or settle
     ROLLBACK = "rollback"
@@ -29,7 +29,7 @@ class OnFailure(StrEnum):
 
 
 class Input(Model):
-    """A typed value that a run is given."""
+    """A typed input of a run."""
 
     type: Literal["text", "integer", "number", "boolean", "time span"] = "text"
     default: JsonValue = None
@@ -43,7 +43,7 @@ class Input(Model):
 
 
 class BlockersPolicy(Model):
-    """Whose sessions may be ended where they stand in the way: by application_name, exactly as it is."""
+    """Sessions that may be terminated if they block a step, by their exact application_name."""
 
     end: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
@@ -56,9 +56,9 @@ class BlockersPolicy(Model):
 
 
 class LockPolicy(Model):
-    """How long a statement queues for a lock, how long a transaction keeps it, and for how long it is tried again.
+    """How long a statement waits for a lock, how long a transaction may hold it, and for how long it is retried.
 
-    hold: 0 for as long as the statement takes.
+    hold: 0 means as long as the statement takes.
     """
 
     wait: Seconds = 0.5
@@ -68,7 +68,7 @@ class LockPolicy(Model):
 
 
 class RetryPolicy(Model):
-    """Faults after which a step is taken up again. Lost connections count once the outcome is known."""
+    """Errors after which a step is retried. A lost connection is retried once the outcome of its work is known."""
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     first_wait: Seconds = 0.1
@@ -86,7 +86,7 @@ class RetryPolicy(Model):
 
 
 class Timeouts(Model):
-    """Longest times of one statement. A step's own long statements (CONCURRENTLY, VALIDATE, VACUUM) have `long`."""
+    """Timeouts of a statement. `long` is for long statements of step types (CONCURRENTLY, VALIDATE, VACUUM)."""
 
     look: Seconds = 300.0
     statement: Seconds = 60.0
@@ -107,7 +107,7 @@ class Requirement(Model):
 
 
 class TargetNeeds(Model):
-    """Where a playbook can run."""
+    """The kinds and versions of databases on which a playbook can run."""
 
     postgresql: str = ""
     sqlite: str = ""
@@ -140,7 +140,7 @@ def _several(value: object) -> object:
 
 
 class Check(Model):
-    """One observation and what must hold of it; the same object wherever a check may stand."""
+    """A check: what to observe, and what must hold; used for preconditions, criteria and guards alike."""
 
     id: str
     probe: InstanceOf[Probe] | None  # None: the check is about the step's own result
@@ -167,7 +167,7 @@ class GuardAction(StrEnum):
 
 
 class OfLast(Model):
-    """`2 of 3`: how many of the last samples must have broken."""
+    """How many of the last samples must be broken: `2 of 3`."""
 
     broken: int
     samples: int
@@ -210,7 +210,7 @@ class Guard(Model):
 
 
 class Entry(Model):
-    """A step in its place: the step itself and what the engine does around it."""
+    """A step of a playbook: the step itself, and what the engine does around it."""
 
     id: str
     step: InstanceOf[Step]
@@ -232,7 +232,7 @@ DAYS: tuple[Day, ...] = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def _days(value: object) -> object:
-    """'Tue-Thu, Sat' → the days of the week, in order."""
+    """Parse 'Tue-Thu, Sat' into a tuple of days."""
     if not isinstance(value, str):
         return value
     found: list[str] = []
@@ -247,7 +247,7 @@ def _days(value: object) -> object:
 
 
 class Calendar(Model):
-    """When a run may change things: on these days of the week, between these times on the wall of this zone."""
+    """When a run may change things: days of the week, and local times in a zone."""
 
     days: Annotated[tuple[Day, ...], BeforeValidator(_days)] = DAYS
     since: Annotated[str, Field(alias="from", pattern=CLOCK)]
@@ -266,7 +266,7 @@ class Calendar(Model):
 
 
 class Playbook(Model):
-    """A phase of a runbook."""
+    """A loaded playbook: one phase of a runbook."""
 
     name: str
     title: str

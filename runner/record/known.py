@@ -29,7 +29,7 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
     done = [name for name, step in status.steps.items() if step.outcome in _ACTED and not step.reverted]
     done = [name for name in done if name in playbook.ids and playbook.entry(name).step.changes]
     if not tables.exists(look):
-        ledger_check.refuse_bad(look)  # something stands in its place
+        ledger_check.refuse_bad(look)  # something else may be in its place
         raise _refusal(status.run, act, "the target has no ledger (any more)", done)
     if runs.find_run(look, status.run) is None:
         raise _refusal(status.run, act, "the ledger in the target does not know this run", done)

@@ -40,7 +40,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errn
 
 
 def report_error(error: Exception, typed: Typed | None = None) -> int:
-    """Print what stopped the command and return its exit code."""
+    """Print the error that stopped the command; returns its exit code."""
     typed = typed or Typed()
     if isinstance(error, RunbookError):
         with contextlib.suppress(OSError):  # the terminal may be gone; the exit code still counts

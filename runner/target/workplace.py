@@ -33,7 +33,7 @@ class Workplace:
         return targets.resolve(self.target, environ=self.environ, cwd=self.cwd)
 
     def runs_directory(self, target: targets_file.Target | None = None) -> Path:
-        """--runs, RUNBOOK_RUNS, the target's `runs:`, or ./runs."""
+        """The runs directory: from --runs, RUNBOOK_RUNS, the target's `runs:`, or else ./runs."""
         named = self.environ.get("RUNBOOK_RUNS")
         if self.runs is not None:
             return self.runs
