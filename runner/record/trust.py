@@ -116,36 +116,38 @@ def proven(found: Found, database: RunDatabase, *, changes: bool, what: str) -> 
     NOT_ASKED is enough for a playbook that changes nothing, which has no ledger, and for a run that was killed before
     its ledger row was written, which has done nothing.
     """
-    told = trusted(found, database)
-    if told.answer is RecordTrust.PROVEN or (told.answer is RecordTrust.NOT_ASKED and not (changes and told.begun)):
-        return told
-    raise refusal(found, told, what)
+    verdict = trusted(found, database)
+    if verdict.answer is RecordTrust.PROVEN or (
+        verdict.answer is RecordTrust.NOT_ASKED and not (changes and verdict.begun)
+    ):
+        return verdict
+    raise refusal(found, verdict, what)
 
 
 def uncontradicted(found: Found, database: RunDatabase | None, *, what: str) -> Trust:
     """Require a record that isn't contradicted, as for notes and approvals without a target; raises TrailBroken otherwise."""
-    told = trusted(found, database)
-    if told.answer is RecordTrust.CONTRADICTED:
-        raise refusal(found, told, what)
-    return told
+    verdict = trusted(found, database)
+    if verdict.answer is RecordTrust.CONTRADICTED:
+        raise refusal(found, verdict, what)
+    return verdict
 
 
-def refusal(found: Found, told: Trust, what: str) -> TrailBroken:
+def refusal(found: Found, verdict: Trust, what: str) -> TrailBroken:
     """The error of a command that refuses to act on this record."""
     run = found.status.run
     return TrailBroken(
-        f"cannot {what} {run}: its record in {found.trail} is {told.answer}",
-        why=told.fault,
+        f"cannot {what} {run}: its record in {found.trail} is {verdict.answer}",
+        why=verdict.fault,
         state="nothing was changed by this command",
         then=f"runbook trail verify {found.directory.name} --against-target; put the folder of the run back as it was",
     )
 
 
-def unanchored_steps(found: Found, told: Trust) -> frozenset[str]:
+def unanchored_steps(found: Found, verdict: Trust) -> frozenset[str]:
     """Ids of the steps that end after the last anchor; their outcome must be asked of the database again."""
-    if told.row is None:
+    if verdict.row is None:
         return frozenset()
-    vouched = fold(found.records[: told.anchored])
+    vouched = fold(found.records[: verdict.anchored])
     return frozenset(
         step.id for step in found.status.steps.values()
         if step.finished and not (step.id in vouched.steps and vouched.steps[step.id].finished)
@@ -191,10 +193,10 @@ def _against(found: Found | str, known: _Known) -> Trust:
         return Trust(RecordTrust.CONTRADICTED, found)
     if known.row is None:
         return _without_row(found.records)
-    word = anchors.compare(found.chain, [*anchors.in_trail(found.records), *known.vouchers])
-    fault = word.fault or _differs(found.records, known)
+    compared = anchors.compare(found.chain, [*anchors.in_trail(found.records), *known.vouchers])
+    fault = compared.fault or _differs(found.records, known)
     answer = RecordTrust.CONTRADICTED if fault else RecordTrust.PROVEN
-    return Trust(answer, fault, _anchored(found.chain, known.vouchers), word.by, known.row)
+    return Trust(answer, fault, _anchored(found.chain, known.vouchers), compared.by, known.row)
 
 
 def _differs(records: list[Record], known: _Known) -> str:

@@ -87,10 +87,10 @@ def _desk(name: str, orders: RunOptions, *, what: str, contradicted: bool = Fals
     masks = masks_of_run(found.status, orders)
     with told_masked(masks), contextlib.ExitStack() as stack:
         target = _reachable(stack, found, orders, masks)
-        told = trust.trusted(found, target.database if target is not None else None)
-        if told.answer is trust.RecordTrust.CONTRADICTED and not contradicted:
-            raise trust.refusal(found, told, what)
-        yield Desk(found, masks, target, told.answer.value)
+        verdict = trust.trusted(found, target.database if target is not None else None)
+        if verdict.answer is trust.RecordTrust.CONTRADICTED and not contradicted:
+            raise trust.refusal(found, verdict, what)
+        yield Desk(found, masks, target, verdict.answer.value)
 
 
 def _reachable(stack: contextlib.ExitStack, found: Found, orders: RunOptions, masks: Masks) -> Connected | None:
@@ -371,10 +371,10 @@ def sql(name: str, orders: RunOptions, *, text: str, by: str, reason: str) -> li
 
 def _refuse_unanchored(found: Found, target: Connected) -> None:
     """Refuse SQL by hand if the ledger can't anchor its record: it could be removed from the trail unnoticed."""
-    told = trust.proven(found, target.database, changes=True, what="send anything by hand in")
-    if told.row is None:
+    verdict = trust.proven(found, target.database, changes=True, what="send anything by hand in")
+    if verdict.row is None:
         raise RunRefused(
-            f"cannot send anything by hand in {found.status.run}: {told.fault}, so nothing would vouch for the record of it",
+            f"cannot send anything by hand in {found.status.run}: {verdict.fault}, so nothing would vouch for the record of it",
             state="nothing was changed by this command",
             then=f"use the database's own client, and say so: runbook note {found.status.run} '…'",
         )
