@@ -21,7 +21,7 @@ from steps.ledger import step_commits
 from steps.ledger.step_commits import Touch
 from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
-_LAYOUT = ("runbook_step_commit", "runbook_run")  # if these moved in the file, VACUUM has rearranged all of it
+_LAYOUT = ("runbook_step_commit", "runbook_run")  # where these lie elsewhere, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")
 
 

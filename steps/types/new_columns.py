@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
 from steps.catalog import catalog, compare, definitions, feasibility, later_steps, scratch, touched_tables
 from steps.catalog.definitions import ColumnInfo
@@ -62,7 +62,7 @@ class WantedColumn(NamedTuple):
     volatile: bool = False  # the default gives each row a value of its own
 
 
-class AddColumn(Step):
+class AddColumn(Step[Added]):
     """A new column. Taken back while nobody has written into it, or with all that is in it (`taken_back: drop`).
 
     of_type is a type and nothing else: collation, identity, generated, default, not_null, references and check are fields.
@@ -70,7 +70,6 @@ class AddColumn(Step):
 
     kind: ClassVar[str] = "add_column"
     summary: ClassVar[str] = "add a column; taken back only while it holds nothing but its default"
-    Before: ClassVar[type[BaseModel]] = Added
 
     column: Column
     of_type: Text
@@ -379,10 +378,8 @@ class AddColumn(Step):
         return work.row(f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text").maybe_text("text")
 
     # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
-    def revert(self, ctx: Context, before: BaseModel) -> AddColumnBack:
+    def revert(self, ctx: Context, before: Added) -> AddColumnBack:
         """Drop the column again, unless somebody wrote values into it that the playbook doesn't give up."""
-        if not isinstance(before, Added):
-            raise TypeError(f"cannot revert from {before!r}")
         column = ColumnRef(table=before.table, column=before.column)
         with ctx.db.look() as look:
             there = before.column in catalog.columns(look, before.table)
