@@ -119,7 +119,7 @@ class RunStarted(_Event):
     identity: dict[str, Json]
     process: Process
     until: str = ""  # the checkpoint to stop before, from --to
-    undo_of: str = ""  # the run that this one undoes
+    undo_of: str = ""  # the run that this one undoes; nothing sets it yet
     from_checkpoint: str = ""  # the checkpoint at which it started, from --from
     passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
     programs: dict[str, str] | None = None  # programs of the playbook's own → SHA-256; None in trails without the field
