@@ -1,4 +1,4 @@
-"""The command line: options in, exit code out; a command's modules are loaded only when it is called."""
+"""The command line interface; the modules of a command are loaded only when it is called."""
 
 from __future__ import annotations
 
@@ -16,47 +16,46 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-os.environ.setdefault(
-    "PYDANTIC_DISABLE_PLUGINS", "true"
-)  # looking for them through all packages takes time, and none is ours
+# Searching all installed packages for plugins takes time, and we have none.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
 
-# command → (module, what it does in a line); the groups are the order of `--help`
+# command → (module, summary), grouped and ordered as in `--help`
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "exec": ("run", "Run a playbook on a target, gated and recorded"),
-        "status": ("look", "How a run stands, and what to do next"),
-        "approve": ("people", "Say yes at a gate, or bring its evidence"),
-        "resume": ("run", "Go on with a run that waits, failed or was stopped"),
-        "rollback": ("run", "Take back what a run changed"),
-        "close": ("ends", "End a run as what it is, taking nothing back"),
-        "recover": ("ends", "Make a lost run's folder again from the ledger"),
-        "settle": ("people", "Say whether a step in doubt was done"),
+        "status": ("look", "Show the state of a run, and what to do next"),
+        "approve": ("people", "Approve a gate, or give its evidence"),
+        "resume": ("run", "Continue a run that waits, failed or was stopped"),
+        "rollback": ("run", "Undo what a run changed"),
+        "close": ("ends", "End an open run without undoing anything"),
+        "recover": ("ends", "Recreate a lost run's folder from the ledger"),
+        "settle": ("people", "Decide whether a step in doubt was done"),
         "judge": ("people", "Answer a check that could not decide"),
         "tune": ("people", "Hold, release, stop or re-tune a running run"),
-        "note": ("people", "Write a line into a run's timeline"),
+        "note": ("people", "Add a note to a run's timeline"),
         "sql": ("people", "Send SQL by hand within a run (break-glass)"),
     },
     "Review": {
-        "plan": ("review", "What a playbook would do, step by step"),
-        "validate": ("review", "Every fault of a playbook, with its place"),
-        "schema": ("review", "The JSON schema of playbooks, for editors"),
-        "steps": ("review", "The step types and probes, with their fields"),
+        "plan": ("review", "Show what a playbook would do, step by step"),
+        "validate": ("review", "List all faults of a playbook, with their places"),
+        "schema": ("review", "Print the JSON Schema of playbooks, for editors"),
+        "steps": ("review", "List step types and probes, with their fields"),
     },
     "Look": {
-        "runs": ("look", "The runs in the runs directory"),
-        "report": ("look", "What a run did and proved, as Markdown"),
-        "trail": ("look", "Show a run's trail, or verify its chain"),
+        "runs": ("look", "List the runs in the runs directory"),
+        "report": ("look", "Show what a run did and proved"),
+        "trail": ("look", "Show a run's trail, or verify its hash chain"),
     },
     "Set up": {
         "init": ("begin", "Write a first playbook, or copy an example"),
-        "demo": ("setup", "The whole mission on an embedded PostgreSQL"),
-        "target": ("setup", "Check a target, or make the ledger in it"),
+        "demo": ("setup", "A complete demonstration on a private PostgreSQL"),
+        "target": ("setup", "Check a target, or create the ledger in it"),
     },
 }
 
 
 class Commands(click.Group):
-    """Knows every command's name and help without importing it."""
+    """A click group that knows each command's name and summary without importing its module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -109,10 +108,10 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a command and exit with its code; every failure that we know is told in four lines and never as a traceback."""
+    """Run a command and exit with its code. Known errors are printed as messages, never as tracebacks."""
     terminal.prepare()
-    typed: dict[str, str] = {}  # for the next command, should this one fail
-    gc.disable()  # what is loaded at the start is no garbage; a run, which lives long, turns it on again (workflow.carry)
+    typed: dict[str, str] = {}  # command and options, for the next command in an error message
+    gc.disable()  # modules loaded at the start are no garbage; a run enables it again (run.execute.run_under_lease)
     try:
         words = terminal.typed(sys.argv[1:] if args is None else args)
         code = cli.main(args=words, standalone_mode=False, obj=typed)
@@ -123,12 +122,12 @@ def main(args: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show(sys.stderr)
         sys.exit(error.exit_code)
-    except Exception as error:  # noqa: BLE001 - the one boundary: what we know becomes words, the rest a bug report
+    except Exception as error:  # noqa: BLE001 - the one boundary: known errors become messages, others a bug report
         from runner.report.failure import Typed, report_error
 
         sys.exit(report_error(error, Typed(**typed)))
     finally:
-        gc.enable()  # for whoever calls this from a process of its own
+        gc.enable()  # for callers that use this as a function
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
-"""The commands of `runbook`: each parses its options, calls the workflow and prints."""
+"""The commands of `runbook`: each parses its options, calls the workflow and prints the result."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""init: a first playbook of one's own."""
+"""The command init."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     default="",
     metavar="EXAMPLE",
     shell_complete=complete.examples,
-    help="Copy this shipped example instead.",
+    help="Copy this example instead.",
 )
 @click.option("--list", "only_list", is_flag=True, help="List the examples that --from takes.")
 @options.as_json
 def init_command(*, name: str | None, target: str | None, example: str, only_list: bool, as_json: bool) -> None:
-    """Write NAME.yaml, a first playbook that runs as it stands, and say which commands come next.
+    """Write NAME.yaml, a first playbook that runs without changes, and show the next commands.
 
-    It makes a small table and takes it back. Without a target, its first run is on an empty SQLite file of its own,
-    NAME.sqlite. No database is reached, and no file is overwritten.
+    The playbook creates a small table and can undo that. Without a target, its first run uses a new SQLite file,
+    NAME.sqlite. This command connects to no database and overwrites no file.
 
     \b
     runbook init first                                   for SQLite, with nothing at hand
@@ -75,5 +75,5 @@ def _told(begun: Begun) -> None:
         terminal.say("its tables are the demo's: `demo --stay` has a database with them; or put in your own")
     terminal.say()
     terminal.say("next:")
-    for line in begun.next:  # not broken, however narrow the terminal is: they are to be copied
+    for line in begun.next:  # not wrapped to the terminal's width, because they are to be copied
         terminal.hand_over(f"  {safe(line)}\n")

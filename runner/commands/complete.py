@@ -1,4 +1,4 @@
-"""What the shell offers while a command is typed: runs, targets, playbooks, step ids. No database is asked."""
+"""Shell completion of runs, targets, playbooks, examples and step ids; asks no database."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import click
 if TYPE_CHECKING:
     from runner.target.workplace import Workplace
 
-MANY = 200  # more than that nobody reads
+MANY = 200  # maximum number of suggestions
 
 
 def runs(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
-    """Names of runs, the newest first, and `latest`."""
+    """`latest`, then the names of runs, newest first."""
     del param
     found: list[str] = []
     with _quietly():
@@ -29,7 +29,7 @@ def runs(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
 
 
 def targets(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
-    """The names in targets.yaml, and SQLite files are typed by whoever knows them."""
+    """The names in targets.yaml; if none fits, files (SQLite databases)."""
     del ctx, param
     found: list[str] = []
     with _quietly():
@@ -41,7 +41,7 @@ def targets(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]
 
 
 def playbooks(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
-    """Playbooks here and in playbooks/; folders on the way to others."""
+    """Playbooks here and in playbooks/, and folders."""
     del ctx, param
     named = [path.stem for path in sorted(Path("playbooks").glob("*.yaml"))]
     return _fitting([*_files(begun, "*.yaml"), *named], begun)
@@ -59,7 +59,7 @@ def examples(ctx: click.Context, param: click.Parameter, begun: str) -> list[str
 
 
 def steps_of_run(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
-    """The step ids of the run at hand."""
+    """The step ids of the run on the command line."""
     del param
     found: list[str] = []
     with _quietly():
@@ -72,7 +72,7 @@ def steps_of_run(ctx: click.Context, param: click.Parameter, begun: str) -> list
 
 
 def checkpoints(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
-    """The checkpoints of the playbooks at hand."""
+    """The checkpoints of the playbooks on the command line."""
     del param
     found: list[str] = []
     with _quietly():
@@ -91,7 +91,7 @@ def _run(ctx: click.Context) -> str:
 
 
 def _typed() -> list[str]:
-    """The words behind the command that are no options: click has parsed none while an option lacks its value."""
+    """The arguments typed so far. Click hasn't parsed them while the value of an option is being completed."""
     return [word for word in os.environ.get("COMP_WORDS", "").split()[2:] if not word.startswith("-")]
 
 
@@ -117,6 +117,6 @@ def _fitting(names: Iterable[str], begun: str) -> list[str]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Whatever can't be read offers nothing: a shell that waits for words is no place for an error."""
+    """Suppress all errors: completion offers nothing rather than print an error into the command line."""
     with contextlib.suppress(Exception):
         yield

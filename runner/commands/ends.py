@@ -1,4 +1,4 @@
-"""close and recover: a run that nobody goes on with, and one whose folder is lost."""
+"""The commands close and recover."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runner.target.runs import find_run
 from runner.target.workplace import Workplace, runs_of
 
 
-@click.command("close", short_help="End a run as what it is")
+@click.command("close", short_help="End an open run without undoing anything")
 @click.argument("run", shell_complete=complete.runs)
 @options.by
 @options.reason
@@ -25,9 +25,9 @@ from runner.target.workplace import Workplace, runs_of
 @options.runs
 @options.pointing
 def close_command(*, run: str, by: str, reason: str, target: str | None, runs: Path | None) -> None:
-    """End an open run as what it is: nothing is taken back, and what stands is said. A new run may begin then.
+    """End an open run in its current state: nothing is undone, and the steps still in place are listed.
 
-    Where its folder is lost, give its whole name and --target.
+    A new run of the playbook may then start. If the run's folder is lost, give its full name and --target.
 
     \b
     runbook close latest --reason 'what stands is wanted; the rest is done by another run'
@@ -43,15 +43,15 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
     terminal.labelled("next", _on("report", ended.run, place))
 
 
-@click.command("recover", short_help="Make a lost run's folder again")
+@click.command("recover", short_help="Recreate a lost run's folder")
 @click.argument("run", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.operator
 def recover_command(*, run: str, target: str | None, runs: Path | None, operator: str | None) -> None:
-    """Make the folder of a run again from the target's ledger, by its whole name; the trail says that it was recovered.
+    """Recreate the folder of a run from the target's ledger. RUN is its full name; the trail records the recovery.
 
-    What only the old trail had is gone: answers of checks, approvals, notes.
+    What only the old trail had is lost: answers of checks, approvals, notes.
 
     \b
     runbook recover adr007-phase3-20261201-023000-1a2b --target staging
@@ -65,8 +65,8 @@ def recover_command(*, run: str, target: str | None, runs: Path | None, operator
 
 
 def _on(verb: str, run: str, place: Workplace) -> str:
-    """A command on this run, with what it needs to find the run from here."""
+    """A command on this run, with the options that find it from here."""
     options = ""
-    with contextlib.suppress(RunbookError):  # closed in the ledger alone: its folder is lost
+    with contextlib.suppress(RunbookError):  # closed in the ledger alone, because its folder is lost
         options = find_run(runs_of(place), run).options()
     return f"runbook {verb} {shlex.quote(run)} {options}".rstrip()

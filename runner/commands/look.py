@@ -1,4 +1,4 @@
-"""status, runs, report and trail: what was and what is."""
+"""The commands status, runs, report and trail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from steps.ledger import skipped_rows
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Workplace:
-    """Without --target, a run is taken up where it began: by the target's name, or its URL."""
+    """Where a command on a run works: without --target, on the target on which the run started."""
     place = Workplace(target, runs)
     if target is not None or place.environ.get("RUNBOOK_TARGET"):
         return place
@@ -40,7 +40,7 @@ def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Workplac
 
 
 def meant(run: str, *, target: str | None, runs: Path | None) -> str:
-    """The run that an act is about; `latest` is said by name, and asked for where somebody sits at the terminal."""
+    """Resolve `latest` for a command that changes something: print its name and, on a terminal, ask for confirmation."""
     if run != "latest":
         return run
     status = find_run(runs_of(Workplace(target, runs)), run).status
@@ -52,14 +52,14 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
     return status.run
 
 
-@click.command("status", short_help="How a run stands")
+@click.command("status", short_help="Show the state of a run")
 @click.argument("run", default="latest", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.as_json
 @options.pointing
 def status_command(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
-    """How a run stands: its steps, what it waits for, whether it is safe to leave, and the next command.
+    """Show the state of a run: its steps, what it waits for, whether it is safe to leave, and the next command.
 
     \b
     runbook status
@@ -81,7 +81,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
         )
     terminal.say()
     steps = {entry.id: status.steps.get(entry.id) for entry in playbook.entries}
-    below = 4 + max(len(_word(step)) for step in steps.values())  # columns before what stands below a step
+    below = 4 + max(len(_word(step)) for step in steps.values())  # indentation of the lines below a step
     for entry in playbook.entries:
         step = steps[entry.id]
         needs = next_commands.waits_for(playbook, status, step, here.now) if step is not None else []
@@ -101,7 +101,7 @@ def _word(step: StepStatus | None) -> str:
 
 
 def _step_lines(entry: Entry, status: RunStatus, step: StepStatus | None, needs: list[str], *, below: int) -> list[str]:
-    """How a step stands, and below it what there is to say of it."""
+    """A step's state, followed by lines with details."""
     seconds = f" · {format_duration(step.seconds)}" if step is not None and step.seconds >= 0.05 else ""
     lines = [f"  {_word(step):<{below - 2}}{entry.id}: {entry.step.describe()}{seconds}"]
     if step is None:
@@ -119,7 +119,7 @@ def _step_lines(entry: Entry, status: RunStatus, step: StepStatus | None, needs:
 
 
 def _asked(entry: Entry, status: RunStatus) -> list[str]:
-    """What was asked at the step that the run stands at, each check's last answer with its values."""
+    """The last answer of each check of a step."""
     last = {one.id: one for one in status.checks if one.step == entry.id}
     return [f"{one.answer}: {one.id}: {one.text}" for one in last.values()]
 
@@ -136,12 +136,12 @@ def _time(at: str) -> str:
     return when(datetime.fromisoformat(at)) if at else "-"
 
 
-@click.command("runs", short_help="The runs in the runs directory")
+@click.command("runs", short_help="List the runs in the runs directory")
 @options.target
 @options.runs
 @options.as_json
 def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> None:
-    """The runs in the runs directory, the newest first. A target may have a runs directory of its own.
+    """List the runs in the runs directory, newest first. A target may have its own runs directory.
 
     \b
     runbook runs
@@ -172,18 +172,18 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
             terminal.say(f"{status.run:<{width}}  {began}  {state:<{wide}}  {shown}")
 
 
-@click.command("report", short_help="What a run did and proved")
+@click.command("report", short_help="Show what a run did and proved")
 @click.argument("run", default="latest", shell_complete=complete.runs)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it here instead of to standard output.",
+    help="Write to this file instead of standard output.",
 )
 @click.option(
     "--rows",
     type=click.Choice(list(skipped_rows.ACTIONS)),
-    help="List these rows of the run's backfills instead, as CSV.",
+    help="Instead, list these rows of the run's backfills, as CSV.",
 )
 @options.target
 @options.runs
@@ -192,9 +192,9 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
 def report_command(
     *, run: str, output: Path | None, rows: str | None, target: str | None, runs: Path | None, as_json: bool
 ) -> None:
-    """What a run did and proved: change cards, checks with their values, timeline, and the trail's anchor.
+    """Show what a run did and proved: change cards, checks with their values, timeline, and the trail's anchor.
 
-    On a terminal as text; as Markdown with -o, in a pipe or a file.
+    The output is plain text on a terminal, Markdown with -o or when redirected.
 
     \b
     runbook report latest
@@ -228,7 +228,7 @@ def report_command(
 
 @click.group("trail", short_help="Show or verify a trail")
 def trail_command() -> None:
-    """Show a run's trail, or verify its chain.
+    """Show a run's trail, or verify its hash chain.
 
     \b
     runbook trail show latest
@@ -243,7 +243,7 @@ def trail_command() -> None:
 @options.as_json
 @options.pointing
 def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
-    """Every record, in order; with --json each as the line that it is in the trail.
+    """Show all records in order; with --json, the lines of the trail itself.
 
     \b
     runbook trail show latest
@@ -265,15 +265,16 @@ def show(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> N
 
 @trail_command.command("verify")
 @click.argument("run", default="latest", shell_complete=complete.runs)
-@click.option("--against-target", is_flag=True, help="Compare the chain with the anchors in the target's ledger too.")
+@click.option("--against-target", is_flag=True, help="Also compare the chain with the anchors in the target's ledger.")
 @options.target
 @options.runs
 @options.as_json
 @options.pointing
 def verify(*, run: str, against_target: bool, target: str | None, runs: Path | None, as_json: bool) -> None:
-    """Recompute the chain of hashes. RUN may be a run or a trail file.
+    """Verify the hash chain of a trail. RUN is a run or a trail file.
 
-    A chain alone can't show a cut tail: --against-target asks the ledger, which vouches for the head at each step's end.
+    The chain alone can't show that its end was cut off. With --against-target it is compared with the target's ledger,
+    which stores the chain's head at the end of each step.
 
     \b
     runbook trail verify latest --against-target

@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import click
 from runner.commands import complete
 from runner.common.errors import BadInput, RunbookError
 
-# Before the name of an input in capitals: for secrets, which others must not see in a process list.
+# Prefix of environment variables for inputs; secrets must be given this way, not in a command line that others can see.
 INPUT = "RUNBOOK_INPUT_"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _typed(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Remember what was typed: an error's next command needs it too (runner.report.failure)."""
+    """Remember command and options as typed, for the next command in an error message (runner.report.failure)."""
     if isinstance(context.obj, dict):
         context.obj["command"] = f"runbook {context.command_path.partition(' ')[2]}"
         if value is not None and option.name is not None:
@@ -31,7 +31,7 @@ def _typed(context: click.Context, option: click.Parameter, value: Any) -> Any:
 
 
 def target(function: F) -> F:
-    """-t/--target: where."""
+    """Add -t/--target."""
     return click.option(
         "-t",
         "--target",
@@ -43,23 +43,25 @@ def target(function: F) -> F:
 
 
 def runs(function: F) -> F:
-    """--runs: where trails lie."""
+    """Add --runs, the runs directory."""
     return click.option(
         "--runs",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
         callback=_typed,
-        help="Where the runs lie. Default: RUNBOOK_RUNS, the target's `runs:`, ./runs.",
+        help="The runs directory. Default: RUNBOOK_RUNS, the target's `runs:`, ./runs.",
     )(function)
 
 
 def operator(function: F) -> F:
-    """--operator: who says to act."""
-    return click.option("--operator", metavar="NAME", help="Who you are; recorded beside the system's user.")(function)
+    """Add --operator, the claimed name of the operator."""
+    return click.option("--operator", metavar="NAME", help="Your name; recorded together with the system user.")(
+        function
+    )
 
 
 def pointing(function: F) -> F:
-    """A command on a run: what it says to do next has the options that find the run again."""
+    """Decorator for commands on a run: complete the next command of errors with the options that find the run."""
 
     @functools.wraps(function)
     def command(*args: Any, **given: Any) -> Any:
@@ -74,7 +76,7 @@ def pointing(function: F) -> F:
 
 def _point(error: RunbookError, name: str, target: str | None, runs: Path | None) -> None:
     if error.stop:
-        return  # they have them
+        return  # the stop message is complete already
     from runner.target.runs import find_run
     from runner.target.workplace import Workplace, pointed, runs_of
 
@@ -84,19 +86,19 @@ def _point(error: RunbookError, name: str, target: str | None, runs: Path | None
 
 
 def as_json(function: F) -> F:
-    """--json: for machines."""
+    """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(function)
 
 
 def reason(function: F) -> F:
-    """--reason: why a person did it."""
+    """Add a required --reason."""
     return click.option(
-        "--reason", required=True, metavar="TEXT", callback=own_words, help="Why; it stands in the trail."
+        "--reason", required=True, metavar="TEXT", callback=own_words, help="Why; recorded in the trail."
     )(function)
 
 
 def own_words(_context: click.Context, _option: click.Parameter, given: str) -> str:
-    """Refuses what a hint wrote in the reason's place; "" where none is needed and none was given."""
+    """Check a --reason: refuse an empty one or a placeholder copied from a hint; the default passes."""
     from runner.common.person_names import reasoned
 
     source = _context.get_parameter_source("reason")
@@ -104,8 +106,8 @@ def own_words(_context: click.Context, _option: click.Parameter, given: str) -> 
 
 
 def by(function: F) -> F:
-    """--as: the claimed name."""
-    return click.option("--as", "by", default=_user, metavar="NAME", help="Your name. Default: the system's user.")(
+    """Add --as, the claimed name of the person."""
+    return click.option("--as", "by", default=_user, metavar="NAME", help="Your name. Default: the system user.")(
         function
     )
 
@@ -120,7 +122,7 @@ def _user() -> str:
 
 
 def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
-    """--input key=value (repeatable) over RUNBOOK_INPUT_KEY in the environment over --inputs-file (YAML)."""
+    """Collect inputs: --input key=value takes precedence over RUNBOOK_INPUT_KEY, and that over --inputs-file (YAML)."""
     from runner.playbook.inputs import Ambient, SecretOnCommandLine
 
     values: dict[str, str] = {}
@@ -140,13 +142,13 @@ def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
             raise click.UsageError(f"cannot read --input {key[:20]!r}: write key=value")
         values[key] = SecretOnCommandLine(value)
     for key, value in values.items():
-        if any(0xD800 <= ord(sign) < 0xE000 for sign in value):  # what no UTF-8 stands for: bytes of another encoding
+        if any(0xD800 <= ord(sign) < 0xE000 for sign in value):  # surrogate escapes: the argument was not valid UTF-8
             raise click.UsageError(f"cannot use the input {key}: it is no UTF-8 text")
     return values
 
 
 def print_json(data: object) -> None:
-    """JSON to stdout."""
+    """Print JSON to standard output."""
     from runner.common import terminal
 
     terminal.hand_over(terminal.machine_text(json.dumps(data, indent=1, ensure_ascii=False, default=str)) + "\n")

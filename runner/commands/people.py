@@ -1,4 +1,4 @@
-"""approve, settle, tune, note and sql: what people do by hand."""
+"""The commands approve, settle, judge, note, tune and sql: actions of people on a run."""
 
 from __future__ import annotations
 
@@ -15,22 +15,18 @@ from runner.run.execute import RunOptions
 from steps.contract import Value, cutting, seconds
 
 
-@click.command("approve", short_help="Say yes at a gate")
+@click.command("approve", short_help="Approve a gate, or give its evidence")
 @click.argument("run", shell_complete=complete.runs)
-@click.option(
-    "--step", default="", shell_complete=complete.steps_of_run, help="The gate; needed only where several wait."
-)
+@click.option("--step", default="", shell_complete=complete.steps_of_run, help="The gate; needed only if several wait.")
 @options.by
-@click.option("--role", default="", help="In which role: the gate names those that count.")
+@click.option("--role", default="", help="Your role; the gate lists the accepted ones.")
 @options.reason
-@click.option(
-    "--valid-for", metavar="TIME", help="How long it holds, e.g. '12 h'; never longer than the playbook allows."
-)
-@click.option("--evidence", metavar="NAME", help="Bring this piece of evidence instead of an approval.")
+@click.option("--valid-for", metavar="TIME", help="How long it is valid, e.g. '12 h'; limited by the playbook.")
+@click.option("--evidence", metavar="NAME", help="Give this piece of evidence instead of an approval.")
 @click.option(
     "--file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The evidence's file; its SHA-256 is recorded.",
+    help="The file with the evidence; its SHA-256 is recorded.",
 )
 @options.target
 @options.runs
@@ -48,7 +44,7 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
     target: str | None,
     runs: Path | None,
 ) -> None:
-    """Say yes at a gate, or bring its evidence; from any terminal that sees the runs directory.
+    """Approve a gate, or give its evidence. Works from any terminal with access to the runs directory.
 
     \b
     runbook approve latest --as ines --role dba --reason 'rehearsed on staging'
@@ -65,7 +61,7 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
     _say(interventions.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
 
 
-@click.command("settle", short_help="Say whether a step in doubt was done")
+@click.command("settle", short_help="Decide whether a step in doubt was done")
 @click.argument("run", shell_complete=complete.runs)
 @click.argument("step", shell_complete=complete.steps_of_run)
 @click.argument("answer", type=click.Choice(["done", "not-done"]))
@@ -77,7 +73,7 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
 def settle_command(
     *, run: str, step: str, answer: str, by: str, reason: str, target: str | None, runs: Path | None
 ) -> None:
-    """Say whether a step that began and did not end was done; look at the database first.
+    """Decide whether a step that was started and has no known outcome was done. Look at the database first.
 
     \b
     runbook settle latest send_mail done --as ines --reason 'all 40 are in the log'
@@ -95,7 +91,7 @@ def settle_command(
 @click.argument("check")
 @click.argument("answer", type=click.Choice(["pass", "fail"]))
 @options.by
-@click.option("--role", default="", help="In which role: the playbook names those that may judge.")
+@click.option("--role", default="", help="Your role; the playbook lists those that may judge.")
 @options.reason
 @options.target
 @options.runs
@@ -103,7 +99,7 @@ def settle_command(
 def judge_command(  # noqa: PLR0913 - one parameter an option
     *, run: str, check: str, answer: str, by: str, role: str, reason: str, target: str | None, runs: Path | None
 ) -> None:
-    """Answer a check in the place of the database, where it said unknown and the playbook has `judge:` for it.
+    """Answer a check that came out as unknown, if the playbook allows it with `judge:`.
 
     \b
     runbook judge latest looks_right pass --as ines --role dba --reason 'compared ten by hand'
@@ -115,7 +111,7 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
     _say(interventions.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
 
 
-@click.command("note", short_help="Write a line into a run's timeline")
+@click.command("note", short_help="Add a note to a run's timeline")
 @click.argument("run", shell_complete=complete.runs)
 @click.argument("text")
 @options.by
@@ -123,7 +119,7 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
 @options.runs
 @options.pointing
 def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path | None) -> None:
-    """Write a line into a run's timeline; the report shows it.
+    """Add a note to a run's timeline, which the report shows.
 
     \b
     runbook note latest 'the replica was restarted at 02:40' --as ines
@@ -133,7 +129,7 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
     _say(interventions.note(run, RunOptions(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
 
 
-@click.command("tune", short_help="Steer a running run")
+@click.command("tune", short_help="Hold, release, stop or re-tune a running run")
 @click.argument("run", shell_complete=complete.runs)
 @click.argument("orders", nargs=-1, required=True, metavar="ORDER…")
 @options.by
@@ -144,7 +140,7 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
 def tune_command(
     *, run: str, orders: tuple[str, ...], by: str, reason: str, target: str | None, runs: Path | None
 ) -> None:
-    """Steer a running run from another terminal; it obeys at its next safe point, and the trail says so.
+    """Control a running run from another terminal. It obeys at its next safe point; orders are recorded in the trail.
 
     \b
     runbook tune latest hold --reason 'replica is behind'
@@ -155,10 +151,10 @@ def tune_command(
 
     \b
     ORDER: hold, go, stop
-           batch=TIME, rows=N    what a batch may take, and hold, at most
-           workers=N             of a backfill
-           rest=N                beside others: N times as long as it worked
-           limits.NAME=N         for guards alone: criteria are asked as approved
+           batch=TIME, rows=N    maximum duration, and number of rows, of a batch
+           workers=N             number of workers of a backfill
+           rest=N                pause N times as long as a batch took while other sessions are busy
+           limits.NAME=N         a limit, for guards only; criteria use the approved one
     """
     from runner.run import interventions
 
@@ -171,7 +167,7 @@ _LABELS = frozenset({"next", "note", "gate"})
 
 
 def _say(text: str) -> None:
-    """What was done, and below it labelled lines, as at every stop."""
+    """Print the result, and labelled lines in the layout of a stop message."""
     for line in text.split("\n"):
         label, rest = line[: terminal.LABEL].rstrip(), line[terminal.LABEL :]
         if line[terminal.LABEL - 1 : terminal.LABEL] == " " and (label in _LABELS or not label):
@@ -209,18 +205,16 @@ def _seconds(text: str) -> float:
 
 @click.command("sql", short_help="Send SQL by hand within a run (break-glass)")
 @click.argument("run", shell_complete=complete.runs)
-@click.option(
-    "-c", "--command", "text", metavar="SQL", help="The statements; without it they are read from standard input."
-)
+@click.option("-c", "--command", "text", metavar="SQL", help="The statements. Default: read from standard input.")
 @options.by
 @options.reason
 @options.target
 @options.runs
 @options.pointing
 def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str | None, runs: Path | None) -> None:
-    """Send statements by hand, one at a time, with the run's timeouts and under its name; each stands in the trail.
+    """Send SQL statements by hand under the run's name and timeouts; each is recorded in the trail.
 
-    Each is committed before the next is sent. How many rows each touched is said; rows are not shown.
+    Each statement is committed before the next is sent. The number of rows is shown, the rows are not.
 
     \b
     runbook sql latest -c 'ANALYZE session_summaries' --reason 'plans went bad'

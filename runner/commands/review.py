@@ -1,4 +1,4 @@
-"""plan, validate, schema and steps: what a playbook would do, and what can be written in one."""
+"""The commands plan, validate, schema and steps."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from runner.run.execute import RunOptions
 
 
-@click.command("plan", short_help="What a playbook would do")
+@click.command("plan", short_help="Show what a playbook would do")
 @click.argument("playbook", shell_complete=complete.playbooks)
 @options.target
 @click.option(
     "-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable."
 )
 @click.option("--sql", "show_sql", is_flag=True, help="Show every statement in full.")
-@click.option("--run-probes", is_flag=True, help="Also ask the preconditions that run a program or a test suite.")
+@click.option("--run-probes", is_flag=True, help="Also evaluate preconditions that run a program or a test suite.")
 @options.as_json
 def plan_command(
     *,
@@ -36,11 +36,11 @@ def plan_command(
     run_probes: bool,
     as_json: bool,
 ) -> None:
-    """What a playbook would do, step by step: SQL, locks, rows, taking back, gates.
+    """Show what a playbook would do, step by step: SQL, locks, rows, undo, gates.
 
-    With --target, or a target in RUNBOOK_TARGET, the database is asked (and only asked): the preconditions are
-    evaluated, and each step says how it stands there. The exit code is the one that exec would have before its first
-    step. `exec --dry-run` is the same.
+    With --target or RUNBOOK_TARGET the database is read (and only read): preconditions are evaluated, and each step shows
+    its current state. The exit code is the one that exec would have before its first step. `exec --dry-run` does the
+    same.
 
     \b
     runbook plan adr007-phase3
@@ -60,7 +60,7 @@ def plan_command(
     from runner.run.execute import masks_of
 
     playbook_read = read_playbook(path, values or None)
-    masks_of(playbook_read)  # a secret that can't be masked is refused here too
+    masks_of(playbook_read)  # refuses a secret that is too short to be masked, as exec would
     made = plan.plan(playbook_read)
     if as_json:
         options.print_json(plan_cards.document(made))
@@ -77,9 +77,9 @@ def dry_runs(
     show_sql: bool = False,
     run_probes: bool = False,
 ) -> None:
-    """Look at the target with each playbook; raises what exec would where the first could not begin. No trail is written.
+    """Do a dry run of each playbook; raises what exec would raise if the first could not start. Writes no trail.
 
-    What the later ones find then is what the first will have left, which nobody knows before.
+    Faults of the later playbooks are only shown, because they will run on what the first one leaves.
     """
     from runner.report import plan_cards
     from runner.run.dry_run import dry_run
@@ -111,11 +111,11 @@ def dry_runs(
     looked[0].raise_if_faulty(str(paths[0]))
 
 
-@click.command("validate", short_help="Every fault of a playbook")
+@click.command("validate", short_help="List all faults of a playbook")
 @click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…", shell_complete=complete.playbooks)
 @options.as_json
 def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
-    """Every fault of a playbook, with file:line:column, all at once. Nothing is run and no database is reached.
+    """List all faults of playbooks with file:line:column. Nothing is run, and no database is used.
 
     \b
     runbook validate adr007-phase1 adr007-phase3
@@ -159,10 +159,12 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
         )
 
 
-@click.command("schema", short_help="The JSON schema of playbooks")
-@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+@click.command("schema", short_help="Print the JSON Schema of playbooks")
+@click.option(
+    "--write", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output."
+)
 def schema_command(*, write: Path | None) -> None:
-    """The JSON schema of playbooks, for editors and for reviewers' tools.
+    """Print the JSON Schema of playbooks, for editors and review tools.
 
     \b
     runbook schema --write runbook.schema.json
@@ -179,11 +181,11 @@ def schema_command(*, write: Path | None) -> None:
         terminal.hand_over(text)
 
 
-@click.command("steps", short_help="The step types and probes")
+@click.command("steps", short_help="List step types and probes")
 @click.argument("kind", required=False)
 @options.as_json
 def steps_command(*, kind: str | None, as_json: bool) -> None:
-    """The step types and probes; with a KIND, its fields.
+    """List the step types and probes; with a KIND, show its fields.
 
     \b
     runbook steps

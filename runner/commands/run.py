@@ -1,4 +1,4 @@
-"""exec, resume and rollback."""
+"""The commands exec, resume and rollback."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words
 @click.option(
     "--status-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep a second status.json here, for monitors.",
+    help="Also write status.json to this directory, for monitoring.",
 )
 @click.option(
     "--from",
@@ -57,7 +57,7 @@ _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words
     default="",
     shell_complete=complete.checkpoints,
     metavar="CHECKPOINT",
-    help="Begin here; the steps before it must be done already.",
+    help="Start here; the steps before it must be done already.",
 )
 @click.option(
     "--to",
@@ -67,9 +67,15 @@ _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words
     metavar="CHECKPOINT",
     help="Stop before this checkpoint.",
 )
-@click.option("--dry-run", is_flag=True, help="Only look: preconditions and plan against the target. Writes no trail.")
-@click.option("--run-probes", is_flag=True, help="With --dry-run: also ask preconditions that run a program or tests.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only show plan and preconditions against the target. Changes nothing, writes no trail.",
+)
+@click.option(
+    "--run-probes", is_flag=True, help="With --dry-run: also evaluate preconditions that run a program or tests."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @options.as_json
 def exec_command(  # noqa: PLR0913 - one parameter an option
     *,
@@ -87,9 +93,9 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Run playbooks in order, each gated and recorded; the first that does not succeed ends it.
+    """Run playbooks in order, gated and recorded; stop at the first that does not succeed.
 
-    A playbook is a file, or the name of one in playbooks/.
+    PLAYBOOK is a file, or the name of one in playbooks/.
 
     \b
     runbook exec adr007-phase1.yaml --target staging
@@ -120,18 +126,14 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
             _well(place, run)
 
 
-@click.command("resume", short_help="Go on with a run")
+@click.command("resume", short_help="Continue a run")
 @click.argument("run", shell_complete=complete.runs)
 @options.target
 @options.runs
 @options.operator
 @click.option("-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="Secret inputs must be given again.")
-@click.option(
-    "--accept-changes", is_flag=True, help="The playbook was changed in steps that have not begun, and that is meant."
-)
-@click.option(
-    "--outside-window", is_flag=True, help="Go on although the run's window is shut; --reason stands in the trail."
-)
+@click.option("--accept-changes", is_flag=True, help="Accept changes of the playbook in steps that have not started.")
+@click.option("--outside-window", is_flag=True, help="Continue although the run's window is closed; needs --reason.")
 @click.option(
     "--reason",
     default="",
@@ -139,10 +141,8 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     callback=options.own_words,
     help="Why; needed with --accept-changes and --outside-window.",
 )
-@click.option(
-    "--dead", is_flag=True, help="Try again the rows that a backfill set aside; also of a run that succeeded."
-)
-@click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
+@click.option("--dead", is_flag=True, help="Retry the rows that a backfill set aside; also for a run that succeeded.")
+@click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @options.as_json
 @options.pointing
 def resume_command(  # noqa: PLR0913 - one parameter an option
@@ -159,9 +159,9 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Go on where the run stands: the database is asked, finished steps are not run again.
+    """Continue a run where it stopped. The database is asked what is done; finished steps are not run again.
 
-    RUN is a run's name, an unambiguous beginning of it, or `latest`.
+    RUN is a run's name, an unambiguous prefix of it, or `latest`.
 
     \b
     runbook resume latest
@@ -187,7 +187,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
         _well(orders.place, name)
 
 
-@click.command("rollback", short_help="Take back what a run changed")
+@click.command("rollback", short_help="Undo what a run changed")
 @click.argument("run", shell_complete=complete.runs)
 @options.target
 @options.runs
@@ -197,7 +197,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     default="",
     metavar="TEXT",
     callback=options.own_words,
-    help="Why; it stands in the trail. Needed with --leave and --accept-changes.",
+    help="Why; recorded in the trail. Needed with --leave and --accept-changes.",
 )
 @click.option(
     "--to",
@@ -212,14 +212,14 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     multiple=True,
     shell_complete=complete.steps_of_run,
     metavar="STEP",
-    help="Leave this step standing; repeatable.",
+    help="Don't undo this step; repeatable.",
 )
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="The way back was mended in the playbook (revert, rollback), and that is meant.",
+    help="Accept corrections of the undo in the playbook (revert, rollback).",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell more of what the database said.")
+@click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @options.as_json
 @options.pointing
 def rollback_command(  # noqa: PLR0913 - one parameter an option
@@ -235,9 +235,10 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Take back the run's steps in reverse order, from what each remembered; only this run's rows, and none changed since.
+    """Undo the run's steps in reverse order, from what each of them saved.
 
-    It ends with 9 where rows were refused or a step is left standing; the run is then rolled back in part.
+    Only rows of this run are restored, and only those that nobody changed since. The exit code is 9 if rows were refused
+    or a step was left in place; the run is then rolled back in part.
 
     \b
     runbook rollback latest --reason 'the figures are wrong'
@@ -259,14 +260,14 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
 
 
 def _place(target: str | None, runs: Path | None, run: str) -> Workplace:
-    """Without --target, a run goes on where it began."""
+    """The place of a run; without --target, the target on which it started."""
     from runner.commands.look import place_of_run
 
     return place_of_run(run, target=target, runs=runs)
 
 
 def _well(place: Workplace, name: str, more: str = "") -> None:
-    """How a run ended that ended well, in the word of its state."""
+    """Print how a run ended that did not fail, and the next command."""
     found = find_run(runs_of(place), name)
     how = f"{found.status.state.replace('_', ' ')}:"
     terminal.say()

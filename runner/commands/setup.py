@@ -1,4 +1,4 @@
-"""demo and target: getting to know the product, and getting a database ready for it."""
+"""The commands demo and target."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from runner.common import terminal
 from runner.target.workplace import Workplace
 
 
-@click.command("demo", short_help="The whole mission on an embedded PostgreSQL")
+@click.command("demo", short_help="A complete demonstration on a private PostgreSQL")
 @click.option(
     "--sessions",
     default=100_000,
     show_default=True,
     type=click.IntRange(2_000, 20_000_000),
-    help="How many sessions the database has.",
+    help="Number of sessions in the demo's database.",
 )
 @click.option(
     "--shape",
     type=click.Choice(["empty", "stored", "bad"]),
     default="empty",
     show_default=True,
-    help="empty: no source_ip yet; stored: v16 filled it; bad: only 90 % can be covered, so a criterion must fail.",
+    help="empty: no source_ip yet; stored: filled by v16; bad: only 90 % can be covered, so a criterion fails.",
 )
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Leave runs here, and the server's data for a second look; with --stay again, the server starts with them.",
+    help="Keep the runs and the server's data here; --stay --keep DIR starts that server again.",
 )
-@click.option("--stay", is_flag=True, help="Leave the server up, and print lines to try on it: kill -9, resume, tune …")
-@click.option("--stop", "end", is_flag=True, help="End the demo that stays.")
+@click.option(
+    "--stay", is_flag=True, help="Leave the server running, and print commands to try on it: kill -9, resume, tune …"
+)
+@click.option("--stop", "end", is_flag=True, help="Stop the server that --stay left running.")
 def demo_command(
     *, sessions: int, shape: Literal["empty", "stored", "bad"], keep: Path | None, stay: bool, end: bool
 ) -> None:
@@ -54,9 +56,9 @@ def demo_command(
     sys.exit(stop() if end else demo(sessions=sessions, shape=shape, keep=keep, stay=stay))
 
 
-@click.group("target", short_help="Check a target, or make the ledger in it")
+@click.group("target", short_help="Check a target, or create the ledger in it")
 def target_command() -> None:
-    """Check a target, or make the ledger in it.
+    """Check a target, or create the ledger in it.
 
     \b
     runbook target check --target staging
@@ -64,11 +66,11 @@ def target_command() -> None:
     """
 
 
-@target_command.command("check", short_help="Whether all that a run needs is there")
+@target_command.command("check", short_help="Check that everything a run needs is there")
 @options.target
 @options.as_json
 def check(*, target: str | None, as_json: bool) -> None:
-    """Python, drivers, server, identity, ledger and what this role may do there.
+    """Check Python, drivers, server, identity, ledger and the privileges of this role.
 
     \b
     runbook target check --target staging
@@ -86,18 +88,18 @@ def check(*, target: str | None, as_json: bool) -> None:
         sys.exit(3)
 
 
-@target_command.command("init", short_help="Make the ledger, or print it for the DBA")
+@target_command.command("init", short_help="Create the ledger, or print its SQL for the DBA")
 @options.target
-@click.option("--print", "only_print", is_flag=True, help="Print the statements for the DBA instead of running them.")
-@click.option("--role", default="", help="With --print: the role that will run playbooks, for its grants.")
+@click.option("--print", "only_print", is_flag=True, help="Print the SQL for the DBA instead of running it.")
+@click.option("--role", default="", help="With --print: the role that will run playbooks, for the grants.")
 @click.option(
     "--dialect",
     type=click.Choice(["postgresql", "sqlite"]),
     default="postgresql",
-    help="With --print, without a target.",
+    help="With --print: the kind of database.",
 )
 def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> None:
-    """Make the ledger: the engine's own tables, in a schema `runbook` (SQLite: tables runbook_…).
+    """Create the ledger: the engine's own tables in the schema `runbook` (SQLite: tables runbook_…).
 
     \b
     runbook target init --target staging

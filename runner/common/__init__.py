@@ -1,3 +1,3 @@
-"""What every room uses: errors, secrets, durations, text for a terminal."""
+"""Used by every package: errors and exit codes, secrets, durations, terminal output."""
 
 from __future__ import annotations

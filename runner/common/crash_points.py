@@ -1,4 +1,4 @@
-"""Named points at which a test may kill the process; free of cost and of effect unless RUNBOOK_FAULT names one."""
+"""Named points at which a test may kill the process; without effect unless RUNBOOK_FAULT names one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ _count = 0
 
 
 def point(name: str) -> None:
-    """Die by SIGKILL here when RUNBOOK_FAULT is "name" or "name:N" (the N-th time).
+    """Kill this process with SIGKILL if RUNBOOK_FAULT is "name" or "name:N" (the N-th call).
 
-    Called only in trail.append and Database.commit: nowhere else can a crash leave something to settle.
+    Called only in Trail.append and RunDatabase.commit*: nowhere else can a crash leave an open outcome.
     """
     global _count  # noqa: PLW0603 - one process, one fault
-    if not _WANTED or threading.current_thread().name == "heartbeat":  # it would make the N-th another one each time
+    # The heartbeat commits at its own pace; counting its commits would make "the N-th" a different one in each run.
+    if not _WANTED or threading.current_thread().name == "heartbeat":
         return
     wanted, _, nth = _WANTED.partition(":")
     if wanted == name:

@@ -1,4 +1,4 @@
-"""How fast something goes: now, on the whole, and how long it will take."""
+"""Progress rates, time estimates, and durations and times formatted for people."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ WINDOW_S = 10.0
 
 @dataclass
 class Rate:
-    """Done so far over time, with a window for the rate of now."""
+    """Measures a rate from samples of a growing count: over the last 10 s, and since the first sample."""
 
     clock: Callable[[], float] = time.monotonic
     _points: deque[tuple[float, int]] = field(default_factory=deque)
     _first: tuple[float, int] | None = None
 
     def add(self, done: int) -> None:
-        """Note how much is done now."""
+        """Record the count as of now."""
         point = (self.clock(), done)
         self._first = self._first or point
         self._points.append(point)
@@ -29,22 +29,22 @@ class Rate:
 
     @property
     def now(self) -> float:
-        """Per second, over the last ten."""
+        """Units per second over the last 10 s; 0.0 if unknown."""
         return _per_second(self._points[0], self._points[-1]) if len(self._points) > 1 else 0.0
 
     @property
     def mean(self) -> float:
-        """Per second, since this process began to count."""
+        """Units per second since the first sample; 0.0 if unknown."""
         return _per_second(self._first, self._points[-1]) if self._first and self._points else 0.0
 
     def seconds_left(self, total: int | None) -> float | None:
-        """By the mean rate; None while nothing can be said."""
+        """Seconds until `total` is reached at the mean rate; None if that can't be estimated."""
         if total is None or not self._points or self.mean <= 0:
             return None
         return max(total - self._points[-1][1], 0) / self.mean
 
     def time_left(self, total: int | None) -> str:
-        """In words, from the rate of now to the mean one: '4 to 6 min'; "" while nothing can be said."""
+        """The time left as a range between the estimates by current and by mean rate: '4 to 6 min'; "" if unknown."""
         mean = self.seconds_left(total)
         if mean is None:
             return ""
@@ -60,12 +60,12 @@ def _per_second(one: tuple[float, int], other: tuple[float, int]) -> float:
 
 
 def when(moment: datetime, *, seconds: bool = False) -> str:
-    """A moment for people, always with its zone: '2026-11-30 21:15 UTC'."""
+    """Format a time for people, always in UTC and saying so: '2026-11-30 21:15 UTC'."""
     return f"{moment.astimezone(UTC):{'%Y-%m-%d %H:%M:%S' if seconds else '%Y-%m-%d %H:%M'}} UTC"
 
 
 def format_duration(seconds: float) -> str:
-    """'300 ms', '45 s', '12 min', '1 h 40 min'."""
+    """Format seconds: '300 ms', '45 s', '12 min', '1 h 40 min'."""
     if 0 < seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 90:
@@ -75,11 +75,11 @@ def format_duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """'just now', '3 min ago', '2 days ago'; a clock that was set back makes nothing younger than now."""
+    """Format an age in seconds: 'just now', '3 min ago', '2 days ago'. A negative age (the clock was set back) is 'just now'."""
     return "just now" if seconds < 1 else f"{age(seconds)} ago"
 
 
 def age(seconds: float) -> str:
-    """A span that may be one of days: '45 s', '12 min', '5 h 20 min', '3 days'."""
+    """Format a duration that may be days long: '45 s', '12 min', '5 h 20 min', '3 days'."""
     days = seconds / 86400
     return format_duration(seconds) if days < 2 else f"{days:.1f}".removesuffix(".0") + " days"

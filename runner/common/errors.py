@@ -1,4 +1,4 @@
-"""Everything that can stop a run; each class is named for the state of the world and owns its exit code."""
+"""Exceptions that stop a run. Each class names the state in which the run is left and owns an exit code."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import ClassVar
 
 
 class RunbookError(Exception):
-    """The run cannot go on.
+    """Base class: the run cannot continue.
 
-    what: what failed, with step and file:line where there are any. why: the reason. state: what the database is like
-    now. then: the next command to type.
+    what: what failed, with step and file:line if known. why: the reason. state: what the database is like now.
+    then: the next command to type. `title` is the heading that operators see.
     """
 
     exit_code: ClassVar[int] = 1
     title: ClassVar[str] = "failed"
 
-    stop: tuple[tuple[str, str], ...] = ()  # the five lines with their labels, where a run stands behind it
+    stop: tuple[tuple[str, str], ...] = ()  # (label, text) of the stop message; empty if no run is involved
 
     def __init__(self, what: str, *, why: str = "", state: str = "", then: str = "") -> None:
         super().__init__(what)
@@ -31,98 +31,98 @@ class StepFailed(RunbookError):
 
 
 class CriteriaNotMet(RunbookError):
-    """A precondition or success criterion answered something else than pass."""
+    """A precondition or success criterion did not answer `pass`."""
 
     exit_code = 3
     title = "criteria not met"
 
 
 class PlaybookFaulty(RunbookError):
-    """The playbook can't be run as written."""
+    """The playbook is invalid; nothing was run."""
 
     exit_code = 4
     title = "invalid playbook"
 
 
 class Waiting(RunbookError):
-    """The run stands at a gate and holds no process and no lock."""
+    """The run is paused at a gate; it has no process and holds no lock."""
 
     exit_code = 5
     title = "waiting"
 
 
 class RunRefused(RunbookError):
-    """The run was not begun or not taken up again; nothing was changed."""
+    """The run was not started or not resumed; nothing was changed."""
 
     exit_code = 6
     title = "refused"
 
 
 class Aborted(RunbookError):
-    """Somebody stopped the run at a safe point."""
+    """A person or a signal stopped the run at a safe point."""
 
     exit_code = 7
     title = "aborted"
 
 
 class Interrupted(Aborted):
-    """Somebody asked twice: what was in flight was cancelled."""
+    """The run was asked to stop twice: statements in flight were cancelled."""
 
     exit_code = 130
     title = "interrupted"
 
 
 class RolledBack(RunbookError):
-    """The run was taken back: as the playbook says after a failure, or as a person asked."""
+    """The run was rolled back, by the playbook's failure policy or on a person's request."""
 
     exit_code = 8
     title = "rolled back"
-    as_asked = False  # what was asked for ended well, with 0
+    as_asked = False  # True for a requested rollback that succeeded: the exit code is then 0
 
 
 class RunClosed(RunbookError):
-    """A person ended the run as what it was."""
+    """A person closed the run in the state it was in; nothing was undone."""
 
     exit_code = 0
     title = "closed"
 
 
 class RollbackFailed(RunbookError):
-    """Taking back failed: part of the change still stands."""
+    """The rollback failed: part of the change is still in place."""
 
     exit_code = 9
     title = "rollback failed"
 
 
 class RolledBackInPart(RollbackFailed):
-    """Taking back came to its end, but rows were refused or a step was left standing."""
+    """The rollback finished, but some rows could not be restored or a step was left in place."""
 
     title = "rolled back in part"
 
 
 class InDoubt(RunbookError):
-    """A step began and nobody can say whether it was done; a person must settle it."""
+    """A step was started and its outcome cannot be determined; a person must settle it."""
 
     exit_code = 10
     title = "in doubt"
 
 
 class TrailBroken(RunbookError):
-    """The trail can't be written or read, so nothing may run."""
+    """The trail can't be written, read or verified, so nothing may run."""
 
     exit_code = 11
     title = "trail broken"
 
 
 class TargetUnreachable(RunbookError):
-    """The database can't be reached or was lost."""
+    """The database can't be reached, or the connection to it was lost for good."""
 
     exit_code = 12
     title = "target unreachable"
 
 
 class LeaseLost(RunbookError):
-    """Another run took over this target: whatever this run still wanted to commit is refused by the database."""
+    """Another process took over the lease on this target; the database refuses all further commits of this one."""
 
     exit_code = 13
     title = "lease lost"
@@ -148,4 +148,4 @@ EXIT_CODES: dict[int, str] = {
 
 
 class BadInput(Exception):
-    """What a person wrote cannot be used; nothing was run."""
+    """Invalid input from the user (an argument, a file, an answer); nothing was run."""

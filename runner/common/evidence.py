@@ -1,4 +1,4 @@
-"""On what a check decided, in a few words: the names, sessions and rows that its figures count."""
+"""A short summary of a check's evidence: the objects, sessions and rows that its figures count."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pydantic import BaseModel
 
 from steps.contract import cutting
 
-SHOWN = 5  # items of one list
-ITEM, ALL = 100, 500  # signs of one item, and of all together: the trail has the rest
+SHOWN = 5  # items shown of each list
+ITEM, ALL = 100, 500  # maximum characters of one item and of the whole summary; the trail has everything
 
 
 def named(values: Mapping[str, object], text: str = "") -> str:
-    """'objects: view monthly, function f and 4 more; sessions: …'; without what the text tells already."""
+    """Summarise the lists among these figures: 'objects: view monthly, function f and 4 more; sessions: …'.
+
+    text: what the check already says; lists whose items all occur in it are left out.
+    """
     parts = [part for name, value in values.items() if (part := _list(name, value, text))]
     words = "; ".join(parts)
     return cutting.shortened(words, ALL)

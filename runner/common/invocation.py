@@ -1,4 +1,4 @@
-"""How this command can be typed again where it was typed: printed commands must work when they are pasted."""
+"""How this command was invoked, so that printed commands work when they are pasted into the same shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def command() -> str:
-    """`runbook` where the shell finds this very one, else its path, quoted for a shell."""
+    """`runbook` if the shell's PATH leads to this very program, else its path, quoted for a shell."""
     found, mine = shutil.which("runbook"), Path(sys.argv[0]).absolute()
     if found is not None and Path(found).resolve() == mine.resolve():
         return "runbook"
@@ -20,6 +20,6 @@ def command() -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be typed from here, quoted for a shell."""
+    """A path relative to the working directory if it lies below it, quoted for a shell."""
     path = path.absolute()
     return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

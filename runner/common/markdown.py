@@ -1,23 +1,23 @@
-"""Text into Markdown that can't be broken by what it quotes: cells, code, fences; and text fit for a terminal."""
+"""Escapes text for Markdown (cells, code, fences) and strips what could control a terminal."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# An underscore inside a word is no emphasis, and column names are full of them; & matters where an entity would begin.
+# An underscore inside a word is no emphasis, and column names are full of them; & is special only before an entity.
 _SPECIAL = re.compile(r"([\\`*<|~]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|^[#>+=-])")
 
 
 def plain(text: str, *, lines: bool = False) -> str:
-    """Without signs that steer a terminal or turn the direction of reading; on one line, unless `lines` are wanted."""
+    """Escape control and bidirectional characters; put the text on one line unless `lines`."""
     kept = "\n" if lines else ""
     text = text.expandtabs(4) if lines else " ".join(text.split())
     return "".join(sign if sign.isprintable() or sign in kept else _named(sign) for sign in text)
 
 
 def safe(text: str) -> str:
-    """On one line and without signs that steer a terminal, with its spaces as they are."""
+    """Escape control characters and put the text on one line; its spaces are kept."""
     return "".join(
         sign if sign.isprintable() else " " if sign.isspace() and ord(sign) < 128 else _named(sign) for sign in text
     )
@@ -28,12 +28,12 @@ def _named(sign: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """As Markdown that shows exactly this text, also inside a table's cell."""
+    """Markdown that renders as exactly this text, also inside a table's cell."""
     return _SPECIAL.sub(r"\\\1", plain(text))
 
 
 def code(text: str) -> str:
-    """As inline code, also inside a table's cell; "" for no text."""
+    """The text as inline code, also inside a table's cell; "" for no text."""
     text = plain(text)
     if not text:
         return ""
@@ -59,14 +59,14 @@ def _entities(text: str) -> str:
 
 
 def fenced(text: str, language: str = "") -> list[str]:
-    """As a block of code, in a fence longer than any within it."""
+    """The text as a code block, in a fence longer than any inside it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}{language}", *plain(text, lines=True).splitlines(), fence]
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of cells that are Markdown already; [] where there are no rows."""
+    """A table; the cells are Markdown already. [] if there are no rows."""
     if not rows:
         return []
     return [_row(headings), _row(["---"] * len(headings)), *(_row(row) for row in rows)]

@@ -1,4 +1,4 @@
-"""Names of people: how they are written down, and when two of them are the same person's."""
+"""Names of people: how they are recorded, and when two of them count as the same person."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import unicodedata
 
 from runner.common.errors import RunRefused
 
-GUARD = "guard "  # before a guard's id, where it speaks in the trail as people do
+GUARD = "guard "  # prefix of a guard's id where the trail has the name of whoever acted
 
-# Scripts of which one name may mix several, since they are written together.
+# Scripts that one name may mix, because they are written together.
 _TOGETHER = (frozenset({"CJK", "HIRAGANA", "KATAKANA", "HIRAGANA-KATAKANA"}), frozenset({"CJK", "HANGUL"}))
-# Letters of other scripts that look like a Latin one: a name that differs from another in nothing else is the same name.
+# Letters of other scripts that look like Latin ones: names that differ in nothing else count as the same.
 _LOOKS_LIKE = str.maketrans(
     "\u0251\u0261\u0131\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u0501\u04cf\u03b1\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
     "agiabekmhopctyxijsdlaeikvoptux",
 )
 
 
-# Signs without a picture that Unicode counts among marks, letters and symbols: fillers, joiners, variation selectors.
+# Invisible characters that Unicode classes as marks, letters or symbols: fillers, joiners, variation selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 
 
 def named(text: str, *, option: str = "--as") -> str:
-    """A person's name as it is recorded: without blanks around it, in the one form that Unicode calls compatible.
+    """Normalise a person's name for the record: surrounding blanks removed, Unicode form NFKC.
 
-    Raises RunRefused where it names nobody, or can't be told apart from another by eye.
+    Raises RunRefused if it is empty or a placeholder, or could be mistaken for another name by eye.
     """
     name = " ".join(unicodedata.normalize("NFKC", text).split())
     reason = _unfit(name)
@@ -41,7 +41,7 @@ def named(text: str, *, option: str = "--as") -> str:
 
 
 def reasoned(text: str) -> str:
-    """A person's reason as it is recorded. Raises RunRefused where none is given, or the place for one that a hint showed."""
+    """Check a person's reason for the record. Raises RunRefused if it is empty or a placeholder copied from a hint."""
     reason = text.strip()
     if not reason or is_placeholder(reason):
         raise RunRefused(
@@ -53,7 +53,7 @@ def reasoned(text: str) -> str:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether this is what our hints and texts write where a person's own word belongs: NAME, '…', <reason>."""
+    """Whether this is a placeholder from our own hints and docs: NAME, '…', <reason>."""
     bare = unicodedata.normalize("NFKC", text).strip(" '\"`")
     return bare in _PLACEHOLDERS or bool(_BRACKETED.fullmatch(bare))
 
@@ -63,13 +63,13 @@ _BRACKETED = re.compile(r"<[^<>]*>|\{\{?[^{}]*\}?\}|\[[^\[\]]*\]|\.{2,}")
 
 
 def key(name: str) -> str:
-    """What two names are compared by: neither case, nor blanks, nor letters that only look like others make two people."""
+    """The comparison key of a name: ignores case, blanks, and look-alike letters of other scripts."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join(plain.translate(_LOOKS_LIKE).split())
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two names are one person's; nobody's name is nobody's."""
+    """Whether two names belong to the same person; an empty name matches none."""
     return bool(key(one)) and key(one) == key(other)
 
 
@@ -89,5 +89,5 @@ def _unfit(name: str) -> str:
 
 
 def _script(char: str) -> str:
-    """The script of a letter, by its name in Unicode."""
+    """The script of a letter: the first word of its Unicode name."""
     return unicodedata.name(char, "").partition(" ")[0]

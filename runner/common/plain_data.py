@@ -1,4 +1,4 @@
-"""Plain data: what YAML and JSON can hold."""
+"""The type of plain data: what YAML and JSON can hold."""
 
 from __future__ import annotations
 

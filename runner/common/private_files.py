@@ -1,4 +1,4 @@
-"""Run folders and files: private to user and group whatever the umask is, and what is wrong where they can't be used."""
+"""Creates run folders and files that only user and group can access, and explains permission problems."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FILE = 0o660
 
 
 def make_directory(path: Path) -> None:
-    """This directory and what is missing above it, for user and group; a set-group-id bit from above is kept."""
+    """Create a directory and its missing parents with mode 0770, whatever the umask; keep an inherited set-group-id bit."""
     if path.is_dir():
         return
     make_directory(path.parent) if path.parent != path else None
     try:
         path.mkdir()
-    except FileExistsError:  # another process was faster
+    except FileExistsError:  # another process created it first
         if not path.is_dir():
             raise
         return
@@ -28,16 +28,17 @@ def make_directory(path: Path) -> None:
 
 
 def open_to_append(path: Path, *, create: bool) -> BinaryIO:
-    """A file for reading and appending; a new one is for user and group alone."""
+    """Open a file for reading and appending, unbuffered; refuse a symlink. A new file gets mode 0660."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     if create:
+        # O_EXCL first: only the process that really creates the file sets its mode.
         with contextlib.suppress(FileExistsError):
             return _appending(_created(path, flags))
     return _appending(os.open(path, flags))
 
 
 def write(path: Path, text: str) -> None:
-    """A new file for user and group alone, or an old one's new content."""
+    """Write a file with mode 0660, replacing any that exists."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     with os.fdopen(_created(path, os.O_WRONLY | os.O_CLOEXEC), "w", encoding="utf-8") as file:
@@ -45,6 +46,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _created(path: Path, flags: int) -> int:
+    # Created private and then opened to the group, because the umask would silently drop the group's bits.
     handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     os.fchmod(handle, FILE)
     return handle
@@ -55,7 +57,7 @@ def _appending(handle: int) -> BinaryIO:
 
 
 def unusable(directory: Path) -> str:
-    """Why nothing can be made in this directory, or in what of it is there; "" where it can."""
+    """Why nothing can be created in this directory (or in its nearest existing parent); "" if it can."""
     there = next(path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         return f"{there} is no folder"
@@ -65,13 +67,13 @@ def unusable(directory: Path) -> str:
 
 
 def rights(path: Path, error: OSError) -> str:
-    """Whose the folder and the file are and what they allow, where that is what is in the way; else ""."""
+    """Owner and mode of a file and its folder, if `error` is a permission error; else ""."""
     if not isinstance(error, PermissionError):
         return ""
-    found = [words for one in (path.parent, path) if (words := _described(one))]
-    if not found:  # a folder further up is shut
-        found = [words for one in path.parents if (words := _described(one))][:1]
-    return f"{'; '.join(found)}; you are {_name_of_user(os.geteuid())} in {_own_groups()}"
+    known = [text for one in (path.parent, path) if (text := _described(one))]
+    if not known:  # a folder further up can't be entered
+        known = [text for one in path.parents if (text := _described(one))][:1]
+    return f"{'; '.join(known)}; you are {_name_of_user(os.geteuid())} in {_own_groups()}"
 
 
 def _described(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Secrets masked by value, in every form in which they travel, before anything is written."""
+"""Masks secrets by value, in all common encodings and escapes of them, before anything is written or shown."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from runner.common.errors import BadInput
 from runner.common.plain_data import Data
 
 MASK = "***"
-PART = 4  # of a secret that somebody else cut, so many characters are recognised as its
-NAME_BYTES = 63  # of a name; one that ends within a letter is up to three shorter
-_CUTS = ("…", "...", "\\u2026")  # where a text was cut: by us, by servers and programs, by us in JSON
+PART = 4  # characters that identify the remainder of a truncated secret
+NAME_BYTES = 63  # PostgreSQL's limit for a name; cut before a multi-byte letter it is up to three bytes shorter
+_CUTS = ("…", "...", "\\u2026")  # truncation marks: our own, those of servers and programs, our own in JSON
 _ANY_CUT = re.compile("|".join(map(re.escape, _CUTS)))
-# A name that a server cut to 63 bytes, which it shows in quotes and without a mark.
+# A name that the server truncated to 63 bytes: it is shown in quotes, without a truncation mark.
 _CUT_NAME = re.compile(r'"(?P<name>[^"\n]{15,63})(?=")')
-MIN_LENGTH = 6  # a shorter one would mask half of every line, and tell by that what it is
+MIN_LENGTH = 6  # a shorter secret would match all over ordinary text, and give itself away by what is masked
 _URLSAFE = str.maketrans("+/", "-_")
 
 
 class SecretTooShort(BadInput):
-    """A secret is too short to be masked without masking everything."""
+    """The secret has fewer than MIN_LENGTH characters."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -37,20 +37,20 @@ class SecretTooShort(BadInput):
 
 
 class Masks:
-    """All secrets of a run; `mask` is called on everything before it is written or shown."""
+    """The secrets of a run. `mask` is called on everything before it is written or shown. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._found_by: dict[str, re.Pattern[str] | None] = {}  # each form, and what finds more than the form itself
+        self._found_by: dict[str, re.Pattern[str] | None] = {}  # form → pattern, if it must match more
         self._known = _Forms()
 
     def add(self, secret: str) -> None:
-        """Mask this from now on.
+        """Mask this secret from now on.
 
         Raises:
             SecretTooShort: it has fewer than 6 characters.
         """
-        if secret == MASK:  # a run's own copy of an input that it never knew
+        if secret == MASK:  # an input that was read back from a trail, where it is masked already
             return
         if len(secret) < MIN_LENGTH:
             raise SecretTooShort(len(secret))
@@ -58,7 +58,7 @@ class Masks:
             for known in {secret, secret.strip()}:
                 if len(known) >= MIN_LENGTH:
                     self._found_by |= _forms(known)
-            self._known = _Forms.of(self._found_by)
+            self._known = _Forms.of(self._found_by)  # replaced as a whole, so that `mask` needs no lock
 
     @property
     def has_some(self) -> bool:
@@ -66,18 +66,18 @@ class Masks:
         return bool(self._known.forms)
 
     def mask(self, text: str) -> str:
-        """The text with every form of every secret replaced by ***."""
+        """Replace every form of every secret in the text by ***."""
         known = self._known
         if not known.forms:
             return text
-        # Looking for each form is fifty times faster than one pattern of all, and nearly every text has none.
+        # A substring search for each form is fifty times faster than one big pattern; nearly no text has any.
         for form, pattern in known.forms:
             if form in text:
                 text = text.replace(form, MASK) if pattern is None else pattern.sub(MASK, text)
         return _without_parts(text, known)
 
     def mask_data(self, data: Data) -> Data:
-        """JSON-like data with its texts, keys, and numbers masked."""
+        """Mask texts, keys and numbers in JSON-like data."""
         if isinstance(data, str):
             return self.mask(data)
         if isinstance(data, dict):
@@ -85,14 +85,14 @@ class Masks:
         if isinstance(data, list | tuple):
             return [self.mask_data(item) for item in data]
         if isinstance(data, int | float) and self.mask(str(data)) != str(data):
-            return MASK  # a secret of digits
+            return MASK  # a secret that consists of digits
         return data
 
     def _mask_dict(self, data: dict[str, Data]) -> dict[str, Data]:
         masked: dict[str, Data] = {}
         for key, value in data.items():
             name = self.mask(key)
-            while name in masked:  # two keys that differ only in their secrets are both kept
+            while name in masked:  # keys that differ only in their secrets are all kept
                 name += "'"
             masked[name] = self.mask_data(value)
         return masked
@@ -100,7 +100,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class _Forms:
-    """All forms, the longest first, each with its pattern; and those that begin, or end, with the same few signs."""
+    """All forms, longest first, each with its pattern; and an index of them by their first and last PART characters."""
 
     forms: tuple[tuple[str, re.Pattern[str] | None], ...] = ()
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -121,12 +121,12 @@ class _Forms:
 
 
 def _among(text: str, known: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """The forms whose few signs stand in this text."""
+    """The forms whose index key occurs in this text."""
     return [form for signs, forms in known.items() if signs in text for form in forms]
 
 
 def _without_parts(text: str, known: _Forms) -> str:
-    """The text without what was left of a secret where it was cut: its beginning before the cut, its end behind it."""
+    """Mask the remainders of truncated secrets: a beginning in front of a truncation, an end behind it."""
     cuts = list(_cuts(text))
     if not cuts:
         return text
@@ -141,7 +141,7 @@ def _without_parts(text: str, known: _Forms) -> str:
 
 
 def _cuts(text: str) -> Iterator[tuple[int, int]]:
-    """Where a text was cut by somebody: the beginning and the end of what he put there."""
+    """Start and end of each truncation mark; for a truncated name, its end twice."""
     if any(cut in text for cut in _CUTS):
         yield from (cut.span() for cut in _ANY_CUT.finditer(text))
     if '"' in text and len(text) >= NAME_BYTES:
@@ -150,7 +150,7 @@ def _cuts(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _part_before(text: str, end: int, form: str) -> int:
-    """How long the longest beginning of this form is that ends here; 0 where it is too short to be told."""
+    """Length of the longest prefix of `form` that ends at `end`; 0 if it is shorter than PART."""
     at = text.find(form[:PART], max(end - len(form), 0), end)
     while at >= 0 and not form.startswith(text[at:end]):
         at = text.find(form[:PART], at + 1, end)
@@ -158,7 +158,7 @@ def _part_before(text: str, end: int, form: str) -> int:
 
 
 def _part_behind(text: str, begin: int, form: str) -> int:
-    """How long the longest end of this form is that begins here."""
+    """Length of the longest suffix of `form` that starts at `begin`; 0 if it is shorter than PART."""
     at = text.rfind(form[-PART:], begin, begin + len(form))
     while at >= 0 and not form.endswith(text[begin : at + PART]):
         at = text.rfind(form[-PART:], begin, at + PART - 1)
@@ -166,15 +166,15 @@ def _part_behind(text: str, begin: int, form: str) -> int:
 
 
 def _forms(secret: str) -> dict[str, re.Pattern[str] | None]:
-    """Every form of a secret, and what finds more than the form itself."""
+    """Every form of a secret, with a pattern where more than the form itself must be masked."""
     spaced = " ".join(secret.split())
     texts = [*_texts(secret), *(_texts(spaced) if spaced != secret else ())]
-    if len(lines := secret.split("\n")) > 1:  # each may be told alone, or with something before it
+    if len(lines := secret.split("\n")) > 1:  # a line may be shown alone, or prefixed
         lines = [line.strip() for line in lines]
         texts += [*lines, *(escape(line) for line in lines for escape in _ESCAPES)]
     found: dict[str, re.Pattern[str] | None] = {form: None for form in texts if len(form) >= MIN_LENGTH}
     for form in _base64_cores(secret):
-        # The letters at the two ends hold bits of the secret and of its neighbours.
+        # The characters at both ends encode bits of the secret and of its neighbours.
         found.setdefault(form, re.compile(rf"[A-Za-z0-9+/_-]?{re.escape(form)}[A-Za-z0-9+/_-]?={{0,2}}"))
     return found
 
@@ -185,7 +185,7 @@ def _in_html(text: str) -> str:
     return html.escape(text)
 
 
-# How a text is written within another one; a statement's literal within JSON has been through two of them.
+# Escapes of a text within another one; a SQL literal within JSON has gone through two of them.
 _ESCAPES: tuple[Callable[[str], str], ...] = (
     lambda text: json.dumps(text)[1:-1],
     lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
@@ -201,18 +201,18 @@ _ESCAPES: tuple[Callable[[str], str], ...] = (
 def _texts(secret: str) -> Iterator[str]:
     once = [escape(secret) for escape in _ESCAPES]
     yield from (secret, *once, *(escape(form) for form in dict.fromkeys(once) for escape in _ESCAPES))
-    yield from (secret.lower(), secret.upper())  # as a server folds a name
+    yield from (secret.lower(), secret.upper())  # a server folds the case of names
     yield from (repr(secret)[1:-1], ascii(secret)[1:-1], repr(_bytes(secret))[2:-1])
-    both = secret + "\"'"  # as Python writes it where the text around it has both quotes
+    both = secret + "\"'"  # how repr() escapes when the text around it has both kinds of quotes
     yield from (repr(both)[1:-4], ascii(both)[1:-4], repr(_bytes(both))[2:-4])
     yield from (shlex.quote(secret), shlex.quote(secret).removeprefix("'").removesuffix("'"))
     for quoted in (quote(_bytes(secret)), quote(_bytes(secret), safe=""), quote_plus(_bytes(secret))):
         yield quoted
         yield re.sub("%..", lambda code: code[0].lower(), quoted)
-    yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", secret)  # as a shell escapes each sign
+    yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", secret)  # a shell's backslash escapes
     whole = base64.b64encode(_bytes(secret)).decode()
     yield from (whole, whole.translate(_URLSAFE))
-    for coded, widths in ((whole, (76, 64)), (_bytes(secret).hex(), (60,))):  # as programs break them into lines
+    for coded, widths in ((whole, (76, 64)), (_bytes(secret).hex(), (60,))):  # line widths of common programs
         for width in widths:
             lines = [coded[at : at + width] for at in range(0, len(coded), width)]
             yield from ("\n".join(lines), "\\n".join(lines), *lines)
@@ -220,7 +220,7 @@ def _texts(secret: str) -> Iterator[str]:
 
 
 def _byte_by_byte(secret: str) -> Iterator[str]:
-    """Hexadecimal as databases, programs and people write it, and escapes of every character."""
+    """Hexadecimal in the notations of databases, programs and people, and escapes of every single character."""
     data = _bytes(secret)
     for code in (data.hex(), data.hex(":"), data.hex(" ")):
         yield from (code, code.upper())
@@ -236,7 +236,7 @@ def _byte_by_byte(secret: str) -> Iterator[str]:
 
 
 def _base64_cores(secret: str) -> Iterator[str]:
-    """What base64 makes of the secret at the three places that it can have in a longer text."""
+    """Base64 of the secret at each of the three alignments that it can have within a longer text."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + _bytes(secret)).decode()
         bits = 8 * (before + len(_bytes(secret)))

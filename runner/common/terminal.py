@@ -1,4 +1,4 @@
-"""The one place that prints: in any encoding, on any width, to a reader who may have gone, and nothing that steers a terminal."""
+"""The only module that prints: handles any encoding and width, readers that went away, and control characters."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TextIO, cast
 
 from runner.common.markdown import safe
 
-LABEL = 11  # columns of what stands before a line at a stop
-NARROW = 40  # columns; where the terminal has fewer, lines are broken by it
-_WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"]|['"])+""")  # of a shell's command
+LABEL = 11  # width of the label column of a stop message
+NARROW = 40  # minimum width to wrap for; a narrower terminal breaks the lines itself
+_WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"]|['"])+""")  # one word of a shell command
 STANDARD_OUTPUT = "standard output"
-_GONE = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.EBADF})  # whoever read along, or the terminal itself
+_GONE = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.EBADF})  # the reader, or the terminal, went away
 _HANDLER, _ASCII = "runbook_plain", "runbook_ascii"
 _INSTEAD = {
     "✓": "+", "✗": "x", "→": "->", "←": "<-", "↩": "<-", "↻": "~", "⏳": "...", "⏸": "||", "■": "#", "▶": ">", "⚙": "*",
@@ -29,17 +29,17 @@ _INSTEAD = {
 
 # ─── once, at the start ─────────────────────────────────────────────────────────────────────────────────────────────
 def prepare() -> None:
-    """Make standard output and error take any text; what was closed is the null device.
+    """Make standard output and error accept any text; replace closed standard streams by the null device.
 
-    A closed descriptor must be filled before anything opens a file: the database would get its number, and whatever
-    a child prints would be written into it.
+    Call it before anything opens a file: a closed descriptor would be reused (by a database file, say), and what a
+    child process prints would be written into that file.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    if sys.stdin is None:  # closed when Python began: whoever asks whether it is a terminal gets an answer
+    if sys.stdin is None:  # closed when Python started; callers ask it whether it is a terminal
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = _any_text(sys.stdout, 1)
     sys.stderr = _any_text(sys.stderr, 2)
@@ -61,7 +61,7 @@ def _any_text(stream: TextIO | None, number: int) -> TextIO:
 
 
 def _ascii() -> codecs.CodecInfo:
-    """ASCII under a name of ours: click takes a stream that says it is ASCII for one set up wrongly, and writes UTF-8."""
+    """ASCII under another name: click assumes that an "ascii" stream is misconfigured, and would write UTF-8 to it."""
     known = codecs.lookup("ascii")
     return codecs.CodecInfo(
         known.encode,
@@ -75,7 +75,7 @@ def _ascii() -> codecs.CodecInfo:
 
 
 def _otherwise(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, in ASCII: our own signs by what looks like them, all else by its number."""
+    """Codec error handler: replace our own symbols by similar ASCII text, everything else by an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -85,7 +85,7 @@ def _otherwise(error: UnicodeError) -> tuple[str, int]:
 
 
 def typed(words: Sequence[str]) -> list[str]:
-    """Arguments as text: bytes that are no UTF-8 are shown as what they are, unless they name a file."""
+    """Command line arguments as text: bytes that are not UTF-8 are escaped, unless they name an existing file."""
     return [word if word.isprintable() or os.path.lexists(word) else _text(word) for word in words]
 
 
@@ -99,31 +99,31 @@ def _text(word: str) -> str:
 
 # ─── what the terminal can do ───────────────────────────────────────────────────────────────────────────────────────
 def moves(out: TextIO) -> bool:
-    """Whether a line can be written over."""
+    """Whether a line can be overwritten."""
     return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def coloured(out: TextIO) -> bool:
-    """Whether colours are seen, and wanted (https://no-color.org)."""
+    """Whether colours are supported, and not switched off (https://no-color.org)."""
     return moves(out) and not os.environ.get("NO_COLOR")
 
 
 def painted(text: str, colour: str, out: TextIO) -> str:
-    """In this colour, where there are any."""
+    """The text in this colour, if the stream shows colours."""
     import click
 
     return click.style(text, fg=colour) if colour and coloured(out) else text
 
 
 def columns() -> int:
-    """The terminal's width."""
+    """The terminal's width, at least NARROW."""
     import shutil
 
     return max(shutil.get_terminal_size().columns, NARROW)
 
 
 def fitted(text: str, *, hang: int = 6) -> str:
-    """Long lines broken between words, with the rest indented; a path or a figure is never cut."""
+    """Wrap long lines between words with a hanging indent; words (paths, figures) are never split."""
     width = columns() - 1
     return "\n".join(_broken(line, width, hang) if len(line) > width else line for line in text.split("\n"))
 
@@ -136,17 +136,17 @@ def _broken(line: str, width: int, hang: int) -> str:
 
 # ─── printing ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def say(text: str = "", *, colour: str = "", mark: str = "", hang: int = 6, out: TextIO | None = None) -> None:
-    """One line for people; broken between words where the terminal is narrower.
+    """Print one line for people, wrapped to the terminal's width.
 
-    Whatever text came from a playbook, a database or a person steers nothing and is no second line. mark: the sign in
-    the text that alone has the colour.
+    The text may come from a playbook, a database or a person: control characters and line breaks in it are escaped.
+    mark: colour only this symbol within the text.
     """
     out = out or sys.stdout
     spoken(out, dressed(text, colour=colour, mark=mark, hang=hang, out=out) + "\n")
 
 
 def dressed(text: str, *, out: TextIO, colour: str = "", mark: str = "", hang: int = 6) -> str:
-    """A line as `say` writes it."""
+    """The line as `say` prints it, without the line break."""
     text = safe(text)
     if out.isatty():
         text = fitted(text, hang=hang)
@@ -156,12 +156,12 @@ def dressed(text: str, *, out: TextIO, colour: str = "", mark: str = "", hang: i
 
 
 def warn(text: str = "", *, hang: int = 6, colour: str = "", mark: str = "") -> None:
-    """The same, to standard error."""
+    """Print one line like `say`, to standard error."""
     say(text, colour=colour, mark=mark, hang=hang, out=sys.stderr)
 
 
 def labelled(label: str, text: str, *, out: TextIO | None = None) -> None:
-    """`label      text`, as all that stands at a stop is written."""
+    """Print `label      text`: the layout of stop messages."""
     first, *rest = text.split("\n")
     for number, line in enumerate([first, *(one for one in rest if one.strip())]):
         words = f"{label if number == 0 else '':<{LABEL}}{line}"
@@ -172,7 +172,7 @@ def labelled(label: str, text: str, *, out: TextIO | None = None) -> None:
 
 
 def _command(words: str, *, out: TextIO) -> None:
-    """A command that can be copied from a terminal of any width: broken as a shell breaks lines."""
+    """Print a command that can be copied from a terminal of any width: wrapped with the shell's `\\`."""
     label, room = safe(words)[:LABEL], columns() - 3
     lines = [label]
     for word in _WORD.findall(safe(words)[LABEL:]):
@@ -184,7 +184,7 @@ def _command(words: str, *, out: TextIO) -> None:
 
 
 def spoken(out: TextIO, text: str) -> None:
-    """Write for whoever reads along; when they have gone (a closed terminal, `| head`) the run goes on, and the trail has it all."""
+    """Write progress output; if the reader went away (a closed terminal, `| head`) the run continues without it."""
     try:
         out.write(text)
         out.flush()
@@ -193,7 +193,7 @@ def spoken(out: TextIO, text: str) -> None:
 
 
 def hand_over(text: str) -> None:
-    """Write a document: a reader who has gone has seen enough; a full disk is a failure, for the document is what was wanted."""
+    """Write a document. A reader that went away is no error; anything else (a full disk) raises OSError."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -204,7 +204,7 @@ def hand_over(text: str) -> None:
 
 
 def machine_text(text: str) -> str:
-    """JSON without signs that steer a terminal or turn the direction of reading: the same values, written otherwise."""
+    """JSON with control and bidirectional characters escaped; its values stay the same."""
     return "".join(sign if sign.isprintable() or sign == "\n" else _escape(sign) for sign in text)
 
 
@@ -214,6 +214,7 @@ def _escape(sign: str) -> str:
 
 
 def _to_nobody(out: TextIO) -> None:
+    # From here on the descriptor is the null device: later writes, and the flush at exit, would fail again.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     with contextlib.suppress(OSError, ValueError):
@@ -221,5 +222,5 @@ def _to_nobody(out: TextIO) -> None:
 
 
 def interactive() -> bool:
-    """Whether somebody sits there and can answer."""
+    """Whether standard input and output are terminals, so that a person can be asked."""
     return cast("bool", sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty())

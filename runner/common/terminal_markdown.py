@@ -1,4 +1,4 @@
-"""Our own Markdown as text for a terminal: a table too wide for one is a list, a line for each of its cells."""
+"""Renders our own Markdown for a terminal; a table that is too wide becomes a list with one line per cell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import groupby
 
 from runner.common import terminal
 
-NAMED = 2  # columns of a table whose first column names the second
+NAMED = 2  # columns of a table of names and values
 _CELLS = re.compile(r"(?<!\\)\|")
 _BREAK = re.compile(r"<br>")
 _CODE = re.compile(r"(?<!\\)(`[^`]*`|<code>.*?</code>)")
@@ -19,7 +19,7 @@ _ESCAPED = re.compile(r"\\([\\`*<|~_&#>+=\[\]-])")
 
 
 def rendered(markdown: str) -> str:
-    """The text of a report or a plan; nothing is left out but the signs of Markdown."""
+    """Render a report or a plan; nothing but the Markdown markup is left out."""
     lines: list[str] = []
     for is_table, block in groupby(markdown.splitlines(), lambda line: line.startswith("|")):
         own = list(block)
@@ -38,7 +38,7 @@ def _line(line: str) -> Iterator[str]:
 
 
 def _table(block: Sequence[str]) -> Iterator[str]:
-    """Side by side where it fits; of two columns the second is wrapped; else a line for each cell."""
+    """In columns if they fit; a table of two columns wraps the second; else one line per cell."""
     heads, _rule, *rows = [
         [_plain(_BREAK.sub("; ", cell.strip())) for cell in _CELLS.split(row)[1:-1]] for row in block
     ]
@@ -75,7 +75,7 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 def _plain(cell: str) -> str:
-    """Without the signs of Markdown; what stands as code is kept as it is."""
+    """Remove Markdown markup; the content of code spans is kept unchanged."""
     parts = _CODE.split(cell)
     for number, part in enumerate(parts):
         if part.startswith("<code>"):

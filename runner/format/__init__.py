@@ -1,3 +1,3 @@
-"""What the playbook format allows, for editors and for people: JSON Schema, descriptions, examples."""
+"""The playbook format for editors and people: JSON Schema, descriptions, examples."""
 
 from __future__ import annotations

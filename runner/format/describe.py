@@ -1,4 +1,4 @@
-"""What `runbook steps` tells: the step types and probes, and for one of them its fields, figures and an example."""
+"""`runbook steps`: lists step types and probes, or describes one with its fields, figures and an example."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TYPES = {"string": "text", "integer": "whole number", "number": "number", "bool
 
 @dataclass(frozen=True)
 class Field:
-    """One key of a step or probe, in the format's words."""
+    """One key of a step or probe; its type in the words of the format's documentation."""
 
     name: str
     type: str
@@ -44,7 +44,7 @@ class TypeDescription:
     kind: str
     group: str  # "step type" or "probe"
     summary: str
-    back: str  # whether it can be taken back; "" for a probe
+    back: str  # whether it can be undone; "" for a probe
     on: str
     model: type[Step | Probe]
 
@@ -54,7 +54,7 @@ class TypeDescription:
 
 
 def words() -> list[TypeDescription]:
-    """All that can stand behind `type:` and `check:`."""
+    """All step types and probes."""
     found = [
         TypeDescription(kind, "step type", step.summary, _back(step), _DIALECTS[step.only], step)
         for kind, step in registry.step_types().items()
@@ -74,7 +74,7 @@ def _back(step: type[Step]) -> str:
 
 
 def _find(kind: str) -> list[TypeDescription]:
-    """Both the step type and the probe, where they share a name; RunRefused where there is neither."""
+    """The step type or probe of this name, or both; raises RunRefused if there is neither."""
     known = words()
     found = [word for word in known if word.kind == kind]
     if not found:
@@ -85,7 +85,7 @@ def _find(kind: str) -> list[TypeDescription]:
 
 # ─── as text ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def text(kind: str | None) -> str:
-    """A table of everything, or all that can be said of one kind."""
+    """A table of all kinds, or the description of one."""
     width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 140))
     if kind is None:
         return _everything(width)
@@ -170,7 +170,7 @@ def _figures(word: TypeDescription, width: int) -> list[str]:
 
 # ─── fields in the format's words ───────────────────────────────────────────────────────────────────────────────────
 def fields(word: TypeDescription) -> list[Field]:
-    """The kind's own keys; those that every step or check has are not among them."""
+    """The kind's own keys, without those that every step or check has."""
     shapes = definitions([word.model])
     shape = shapes.of[word.model]
     required = shape.get("required", [])
@@ -181,7 +181,7 @@ def fields(word: TypeDescription) -> list[Field]:
 
 
 def type_words(node: Schema, shapes: Shapes) -> str:
-    """A field's type as somebody would say it."""
+    """A field's type in words."""
     if "$ref" in node:
         return _named(node["$ref"].rpartition("/")[2], shapes)
     if "anyOf" in node:
@@ -197,7 +197,7 @@ def type_words(node: Schema, shapes: Shapes) -> str:
 
 
 def _named(name: str, shapes: Shapes) -> str:
-    """A definition by its word; a template is not worth a word: it may stand for any scalar."""
+    """The words for a definition; "" for a template, which is allowed for any scalar."""
     if name == "template":
         return ""
     return _WORDS.get(name) or type_words(shapes.shared[name], shapes)
@@ -249,7 +249,7 @@ def _default(value: object) -> str:
 
 # ─── as JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def document(kind: str | None) -> Json:
-    """The same as JSON: a list of kinds, each with its fields where one was asked for."""
+    """The descriptions as JSON: all kinds in short, or one kind with its fields."""
     if kind is None:
         return [_short(word) for word in words()]
     return [dict(_long(word)) for word in _find(kind)]

@@ -1,4 +1,4 @@
-"""An example of a step type or probe: the smallest in playbooks/, else one made of its required fields."""
+"""Examples of step types and probes: the shortest in playbooks/, else one generated from the required fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from steps.contract import Probe, Step
 from steps.contract.written import Schema
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
-MOST_OPTIONAL = 2  # fields that are tried beside the required ones, until the model takes the example
+MOST_OPTIONAL = 2  # maximum number of optional fields added until the model accepts the example
 _WORDS = {
     "time_span": "5 min",
     "column": "table_name.column_name",
@@ -32,7 +32,7 @@ _VALUES: dict[str, Data] = {"integer": 1, "number": 1, "boolean": True, "string"
 
 
 def of(kind: str, model: type[Step | Probe]) -> str:
-    """YAML of one step or check, as it stands in a list."""
+    """An example as YAML, as an item of a list."""
     key = "type" if issubclass(model, Step) else "check"
     return _written(kind, key, PLAYBOOKS / "examples") or _written(kind, key, PLAYBOOKS) or made(kind, key, model)
 
@@ -51,7 +51,7 @@ def _written(kind: str, key: str, directory: Path) -> str:
 
 
 def _places(data: Data, kind: str, key: str, place: Place = ()) -> Iterator[Place]:
-    """Where an item of a list says `type: kind` or `check: kind`."""
+    """The paths of list items with `type: kind` or `check: kind`."""
     if isinstance(data, dict):
         for name, value in data.items():
             yield from _places(value, kind, key, (*place, name))
@@ -63,7 +63,7 @@ def _places(data: Data, kind: str, key: str, place: Place = ()) -> Iterator[Plac
 
 
 def _lines(document: YamlDocument, place: Place) -> str:
-    """The item's own lines: from its dash to where the indentation ends; "" where it doesn't begin its line."""
+    """The lines of an item, from its dash to the end of the indentation; "" if it doesn't start its line."""
     lines = document.text.splitlines()
     mark = document.mark(place)
     first = lines[mark.line - 1]
@@ -78,9 +78,9 @@ def _lines(document: YamlDocument, place: Place) -> str:
     return textwrap.dedent("\n".join(found)).rstrip()
 
 
-# ─── made ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── generated ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def made(kind: str, key: str, model: type[Step | Probe]) -> str:
-    """The least that the model takes, with names to be replaced."""
+    """A minimal example that the model accepts, with placeholder names."""
     shapes = definitions([model])
     fields = _fields(model, shapes)
     more: dict[str, Data] = {}
@@ -90,7 +90,7 @@ def made(kind: str, key: str, model: type[Step | Probe]) -> str:
 
 
 def _fields(model: type[Step | Probe], shapes: Shapes) -> dict[str, Data]:
-    """The required fields, and as few more as the model wants: some ask for one of several."""
+    """The required fields, and as few optional ones as the model accepts: some need one of several."""
     shape = shapes.of[model]
     nodes: dict[str, Schema] = shape.get("properties", {})
     required = {name: _value(nodes[name], shapes, field=name) for name in shape.get("required", [])}
@@ -131,7 +131,7 @@ def _value(node: Schema, shapes: Shapes, *, field: str) -> Data:
 
 
 def _condition(model: type[Probe]) -> str:
-    """Something to ask of the first figure."""
+    """A condition on the first figure."""
     if model.open_names or not model.Result.model_fields:
         return "n > 0"
     name, field = next(iter(model.Result.model_fields.items()))

@@ -1,4 +1,4 @@
-"""What may be written for each field of a step, probe or policy, as JSON Schema: pydantic's, with templates."""
+"""JSON Schemas of the fields of steps, probes and policies: pydantic's, with the format's short forms added."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NULL: Schema = {"type": "null"}
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's schema of a model, in the words of the format."""
+    """Generates a model's schema with references to the definitions below."""
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic says that it is no ClassVar
 
@@ -32,25 +32,25 @@ class _Generator(GenerateJsonSchema):
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         found = super().default_schema(schema)
         default = found.get("default")
-        if default is None:  # a field that may be left out; nobody writes null for it
+        if default is None:  # an optional field; null is not a value that anybody writes
             found = _unwrapped({**found, "anyOf": [one for one in found.get("anyOf", []) if one != _NULL]})
         if "time_span" in found.get(NAMED, {}) and isinstance(default, int | float):
             return {**found, "default": span_words(default)}
-        if isinstance(default, dict) or default in (None, "", []):  # a nested model tells its own
+        if isinstance(default, dict) or default in (None, "", []):  # a nested model has defaults of its own
             found.pop("default", None)
         return found
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """A schema for each model, and the definitions that they refer to."""
+    """The schemas of models, and the shared definitions that they refer to."""
 
     of: dict[type[BaseModel], Schema]
     shared: dict[str, Schema]
 
 
 def definitions(models: Sequence[type[BaseModel]]) -> Shapes:
-    """The schemas of these models by their keys in YAML."""
+    """Generate the schemas of these models, with the keys as in YAML."""
     found, both = models_json_schema(
         [(model, "validation") for model in models], by_alias=True, schema_generator=_Generator
     )
@@ -85,7 +85,7 @@ def _named(node: Any) -> dict[str, Schema]:
 
 
 def _written(node: Any, names: Mapping[str, str]) -> Any:
-    """As it can be written in YAML: without titles, and with a template wherever a scalar can stand."""
+    """Adapt a schema to YAML: without titles, and with a template allowed for any scalar."""
     if isinstance(node, list):
         return [_written(one, names) for one in node]
     if not isinstance(node, dict):
@@ -107,7 +107,7 @@ def _written(node: Any, names: Mapping[str, str]) -> Any:
 
 
 def _unwrapped(node: Schema) -> Schema:
-    """A choice of one thing is that thing."""
+    """Replace a choice (anyOf) with a single alternative by that."""
     options = node.get("anyOf")
     if options is None or len(options) > 1:
         return node
@@ -126,7 +126,7 @@ def _with_template(node: Schema) -> Schema:
 
 
 def span_words(length: float) -> str:
-    """Seconds as a playbook writes them: '250 ms', '5 min', '6 h'."""
+    """Format seconds as in a playbook: '250 ms', '5 min', '6 h'."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if length >= size and length % size == 0:
             return f"{length / size:g} {unit}"

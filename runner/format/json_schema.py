@@ -1,4 +1,4 @@
-"""The JSON Schema of playbooks, for editors that complete and check, and for reviewers' tools."""
+"""The JSON Schema of playbooks, for completion and checks in editors, and for review tools."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SQL: Schema = {"$ref": "#/$defs/SQL"}
 
 
 def schema() -> dict[str, Any]:
-    """The whole schema, draft 2020-12: the header's keys, a step for each type, a check for each probe.
+    """The complete schema (draft 2020-12): header keys, a definition for each step type and each probe.
 
-    It accepts what the loader accepts as far as one file can tell: names that must exist, expressions and SQL are
-    checked by `runbook validate` alone.
+    It accepts whatever the loader accepts, as far as a single file can tell. References to names, expressions and SQL are
+    only checked by `runbook validate`.
     """
     kinds, probes = registry.step_types(), registry.probe_types()
     models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), Input, LockPolicy, RetryPolicy, Timeouts]
@@ -213,7 +213,7 @@ def _check(kind: str, shape: Schema, *, summary: str) -> Schema:
 
 
 def _own() -> Schema:
-    """A criterion without a probe: about the step's own result."""
+    """A criterion without a probe, about the step's own result."""
     found = _object(_check_keys(), required=["id"], description="About the step's own result.")
     return {**found, "anyOf": [{"required": [key]} for key in ("that", "due", "record_only")]}
 
@@ -274,7 +274,7 @@ def _described(step: type[Step]) -> str:
 
 
 def _common_keys() -> dict[str, Schema]:
-    """The keys that every step has; the engine's, not the type's."""
+    """The keys that every step has, independent of its type."""
     return {
         "id": {**_ID, "description": "Its name, once in a playbook; criteria name its result as id.name."},
         "why": _text("Why this step; it stands in plan and report."),

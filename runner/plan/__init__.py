@@ -1,3 +1,3 @@
-"""What is decided before a step acts: the plan, its gates and requirements, and what comes next."""
+"""Decisions made before a step acts: the plan, checks and gates, requirements, windows, and the next commands."""
 
 from __future__ import annotations

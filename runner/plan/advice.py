@@ -1,6 +1,6 @@
-"""How a run stands, for whoever sits there at night: state, safe to leave or not, what taking back would take, whom to call, next.
+"""The summary of a run for its operator: state, whether it is safe to leave, cost of a rollback, contacts, next command.
 
-The one place that says it: exec, status, report, errors and JSON all ask here.
+The only source of it: exec, status, report, error messages and JSON all use this module.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _OVER = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_
 
 @dataclass(frozen=True)
 class Stop:
-    """The five lines, the same in the terminal, in `status` and in status.json."""
+    """The five lines of a stop; the same in the terminal, in `status` and in status.json."""
 
     state: str
     leave: str
     back: str
     call: str
-    then: str  # the commands, a line each
+    then: str  # the next commands, one per line
 
     def labelled(self) -> list[tuple[str, str]]:
         return [
@@ -51,7 +51,7 @@ class Stop:
 
 
 def stop(playbook: Playbook, status: RunStatus, here: Here, *, more: str = "", first: str = "") -> Stop:
-    """How things stand. more: what whoever stopped the run knows of the state beyond its record; first: what it says to do before."""
+    """Summarise a run. more: further facts about the state that the trail doesn't have; first: what to do before all else."""
     return Stop(
         state="; ".join(part for part in (_state(playbook, status, here), more) if part),
         leave=_leave(playbook, status),
@@ -63,14 +63,14 @@ def stop(playbook: Playbook, status: RunStatus, here: Here, *, more: str = "", f
 
 
 def alive(status: RunStatus) -> bool | None:
-    """Whether the run's process lives; None where it can't be seen from here, False where it has ended."""
+    """Whether the run's process is alive; None if that can't be determined from here."""
     if status.state is not RunState.RUNNING:
         return False
     return identity.alive(status.process) if status.process is not None else None
 
 
 def state_word(status: RunStatus, *, living: bool | None) -> str:
-    """The state in a few words; a run whose process is gone is not running."""
+    """The state in a few words; a running run whose process is gone is called interrupted."""
     if status.state is RunState.RUNNING and living is False:
         return "interrupted: its process is gone"
     return status.state.replace("_", " ")
@@ -94,19 +94,19 @@ def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
 
 
 def _judgements(playbook: Playbook, status: RunStatus, *, beyond: bool) -> str:
-    """Whose word on which checks a run waits for. beyond: behind its last step, where it can wait for nothing else."""
+    """The judgements that a run waits for. beyond: it is past its last step, so it can't wait for anything else."""
     asked = judgements.open_ones(playbook, status)
     people = ", of ".join(f"{check} by {' or '.join(roles)}" for check, roles in asked.items())
     return f"; waits for a judgement of {people}" if asked else "; has all that it asks for" if beyond else ""
 
 
 def _its(step: StepStatus, status: RunStatus) -> str:
-    """How the step at hand stands; what the state says already is not said again."""
+    """The state of the current step, unless the run's state says the same."""
     return "is where it stopped" if step.word == status.state.replace("_", " ") else step.word
 
 
 def counted(playbook: Playbook, status: RunStatus) -> str:
-    """How many steps are done and not taken back, and how many are: '1 of 4 steps done, 2 taken back'."""
+    """The number of steps done, and of steps undone: '1 of 4 steps done, 2 taken back'."""
     steps = [status.steps[name] for name in playbook.ids if name in status.steps]
     done = sum(step.finished and step.reverted is None for step in steps)
     back = sum(step.reverted is not None for step in steps)
@@ -114,13 +114,13 @@ def counted(playbook: Playbook, status: RunStatus) -> str:
 
 
 def _at(playbook: Playbook, status: RunStatus) -> StepStatus | None:
-    """The first step that is not finished, if it has begun."""
+    """The first unfinished step, if it has started."""
     first = next((name for name in playbook.ids if name not in status.steps or not status.steps[name].finished), "")
     return status.steps.get(first)
 
 
 def _leave(playbook: Playbook, status: RunStatus) -> str:
-    """The author's sentence for the place where the run stands: of the step at hand if it began, else of the last one done."""
+    """Whether the run may be left as it is: `if_stopped_here` of the current step, else of the last one done."""
     if status.state in _OVER:
         return "yes: nothing is left half done"
     if status.state in {RunState.ROLLED_BACK_IN_PART, RunState.CLOSED}:
@@ -131,7 +131,7 @@ def _leave(playbook: Playbook, status: RunStatus) -> str:
     changed = [name for name in begun if playbook.entry(name).step.changes]
     if not changed:
         return "yes: nothing was changed"
-    since = begun[begun.index(changed[-1]) :]  # the last that changed something, and the gates behind it
+    since = begun[begun.index(changed[-1]) :]  # the last step that changed something, and the gates after it
     said = next((words for name in reversed(since) if (words := playbook.entry(name).if_stopped_here)), "")
     return (
         said
@@ -144,7 +144,7 @@ def _reached(step: StepStatus) -> bool:
 
 
 def _back(playbook: Playbook, status: RunStatus, here: Here) -> str:
-    """About as long as it took, and so the latest time to turn back inside the window."""
+    """Whether and how the run can be rolled back, how long it will take, and by when to start it to stay in the window."""
     standing = [
         entry
         for entry in playbook.entries
@@ -173,7 +173,7 @@ def _said(command: str, here: Here) -> str:
 
 
 def _seconds(standing: list[Entry], status: RunStatus, *, beside: bool) -> float:
-    """As long as the way there took, without what is taken back already. beside: with the rests while others work."""
+    """Estimated seconds of a rollback: as long as the steps took. beside: including pauses made for other sessions."""
     return sum(
         status.steps[entry.id].seconds * _still_to_go(status.steps[entry.id]) * (1 + _rests(entry) * beside)
         for entry in standing
@@ -181,7 +181,7 @@ def _seconds(standing: list[Entry], status: RunStatus, *, beside: bool) -> float
 
 
 def _still_to_go(step: StepStatus) -> float:
-    """The share of a step that is not taken back yet, as it said when it was stopped on the way back."""
+    """The share (0 to 1) of a step that is not undone yet, from its progress when its undo was stopped."""
     done, total = step.back.get("done"), step.back.get("total")
     return 1 - done / total if isinstance(done, int) and isinstance(total, int) and total else 1.0
 

@@ -1,4 +1,4 @@
-"""What people bring to a gate: approvals, evidence, and the right time."""
+"""What a gate still waits for: approvals, evidence, and the right time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from runner.trail.events import Approved, EvidenceGiven
 from runner.trail.status import Given, RunStatus
 from steps.contract import ApprovalNeed, EvidenceNeed, GateNeeds
 
-AHEAD = -timedelta(minutes=5)  # what is dated later than this has no beginning from which its validity could be counted
+AHEAD = -timedelta(minutes=5)  # tolerance for times in the future; validity can't be counted from beyond that
 _WHEN = "%Y-%m-%d %H:%M %Z"
 
 
 class OpenNeed(str):  # noqa: SLOT000 - a few of them live at a time
-    """What a gate still waits for, in words; and apart, for whoever makes a command of it.
+    """One open need of a gate: the text for people, and its parts for building a command.
 
-    roles: those that are missing, all of them where `every`, else one of them. evidence: its name. opens: it waits for a
-    time, and nobody can bring that.
+    roles: missing roles, all of them if `every`, else any one. evidence: its name. opens: it waits for a time, which
+    nobody can provide.
     """
 
     roles: tuple[str, ...]
@@ -47,9 +47,9 @@ class OpenNeed(str):  # noqa: SLOT000 - a few of them live at a time
 def open_needs(
     needs: GateNeeds, status: RunStatus, *, step: str, now: datetime, operators: Collection[str] | None = None
 ) -> list[str]:
-    """What the gate still waits for, each in words that say what to do; [] opens it.
+    """The open needs of a gate; [] if it is open.
 
-    operators: who had operated, where that isn't who has operated by now.
+    operators: who counts as operator, if not everybody who has operated the run so far.
     """
     found = []
     who = status.operators if operators is None else operators
@@ -61,16 +61,16 @@ def open_needs(
 
 
 def all_open(needs: Iterable[GateNeeds], status: RunStatus, *, step: str, now: datetime) -> list[str]:
-    """The same of a gate that asks for more than one thing, as it is written now and as it stood when the run began."""
+    """The open needs of a gate that has several definitions: the current one, and that of when the run started."""
     return list(dict.fromkeys(word for one in needs for word in open_needs(one, status, step=step, now=now)))
 
 
 def lapsed(needs: GateNeeds, status: RunStatus, *, step: str, now: datetime) -> list[str]:
-    """What a gate that was passed waits for again, because that which it was passed for has changed or run out."""
+    """What a passed gate needs again, because what it was passed for has changed, or an approval has expired."""
     passed = status.step(step).passed
     if passed is None:
         return []
-    # Who approved may go on with the run later, as long as it is the run that was approved.
+    # An approver may later operate the run, as long as it is still the run that was approved.
     operators = passed.operators if passed.digest == status.approval_digest else None
     began = needs.model_copy(update={"not_before": needs.not_before if needs.not_after else ""})
     if passed.earlier and operators is not None:
@@ -92,7 +92,7 @@ def _approval(
         if fits and (not need.roles or one.role in need.roles):
             valid.setdefault(who, []).append(one.role)
             names.setdefault(who, one.name)
-    # as many people as roles: each role must be one of them, or two of the same kind would do for both
+    # With as many people as roles, each role must be among them; else two people with one role would do.
     absent = _unfilled(need.roles, valid) if need.need >= len(need.roles) else []
     missing = max(need.need - len(valid), len(absent))
     if missing <= 0:
@@ -107,26 +107,26 @@ def _approval(
 
 
 def may(need: ApprovalNeed, name: str) -> bool:
-    """Whether a person is one of those who alone may approve, where the playbook names any."""
+    """Whether this person may approve; if the playbook names approvers, only those may."""
     return not need.by or any(person_names.same(name, one) for one in need.by)
 
 
 def _holds(given: Given, need: ApprovalNeed | EvidenceNeed, status: RunStatus, *, step: str, now: datetime) -> bool:
-    """Whether it is for this gate and for what would be done now, and hasn't run out: by the playbook in force, too."""
+    """Whether it is valid: for this gate, for the current approval digest, and not expired (also by the playbook's rule)."""
     if given.event.step != step or given.digest != status.approval_digest or _past(given.event.expires, now):
         return False
     return need.valid_for is None or AHEAD <= now - given.at <= timedelta(seconds=need.valid_for)
 
 
 def until(status: RunStatus, *, step: str, now: datetime) -> str:
-    """When the first of what people have brought to a gate runs out; "" where nothing does."""
+    """When the first approval or evidence given at a gate expires (ISO 8601); "" if none does."""
     digest = status.approval_digest
     given = [one.event.expires for one in status.given if one.event.step == step and one.digest == digest]
     return min((expires for expires in given if expires and not _past(expires, now)), default="")
 
 
 def _unfilled(roles: Sequence[str], people: Mapping[str, Sequence[str]]) -> list[str]:
-    """The fewest roles that stay open when each person speaks in one role only."""
+    """The roles that remain unfilled in the best assignment of each person to one role."""
     if not roles:
         return []
     first, rest = roles[0], roles[1:]
@@ -165,6 +165,6 @@ def _past(expires: str, now: datetime) -> bool:
 
 
 def expiry(need: ApprovalNeed | EvidenceNeed | None, *, given_s: float | None, now: datetime) -> str:
-    """When an approval or a piece of evidence ends: the shorter of what was asked and what the playbook allows."""
+    """When an approval or evidence expires: after the shorter of the requested and the allowed time; "" if never."""
     spans = [span for span in (given_s, need.valid_for if need else None) if span is not None]
     return (now + timedelta(seconds=min(spans))).isoformat(timespec="seconds") if spans else ""

@@ -1,4 +1,4 @@
-"""What a check's answer is and means: look, evaluate, and never open a gate for anything but a pass."""
+"""Asks checks: runs probes, evaluates expressions, and combines the answers. Only a pass opens a gate."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Role = Literal["precondition", "criterion", "guard", "requirement", "preflight"]
 Looker = Callable[[], AbstractContextManager[Look]]
 More = Callable[[Mapping[str, Value]], Mapping[str, Value]]
 _WORST = (Answer.ERROR, Answer.FAIL, Answer.UNKNOWN, Answer.PASS)
-_CONFLICTS = frozenset({"40001", "40P01"})  # a standby that cancels a read is no failed criterion
+_CONFLICTS = frozenset({"40001", "40P01"})  # a read cancelled by a standby's recovery says nothing about the criterion
 TRIES = 3
-SHOWN = 200  # characters of what a check saw that decides nothing
-AGAIN_S = 0.1  # times the number of tries so far
+SHOWN = 200  # maximum length of the result shown for a check that decides nothing
+AGAIN_S = 0.1  # pause before a retry, times the number of attempts so far
 
 
 @dataclass(frozen=True)
 class _Asking:
-    """For whom a group of checks is asked, and what their expressions may name."""
+    """The context of a group of checks: step, role, and the names for their expressions."""
 
     step: str
     role: Role
@@ -62,9 +62,10 @@ def ask(
     own: Mapping[str, Value] | None = None,
     more: More | None = None,
 ) -> list[CheckAnswered | NotDue]:
-    """Answer a group of checks; those that only read share one snapshot, so that their figures fit each other.
+    """Answer checks, in order. Consecutive ones share a snapshot if they can, so that their figures are consistent.
 
-    more: makes further names of what one check saw, for its own expressions.
+    look: opens a snapshot. own: figures of the step's own result. more: derives further names from a check's result,
+    for its own expressions.
     """
     asking = _Asking(step, role, Scope.of(scope), own or {}, more)
     answered: list[CheckAnswered | NotDue] = []
@@ -79,13 +80,13 @@ def ask(
             answered.append(_answer(group[0], None, asking))
         else:
             results = _together(group, look, asking)
-            waiting = group[len(results) :] + waiting  # an error ended the snapshot: the rest gets a new one
+            waiting = group[len(results) :] + waiting  # after an error the rest continues in a new snapshot
             answered += results
     return answered
 
 
 def _group(checks: list[Check]) -> list[Check]:
-    """The longest run of checks that can share a snapshot, from the first one on."""
+    """The longest prefix of checks that can share a snapshot."""
     first = checks[0]
     if first.due or first.probe is None or first.probe.alone:
         return [first]
@@ -98,10 +99,10 @@ def _group(checks: list[Check]) -> list[Check]:
 
 
 def _together(group: list[Check], look: Looker, asking: _Asking) -> list[CheckAnswered]:
-    """One snapshot for all, up to the first error. A conflict or a lost connection is no answer: all of it is looked at again.
+    """Ask a group in one snapshot, up to the first error; start over after a conflict or a lost connection.
 
-    Raises DatabaseFault where the database stays away: nobody can say then whether a criterion holds. To a guard that is
-    an answer like any other.
+    Raises DatabaseFault if the database stays unreachable, because then the criteria are undecided. For a guard that is
+    an answer (error) like any other.
     """
     for attempt in range(1, TRIES + 1):
         try:
@@ -140,7 +141,7 @@ def _answer(check: Check, eyes: Look | None, asking: _Asking, *, last: bool = Tr
     wrong = misnamed(values)
     if wrong:
         return asking.event(check, Answer.ERROR, wrong, seconds=seconds)
-    kept = bounded(values)  # what later expressions name is what the record has
+    kept = bounded(values)  # later expressions see exactly what is recorded
     asking.scope.learn(check.id, kept)
     names = asking.scope.names({**(asking.more(values) if asking.more is not None else {}), **values})
     answer, text, operands, warned = _decide(check, result, values, names)
@@ -162,7 +163,7 @@ def _observe(check: Check, eyes: Look) -> BaseModel:
 def _decide(
     check: Check, result: BaseModel | Mapping[str, Value], values: Mapping[str, Value], names: Mapping[str, Value]
 ) -> tuple[Answer, str, dict[str, Value], bool]:
-    """The probe's typed fields and `that:` must both hold; `warn:` only marks a pass."""
+    """Combine the probe's own verdict and `that:`: the worst answer counts. `warn:` only marks a pass."""
     parts: list[tuple[Answer, str]] = []
     verdict = check.probe.verdict(result) if check.probe is not None and isinstance(result, BaseModel) else None
     if verdict is not None:
@@ -183,7 +184,7 @@ def _decide(
 
 
 def _with_evidence(text: str, values: Mapping[str, Value]) -> str:
-    """A number alone sends whoever reads it to look for what it counts."""
+    """The text with a summary of what its numbers count."""
     return "; ".join(part for part in (text, evidence.named(values, text)) if part)
 
 
@@ -200,7 +201,7 @@ def _evaluate(check: Check, names: Mapping[str, Value]) -> tuple[Answer, str, Ev
 
 
 def holds(expression: Expression | None, names: Mapping[str, Value]) -> bool | None:
-    """Whether an expression holds of these names; None where that can't be decided, or where there is none."""
+    """Whether an expression is true for these names; None if it can't be decided, or there is none."""
     if expression is None:
         return None
     try:
@@ -214,7 +215,7 @@ def _warned(check: Check, names: Mapping[str, Value]) -> bool:
 
 
 def fields(result: BaseModel | None) -> dict[str, Value]:
-    """A result's figures by name; a model or tuple within it as a mapping or list."""
+    """A result's figures by name; nested models and tuples become dicts and lists."""
     return {} if result is None else {name: plain(value) for name, value in result}
 
 

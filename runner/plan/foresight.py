@@ -1,4 +1,4 @@
-"""What can be said of each step before a run: against the target as it is, and what earlier steps will make of it."""
+"""Predicts for each step, before a run, its statements, rows and obstacles: on the target as earlier steps will leave it."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ T = TypeVar("T")
 
 
 class Looks(Protocol):
-    """Gives one snapshot after the other; each has no part in what went wrong in another."""
+    """Opens snapshots, one after the other; an error in one doesn't affect the next."""
 
     def __call__(self, *, assumed: tuple[Trace, ...] = ()) -> AbstractContextManager[Look]: ...
 
 
 @dataclass
 class Foreseen:
-    """One step before the run. later: what can't be known before earlier steps have run, and is asked again then."""
+    """The prediction for one step. later: what can't be known before earlier steps have run; it is asked again then."""
 
     statements: tuple[Statement, ...] = ()
     rows: int | None = None
     state: Effect | None = None
     faults: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
-    condition: str | None = None  # of taking it back; None where nobody could be asked
+    condition: str | None = None  # of its undo; None if the target could not be asked
 
 
 @dataclass
 class Foresight:
-    """Goes over a playbook's steps in order, and keeps in mind what each will leave behind.
+    """Goes through a playbook's steps in order and tracks what each will leave behind.
 
-    A fault counts only where it will still be one when the step's turn comes: after a step whose effect nobody can tell
-    beforehand (SQL, a program), and for what an earlier step changes, it is *not knowable before*.
+    A fault counts only if it will still be one when it is the step's turn. After a step with unpredictable effects (SQL,
+    a program), and for objects that an earlier step changes, it is reported as *not knowable before*.
     """
 
     looks: Looks
     dialect: Dialect
     traces: tuple[Trace, ...] = ()
-    opaque: str = ""  # the first step after which nobody knows what stands
+    opaque: str = ""  # the first step with unpredictable effects
 
     def of(self, entry: Entry) -> Foreseen:
-        """All that a card shows."""
+        """Everything that the plan shows of a step."""
         step, found, shown = entry.step, Foreseen(), Foreseen()
         if isinstance(step, Declared):
             found.statements = self._asked(entry, shown, lambda look: tuple(step.statements(look)), ())
@@ -72,13 +72,13 @@ class Foresight:
         if isinstance(step, Conditional):
             found.condition = self._asked(entry, shown, step.back_if, None)
         self._obstacles(entry, found)
-        # exec doesn't ask for these before it begins, so they are no reason for which it would not
+        # exec doesn't ask for these before it starts, so they are no reason for it to refuse.
         unseen = [f"can't be shown beforehand: {fault}" for fault in shown.faults if fault not in found.faults]
         found.later = list(dict.fromkeys([*shown.later, *found.later, *unseen]))
         return found
 
     def faults(self, playbook: Playbook, *, until: str = "") -> Iterator[tuple[Entry, list[str]]]:
-        """The steps that could never work on this target, as far as that can be known now."""
+        """The steps that can't work on this target, as far as that is known now, with the reasons. until: a checkpoint."""
         for entry in playbook.entries:
             if entry.id == until:
                 return
@@ -89,7 +89,7 @@ class Foresight:
 
     # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _obstacles(self, entry: Entry, found: Foreseen, *, certain: bool = False) -> None:
-        """How the step stands and what is in its way. certain: no more is asked than what can be known now."""
+        """The step's state and obstacles. certain: ask only what can be known now."""
         step = entry.step
         if isinstance(step, StaticallyChecked):
             found.faults += _written(step, self.dialect)
@@ -103,7 +103,7 @@ class Foresight:
         self._leave(entry, found)
 
     def _judge(self, entry: Entry, found: Foreseen) -> None:
-        """A state that the step can't make sense of stops it at its turn."""
+        """An unknown state is an obstacle: the step would stop when its turn comes."""
         if found.state is not None and found.state.state is State.UNKNOWN and not _elsewhere(entry, self.dialect):
             self._sort(entry, found, [f"it can't begin: {found.state.evidence}"])
 
@@ -119,7 +119,7 @@ class Foresight:
             return otherwise
 
     def _sort(self, entry: Entry, found: Foreseen, faults: list[str], *, absent: bool = False) -> None:
-        nowhere = _elsewhere(entry, self.dialect)  # no earlier step brings what this database doesn't have
+        nowhere = _elsewhere(entry, self.dialect)  # no earlier step can provide what this database lacks
         before = "" if nowhere else self.opaque or self._changed_before(entry)
         if before:
             found.later += [f"not knowable before {before}, so now it would be: {fault}" for fault in faults]
@@ -132,7 +132,7 @@ class Foresight:
         return ", ".join(dict.fromkeys(f"{one.table}.{one.name}" if one.name else one.table for one in self.traces))
 
     def _changed_before(self, entry: Entry) -> str:
-        """What an earlier step changes of this step's tables beside columns, which the catalogue takes in."""
+        """What an earlier step changes in this step's tables, apart from columns, which the assumed catalogue includes."""
         tables = {one.table for one in self._traces_of(entry)}
         return next(
             (
@@ -164,7 +164,7 @@ class Foresight:
 
 
 def in_the_way(entry: Entry, look: Look) -> list[str]:
-    """What would make a step fail or hurt on this target as it is now."""
+    """Reasons why a step would fail or do harm on this target as it is now."""
     step = entry.step
     if _elsewhere(entry, look.dialect):
         return _only_there(step, look)

@@ -1,4 +1,4 @@
-"""What only a person can decide: a check that answers unknown, where the playbook says who may judge it."""
+"""Judgements: a person's answers to checks that could not decide, if the playbook allows it (`judge:`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from steps.contract import Answer
 def judged(
     answers: Iterable[CheckAnswered | NotDue], checks: Iterable[Check], status: RunStatus
 ) -> list[CheckAnswered | NotDue]:
-    """The answers, with a person's judgement in the place of each unknown that was judged for these bytes."""
+    """The answers, with unknown ones replaced by valid judgements."""
     known = {check.id: check for check in checks}
     return [_judged(one, known[one.id], status) if isinstance(one, CheckAnswered) else one for one in answers]
 
@@ -29,7 +29,7 @@ def _judged(answer: CheckAnswered, check: Check, status: RunStatus) -> CheckAnsw
 
 
 def judgement(check: Check, step: str, status: RunStatus) -> Judged | None:
-    """The latest judgement of this check that holds: of one of its roles, and given for what is to be executed now."""
+    """The latest valid judgement of a check: by one of its roles, and for the current approval digest."""
     fits = [
         one
         for one in status.judgements
@@ -41,7 +41,7 @@ def judgement(check: Check, step: str, status: RunStatus) -> Judged | None:
 
 
 def awaited(unmet: Sequence[CheckAnswered], checks: Iterable[Check]) -> tuple[str, ...]:
-    """What people are asked to judge; () where anything else keeps the gate shut too."""
+    """The judgements that would open the gate, for people; () if anything else keeps it closed, too."""
     roles = {check.id: check.judge for check in checks}
     if not unmet or any(one.answer is not Answer.UNKNOWN or not roles.get(one.id) for one in unmet):
         return ()
@@ -49,7 +49,7 @@ def awaited(unmet: Sequence[CheckAnswered], checks: Iterable[Check]) -> tuple[st
 
 
 def open_ones(playbook: Playbook, status: RunStatus) -> Mapping[str, tuple[str, ...]]:
-    """The checks that wait for a judgement now, each with the roles that may give it."""
+    """Checks that wait for a judgement → the roles that may give it."""
     last = {(one.step, one.id): one for one in status.checks if one.role in {"precondition", "criterion"}}
     return {
         check.id: check.judge
@@ -62,7 +62,7 @@ def open_ones(playbook: Playbook, status: RunStatus) -> Mapping[str, tuple[str, 
 
 
 def every(playbook: Playbook) -> list[tuple[str, Check]]:
-    """All checks that open something, with the step they belong to ("": the playbook's own)."""
+    """All preconditions and success criteria, each with its step ("" for the playbook's own)."""
     found = [("", check) for check in (*playbook.preconditions, *playbook.success_criteria)]
     for entry in playbook.entries:
         found += [(entry.id, check) for check in (*entry.preconditions, *entry.success_criteria)]

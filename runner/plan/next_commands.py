@@ -1,4 +1,4 @@
-"""What comes next for a run: the commands that go on from where it stands, none of which would be refused."""
+"""The next commands for a run in its current state; none of them would be refused."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ REASON = "--reason '…'"
 
 @dataclass(frozen=True)
 class Onward:
-    """The commands to copy, in order; and what must be so before they are of use."""
+    """Commands to copy, in order, and the condition under which they make sense."""
 
     commands: tuple[str, ...]
     when: str = ""
 
     def words(self) -> str:
-        """For people: a command a line, the condition below."""
+        """For people: one command per line, then the condition."""
         return "\n".join([*self.commands, *([f"({self.when})"] if self.when else [])])
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What stands in a resume's way, and what to do about it; every: in the way of each act on the run."""
+    """Why a resume would be refused, and the remedy. every: other actions on the run would be refused, too."""
 
     why: str
     then: str
@@ -40,10 +40,10 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Here:
-    """From where somebody looks at a run.
+    """The circumstances in which somebody looks at a run.
 
-    alive: whether its process lives, None where that can't be seen from here. options: what each command needs to find
-    the run again, such as --runs. obstacle: what a resume would be refused for, as far as files can tell.
+    alive: whether its process is alive; None if unknown. options: what commands need to find the run, such as --runs.
+    obstacle: why a resume would be refused, as far as files can tell.
     """
 
     now: datetime
@@ -53,7 +53,7 @@ class Here:
 
 
 def onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
-    """What to do next with this run."""
+    """The next commands for this run."""
     told = _onward(playbook, status, here)
     act = told.commands[0].split()[1]
     if here.obstacle is not None and (act == "resume" or (here.obstacle.every and act not in {"report", "tune"})):
@@ -94,15 +94,15 @@ class _Say:
 
 
 def refused(status: RunStatus) -> bool:
-    """Whether taking back left rows alone."""
+    """Whether its rollback had to leave rows as they are."""
     return any(TakenBack.left_something(step.back) for step in status.steps.values())
 
 
 def unsettled(status: RunStatus) -> StepStatus | None:
-    """The step that a person must settle; None once that is done."""
+    """The step that a person must settle; None if there is none (any more)."""
     doubtful = (one for one in status.steps.values() if one.open or one.doubtful)
     waiting = [one for one in doubtful if one.settled is None]
-    # an undo's own step is open while one of those that it takes back is in doubt: that is the one to be settled
+    # An undo run's own step is open while a step that it undoes is in doubt: the latter must be settled.
     return next((one for one in waiting if one.doubtful), waiting[0] if waiting else None)
 
 
@@ -120,7 +120,7 @@ def _running(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> On
 def _ended(
     playbook: Playbook, status: RunStatus, here: Here, say: _Say, *, when: str = "once the cause is mended"
 ) -> Onward:
-    """It stopped on its way; in the direction in which it went there is more to do."""
+    """For a run that stopped: continue in its direction, forward or back."""
     if status.state is RunState.CRITERIA_NOT_MET and _undid_a_part(playbook, status):
         return Onward(
             (say("close", REASON),), "what it refused stays as it is, however often it is asked; its report says what"
@@ -136,7 +136,7 @@ def _ended(
 
 
 def _undid_a_part(playbook: Playbook, status: RunStatus) -> bool:
-    """Whether a step that takes back another run has ended, and had to leave something."""
+    """Whether a step that undoes another run has ended but had to leave something."""
     steps = (status.steps.get(entry.id) for entry in playbook.entries if isinstance(entry.step, UndoesRun))
     return any(
         one is not None and one.outcome is StepOutcome.CRITERIA_NOT_MET and RunTakenBack.left_something(one.results)
@@ -145,7 +145,7 @@ def _undid_a_part(playbook: Playbook, status: RunStatus) -> bool:
 
 
 def _resume(playbook: Playbook, status: RunStatus, here: Here, say: _Say, *, when: str = "") -> Onward:
-    """Go on; outside of the run's window later, or with a reason."""
+    """Resume; outside of the run's window later, or with a reason."""
     ahead = [
         e for e in playbook.entries if e.step.changes and (e.id not in status.steps or not status.steps[e.id].finished)
     ]
@@ -159,7 +159,7 @@ def _resume(playbook: Playbook, status: RunStatus, here: Here, say: _Say, *, whe
 
 # ─── at a gate ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def waits_for(playbook: Playbook, status: RunStatus, step: StepStatus, now: datetime) -> list[str]:
-    """What a step waits for as things are now, and not as they were when it was reached."""
+    """What a step waits for as of now (not as of when it was reached)."""
     entry = _gate(playbook, step.id)
     if entry is None or not isinstance(entry.step, Gate):
         return list(step.gate)
@@ -192,7 +192,7 @@ def _waiting(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> On
 
 
 def _each(need: OpenNeed) -> list[OpenNeed]:
-    """One for each role, where several people must speak."""
+    """One need per role, if all of them are needed."""
     return [OpenNeed(need, roles=(role,)) for role in need.roles] if need.every else [need]
 
 

@@ -1,4 +1,4 @@
-"""Runs of a playbook that are still open on a target: something of theirs stands, and nobody has said how they end."""
+"""Finds open runs of a playbook on a target: unfinished ones of which some change is still in place."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ ENDED = frozenset(
 )
 
 Loader = Callable[[Mapping[str, str], Mapping[str, str]], Playbook]
-"""A playbook from its source texts and its inputs."""
+"""Loads a playbook from its source texts and its inputs."""
 
 
 @dataclass(frozen=True)
 class Open:
-    """One of them, with the steps of which something stands.
+    """An open run, with the steps that left something in place.
 
-    lost: the ledger knows nothing of it, only its trail does; one_way: a step that stands can't be taken back; back: some of it
-    is taken back, so nothing goes on from it.
+    lost: only its trail knows it, the ledger doesn't; one_way: one of the steps can't be undone; back: it is partly rolled
+    back, so it can't go forward.
     """
 
     run: str
@@ -51,10 +51,10 @@ class Open:
 
 
 def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader, *, begin_at: str = "") -> None:
-    """Raise RunRefused where a run of this playbook and scope is open: a second one beside it would do its work again.
+    """Raise RunRefused if a run of this playbook and scope is open: a second one would repeat its work.
 
-    A run that changed nothing is in nobody's way, whatever became of it; nor is one of which only such steps stand as the
-    new run does not begin with (begin_at: the engine asks for them to be done).
+    Runs that changed nothing don't count, nor runs of which only steps before `begin_at` are in place: the engine
+    requires these to be done.
     """
     before = playbook.ids[: playbook.ids.index(begin_at)] if begin_at in playbook.ids else ()
     with target.database.look() as look:
@@ -67,7 +67,7 @@ def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader,
 
 
 def _lost(runs: Path, playbook: Playbook, target: Connected, load: Loader, *, known: set[str]) -> list[Open]:
-    """Runs that the ledger has lost, as their trails tell of them: that it is silent does not prove that nothing stands."""
+    """Open runs according to their trails that the ledger doesn't know: its rows may have been lost."""
     found = []
     for folder in begun_as(runs, playbook.name):
         if folder.name in known:
@@ -97,7 +97,7 @@ def _told(status: RunStatus, step: str) -> bool:
 
 
 def stands(look: Look, run: str, playbook: Playbook | None) -> tuple[str, ...]:
-    """The steps of a run of which something stands, as the ledger has it."""
+    """The steps of a run that left something in place, according to the ledger."""
     names = step_commits.standing(look, run)
     if playbook is None:
         return tuple(sorted(names))
@@ -105,7 +105,7 @@ def stands(look: Look, run: str, playbook: Playbook | None) -> tuple[str, ...]:
 
 
 def of_row(row: RunRow, load: Loader) -> Playbook | None:
-    """The playbook of a run as the ledger keeps it; None where it can't be read (any more)."""
+    """The playbook of a run as stored in the ledger; None if it can't be loaded (any more)."""
     try:
         return load(_texts(row.source), _texts(row.inputs))
     except (BadInput, ValueError):
@@ -122,7 +122,7 @@ def _typed(value: object) -> str:
 
 
 def may_be_open(row: RunRow) -> bool:
-    """Whether nobody has said how it ends: also where a part of what had succeeded is taken back since."""
+    """Whether a run may be open: not ended, or partly rolled back after it had succeeded."""
     return not row.rolled_back and (row.state not in ENDED or row.going_back)
 
 
@@ -153,7 +153,7 @@ def _refusal(playbook: Playbook, found: list[Open], runs: Path, target: str) -> 
 
 
 def _ways(first: Open, runs: Path, target: str) -> str:
-    """What can be done about an open run, and nothing that would be refused."""
+    """The commands that resolve an open run; none of them would be refused."""
     close = f"runbook close {first.run} --reason '…' (takes nothing back)"
     if first.lost:
         return f"bring the ledger's rows back from a backup; or {close}"

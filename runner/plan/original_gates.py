@@ -1,4 +1,4 @@
-"""Gates that an edit took away or weakened: as they stood when the run began, they stay in force."""
+"""Keeps gates in force as they were when the run started, even if an edit removed or weakened them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from steps.contract import Gate, GateNeeds
 
 
 def with_gates_of(playbook: Playbook, before: Playbook) -> Playbook:
-    """The changed playbook with the gates of `before`: each in front of what it stood in front of, a changed one beside the new one.
+    """The edited playbook with the gates of `before`: removed ones reinserted, changed ones required as well as the new ones.
 
-    What `before` required is still required: nobody is asked whether it may go.
+    Requirements of `before` are kept, too.
     """
     entries = list(playbook.entries)
     gates = [entry for entry in before.entries if isinstance(entry.step, Gate)]
@@ -27,16 +27,16 @@ def with_gates_of(playbook: Playbook, before: Playbook) -> Playbook:
 
 
 def replaced(playbook: Playbook, before: Playbook) -> list[str]:
-    """The gates of `before` whose names are other steps' now."""
+    """The gates of `before` whose ids are now used by other kinds of steps."""
     now = {entry.id: entry for entry in playbook.entries}
     gates = [entry.id for entry in before.entries if isinstance(entry.step, Gate)]
     return [name for name in gates if name in now and not isinstance(now[name].step, Gate)]
 
 
 def needs(entry: Entry, kept: Mapping[str, Entry]) -> list[GateNeeds]:
-    """All that a gate waits for: as it is written now, and as it stood when the run began.
+    """All needs of a gate: as written now, and as it was when the run started.
 
-    Where it named who approves, their approval of what would be done now is what lifts the rest of the old one.
+    If the original gate needed an approval, that approval, given for the edited playbook, replaces its other needs.
     """
     old = kept.get(entry.id)
     now = [entry.step.needs()] if isinstance(entry.step, Gate) and entry is not old else []
@@ -47,7 +47,7 @@ def needs(entry: Entry, kept: Mapping[str, Entry]) -> list[GateNeeds]:
 
 
 def checks(entry: Entry, kept: Mapping[str, Entry]) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
-    """The gate's checks as they are written now, and those that stay from when the run began."""
+    """The gate's current checks, and the original ones that stay in force."""
     old = kept.get(entry.id)
     now = (*entry.preconditions, *entry.success_criteria) if entry is not old else ()
     if old is None or not isinstance(old.step, Gate) or old.step.needs().approval is not None:
@@ -56,14 +56,14 @@ def checks(entry: Entry, kept: Mapping[str, Entry]) -> tuple[tuple[Check, ...], 
 
 
 def can_shut(gate: Entry, kept: Mapping[str, Entry]) -> bool:
-    """Whether a gate that was passed may have to be asked again; one that only looks back is not."""
+    """Whether a passed gate can close again, so that it must be asked again."""
     every = [check for group in checks(gate, kept) for check in group]
     asks = [one for one in needs(gate, kept) if one.approval is not None or one.evidence or one.not_after]
     return bool(asks) or any(check.still for check in every)
 
 
 def _same(gate: Entry, playbook: Playbook, before: Playbook) -> bool:
-    """Whether the gate asks for the same now, also by the limits that it names, and means the same where that isn't so."""
+    """Whether the gate is unchanged: its needs, checks, the limits that they use, and its on_failure."""
     now = next((entry for entry in playbook.entries if entry.id == gate.id), None)
     if now is None or now.step != gate.step or now.on_failure != gate.on_failure:
         return False
@@ -72,7 +72,7 @@ def _same(gate: Entry, playbook: Playbook, before: Playbook) -> bool:
 
 
 def question(check: Check) -> object:
-    """What a check asks, wherever it is written."""
+    """What a check asks, independent of its place in the file."""
     return (
         check.model_dump(include={"id", "due", "record_only", "judge", "within", "still"}),
         check.probe,
@@ -88,7 +88,7 @@ def _limits(gate: Entry) -> set[str]:
 
 
 def _put(gate: Entry, entries: list[Entry], before: Playbook) -> None:
-    """A removed gate in its place again; one that was moved behind what it guards in front of that."""
+    """Reinsert a removed gate; move one that was moved behind a step it guards back in front of that."""
     now = next((entry for entry in entries if entry.id == gate.id), None)
     others = [entry for entry in entries if entry.id != gate.id]
     guarded, place = _place(gate, others, before)
@@ -99,7 +99,7 @@ def _put(gate: Entry, entries: list[Entry], before: Playbook) -> None:
 
 
 def _in_force(gate: Entry, now: Entry | None) -> Entry:
-    """A gate that nobody's approval can lift isn't turned into one that may fail either."""
+    """The gate to use: the current one, but with the original on_failure if no approval can lift the original."""
     if now is None or not isinstance(gate.step, Gate) or not isinstance(now.step, Gate):
         return now or gate
     lifted = gate.step.needs().approval is not None
@@ -109,9 +109,9 @@ def _in_force(gate: Entry, now: Entry | None) -> Entry:
 
 
 def _place(gate: Entry, others: list[Entry], before: Playbook) -> tuple[bool, int]:
-    """Where a gate stands among the other steps, and whether that is because of one that it guards.
+    """The index of a gate among the other steps, and whether a step that it guards determines it.
 
-    What people approve guards new steps too; a gate of criteria alone doesn't, since one of them may be what makes these true.
+    A gate with an approval also guards new steps. One with criteria only does not: a new step may make these true.
     """
     index = before.ids.index(gate.id)
     ahead, behind = set(before.ids[:index]), set(before.ids[index + 1 :])

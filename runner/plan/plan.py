@@ -1,4 +1,4 @@
-"""Playbook (and target) → Plan: pure, complete, printable; the same cards are the plan, the live view and the report."""
+"""Builds the Plan of a playbook (and a target): pure data, complete; shown by plan, live view and report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Card:
-    """One step as a reviewer weighs it: what, SQL, lock, rows, taking back, gate."""
+    """The change card of one step, for reviewers: what it does, SQL, locks, rows, undo, checks."""
 
     id: str
     type: str
@@ -32,11 +32,11 @@ class Card:
     state: Effect | None = None
     faults: tuple[str, ...] = ()
     later: tuple[str, ...] = ()  # what can't be known before earlier steps have run
-    patience: str = ""  # lock, timeouts and tries, where they are not the playbook's own
+    patience: str = ""  # lock, timeouts and retries, if they differ from the usual ones of the playbook
 
     @property
     def lock(self) -> str:
-        """The strongest locks, each with how long it is held in kind."""
+        """The locks of its statements, each with the kind of duration it is held."""
         locks = dict.fromkeys(
             f"{one.lock} ({one.length})" if one.length else one.lock for one in self.statements if one.lock
         )
@@ -45,7 +45,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run of this playbook would do, in order."""
+    """Everything that a run of this playbook would do, in order."""
 
     name: str
     title: str
@@ -66,14 +66,14 @@ class Plan:
         return self.faults_before("")
 
     def faults_before(self, until: str) -> list[str]:
-        """What would stop a run that ends before the checkpoint `until` ("": one that goes to the end)."""
+        """Faults that would stop a run to the checkpoint `until` ("": to the end)."""
         ids = [card.id for card in self.cards]
         cards = self.cards[: ids.index(until)] if until in ids else self.cards
         return [f"{card.id}: {fault}" for card in cards for fault in card.faults]
 
 
 def plan(playbook: Playbook, *, foresight: Foresight | None = None, target: str = "") -> Plan:
-    """Make the plan; with a foresight the cards have statements, rows and how things stand on the target now."""
+    """Build the plan; with a foresight the cards have statements, rows and the state on the target."""
     each = [_patience(entry) for entry in playbook.entries]
     common = max(each, key=each.count, default=patience(LockPolicy(), Timeouts(), RetryPolicy()))
     return Plan(
@@ -107,7 +107,7 @@ def _patience(entry: Entry) -> str:
 
 
 def patience(lock: LockPolicy, timeout: Timeouts, retry: RetryPolicy) -> str:
-    """How long a step queues for locks and runs, and how often it is tried."""
+    """Lock timeouts, statement timeouts and retries, in words."""
     return (
         f"queues {format_duration(lock.wait)} for a lock, again for {format_duration(lock.retry_for)}{_kept(lock)}; a statement may take "
         f"{format_duration(timeout.statement)}, a long one {format_duration(timeout.long)}, a look {format_duration(timeout.look)}; "
@@ -132,7 +132,7 @@ def words(check: Check) -> str:
 
 
 def guard_words(guard: Guard) -> str:
-    """A guard in one line: what is asked while the step runs, and what is done when it does not hold."""
+    """A guard in one line: what is sampled, and what is done if it does not hold."""
     often = f" {guard.last.broken} times of {guard.last.samples}" if guard.last.samples > 1 else ""
     lasting = f" for {format_duration(guard.hold_for)}" if guard.hold_for else ""
     until = f", until {guard.resume.text}" if guard.resume is not None else ""
@@ -166,9 +166,9 @@ def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:
 
 
 def taking_back(entry: Entry, condition: str | None = None) -> str:
-    """Whether a step can be taken back, and on which condition, in words; "" where there is nothing to take back.
+    """Whether and on which condition a step can be undone, in words; "" if there is nothing to undo.
 
-    condition: as the target at hand gives it, None where there is none at hand.
+    condition: as the target reports it; None without a target.
     """
     step = entry.step
     if isinstance(step, Gate) or not step.changes:
@@ -184,7 +184,7 @@ def taking_back(entry: Entry, condition: str | None = None) -> str:
 
 
 def one_way(entry: Entry) -> str:
-    """Why a step can't be taken back; "" where it can."""
+    """Why a step can't be undone; "" if it can."""
     step = entry.step
     if not step.changes or not step.lasting:
         return ""
@@ -204,7 +204,7 @@ def _rollback_words(playbook: Playbook) -> str:
 
 
 def warnings(playbook: Playbook) -> list[str]:
-    """What an author should know of the way back before anything is run."""
+    """Warnings about the rollback, for the author."""
     listed = playbook.rollback_steps
     kept = [
         entry.id
@@ -224,7 +224,7 @@ def warnings(playbook: Playbook) -> list[str]:
 
 
 def half_way_back(entry: Entry) -> str:
-    """Why a step that ended half done can't be taken back by itself; "" where it can."""
+    """Why the step can't be undone automatically if it ends half done; "" if it can."""
     return entry.step.half_way_back() if isinstance(entry.step, HalfDone) else ""
 
 

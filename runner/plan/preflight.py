@@ -1,4 +1,4 @@
-"""What is refused before a run begins: the wrong target, unmet requirements, steps that could never work there."""
+"""Refuses a run before it starts: wrong target, unmet requirements, missing privileges, steps that can't work there."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from steps.ledger import tables
 
 @dataclass(frozen=True)
 class Allowed:
-    """A run may go on: what its requirements answered, and their figures."""
+    """The answers of a run's requirements, which are met, and their figures."""
 
     answers: list[CheckAnswered]
     scope: Mapping[str, Value]
 
 
 def writing_session(database: RunDatabase, *, what: str) -> None:
-    """Raise RunRefused where this session can't be made one that changes things as they are meant."""
+    """Raise RunRefused if this session can't be given the settings that changes need. what: the action, for the message."""
     refusals = database.inherited.refusals()
     if refusals:
         raise RunRefused(
@@ -40,7 +40,7 @@ def writing_session(database: RunDatabase, *, what: str) -> None:
 
 
 def refuse_unmet(playbook: Playbook, target: Connected) -> Allowed:
-    """The same of a run that goes on: what it requires may have been taken back since."""
+    """Check the requirements of a run to be resumed (they may have been rolled back since); raises RunRefused."""
     with target.database.look() as look:
         answers, scope = requirements.ask(playbook, look)
         requirements.refuse_unmet(answers, playbook, doing="go on")
@@ -67,7 +67,7 @@ def right_database(playbook: Playbook, look: Look) -> None:
 
 
 def version_fits(version: tuple[int, ...], wanted: str) -> bool:
-    """Whether a version fits ">=14" or ">=14 <19"."""
+    """Whether a version satisfies a condition such as ">=14" or ">=14 <19"."""
     for sign, number in re.findall(r"(>=|<=|<|>|==)\s*([\d.]+)", wanted):
         other = tuple(int(part) for part in number.split("."))
         mine = version[: len(other)]
@@ -79,7 +79,7 @@ def version_fits(version: tuple[int, ...], wanted: str) -> bool:
 
 
 def own_ledger(playbook: Playbook, look: Look) -> None:
-    """A changing playbook needs the engine's own tables, and asks before it begins whether it may make or use them."""
+    """Raise RunRefused if the playbook changes something and this role may neither use nor create the ledger."""
     if look.dialect is Dialect.SQLITE or not playbook.changes:
         return
     if tables.exists(look):
@@ -98,7 +98,7 @@ def own_ledger(playbook: Playbook, look: Look) -> None:
 
 
 def room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
-    """Connections are counted before one is missing."""
+    """Raise RunRefused if the server has too few free connections for this run."""
     if not playbook.changes:
         return
     why, mend = connection_count.too_few(playbook, database, look)
@@ -109,7 +109,7 @@ def room(playbook: Playbook, database: RunDatabase, look: Look) -> None:
 
 
 def checkpoint(playbook: Playbook, name: str, option: str) -> None:
-    """What --from and --to name is a checkpoint."""
+    """Raise RunRefused if the value of --from or --to is not a checkpoint."""
     if not name:
         return
     gates = [entry.id for entry in playbook.entries if isinstance(entry.step, Gate)]
@@ -123,7 +123,7 @@ def checkpoint(playbook: Playbook, name: str, option: str) -> None:
 
 
 def steps(playbook: Playbook, target: Connected, *, until: str) -> None:
-    """What no earlier step can mend is refused at once; the rest is asked again right before each step."""
+    """Raise RunRefused for obstacles that no earlier step can remove; others are checked again before each step."""
     seen = foresight.Foresight(target.database.look, target.database.dialect)
     for entry, faults in seen.faults(playbook, until=until):
         raise RunRefused(

@@ -1,4 +1,4 @@
-"""Earlier playbooks that must have succeeded on this target: read from its ledger, which is the authority."""
+"""Checks `requires:`, playbooks that must have succeeded on this target, against the target's ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from steps.ledger import runs, step_commits, tables
 
 
 def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, Value]]:
-    """Answer each requirement, and bring the figures of those runs under their short names."""
+    """Answer each requirement, and collect the figures of the required runs under their short names."""
     answers: list[CheckAnswered] = []
     scope: dict[str, Value] = {}
     there = tables.exists(look) if playbook.requires else False
@@ -43,7 +43,7 @@ def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, 
 
 
 def _newest(requirement: Requirement, look: Look) -> runs.RunRow | None:
-    """The run that decides: the newest, but one that was stopped before it changed anything undoes no earlier change."""
+    """The run that decides: the newest that committed something, so that one stopped before any change doesn't count."""
     rows = runs.latest_runs(look, playbook=requirement.playbook)
     for row in rows:
         acted = bool(step_commits.acted(look, run=row.run, action="apply"))
@@ -55,7 +55,7 @@ def _newest(requirement: Requirement, look: Look) -> runs.RunRow | None:
 
 
 class _Beside:
-    """The required playbook's file beside the one that requires it, if there is one."""
+    """The required playbook's file in the same folder as the requiring one, if there is one."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -69,7 +69,7 @@ class _Beside:
 
     @property
     def said(self) -> str:
-        """That nothing but the name was compared."""
+        """A remark if nothing but the name was compared."""
         return "" if self.playbook else f" (found by its name alone: there is no {self.path.name} beside this playbook)"
 
 
@@ -88,13 +88,13 @@ def _why_not(requirement: Requirement, row: runs.RunRow | None, beside: _Beside)
 
 
 def _changed_since(row: runs.RunRow, beside: _Beside) -> str:
-    """A run of other bytes proves nothing; where the playbook isn't at hand the ledger's word is taken, and that is said."""
+    """Why a run of an older version of the playbook doesn't count; "" if it is the same, or its file isn't available."""
     now = beside.playbook
     if now is None:
         return beside.fault
     if now.name != beside.name:
         return f"{beside.path.name} beside this playbook is another one: it is called {now.name}"
-    same_text = not now.programs and dict(now.source) == json.loads(row.source)  # digests of earlier versions differ
+    same_text = not now.programs and dict(now.source) == json.loads(row.source)  # older engines computed other digests
     if now.digest == row.digest or same_text:
         return ""
     then: dict[str, str] = json.loads(row.steps)
@@ -104,14 +104,14 @@ def _changed_since(row: runs.RunRow, beside: _Beside) -> str:
 
 
 def _unusual(row: runs.RunRow, beside: _Beside) -> dict[str, Json]:
-    """The inputs of the required run that weren't its defaults; a secret can't be told."""
+    """The inputs of the required run that differ from the defaults, except secrets."""
     usual = readable_all(beside.playbook.values) if beside.playbook is not None else {}
     given: dict[str, Json] = json.loads(row.inputs)
     return {name: value for name, value in given.items() if value != MASK and name in usual and value != usual[name]}
 
 
 def _other_inputs(playbook: Playbook, row: runs.RunRow | None, beside: _Beside) -> str:
-    """An input that both playbooks have must be the same in both runs, where the required one didn't take its default."""
+    """How the required run's non-default inputs differ from this run's inputs of the same name; "" if they don't."""
     if row is None:
         return ""
     mine = readable_all(playbook.values)
@@ -135,7 +135,7 @@ def _figures(short: str, row: runs.RunRow) -> dict[str, Value]:
 
 
 def refuse_unmet(answers: list[CheckAnswered], playbook: Playbook, *, doing: str = "begin") -> None:
-    """Raise RunRefused where a requirement is not met; nothing was done by then."""
+    """Raise RunRefused if a requirement is not met. doing: begin or go on."""
     unmet = [one for one in answers if one.answer is not Answer.PASS]
     if unmet:
         raise RunRefused(
@@ -147,6 +147,6 @@ def refuse_unmet(answers: list[CheckAnswered], playbook: Playbook, *, doing: str
 
 
 def _named(short: str, playbook: Playbook) -> str:
-    """How exec finds a required playbook: the file beside this one, where it is there."""
+    """The argument with which exec finds a required playbook: the file beside this one if it exists, else its name."""
     beside = Path(playbook.file).with_name(f"{short}.yaml")
     return str(beside) if beside.is_file() else short

@@ -1,4 +1,4 @@
-"""Where a run may begin with --from: behind gates that were passed on this target, for what would be done now."""
+"""Where a run may start with --from: after gates that were passed on this target for the same approval digest."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from steps.ledger import runs, step_commits, tables
 
 @dataclass(frozen=True)
 class Passing:
-    """A gate was passed in an earlier run, as the ledger tells it."""
+    """A gate passed in an earlier run, according to the ledger."""
 
     run: str
     age_s: float
     digest: str
     by: tuple[str, ...]
-    until: str = ""  # when the first of what it was passed with runs out
+    until: str = ""  # when the first of its approvals and evidence expires
 
 
 def passed_earlier(
     playbook: Playbook, look: Look, *, begin_at: str, approval_digest: str, operator: str, now: datetime
 ) -> dict[str, str]:
-    """Gate before the start → the run in which it was passed. Raises RunRefused where one wasn't."""
+    """Gate before the start → the run in which it was passed. Raises RunRefused if one was not, or not validly."""
     if not begin_at:
         return {}
     found: dict[str, str] = {}
@@ -53,7 +53,7 @@ def passed_earlier(
 
 
 def record(digest: str, by: list[str], until: str) -> dict[str, Value]:
-    """What the ledger keeps of a gate that was passed."""
+    """The results that the ledger stores for a passed gate."""
     return {"approval_digest": digest, "approved_by": cast("list[Value]", by), "until": until}
 
 
@@ -76,7 +76,7 @@ def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
 
 
 def _against(gate: Entry, passing: Passing, *, approval_digest: str, operator: str, now: datetime) -> list[str]:
-    """Why that it was passed then is worth nothing now."""
+    """Why an earlier passing is not valid now; [] if it is."""
     needs = gate.step.needs() if isinstance(gate.step, Gate) else GateNeeds()
     wrong = []
     if passing.digest != approval_digest:

@@ -1,6 +1,6 @@
-"""When a run may change things: a length from its first change, a calendar, and the latest times of its gates.
+"""When a run may change things: a duration from its first change, a calendar, and the latest times of its gates.
 
-Nothing here ever stands before a hold, a stop or the way back: only the way forward asks.
+Windows limit only the way forward; they never prevent a hold, a stop or a rollback.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _DAYS_AHEAD = 8  # a calendar of one day a week opens again within a week
 
 
 def first_change(playbook: Playbook, status: RunStatus) -> datetime | None:
-    """When the run's first changing step began, None before: until then the window's length doesn't run."""
+    """When the run's first changing step started (the window's duration counts from then); None before."""
     begun = (status.steps.get(entry.id) for entry in playbook.entries if entry.step.changes)
     times = [one.started_at for one in begun if one is not None and one.started_at]
     return datetime.fromisoformat(min(times)) if times else None
 
 
 def ends(playbook: Playbook, status: RunStatus, *, step: str, now: datetime) -> datetime | None:
-    """When the way forward must have ended, at the earliest of all that limits it; in the past where it is over.
+    """The deadline of the way forward: the earliest of all limits (may be in the past); None if there is none.
 
-    step: the one at hand; the latest times of the gates before it count.
+    step: the current step; the latest times of the gates before it count.
     """
     began = first_change(playbook, status)
     limits = [began + timedelta(seconds=playbook.window)] if playbook.window is not None and began else []
@@ -38,14 +38,14 @@ def ends(playbook: Playbook, status: RunStatus, *, step: str, now: datetime) -> 
 
 
 def opens(playbook: Playbook, now: datetime) -> datetime | None:
-    """When the calendar opens next; None where it is open now, or where there is none."""
+    """When the calendar opens next; None if it is open now, or there is none."""
     if playbook.open is None or _closes(playbook.open, now) is not None:
         return None
     return next(begin for begin, _ in _spans(playbook.open, now) if begin > now)
 
 
 def why_shut(playbook: Playbook, status: RunStatus, *, now: datetime) -> str:
-    """Why the run's changes have no place in its window now, in words; "" where they have."""
+    """Why the run may not change anything now, in words; "" if it may."""
     if (opening := opens(playbook, now)) is not None:
         return f"the window opens at {shown(opening, playbook.open)}"
     began = first_change(playbook, status)
@@ -58,19 +58,19 @@ def why_shut(playbook: Playbook, status: RunStatus, *, now: datetime) -> str:
 
 
 def shown(moment: datetime, calendar: Calendar | None) -> str:
-    """A moment with its zone: the calendar's, else UTC."""
+    """Format a time in the calendar's zone, else in UTC."""
     zone = ZoneInfo(calendar.zone) if calendar is not None else UTC
     return f"{moment.astimezone(zone):%Y-%m-%d %H:%M %Z}"
 
 
 def local(day: date, at: str, zone: str) -> datetime:
-    """A wall-clock time of a day in a zone ("": this machine's), as UTC: so that moments compare over a change of clocks."""
+    """A wall-clock time of a day in a zone ("": this machine's) as UTC, so that times compare across DST changes."""
     naive = datetime.combine(day, time.fromisoformat(at))
     return (naive.replace(tzinfo=ZoneInfo(zone)) if zone else naive.astimezone()).astimezone(UTC)
 
 
 def today(now: datetime, zone: str) -> date:
-    """The day on the wall at this moment."""
+    """The local date at this time in a zone ("": this machine's)."""
     return (now.astimezone(ZoneInfo(zone)) if zone else now.astimezone()).date()
 
 
@@ -80,7 +80,7 @@ def _closes(calendar: Calendar, now: datetime) -> datetime | None:
 
 
 def _spans(calendar: Calendar, now: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """The calendar's spans around now, in order; one over midnight belongs to the day on which it begins."""
+    """The calendar's intervals around now, in order; one across midnight belongs to the day on which it starts."""
     first = today(now, calendar.zone) - timedelta(days=1)
     for day in (first + timedelta(days=n) for n in range(_DAYS_AHEAD + 2)):
         if day.weekday() in calendar.weekdays:
@@ -89,7 +89,7 @@ def _spans(calendar: Calendar, now: datetime) -> Iterator[tuple[datetime, dateti
 
 
 def _of_gates(playbook: Playbook, status: RunStatus, step: str) -> Iterator[datetime]:
-    """The latest times of the gates before a step, from the day on which what stands behind them began."""
+    """The latest times (`not_after`) of the gates before a step, on the day on which the steps after the gate started."""
     for n, entry in enumerate(playbook.entries[: playbook.ids.index(step)]):
         needs = entry.step.needs() if isinstance(entry.step, Gate) else GateNeeds()
         after = (status.steps.get(one.id) for one in playbook.entries[n + 1 :])
@@ -102,12 +102,12 @@ def _of_gates(playbook: Playbook, status: RunStatus, step: str) -> Iterator[date
 
 
 def is_daily(text: str) -> bool:
-    """Whether a gate's time is one of each day ("22:00")."""
+    """Whether a gate's time is a daily one ("22:00")."""
     return 0 < len(text) <= len("22:00")
 
 
 def moment(text: str, now: datetime, zone: str = "") -> datetime:
-    """A gate's time as a moment: "22:00" of this day in the zone ("": this machine's), or an ISO date-time with its offset."""
+    """A gate's time as a datetime: "22:00" today in the zone ("": this machine's), or an ISO date and time."""
     if is_daily(text):
         return local(today(now, zone), text, zone)
     found = datetime.fromisoformat(text)

@@ -1,3 +1,3 @@
-"""From YAML text to a playbook: read, checked, and with the place of every fault."""
+"""Loads playbooks from YAML: parsing, checks, and faults with their places."""
 
 from __future__ import annotations

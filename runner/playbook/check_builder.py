@@ -1,4 +1,4 @@
-"""Builds the checks of a playbook: probe, `that:`, and the names that an expression may use where it stands."""
+"""Builds a playbook's checks and guards, and verifies that their expressions use only names known at that point."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards
 
 
 class Builder:
-    """Collects what can be named so far, in the order in which a run will know it."""
+    """Builds checks in the order of the playbook, tracking the ids and names that expressions may use so far."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Builder:
         self._untold: dict[Mark, set[str]] = {}  # by guard: the figures that its step's type doesn't tell
 
     def claim(self, name: object, path: Place) -> None:
-        """Take an id for a step or check; each stands once in a playbook."""
+        """Register the id of a step or check; ids are unique within a playbook."""
         if not isinstance(name, str) or not re.match(ID, name):
             self.sources.fault(
                 (*path, "id"), f"cannot use the id {name!r}: small letters, digits and _, beginning with a letter"
@@ -66,12 +66,12 @@ class Builder:
             self._ids[name] = path
 
     def done(self, name: str, kind: type[Step]) -> None:
-        """From here on a step's result can be named."""
+        """Make the figures of a step's result available to later expressions."""
         self._known |= {f"{name}.{field}" for field in kind.Result.model_fields}
         self._kinds |= {f"{name}.{field}": one for field, one in kinds_of(kind.Result).items()}
 
     def must_know(self, name: str, path: Place) -> None:
-        """A fault where no earlier step or check has a figure of this name."""
+        """Report a fault if no earlier step or check has a figure of this name."""
         root = name.partition(".")[0]
         if name not in self._known and f"{root}.*" not in self._known:
             self.sources.fault(path, f"unknown name {name!r}: no earlier step or check has it{near(name, self._known)}")
@@ -80,7 +80,7 @@ class Builder:
         return kinds_of(kind.Result)
 
     def checks(self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None = None) -> tuple[Check, ...]:
-        """The checks of one list; `own`: the names of the step's own result, for criteria without `check:`."""
+        """Build a list of checks. own: figures of the step's own result, for criteria without `check:`."""
         if not isinstance(data, list):
             self.sources.fault(path, f"cannot read {path[-1]}: it must be a list of checks")
             return ()
@@ -88,7 +88,7 @@ class Builder:
         return tuple(check for check in found if check is not None)
 
     def guards(self, data: Data, path: Place, kind: type[Step]) -> tuple[Guard, ...]:
-        """Checks that are sampled while a step of this type runs."""
+        """Build the guards of a step of this type."""
         guards = []
         if not isinstance(data, list):
             self.sources.fault(path, "cannot read guards: it must be a list of checks")
@@ -218,14 +218,14 @@ class Builder:
             or check.record_only
             or (check.probe is not None and check.probe.decides())
         )
-        broken = "that" in data and check.that is None  # its fault is told already
+        broken = "that" in data and check.that is None  # already reported
         if not decides and not broken and (check.probe is not None or "check" not in data):
             self.sources.fault(
                 path, "cannot decide anything: write `that:`, a typed field, or `record_only: the reason`"
             )
 
     def still(self, found: Iterable[Check]) -> None:
-        """Only what was asked at a gate can be asked again behind it."""
+        """Refuse `still:` outside of gates: only a gate's checks are asked again before later steps."""
         for check in found:
             if check.still:
                 self.sources.faults.append(
@@ -233,7 +233,7 @@ class Builder:
                 )
 
     def finish(self, entries: Iterable[Entry]) -> None:
-        """What can only be seen when everything is known."""
+        """Checks that need the whole playbook."""
         for entry in entries:
             if not isinstance(entry.step, Gate):
                 self.still((*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards)))
@@ -254,18 +254,18 @@ class Builder:
 
 
 def _figure(name: str) -> str:
-    """The figure whose growth or rate a guard names, or itself."""
+    """The figure that `grown.x` or `per_min.x` refers to; any other name itself."""
     return name.removeprefix("grown.").removeprefix("per_min.")
 
 
 def _of_another_type(name: str) -> bool:
-    """Whether a guard's name can only mean a figure that other step types tell: it has no dot, and is like none that all tell."""
+    """Whether a guard's name can only be a figure of other step types: no dot in it, and unlike those that all types have."""
     figure = _figure(name)
     return "." not in figure and figure not in ALWAYS and not near(figure, ALWAYS)
 
 
 def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]:
-    """Keys that would do nothing: somebody believes in them."""
+    """Keys without effect, which the author probably relies on, each with the reason."""
     holds = guard.critical is not None and not guard.stops
     if "hibernate" in data and not holds:
         yield "hibernate", "only a guard with `critical:` that does not end the run hibernates"
@@ -274,7 +274,7 @@ def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]
 
 
 def _guard_names(probe: BaseModel | None, names: frozenset[str]) -> frozenset[str]:
-    """A guard's expressions may also name how far a figure has grown, and its change per minute."""
+    """Names for a guard's expressions: also `grown.x` and `per_min.x` for each numeric figure x."""
     numbers = names if probe is None else {name for name, one in _result(probe).items() if _is_number(one.annotation)}
     if isinstance(probe, Probe) and probe.open_names:
         numbers = frozenset("*")
@@ -305,7 +305,7 @@ _KINDS: Mapping[object, ValueKind] = {
 
 
 def kind_of(annotation: Any) -> ValueKind:
-    """What a field's values are for an expression, as its annotation says; ANY where it may be several things."""
+    """The kind of value that an annotation stands for in expressions; ANY if it may be several."""
     if get_origin(annotation) is Annotated:
         return kind_of(get_args(annotation)[0])
     if get_origin(annotation) in {Union, UnionType}:

@@ -1,4 +1,4 @@
-"""A check as its author wrote it, in one line: the same words in plan, terminal and report."""
+"""A check as its author wrote it, in one line; the same in plan, terminal and report."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def _written(value: object, *, time: bool = False) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """At most so many signs, the rest as an ellipsis."""
+    """Truncate to at most `most` characters, ending with an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""The two digests: what a playbook means, and what an approval is bound to."""
+"""The two digests: of a playbook's meaning, and of what an approval is given for."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Collection, Mapping
 
 from runner.common.plain_data import Data
 
-# words for people: changing them changes nothing that is done
+# Text for people; it changes nothing that is executed, so it is not part of the digest.
 SPOKEN = frozenset(
     {"title", "description", "why", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes"}
 )
-LISTS = frozenset({"steps", "preconditions", "success_criteria", "guards"})  # of steps and of checks, which have a why
+LISTS = frozenset({"steps", "preconditions", "success_criteria", "guards"})  # lists whose items may have a `why`
 
 
 def of_playbook(data: Mapping[str, Data], programs: Mapping[str, str] | None = None) -> str:
-    """SHA-256 of what is written, without comments, key order or words for people; and of the files that it runs."""
+    """SHA-256 of a playbook and the programs it runs; comments, key order and text for people don't count."""
     meant: dict[str, Data] = {key: value for key, value in data.items() if key not in SPOKEN}
     return _of({**meant, " programs": dict(programs)} if programs else meant)
 
 
 def of_step(data: Data) -> str:
-    """The same of one step; its words for people are `why`, its own and that of its checks."""
+    """SHA-256 of one step, without its own `why` and those of its checks."""
     return _of(data)
 
 
@@ -38,22 +38,22 @@ def for_approval(
     secrets: Collection[str] = (),
     programs: Mapping[str, str] | None = None,
 ) -> str:
-    """Playbook digest, resolved inputs and target identity: staging's approval is worth nothing in production.
+    """SHA-256 of playbook digest, inputs and target identity: an approval for staging is not valid in production.
 
-    A secret counts by its name alone, or whoever has the digest could find it by trying. programs: those that were
-    exchanged while the run waited, as somebody accepted them.
+    Of a secret only the name counts, since its value could be found from the digest by brute force. programs: hashes of
+    programs that were replaced during the run, as accepted by a person.
     """
     known = {name: None if name in secrets else value for name, value in inputs.items()}
     parts = [playbook, known, _canonical(identity), *([dict(programs)] if programs else [])]
     return of_text(json.dumps(parts, sort_keys=True, default=str))
 
 
-# What a database says of itself; how it was reached (name, host, service, user …) is told to people and compared with nothing.
+# Keys of an identity that the database itself reports. How it was reached (name, host, service, user …) is shown but not compared.
 ITSELF = ("dialect", "system", "timeline", "database_oid", "database", "standby", "inode", "device")
 
 
 def _canonical(identity: Mapping[str, object]) -> dict[str, object]:
-    """The database and where it lives, however its name or URL is spelled."""
+    """The identity as far as it counts, independent of how the target's name or URL was written."""
     place = identity.get("server") or identity.get("dialed")
     return {key: identity[key] for key in ITSELF if key in identity} | {"place": place}
 
@@ -63,7 +63,7 @@ def _of(data: Data) -> str:
 
 
 def _meaning(data: Data) -> Data:
-    """Only where a step or a check is expected: a query or a limit may be called `why` too."""
+    """The data without `why`, only where a step or check is expected: a query or a limit may be called `why`, too."""
     if not isinstance(data, dict):
         return data
     return {

@@ -1,4 +1,4 @@
-"""Finding a playbook by its name and reading it, with every fault: what `validate` needs, and no database."""
+"""Finds a playbook by name, loads it and reports all faults, without a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from steps.contract import HalfDone
 
 
 def find_playbook(name: str, cwd: Path) -> Path:
-    """The file as given, then in playbooks/, with and without its ending; a near miss where there is none."""
+    """Find a playbook: as given, then in playbooks/, each with and without `.yaml`. Raises RunRefused with a suggestion."""
     for candidate in (cwd / name, cwd / "playbooks" / name, cwd / f"{name}.yaml", cwd / "playbooks" / f"{name}.yaml"):
         if candidate.is_file():
             return (
@@ -36,7 +36,7 @@ def find_playbook(name: str, cwd: Path) -> Path:
 
 
 def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbook:
-    """Load it, or raise PlaybookFaulty with every fault."""
+    """Load a playbook; raises PlaybookFaulty with every fault."""
     try:
         playbook = load_file(path, values=inputs)
     except Faulty as error:
@@ -57,7 +57,7 @@ def _mend(path: Path) -> str:
 
 
 def _refuse_half_way_back(playbook: Playbook) -> None:
-    """A step that is to be taken back when it fails must be able to be, also where it ended half done."""
+    """Refuse `on_failure: rollback` for a step that can't be undone if it ended half done."""
     faults = [
         f"{entry.mark}: cannot use on_failure: rollback for step {entry.id}: {why}"
         for entry in playbook.entries
@@ -70,10 +70,10 @@ def _refuse_half_way_back(playbook: Playbook) -> None:
 
 
 def refuse_cycles(playbook: Playbook) -> None:
-    """Playbooks that require each other could never begin; seen from the files at hand."""
+    """Refuse playbooks that require each other, as far as their files are available: none of them could ever start."""
     directory = Path(playbook.file).parent
     stack: list[str] = [playbook.name]
-    clean: set[str] = set()  # from here no way leads back: many ways may lead here
+    clean: set[str] = set()  # fully explored and on no cycle; so each playbook is read only once
 
     def follow(names: list[str]) -> None:
         for name in names:

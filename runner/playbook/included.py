@@ -1,4 +1,4 @@
-"""What a playbook means of the files that it includes: only the names that it uses, itself or through others of them."""
+"""Finds which names of its included files a playbook uses, directly or indirectly; only these belong to its meaning."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _WORD = re.compile(r"[a-z][a-z0-9_]*")
 _LIMIT = re.compile(r"\blimits\.([a-z][a-z0-9_]*)")
 
 Names = dict[str, set[str]]
-"""By key (limits, queries, inputs): names."""
+"""Key (limits, queries, inputs) → names."""
 
 
 def unused(data: Mapping[str, Data], *, included: Collection[str], spoken: Collection[str]) -> Names:
-    """The included names that the playbook nowhere uses. included: "queries.coverage", or a whole key; spoken: words for people."""
+    """Included names that the playbook doesn't use. included: "queries.coverage", or a whole key; spoken: keys for people."""
     theirs = {key: {name for name in _named(data, key) if _is(key, name, included)} for key in SHARED_BY_NAME}
     open_names = {key: set(names) for key, names in theirs.items()}
     if not any(theirs.values()):
@@ -32,7 +32,7 @@ def unused(data: Mapping[str, Data], *, included: Collection[str], spoken: Colle
 
 
 def without(data: Mapping[str, Data], names: Mapping[str, Collection[str]]) -> dict[str, Data]:
-    """The playbook's data without these names; a key that has none left is left out."""
+    """The playbook's data without these names, and without keys that become empty by that."""
     kept = {
         key: {name: one for name, one in value.items() if name not in names.get(key, ())}
         if isinstance(value, dict) and names.get(key)
@@ -56,7 +56,7 @@ def _own(value: Data, theirs: Collection[str]) -> Data:
 
 
 def _texts(data: Data) -> Iterator[str]:
-    """All that is written, also as a key."""
+    """All texts in the data, including keys."""
     if isinstance(data, dict):
         for key, value in data.items():
             yield str(key)
@@ -69,7 +69,7 @@ def _texts(data: Data) -> Iterator[str]:
 
 
 def _said(text: str, names: Names) -> Iterator[tuple[str, str]]:
-    """The names in a text. A limit is always written limits.x; a query or an input may be any word: rather one too many."""
+    """Names used in a text. A limit is always written limits.x; any word may be a query or an input (better one too many)."""
     words = set(_WORD.findall(text))
     yield from (("limits", name) for name in names["limits"].intersection(_LIMIT.findall(text)))
     for key in ("queries", "inputs"):

@@ -1,4 +1,4 @@
-"""The inputs of a run: what the playbook declares, what was given, and what is wrong with it."""
+"""Resolves the inputs of a run: checks given values against their declarations, and fills in defaults."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _BLANK: Mapping[str, JsonValue] = {
 
 
 class SecretOnCommandLine(str):
-    """A value from the command line, which everybody on this machine can read there: no place for a secret."""
+    """An input from the command line, where every user of this machine can read it: refused for secrets."""
 
     __slots__ = ()
 
 
 class Ambient(str):
-    """A value from the environment, which may be meant for another playbook."""
+    """An input from the environment; unknown ones are ignored, since they may be meant for another playbook."""
 
     __slots__ = ()
 
 
 def resolve(sources: Sources, data: Mapping[str, Data], given: Mapping[str, str] | None) -> dict[str, JsonValue]:
-    """The value of each declared input; `given` None means that the playbook is only looked at, not run.
+    """The value of each declared input. given: texts by name; None if the playbook is only inspected, not run.
 
-    Each fault is added to the sources': unknown, missing, out of range.
+    Faults (unknown, missing, out of range) are added to `sources`.
     """
     declared = data.get("inputs", {})
     if not isinstance(declared, dict):
@@ -63,7 +63,7 @@ def resolve(sources: Sources, data: Mapping[str, Data], given: Mapping[str, str]
 
 
 def _declared_well(sources: Sources, name: str, spec: Input) -> bool:
-    """What a declaration can get wrong by itself."""
+    """Whether a declaration is consistent in itself."""
     reasons = []
     if spec.secret and spec.default is not None:
         reasons.append("it is a secret, and a default would stand in the playbook for everybody to read")
@@ -93,13 +93,13 @@ def _value(sources: Sources, name: str, spec: Input, given: Mapping[str, str] | 
         )
     if spec.secret:
         _refuse_seen(name, spec, text)
-        if text == MASK:  # a run's own copy of its inputs, where nobody has to know the value
+        if text == MASK:  # read back from a trail, where secrets are masked; nothing needs the value then
             return text
     return _read(sources, name, spec, text)
 
 
 def _way(name: str, spec: Input) -> str:
-    """How to give an input; a secret never as an argument."""
+    """How to supply an input; never as an argument if it is a secret."""
     if not spec.secret:
         return f"--input {name}=…"
     return f"RUNBOOK_INPUT_{name.upper()} in the environment, or a file by --inputs-file"

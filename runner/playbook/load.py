@@ -1,4 +1,4 @@
-"""YAML text → Playbook: every fault with file:line:column, all at once, and nothing is run."""
+"""Loads a playbook from YAML text. Reports all faults at once, each with file:line:column; executes nothing."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ SPOKEN = frozenset(
 
 
 def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playbook:
-    """Load the playbook in this file; `values` are inputs as they were typed.
+    """Load a playbook from a file; values: inputs as typed.
 
-    Where the file is a link, the real one counts: what it includes lies beside that, and a resume reads it again.
-    Raises Faulty with all faults, or BadInput where the file can't be read.
+    A symlink is resolved first: includes are relative to the real file, and a resume reads it again.
+    Raises Faulty with all faults, or BadInput if the file can't be read.
     """
     real = _behind(path)
     linked = f" (the playbook {path} is a link to {real}, and its files lie beside that)" if real != path else ""
@@ -62,7 +62,7 @@ def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playboo
 
 
 def _behind(path: Path) -> Path:
-    """The file to which a link leads, as it is written from here."""
+    """The file that a symlink points to, relative to the working directory if possible."""
     if not path.is_symlink():
         return path
     try:
@@ -81,9 +81,9 @@ def load(
     values: Mapping[str, str] | None = None,
     kept: Mapping[str, str] | None = None,
 ) -> Playbook:
-    """Load a playbook by its file name through a reader (disk, or the copy that a trail holds).
+    """Load a playbook by file name through a reader (from disk, or the copy in a trail).
 
-    kept: of a trail's copy, the hashes of its programs; None where they are looked for beside the playbook.
+    kept: for a trail's copy, the recorded hashes of its programs; None: they are computed from the files.
     """
     sources = _read(name, read, shown=shown or name)
     sources.kept = kept is not None
@@ -108,7 +108,7 @@ def _read(name: str, read: Reader, *, shown: str) -> Sources:
 
 
 def _merge(sources: Sources, read: Reader) -> dict[str, Data]:
-    """The playbook with its included files; a name that both define is a fault, because then two places can drift apart."""
+    """Merge the playbook with its included files; a name defined twice is a fault."""
     main = sources.main.data
     if not isinstance(main, dict):
         sources.fault((), "cannot read this as a playbook: it must be a mapping that begins with `runbook: 1`")
@@ -154,7 +154,7 @@ def _take_in(sources: Sources, data: dict[str, Data], document: YamlDocument) ->
 
 
 def _join(sources: Sources, data: dict[str, Data], document: YamlDocument, key: str) -> None:
-    """A key of both: two mappings become one, if no name in them stands twice."""
+    """Merge a key that both define: two mappings are united if they have no name in common."""
     mine, theirs = data[key], document.data[key] if isinstance(document.data, dict) else None
     if not isinstance(mine, dict) or not isinstance(theirs, dict):
         there = document.mark((key,))
@@ -185,7 +185,7 @@ def _format(sources: Sources, written: Data, mark: Mark) -> None:
 
 
 def _files(sources: Sources, data: Data, read: Reader, path: Place = ()) -> None:
-    """Replace every `{file: name.sql}` by that file's text, so that it counts in the digest."""
+    """Replace every `{file: name.sql}` by that file's text, so that the text is part of the digest."""
     if isinstance(data, dict):
         for key, value in data.items():
             if isinstance(value, dict) and set(value) == {"file"} and isinstance(value["file"], str):
@@ -201,16 +201,16 @@ def _files(sources: Sources, data: Data, read: Reader, path: Place = ()) -> None
 
 
 def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object]) -> Data:
-    """Fill templates: freely in words for people, as quoted identifiers everywhere else."""
+    """Fill templates: with any text in fields for people, with quoted identifiers only in SQL."""
     if isinstance(data, dict):
         return {key: _fill(sources, value, (*path, key), values) for key, value in data.items()}
     if isinstance(data, list):
         return [_fill(sources, value, (*path, index), values) for index, value in enumerate(data)]
     if not isinstance(data, str) or not has_template(data):
         return data
-    named = path[0] == "queries"  # SQL, whatever the query is called
+    named = path[0] == "queries"  # SQL, whatever the query's name
     spoken = not named and (path[-1] in SPOKEN or path[0] in {"contacts", "links"})
-    bound = not named and "params" in path  # never a part of SQL, whatever the parameter is called
+    bound = not named and "params" in path  # a bound parameter is never part of SQL, whatever its name
     where = ".".join(map(str, path))
     try:
         if not spoken and not bound:
@@ -227,18 +227,18 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
 
 
 def _dialects(path: Place) -> tuple[Dialect, ...]:
-    """Those that will read the SQL which stands here."""
+    """The dialects for which the SQL at this path is meant."""
     return (Dialect(str(path[-1])),) if len(path) > 2 and path[-1] in set(Dialect) else tuple(Dialect)
 
 
 def _without_secrets(sources: Sources, values: Mapping[str, object]) -> Mapping[str, object]:
-    """Words for people never have a secret in them, wherever they are shown."""
+    """The template values for text that people read: secrets are masked."""
     hidden = dict.fromkeys(sources.secrets, MASK)
     return {**values, **hidden, "inputs": {**cast("Mapping[str, object]", values["inputs"]), **hidden}}
 
 
 def _refuse_secret(sources: Sources, text: str, where: str) -> None:
-    """Raises BadTemplate: a secret in an argv, an identifier or a name is seen by everybody who may list them."""
+    """Raise BadTemplate for a secret in a command line, identifier or name, where others could see it."""
     found = sources.secrets.intersection(re.findall(r"\{\{\s*(?:inputs\.)?([a-z][a-z0-9_]*)", text))
     if found:
         raise BadTemplate(
@@ -247,11 +247,11 @@ def _refuse_secret(sources: Sources, text: str, where: str) -> None:
 
 
 def _typed(sources: Sources, path: Place, name: str, values: Mapping[str, object]) -> Data:
-    """A scalar that is nothing but one input takes that input's type; never where SQL is written."""
+    """The value of a scalar that consists of a single template: the input with its own type, not as text."""
     inputs = cast("Mapping[str, Data]", values["inputs"])
     key = name.removeprefix("inputs.")
     if key not in inputs and "." in name and key == name:
-        return {"figure": name}  # of an earlier step or check: whether there is one is seen when the step is built
+        return {"figure": name}  # of an earlier step or check; its existence is checked when the step is built
     if key not in inputs:
         sources.fault(path, f"unknown input {name!r}{near(key, inputs)}")
         return None
@@ -298,7 +298,7 @@ def _playbook(
 
 
 def _criteria(builder: check_builder.Builder, data: Data) -> dict[str, Any]:
-    """A list of checks, or {none: reason}."""
+    """Read success_criteria: a list of checks, or {none: reason}."""
     if isinstance(data, dict):
         reason = data.get("none")
         if set(data) != {"none"} or not isinstance(reason, str) or not reason.strip():
@@ -310,7 +310,7 @@ def _criteria(builder: check_builder.Builder, data: Data) -> dict[str, Any]:
 
 
 def _must_prove(sources: Sources, built: Mapping[str, Any]) -> None:
-    """Nothing that was done is called a success unless something is asked about it; said where all else can be read."""
+    """Require a success criterion that decides, or an explicit `none`; reported only if there are no other faults."""
     every = [*built.get("success_criteria", ()), *(one for entry in built["entries"] for one in entry.success_criteria)]
     decides = any(not check.record_only and not check.due for check in every)
     if decides and built.get("unproven"):
@@ -326,7 +326,7 @@ def _must_prove(sources: Sources, built: Mapping[str, Any]) -> None:
 def _meaning(
     sources: Sources, raw: Mapping[str, Data], built: Mapping[str, Any], kept: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """The digest over all that the playbook means, and which of the included inputs mean nothing to it."""
+    """The playbook's digest, its programs, and the included inputs that it doesn't use."""
     idle = included.unused(raw, included=sources.origin, spoken=digest.SPOKEN)
     probes = [*built["preconditions"], *built.get("success_criteria", ())]
     uses = [one for entry in built["entries"] for one in programs.of_entry(entry)] + programs.used((), probes)
@@ -339,7 +339,7 @@ _PLAIN = _ABOUT | {"name", "contacts", "window", "open", "scope", "target", "lim
 
 
 def _policies(sources: Sources, data: Mapping[str, Data]) -> dict[str, Data]:
-    """The header's lock, timeout and retry, which each step may change in part; a fault in one is told once, here."""
+    """The playbook's lock, timeout and retry, which steps may override in part. Faults are reported once, here."""
     kinds: dict[str, type[Model]] = {"lock": LockPolicy, "timeout": Timeouts, "retry": RetryPolicy}
     return {
         key: data[key]

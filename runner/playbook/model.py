@@ -1,4 +1,4 @@
-"""A playbook as a value: what load makes of YAML, and all that plan and engine ever read."""
+"""The data model of a loaded playbook: immutable; all that plan and engine know of it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ CLOCK = r"^([01]\d|2[0-3]):[0-5]\d$"
 
 
 class OnFailure(StrEnum):
-    """What a failed step means for the run."""
+    """What the run does when a step fails."""
 
-    STOP = "stop"  # a stopped run is the question: resume, rollback, settle
+    STOP = "stop"  # a person decides: resume, rollback or settle
     ROLLBACK = "rollback"
     CONTINUE = "continue"
 
 
 class Input(Model):
-    """A typed value that a run is given."""
+    """A typed input of a run."""
 
     type: Literal["text", "integer", "number", "boolean", "time span"] = "text"
     default: JsonValue = None
@@ -44,7 +44,7 @@ class Input(Model):
 
 
 class BlockersPolicy(Model):
-    """Whose sessions may be ended where they stand in the way: by application_name, exactly as it is."""
+    """Sessions that may be terminated if they block a step, by their exact application_name."""
 
     end: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
@@ -57,9 +57,9 @@ class BlockersPolicy(Model):
 
 
 class LockPolicy(Model):
-    """How long a statement queues for a lock, how long a transaction keeps it, and for how long it is tried again.
+    """How long a statement waits for a lock, how long a transaction may hold it, and for how long it is retried.
 
-    hold: 0 for as long as the statement takes.
+    hold: 0 means as long as the statement takes.
     """
 
     wait: Seconds = 0.5
@@ -69,7 +69,7 @@ class LockPolicy(Model):
 
 
 class RetryPolicy(Model):
-    """Faults after which a step is taken up again. Lost connections count once the outcome is known."""
+    """Errors after which a step is retried. A lost connection is retried once the outcome of its work is known."""
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     first_wait: Seconds = 0.1
@@ -87,7 +87,7 @@ class RetryPolicy(Model):
 
 
 class Timeouts(Model):
-    """Longest times of one statement. A step's own long statements (CONCURRENTLY, VALIDATE, VACUUM) have `long`."""
+    """Timeouts of a statement. `long` is for long statements of step types (CONCURRENTLY, VALIDATE, VACUUM)."""
 
     look: Seconds = 300.0
     statement: Seconds = 60.0
@@ -108,7 +108,7 @@ class Requirement(Model):
 
 
 class TargetNeeds(Model):
-    """Where a playbook can run."""
+    """The kinds and versions of databases on which a playbook can run."""
 
     postgresql: str = ""
     sqlite: str = ""
@@ -137,19 +137,19 @@ def _on_failure(data: object) -> object:
 
 
 class Check(Model):
-    """One observation and what must hold of it; the same object wherever a check may stand."""
+    """A check: what to observe, and what must hold; used for preconditions, criteria and guards alike."""
 
     id: str
-    probe: InstanceOf[Probe] | None  # None: about the step's own result
+    probe: InstanceOf[Probe] | None  # None: the check is about the step's own result
     that: InstanceOf[Expression] | None = None
     warn: InstanceOf[Expression] | None = None
     why: str = ""
     due: str = ""
     record_only: str = ""
-    judge: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # roles that may answer where it is unknown
-    within: Seconds | None = None  # how long it may take to hold, where it doesn't at once
+    judge: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # roles that may answer if the check can't
+    within: Seconds | None = None  # how long it may take until it holds
     every: Annotated[Seconds, Field(gt=0)] = 10.0
-    still: bool = False  # at a gate: asked again before each step behind it
+    still: bool = False  # at a gate: asked again before each later step
     mark: InstanceOf[Mark]
 
 
@@ -164,7 +164,7 @@ class GuardAction(StrEnum):
 
 
 class OfLast(Model):
-    """`2 of 3`: how many of the last samples must have broken."""
+    """How many of the last samples must be broken: `2 of 3`."""
 
     broken: int
     samples: int
@@ -186,7 +186,7 @@ class Guard(Model):
     """A check that is sampled while a step runs."""
 
     check: InstanceOf[Check]
-    hold_for: Seconds = 0.0  # `for:` how long it must be broken before the action is taken
+    hold_for: Seconds = 0.0  # `for:`, how long it must be broken before the action is taken
     action: GuardAction = GuardAction.HOLD
     resume: InstanceOf[Expression] | None = None  # what ends a hold and brings batches back; None: `that`
     critical: InstanceOf[Expression] | None = None
@@ -197,7 +197,7 @@ class Guard(Model):
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
-        """All that are written."""
+        """All expressions that the guard has."""
         return tuple(one for one in (self.check.that, self.resume, self.critical) if one is not None)
 
     @property
@@ -207,7 +207,7 @@ class Guard(Model):
 
 
 class Entry(Model):
-    """A step in its place: the step itself and what the engine does around it."""
+    """A step of a playbook: the step itself, and what the engine does around it."""
 
     id: str
     step: InstanceOf[Step]
@@ -229,7 +229,7 @@ DAYS: tuple[Day, ...] = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def _days(value: object) -> object:
-    """'Tue-Thu, Sat' → the days of the week, in order."""
+    """Parse 'Tue-Thu, Sat' into a tuple of days."""
     if not isinstance(value, str):
         return value
     found: list[str] = []
@@ -244,7 +244,7 @@ def _days(value: object) -> object:
 
 
 class Calendar(Model):
-    """When a run may change things: on these days of the week, between these times on the wall of this zone."""
+    """When a run may change things: days of the week, and local times in a zone."""
 
     days: Annotated[tuple[Day, ...], BeforeValidator(_days)] = DAYS
     since: Annotated[str, Field(alias="from", pattern=CLOCK)]
@@ -253,7 +253,7 @@ class Calendar(Model):
 
     @property
     def weekdays(self) -> frozenset[int]:
-        """As date.weekday() counts them: Monday is 0."""
+        """The days as numbers of date.weekday(): Monday is 0."""
         return frozenset(DAYS.index(day) for day in self.days)
 
     @model_validator(mode="after")
@@ -263,7 +263,7 @@ class Calendar(Model):
 
 
 class Playbook(Model):
-    """A phase of a runbook."""
+    """A loaded playbook: one phase of a runbook."""
 
     name: str
     title: str
@@ -275,11 +275,11 @@ class Playbook(Model):
     reviewed: str = ""
     review_after: str = ""
     takes: str = ""
-    window: Seconds | None = None  # how long changes may go on, from the first one
+    window: Seconds | None = None  # how long changes may take, counted from the first one
     open: Calendar | None = None
     scope: str = "target"
     db_schema: str = "public"
-    search_path: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # (): as the database's own sessions have it
+    search_path: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # (): that of an ordinary session
     target: TargetNeeds = TargetNeeds()
     inputs: Mapping[str, Input] = {}
     values: Mapping[str, JsonValue] = {}  # the inputs of this run
@@ -292,18 +292,17 @@ class Playbook(Model):
     unproven: str = ""  # why it has no success criterion
     rollback: Literal["reverse", "none"] = "reverse"
     rollback_reason: str = ""
-    rollback_steps: tuple[str, ...] = ()  # another order than the reverse, by id
+    rollback_steps: tuple[str, ...] = ()  # ids in the order of undoing; (): all in reverse order
     file: str
     source: Mapping[str, str]
     digest: str
-    programs: Mapping[str, str] = {}  # files of its own that it runs → SHA-256, in the digest
-    idle_inputs: frozenset[str] = frozenset()  # included ones that it nowhere uses
-    kept_gates: Mapping[
-        str, InstanceOf[Entry]
-    ] = {}  # as they stood when the run began, where an edit took something away
+    programs: Mapping[str, str] = {}  # its own files that it executes → SHA-256; part of the digest
+    idle_inputs: frozenset[str] = frozenset()  # included inputs that it doesn't use
+    # Gates as they were when the run started, where an edit has weakened them.
+    kept_gates: Mapping[str, InstanceOf[Entry]] = {}
 
     def entry(self, name: str) -> Entry:
-        """The step of this id (StopIteration where there is none: the ids were checked by load)."""
+        """The step with this id; raises KeyError (ids were checked when the playbook was loaded)."""
         return self._by_id[name]
 
     @functools.cached_property
@@ -316,27 +315,27 @@ class Playbook(Model):
 
     @property
     def proves(self) -> bool:
-        """Whether anything is asked about what it has done that isn't only recorded."""
+        """Whether any success criterion decides (and is not only recorded, or due elsewhere)."""
         every = [*self.success_criteria, *(check for entry in self.entries for check in entry.success_criteria)]
         return any(not check.record_only and not check.due for check in every)
 
     @property
     def meant(self) -> Mapping[str, JsonValue]:
-        """The inputs that mean something to it."""
+        """The inputs that it uses."""
         return {name: value for name, value in self.values.items() if name not in self.idle_inputs}
 
     @property
     def secrets(self) -> frozenset[str]:
-        """The inputs whose values nobody may see."""
+        """Names of the secret inputs."""
         return frozenset(name for name, spec in self.inputs.items() if spec.secret)
 
     @property
     def changes(self) -> bool:
-        """Whether any step changes anything: if not, no lease is taken and no ledger needed."""
+        """Whether any step changes anything; if not, the run needs neither lease nor ledger."""
         return any(entry.step.changes for entry in self.entries)
 
 
 def parse_duration(text: str) -> float:
-    """A time span in seconds, for inputs of that type."""
+    """Parse a duration ("5 min") to seconds, for inputs of type `time span`."""
     value = seconds(text)
     return float(value) if isinstance(value, float) else 0.0

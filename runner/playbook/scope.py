@@ -1,4 +1,4 @@
-"""What an expression may name: what was given to the run, and what its checks and steps have found since."""
+"""The names that expressions may use: values given to the run, and figures of its checks and steps so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from steps.contract import RESERVED, Value
 
 
 class Scope(Mapping[str, Value]):
-    """Dotted names and their values. What was given (limits, inputs, figures of required runs) can't be overwritten by what is found."""
+    """Dotted names → values. Given values (limits, inputs, figures of required runs) can't be overwritten by figures."""
 
     def __init__(self, given: Mapping[str, Value] | None = None, found: Mapping[str, Value] | None = None) -> None:
         self.given: Mapping[str, Value] = dict(given or {})
@@ -17,20 +17,20 @@ class Scope(Mapping[str, Value]):
 
     @classmethod
     def of(cls, names: Mapping[str, Value]) -> Scope:
-        """A copy: what is found by whoever holds it is unknown to others."""
+        """A copy; figures learned by it are not visible elsewhere."""
         return names.tuned({}) if isinstance(names, Scope) else cls(names)
 
     def learn(self, name: str, figures: Mapping[str, object]) -> None:
-        """Take in the figures of a check or a step; one with a dot in its name could be another's."""
+        """Add the figures of a check or step. A figure with a dot in its name is ignored: it could pose as another's."""
         self._found |= {f"{name}.{key}": cast("Value", value) for key, value in figures.items() if "." not in key}
 
     def tuned(self, limits: Mapping[str, Value]) -> Scope:
-        """A copy in which these limits are others, as a person asked for; only those that the playbook has."""
+        """A copy with other values for limits, as tuned by a person; unknown limits are ignored."""
         others = {name: value for name, value in limits.items() if name in self.given}
         return Scope({**self.given, **others}, self._found)
 
     def names(self, own: Mapping[str, Value]) -> dict[str, Value]:
-        """All names for one expression: `own` are short names, which never stand before what was given or found."""
+        """All names for one expression. own: short names, which never hide given values or figures."""
         return {**own, **self._found, **self.given}
 
     def __getitem__(self, name: str) -> Value:
@@ -40,14 +40,14 @@ class Scope(Mapping[str, Value]):
         return iter({**self._found, **self.given})
 
     def __bool__(self) -> bool:
-        return True  # one without names is a scope too
+        return True  # an empty scope is not "no scope"
 
     def __len__(self) -> int:
         return len({**self._found, **self.given})
 
 
 def misnamed(columns: Mapping[str, object]) -> str:
-    """Why these can't be names of a result; "" where they can."""
+    """Why these can't be the column names of a result; "" if they can."""
     for name in columns:
         if "." in name or name in RESERVED:
             why = "with a dot it could be another's figure" if "." in name else "the word is reserved"

@@ -1,4 +1,4 @@
-"""What building a playbook shares: its files, its faults, and pydantic's faults turned into ours."""
+"""Shared state of loading a playbook: its files, and the faults found so far, including translated pydantic errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Reader = Callable[[str], str]
 
 
 def from_disk(directory: Path, *, linked: str = "") -> Reader:
-    """Reads files beside a playbook, and none outside of its directory; linked: what to say where it was named by a link."""
+    """A reader for files in a playbook's directory; refuses files outside of it. linked: suffix of its error messages."""
 
     def read(name: str) -> str:
         beside = directory / name
@@ -51,15 +51,15 @@ def _text(path: Path, name: str, *, shown: str, linked: str) -> str:
 
 @dataclass
 class Sources:
-    """All documents of one playbook, with one way to say where something stands."""
+    """All documents of one playbook, and their faults; maps a path in the merged data to file, line and column."""
 
     main: YamlDocument
     included: list[YamlDocument] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    origin: dict[str, YamlDocument] = field(default_factory=dict)  # "queries.coverage" → where it is written
-    texts: dict[str, str] = field(default_factory=dict)
-    secrets: set[str] = field(default_factory=set)  # the inputs that nobody may see
-    kept: bool = False  # a run's own copy: rules that are newer than the run don't keep it from its way back
+    origin: dict[str, YamlDocument] = field(default_factory=dict)  # "queries.coverage" → the document that defines it
+    texts: dict[str, str] = field(default_factory=dict)  # file name → text
+    secrets: set[str] = field(default_factory=set)  # names of secret inputs
+    kept: bool = False  # loading a run's own copy: rules newer than the run must not prevent its rollback
 
     def mark(self, path: Place, *, key: bool = False) -> Mark:
         document = self.main
@@ -92,9 +92,9 @@ def validated(
     aliases: Mapping[str, str] | None = None,
     also: Collection[str] = (),
 ) -> M | None:
-    """Build a model; each of pydantic's faults becomes one of ours, with its place. None where there were any.
+    """Validate a model; pydantic errors become faults with their places. None if there were any.
 
-    `also`: keys that may stand beside the model's own, for near misses.
+    also: further allowed keys, for suggestions.
     """
     try:
         return model.model_validate(

@@ -1,7 +1,7 @@
-"""Templates in text: names and five filters, for messages, file names and quoted SQL identifiers, and nothing else.
+"""Templates in text: names and five filters, for messages, file names and quoted SQL identifiers.
 
-Every template is held against a small grammar before Jinja2 sees it, so that arithmetic, calls, attributes of Python
-objects and statements never reach the sandbox. The grammar alone is what loading a playbook needs.
+Every template is checked against a small grammar before Jinja2 sees it, so that arithmetic, calls, Python attributes and
+statements never reach the sandbox. Loading a playbook needs only the grammar, not Jinja2.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 MAX_TEMPLATE = 10_000  # characters
 MAX_OUTPUT = 10_000  # characters
-FILTERS = {"ident": 0, "upper": 0, "lower": 0, "default": 1, "join": 1}  # most arguments that each takes
+FILTERS = {"ident": 0, "upper": 0, "lower": 0, "default": 1, "join": 1}  # filter → maximum number of arguments
 
 _OPENING = re.compile(r"\{\{|\{%|\{#")
 _TOKEN = re.compile(
     rf"""\s*(?:(?P<end>\}}\}})|(?P<name>{NAME})|(?P<constant>'[^'\\\n]*'|"[^"\\\n]*"|[0-9]{{1,15}}(?:\.[0-9]{{1,15}})?)"""
     r"""|(?P<sign>[|(),]))"""
 )
-_RESERVED = re.compile(  # words of Jinja2
+_RESERVED = re.compile(  # reserved words of Jinja2
     "self|super|loop|caller|varargs|kwargs|true|false|none|and|or|not|in|is|if|else|import|from|for|set|with",
     re.IGNORECASE,
 )
@@ -44,7 +44,7 @@ _HELP = "only names, with the filters ident, upper, lower, default and join, can
 
 
 class BadTemplate(BadInput):
-    """A template cannot be read or filled."""
+    """A template is invalid or cannot be filled."""
 
     def __init__(self, where: str, reason: str) -> None:
         self.where = where
@@ -53,22 +53,22 @@ class BadTemplate(BadInput):
 
 
 class _Refused(Exception):
-    """Why a value cannot be written; the caller knows where."""
+    """A value can't be rendered; the caller adds the place."""
 
 
 @dataclass(frozen=True)
 class _Use:
-    """One `{{ … }}`: the names in it, and whether the first may be missing."""
+    """One `{{ … }}`: the names in it, and whether the first may be undefined (it has a default)."""
 
     names: tuple[str, ...]
     optional: bool
 
 
 def fill(text: str, values: Mapping[str, object], *, where: str) -> str:
-    """The text with its templates filled; NULL is written null, and a name without a value is refused.
+    """Fill the templates in a text; None becomes `null`, an undefined name is an error.
 
     Raises:
-        BadTemplate: with `where`, which says whose text it is.
+        BadTemplate: its message begins with `where`.
     """
     if not has_template(text):
         return text
@@ -80,10 +80,10 @@ def fill(text: str, values: Mapping[str, object], *, where: str) -> str:
 def fill_sql(
     text: str, values: Mapping[str, object], *, where: str, dialects: Iterable[Dialect] = tuple(Dialect)
 ) -> str:
-    """SQL with each `{{ name | ident }}` replaced by a quoted identifier; any other template is refused.
+    """Replace each `{{ name | ident }}` in SQL by a quoted identifier; any other template is refused.
 
     Raises:
-        BadTemplate: also where the template stands in a literal, quotes or a comment, in which quoting protects nothing.
+        BadTemplate: also if a template is inside a literal, quotes or a comment, where quoting would not protect.
     """
     try:
         return templates.fill(
@@ -150,7 +150,7 @@ def _unexpected(sign: str, where: str) -> BadTemplate:
 
 
 def _operand(token: _Token, tokens: Iterator[_Token], *, found: list[str], where: str) -> _Token:
-    """Take one name or constant, and give the token after it."""
+    """Parse one name or constant; returns the token after it."""
     word, _, kind = token
     if kind == "name":
         if _RESERVED.fullmatch(word.split(".")[0]):
@@ -162,7 +162,7 @@ def _operand(token: _Token, tokens: Iterator[_Token], *, found: list[str], where
 
 
 def _filter(name: str, tokens: Iterator[_Token], *, found: list[str], where: str) -> _Token:
-    """Take one filter with its arguments, and give the token after it."""
+    """Parse one filter with its arguments; returns the token after it."""
     if name not in FILTERS:
         raise BadTemplate(where, f"cannot use the filter {name!r}{near(name, FILTERS)}: {_HELP}")
     token = next(tokens)
@@ -182,7 +182,7 @@ def _filter(name: str, tokens: Iterator[_Token], *, found: list[str], where: str
 
 
 def _given(uses: list[_Use], values: Mapping[str, object], where: str) -> dict[str, object]:
-    """Only what the template names, so that nothing else can be reached."""
+    """Only the values that the template names, so that it can't reach anything else."""
     given: dict[str, object] = {}
     for use in uses:
         for index, name in enumerate(use.names):
@@ -205,7 +205,7 @@ def _look_up(name: str, values: Mapping[str, object], where: str) -> object:
 
 
 def _inside(value: object) -> Mapping[str, object]:
-    """The named parts of a mapping, a dataclass or a pydantic model: never its methods or hidden attributes."""
+    """The fields of a mapping, dataclass or pydantic model; never methods or private attributes."""
     if isinstance(value, Mapping):
         return value
     known: object = getattr(type(value), "model_fields", None)

@@ -1,4 +1,4 @@
-"""What a plain YAML word means, and why a line of YAML cannot be read, in words that say what to change."""
+"""Interprets plain YAML scalars, and explains YAML syntax errors in messages that say what to change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from yaml import Event, MarkedYAMLError
 
 Scalar = None | bool | int | float | str
-Place = tuple[int, int]  # line and column, counted from 0 as the parser does
+Place = tuple[int, int]  # line and column, counted from 0 as in the parser
 
 
 class ParserMark(Protocol):
-    """What both parsers of PyYAML give as a place."""
+    """The mark type that both of PyYAML's parsers use."""
 
     @property
     def line(self) -> int: ...
@@ -44,15 +44,18 @@ _DECIMAL = re.compile(
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+(?:\.[0-9]*)?")
 _UNDERSCORES = re.compile(r"[-+]?[0-9]+_[0-9_]*")
 _NO_NUMBER = re.compile(r"[-+]?\.(?:inf|Inf|INF|nan|NaN|NAN)")
-MAX_DIGITS = 30  # more is an identifier that lost its quotes; Python itself refuses 4,300
+MAX_DIGITS = 30  # more digits mean an identifier without its quotes; Python's own limit is 4,300
 
 
 class Ambiguous(ValueError):
-    """A plain word that two readers of YAML take for two different things."""
+    """A plain scalar that different YAML parsers interpret differently."""
 
 
 def plain(word: str) -> Scalar:
-    """What an unquoted word means: YAML 1.2's few words and decimal numbers, and text for all the rest."""
+    """The value of an unquoted scalar: null, booleans and decimal numbers as in YAML 1.2, otherwise text.
+
+    Raises Ambiguous.
+    """
     if word in _WORDS:
         return _WORDS[word]
     if word[0] not in _NUMBER_STARTS:
@@ -94,17 +97,17 @@ _BLOCK_VALUE = re.compile(r"\s*(?:-\s+)*(?:[\w.-]+:\s+)?(.*?)(?:\s+#.*)?\s*")
 
 @dataclass(frozen=True)
 class _Last:
-    """The last thing that the parser understood."""
+    """The last event before a syntax error."""
 
     start: Place
     end: Place
     quoted: bool
-    closes: bool  # it ends with a quote or a bracket, so nothing can follow
+    closes: bool  # it ends with a quote or a bracket, so no text may follow
 
 
 @dataclass(frozen=True)
 class _Spot:
-    """Where the parser gave up: its words, the place, the last thing that it understood."""
+    """A syntax error: the parser's messages, the places, and the last event before it."""
 
     problem: str
     context: str
@@ -130,7 +133,7 @@ class _Spot:
         return line[place[1] : place[1] + 1]
 
     def advice(self) -> str:
-        """How to quote the value of this line; between brackets it isn't known where the value ends."""
+        """How to quote the value of this line; inside brackets its end isn't known."""
         match = None if self.in_flow or len(self.line) > 120 else _BLOCK_VALUE.fullmatch(self.line)
         return f"quote the whole value: {_quoted(match[1])}" if match and match[1] else "quote the whole value"
 
@@ -145,7 +148,7 @@ _Answer = tuple[Place, str] | None
 
 
 def explain(error: MarkedYAMLError, *, last: Event | None, lines: list[str]) -> tuple[Place, str]:
-    """The place and a helpful message for an error of the YAML parser; `last` is the last event before it."""
+    """Place and helpful message for an error of the YAML parser. last: the last event before it."""
     here = _place(error.problem_mark) or (max(len(lines) - 1, 0), 0)
     begun = _place(error.context_mark) or here
     spot = _Spot(error.problem or "", error.context or "", here, begun, _understood(last), lines)
@@ -169,7 +172,7 @@ def _understood(last: Event | None) -> _Last | None:
     if not start or not end:
         return None
     quoted = isinstance(last, ScalarEvent) and last.style in {"'", '"'}
-    flow = isinstance(last, MappingEndEvent | SequenceEndEvent)  # a block's end is a place without any sign
+    flow = isinstance(last, MappingEndEvent | SequenceEndEvent)  # the end of a block has no text, so start == end
     return _Last(start, end, quoted, closes=quoted or (flow and start != end))
 
 
@@ -189,7 +192,7 @@ def _escape(spot: _Spot) -> _Answer:
     if "unknown escape" not in spot.problem:
         return None
     line, column = spot.at
-    if spot.char != "\\":  # the two parsers point at different letters of the pair
+    if spot.char != "\\":  # the two parsers point at different characters of the escape
         column -= 1
     pair = spot.line[column : column + 2]
     return (line, column), f"cannot read {pair} between double quotes: use single quotes, or write \\{pair}"
@@ -206,7 +209,7 @@ def _no_colon(spot: _Spot) -> _Answer:
 
 
 def _after_end(spot: _Spot) -> _Answer:
-    """More text after a closing quote or bracket: an expression that began with one."""
+    """Text after a closing quote or bracket: usually an unquoted expression that starts with one."""
     last = spot.last
     rest = spot.line[spot.at[1] :].strip()[:40]
     if not last or not last.closes or not rest or spot.char in ",]}" or last.end[0] != spot.at[0]:

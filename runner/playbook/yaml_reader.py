@@ -1,4 +1,4 @@
-"""YAML text read into plain data that remembers the place of everything, with every fault at once."""
+"""Parses YAML into plain data with the place of every value and key; reports all faults at once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Path = tuple[str | int, ...]
 MAX_BYTES = 4 * 1024 * 1024  # a playbook of 10,000 steps has about 1 MB
 MAX_NODES = 500_000
 MAX_DEPTH = 50
-MAX_FAULTS = 100  # nobody reads more, and a wrong file may have millions
+MAX_FAULTS = 100  # nobody reads more, and a file of the wrong kind may have millions
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a file; line and column are counted from 1."""
+    """A place in a file; line and column count from 1."""
 
     file: str
     line: int
@@ -37,7 +37,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, and where."""
+    """One fault and its place."""
 
     mark: Mark
     message: str
@@ -47,7 +47,7 @@ class Fault:
 
 
 class Faulty(BadInput):
-    """A file has faults: all that could be found, in the order of their places."""
+    """A file has faults; `faults` has all that were found, in order of place."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(faults, key=lambda f: (f.mark.file, f.mark.line, f.mark.column)))
@@ -55,7 +55,7 @@ class Faulty(BadInput):
 
 
 class _Place:
-    """Where a mapping or list stands, and where everything directly in it does."""
+    """The place of a mapping or list, and of everything directly inside it."""
 
     __slots__ = ("at", "data", "flow", "inside", "key", "keys")
 
@@ -65,7 +65,7 @@ class _Place:
         self.flow = flow
         self.inside: dict[str, int | _Place] | list[int | _Place] = {} if isinstance(data, dict) else []
         self.keys: dict[str, int] = {}
-        self.key: str | _Skip | None = None  # the key that waits for its value
+        self.key: str | _Skip | None = None  # the key whose value comes next
 
     def child(self, part: str | int) -> int | _Place | None:
         if isinstance(self.inside, dict):
@@ -76,14 +76,14 @@ class _Place:
 
 
 class _Skip:
-    """Stands for a key that is a fault already: its value is read and dropped."""
+    """Placeholder for a faulty key, whose value is read and dropped."""
 
 
 _SKIP = _Skip()
 
 
 class YamlDocument:
-    """The data of one YAML file, and the place of each value and key in it."""
+    """The data of one YAML file with the place of each value and key."""
 
     def __init__(self, data: Data, *, file: str, text: str, root: int | _Place) -> None:
         self.data = data
@@ -92,11 +92,11 @@ class YamlDocument:
         self._root = root
 
     def mark(self, path: Path) -> Mark:
-        """The place of the value at `path`, or of the nearest enclosing thing that exists."""
+        """The place of the value at `path`, or of its nearest existing ancestor."""
         return _mark(self.file, self._find(path)[0])
 
     def key_mark(self, path: Path) -> Mark:
-        """The place of the key at `path` (in a list: of the item), or of the nearest enclosing thing that exists."""
+        """The place of the key at `path` (in a list: of the item), or of its nearest existing ancestor."""
         return _mark(self.file, self._find(path)[1])
 
     def _find(self, path: Path) -> tuple[int, int]:
@@ -122,8 +122,8 @@ def parse(
 ) -> YamlDocument:
     """Read one YAML document.
 
-    Stricter than YAML 1.1: only true/false are booleans, dates and times stay text; duplicate keys, anchors, aliases,
-    merge keys, tags, directives and further documents are faults.
+    Stricter than YAML 1.1: only true and false are booleans; dates and times stay text; duplicate keys, anchors,
+    aliases, merge keys, tags, directives and multiple documents are faults.
 
     Raises:
         Faulty: with every fault that could be found.
@@ -141,7 +141,7 @@ def parse(
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """The end of a message that names the nearest known word, or nothing: ' (did you mean ...?)'."""
+    """A suffix for messages with the most similar known word, or "": ' (did you mean ...?)'."""
     from difflib import get_close_matches
 
     by_lower = {_folded(name): name for name in known}
@@ -154,7 +154,7 @@ def _folded(word: str) -> str:
 
 
 def decoded(raw: bytes, file: str) -> str:
-    """A file's text without its byte order mark; raises Faulty with the place of the first byte that is not UTF-8."""
+    """Decode UTF-8 without a byte order mark; raises Faulty with the place of the first invalid byte."""
     return _utf8(raw, file).removeprefix("\ufeff")
 
 
@@ -187,12 +187,12 @@ def _mark_in(text: str, offset: int, file: str) -> Mark:
     return Mark(file, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
 
 
-# Besides control characters: what breaks lines for YAML but not for an editor, and what hides or reorders text.
+# Besides control characters: line breaks that only YAML knows, and characters that hide or reorder text.
 _BAD_CHARACTERS = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
     "|\r(?!\n)"
 )
-_BAD_ESCAPED = re.compile("[\x00\ud800-\udfff]")  # no database text and no JSON file takes these
+_BAD_ESCAPED = re.compile("[\x00\ud800-\udfff]")  # neither databases nor JSON can store these
 
 
 def _bad_characters(text: str, file: str) -> Iterator[Fault]:
@@ -204,11 +204,11 @@ def _bad_characters(text: str, file: str) -> Iterator[Fault]:
 
 
 class _Enough(Exception):
-    """No more of the file is read."""
+    """Stop reading the file."""
 
 
 class _Composer:
-    """Builds data and places from the parser's events: one pass, no recursion, nothing expanded."""
+    """Builds data and places from the parser's events in one pass, without recursion or expansion of aliases."""
 
     def __init__(self, file: str, *, max_nodes: int, max_depth: int) -> None:
         self.file = file
@@ -218,7 +218,7 @@ class _Composer:
         self.data: Data = None
         self.root: int | _Place | None = None
         self._open: list[_Place] = []
-        self._cut: list[tuple[int, str]] = []  # values that a comma cut in two
+        self._cut: list[tuple[int, str]] = []  # faults of values that a comma split in two
         self._nodes = 0
         self._documents = 0
 
@@ -250,7 +250,7 @@ class _Composer:
             self.faults.append(Fault(Mark(self.file, 1, 1), "cannot use an empty file"))
 
     def _report_cut(self) -> None:
-        """One fault a line: what a comma cut in two usually shows more than once, or as a syntax error too."""
+        """Report split values, one per line, and only for lines without another fault: they usually cause several."""
         told = {fault.mark.line for fault in self.faults}
         for at, message in self._cut[:MAX_FAULTS]:
             mark = _mark(self.file, at)
@@ -291,7 +291,7 @@ class _Composer:
         value = self._value(event, at)
         if parent and parent.flow and event.implicit[0]:
             self._look_for_cut(event.value, at)
-        if value is not None or parent:  # a file of null alone counts as empty
+        if value is not None or parent:  # a file with nothing but null counts as empty
             self._put(value, at)
 
     def _value(self, event: ScalarEvent, at: int) -> Scalar:
@@ -307,7 +307,7 @@ class _Composer:
             return text
 
     def _look_for_cut(self, text: str, at: int) -> None:
-        """Commas cut an unquoted value between brackets in two, and YAML says nothing."""
+        """Detect an unquoted value inside brackets that a comma splits in two, which YAML accepts silently."""
         if not text:
             self._cut.append(
                 (at, "cannot use a key without value between { and }: write null, or quote the whole value")
@@ -355,7 +355,7 @@ class _Composer:
             self._fault(at, f"cannot use the tag {tag}: remove it, or quote the whole value")
 
     def _put(self, data: Data, place: int | _Place) -> None:
-        """Put a value into the innermost open mapping or list, or make it the document's root."""
+        """Add a value to the innermost open mapping or list, or make it the document's root."""
         if not self._open:
             self.data, self.root = data, place
             return
@@ -373,7 +373,7 @@ class _Composer:
 
     def _no_key(self, parent: _Place, place: int | _Place) -> None:
         parent.key = _SKIP
-        if isinstance(place, int):  # an alias, which is a fault already
+        if isinstance(place, int):  # an alias, which was reported already
             return
         if parent.flow and place.at == parent.at + 1:
             self._fault(parent.at, "cannot start an unquoted value with {{: quote the whole value")
@@ -382,7 +382,7 @@ class _Composer:
 
 
 def _at(event: Event) -> int:
-    """Line and column in one number: a playbook of 10,000 steps has 200,000 of them."""
+    """Line and column packed into one int, to save memory: a playbook of 10,000 steps has 200,000 of them."""
     mark = cast("ParserMark", event.start_mark)
     return mark.line << 32 | mark.column
 

@@ -1,3 +1,3 @@
-"""Whether a run's record may be acted on: the trail held against the ledger."""
+"""Decides whether a run's record can be trusted: compares the trail with the ledger."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who vouches for a trail, and up to which record: the ledger at each step's end, and each approval."""
+"""Anchors of a trail: copies of its head hash kept elsewhere (in the ledger at each step's end, in each approval)."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from steps.contract import Look
 from steps.ledger import runs
 from steps.ledger.anchors import anchors_of
 
-# what may follow a run's end: people's words, and a process that takes the run up again
+# What may follow a run's end: events that people cause, and a process that takes the run up again.
 _AFTER_THE_END = (Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)
 _GOES_ON = (RunResumed, RollbackStarted, Closed)
 
 
 @dataclass(frozen=True)
 class TrailAnchor:
-    """The head of the chain as somebody else than the trail's writer has it; length 0 where only the hash is known."""
+    """A head hash as recorded by `by`, and the number of records at that time (0 if only the hash is known)."""
 
     by: str
     head: str
     length: int
-    ended: bool = False  # the run's process had let go of it then
+    ended: bool = False  # the run's process had ended by then
 
 
 @dataclass(frozen=True)
 class AnchorVerdict:
-    """What the anchors say of a chain."""
+    """Result of comparing a chain with its anchors: confirmed up to which record, by whom, or the first fault."""
 
     up_to: int
     by: str
@@ -55,7 +55,7 @@ class AnchorVerdict:
 
 
 def records(data: bytes, *, up_to: int) -> list[Record]:
-    """The first records of a trail, as many as its chain holds together; one that is of no kind we know ends them."""
+    """Parse the first `up_to` records of a trail, stopping at the first that isn't a record of this version."""
     found = []
     for line in data.split(b"\n")[:up_to]:
         try:
@@ -66,13 +66,13 @@ def records(data: bytes, *, up_to: int) -> list[Record]:
 
 
 def run_of(known: list[Record], path: Path) -> str:
-    """Whose trail it is, wherever the file lies."""
+    """The run that a trail belongs to, wherever its file is; if it has no start, the name of its folder."""
     first = known[0].event if known else None
     return first.run if isinstance(first, RunStarted) else path.absolute().parent.name
 
 
 def in_trail(known: list[Record]) -> list[TrailAnchor]:
-    """Approvals carry the head that the approver saw."""
+    """The anchors within the trail: each approval carries the head that the approver saw."""
     return [
         TrailAnchor(f"approval by {one.event.name}", one.event.chain_head, 0)
         for one in known
@@ -81,7 +81,7 @@ def in_trail(known: list[Record]) -> list[TrailAnchor]:
 
 
 def of_run(look: Look, run: str) -> list[TrailAnchor]:
-    """The heads that the target's ledger has for this run."""
+    """The anchors that the target's ledger has for this run, in order of length."""
     found = [TrailAnchor(f"the ledger at {one.what}", one.head, one.length) for one in anchors_of(look, run)]
     row = runs.find_run(look, run)
     if row is not None:
@@ -91,7 +91,7 @@ def of_run(look: Look, run: str) -> list[TrailAnchor]:
 
 
 def compare(found: Verification, vouchers: list[TrailAnchor]) -> AnchorVerdict:
-    """Hold each anchor against the chain: a missing head means that a tail was cut or the chain made anew."""
+    """Compare each anchor with the chain: if a head is missing, the chain's end was cut off or the chain was rewritten."""
     places = {head: number for number, head in enumerate(found.hashes, start=1)}
     up_to, by = 0, ""
     for one in vouchers:
@@ -115,7 +115,7 @@ def compare(found: Verification, vouchers: list[TrailAnchor]) -> AnchorVerdict:
 
 
 def beyond(known: list[Record], vouchers: list[TrailAnchor]) -> str:
-    """What stands behind a run's end and can't be: an engine's record without a process that took the run up again."""
+    """Find a record after the run's end that can't be genuine: one of the engine's, though no process resumed the run."""
     ends = [one.length for one in vouchers if one.ended]
     for one in known[max(ends) :] if ends else []:
         event: Event = one.event

@@ -1,4 +1,7 @@
-"""What the ledger must know of a run: where the trail says that something was done, its absence there is no proof."""
+"""Refuses to act on a run if the ledger lacks what the trail says was done, or if changed tables were replaced.
+
+A missing ledger row doesn't prove that the change is absent: the ledger itself may have been lost or restored.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from steps.catalog import touched_tables
 from steps.contract import Look, RunPosition
 from steps.ledger import runs, step_commits, tables
 
-_ACTED = frozenset({StepOutcome.DONE, StepOutcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
+_ACTED = frozenset({StepOutcome.DONE, StepOutcome.CRITERIA_NOT_MET})  # outcomes of a step that has committed something
 
 
 def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, without: Collection[str] = ()) -> None:
-    """Raise RunRefused where the ledger lacks what the trail tells of: the schema, the run's row, or a step's rows.
+    """Raise RunRefused if the ledger lacks what the trail implies: its schema, the run's row, or a step's rows.
 
-    act: what is not done then, in words. without: steps that are left as they are, whatever the ledger has.
+    act: the refused action, for the message. without: steps that are left in place and need not be in the ledger.
     """
     if not playbook.changes or not _reached_the_ledger(status):
         return
     done = [name for name, step in status.steps.items() if step.outcome in _ACTED and not step.reverted]
     done = [name for name in done if name in playbook.ids and playbook.entry(name).step.changes]
     if not tables.exists(look):
-        ledger_check.refuse_bad(look)  # something stands in its place
+        ledger_check.refuse_bad(look)  # something else may be in its place
         raise _refusal(status.run, act, "the target has no ledger (any more)", done)
     if runs.find_run(look, status.run) is None:
         raise _refusal(status.run, act, "the ledger in the target does not know this run", done)
@@ -38,7 +41,7 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
 
 
 def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
-    """The same of another playbook's run, of which only the ledger is at hand."""
+    """Like refuse_lost, for a run of another playbook, of which only the ledger is available."""
     rows = step_commits.step_rows(look, run)
     back = {row.step for row in rows if row.action == "revert" and row.state == StepOutcome.REVERTED}
     done = [row.step for row in rows if row.action == "apply" and row.state in _ACTED and row.step not in back]
@@ -48,7 +51,7 @@ def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
 
 
 def refuse_replaced(look: Look, status: RunStatus, playbook: Playbook) -> None:
-    """Raise RunRefused where a table that the run changed was dropped and made again: what was done is not in it."""
+    """Raise RunRefused if a table that the run changed was dropped and recreated: the change went with the old one."""
     if not tables.exists(look):
         return
     for entry in playbook.entries:
@@ -65,7 +68,7 @@ def refuse_replaced(look: Look, status: RunStatus, playbook: Playbook) -> None:
 
 
 def _reached_the_ledger(status: RunStatus) -> bool:
-    """Whether the run's row was ever there: it is written before the first check is asked."""
+    """Whether the run's row was ever written: that happens before the first check is asked."""
     return bool(status.steps or status.checks)
 
 

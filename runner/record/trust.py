@@ -1,8 +1,8 @@
-"""Whether a run's record may be acted on: one question, three answers, asked before every act on a run.
+"""Decides whether a run's record can be trusted; asked before every action on a run.
 
-The chain shows that nothing within it was changed; only the target's ledger shows that it wasn't made anew, cut, or put in
-another's place. An anchor is an ancestor of the chain, not necessarily its head: what stands behind the last one is
-*unanchored*, and a resume asks the database about it instead of believing it.
+The hash chain proves that nothing within it was changed. Only the target's ledger proves that the chain was not rewritten,
+cut, or swapped for another run's. An anchor is some record of the chain, not necessarily its head: records after the last
+anchor are *unanchored*, and a resume asks the database instead of believing them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from steps.contract import Look
 from steps.ledger import runs, step_commits, tables
 from steps.ledger.runs import RunRow
 
-# what may stand in a trail before the run's row is in the ledger
+# Events that may be in a trail before the run's row is in the ledger.
 _BEFORE_THE_ROW: tuple[type[Event], ...] = (
     RunStarted,
     LedgerCreated,
@@ -53,18 +53,19 @@ _BEFORE_THE_ROW: tuple[type[Event], ...] = (
 
 
 class RecordTrust(StrEnum):
-    """What is known of a record."""
+    """How far a record is trusted."""
 
-    PROVEN = "proven"  # whole, this run's, and every anchor of the target's ledger is in it
-    CONTRADICTED = "contradicted"  # by itself, or by the ledger
-    NOT_ASKED = "not asked"  # whole as far as it goes; no target was asked
+    PROVEN = "proven"  # intact, of this run, and it contains every anchor of the target's ledger
+    CONTRADICTED = "contradicted"  # it is inconsistent, or the ledger has something else
+    NOT_ASKED = "not asked"  # consistent in itself; no target was asked, or it has no row of the run
 
 
 @dataclass(frozen=True)
 class Trust:
-    """The answer. anchored: how many records are vouched for; by: by whom; row: the run as the ledger has it.
+    """The verdict on a record.
 
-    begun: whether the run came as far as having a row there.
+    anchored: how many records are confirmed; by: by which anchor; row: the run's row in the ledger; begun: whether the
+    run got so far that there should be a row.
     """
 
     answer: RecordTrust
@@ -76,7 +77,7 @@ class Trust:
 
     @property
     def words(self) -> str:
-        """For people, in a report."""
+        """The verdict for people, in a report."""
         if self.answer is RecordTrust.CONTRADICTED:
             return f"contradicted: {self.fault}"
         if self.answer is RecordTrust.PROVEN:
@@ -86,7 +87,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the ledger has of a run, from one look, which is older than the reading of the trail that it is held against."""
+    """What the ledger has of a run, from one snapshot. The trail it is compared with is read later, see `_read_again`."""
 
     row: RunRow | None
     vouchers: tuple[TrailAnchor, ...]
@@ -94,7 +95,7 @@ class _Known:
 
 
 def trusted(found: Found, database: RunDatabase | None = None) -> Trust:
-    """Is this run's record what it was: of itself, and as the target's ledger has it where there is a target."""
+    """Verify a run's record: its chain, and if a database is given, the chain against the target's ledger."""
     fault = alone(found)
     if fault:
         return Trust(RecordTrust.CONTRADICTED, fault)
@@ -107,7 +108,7 @@ def trusted(found: Found, database: RunDatabase | None = None) -> Trust:
 
 
 def alone(found: Found) -> str:
-    """What is wrong with a record by itself; "" where nothing is."""
+    """What is wrong with a record in itself (chain, folder name); "" if nothing is."""
     chain: Verification = found.chain
     if chain.fault:
         return chain.fault
@@ -118,41 +119,43 @@ def alone(found: Found) -> str:
 
 
 def proven(found: Found, database: RunDatabase, *, changes: bool, what: str) -> Trust:
-    """The same for an act on the target: raises TrailBroken where the record isn't proven.
+    """Require a proven record before an action on the target; raises TrailBroken otherwise. what: the action, for messages.
 
-    A playbook that changes nothing needs no ledger, and a run that was killed before its row was there has begun nothing:
-    for these there is nothing to hold the record against.
+    NOT_ASKED is enough for a playbook that changes nothing, which has no ledger, and for a run that was killed before
+    its ledger row was written, which has done nothing.
     """
-    told = trusted(found, database)
-    if told.answer is RecordTrust.PROVEN or (told.answer is RecordTrust.NOT_ASKED and not (changes and told.begun)):
-        return told
-    raise refusal(found, told, what)
+    verdict = trusted(found, database)
+    if verdict.answer is RecordTrust.PROVEN or (
+        verdict.answer is RecordTrust.NOT_ASKED and not (changes and verdict.begun)
+    ):
+        return verdict
+    raise refusal(found, verdict, what)
 
 
 def uncontradicted(found: Found, database: RunDatabase | None, *, what: str) -> Trust:
-    """The same for people's words, which accept that no target was asked; raises TrailBroken where it is contradicted."""
-    told = trusted(found, database)
-    if told.answer is RecordTrust.CONTRADICTED:
-        raise refusal(found, told, what)
-    return told
+    """Require a record that isn't contradicted, as for notes and approvals without a target; raises TrailBroken otherwise."""
+    verdict = trusted(found, database)
+    if verdict.answer is RecordTrust.CONTRADICTED:
+        raise refusal(found, verdict, what)
+    return verdict
 
 
-def refusal(found: Found, told: Trust, what: str) -> TrailBroken:
-    """Why a command does nothing with this record."""
+def refusal(found: Found, verdict: Trust, what: str) -> TrailBroken:
+    """The error of a command that refuses to act on this record."""
     run = found.status.run
     return TrailBroken(
-        f"cannot {what} {run}: its record in {found.trail} is {told.answer}",
-        why=told.fault,
+        f"cannot {what} {run}: its record in {found.trail} is {verdict.answer}",
+        why=verdict.fault,
         state="nothing was changed by this command",
         then=f"runbook trail verify {found.directory.name} --against-target; put the folder of the run back as it was",
     )
 
 
-def unanchored_steps(found: Found, told: Trust) -> frozenset[str]:
-    """The steps whose end stands behind the last anchor: the database is asked about them once more."""
-    if told.row is None:
+def unanchored_steps(found: Found, verdict: Trust) -> frozenset[str]:
+    """Ids of the steps that end after the last anchor; their outcome must be asked of the database again."""
+    if verdict.row is None:
         return frozenset()
-    vouched = fold(found.records[: told.anchored])
+    vouched = fold(found.records[: verdict.anchored])
     return frozenset(
         step.id
         for step in found.status.steps.values()
@@ -172,7 +175,10 @@ def _known(look: Look, run: str) -> _Known:
 
 
 def _read_again(found: Found) -> Found | str:
-    """The trail as it is after the look into the ledger: a run that goes on has anchored what was written since."""
+    """Read the trail once more, after the ledger; a str is the fault.
+
+    A running run keeps appending and anchoring. Read first, the trail could lack a record whose anchor we then see.
+    """
     again = load_run(found.directory)
     if not again.data.startswith(found.data[: found.data.rfind(b"\n") + 1]):
         return "it was changed while it was being read"
@@ -180,9 +186,9 @@ def _read_again(found: Found) -> Found | str:
 
 
 def against(database: RunDatabase, records: list[Record], *, run: str) -> tuple[list[TrailAnchor], str]:
-    """What the ledger vouches for of a trail that lies anywhere, and in what else the two differ.
+    """The ledger's anchors for a trail in any place, and any other difference between trail and ledger ("" if none).
 
-    Where the ledger has no row of the run there is nothing to compare with, and that is a difference.
+    A ledger without a row of the run counts as a difference.
     """
     with database.look() as look:
         known = _known(look, run)
@@ -196,26 +202,26 @@ def _against(found: Found | str, known: _Known) -> Trust:
         return Trust(RecordTrust.CONTRADICTED, found)
     if known.row is None:
         return _without_row(found.records)
-    word = anchors.compare(found.chain, [*anchors.in_trail(found.records), *known.vouchers])
-    fault = word.fault or _differs(found.records, known)
+    compared = anchors.compare(found.chain, [*anchors.in_trail(found.records), *known.vouchers])
+    fault = compared.fault or _differs(found.records, known)
     answer = RecordTrust.CONTRADICTED if fault else RecordTrust.PROVEN
-    return Trust(answer, fault, _anchored(found.chain, known.vouchers), word.by, known.row)
+    return Trust(answer, fault, _anchored(found.chain, known.vouchers), compared.by, known.row)
 
 
 def _differs(records: list[Record], known: _Known) -> str:
-    """What the ledger and the records say differently, beside the heads."""
+    """How the ledger and the records differ, apart from the anchors; "" if they don't."""
     unfit = _unfit(records, known.row) if known.row is not None else ""
     return unfit or _unknown_acts(records, known.acted) or anchors.beyond(records, [*known.vouchers])
 
 
 def _anchored(chain: Verification, vouchers: Iterable[TrailAnchor]) -> int:
-    """The last record that the ledger vouches for."""
+    """The number of the last record that an anchor of the ledger confirms."""
     places = {head: number for number, head in enumerate(chain.hashes, start=1)}
     return max((places.get(one.head, 0) for one in vouchers), default=0)
 
 
 def _without_row(records: list[Record]) -> Trust:
-    """No row is no proof: either nothing was begun yet, or the row was lost, or the playbook changes nothing."""
+    """The verdict without a ledger row: nothing was started yet, the row was lost, or the playbook changes nothing."""
     later = next((one for one in records if not isinstance(one.event, _BEFORE_THE_ROW)), None)
     leased = any(isinstance(one.event, LeaseTaken) for one in records)
     if leased and later is not None:
@@ -228,7 +234,7 @@ def _without_row(records: list[Record]) -> Trust:
 
 
 def _unfit(records: list[Record], row: RunRow) -> str:
-    """What the run's row and the records up to that row's head say differently."""
+    """How the run's ledger row differs from the records up to that row's head; "" if it doesn't."""
     place = next((one.n for one in records if one.hash == row.trail_head), len(records))
     then = fold(records[:place])
     started = then.started
@@ -249,7 +255,7 @@ def _unfit(records: list[Record], row: RunRow) -> str:
 
 
 def _unknown_acts(records: list[Record], acted: Iterable[str]) -> str:
-    """Steps that have committed, and that the trail doesn't know as begun: a start is on disk before any act."""
+    """Steps with commits in the ledger but no start in the trail: impossible, since a start is on disk before any commit."""
     begun = {one.event.step for one in records if isinstance(one.event, StepStarted)}
     unknown = sorted(set(acted) - begun)
     return (

@@ -1,3 +1,3 @@
-"""What people read: change cards, the live view, reports, timelines and failures."""
+"""Output for people: change cards, the live view, reports, timelines and error messages."""
 
 from __future__ import annotations

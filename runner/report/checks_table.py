@@ -1,4 +1,4 @@
-"""What a run proved: every check with what was asked, what was found and the answer; approvals and evidence."""
+"""The report's tables of checks (question, operands, answer), approvals and evidence."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from runner.trail.events import CheckAnswered, NotDue, Record
 from runner.trail.status import RunStatus
 from steps.contract import Answer
 
-CELL = 160  # signs of one value before it is cut short: the trail has all of it
-FOUND = 600  # of what a check that did not pass was decided on
+CELL = 160  # maximum length of a value in a cell; the trail has all of it
+FOUND = 600  # maximum length of the findings of a check that did not pass
 _ROLES = {"requirement": "required", "preflight": "preflight"}
 
 
 @dataclass
 class _Asked:
-    """One check that was asked, with the guard's earlier samples counted."""
+    """A check that was asked; for a guard, all of its samples."""
 
     at: str
     event: CheckAnswered | NotDue
     times: int = 1
     broken: int = 0
-    earlier: tuple[int, int] = (0, 0)  # before the step was taken up again
+    earlier: tuple[int, int] = (0, 0)  # times and broken before the step was resumed
 
     def count(self, event: CheckAnswered) -> None:
-        """The record of a guard says how often it was asked until then; not each sample is in the trail."""
+        """Count a guard's samples. Not every sample is recorded; a record has the counts since its step started."""
         if not event.sampled:
             self.times, self.broken = self.times + 1, self.broken + (event.answer is not Answer.PASS)
             return
@@ -40,7 +40,7 @@ class _Asked:
 
 
 def checks(records: Iterable[Record], playbook: Playbook) -> list[str]:
-    """Every check in the order in which it was asked, as a Markdown table; and those that never were."""
+    """A Markdown table of all checks, in the order in which they were asked, followed by those never asked."""
     known = {check.id: check for check in all_checks(playbook)}
     asked = _asked(records)
     rows = [_row(one, known.get(one.event.id), playbook) for one in asked]
@@ -54,14 +54,14 @@ def checks(records: Iterable[Record], playbook: Playbook) -> list[str]:
 
 
 def unasked(status: RunStatus, playbook: Playbook) -> int:
-    """How many checks nobody asked; guards don't count, which a short step is done without."""
+    """The number of checks never asked, without guards: a short step may end before any is sampled."""
     seen = {one.id for one in status.checks} | {one.id for one in status.not_due}
     guards = {guard.check.id for entry in playbook.entries for guard in entry.guards}
     return sum(check.id not in seen | guards for check in all_checks(playbook))
 
 
 def all_checks(playbook: Playbook) -> Iterator[Check]:
-    """In the order of the playbook, guards too."""
+    """All checks in the order of the playbook, including guards."""
     yield from playbook.preconditions
     for entry in playbook.entries:
         yield from entry.preconditions
@@ -71,7 +71,7 @@ def all_checks(playbook: Playbook) -> Iterator[Check]:
 
 
 def _asked(records: Iterable[Record]) -> list[_Asked]:
-    """A guard is asked every few seconds: one row, with its last answer that was no pass, or its last."""
+    """The checks asked. A guard is sampled often, so it has one row: its last answer that did not pass, else its last."""
     found: list[_Asked] = []
     guards: dict[tuple[str, str], _Asked] = {}
     for record in records:
@@ -149,7 +149,7 @@ def _brief(value: object) -> str:
 
 # ─── people's word ──────────────────────────────────────────────────────────────────────────────────────────────────
 def approvals(records: Iterable[Record], status: RunStatus) -> list[str]:
-    """Who said yes, and what it is worth: a name that nobody proved is called unsigned."""
+    """A table of approvals, with what weakens them: unsigned, same OS user as the operator, other digest."""
     rows = [
         [
             clock(record.at),
@@ -173,7 +173,7 @@ def approvals(records: Iterable[Record], status: RunStatus) -> list[str]:
 
 
 def evidence(records: Iterable[Record]) -> list[str]:
-    """What people brought; a file is named by the hash of its bytes."""
+    """A table of the evidence given; files are identified by their SHA-256."""
     rows = [
         [
             clock(record.at),
@@ -192,7 +192,7 @@ def evidence(records: Iterable[Record]) -> list[str]:
 
 
 def tally(found: Sequence[CheckAnswered]) -> str:
-    """'9 checks passed, 1 failed, 2 recorded only' of each check's last answer."""
+    """Count the last answers of all checks: '9 checks passed, 1 failed, 2 recorded only'."""
     last = {(one.step, one.role, one.id): one for one in found}.values()
     counts = {word: sum(one.answer is word and not one.records_only for one in last) for word in Answer}
     words = [f"{counts[Answer.PASS]} check{'' if counts[Answer.PASS] == 1 else 's'} passed"]

@@ -1,4 +1,4 @@
-"""Where an exception ends: words for the operator and an exit code."""
+"""Turns an exception into a message for the operator and an exit code."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from steps.ledger.tables import OldLedger
 
 @dataclass
 class Typed:
-    """What was typed, as far as a next command needs it; filled while the command line is read."""
+    """Command and options as typed, for completing the suggested next command; filled while the command line is parsed."""
 
-    command: str = "runbook"  # with its subcommand
+    command: str = "runbook"  # including the subcommand
     target: str = ""
     runs: str = ""
 
 
-# A command that asks for a target, with what it is about; `pointing` sees to those on a run.
+# Commands that take a target but are not about a run (options.pointing completes the latter).
 _ON_A_TARGET = re.compile(r"runbook (?:target check|target init(?! --print)|(?:exec|plan) [^\s;,()]+)")
 _ON_RUNS = re.compile(r"runbook runs\b")
 _STATES: dict[type[RunbookError], str] = {
     RunRefused: "nothing was changed by this command",
     PlaybookFaulty: "nothing was run",
 }
-SHOWN = 100  # signs of a path that is too long
+SHOWN = 100  # maximum length of a path in a message
 _UNUSABLE = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
 
 
 def report_error(error: Exception, typed: Typed | None = None) -> int:
-    """Print what stopped the command and return its exit code."""
+    """Print the error that stopped the command; returns its exit code."""
     typed = typed or Typed()
     if isinstance(error, RunbookError):
-        with contextlib.suppress(OSError):  # the terminal may be gone; the code is still heard
+        with contextlib.suppress(OSError):  # the terminal may be gone; the exit code still counts
             _known(error, typed)
         return error.exit_code
     if isinstance(error, BadInput):
@@ -86,7 +86,7 @@ def _known(error: RunbookError, typed: Typed) -> None:
 
 
 def _completed(error: RunbookError, typed: Typed) -> str:
-    """What to do next: its commands ask the target and the runs directory that this one asked."""
+    """The next command, completed with the target and runs directory of the failed one."""
     if not error.then:
         return f"{typed.command} --help"
     then = error.then
@@ -102,7 +102,7 @@ def _sqlstate(fault: DatabaseFault) -> str:
 
 
 def _title(title: str, text: str) -> None:
-    """What happened, in as many lines as it has: a list of faults is one, each with its place."""
+    """Print the title and what happened; it may have several lines, such as a list of faults."""
     first, *rest = f"{title} {text}".split("\n")
     terminal.warn(first, mark=title, colour="red", hang=len(title) + 1)
     for line in rest:

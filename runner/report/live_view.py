@@ -1,4 +1,4 @@
-"""What a person sees while a run goes: a line for each thing that happened, and one that moves on a terminal."""
+"""The live view of a run: a line for each event, and a progress line that is updated in place on a terminal."""
 
 from __future__ import annotations
 
@@ -35,42 +35,40 @@ _OUTCOMES = {
     StepOutcome.STOPPED: ("■", "yellow"),
     StepOutcome.CONTINUED: ("!", "yellow"),
 }
-ANSWER_S = 20  # a run that nobody watches isn't kept waiting
-FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # how often a plain line tells of progress
+ANSWER_S = 20  # timeout of a question, so that an unattended run doesn't wait
+FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # intervals of progress lines if the output is no terminal
 
 
 @dataclass
 class Lines:
-    """The live view; on a terminal the progress line moves, elsewhere a plain line is written now and then."""
+    """The live view; without a terminal, progress is printed as plain lines now and then."""
 
     out: TextIO = field(default_factory=lambda: sys.stdout)
     verbose: bool = False
     clock: Callable[[], float] = time.monotonic
-    _moving: int = 0  # lines that the progress takes on the terminal now
+    _moving: int = 0  # lines on the terminal that the progress takes now
     _rate: Rate = field(default_factory=Rate)
     _step: str = ""
     _began: float = 0.0
     _last: float = 0.0
-    _told: dict[tuple[str, str], Answer] = field(
-        default_factory=dict
-    )  # of guards and requirements, which are asked again
+    _told: dict[tuple[str, str], Answer] = field(default_factory=dict)  # last answers of guards and requirements
 
     def begun(self, run: str, directory: Path) -> None:
         self._write(f"run    {run}")
         self._write(f"trail  {directory / 'trail.jsonl'}")
 
     def say(self, text: str) -> None:
-        """What the engine has to tell beside its events; and what others say in the same view."""
+        """Print a message that is not an event."""
         self._write(text, "yellow")
 
     def ask(self, question: str) -> bool:
-        """A yes or no from the terminal; no where nobody answers within ANSWER_S."""
+        """Ask a yes/no question on the terminal; no answer within ANSWER_S means no."""
         self._write(f"  ? {question} y/N (no after {ANSWER_S} s)", "yellow")
         ready, _, _ = select.select([sys.stdin], [], [], ANSWER_S)
         return bool(ready) and sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def heard(self, event: Event) -> None:
-        """One line for what an operator wants to know; everything is in the trail."""
+        """Print one line for events that matter to an operator; the trail has all of them."""
         match event:
             case events.RunStarted():
                 where = f"{event.target} ({event.process.versions.get('server', '')})"
@@ -82,7 +80,7 @@ class Lines:
                 self._check(event)
             case events.StepStarted():
                 self._step, self._rate = event.step, Rate()
-                self._began = self._last = self.clock()  # a step that takes no time needs no line of progress
+                self._began = self._last = self.clock()  # delays the first progress line; short steps need none
                 self._write(f"→ {event.step}: {event.describe}")
             case events.StepEnded():
                 self._ended(event)
@@ -135,7 +133,7 @@ class Lines:
                 pass
 
     def _check(self, event: events.CheckAnswered) -> None:
-        """A guard that still passes at the end of its step was told of at the beginning, and so was what a gate still requires."""
+        """Print a check's answer, unless it is a guard or requirement that passes again and was shown before."""
         if event.role in {"guard", "requirement"}:
             key = (event.role, event.id)
             before, self._told[key] = self._told.get(key), event.answer
@@ -161,7 +159,7 @@ class Lines:
         self._write(f"  {mark} {event.step} {words} in {event.seconds:.1f} s{more}{error}", colour, mark=mark)
 
     def progress(self, step: str, progress: Progress) -> None:
-        """Rows, rate and time left; moving on a terminal, now and then elsewhere."""
+        """Show rows, rate and time left."""
         now = self.clock()
         self._rate.add(progress.done)
         every = 0.2 if moves(self.out) else FIRST_MINUTE_S if now - self._began < 60 else LATER_S
@@ -181,7 +179,7 @@ class Lines:
         spoken(self.out, f"{clear}{dressed(text, colour=colour, mark=mark, out=self.out)}\n")
 
     def _cleared(self) -> str:
-        """What takes the progress off the terminal, with the cursor where it began."""
+        """The control sequence that erases the progress line and puts the cursor at its start."""
         above = max(self._moving - 1, 0)
         clear = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * above if self._moving else ""
         self._moving = 0
@@ -189,7 +187,7 @@ class Lines:
 
 
 def progress_line(step: str, progress: Progress, rate: Rate) -> str:
-    """'fill 42,000 of 100,000 rows (42 %) · 11,200/s now, 10,900/s mean · 5 s left · …'."""
+    """Format progress: 'fill 42,000 of 100,000 rows (42 %) · 11,200/s now, 10,900/s mean · 5 s left · …'."""
     if progress.total == 1 and progress.note:
         return f"{step}: {progress.note}"  # 0 of 1 says nothing
     of = f" of {progress.total:,}" if progress.total is not None else ""
@@ -207,7 +205,7 @@ def _figure(value: float | Decimal) -> str:
 
 @dataclass
 class JsonLines:
-    """Every event as one JSON line, for machines that read along."""
+    """Prints every event as a line of JSON, for machines."""
 
     out: TextIO
 

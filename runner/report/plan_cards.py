@@ -1,4 +1,4 @@
-"""Shows a plan, one change card a step: in the terminal, as JSON, and in Markdown for a pull request or a report."""
+"""Renders a plan, one change card per step: for a terminal, as JSON, and as Markdown for pull requests and reports."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from runner.trail.events import CheckAnswered, Json, NotDue
 from steps.contract import Answer, State, Statement
 from steps.contract.values import readable_all
 
-LABEL = 14  # columns of a card's labels
-NARROW, WIDE = 50, 140  # lines are wrapped between these, however narrow or wide the terminal is
-FIRST_LINES = 3  # of a card's SQL, where not all of it is asked for
-DIGEST = 16  # hex digits of the digest that people compare by eye
+LABEL = 14  # width of the label column
+NARROW, WIDE = 50, 140  # limits of the width to wrap to
+FIRST_LINES = 3  # statements shown of each card without --sql
+DIGEST = 16  # hex digits shown of a digest, for comparing by eye
 _COLOURS = {State.DONE: "green", State.PARTLY: "yellow", State.UNKNOWN: "yellow", State.NOT_DONE: ""}
 _ANSWERS = {
     Answer.PASS: ("✓", "green"),
@@ -36,7 +36,7 @@ Answers = Sequence[CheckAnswered | NotDue]
 
 # ─── the terminal ───────────────────────────────────────────────────────────────────────────────────────────────────
 def show(plan: Plan, *, checks: Answers = (), show_sql: bool = False, out: TextIO | None = None) -> None:
-    """Print the plan for a terminal; `checks` are the answers of a dry run to preconditions and requirements."""
+    """Print the plan on a terminal. checks: answers of a dry run to preconditions and requirements."""
     pen = _Pen(out or sys.stdout)
     _header(pen, plan, checks)
     for number, card in enumerate(plan.cards, start=1):
@@ -55,7 +55,7 @@ class _Pen:
         spoken(self.out, text + "\n")
 
     def labelled(self, label: str, text: str, *, colour: str = "") -> None:
-        """`label   text`, wrapped beside the label; nothing where there is no text."""
+        """Print `label   text`, wrapped beside the label; nothing if the text is empty."""
         if text:
             self.lines(
                 label,
@@ -64,7 +64,7 @@ class _Pen:
             )
 
     def each(self, label: str, texts: Iterable[str], *, colour: str = "") -> None:
-        """Several texts under one label, each hanging where it is wrapped."""
+        """Print several texts under one label, each with a hanging indent."""
         for number, text in enumerate(texts):
             lines = textwrap.wrap(
                 plain(text), self.room, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
@@ -104,7 +104,7 @@ def _asked(
     *,
     name: Callable[[str], str],
 ) -> None:
-    """What must hold before the run; with its answer where it was asked."""
+    """Print what must hold before the run, with the answer if it was asked."""
     for number, words in enumerate(wanted):
         text, colour = words, ""
         if (answer := answered.get(name(words))) is not None:
@@ -150,7 +150,7 @@ def _statements(pen: _Pen, statements: Sequence[Statement], *, show_sql: bool) -
 
 
 def _in_full(statements: Sequence[Statement], *, room: int) -> list[str]:
-    """Every statement, to be copied; what is bound and noted stands once behind the statements that share it."""
+    """All statements, to be copied; parameters and notes follow the last of consecutive statements that share them."""
     lines = []
     for number, one in enumerate(statements):
         lines += [part for line in written(one).splitlines() for part in _broken(line.rstrip(), room)]
@@ -170,17 +170,17 @@ def _in_full(statements: Sequence[Statement], *, room: int) -> list[str]:
 
 
 def written(one: Statement) -> str:
-    """A statement as somebody would write it into a file."""
+    """A statement as it would be written in a file."""
     return textwrap.dedent(plain(one.sql, lines=True)).strip().rstrip(";") + ";"
 
 
 def bound(one: Statement) -> str:
-    """The values that go beside the statement, never into it."""
+    """The statement's bound parameters in words."""
     return ", ".join(f":{name} = {plain(repr(value))}" for name, value in one.params.items())
 
 
 def _broken(line: str, room: int) -> list[str]:
-    """A long line of SQL in several: not within quotes, nor where a comment would swallow what follows."""
+    """Wrap a long line of SQL; not inside quotes, nor if a comment would swallow what follows."""
     if len(line) <= room or "--" in line or "$" in line or line.count("'") % 2:
         return [line]
     indent = line[: len(line) - len(line.lstrip())]
@@ -202,9 +202,9 @@ def _footer(pen: _Pen, plan: Plan) -> None:
     pen.each("faults", plan.faults, colour="red")
 
 
-# ─── words of a card ────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── texts of a card ────────────────────────────────────────────────────────────────────────────────────────────────
 def state_words(card: Card) -> str:
-    """How the step stands in the database now; "" where nobody looked, and for a gate, which changes nothing."""
+    """The step's current state in the database; "" if it was not asked, and for gates."""
     if card.state is None or not card.taking_back:
         return ""
     if card.state.state is State.DONE:
@@ -283,9 +283,9 @@ _COLUMNS: Mapping[str, Callable[[Card], str]] = {
 
 
 def rows(cards: Sequence[Card], *, more: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-    """The cards as one Markdown table, a row a step; a column that no card fills is left out.
+    """The cards as a Markdown table with a row per step; empty columns are left out.
 
-    more: further columns by heading, one Markdown cell for each card: what a run's report adds.
+    more: further columns, heading → one Markdown cell per card.
     """
     columns = {"#": [str(number) for number in range(1, len(cards) + 1)]}
     columns |= {heading: [cell(card) for card in cards] for heading, cell in _COLUMNS.items()}
@@ -295,7 +295,7 @@ def rows(cards: Sequence[Card], *, more: Mapping[str, Sequence[str]] | None = No
 
 
 def markdown(plan: Plan) -> str:
-    """The plan as a pull request shall show it: the cards as a table, the SQL below it. No command prints it yet."""
+    """The plan as Markdown for a pull request: a table of the cards, then the SQL."""
     lines = [f"## {escaped(plan.title)}", "", f"{code(plan.name)} · digest {code(plan.digest[:DIGEST])}"]
     lines[-1] += f" · target {code(plan.target)}" if plan.target else ""
     lines += ["", f"**Limits** {', '.join(map(code, plan.limits))}"] if plan.limits else []

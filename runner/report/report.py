@@ -1,4 +1,4 @@
-"""What a run did and proved, from its trail alone: the verdict first, the change cards with what really happened."""
+"""The report of a run, from its trail alone: verdict, change cards with what really happened, checks, timeline."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_
 
 
 def markdown(found: Found, playbook: Playbook, here: next_commands.Here | None = None) -> str:
-    """The report of a run; no database is asked."""
+    """The report as Markdown; asks no database."""
     records = trail.read(found.trail)
     status = found.status
     parts = [
@@ -96,13 +96,13 @@ def _head(found: Found, playbook: Playbook) -> list[str]:
 
 
 def clocks(status: RunStatus) -> str:
-    """Which records are older than the one before them, and what that can mean."""
+    """The records that are older than their predecessors, and what that may mean."""
     some = ", ".join(map(str, status.out_of_order[:5])) + ("…" if len(status.out_of_order) > 5 else "")
     return f"at record {some}: a machine's clock was set back, or the record comes from another machine"
 
 
 def verdict(status: RunStatus) -> str:
-    """How the run came out, in words; a run whose process is gone is not running."""
+    """The outcome of the run in words; a running run whose process is gone is called interrupted."""
     if status.state is RunState.RUNNING and advice.alive(status) is False:
         return "Interrupted: its process is gone"
     return _VERDICTS[status.state] + (f", held: {escaped(status.held)}" if status.held else "")
@@ -159,7 +159,7 @@ def _pairs(values: Mapping[str, Json]) -> str:
 
 
 def _standing(playbook: Playbook, status: RunStatus, here: next_commands.Here) -> list[str]:
-    """The five lines of every stop; what comes next is left out where that would be this report."""
+    """The five lines of a stop; the next command is left out if it is this report."""
     told = advice.stop(playbook, status, here)
     lines = told.then.split("\n")
     then = "<br>".join(code(line) if line.startswith("runbook ") else escaped(line) for line in lines)
@@ -173,7 +173,7 @@ def _standing(playbook: Playbook, status: RunStatus, here: next_commands.Here) -
 # ─── the cards, with what really happened ───────────────────────────────────────────────────────────────────────────
 @dataclass
 class _Seen:
-    """What the trail tells of one step beside its status."""
+    """What the trail has about one step besides its status."""
 
     evidence: str = ""
     waits: int = 0
@@ -252,7 +252,7 @@ def _went_over(entry: Entry, step: StepStatus) -> bool:
 
 
 def _figures(playbook: Playbook, status: RunStatus) -> list[str]:
-    """What each pass over a table came to, a column a step."""
+    """The figures of steps that go over a table, with a column per step."""
     began = ((entry, status.steps.get(entry.id)) for entry in playbook.entries)
     passes = [(entry, step) for entry, step in began if step and _went_over(entry, step)]
     names = dict.fromkeys(name for _, step in passes for name in step.results)
@@ -284,7 +284,7 @@ def _anchor(found: Found) -> list[str]:
 
 # ─── rows ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def rows(database: Database, run: str, *, kind: str, as_json: bool) -> str:
-    """The rows that a run's backfills set aside, or that its rollback left alone, as CSV or JSON.
+    """The rows that a run's backfills set aside, or that its rollback refused, as CSV or JSON.
 
     kind: what `--rows` calls them, of skipped_rows.ACTIONS.
     """

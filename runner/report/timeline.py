@@ -1,4 +1,4 @@
-"""What happened in a run, a line each in the order of the trail: what a post-mortem is written from."""
+"""The timeline of a run in the order of its trail, as the basis of a post-mortem."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ OUTCOMES = {
 
 
 def clock(at: str) -> str:
-    """A time of the trail for people: UTC, to the second."""
+    """Format a time of the trail: UTC, to the second; "" for ""."""
     return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at else ""
 
 
 @dataclass
 class _Line:
-    """One line that may stand for many records of the same kind."""
+    """One line of the timeline; it may stand for many consecutive lock waits."""
 
     at: str
     text: str
@@ -55,7 +55,7 @@ def _blockers(waits: Iterable[events.LockWaited]) -> str:
 
 
 def timeline(records: Iterable[Record]) -> list[str]:
-    """The run's acts and people's, as a Markdown table; waits for one lock, one after the other, are one line."""
+    """The actions of run and people as a Markdown table; consecutive waits for one lock are one line."""
     lines: list[_Line] = []
     for record in records:
         event = record.event
@@ -71,7 +71,7 @@ def timeline(records: Iterable[Record]) -> list[str]:
 
 
 def words(event: Event) -> str:
-    """One event as a line of Markdown; "" for what stands elsewhere in the report (checks, what steps verified)."""
+    """One event as a line of Markdown; "" for events that other parts of the report show (checks, verifications)."""
     return _of_run(event) or _of_step(event) or _of_people(event)
 
 
@@ -188,7 +188,7 @@ def _of_steering(event: Event) -> str:
 
 
 def took(seconds: float) -> str:
-    """'0.04 s', '12 s', '3 min'."""
+    """Format a duration: '0.04 s', '12 s', '3 min'."""
     return f"{seconds:.2g} s" if seconds < 9.5 else format_duration(seconds)
 
 

@@ -1,3 +1,3 @@
-"""How a run goes: the engine, its guards and lease, resume, and the way back."""
+"""Executes runs: the engine, its guards and lease, resume, rollback, actions of people."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a way back came to, by the ledger: rows set back, rows refused, steps that still stand, and the words for it."""
+"""The result of a rollback according to the ledger: rows restored, rows refused, steps left in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from steps.ledger import step_commits
 
 @dataclass(frozen=True)
 class Balance:
-    """Of one run. standing: its steps of which something still stands, each with the reason."""
+    """The result for one run. standing: steps that left something in place → the reason."""
 
     run: str
     restored: int = 0
@@ -23,7 +23,7 @@ class Balance:
 
     @property
     def whole(self) -> bool:
-        """Whether all of the run is gone."""
+        """Whether everything was undone."""
         return not (self.refused or self.standing)
 
     @property
@@ -31,14 +31,14 @@ class Balance:
         return RunState.ROLLED_BACK if self.whole else RunState.ROLLED_BACK_IN_PART
 
     def words(self) -> str:
-        """The figures in a clause: '883 rows restored, 117 refused (changed since, left as they are); keep_b still stands'."""
+        """The result in words: '883 rows restored, 117 refused (changed since, left as they are); keep_b still stands'."""
         parts = [f"{self.restored:,} rows restored, {self.refused:,} refused"] if self.restored or self.refused else []
         if self.refused:
             parts[0] += " (changed since the run: left as they are)"
         return "; ".join([*parts, *(f"{step} still stands: {why}" for step, why in self.standing.items())])
 
     def end(self, what: str = "", why: str = "") -> RunbookError:
-        """How the run ends: rolled back, or in part. what, why: the failure that was the reason, where there was one."""
+        """The exception that ends the run: rolled back, or in part. what, why: the failure that caused the rollback, if any."""
         told = self.words()
         if self.whole:
             back = RolledBack(
@@ -62,7 +62,7 @@ class Balance:
 
 
 def read(look: Look, run: str, *, standing: Mapping[str, str], only: Collection[str] = ()) -> Balance:
-    """The sums over the run's steps (or some of them), as the ledger has them: also of ways back that were cut short."""
+    """Sum up the steps (or some) of a run from the ledger; this includes earlier rollbacks that were interrupted."""
     rows = [
         row for row in step_commits.step_rows(look, run) if row.action == "revert" and row.state == StepOutcome.REVERTED
     ]
@@ -72,6 +72,6 @@ def read(look: Look, run: str, *, standing: Mapping[str, str], only: Collection[
 
 
 def _counted(results: str) -> dict[str, object]:
-    """Of what was recorded at a step's end on the way back, what every step that goes by rows declares."""
+    """The row counts among the results recorded at the end of a step's undo."""
     document = json.loads(results)
     return {name: document[name] for name in TakenBack.model_fields if name in document}

@@ -1,4 +1,4 @@
-"""The command `close`: a person ends a run as what it is; nothing is taken back, and what stands is said."""
+"""The command `close`: a person ends an open run in its current state; nothing is undone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from steps.ledger.runs import RunRow
 
 @dataclass(frozen=True)
 class ClosingDecision:
-    """A person's decision that a run is over."""
+    """Who closes a run, and why."""
 
     by: str
     reason: str
@@ -40,7 +40,7 @@ class ClosingDecision:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that was closed. note: what could not be done, in words."""
+    """A closed run. note: where it could not be recorded, in words."""
 
     run: str
     stands: tuple[str, ...]
@@ -48,7 +48,7 @@ class Ended:
 
 
 def close(name: str, orders: RunOptions, word: ClosingDecision) -> Ended:
-    """End an open run; where its folder is lost, in the ledger alone."""
+    """Close an open run, in trail and ledger; if its folder or its ledger rows are lost, only in the other one."""
     try:
         found = find_run(runs_of(orders), name)
     except RunRefused as nowhere:
@@ -76,14 +76,14 @@ def _over(run: str, state: str) -> RunRefused:
 
 
 def _going_back(status: RunStatus, target: Connected) -> bool:
-    """Whether another run has taken back a part of what had succeeded: then it is open again."""
+    """Whether the run had succeeded, but another run has partly undone it since, so that it is open again."""
     with target.database.look() as look:
         row = runs.find_run(look, status.run) if tables.exists(look) else None
     return row is not None and open_runs.may_be_open(row) and row.going_back
 
 
 def _lost(status: RunStatus, playbook: Playbook, target: Connected) -> str:
-    """What the ledger has lost of the run, in words: then only the trail can say that it is over."""
+    """What the ledger lacks of the run, in words; "" if nothing. The run can then be closed only in its trail."""
     with target.database.look() as look:
         try:
             known.refuse_lost(look, status, playbook, act="close")
@@ -129,7 +129,7 @@ def _in_the_trail(found: Found, masks: Masks, word: ClosingDecision, lost: str) 
 
 
 def _in_the_ledger(name: str, orders: RunOptions, word: ClosingDecision, nowhere: RunRefused) -> Ended:
-    """A run whose folder is lost, by its whole name."""
+    """Close a run whose folder is lost, in the ledger alone; its full name is needed."""
     with connected(orders.place) as target:
         with target.database.look() as look:
             row = runs.find_run(look, name) if tables.exists(look) else None

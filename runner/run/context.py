@@ -1,4 +1,4 @@
-"""What the engine lends to a step: safe points, patience with locks, and a memory for the way back."""
+"""The engine's services for a step: safe points, lock retries, and memory for its undo."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from steps.ledger.commands import commands_since
 if TYPE_CHECKING:
     from runner.run.guards import Emit, GuardMonitor
 
-STEER_S = 1.0  # how often the ledger's control rows are read
-HOLD_S = 1.0
-WINDOW = "the window"  # who asks to stop where the time is up
+STEER_S = 1.0  # interval of reading orders from the ledger
+HOLD_S = 1.0  # polling interval while the run is held
+WINDOW = "the window"  # requester of a stop when the window ends
 _PATIENT = frozenset({LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION, KEPT_TOO_LONG})
 
 
 class Watcher(Protocol):
-    """Sees how far a step has come; a live view, status.json."""
+    """Receives the progress of a step: the live view, status.json."""
 
     def progress(self, step: str, progress: Progress) -> None: ...
 
@@ -66,18 +66,18 @@ class StepContext:
     watcher: Watcher
     scope: Mapping[str, Value]
     lock: LockPolicy
-    steered: bool = True  # whether a ledger is there to be steered by
-    window_left: Callable[[], float | None] = lambda: None  # seconds; only the way forward is limited
+    steered: bool = True  # whether there is a ledger to read orders from
+    window_left: Callable[[], float | None] = lambda: None  # seconds; None: unlimited (always so for a rollback)
     sentry: GuardMonitor | None = None
-    intact: Callable[[], None] = lambda: None  # raises TrailBroken where the record can't be gone on with
-    reported: Progress | None = None  # the last, at a safe point
+    intact: Callable[[], None] = lambda: None  # raises TrailBroken if the trail's file was replaced or removed
+    reported: Progress | None = None  # the last progress, reported at a safe point
     _pulsed: float | None = None
     operator: str = ""
-    _safe: threading.Lock = field(default_factory=threading.Lock)  # a step's workers may come to safe points at once
+    _safe: threading.Lock = field(default_factory=threading.Lock)  # several workers may reach safe points at once
 
     # ─── safe points ────────────────────────────────────────────────────────────────────────────────────────────────
     def pulse(self, progress: Progress) -> Tuning:
-        """Report, obey, and say what tuning is wanted; raises Stopped, or holds for as long as somebody wants it."""
+        """A safe point: report progress, obey requests, return the tuning. Blocks while the run is held; raises Stopped."""
         self.reported = progress
         self.watcher.progress(self.entry.id, progress)
         if self.sentry is not None:
@@ -86,7 +86,7 @@ class StepContext:
         return self.control.wanted._replace(hold=self.lock.hold)
 
     def rest(self) -> None:
-        """A safe point without anything to report: read orders, obey, hold."""
+        """A safe point without progress: read orders, obey, hold."""
         with self._safe:
             self.intact()
             self._steer()
@@ -96,7 +96,7 @@ class StepContext:
                 self._hold()
 
     def _keep_to_window(self) -> None:
-        """Stop before what doesn't fit: the next batch is taken to need as long as the last one did."""
+        """Ask for a stop if the next batch, estimated to take as long as the last one, doesn't fit into the window."""
         before, self._pulsed = self._pulsed, time.monotonic()
         left = self.window_left()
         if left is None:
@@ -109,7 +109,7 @@ class StepContext:
             self.control.ask_stop(WINDOW, f"the run's window has no room for more: {over}")
 
     def obey(self) -> None:
-        """Raise what was asked for."""
+        """Raise LeaseLost or Stopped if requested."""
         if self.control.lease_lost:
             raise LeaseLost(
                 "another run took over this target",
@@ -120,7 +120,7 @@ class StepContext:
             raise Stopped(f"stopped by {self.control.stop_by}: {self.control.stop_reason}")
 
     def _hold(self) -> None:
-        """Stand still until nobody holds the run any more."""
+        """Wait until nobody holds the run any more."""
         told: dict[str, tuple[Hold, float]] = {}
         self.control.standing = True
         try:
@@ -136,7 +136,7 @@ class StepContext:
             self.control.standing = False
 
     def _tell(self, told: dict[str, tuple[Hold, float]], holds: Mapping[str, Hold]) -> None:
-        """Who holds the run now, and who no longer does."""
+        """Record new, changed and released holds."""
         now = time.monotonic()
         for by, hold in holds.items():
             known, began = told.get(by, (None, now))
@@ -150,7 +150,7 @@ class StepContext:
             self.emit(Released(step=self.entry.id, by=who, reason=reason, seconds=seconds, held_by=by))
 
     def _end_long_hold(self, told: Mapping[str, tuple[Hold, float]]) -> None:
-        """A guard holds no longer than its longest_hold; then a person must look, and the run can be resumed."""
+        """Stop the run if a guard has held it for its longest_hold: a person must look, then the run can be resumed."""
         for by, (hold, began) in told.items():
             if hold.longest is not None and by in self.control.holds and time.monotonic() - began >= hold.longest:
                 self.control.ask_stop(
@@ -158,7 +158,7 @@ class StepContext:
                 )
 
     def _steer(self) -> None:
-        """Read orders from the ledger's control rows."""
+        """Read new orders from the ledger (at most every STEER_S) and obey them."""
         if not self.steered or time.monotonic() < self.control.next_steer:
             return
         self.control.next_steer = time.monotonic() + STEER_S
@@ -183,7 +183,9 @@ class StepContext:
         self.db.remember(before)
 
     def patiently(self, label: str, act: Callable[[Work], None], *, off: Sequence[str] = ()) -> None:
-        """`act` in one commit, tried again with full jitter while the lock can't be had, within the total budget."""
+        """Run `act` in one commit; while the lock is not available, retry with exponential backoff and full jitter, within
+        the lock policy's retry_for.
+        """
 
         def once(blocking: list[str]) -> None:
             with (
@@ -197,7 +199,7 @@ class StepContext:
         self._again(label, once, enders)
 
     def patiently_outside(self, label: str, act: Callable[[Work], None], *, bounded: bool) -> None:
-        """The same outside of a transaction, where no statement is half done when its lock can't be had."""
+        """Like `patiently`, in autocommit. bounded: lock waits are short and retried; else the statement waits by itself."""
 
         def once(blocking: list[str]) -> None:
             with self.db.outside(label, bounded=bounded) as work:
@@ -221,7 +223,7 @@ class StepContext:
         return Enders(self.entry.id, self.emit, self.lock.blockers.end, ask, self.operator)
 
     def _consult(self, enders: Enders, attempt: int) -> None:
-        """Between two tries, while nothing of ours waits or is locked, a person may be asked."""
+        """Ask a person about blockers; between two attempts, when we hold no lock and wait for none."""
         for found in enders.candidates(attempt):
             with contextlib.suppress(DatabaseFault), self.db.look() as look:
                 enders.consult(look, found)
@@ -253,7 +255,7 @@ class StepContext:
 
 
 def take_up_orders(db: RunDatabase, control: Control, run: str) -> None:
-    """Orders from before this process: how fast to go still holds, a stop or a hold was for the process that is gone."""
+    """Take over orders given to an earlier process: tuning stays in force, stops and holds ended with that process."""
     with db.look() as look:
         earlier = commands_since(look, run=run, after=control.orders_seen) if tables.exists(look) else []
     for command in earlier:

@@ -1,4 +1,8 @@
-"""What may interrupt a running step: signals, guards, a lost lease and orders from another terminal meet here."""
+"""Requests to a running step: stops, holds and tuning, from signals, guards, the heartbeat and other terminals.
+
+A request is only noted here, by any thread or by the signal handler; the step obeys at its next safe point. Cancelling
+statements in flight is the exception, for when no safe point is reached in time.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,14 @@ from types import FrameType
 
 from steps.contract import Tuning, Value
 
-CANCEL_S = 1.0  # between two cancellings
-HEARD_S = 3.0  # how long a cancelled statement may take to end
+CANCEL_S = 1.0  # interval between attempts to cancel
+HEARD_S = 3.0  # how long a cancelled statement may take to end before its connection is shut down
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Somebody wants the run to stand still. longest: seconds after which it ends the run instead; None for a person's."""
+    """A request to hold the run. longest: seconds after which the run is stopped instead; None for a person's hold."""
 
     by: str
     reason: str
@@ -28,44 +32,44 @@ class Hold:
 
 @dataclass
 class Control:
-    """Asked for by anyone, obeyed at the next safe point.
+    """All pending requests; the run is held as long as there is any hold.
 
-    The run stands still as long as anybody holds it. What several threads change is replaced as a whole under a lock,
-    which no signal handler takes.
+    What several threads change is replaced as a whole under a lock, so that readers need none. The signal handler never
+    takes this lock: it runs in the main thread, which may be holding it.
     """
 
     stop_by: str = ""
     stop_reason: str = ""
-    signalled: bool = False  # a person or the system asked, not a guard: the next signal cancels
-    take_back: bool = False  # a guard wants more than a stop
+    signalled: bool = False  # a signal has asked for a stop; the next one cancels statements
+    take_back: bool = False  # a guard asks for a rollback after the stop
     lease_lost: bool = False
-    acting: bool = False  # a step is at work
-    interrupted: bool = False  # asked twice: what is in flight was cancelled
-    cut_by: str = ""  # the guard that cancelled what is in flight
+    acting: bool = False  # a step is being applied
+    interrupted: bool = False  # asked twice: statements in flight were cancelled
+    cut_by: str = ""  # the guard that cancelled statements in flight
     cut_reason: str = ""
-    holds: Mapping[str, Hold] = field(default_factory=dict)  # by whom
-    ended: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # by whom a hold was → who ended it, and why
-    standing: bool = False  # the run stands still at a safe point right now
-    tuning: Tuning = field(default_factory=Tuning)  # what a person wants
-    limits: Mapping[str, Value] = field(default_factory=dict)  # a person's, for guards: limits.x
-    brakes: Mapping[str, float] = field(default_factory=dict)  # by whom: batches of so many seconds at most
-    orders_seen: int = 0  # the last control row that was obeyed
-    next_steer: float = 0.0
+    holds: Mapping[str, Hold] = field(default_factory=dict)  # by holder
+    ended: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # former holder → (who released it, why)
+    standing: bool = False  # the run is being held at a safe point right now
+    tuning: Tuning = field(default_factory=Tuning)  # as set by people
+    limits: Mapping[str, Value] = field(default_factory=dict)  # limits.x as set by people; only guards use them
+    brakes: Mapping[str, float] = field(default_factory=dict)  # guard → maximum batch duration in seconds
+    orders_seen: int = 0  # number of the last order that was obeyed
+    next_steer: float = 0.0  # when to read orders next (time.monotonic())
     changed: threading.Event = field(default_factory=threading.Event)
     cancel: Callable[[], None] | None = None
-    cut_off: Callable[[float], None] | None = None  # closes what has waited for the server since before this moment
-    ask: Callable[[str], bool] | None = None  # a yes or no of the person at the terminal
+    cut_off: Callable[[float], None] | None = None  # shuts down connections that have been waiting since before a time
+    ask: Callable[[str], bool] | None = None  # asks the person at the terminal a yes/no question
     say: Callable[[str], None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask_stop(self, by: str, reason: str) -> None:
-        """Stop at the next safe point."""
+        """Ask for a stop at the next safe point; the first reason counts."""
         if not self.stop_by:
             self.stop_by, self.stop_reason = by, reason
         self.changed.set()
 
     def go_on(self) -> None:
-        """What stopped the run has been obeyed; the way back is not to be stopped by it."""
+        """Clear the stop request and all holds, before a rollback: what stopped the run must not stop its rollback."""
         self.stop_by = self.stop_reason = self.cut_by = self.cut_reason = ""
         self.signalled = False
         with self._lock:
@@ -73,13 +77,13 @@ class Control:
 
     # ─── holds ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def hold(self, hold: Hold) -> None:
-        """Stand still from the next safe point on; a new hold by the same one takes the place of its old one."""
+        """Hold the run from the next safe point on; a new hold replaces an older one of the same holder."""
         with self._lock:
             self.holds = {**self.holds, hold.by: hold}
         self.changed.set()
 
     def let_go(self, by: str, *, who: str, reason: str) -> None:
-        """This one's hold is over; `who` ended it."""
+        """Release the hold of `by`. who: who released it."""
         with self._lock:
             if by not in self.holds:
                 return
@@ -88,20 +92,20 @@ class Control:
         self.changed.set()
 
     def go(self, who: str, reason: str) -> None:
-        """A person wants the run to go on, whoever holds it."""
+        """Release all holds, on a person's request."""
         for by in self.holds:
             self.let_go(by, who=who, reason=reason)
 
     # ─── tuning ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def brake(self, by: str, seconds: float | None) -> None:
-        """Batches of at most so many seconds; None: this one asks for nothing any more."""
+        """Limit batches to so many seconds on behalf of `by`; None removes its limit."""
         with self._lock:
             others = {name: one for name, one in self.brakes.items() if name != by}
             self.brakes = others if seconds is None else {**others, by: seconds}
 
     @property
     def wanted(self) -> Tuning:
-        """What a person asked for, within what the guards allow."""
+        """The effective tuning: what people asked for, within the limits of the guards."""
         limits = [*self.brakes.values()]
         if not limits:
             return self.tuning
@@ -110,26 +114,30 @@ class Control:
 
     # ─── cancelling ─────────────────────────────────────────────────────────────────────────────────────────────────
     def cut(self, by: str, reason: str) -> None:
-        """A guard's stop was not obeyed in time: cancel what is in flight. Called from the guards' thread."""
+        """Cancel statements in flight, because a guard's stop was not obeyed in time. Called from the guards' thread."""
         self.cut_by, self.cut_reason = by, reason
         self.changed.set()
         if self.cancel is not None:
             self.cancel()
 
     def lose_lease(self) -> None:
-        """The heartbeat found another epoch; the fence is the guarantee for commits, what runs outside of one is cancelled."""
+        """Called by the heartbeat when another process has the lease.
+
+        The database refuses our commits anyway (fencing); cancelling stops statements outside of transactions, too.
+        """
         self.lease_lost = True
         self._cancel()
 
     def interrupt(self) -> None:
-        """Cancel what is in flight; where the server doesn't even hear of that, close the connection."""
+        """Cancel statements in flight; if the server doesn't respond to that, shut down the connections."""
         self.interrupted = True
         self.changed.set()
+        # In threads, because this is called from the signal handler, and cancelling waits for the network.
         threading.Thread(target=self._insist, daemon=True).start()
         threading.Thread(target=self._cut_off, args=(time.monotonic(),), daemon=True).start()
 
     def _insist(self) -> None:
-        """Until the step has heard: a cancelling may meet the gap between two statements."""
+        """Cancel repeatedly until the step reacts: a single attempt may fall into the gap between two statements."""
         while self.cancel is not None:
             self.cancel()
             time.sleep(CANCEL_S)
@@ -147,7 +155,7 @@ class Control:
             threading.Thread(target=self.cancel, daemon=True).start()
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but wake at once when somebody wants something."""
+        """Sleep, but wake up at once on any request."""
         self.changed.wait(seconds)
         self.changed.clear()
 
@@ -158,16 +166,18 @@ class Control:
             return
         self.signalled = True
         self.ask_stop(name, "from the terminal or the system")
-        with contextlib.suppress(
-            RuntimeError, OSError
-        ):  # it may have come in the middle of a write, or the terminal is gone
+        # RuntimeError: the signal interrupted a write to the same stream (reentrant call). OSError: the terminal is gone.
+        with contextlib.suppress(RuntimeError, OSError):
             if self.say is not None:
                 self.say(f"{name}: stopping at the next safe point; again to cancel what is running")
 
 
 @contextlib.contextmanager
 def signals(control: Control) -> Iterator[None]:
-    """Within: the first signal asks for a stop, the second cancels. Only the main thread can be asked."""
+    """Handle SIGINT, SIGTERM and SIGHUP while the block runs: the first asks for a stop, the second cancels.
+
+    Does nothing outside of the main thread, where Python can't install signal handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""`plan --target`: preconditions and plan against the database, which is only asked; no trail, so no record that could mislead."""
+"""`plan --target` and `exec --dry-run`: plan and preconditions against the target, which is only read. Writes no trail."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from steps.contract.values import readable_all
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a look at the target found. refused: why a run would not be begun; unmet: preconditions that don't hold now.
+    """The result of a dry run. refused: why exec would refuse to start; unmet: preconditions that don't hold now.
 
-    end: what exec would end with before its first step; None where it would begin. not_asked: checks that run a program
-    of the playbook's own, which a plan doesn't do unasked.
+    end: the error with which exec would end before its first step; None if it would start. not_asked: checks that run a
+    program of the playbook, which a plan does only on request.
     """
 
     plan: plan.Plan
@@ -47,7 +47,7 @@ class DryRun:
         return [cast("Json", one.model_dump(mode="json")) for one in self.answers]
 
     def raise_if_faulty(self, file: str) -> None:
-        """Raise what exec of this file would, with all the reasons."""
+        """Raise the error that exec would, with all reasons."""
         if self.end is not None:
             again = f"mend what stands in the way, then look again: runbook plan {shlex.quote(file)}"
             raise type(self.end)(
@@ -59,7 +59,7 @@ class DryRun:
 
 
 def dry_run(playbook: Playbook, orders: RunOptions, *, run_probes: bool = False) -> DryRun:
-    """Look, and say what would happen, with every reason for which exec would not begin."""
+    """Read the target and predict what exec would do, with every reason for which it would not start."""
     place, masks = orders.place, masks_of(playbook)
     with connected(place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
         ahead = beginning(playbook, target, orders)
@@ -80,13 +80,13 @@ def dry_run(playbook: Playbook, orders: RunOptions, *, run_probes: bool = False)
 
 
 def _shut(playbook: Playbook, now: datetime) -> list[str]:
-    """What exec would wait for before its first change."""
+    """A note if exec would wait for the window to open."""
     opening = window.opens(playbook, now)
     return [f"the window opens at {window.shown(opening, playbook.open)}: a run waits for it"] if opening else []
 
 
 def _waits(answers: list[CheckAnswered | NotDue], checks: list[Check]) -> list[RunbookError]:
-    """How preconditions that don't hold end a run: a person is waited for where all of them are a person's to judge."""
+    """The error for preconditions that don't hold: Waiting if people may judge all of them, else CriteriaNotMet."""
     unmet = ask.unmet(answers)
     if not unmet:
         return []
@@ -115,7 +115,7 @@ def _answers(
 
 
 def _masked(found: DryRun, masks: Masks) -> DryRun:
-    """No trail masks what is only shown, so it is done here."""
+    """Mask secrets; for a run the trail does it, but a dry run has none."""
     cards = tuple(
         replace(
             card,

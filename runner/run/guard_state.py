@@ -1,4 +1,4 @@
-"""What the samples of one guard come to: how badly it is broken, and what it therefore wants. No clock, no thread."""
+"""A guard's state machine: turns samples into a level and an action. Pure: no clock, no thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNDECIDED = frozenset({Answer.UNKNOWN, Answer.ERROR})
 
 
 class Level(IntEnum):
-    """How far a guard has gone."""
+    """The escalation level of a guard."""
 
     FREE = 0
     HOLDS = 1
@@ -23,33 +23,33 @@ class Level(IntEnum):
 
 
 class Reading(NamedTuple):
-    """One sample: the check's answer, and whether the guard's other two expressions hold."""
+    """One sample: the check's answer, and the values of the guard's other two expressions."""
 
     answer: Answer
     text: str
-    resume: bool  # all that must hold before the run goes on holds
+    resume: bool  # `that` and `resume:` hold, so the run may go on
     critical: bool
 
 
 @dataclass
 class Levels:
-    """One guard's state; `take` each sample, then read what is wanted: `hold`, `halvings`, `stop`, `warned`."""
+    """The state of one guard. `take` each sample, then read the requested actions: `hold`, `halvings`, `stop`, `warned`."""
 
     guard: Guard
     level: Level = Level.FREE
-    hold: str = ""  # why the run is to stand still
-    stop: str = ""  # why it is to end
-    halvings: int = 0  # how often the batch time is to be halved
-    warned: bool = False  # broken for long enough, which is only to be told
-    suspected: bool = False  # critical once: to be asked again soon
-    _recent: deque[bool] = field(default_factory=deque)
-    _since: float | None = None  # broken
-    _until: float = 0.0  # hibernating
-    _next_change: float = 0.0  # of the halvings
-    _acknowledged: Level = Level.FREE
+    hold: str = ""  # why to hold the run; "": don't
+    stop: str = ""  # why to stop the run; "": don't
+    halvings: int = 0  # how often to halve the batch duration
+    warned: bool = False  # broken for long enough, and the action is only to warn
+    suspected: bool = False  # critical once; sampled again soon, because it takes two in a row
+    _recent: deque[bool] = field(default_factory=deque)  # the last samples: whether each was broken
+    _since: float | None = None  # broken since (seconds of the caller's clock)
+    _until: float = 0.0  # hibernates until
+    _next_change: float = 0.0  # earliest time of the next change of `halvings`
+    _acknowledged: Level = Level.FREE  # a person released a hold of this level; it is not taken again until a pass
 
     def take(self, reading: Reading, now: float, *, most_halvings: int = 0) -> None:
-        """Weigh one more sample. most_halvings: beyond it the batches would be too small."""
+        """Process a sample. now: seconds, monotonic. most_halvings: more would make batches too small."""
         self._count(reading, now)
         if reading.answer is Answer.PASS:
             self._acknowledged, self.warned = Level.FREE, False
@@ -63,11 +63,11 @@ class Levels:
             self._act(reading, now, most_halvings)
 
     def acknowledge(self) -> None:
-        """A person let the run go on: as bad as it is now it holds no more, until it has passed once."""
+        """A person released the hold: don't hold again at this level until the check has passed once."""
         self._acknowledged, self.level, self.hold = self.level, Level.FREE, ""
 
     def forget(self) -> None:
-        """What was seen is too old to say how long it has been broken."""
+        """Drop earlier samples: they are too old to tell how long it has been broken."""
         self._recent.clear()
         self._since = None
 
@@ -82,12 +82,12 @@ class Levels:
             self._since = now
 
     def _ripe(self, reading: Reading, now: float) -> bool:
-        """Whether it is broken now, often enough and for long enough."""
+        """Whether it is broken now, and has been often enough and for long enough."""
         broken = reading.answer is not Answer.PASS and self._since is not None
         return broken and now - (self._since or 0.0) >= self.guard.hold_for
 
     def _critical(self, reading: Reading) -> bool:
-        """Whether this reading confirms the one before it; once it is known, nobody asks again."""
+        """Whether this is the second critical sample in a row; False if it hibernates already, or that was acknowledged."""
         known = Level.HIBERNATES in {self.level, self._acknowledged}
         confirmed = reading.critical and self.suspected and not known
         self.suspected = reading.critical and not confirmed and not known
@@ -104,7 +104,7 @@ class Levels:
         self.hold = f"{found}; hibernates for at least {format_duration(guard.hibernate)}"
 
     def _recover(self, now: float) -> None:
-        """End the hold; bring the batches back one step at a time."""
+        """End the hold; undo the halvings one at a time."""
         if self.level is not Level.FREE:
             self.level, self.hold = Level.FREE, ""
             self.forget()
@@ -112,7 +112,7 @@ class Levels:
             self._change(-1, now)
 
     def _act(self, reading: Reading, now: float, most_halvings: int) -> None:
-        """What is unknown holds, whatever else the guard would do: nothing is ended, nor let through, on no knowledge."""
+        """Take the guard's action. An undecided answer only holds: it must neither end the run nor let it continue."""
         reason = f"{self.guard.check.id} answered {reading.answer}: {reading.text}"
         match self.guard.action:
             case GuardAction.WARN:

@@ -1,4 +1,4 @@
-"""Samples one step's guards while it runs, from a thread of its own, and asks for what they want."""
+"""Samples the guards of a step while it runs, from a separate thread, and requests their actions (hold, brake, stop)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from steps.contract import Answer, Progress, StepError, Value, running_figures
 from steps.contract.values import exact
 
 Emit = Callable[[Event], None]
-BUDGET = 99.0  # times its cost is how long a guard rests, so that its probe takes at most 1 % of the time
-CONFIRM_S = 3.0  # between a first critical reading and the second
-PATIENCE_S = 5.0  # how long a safe point is waited for before what is in flight is cancelled
-AGAIN_S = 1.0  # between two cancellations: the first may have met the gap between two statements
-NEVER_S = 1e9  # until a check is asked that another playbook decides
-DIGITS = 200_000  # more than a number of PostgreSQL has
-PROMPT_S = 0.5  # how long the end of a step waits for a sample at hand
+BUDGET = 99.0  # pause after a sample, in multiples of its duration, so that probes take at most 1 % of the time
+CONFIRM_S = 3.0  # interval between the first critical sample and its confirmation
+PATIENCE_S = 5.0  # how long to wait for a safe point before statements in flight are cancelled
+AGAIN_S = 1.0  # interval between cancellations: the first may have fallen into the gap between two statements
+NEVER_S = 1e9  # interval of a check that another playbook decides
+DIGITS = 200_000  # more than a PostgreSQL number can have
+PROMPT_S = 0.5  # how long the end of a step waits for a sample in progress
 BATCH_S, SMALLEST_S = 0.25, 0.02
-TIMES = frozenset({"elapsed_s", "window_left_s"})  # known before the step has reported anything
+TIMES = frozenset({"elapsed_s", "window_left_s"})  # figures known before the step has reported anything
 
 VAIN = "; waiting changes nothing here: runbook tune RUN go --reason '…', or tune RUN stop --reason '…' and then runbook rollback RUN"
 
 
 class Latest(NamedTuple):
-    """What the step said of itself at its last safe point."""
+    """The step's own figures at its last safe point."""
 
     values: Mapping[str, Value]
     batch_s: float | None
@@ -45,7 +45,7 @@ class Latest(NamedTuple):
 
 @dataclass
 class _Watch:
-    """One guard and what was seen of it."""
+    """One guard with its state and samples."""
 
     guard: Guard
     due: float
@@ -54,7 +54,7 @@ class _Watch:
     broke: int = 0
     last: CheckAnswered | None = None
     recorded: CheckAnswered | None = None
-    usual: float | None = None  # how long a batch took before this guard made them smaller
+    usual: float | None = None  # batch duration before this guard made batches smaller
     _names: dict[str, Value] = field(default_factory=dict)
     _first: dict[str, Value] = field(default_factory=dict)
     _before: tuple[float, Mapping[str, Value]] | None = None
@@ -68,13 +68,13 @@ class _Watch:
 
     @property
     def names(self) -> set[str]:
-        """The figures that its expressions speak of, also through their growth or rate."""
+        """The figures that its expressions use, also as `grown.x` or `per_min.x`."""
         names = {name for one in self.guard.expressions for name in one.names}
         return {name.removeprefix("grown.").removeprefix("per_min.") for name in names}
 
     @property
     def too_early(self) -> bool:
-        """Whether the one sample so far decides nothing, because a rate needs two."""
+        """Whether the only sample so far is undecided because a rate needs two."""
         that = self.guard.check.that
         rate = that is not None and any(name.startswith("per_min.") for name in that.names)
         return rate and self.sampled == 1 and self.last is not None and self.last.answer is Answer.UNKNOWN
@@ -82,7 +82,7 @@ class _Watch:
     def sample(
         self, look: ask.Looker, scope: Mapping[str, Value], own: Mapping[str, Value], *, step: str
     ) -> CheckAnswered | None:
-        """Ask once; None where another playbook decides the check."""
+        """Take a sample; None if another playbook decides the check."""
         self._names = {}
         (answer,) = ask.ask(
             [self.guard.check], step=step, role="guard", look=look, scope=scope, own=own, more=self._derived
@@ -96,7 +96,7 @@ class _Watch:
         return self.last
 
     def _derived(self, values: Mapping[str, Value]) -> Mapping[str, Value]:
-        """How far each figure has come since the first sample, and how fast it goes since the one before."""
+        """Growth of each figure since the first sample, and its rate per minute since the previous one."""
         now = time.monotonic()
         more: dict[str, Value] = {}
         for name, value in values.items():
@@ -112,7 +112,7 @@ class _Watch:
         return more
 
     def reading(self, answer: CheckAnswered) -> Reading:
-        """The sample for the levels: what ends a hold is never less than `that`."""
+        """The sample as input of the state machine. `resume:` never ends a hold unless `that` holds, too."""
         guard, passed = self.guard, answer.answer is Answer.PASS
         resume = passed and (guard.resume is None or ask.holds(guard.resume, self._names) is True)
         critical = ask.holds(guard.critical, self._names) is True
@@ -121,7 +121,11 @@ class _Watch:
 
 @dataclass
 class GuardMonitor:
-    """The guards of one step in one process; only `watching` starts its thread."""
+    """Samples the guards of one step.
+
+    Its thread only requests actions through Control; the step obeys at its safe points. `_lock` makes sampling and ending
+    exclusive: once the step has ended, no guard may record or request anything any more.
+    """
 
     entry: Entry
     look: ask.Looker
@@ -135,11 +139,11 @@ class GuardMonitor:
     _began: float = 0.0
     _rate: Rate = field(default_factory=Rate)
     _done: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # nothing is told once the step has ended
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Within: the guards are sampled. Raises StepError before anything begins where one can't be answered here."""
+        """Sample the guards while the block runs; raises StepError, before it runs, if one can't be answered here."""
         self._began = time.monotonic()
         self._watches = [_Watch(guard, self._began) for guard in self.entry.guards]
         thread = threading.Thread(target=self._keep, daemon=True, name="guards")
@@ -151,7 +155,7 @@ class GuardMonitor:
             self._end(thread)
 
     def heard(self, progress: Progress) -> None:
-        """A safe point: the figures that guards without a probe read. The first says nothing: it is before any work."""
+        """Take the step's figures at a safe point, for guards without a probe. The first is ignored: no work is done yet."""
         self._rate.add(progress.done)
         self._pulses += 1
         if self._pulses == 1:
@@ -165,7 +169,7 @@ class GuardMonitor:
 
     # ─── sampling ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _first(self) -> None:
-        """The trail has each probe's first answer; one that can't answer at all is a fault before any work, not a hold for ever."""
+        """Sample each probe once before the step starts: one that can't be answered must fail now, not hold the run forever."""
         for watch in self._watches:
             if watch.guard.check.probe is None:
                 continue
@@ -182,17 +186,18 @@ class GuardMonitor:
                         self._sample(watch)
                     if watch.levels.stop:
                         self._insist(watch)
-        except Exception as error:  # noqa: BLE001 - whatever it is: a run that nobody guards any more must not go on
+        except Exception as error:  # noqa: BLE001 - whatever it is: a run must not continue unguarded
             if not self._done.is_set():
                 self.control.ask_stop("its guards", f"they can't be sampled any more: {type(error).__name__}: {error}")
 
     def _sample(self, watch: _Watch) -> CheckAnswered | None:
-        """Ask one guard, weigh the answer, and say when it is asked again."""
+        """Sample one guard, act on the answer, and schedule its next sample."""
         began = time.monotonic()
         if self._mute(watch):
             watch.levels.forget()
             watch.due = began + watch.guard.every
             return None
+        # Without the lock: a probe may take long, and the end of the step must not wait for it.
         answer = self._asked(watch)
         now = time.monotonic()
         if answer is None:
@@ -210,7 +215,7 @@ class GuardMonitor:
         return watch.sample(self.look, scope, self._own(), step=self.entry.id)
 
     def _mute(self, watch: _Watch) -> bool:
-        """Figures of the step's own that aren't there yet, or stand still because the run does, are no answer."""
+        """Whether to skip a guard on the step's own figures: there are none yet, or they are frozen because the run is held."""
         if watch.guard.check.probe is not None or not watch.names - self.scope.keys() - TIMES:
             return False
         return self._latest is None or self.control.standing
@@ -223,10 +228,10 @@ class GuardMonitor:
         }
         return {**(self._latest.values if self._latest is not None else {}), **times}
 
-    # ─── what it comes to ───────────────────────────────────────────────────────────────────────────────────────────
+    # ─── acting on samples ──────────────────────────────────────────────────────────────────────────────────────────
     def _weigh(self, watch: _Watch, answer: CheckAnswered, now: float) -> None:
         levels = watch.levels
-        if levels.hold and watch.by not in self.control.holds:
+        if levels.hold and watch.by not in self.control.holds:  # a person has released it since the last sample
             levels.acknowledge()
         before = (levels.hold, levels.halvings, levels.warned)
         if not watch.guard.check.record_only and not watch.too_early:
@@ -260,7 +265,7 @@ class GuardMonitor:
 
     # ─── batches ────────────────────────────────────────────────────────────────────────────────────────────────────
     def _brake(self, watch: _Watch, answer: CheckAnswered) -> None:
-        """Half the batch time for each halving; without any, what the playbook or a person asks for holds again."""
+        """Limit the batch duration according to the halvings; without any, remove the limit."""
         halvings = watch.levels.halvings
         seconds = round(max(self._base(watch) / 2**halvings, SMALLEST_S), 4) if halvings else None
         watch.usual = self._base(watch) if halvings else None
@@ -271,13 +276,13 @@ class GuardMonitor:
         return max(0, ceil(log2(self._base(watch) / SMALLEST_S)))
 
     def _base(self, watch: _Watch) -> float:
-        """How long a batch takes without this guard: as a person asks, else as the last one took."""
+        """The batch duration without this guard: as tuned by a person, else that of the last batch."""
         measured = self._latest.batch_s if self._latest is not None else None
         return watch.usual or self.control.tuning.batch_seconds or measured or BATCH_S
 
     # ─── ending ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _insist(self, watch: _Watch) -> None:
-        """The run is to stop: where no safe point comes soon, what is in flight is cancelled."""
+        """Enforce a stop: if no safe point is reached in time, cancel statements in flight."""
         if self._done.wait(PATIENCE_S):
             return
         while not self._done.is_set():
@@ -287,15 +292,15 @@ class GuardMonitor:
             self._done.wait(AGAIN_S)
 
     def _end(self, thread: threading.Thread) -> None:
-        """From here on nothing is asked for any more; the trail has each guard's last answer."""
+        """End sampling, record each guard's last answer, and withdraw all holds and limits."""
         with self._lock:
             self._done.set()
         if thread.is_alive():
             thread.join(PROMPT_S)
             if thread.is_alive() and self.control.cancel is not None:
-                self.control.cancel()  # a probe of ours that takes long: nothing else is in flight any more
+                self.control.cancel()  # a slow probe of ours; the step has ended, so nothing else is in flight
                 thread.join(PATIENCE_S)
-        with contextlib.suppress(TrailBroken):  # the next record of the run says so
+        with contextlib.suppress(TrailBroken):  # the next append of the run will raise it
             for watch in self._watches:
                 self._last_word(watch)
         for watch in self._watches:
@@ -303,13 +308,13 @@ class GuardMonitor:
             self.control.brake(watch.by, None)
 
     def _last_word(self, watch: _Watch) -> None:
-        """Of the step's own figures its last; a probe is not asked again for it."""
+        """Record the last answer; a guard on the step's own figures is asked once more, a probe is not."""
         own = watch.guard.check.probe is None
         answer = watch.last
         if own and not self._mute(watch):
             answer = self._asked(watch)
         if answer is None or (own and watch.recorded is None and answer.answer is not Answer.PASS):
-            return  # it never mattered
+            return  # never decided anything
         if watch.recorded is None or watch.recorded.sampled < answer.sampled:
             self.emit(answer)
 
@@ -323,7 +328,7 @@ def _number(value: Value) -> bool:
 
 
 def _difference(now: Value, before: Value) -> int | Decimal | None:
-    """Exact, of decimals as people read them; None where one of them is no number."""
+    """The exact difference (floats count as the decimals that they print as); None if either is not a finite number."""
     later, earlier = exact(now), exact(before)
     if not isinstance(later, int | Decimal) or not isinstance(earlier, int | Decimal):
         return None

@@ -1,4 +1,4 @@
-"""What people do by hand belongs to the run: approve, bring evidence, settle, note, steer, and send SQL."""
+"""Actions of people on a run: approve, give evidence, settle, judge, note, tune, and send SQL by hand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from steps.sql.statements import lock_of, waits_in_the_way
 
 @dataclass(frozen=True)
 class Desk:
-    """A run's record, open for a person's words: what is known of it, and the target where it can be reached."""
+    """A run opened for an action of a person; target: None if it can't be reached from here."""
 
     found: Found
     masks: Masks
@@ -58,14 +58,14 @@ class Desk:
     trust: str
 
     def now(self) -> tuple[datetime, str]:
-        """The time by the target's clock, and as it is recorded; by this machine's, and "", where the target can't be asked."""
+        """The target's time, and its text for the record; this machine's time and "" if the target can't be asked."""
         if self.target is None:
             return utc_now(), ""
         there = server_clock(self.target.database)()
         return there, there.isoformat(timespec="milliseconds")
 
     def write(self, event: Event, *, what: str) -> str:
-        """Append, then anchor the new head in the target's ledger; where that can't be, why, in words."""
+        """Append an event and anchor the new head in the target's ledger; returns "" or why it could not be anchored."""
         head, length = _append(self.found, event, self.masks)
         if self.target is None:
             return " (the target was not asked, so no ledger vouches for it yet)"
@@ -82,19 +82,19 @@ class Desk:
 
 @contextlib.contextmanager
 def _desk(name: str, orders: RunOptions, *, what: str, contradicted: bool = False) -> Iterator[Desk]:
-    """The run that is meant; raises TrailBroken where its record is contradicted, unless that is to be written down too."""
+    """Open a run by name; raises TrailBroken if its record is contradicted (unless `contradicted` allows it)."""
     found = find_run(runs_of(orders), name)
     masks = masks_of_run(found.status, orders)
     with told_masked(masks), contextlib.ExitStack() as stack:
         target = _reachable(stack, found, orders, masks)
-        told = trust.trusted(found, target.database if target is not None else None)
-        if told.answer is trust.RecordTrust.CONTRADICTED and not contradicted:
-            raise trust.refusal(found, told, what)
-        yield Desk(found, masks, target, told.answer.value)
+        verdict = trust.trusted(found, target.database if target is not None else None)
+        if verdict.answer is trust.RecordTrust.CONTRADICTED and not contradicted:
+            raise trust.refusal(found, verdict, what)
+        yield Desk(found, masks, target, verdict.answer.value)
 
 
 def _reachable(stack: contextlib.ExitStack, found: Found, orders: RunOptions, masks: Masks) -> Connected | None:
-    """The target of the run, where it can be reached from here and is the one on which the run began."""
+    """The run's target; None if it can't be reached from here or isn't the one on which the run started."""
     with contextlib.suppress(TargetUnreachable, BadInput):
         target = stack.enter_context(connected(orders.place, schema=_schema(found), masks=masks))
         then = found.status.started.identity if found.status.started else {}
@@ -103,7 +103,7 @@ def _reachable(stack: contextlib.ExitStack, found: Found, orders: RunOptions, ma
 
 
 def _schema(found: Found) -> str:
-    """In which schema the run works."""
+    """The schema in which the run works."""
     then = found.status.started.identity if found.status.started else {}
     return str(then.get("schema") or "public")
 
@@ -111,7 +111,7 @@ def _schema(found: Found) -> str:
 def approve(
     name: str, orders: RunOptions, *, step: str, by: str, role: str, reason: str, valid_s: float | None = None
 ) -> str:
-    """Record a person's yes to a gate, bound to what was approved; unsigned, so it is a claim and every report says so."""
+    """Record an approval of a gate, bound to the approval digest. It is unsigned, so only a claim, as every report says."""
     by = person_names.named(by)
     with _desk(name, orders, what="approve") as desk:
         entry, now, anchored = _approve(desk, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
@@ -140,7 +140,7 @@ def _approve(
 
 
 def _refuse_ended(status: RunStatus, *, what: str) -> None:
-    """A yes opens something only in a run that can still go forward."""
+    """Raise RunRefused if the run can't go forward any more, so that an approval would be pointless."""
     if status.state in open_runs.ENDED:
         raise RunRefused(
             f"cannot {what} {status.run}: it has ended ({status.state.replace('_', ' ')})",
@@ -156,7 +156,7 @@ def _refuse_ended(status: RunStatus, *, what: str) -> None:
 
 
 def _fitting(needs: list[ApprovalNeed], status: RunStatus, entry: Entry, by: str, role: str) -> list[ApprovalNeed]:
-    """The approvals asked for that this person may give in this role; raises RunRefused where it is none."""
+    """The needed approvals that this person may give in this role; raises RunRefused if there are none."""
     refused = [_why_not(need, status, entry, by=by, role=role) for need in needs]
     fitting = [need for need, reason in zip(needs, refused, strict=True) if reason is None]
     if fitting:
@@ -193,7 +193,7 @@ def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, ro
 
 
 def _same_user(status: RunStatus, who: Process) -> str:
-    """An approval by the operator's own system user may be another person's at the same desk; it is said."""
+    """A note if the approver has the operator's OS user: it may, but need not, be another person at the same machine."""
     names = ", ".join(name for name, user in status.operators.items() if user == who.user)
     return f"\n{'note':<11}given by the same system user as the operator's: {who.user} ({names})" if names else ""
 
@@ -201,7 +201,7 @@ def _same_user(status: RunStatus, who: Process) -> str:
 def submit_evidence(
     name: str, orders: RunOptions, *, step: str, evidence: str, by: str, reason: str, file: Path | None
 ) -> str:
-    """Record a person's evidence, bound to what would be done now; a file's SHA-256 says which file it was."""
+    """Record evidence for a gate, bound to the approval digest; a file is identified by its SHA-256."""
     by = person_names.named(by)
     with _desk(name, orders, what="take evidence for") as desk:
         _refuse_ended(desk.found.status, what="take evidence for")
@@ -243,7 +243,7 @@ def _next(found: Found) -> str:
 
 
 def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, reason: str) -> str:
-    """A person's word on a step in doubt; it is taken down also where the record is contradicted, and says so."""
+    """Record whether a step in doubt was done. Also possible if the record is contradicted; the event says so."""
     by = person_names.named(by)
     with _desk(name, orders, what="settle", contradicted=True) as desk:
         status = desk.found.status
@@ -262,7 +262,7 @@ def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, rea
 
 
 def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
-    """A person's answer to a check that could not decide, where the playbook says who may give one."""
+    """Record a person's answer to a check that could not decide, if the playbook allows it (`judge:`)."""
     by = person_names.named(by)
     with _desk(name, orders, what="judge") as desk:
         _refuse_ended(desk.found.status, what="judge anything in")
@@ -293,7 +293,7 @@ def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str,
 
 
 def note(name: str, orders: RunOptions, *, text: str, by: str) -> str:
-    """A line in the run's timeline."""
+    """Record a note in the run's timeline."""
     by = person_names.named(by)
     with _desk(name, orders, what="note anything in") as desk:
         anchored = desk.write(Noted(by=by, text=text, trust=desk.trust), what="a note")
@@ -301,7 +301,7 @@ def note(name: str, orders: RunOptions, *, text: str, by: str) -> str:
 
 
 def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, reason: str) -> str:
-    """Steer a running run: it reads the order at its next safe point."""
+    """Send an order to a running run, which reads it at its next safe point."""
     by = person_names.named(by)
     found = _found(name, orders)
     if _running(found) is False:
@@ -323,7 +323,7 @@ def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, 
 
 
 def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
-    """Only a number that the playbook names: anything else would change nothing, and look as if it did."""
+    """Refuse limits that the playbook doesn't have as numbers: such an order would silently have no effect."""
     given = status.started.limits if status.started else {}
     numbers = [
         f"limits.{key}"
@@ -342,7 +342,7 @@ def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
 
 
 def sql(name: str, orders: RunOptions, *, text: str, by: str, reason: str) -> list[SqlByHand]:
-    """Break-glass: one statement at a time under the run's name and timeouts, each in the trail before the next."""
+    """Break-glass: send statements one by one under the run's name and timeouts; each is recorded before the next."""
     by = person_names.named(by)
     found = _found(name, orders)
     playbook = playbook_of(found)
@@ -370,18 +370,18 @@ def sql(name: str, orders: RunOptions, *, text: str, by: str, reason: str) -> li
 
 
 def _refuse_unanchored(found: Found, target: Connected) -> None:
-    """What is sent by hand must stand where whoever writes the trail can't take it away unseen."""
-    told = trust.proven(found, target.database, changes=True, what="send anything by hand in")
-    if told.row is None:
+    """Refuse SQL by hand if the ledger can't anchor its record: it could be removed from the trail unnoticed."""
+    verdict = trust.proven(found, target.database, changes=True, what="send anything by hand in")
+    if verdict.row is None:
         raise RunRefused(
-            f"cannot send anything by hand in {found.status.run}: {told.fault}, so nothing would vouch for the record of it",
+            f"cannot send anything by hand in {found.status.run}: {verdict.fault}, so nothing would vouch for the record of it",
             state="nothing was changed by this command",
             then=f"use the database's own client, and say so: runbook note {found.status.run} '…'",
         )
 
 
 def _refuse_void(statements: Sequence[str], dialect: Dialect, run: str) -> None:
-    """Before the first is sent: by hand too, each statement is a transaction of its own."""
+    """Refuse statements without effect in a transaction of their own (SET, BEGIN …), before the first is sent."""
     for sql in statements:
         if (found := void(sql, dialect)) is not None:
             raise RunRefused(
@@ -394,7 +394,7 @@ def _refuse_void(statements: Sequence[str], dialect: Dialect, run: str) -> None:
 
 @dataclass(frozen=True)
 class _Hand:
-    """Statements that a person sends within a run."""
+    """Sends a person's statements within a run."""
 
     found: Found
     target: Connected
@@ -402,7 +402,7 @@ class _Hand:
     reason: str
 
     def send(self, text: str) -> SqlByHand:
-        """On disk before the act, as every other change is, and in the ledger with it: a kill must hide nothing."""
+        """Send one statement. It is recorded on disk before, and anchored in the ledger with it, so a kill hides nothing."""
         words = f"sends by hand ({self.reason}): {text}"
         head, length = _append(self.found, Noted(by=self.by, text=words), self.target.masks)
         rows, error = self._sent(text, head, length)
@@ -411,7 +411,7 @@ class _Hand:
         return event.model_copy(update={"sql": self.target.masks.mask(text), "error": self.target.masks.mask(error)})
 
     def _sent(self, text: str, head: str, length: int) -> tuple[int, str]:
-        """One statement in a transaction of its own with its anchor; or outside of one where it must be, after it."""
+        """Execute one statement in a transaction together with its anchor; in autocommit, if it must be, after its anchor."""
         database = self.target.database
         try:
             if needs_autocommit(text, dialect=database.dialect):
@@ -433,7 +433,7 @@ class _Hand:
 
 
 def _running(found: Found) -> bool | None:
-    """Whether the run's process lives; None where that can't be seen from here."""
+    """Whether the run's process is alive; None if that can't be determined from here."""
     process = found.status.process
     if found.status.state is not RunState.RUNNING or process is None:
         return False
@@ -445,12 +445,12 @@ def _found(name: str, orders: RunOptions) -> Found:
 
 
 def playbook_of(found: Found) -> Playbook:
-    """The playbook as the run keeps it."""
+    """The playbook as stored in the run's trail."""
     return stored(found.status.source, given_again(found.status))
 
 
 def in_force(found: Found) -> Playbook:
-    """The same with the gates as they stood when the run began, where it was changed since."""
+    """The stored playbook; if it was edited since the run started, with the original gates kept in force."""
     status, playbook = found.status, playbook_of(found)
     if status.started is None or status.started.digest == status.digest:
         return playbook
@@ -459,7 +459,7 @@ def in_force(found: Found) -> Playbook:
 
 
 def _gate(playbook: Playbook, found: Found, step: str) -> Entry:
-    """The gate of this name; without one the gate at which the run waits, or the only one that isn't passed."""
+    """The gate with this id; without an id the one at which the run waits, or the only one not passed yet."""
     gates = [entry for entry in playbook.entries if isinstance(entry.step, Gate)]
     unfinished = [entry for entry in gates if not found.status.step(entry.id).finished]
     waiting = [entry for entry in unfinished if found.status.step(entry.id).gate]
@@ -480,7 +480,7 @@ def _gate(playbook: Playbook, found: Found, step: str) -> Entry:
 
 
 def _append(found: Found, event: Event, masks: Masks) -> tuple[str, int]:
-    """Behind what was read of the trail; the chain's new head and length."""
+    """Append after the part of the trail that was read; returns the chain's new head and length."""
     trail = Trail(found.trail, masks=masks, seen=found.seen)
     try:
         trail.append(event)

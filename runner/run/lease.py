@@ -1,4 +1,8 @@
-"""The lease: one changing run per target, fenced by an epoch that every commit reads."""
+"""The lease: only one run changes a target at a time; every commit is fenced by the lease's epoch.
+
+Whoever takes the lease raises its epoch. Each transaction of a run reads the lease's row FOR SHARE and requires its own
+epoch, so a process that lost the lease without noticing (frozen, cut off from the network) can't commit any more.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,10 @@ from steps.contract.dialect import Dialect
 from steps.ledger import leases
 from steps.sql import other_sessions
 
-TAKE_S = (
-    20.0  # how long a take-over waits for what its holder has in flight: the server ends that after 15 s of silence
-)
-# Only what works: whoever is idle in a transaction either holds the lease's row, for which the take-over waits, or only looks.
+# How long a take-over waits for the former holder's transactions: the server ends them after 15 s of silence.
+TAKE_S = 20.0
+# Only active sessions: one that is idle in a transaction either has the lease's row locked, so that the take-over waits for
+# it anyway, or only reads.
 _IN_FLIGHT = """SELECT pid
 FROM pg_catalog.pg_stat_activity WHERE starts_with(application_name, :prefix) AND state NOT LIKE 'idle%' AND pid <> pg_backend_pid()
 AND application_name <> :prefix || 'heartbeat' AND datname = current_database() ORDER BY pid LIMIT 1"""
@@ -29,7 +33,7 @@ AND application_name <> :prefix || 'heartbeat' AND datname = current_database() 
 
 @dataclass
 class Holder:
-    """This run's hold on the target."""
+    """Takes, keeps and returns the lease on behalf of one run."""
 
     database: RunDatabase
     control: Control
@@ -38,16 +42,16 @@ class Holder:
     process: Process
 
     def take(self) -> LeaseTaken:
-        """Take the lease, over from a holder that is known to be dead or was silent for 15 s by the server's clock.
+        """Take the lease if it is free, or if its holder is dead or has been silent for 15 s by the server's clock.
 
-        Raises RunRefused where another run lives. What the holder has in flight is waited for: commits hold the lease's
-        row, and what can't be in a transaction is found by its application_name.
+        Waits for the former holder's work in flight: transactions have the lease's row locked, and statements outside of a
+        transaction are found by their application_name. Raises RunRefused if another run is alive.
         """
         found = refuse_if_held(self.database, self.scope)
         if found is not None and found.run:
             self._await_end(found.run)
         epoch = self._raise_epoch(found.epoch if found else 0, found.run if found else "")
-        if not epoch:
+        if not epoch:  # the row had another epoch than the one we read: somebody took it in between
             raise refusal("another run was faster", "runbook status")
         self.database.session.fence = Fence(self.scope, epoch)
         over = found.run if found is not None and found.run else ""
@@ -64,15 +68,16 @@ class Holder:
         except DatabaseFault as fault:
             if fault.sqlstate != LOCK_NOT_AVAILABLE:
                 raise
+            # The holder's transaction is still open, with a share lock on the row that we want to update.
             why = f"a transaction of run {holder or 'another process'} is still open after {TAKE_S:.0f} s"
             raise refusal(why, "look into pg_stat_activity for application_name runbook:…") from fault
         finally:
             session.lock_wait_s = usual
 
     def _await_end(self, run: str) -> None:
-        """Wait until nothing of that run works on the server any more; after kill -9 this is half a second."""
+        """Wait until the server executes nothing of that run any more; half a second after a kill -9."""
         if self.database.dialect is not Dialect.POSTGRESQL:
-            return  # its statements die with their process
+            return  # SQLite executes in the process itself
         until = time.monotonic() + TAKE_S
         while (pid := self._in_flight(run)) is not None:
             if time.monotonic() > until:
@@ -89,7 +94,7 @@ class Holder:
         return rows[0].integer("pid") if rows else None
 
     def give_back(self) -> None:
-        """End the hold; where the database is gone or another took over there is nothing to give back."""
+        """Return the lease. Does nothing if the database is gone or another run has taken it over."""
         fence = self.database.session.fence
         if fence.epoch:
             with contextlib.suppress(DatabaseFault, LeaseLost), self.database.own() as work:
@@ -98,7 +103,7 @@ class Holder:
 
     @contextlib.contextmanager
     def beating(self, connect: Callable[[Session], RunDatabase]) -> Iterator[None]:
-        """Within: a thread with a connection of its own says every 3 s that this process lives."""
+        """Send heartbeats (every BEAT_S) while the block runs, from a thread with its own connection."""
         done, fence = threading.Event(), self.database.session.fence
         thread = threading.Thread(target=self._beat, args=(connect, fence, done), daemon=True, name="heartbeat")
         thread.start()
@@ -115,11 +120,11 @@ class Holder:
                 database = database or connect(Session(run=self.run, step="heartbeat"))
                 with database.own(fenced=False) as work:
                     kept = leases.beat(work, scope=fence.scope, epoch=fence.epoch)
-                if not kept:
+                if not kept:  # the epoch has changed
                     self.control.lose_lease()
                     break
             except DatabaseFault:
-                continue  # a database that is away for a while: tried again, the fence decides
+                continue  # the database may come back; if the lease is lost meanwhile, fencing protects the target
         if database is not None:
             database.close()
 
@@ -128,7 +133,7 @@ class Holder:
 def other_scope(
     holder: Holder, connect: Callable[[Session], RunDatabase], tell: Callable[[LeaseTaken], None]
 ) -> Iterator[None]:
-    """Within: what is committed is fenced by a second lease, of another scope; the first is held on and beats on."""
+    """Fence commits by a second lease, of another scope, while the block runs; the first one is kept with its heartbeats."""
     session = holder.database.session
     own = session.fence
     try:

@@ -1,4 +1,4 @@
-"""Why a run can't begin on a target: asked by exec, which ends at the first reason, and by the plan, which shows all of them."""
+"""Why a run can't start on a target. Used by exec, which ends with the first reason, and by the plan, which shows all."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from steps.contract import Look, Value
 
 @dataclass
 class Beginning:
-    """A run that is to begin. answers, scope, passed_in: what its refusals found out on their way, for the run itself.
+    """A run that is about to start. answers, scope, passed_in: findings of `refusals` that the run itself needs.
 
-    load: reads the playbooks of other runs as those keep them; approval: the digest that approvals are given for.
+    load: loads the stored playbooks of other runs; approval: the approval digest.
     """
 
     playbook: Playbook
@@ -40,14 +40,14 @@ class Beginning:
     passed_in: Mapping[str, str] = field(default_factory=dict)
 
     def refusals(self) -> Iterator[RunbookError]:
-        """Lazily, in the order in which exec asks; all but what its steps find in their way (preflight.steps)."""
+        """The reasons, lazily and in the order of exec; without the obstacles of its steps (preflight.steps)."""
         wrong = False
         for of_target in (self._session, self._database, self._ledger, self._room, self._checkpoints):
             for error in _raised(of_target):
                 wrong = True
                 yield error
         if wrong:
-            return  # what follows is read from the ledger of the right database
+            return  # the checks below need the ledger of the right database
         for of_others in (self._required, self._passed, self._alone, self._folder):
             yield from _raised(of_others)
 
@@ -87,7 +87,7 @@ class Beginning:
             )  # fmt: skip
 
     def _alone(self) -> None:
-        """Before there is a run that `latest` could mean."""
+        """Refuse to run beside another run; before this run has a folder that `latest` could refer to."""
         if self.playbook.changes:
             refuse_if_held(self.target.database, self.playbook.scope)
             open_runs.refuse_open(self.playbook, self.target, self.runs, self.load, begin_at=self.begin_at)

@@ -1,4 +1,4 @@
-"""The command `recover`: a run whose folder is lost is made again from what the target's ledger has of it."""
+"""The command `recover`: recreates the folder of a run from the target's ledger."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOTE = "as the ledger has it"
 
 @dataclass(frozen=True)
 class Again:
-    """A run that is there again."""
+    """A recovered run."""
 
     run: str
     directory: Path
@@ -53,7 +53,7 @@ class Again:
 
 @dataclass(frozen=True)
 class _Known:
-    """All that the ledger has of the run."""
+    """Everything that the ledger has of the run. acted, back: steps with commits of their apply, and of their undo."""
 
     row: RunRow
     rows: list[StepRow]
@@ -63,7 +63,7 @@ class _Known:
 
 
 def recover(name: str, orders: RunOptions) -> Again:
-    """Write the trail anew, marked as recovered; from there the run is resumed, rolled back or closed as any other."""
+    """Write a new trail, marked as recovered; after that the run can be resumed, rolled back or closed like any other."""
     with connected(orders.place) as target:
         directory = orders.place.runs_directory(target.target) / name
         if (directory / "trail.jsonl").exists():
@@ -104,7 +104,7 @@ def _known(name: str, target: Connected) -> _Known:
 
 
 def _begun(events: Iterable[Event]) -> RunStatus:
-    """How the run will stand."""
+    """A status with the start of the run."""
     status = RunStatus()
     for event in events:
         if isinstance(event, RunStarted):
@@ -147,7 +147,7 @@ def _started(found: _Known) -> RunStarted:
 
 
 def _steps(found: _Known, action: str) -> Iterable[Event]:
-    """Each step's start and end in the order of the playbook; one that has committed and has no end is left open."""
+    """Start and end of each step in the order of the playbook; a step with commits but without an end is left open."""
     ended = {one.step: one for one in found.rows if one.action == action}
     acted = found.acted if action == "apply" else found.back
     ids = found.playbook.ids if action == "apply" else tuple(reversed(found.playbook.ids))

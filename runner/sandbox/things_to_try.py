@@ -1,4 +1,4 @@
-"""What to try on a demo that stays: lines that can be pasted one after the other, and a run that can be killed."""
+"""Commands to try on a demo server that stays up; they can be pasted one after the other."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from runner.common.invocation import command, shown
 from runner.format.examples import PLAYBOOKS
 
 PLAYBOOK = PLAYBOOKS / "demo" / "touch.yaml"
-BEGUN_S = 6  # until the slow step is at work; it takes about 17
+BEGUN_S = 6  # seconds until the slow step is under way; it takes about 17
 
 
 def lines(url: str, runs: Path) -> Iterator[tuple[str, str]]:
-    """What it shows, and the line that shows it: kill -9, status, resume and tune, report, rollback."""
+    """Pairs of description and command line: kill -9, status, resume and tune, report, rollback."""
     me, where = command(), f"--runs {shlex.quote(str(runs.absolute()))}"
     released = f"{me} tune latest go --reason 'seen' {where}"
     yield (

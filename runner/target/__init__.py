@@ -1,3 +1,3 @@
-"""Where a run goes: the target's address and identity, its sessions, connections and transactions."""
+"""The target database: address and identity, sessions, connections and transactions."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a step sees of one open connection: rows by name, values bound, faults translated."""
+"""The view that steps and probes have of one open connection: named rows, bound values, translated errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Known(Protocol):
-    """What a view knows of the database that it belongs to."""
+    """What a ConnectionView needs of its database."""
 
     dialect: Dialect
     schema: str
@@ -31,7 +31,7 @@ class Known(Protocol):
 
 
 class ConnectionView:
-    """A view on one open connection; implements Look and Work."""
+    """A view of one open connection; implements steps.contract Look and Work."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class ConnectionView:
         assumed: tuple[Trace, ...] = (),
         spell: Callable[[str], str] | None = None,
     ) -> None:
-        """spell: how texts are written here, where the database's encoding lacks some letters."""
+        """spell: rewrites texts that the database's encoding can't store."""
         self._database = database
         self._connection = connection
         self._spell = spell
@@ -67,7 +67,7 @@ class ConnectionView:
         return rows[0]
 
     def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
-        """The names of a query's columns: it is planned and described, its rows are not fetched."""
+        """The names of a query's columns. The query is planned and described; no rows are fetched."""
         with translated(self.dialect, sql):
             text = sql.strip().rstrip(";")
             found = self._run(f"SELECT * FROM (\n{text}\n) AS described LIMIT 0", params)

@@ -1,4 +1,4 @@
-"""How many connections a run needs at once, and whether the server has room for them."""
+"""How many connections a run needs at once, and whether the server's limits leave room for them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from steps.contract import Connecting, Gate, Look
 from steps.sql.dialect import quote
 
 HEARTBEAT = 1
-LOOKS = 1  # safe points, verify and checks look one after the other
+LOOKS = 1  # safe points, `verify` and checks read one after the other
 
 
 class Need(NamedTuple):
-    """What one step at its busiest has open, beside the heartbeat."""
+    """The most connections that one step has open, besides the heartbeat's."""
 
     step: str
     writing: int
@@ -31,7 +31,7 @@ class Need(NamedTuple):
 
 
 def need(playbook: Playbook) -> Need:
-    """Of all steps the one that needs most."""
+    """The step that needs the most connections."""
     return max((_of(entry) for entry in playbook.entries), key=lambda one: one.total)
 
 
@@ -42,7 +42,7 @@ def _of(entry: Entry) -> Need:
 
 @dataclass(frozen=True)
 class Room:
-    """A limit, how much of it is left for this run, and who may raise it."""
+    """A connection limit: how much of it is free for this run, and how to raise it."""
 
     free: int
     limit: str
@@ -60,7 +60,7 @@ FROM pg_catalog.pg_roles r, pg_catalog.pg_database d WHERE r.rolname = session_u
 
 
 def rooms(look: Look, *, ours: int) -> list[Room]:
-    """The limits that hold for this role here; ours: connections of this process, which are counted by the server too."""
+    """The connection limits of server, role and database. ours: connections of this process, which the server counts too."""
     row = look.row(_ROOM)
     role, name, most = row.text("role"), row.text("name"), row.integer("most")
     kept = 0 if row.flag("super") else row.integer("kept")
@@ -84,7 +84,7 @@ def rooms(look: Look, *, ours: int) -> list[Room]:
 
 
 def too_few(playbook: Playbook, database: RunDatabase, look: Look) -> tuple[str, str]:
-    """Why there is no room for this run, and the way to mend it; two empty texts where there is."""
+    """Why the limits are too low for this run, and the remedy; ("", "") if they suffice."""
     if not database.counts_connections:
         return "", ""
     needed = need(playbook)

@@ -1,4 +1,7 @@
-"""The only place that opens connections and commits; drivers' errors become ours here, once."""
+"""The target database as a run uses it: the only module that opens connections and commits.
+
+Each commit of a step carries a ledger row in the same transaction, and checks the lease in it (fencing).
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ if TYPE_CHECKING:
     from runner.playbook.model import LockPolicy, Timeouts
     from runner.target.resolve import ConnectArguments
 
-SILENCE_S = 15.0  # for so long a server that didn't answer at all isn't asked again: each question would wait as long
-HURRY_S = 2  # how long a server may take to take a connection, once a person has asked twice for the end
-WAITING_READERS = 4  # connections that wait for a look; opening one takes as long as most looks do
+SILENCE_S = 15.0  # pause before a server that did not answer at all is tried again: each try may hang as long
+HURRY_S = 2  # connect timeout once a person has asked twice to stop
+WAITING_READERS = 4  # idle reading connections kept open; opening one takes as long as most reads
 
 
 @dataclass
 class Fence:
-    """The lease under which this process may commit; epoch 0 means that none was taken."""
+    """The lease under which this process may commit; epoch 0: none was taken."""
 
     scope: str = ""
     epoch: int = 0
@@ -44,18 +47,18 @@ class Fence:
 
 @dataclass
 class Session:
-    """What all connections of one run share."""
+    """State that all connections of a run share: the position in the run, the lease, the time limits in seconds."""
 
     run: str = ""
     step: str = ""
     action: str = "apply"
     fence: Fence = field(default_factory=Fence)
     lock_wait_s: float = 0.5
-    keep_s: float = 0.0  # how long a transaction of a step may take with its locks; 0: no bound
+    keep_s: float = 0.0  # maximum duration of a step's transaction, including lock waits; 0: unlimited
     look_s: float = 300.0
     statement_s: float = 60.0
     long_s: float = 6 * 3600.0
-    silent: str = ""  # the heartbeat of another run after which this process has waited for the next in vain
+    silent: str = ""  # a heartbeat of another run that was watched and not followed by another one in time
 
     @property
     def place(self) -> RunPosition | None:
@@ -67,10 +70,10 @@ class Session:
 
 
 class RunDatabase:
-    """The target as a run sees it; implements steps.contract.step.Database.
+    """The target of a run; implements steps.contract.step.Database.
 
-    One writing connection is kept for each thread; every look has a connection to itself, a new one or one that an earlier
-    look has done with. All that are at work are known, so that they can be cancelled from elsewhere.
+    Each thread keeps one writing connection. Each look has a reading connection to itself, new or returned by an earlier
+    look. All connections in use are registered, so that another thread can cancel them.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class RunDatabase:
         session: Session | None = None,
         path: Sequence[str] = (),
     ) -> None:
-        """path: the schemas in which names are looked up, where they aren't those of the database's own sessions."""
+        """path: schemas of the search_path; (): those of an ordinary session of this role."""
         self._arguments = arguments
         self.session = session or Session()
         self.dialect = Dialect.SQLITE if arguments.path is not None else Dialect.POSTGRESQL
@@ -89,15 +92,15 @@ class RunDatabase:
         self._patience = drivers.Patience(probe=drivers.probe(arguments))
         self._writer = drivers.engine(arguments, reading=False, patience=self._patience)
         self._reader = drivers.engine(arguments, reading=True, patience=self._patience)
-        self._silence: tuple[float, DatabaseFault] | None = None  # until when nobody asks again
+        self._silence: tuple[float, DatabaseFault] | None = None  # until when not to connect, and the fault to raise
         self._open: set[Connection] = set()
-        self._readers: deque[Connection] = deque()  # open, in no transaction, for the next look; of whatever thread
+        self._readers: deque[Connection] = deque()  # idle readers, outside of a transaction, for any thread
         self._local = threading.local()
-        self._pending: str | None = None
-        self._what: object = None  # the step at hand
+        self._pending: str | None = None  # remembered for the next commit, as JSON
+        self._what: object = None  # the current step
         self.password: str | None = None  # for masking only; libpq may have read it from a password file
         self.version: tuple[int, ...] = ()
-        self.dialed = ("", "")  # address and port that were asked for
+        self.dialed = ("", "")  # address and port that were connected to
         self.inherited = session_settings.Inherited()
         self.path: tuple[str, ...] = ()
         self._meet(path)
@@ -105,7 +108,7 @@ class RunDatabase:
     # ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
     def look(self, *, assumed: tuple[Trace, ...] = ()) -> Iterator[Look]:
-        """One read-only snapshot; the database enforces that nothing is written."""
+        """A read-only snapshot; the database itself refuses writes in it."""
         connection = self._begun_reader()
         try:
             yield ConnectionView(self, connection, place=self.session.place, assumed=assumed)
@@ -115,7 +118,7 @@ class RunDatabase:
         self._keep_reader(connection)
 
     def _begun_reader(self) -> Connection:
-        """A connection that waits from an earlier look, or where there is none that still lives, a new one."""
+        """A reader in a transaction: an idle one that is still alive, else a new one."""
         settings = self._settings(statement_s=self.session.look_s)
         while True:
             waiting = self._waiting_reader()
@@ -140,7 +143,7 @@ class RunDatabase:
     def _keep_reader(self, connection: Connection) -> None:
         try:
             connection.rollback()
-        except Exception:  # noqa: BLE001 - whatever the driver says, it isn't looked through again
+        except Exception:  # noqa: BLE001 - whatever the driver says, this connection isn't used again
             self._shut(connection)
             return
         if self.dialect is Dialect.SQLITE or connection.invalidated or len(self._readers) >= WAITING_READERS:
@@ -165,7 +168,13 @@ class RunDatabase:
     # ─── changing ───────────────────────────────────────────────────────────────────────────────────────────────────
     @contextlib.contextmanager
     def commit(self, label: str, *, durable: bool = True, off: Sequence[str] = ()) -> Iterator[Work]:
-        """One fenced transaction that ends with the ledger's row for `label` and COMMIT; bounded by the lock policy's `hold`."""
+        """A fenced transaction that ends with a ledger row for `label` and COMMIT; limited by the lock policy's `hold`.
+
+        Raises:
+            AlreadyCommitted: the ledger has a row for `label` already.
+            LeaseLost: another process holds the lease.
+            DatabaseFault: lost=True if it can't be determined whether the COMMIT took effect.
+        """
         place, fence, longest = self.session.place, self.session.fence, self.session.keep_s
         if place is None:
             raise StepError("cannot commit outside of a run")
@@ -174,6 +183,7 @@ class RunDatabase:
             self._transaction(durable=durable, off=off, first=asked, longest=longest) as (connection, eyes, found),
             lock_hold.bounded(connection, self.dialect, self.version, longest),
         ):
+            # The first question locks the lease's row: whoever wants to take it over waits until this transaction ends.
             self._keep_out(stands=bool(found))
             if found[0].flag("known"):
                 raise AlreadyCommitted(label)
@@ -181,13 +191,10 @@ class RunDatabase:
             before_it = touched_tables.identify(eyes, names)
             try:
                 yield eyes
-                tables = (
-                    touched_tables.recorded(before_it, touched_tables.identify(eyes, names), self._what)
-                    if names
-                    else None
-                )
+                after_it = touched_tables.identify(eyes, names)
+                tables = touched_tables.recorded(before_it, after_it, self._what) if names else None
             except BaseException:
-                self._pending = earlier  # what was read in a transaction that failed is read anew in the next
+                self._pending = earlier  # what this transaction read before it failed must be read again
                 raise
             before, self._pending = self._pending, None
             act = step_commits.record_commit(
@@ -210,9 +217,9 @@ class RunDatabase:
                 raise
 
     def commit_all(self, changes: Sequence[Change], *, durable: bool = True, off: Sequence[str] = ()) -> list[Row]:
-        """As one message where this connection has its server process to itself, else one transaction after the other.
+        """Commit each change in a transaction of its own; the rows of their statements.
 
-        One after the other too where each has an end of its own: a message is cancelled as a whole.
+        PostgreSQL gets them all in one message. One by one: on SQLite, behind a pooler, and if `hold` limits each.
         """
         if self.dialect is Dialect.SQLITE or self.session.keep_s or self._pooled():
             return [self._alone(one, durable=durable, off=off) for one in changes]
@@ -225,7 +232,7 @@ class RunDatabase:
         except BaseException as error:
             lost = isinstance(error, DatabaseFault) and error.lost
             self._roll_back(connection, lost=lost)
-            if lost:
+            if lost:  # the server may still be working through the message: don't ask what is done before it has ended
                 lost_commit.outlive(self.look, pid)
             raise
         crash_points.point("commit.after")
@@ -251,7 +258,7 @@ class RunDatabase:
 
     @contextlib.contextmanager
     def own(self, *, fenced: bool = True) -> Iterator[Work]:
-        """A transaction on the engine's own rows (run, step, lease, control)."""
+        """A transaction on the engine's own tables (run, step, lease, control)."""
         with self._transaction(spell=self.spell) as (connection, eyes, _):
             fence = self.session.fence
             if fenced and fence.epoch:
@@ -261,11 +268,12 @@ class RunDatabase:
 
     @contextlib.contextmanager
     def outside(self, label: str, *, bounded: bool = False) -> Iterator[Work]:
-        """Autocommit, for what can't be in a transaction; what `remember` kept commits first. bounded: its lock waits are short."""
+        """Autocommit, for statements that can't run in a transaction. bounded: with the usual lock timeout."""
+        # What was remembered for the undo must be on disk first: there is no transaction to carry it along.
         if self._pending is not None:
             with contextlib.suppress(AlreadyCommitted), self.commit(f"{label}: remembered"):
                 pass
-        self._drop_writer()  # nothing of ours may be idle in a transaction while CONCURRENTLY waits for all of them
+        self._drop_writer()  # CONCURRENTLY waits for all transactions, so ours must not be idle in one
         with self._connected(self._writer) as connection:
             with translated(self.dialect):
                 lock_s = None if bounded else 0
@@ -274,7 +282,7 @@ class RunDatabase:
             yield ConnectionView(self, connection, place=self.session.place)
 
     def remember(self, before: BaseModel) -> None:
-        """Kept until the next commit, which writes it to the ledger."""
+        """Keep this (once) until the next commit, which writes it to the ledger."""
         if self._pending is None:
             self._pending = before.model_dump_json()
 
@@ -284,46 +292,43 @@ class RunDatabase:
 
     # ─── for the engine ─────────────────────────────────────────────────────────────────────────────────────────────
     def at(self, step: str, action: str = "apply", *, what: object = None) -> None:
-        """From here on connections work for this step; what an earlier one remembered and never committed is forgotten.
+        """Move on to a step: connections work for it from here on; what was remembered but not committed is dropped.
 
-        what: the step itself, where it is about to change something: its acts record which tables they touched.
+        what: the step itself if it is about to change something, so that its commits record the tables they touch.
         """
         self.session.step, self.session.action, self._what = step, action, what
         self._pending = None
         self._drop_writer()
 
     def policy(self, *, lock: LockPolicy, timeout: Timeouts) -> None:
-        """The playbook's limits for the step at hand."""
-        self.session.lock_wait_s = lock.wait
-        self.session.keep_s = lock.hold + lock.wait if lock.hold else 0.0  # what it waits for counts too
-        self.session.look_s, self.session.statement_s, self.session.long_s = (
-            timeout.look,
-            timeout.statement,
-            timeout.long,
-        )
+        """Set the limits of the current step."""
+        session = self.session
+        session.lock_wait_s = lock.wait
+        session.keep_s = lock.hold + lock.wait if lock.hold else 0.0  # the transaction also waits for its locks
+        session.look_s, session.statement_s, session.long_s = timeout.look, timeout.statement, timeout.long
 
     @property
     def connections(self) -> int:
-        """How many this process has open now."""
+        """The number of connections that this process has open."""
         return len(self._open) + len(self._readers)
 
     @property
     def counts_connections(self) -> bool:
-        """Whether the server counts ours one by one: behind a pooler it doesn't, and SQLite has no limit."""
+        """Whether the server counts each of our connections: not behind a pooler, and SQLite has no limit."""
         return self.dialect is Dialect.POSTGRESQL and not self.inherited.pooled
 
     def backend_pid(self) -> int:
-        """The server process behind this thread's writing connection (PostgreSQL)."""
+        """The pid of the server process behind this thread's writing connection (PostgreSQL)."""
         return drivers.backend_pid(self._thread_writer())
 
     def cancel(self) -> None:
-        """Cancel whatever runs on any connection of this run."""
+        """Cancel the running statements of all connections of this run."""
         for connection in list(self._open):
             with contextlib.suppress(Exception):
                 drivers.cancel(connection, self.dialect)
 
     def cut_off(self, before: float) -> None:
-        """Close each connection that has waited for an answer since before this moment; nobody is waited for any more."""
+        """Shut down all connections that have been waiting for an answer since before this time (time.monotonic())."""
         self._patience.connect_s = HURRY_S
         network_waits.ALL.cut(before=before)
 
@@ -385,7 +390,7 @@ class RunDatabase:
         spell: Callable[[str], str] | None = None,
         longest: float = 0.0,
     ) -> Iterator[tuple[Connection, ConnectionView, list[Row]]]:
-        """A transaction on this thread's writing connection, and the rows of its first question."""
+        """A transaction on this thread's writing connection; yields also the rows of the question `first`."""
         connection, found = self._begun_writer(durable=durable, off=off, first=first, longest=longest)
         try:
             yield connection, ConnectionView(self, connection, place=self.session.place, spell=spell), found
@@ -394,12 +399,12 @@ class RunDatabase:
             raise
         finally:
             if self.dialect is Dialect.SQLITE and off:
-                self._drop_writer()  # what was off for this transaction is on in the next one's connection
+                self._drop_writer()  # what is off was set on the connection; the next transaction must not inherit it
 
     def _begun_writer(
         self, *, durable: bool, off: Sequence[str], first: Question | None, longest: float
     ) -> tuple[Connection, list[Row]]:
-        """This thread's writing connection in a transaction; a new one where the old one was ended while it was idle."""
+        """Begin a transaction on this thread's writing connection; reconnect if that was ended while it was idle."""
         settings = replace(self._settings(statement_s=self.session.statement_s), transaction_s=longest)
         while True:
             kept = getattr(self._local, "writer", None) is not None
@@ -412,11 +417,11 @@ class RunDatabase:
             except BaseException as error:
                 lost = isinstance(error, DatabaseFault) and error.lost
                 self._roll_back(connection, lost=lost)
-                if not (lost and kept):  # nothing was asked for yet but a question
+                if not (lost and kept):  # retrying is safe: nothing but a question was sent yet
                     raise
 
     def _roll_back(self, connection: Connection, *, lost: bool) -> None:
-        """A connection that was lost is never used again: it would come back without its settings."""
+        """Roll back. A lost connection is dropped, never reconnected: it would come back without its settings."""
         try:
             if not lost:
                 transactions.roll_back(connection, self.dialect)
@@ -453,7 +458,7 @@ class RunDatabase:
         last: Question | None = None,
         known: Callable[[Look], bool] | None = None,
     ) -> None:
-        """COMMIT, after `last`; where its answer is lost, the server's status of transaction `xid` says what became of it."""
+        """Send `last` and COMMIT. If the answer is lost, ask over a new connection what became of transaction `xid`."""
         crash_points.point("commit.before")
         pid = drivers.backend_pid(connection) if self.counts_connections else None
         try:
@@ -464,11 +469,11 @@ class RunDatabase:
                 raise
             self._drop_writer()
             if not lost_commit.acted(self.look, xid, known, pid=pid):
-                raise
+                raise  # rolled back; the caller may retry
         crash_points.point("commit.after")
 
     def _touched(self, look: Look) -> tuple[str, ...]:
-        """The tables that the step at hand changes."""
+        """The tables that the current step changes."""
         return self._what.touches(look) if isinstance(self._what, touched_tables.Touching) else ()
 
     def _pooled(self) -> bool:
@@ -478,7 +483,7 @@ class RunDatabase:
         return bool(self._local.pooled)
 
     def _meet(self, path: Sequence[str]) -> None:
-        """Learn which server this is and what it gave our session; then where names are looked up."""
+        """Learn the server's version, the session's inherited settings, and the search_path to use."""
         with self._connected(self._reader) as connection, translated(self.dialect):
             self.password = drivers.password_of(connection, self.dialect)
             self.dialed = drivers.dialed(connection, self.dialect)
@@ -491,5 +496,5 @@ class RunDatabase:
         self._patience.connect_s = int(network_waits.PROBE_S)
 
     def spell(self, text: str) -> str:
-        """The text as it stands in the ledger, where the database's encoding lacks some of its letters."""
+        """The text as the ledger stores it: characters that the database's encoding lacks are escaped."""
         return session_settings.writable(text, self.inherited.encoding)

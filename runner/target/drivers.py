@@ -1,4 +1,4 @@
-"""What differs between psycopg and sqlite3 behind SQLAlchemy: opening, cancelling, values, faults."""
+"""Differences between psycopg and sqlite3: opening and cancelling connections, values, errors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10
 BUSY_MS = 5000
-SHOWN = 160  # characters of a statement in the message of a fault
-SIGNALS_EVERY = 1_000_000  # of SQLite's instructions, some 20 ms
+SHOWN = 160  # maximum length of a statement quoted in an error message
+SIGNALS_EVERY = 1_000_000  # SQLite VM instructions, about 20 ms
 _LOST = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05")
 # SQLite's primary result codes → the nearest SQLSTATE
 _SQLITE = {
@@ -48,11 +48,11 @@ _CONSTRAINTS = {275: "23514", 787: "23503", 1299: "23502", 1555: "23505", 2067: 
 
 # ─── opening ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def engine(arguments: ConnectArguments, *, reading: bool, patience: Patience) -> Engine:
-    """An engine without a pool: a connection is physical and never comes back silently without its settings."""
+    """A SQLAlchemy engine without a pool, so that a connection is never silently replaced by one without its settings."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    # A connection that is lost is said by the fault it raises; the pool would print its traceback beside it.
+    # A lost connection raises an error of its own; the pool would log a traceback as well.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     if arguments.path is not None:
         return create_engine("sqlite://", poolclass=NullPool, creator=lambda: _open_sqlite(arguments, reading=reading))
@@ -79,12 +79,12 @@ def _open_sqlite(arguments: ConnectArguments, *, reading: bool) -> sqlite3.Conne
 
 
 def _let_signals_in() -> int:
-    """While SQLite works, Python runs here and nowhere else: without it ^C would wait for the end of the statement."""
+    """Do nothing: entering Python lets it run signal handlers; otherwise ^C would wait for the statement's end."""
     return 0
 
 
 def _read_only(action: int, one: str | None, two: str | None, _database: str | None, _trigger: str | None) -> int:
-    """SQLite asks before each kind of act while it prepares a statement: reading is all that is allowed."""
+    """SQLite authorizer that allows nothing but reading; called while a statement is prepared."""
     import sqlite3
 
     reading = {
@@ -97,9 +97,8 @@ def _read_only(action: int, one: str | None, two: str | None, _database: str | N
     if action in reading:
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_UPDATE and one == "sqlite_master":
-        return (
-            sqlite3.SQLITE_OK
-        )  # how SQLite declares its own pragma tables; a real one needs writable_schema, which is denied
+        # This is how SQLite declares its own pragma tables; a real update needs writable_schema, which is denied.
+        return sqlite3.SQLITE_OK
     asks = (
         action == sqlite3.SQLITE_PRAGMA
         and one is not None
@@ -127,7 +126,7 @@ _ASKING = frozenset(
 _ASKING_OF = ("_info", "_xinfo", "_list", "_check")
 
 
-# A peer that is gone without a word is found out in half a minute; what a URL says of it goes before.
+# TCP keepalives that detect a dead peer within half a minute; settings in the URL take precedence.
 _KEEPALIVE = {
     "keepalives": "1",
     "keepalives_idle": "10",
@@ -139,7 +138,7 @@ _KEEPALIVE = {
 
 @dataclass
 class Patience:
-    """How long a server may take to answer, at first and once it is known: shared by all connections of a database."""
+    """The connect timeout and the probe for silent servers; shared by all connections of a database."""
 
     connect_s: int = CONNECT_S
     probe: network_waits.Probe | None = None
@@ -154,7 +153,7 @@ def _words(arguments: ConnectArguments, connect_s: int) -> dict[str, Any]:
     }
     if arguments.password is not None:
         words["password"] = arguments.password
-    # what follows is written in this encoding, whatever role, environment or URL say
+    # The protocol messages that follow are in this encoding, whatever role, environment or URL say.
     return {**words, "client_encoding": session_settings.CLIENT_ENCODING}
 
 
@@ -179,7 +178,7 @@ def _open_postgresql(arguments: ConnectArguments, *, reading: bool, patience: Pa
 
 @functools.cache
 def _bounded() -> Any:
-    """The driver's connection, each wait of which is known and has an end."""
+    """A connection class whose waits for the server are registered and limited, see network_waits."""
     import psycopg
 
     class Bounded(psycopg.Connection[Any]):
@@ -195,13 +194,13 @@ def _bounded() -> Any:
 
 
 def limit(connection: Connection, seconds: float) -> None:
-    """How long the server may take from here on, by its own timeouts; 0 for no limit."""
+    """Set how long the server may take for the next statements; 0: unlimited."""
     raw: Any = connection.connection.driver_connection
     raw.longest = seconds or None
 
 
 def probe(arguments: ConnectArguments) -> network_waits.Probe:
-    """Asks about server processes from a connection of its own."""
+    """A function that asks the server about some of its processes, over a new connection."""
 
     def ask(pids: list[int]) -> network_waits.Responsiveness:
         import psycopg
@@ -209,10 +208,10 @@ def probe(arguments: ConnectArguments) -> network_waits.Probe:
         try:
             with psycopg.connect(**_words(arguments, int(network_waits.PROBE_S)), autocommit=True) as connection:
                 if connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.info.backend_pid,):
-                    return network_waits.Responsiveness(answered=True)  # a pooler: it knows no pid of ours
+                    return network_waits.Responsiveness(answered=True)  # a pooler: our pids mean nothing there
                 rows = connection.execute(_STATES, [pids]).fetchall()
         except psycopg.Error as error:
-            return network_waits.Responsiveness(answered=bool(error.sqlstate))  # also a refusal is an answer
+            return network_waits.Responsiveness(answered=bool(error.sqlstate))  # a refusal is an answer, too
         idle = {pid: since for pid, state, since in rows if state and state.startswith("idle")}
         return network_waits.Responsiveness(answered=True, idle=idle, gone=frozenset(pids) - {row[0] for row in rows})
 
@@ -222,12 +221,13 @@ def probe(arguments: ConnectArguments) -> network_waits.Probe:
 _STATES = "SELECT pid, state, state_change::text FROM pg_catalog.pg_stat_activity WHERE pid = ANY(%s)"
 
 
-# A connection that waits for its next transaction is ours to close. Behind a pooler it isn't: there the setting ends with the statement.
+# Our idle connections must not be timed out by the server. Behind a pooler (the pids differ) the setting is local to the statement,
+# because the session is not ours.
 _STAY_OPEN = "SELECT set_config('idle_session_timeout', '0', pg_backend_pid() <> %(pid)s)"
 
 
 def _one_statement() -> type:
-    """A cursor that speaks the extended protocol, which takes one statement: `SELECT 1; DELETE …` is refused by the server."""
+    """A cursor class for the extended protocol, in which the server refuses several statements: `SELECT 1; DELETE …`."""
     import psycopg
 
     class OneStatement(psycopg.Cursor[Any]):
@@ -240,9 +240,9 @@ def _one_statement() -> type:
     return OneStatement
 
 
-# ─── what a connection says of itself ───────────────────────────────────────────────────────────────────────────────────
+# ─── properties of a connection ─────────────────────────────────────────────────────────────────────────────────────────
 def cancel(connection: Connection, dialect: Dialect) -> None:
-    """Cancel what runs on this connection, from another thread."""
+    """Cancel the statement that runs on this connection; called from another thread."""
     raw: Any = connection.connection.driver_connection
     if dialect is Dialect.SQLITE:
         raw.interrupt()
@@ -251,13 +251,13 @@ def cancel(connection: Connection, dialect: Dialect) -> None:
 
 
 def password_of(connection: Connection, dialect: Dialect) -> str | None:
-    """The password that this connection used, wherever libpq found it."""
+    """The password that this connection used, wherever libpq found it; None if there is none."""
     raw: Any = connection.connection.driver_connection
     return None if dialect is Dialect.SQLITE else (raw.info.password or None)
 
 
 def dialed(connection: Connection, dialect: Dialect) -> tuple[str, str]:
-    """The address and port that this connection was made to; a socket's directory instead of an address."""
+    """Address (or the directory of a socket) and port that this connection was made to; ("", "") on SQLite."""
     if dialect is Dialect.SQLITE:
         return "", ""
     raw: Any = connection.connection.driver_connection
@@ -275,7 +275,7 @@ def server_version(connection: Connection, dialect: Dialect) -> tuple[int, ...]:
 
         connection.exec_driver_sql(
             "SELECT count(*) FROM sqlite_master"
-        ).fetchall()  # a file that is no database fails here
+        ).fetchall()  # fails if the file is not a database
         return sqlite3.sqlite_version_info
     raw: Any = connection.connection.driver_connection
     number = int(raw.info.server_version)
@@ -283,7 +283,7 @@ def server_version(connection: Connection, dialect: Dialect) -> tuple[int, ...]:
 
 
 def environment(arguments: ConnectArguments) -> dict[str, str]:
-    """What a child process needs to reach the same database; the password is in PGPASSWORD, never in argv."""
+    """Environment variables with which a child process reaches the same database; the password is in PGPASSWORD."""
     if arguments.path is not None:
         return {"RUNBOOK_URL": arguments.url}
     names = {
@@ -305,7 +305,7 @@ def environment(arguments: ConnectArguments) -> dict[str, str]:
 
 # ─── values and faults ──────────────────────────────────────────────────────────────────────────────────────────────
 def plain(value: object) -> Value:
-    """A driver's value as one of ours; what is none (an inet, a range) as its text."""
+    """Convert a driver's value to a contract Value; other types (an inet, a range) become text."""
     match value:
         case None | bool() | int() | float() | Decimal() | str() | bytes() | datetime() | date() | timedelta() | UUID():
             return value
@@ -323,7 +323,7 @@ def plain(value: object) -> Value:
 
 @contextlib.contextmanager
 def translated(dialect: Dialect, sql: str = "") -> Iterator[None]:
-    """Driver errors become DatabaseFault, classified by SQLSTATE and never by text."""
+    """Translate driver errors to DatabaseFault. They are classified by SQLSTATE, never by message (which is localised)."""
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     try:
@@ -334,7 +334,7 @@ def translated(dialect: Dialect, sql: str = "") -> Iterator[None]:
         raise DatabaseFault(str(error).splitlines()[0], lost=True) from error
     except OSError as error:
         raise DatabaseFault(str(error), sqlstate="08001", lost=True) from error
-    except UnicodeError as error:  # a database of the encoding SQL_ASCII may hold any bytes
+    except UnicodeError as error:  # a database with encoding SQL_ASCII may hold any bytes
         raise DatabaseFault(
             f"cannot read or write a text that isn't UTF-8: {error}{_where(sql)}", sqlstate="22021"
         ) from error
@@ -377,7 +377,7 @@ def _sqlite_fault(error: Any, sql: str) -> DatabaseFault:
     code = cast("int", getattr(error, "sqlite_errorcode", 1))
     state = _CONSTRAINTS.get(code) or _SQLITE.get(code & 0xFF, "HY000")
     if state == "HY000" and str(error).startswith(("no such table", "no such column")):
-        state = "42P01" if "table" in str(error).split(":")[0] else "42703"  # SQLite has one code for all of these
+        state = "42P01" if "table" in str(error).split(":")[0] else "42703"  # SQLite has only one code for both
     return DatabaseFault(f"{error}{_where(sql)}", sqlstate=state)
 
 
@@ -387,7 +387,7 @@ def _where(sql: str) -> str:
 
 
 def describe_arguments(arguments: ConnectArguments) -> Mapping[str, str]:
-    """Where a connection goes, without anything secret."""
+    """Where a connection leads, without secrets."""
     if arguments.path is not None:
         return {"file": str(arguments.path)}
     return {

@@ -1,6 +1,6 @@
-"""Sessions that stand in the way and are ended, where the playbook names them or the operator says so.
+"""Terminates sessions that block a step, if the playbook names them or the operator agrees.
 
-Each is in the trail before it is told to end: who, since when, and by whose word; never what it was doing.
+Each is recorded in the trail before it is terminated: which session, and on whose decision; never its SQL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from runner.common.durations import format_duration
 from runner.trail.events import BlockerEnded, Event
 from steps.contract import DatabaseFault, Look
 
-ASK_FROM = 3  # tries before a person is asked: most blockers go by themselves
+ASK_FROM = 3  # attempts before a person is asked: most blockers go away by themselves
 
 _BLOCKING = """
 SELECT a.pid, coalesce(a.usename::text, '') AS role, coalesce(a.application_name, '') AS application,
@@ -22,13 +22,13 @@ SELECT a.pid, coalesce(a.usename::text, '') AS role, coalesce(a.application_name
 FROM (SELECT DISTINCT b.pid FROM unnest(pg_blocking_pids(CAST(:pid AS integer))) AS b(pid)) AS b
 JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 WHERE a.backend_type = 'client backend' AND NOT starts_with(coalesce(a.application_name, ''), 'runbook')"""
-# The same session still, and not another one that was given its number.
+# backend_start makes sure that it is still the same session: pids are reused.
 _END = """SELECT pg_terminate_backend(a.pid) AS told FROM pg_catalog.pg_stat_activity a
 WHERE a.pid = :pid AND a.backend_start::text = :began"""
 
 
 class Blocker(NamedTuple):
-    """A session of others that holds what we wait for."""
+    """A session of others that holds a lock we wait for."""
 
     pid: int
     role: str
@@ -45,7 +45,10 @@ class Blocker(NamedTuple):
 
 @dataclass
 class Enders:
-    """Who of those in the way of one step may be ended. named: by application_name, as the playbook consents."""
+    """Decides which blockers of one step are terminated, and does it.
+
+    named: application_names that the playbook allows to end. ask: asks a person at the terminal; None: nobody is asked.
+    """
 
     step: str
     emit: Callable[[Event], None]
@@ -60,7 +63,7 @@ class Enders:
         return bool(self.named) or self.ask is not None
 
     def look_at(self, look: Look, pid: int) -> None:
-        """Note who blocks the server process `pid` now, and end those whom the playbook names."""
+        """Note who blocks the server process `pid` now; terminate those that the playbook names."""
         for row in look.rows(_BLOCKING, {"pid": pid}):
             found = Blocker(
                 row.integer("pid"),
@@ -75,13 +78,13 @@ class Enders:
                 self._end(look, found, by="the playbook (lock: blockers)")
 
     def candidates(self, attempt: int) -> list[Blocker]:
-        """Those about whom a person is to be asked now."""
+        """The blockers about which a person should be asked now."""
         if self.ask is None or attempt < ASK_FROM:
             return []
         return [one for one in self.seen.values() if (one.pid, one.began) not in self._asked]
 
     def consult(self, look: Look, found: Blocker) -> None:
-        """Ask about one of them, and do what the person says."""
+        """Ask a person about one blocker, and terminate it on a yes."""
         if self._first(found) and self.ask is not None and self.ask(f"end {found.words}, which is in the way?"):
             self._end(look, found, by=self.operator)
 

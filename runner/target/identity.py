@@ -1,4 +1,4 @@
-"""Which database this is, so that nothing approved or begun on one goes on upon another."""
+"""Identifies the target, so that an approval or a run never carries over to another database."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ FROM pg_control_system() s, pg_control_checkpoint() c"""
 
 
 def of_target(database: RunDatabase, *, name: str, arguments: ConnectArguments) -> dict[str, Json]:
-    """What the database says of itself, and how it was reached.
+    """The identity of the target: what the server reports about itself, and how it was reached.
 
-    The same system identifier elsewhere is a copy or a failover, and another target; under another name it is the same.
+    The same system identifier at another place is a copy or a standby, so another target; under another name for the
+    same place it is the same one.
     """
     where: dict[str, Json] = {"name": name, **describe_arguments(arguments)}
     with database.look() as look:
@@ -69,7 +70,7 @@ def of_target(database: RunDatabase, *, name: str, arguments: ConnectArguments) 
 
 
 def _control(database: RunDatabase) -> dict[str, Json]:
-    """In a look of its own: a role that may not read it must not spoil the other's transaction."""
+    """System identifier and timeline; None for both if the role may not read them. In a look of its own, which may fail."""
     try:
         with database.look() as look:
             row = look.row(_CONTROL)
@@ -79,7 +80,7 @@ def _control(database: RunDatabase) -> dict[str, Json]:
 
 
 def another(database: RunDatabase, known: dict[str, Json]) -> list[str]:
-    """In which of what can change behind an address the server is not the one that is known: after a failover, in words."""
+    """How the server behind the address differs from the known one, as after a failover; [] if it doesn't."""
     now = _control(database)
     with database.look() as look:
         if look.dialect is Dialect.POSTGRESQL:
@@ -88,15 +89,16 @@ def another(database: RunDatabase, known: dict[str, Json]) -> list[str]:
 
 
 def server_words(look: Look) -> str:
-    """Dialect and version for people: "PostgreSQL 18.6"."""
+    """Name and version of the server, for people: "PostgreSQL 18.6"."""
     name = "PostgreSQL" if look.dialect is Dialect.POSTGRESQL else "SQLite"
     return f"{name} {'.'.join(map(str, look.version))}"
 
 
 def _server(dialed: tuple[str, str], address: str, port: int) -> str:
-    """Where the server lives, however that place is spelled: a socket's directory, or an address, each with the port.
+    """A canonical place of the server: socket directory or address, with the port.
 
-    "" where the way leads through something (a tunnel, a pooler, a container's network): its own address then says nothing.
+    "" if the connection goes through something (a tunnel, a pooler, a container's network), where the server's own
+    address doesn't tell the place.
     """
     host, at = dialed
     if at != str(port):
@@ -117,7 +119,7 @@ def _own_addresses() -> set[str]:
 
 
 def shown(known: Mapping[str, Json]) -> dict[str, Json]:
-    """An identity for people: without what the target doesn't have, and the server's start as a time."""
+    """An identity for people: empty entries are left out, and the server's start is a time."""
     found: dict[str, Json] = {key: value for key, value in known.items() if value not in (None, "")}
     since = found.get("up_since")
     if isinstance(since, str) and re.fullmatch(r"\d+(\.\d+)?", since):
@@ -126,7 +128,7 @@ def shown(known: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def differences(one: Mapping[str, Json], other: Mapping[str, Json]) -> list[str]:
-    """What makes two identities two databases, in words: the server's own answers, and where it lives."""
+    """Why two identities are two different databases, in words; [] if they are the same."""
     known = [key for key in digest.ITSELF if key in one and key in other]
     found = [key for key in (*known, "schema") if one.get(key) != other.get(key)]
     if one.get("dialect") == "sqlite":
@@ -141,7 +143,7 @@ def _differ(key: str, one: Mapping[str, Json], other: Mapping[str, Json]) -> str
 
 
 def _same_place(one: Mapping[str, Json], other: Mapping[str, Json]) -> bool:
-    """Whether both are one server and not a copy: it runs since the same moment, lives in the same place, or is reached the same way."""
+    """Whether both are one server and not a copy: same start time, same place, or reached in the same way."""
     proofs = ("up_since", "server") if one.get("system") is not None else ()
     way = ("host", "service", "address", *(("dialed",) if "dialed" in one and "dialed" in other else ()))
     return any(one.get(key) and one.get(key) == other.get(key) for key in proofs) or all(
@@ -150,7 +152,7 @@ def _same_place(one: Mapping[str, Json], other: Mapping[str, Json]) -> bool:
 
 
 def process(operator: str | None) -> Process:
-    """This process, and who says to act in it."""
+    """This process, with the operator's name as given, else the OS user."""
     user, own = _user(), pids.identify(os.getpid())
     return Process(
         operator=user if operator is None else cutting.masked(person_names.named(operator, option="--operator")),
@@ -172,17 +174,17 @@ def process(operator: str | None) -> Process:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a user without an entry in the system's list, as in some containers
+    except (OSError, KeyError):  # a uid without a passwd entry, as in some containers
         return str(os.getuid())
 
 
 def alive(process: Process) -> bool | None:
-    """Whether that very process still runs; None where that can't be seen from here."""
+    """Whether this very process still runs; None if that can't be determined from here (another host)."""
     return pids.alive(ProcessId(process.pid, process.boot_id, process.pid_ns, process.ticks, process.started))
 
 
 def version() -> str:
-    """The engine's own version."""
+    """The version of the engine."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 

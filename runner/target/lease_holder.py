@@ -1,4 +1,8 @@
-"""Who holds the lease on a target, and what is refused while somebody does."""
+"""Checks who holds the lease on a target, and refuses to start beside a holder that is alive.
+
+A holder counts as dead if its process is gone on this very host, or if it sent no heartbeat for SILENT_S. Even if that
+is wrong, it can do no harm: after the take-over the database refuses its commits (fencing by epoch).
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,17 @@ from runner.trail.events import Process
 from steps.contract import Look
 from steps.ledger import leases, tables
 
-SILENT_S = 15.0
+SILENT_S = 15.0  # without a heartbeat for this long, a holder counts as dead
 
 
-BEAT_S = SILENT_S / 5
+BEAT_S = SILENT_S / 5  # heartbeat interval
 
 
-WATCH_S = 0.5  # how often a holder that may be dead is looked at
+WATCH_S = 0.5  # polling interval while watching a holder that may be dead
 
 
 def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
-    """The lease as it stands; raises RunRefused where its holder lives, or may live and was heard of within 15 s."""
+    """Return the lease if it can be taken (None: there is none); raise RunRefused if its holder is, or may be, alive."""
     found = _lease(database, scope)
     if found is None or not found.run:
         return found
@@ -35,7 +39,7 @@ def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
 
 
 def refuse_any_held(look: Look) -> None:
-    """Raises RunRefused where any run of this target lives, or may live, whatever the version of the ledger."""
+    """Raise RunRefused if any run on this target is, or may be, alive; works with ledgers of earlier versions, too."""
     for scope in leases.scopes_held(look) if {"lease", "heartbeat"} <= tables.tables(look) else []:
         found = leases.lease(look, scope)
         holder = _holder(found) if found is not None else None
@@ -65,15 +69,15 @@ def _lease(database: RunDatabase, scope: str) -> leases.Lease | None:
 
 
 def _silent(database: RunDatabase, found: leases.Lease) -> bool:
-    """Whether the holder has been silent for 15 s by the server's clock.
+    """Whether the holder has sent no heartbeat for SILENT_S.
 
-    That clock may have been set: where the last beat lies too far back, or ahead of now, it is watched by our own for
-    longer than a living holder can stay without one.
+    The server's clock may have been changed. So if the last heartbeat seems too old, or in the future, we watch by our
+    own clock whether another one arrives, for longer than a living holder's interval.
     """
     if 0 <= found.silent_s <= SILENT_S:
         return False
     if database.session.silent == found.beat:
-        return True  # watched already by this process
+        return True  # this process has watched this very heartbeat before
     until = time.monotonic() + (SILENT_S if found.silent_s < 0 else BEAT_S + 1)
     while time.monotonic() < until:
         time.sleep(WATCH_S)

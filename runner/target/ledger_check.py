@@ -1,4 +1,4 @@
-"""Refuses a ledger that isn't the operators' own, or isn't of this engine's form, before anything is written there."""
+"""Refuses a ledger that others could tamper with, or whose version doesn't fit, before anything is written to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEND = "runbook target init brings it to today's form and keeps what is in it"
 
 
 def refuse_bad(look: Look) -> Form:
-    """The ledger's form; raises RunRefused where there is one that can't be worked with."""
+    """Return the ledger's form (it may be absent); raise RunRefused if it can't be used."""
     found = form.form(look)
     if not found.there or found.good:
         return found
@@ -35,7 +35,7 @@ def refuse_bad(look: Look) -> Form:
 
 
 def newer(found: Form) -> RunRefused:
-    """A later engine has made it, and knows more of it than this one."""
+    """The refusal of a ledger that a newer engine has created or migrated."""
     return RunRefused(
         f"cannot use the ledger in this target: it is of version {found.version}, and this engine knows {VERSION}",
         state="nothing was changed by this command",

@@ -1,4 +1,4 @@
-"""How long a transaction may keep its locks: by the server where it has a setting for it, else watched from here."""
+"""Limits how long a transaction may keep its locks: by the server's setting if it has one, else by a timer here."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _IDLE_TOO_LONG = "25P03"
 
 @contextlib.contextmanager
 def bounded(connection: Connection, dialect: Dialect, version: tuple[int, ...], seconds: float) -> Iterator[None]:
-    """Within: a transaction that is to end after so many seconds; 0 for no limit. Raises KEPT_TOO_LONG where it was ended.
+    """Limit the transaction of this block to so many seconds (0: unlimited).
 
-    The server may have ended the session with it: that is no lost server, and the next transaction gets a new session.
+    Raises DatabaseFault with sqlstate KEPT_TOO_LONG if it took longer. The server may have ended the session with it;
+    that is reported as the same fault and not as a lost connection, since nothing was committed.
     """
     if not seconds:
         yield
@@ -35,6 +36,7 @@ def bounded(connection: Connection, dialect: Dialect, version: tuple[int, ...], 
     try:
         yield
     except DatabaseFault as fault:
+        # A cancelled statement counts only if our timer fired: it may also be the statement's own timeout.
         if fault.sqlstate in {KEPT_TOO_LONG, _IDLE_TOO_LONG} or (fired.is_set() and fault.sqlstate == QUERY_CANCELED):
             raise DatabaseFault(
                 f"the transaction was rolled back: it would have kept its locks for longer than {seconds:g} s (lock: hold)",
@@ -47,5 +49,5 @@ def bounded(connection: Connection, dialect: Dialect, version: tuple[int, ...], 
 
 def _cancel(connection: Connection, dialect: Dialect, fired: threading.Event) -> None:
     fired.set()
-    with contextlib.suppress(Exception):  # whatever the driver says: the statement ends by its own timeout
+    with contextlib.suppress(Exception):  # if cancelling fails, the statement still ends by its own timeout
         drivers.cancel(connection, dialect)

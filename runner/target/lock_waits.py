@@ -1,4 +1,4 @@
-"""Who stands in the way of a statement that waits for a lock, seen from a second connection while it waits."""
+"""Watches, over a second connection, which sessions block a statement that waits for a lock."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SQL = "SELECT DISTINCT b.pid FROM unnest(pg_blocking_pids(CAST(:pid AS integer)
 def watched(
     database: RunDatabase, found: list[str], *, pid: int | None = None, enders: Enders | None = None
 ) -> Iterator[None]:
-    """Within: a thread notes who blocks this thread's writing connection (or `pid`'s); the list is filled while the body runs.
+    """While the block runs, a thread appends to `found` who blocks this thread's writing connection (or server process `pid`).
 
-    enders: who sees to those that may be ended.
+    enders: terminates the blockers that may be ended.
     """
     if database.dialect is not Dialect.POSTGRESQL:
         yield
@@ -43,7 +43,7 @@ def watched(
 
 
 def _end(database: RunDatabase, pid: int, enders: Enders, done: threading.Event) -> None:
-    """In a look of its own, which a refusal spoils."""
+    """Let `enders` act on the blockers. In looks of its own: a refused pg_terminate_backend aborts the transaction."""
     while not done.wait(max(database.session.lock_wait_s * 0.5, 0.05)):
         with contextlib.suppress(DatabaseFault), database.look() as look:
             enders.look_at(look, pid)

@@ -1,8 +1,8 @@
-"""Every wait for PostgreSQL's answer has an end: a network that goes silent sends no error that would end it.
+"""Limits every wait for an answer from PostgreSQL: a network that goes silent never reports an error.
 
-A wait that lasts is looked into from a connection of its own: does the server answer, and does our server process still
-work for us? Where it doesn't, and where a wait is longer than the statement may take, the socket is shut down; the
-driver then reports a lost connection, and what became of the work is settled as after any other loss.
+A wait that lasts is probed over another connection: does the server answer, and does our server process still work for
+us? If not, or if the wait exceeds the statement's own timeout, the socket is shut down. The driver then reports a lost
+connection, and the outcome of the work is determined as after any other loss (lost_commit).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-FIRST_S = 4.0  # how long a wait lasts before it is looked into
-AGAIN_S = 10.0  # between two looks at a wait that is in order
-CONFIRM_S = 2.0  # before what looked out of order is looked at again
-PROBE_S = 5.0  # how long a look may take
-MARGIN_S = 15.0  # beyond the longest time of the statement itself
-TICK_S = 0.5
+FIRST_S = 4.0  # age of a wait at its first probe
+AGAIN_S = 10.0  # interval between probes of a healthy wait
+CONFIRM_S = 2.0  # interval before a suspect wait is probed once more
+PROBE_S = 5.0  # timeout of a probe
+MARGIN_S = 15.0  # how far a wait may exceed the timeout of the statement
+TICK_S = 0.5  # polling interval of the thread
 
 
 class Responsiveness(NamedTuple):
-    """What a look found: whether the server answered at all, and since when which of its processes wait for us."""
+    """Result of a probe: whether the server answered, which server processes are idle, and which are gone."""
 
     answered: bool
-    idle: Mapping[int, str] = MappingProxyType({})  # pid → since when, in the server's words
+    idle: Mapping[int, str] = MappingProxyType({})  # pid → since when, as the server's text
     gone: frozenset[int] = frozenset()
 
 
@@ -38,20 +38,20 @@ Probe = Callable[[list[int]], Responsiveness]  # asks the server about these ser
 
 @dataclass
 class _Wait:
-    """One wait of one connection."""
+    """One connection's wait for an answer; times are time.monotonic()."""
 
     raw: Any
-    pid: int  # of our server process
+    pid: int  # the server process that works for this connection
     began: float
     probe: Probe | None
     longest: float | None
     next_look: float
-    suspect: str = ""  # what was out of order at the last look
+    suspect: str = ""  # finding of the last probe; acted upon only if the next one finds the same
 
 
 @dataclass
 class _Waits:
-    """All of this process, and the thread that looks into those that last."""
+    """All waits of this process, and the thread that probes those that last."""
 
     _known: dict[int, _Wait] = field(default_factory=dict)
     _numbers: int = 0
@@ -60,7 +60,7 @@ class _Waits:
 
     @contextlib.contextmanager
     def one(self, raw: Any, *, pid: int, probe: Probe | None, longest: float | None) -> Iterator[None]:
-        """Within: this connection waits."""
+        """Register a wait for as long as the block runs. longest: seconds that the statement may take; None: unlimited."""
         now = time.monotonic()
         wait = _Wait(raw, pid, now, probe, longest, now + FIRST_S)
         with self._lock:
@@ -84,6 +84,7 @@ class _Waits:
                     _shut(wait.raw)
 
     def _keep(self) -> None:
+        # Probing is done without the lock: a probe may hang for seconds, and every query of every thread needs the lock.
         while True:
             time.sleep(TICK_S)
             now = time.monotonic()
@@ -96,7 +97,9 @@ class _Waits:
                 self._look_into(due, now)
 
     def _look_into(self, due: list[_Wait], now: float) -> None:
-        """One look for all that wait, though they may be of several databases: each has its own way to ask."""
+        """Probe the due waits, once for each database. A wait ends only if two probes in a row find the same problem:
+        an idle server process may just have sent the answer that we wait for.
+        """
         for probe in {one.probe for one in due}:
             waits = [one for one in due if one.probe is probe]
             answer = _asked(probe, [one.pid for one in waits]) if probe else Responsiveness(True)
@@ -115,12 +118,12 @@ class _Waits:
 
     def _end(self, wait: _Wait) -> None:
         with self._lock:
-            if wait in self._known.values():  # else its answer came just now
+            if wait in self._known.values():  # else its answer has just arrived
                 _shut(wait.raw)
 
 
 def _asked(probe: Probe, pids: list[int]) -> Responsiveness:
-    """The probe's answer; none where it doesn't come in time, since it may hang in the same silence."""
+    """Run a probe in a thread of its own, because it may hang in the same silence; unanswered if it takes too long."""
     found: list[Responsiveness] = []
     thread = threading.Thread(target=lambda: found.append(probe(pids)), daemon=True, name="probe")
     thread.start()
@@ -129,9 +132,10 @@ def _asked(probe: Probe, pids: list[int]) -> Responsiveness:
 
 
 def _shut(raw: Any) -> None:
-    """Both directions of the socket; the driver's own call then ends, in its own thread."""
+    """Shut down the socket in both directions, so that the driver's call returns in its own thread."""
+    # On a duplicate: closing the descriptor itself would let another thread get the same number for its own file.
     with contextlib.suppress(Exception), socket.socket(fileno=os.dup(raw.pgconn.socket)) as copy:
-        copy.shutdown(socket.SHUT_RDWR)  # a fault: it was closed just now
+        copy.shutdown(socket.SHUT_RDWR)  # raises if it has just been closed
 
 
 ALL = _Waits()

@@ -1,4 +1,4 @@
-"""Is everything there that a run will need: Python, drivers, server, ledger, privileges."""
+"""`target check` and `target init`: whether everything that a run needs is there, and creating the ledger."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from steps.ledger import form, tables
 from steps.ledger.tables import VERSION
 from steps.sql.dialect import quote
 
-_ANSWERS = frozenset(
-    {LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE}
-)  # to target init, that the operator can do something about
+# Errors of `target init` that the operator can do something about.
+_ANSWERS = frozenset({LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE})
 PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "pyyaml", "click", "jinja2", "simpleeval", "psutil")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of examining one thing."""
 
     name: str
     good: bool
@@ -33,7 +32,7 @@ class Finding:
 
 
 def check(place: Workplace) -> list[Finding]:
-    """Everything that can be known without changing anything; raises TargetUnreachable."""
+    """Examine everything that can be examined without changing anything; raises TargetUnreachable."""
     found = [Finding("python", sys.version_info >= (3, 11), platform.python_version())]
     found += [_package(name) for name in PACKAGES]
     with connected(place) as target:
@@ -73,7 +72,7 @@ def _ledger(look: Look) -> Finding:
 
 
 def _privileges(target: Connected) -> list[Finding]:
-    """What later checks will want to see; a missing one makes them answer unknown, not pass."""
+    """Privileges that checks need to see other sessions and all settings; without them checks answer unknown."""
     if target.database.dialect is Dialect.SQLITE:
         return []
     with target.database.look() as look:
@@ -97,7 +96,7 @@ def _privileges(target: Connected) -> list[Finding]:
 
 
 def statements(dialect: str, role: str) -> str:
-    """What a DBA runs where the role may not make the ledger itself."""
+    """The SQL script with which a DBA creates the ledger for a role that may not do so itself."""
     kind = Dialect(dialect)
     lines = tables.ddl(kind)
     if role and kind is Dialect.POSTGRESQL:
@@ -106,7 +105,7 @@ def statements(dialect: str, role: str) -> str:
 
 
 def init(place: Workplace) -> str:
-    """Make the ledger, or bring an earlier one to today's form; raises RunRefused where this role may not."""
+    """Create the ledger, or migrate one of an earlier version; returns a sentence. Raises RunRefused."""
     with connected(place) as target:
         database: RunDatabase = target.database
         with database.look() as look:
@@ -116,9 +115,9 @@ def init(place: Workplace) -> str:
             return already
         try:
             with database.own(fenced=False) as work:
-                form.keep_to_itself(work)
+                form.keep_to_itself(work)  # one migration at a time; so look again once we have the lock
                 found = _mendable(work)
-                if found.good:  # another one has done it since
+                if found.good:  # another process has done it meanwhile
                     return already
                 if found.there:
                     lease_holder.refuse_any_held(work)
@@ -140,7 +139,7 @@ def init(place: Workplace) -> str:
 
 
 def _mendable(look: Look) -> form.Form:
-    """The ledger's form; raises RunRefused where it must be left as it is."""
+    """The ledger's form; raises RunRefused if it must not be migrated."""
     found = form.form(look)
     if found.planted or found.version > VERSION:
         ledger_check.refuse_bad(look)

@@ -1,4 +1,4 @@
-"""Where a run goes: the target's name, URL or file, and where its password is kept."""
+"""Resolves a target (a name of targets.yaml, a URL, a file) and finds its password."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SQLITE_HEADER = b"SQLite format 3\0"
 
 
 class NoTarget(BadInput):
-    """It is not said which database is meant."""
+    """No target was named."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -33,12 +33,12 @@ class NoTarget(BadInput):
 
 
 class UnknownTarget(BadInput):
-    """A target is neither a name, nor a URL, nor a file."""
+    """The word is neither a target's name, nor a URL, nor a file."""
 
     def __init__(self, word: str, *, known: tuple[str, ...]) -> None:
         self.word = word
         self.known = known
-        # Only what can be a name or a path is repeated: anything else might be a URL with a secret in it.
+        # Only what looks like a name or path is repeated: anything else might be a URL with a password in it.
         shown = repr(word) if re.fullmatch(r"[\w./~ -]{1,200}", word) else "this target"
         names = f"targets.yaml has {', '.join(known)}" if known else "there is no targets.yaml with names here"
         super().__init__(
@@ -47,21 +47,21 @@ class UnknownTarget(BadInput):
 
 
 class PasswordSeen(BadInput):
-    """A password stands where others can see it; the message never repeats it."""
+    """A password was given where others can see it; the message never repeats it."""
 
     def __init__(self, seen: str) -> None:
         super().__init__(f"{seen}: change it, and then use one of\n{WAYS}")
 
 
 class PasswordInArgv(PasswordSeen):
-    """A password stands on the command line."""
+    """A password was given on the command line."""
 
     def __init__(self) -> None:
         super().__init__("refused: the password has been seen in the process list and in the shell's history")
 
 
 class PasswordInEnvironment(PasswordSeen):
-    """A password stands in RUNBOOK_TARGET, which every program inherits and many print."""
+    """A password was given in RUNBOOK_TARGET, which every child process inherits and many programs log."""
 
     def __init__(self) -> None:
         super().__init__("refused: the password in RUNBOOK_TARGET is handed to every program and stands in their logs")
@@ -73,7 +73,7 @@ class PasswordMissing(BadInput):
 
 @dataclass(frozen=True)
 class ConnectArguments:
-    """All that opening a connection needs: libpq's keywords for PostgreSQL, the path for SQLite."""
+    """Everything needed to open a connection: libpq keywords for PostgreSQL, a path for SQLite."""
 
     url: str
     dialect: Dialect
@@ -86,10 +86,10 @@ def resolve(option: str | None, *, environ: Mapping[str, str], cwd: Path) -> Tar
     """The target that is meant: `option`, else RUNBOOK_TARGET, else the default of targets.yaml.
 
     Raises:
-        NoTarget: none of the three is there.
+        NoTarget: none of the three is given.
         UnknownTarget: it is no name of targets.yaml, no URL and no file.
-        BadTarget: it cannot be used as it stands.
-        PasswordInArgv, PasswordInEnvironment: there is a password in it.
+        BadTarget: it cannot be used as given.
+        PasswordInArgv, PasswordInEnvironment: it contains a password.
         Faulty: targets.yaml has faults.
     """
     if option is not None and not option.strip():  # a shell variable without a value must not mean the default
@@ -104,10 +104,10 @@ def resolve(option: str | None, *, environ: Mapping[str, str], cwd: Path) -> Tar
 
 
 def password(target: Target, environ: Mapping[str, str]) -> str | None:
-    """The target's password, or None where libpq finds it by itself (or none is needed).
+    """The target's password; None if libpq finds it by itself, or none is needed.
 
     Raises:
-        PasswordMissing: it is not where the target says.
+        PasswordMissing: it is not where the target says it is.
     """
     if target.password_env is not None:
         if found := environ.get(target.password_env):
@@ -121,11 +121,11 @@ def password(target: Target, environ: Mapping[str, str]) -> str | None:
 
 
 def connect_arguments(target: Target, environ: Mapping[str, str]) -> ConnectArguments:
-    """What to open a connection with; the password apart, so that the URL can be shown.
+    """The arguments for opening a connection; the password is kept apart, so that the URL can be shown.
 
     Raises:
-        PasswordMissing: the password, or the file with it, is not where the target says, or others can read it.
-        BadTarget: PGPASSWORD would go before the target's own password file.
+        PasswordMissing: the password (file) is not where the target says it is, or others can read the file.
+        BadTarget: PGPASSWORD would take precedence over the target's own password file.
     """
     libpq = dict(target.address.libpq)
     if target.passfile is not None:
@@ -143,7 +143,7 @@ def connect_arguments(target: Target, environ: Mapping[str, str]) -> ConnectArgu
 
 
 def _named(word: str, *, cwd: Path, seen: type[PasswordSeen]) -> Target:
-    """A target by the word that a person gave; a name goes before a file of the same name."""
+    """Resolve what the user typed; a name takes precedence over a file of the same name."""
     if "://" in word or word.startswith("service="):
         return _by_url(word, cwd=cwd, seen=seen)
     path = _existing(word, cwd=cwd)
@@ -161,7 +161,7 @@ def _existing(word: str, *, cwd: Path) -> Path | None:
     try:
         path = file_path(word, base=cwd)
         return path if path.is_file() else None
-    except (OSError, BadUrl):  # a name too long for a file, or a ~nobody
+    except (OSError, BadUrl):  # too long for a file name, or ~user with an unknown user
         return None
 
 
@@ -210,7 +210,7 @@ def _from_keyring(entry: Keyring) -> str:
 
 
 def _check_passfile(path: Path) -> None:
-    """Libpq only warns, or says nothing, and the connection then fails for another reason."""
+    """Check the password file ourselves: libpq only warns, and the connection then fails for another reason."""
     try:
         mode = path.stat().st_mode & 0o777
     except OSError as bad:

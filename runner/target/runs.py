@@ -1,4 +1,4 @@
-"""The runs in a directory: found by name, read, and named."""
+"""Finds, names and reads the runs in a runs directory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from runner.trail.events import Record, RunStarted
 from runner.trail.status import RunStatus, fold
 from runner.trail.trail import TrailExtent, Verification
 
-LONGEST_FILE = 40  # bytes of what may lie in a run's folder
+LONGEST_FILE = 40  # maximum length in bytes of a file name in a run's folder
 
 
 def new_run(name: str, now: datetime) -> str:
-    """A run's name: playbook, time, and enough chance that two never meet."""
+    """A name for a new run: playbook, time, and a random part that keeps names unique."""
     return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def refuse_too_long(directory: Path) -> None:
-    """Raise RunRefused where the system can't name a run's files: the playbook's name or the runs directory is too long."""
+    """Raise RunRefused if paths of the run's files would exceed the system's limits."""
     there = next(path for path in directory.absolute().parents if os.path.lexists(path))
     name_max, path_max = os.pathconf(there, "PC_NAME_MAX"), os.pathconf(there, "PC_PATH_MAX")
     longest = max(len(os.fsencode(part)) for part in directory.parts)
@@ -46,7 +46,7 @@ def refuse_too_long(directory: Path) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """A run on disk. data: the trail's bytes, from one reading, so that what was checked is what is folded."""
+    """A run on disk. data: the trail's bytes, read once, so that what is verified is also what is folded."""
 
     directory: Path
     status: RunStatus
@@ -57,30 +57,30 @@ class Found:
         return self.directory / "trail.jsonl"
 
     def options(self) -> str:
-        """What commands on this run need to find it from here."""
+        """The options that commands need to find this run from here."""
         started = self.status.started
         return options_for(self.directory, started.target if started else "", Workplace())
 
     @cached_property
     def chain(self) -> Verification:
-        """What a check of the chain finds in these bytes."""
+        """The verification of the hash chain in these bytes."""
         return trail.check(self.data)
 
     @property
     def seen(self) -> TrailExtent:
-        """What an append must find before it."""
+        """The extent that an append must find unchanged."""
         return TrailExtent.of(self.data)
 
     @cached_property
     def records(self) -> list[Record]:
-        """The whole records in these bytes."""
+        """The complete records in these bytes."""
         return trail.parse(self.data, self.trail)
 
 
 def find_trail(runs: Path, name: str) -> Path:
-    """The trail of the run of this name, of an unambiguous beginning of one, or of `latest`: the one that began last.
+    """The trail of a run, by its name, an unambiguous prefix, or `latest` for the one started last.
 
-    Raises RunRefused where there is none or more than one.
+    Raises RunRefused if no run, or more than one, matches.
     """
     known = _trails(runs)
     if name == "latest":
@@ -100,24 +100,24 @@ def find_trail(runs: Path, name: str) -> Path:
 
 
 def _began(path: Path) -> tuple[str, str]:
-    """When a run began, as its first record says; its name decides where two began in the same millisecond."""
+    """Sort key: the time of a run's first record, then its name."""
     with contextlib.suppress(OSError, ValidationError), path.open("rb") as file:
         return Record.model_validate_json(file.readline()).at, path.parent.name
     return "", path.parent.name
 
 
 def _trails(runs: Path) -> list[Path]:
-    """All trails with something in them: a run that was killed before its first record had not begun."""
+    """All trails that aren't empty: a run that was killed before its first record never started."""
     found = []
     for path in runs.glob("*/trail.jsonl"):
-        with contextlib.suppress(OSError):  # a folder into which this user may not look
+        with contextlib.suppress(OSError):  # a folder that this user can't access
             if path.stat().st_size:
                 found.append(path)
     return found
 
 
 def begun_as(runs: Path, playbook: str) -> Iterator[Path]:
-    """The folders of the runs of a playbook, by the first record of each trail."""
+    """The folders of a playbook's runs, according to the first record of each trail."""
     for path in _trails(runs):
         with contextlib.suppress(OSError, ValidationError), path.open("rb") as file:
             event = Record.model_validate_json(file.readline()).event
@@ -126,7 +126,7 @@ def begun_as(runs: Path, playbook: str) -> Iterator[Path]:
 
 
 def _hidden(runs: Path) -> str:
-    """Which folders can't be looked into, and why: a run may be there all the same."""
+    """Why some folder can't be read, since the run may be in it; "" if all can."""
     shut = [runs] if runs.is_dir() and not os.access(runs, os.R_OK | os.X_OK) else []
     if not shut and runs.is_dir():
         shut = [one for one in runs.iterdir() if one.is_dir() and not os.access(one, os.R_OK | os.X_OK)]
@@ -134,15 +134,15 @@ def _hidden(runs: Path) -> str:
 
 
 def find_run(runs: Path, name: str) -> Found:
-    """The run of this name, an unambiguous beginning of one, or `latest`.
+    """Read a run by its name, an unambiguous prefix, or `latest`.
 
-    Raises RunRefused where there is none or more than one, TrailBroken where its trail can't be read.
+    Raises RunRefused if no run, or more than one, matches; TrailBroken if its trail can't be read.
     """
     return load_run(find_trail(runs, name).parent)
 
 
 def load_run(directory: Path) -> Found:
-    """Read a run from its trail; raises TrailBroken where that can't be done."""
+    """Read a run from its trail; raises TrailBroken if it can't be read."""
     path = directory / "trail.jsonl"
     data = trail.load(path)
     status = fold(trail.parse(data, path))
@@ -156,7 +156,7 @@ def load_run(directory: Path) -> Found:
 
 
 def all_runs(runs: Path) -> tuple[list[Found], list[TrailBroken]]:
-    """Every run in the directory, the newest first; and what is wrong with those that can't be read."""
+    """Every run in the directory, newest first; and the errors of those that can't be read."""
     found: list[Found] = []
     broken: list[TrailBroken] = []
     for path in _trails(runs):

@@ -1,4 +1,4 @@
-"""Where names without a schema are looked up, and who could put something there that a run would take for yours."""
+"""Describes the search_path, and warns of roles that could plant objects in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from steps.contract import Look
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
 
-# A schema's owner, a superuser and we ourselves could change the tables too, so they are trusted here.
+# The schema's owner, superusers and our own role could change the tables anyway, so they are not reported.
 _MAKERS = """
 SELECT n.nspname::text AS schema, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END AS role
 FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
@@ -19,7 +19,7 @@ ORDER BY array_position(CAST(:path AS text[]), n.nspname::text), role"""
 
 
 def notes(look: Look, path: Sequence[str]) -> list[str]:
-    """The search path in words, and its risks."""
+    """The search_path in words, and a warning for each role that may create objects in it; [] on SQLite."""
     if look.dialect is not Dialect.POSTGRESQL or not path:
         return []
     told = [f"names in SQL are looked up in pg_catalog, then {', '.join(map(quote, path))}"]

@@ -1,4 +1,4 @@
-"""The server's clock, which decides about windows and validity: asked once, then carried on by a clock that nobody sets."""
+"""The server's clock, which decides about windows and expiry: read once, then continued by a steady local clock."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def _steady() -> float:
-    """Seconds of a clock that goes on while the machine sleeps, where the system has one."""
+    """Seconds of a clock that can't be set and, where the system has one, also counts while the machine sleeps."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 def server_clock(database: RunDatabase) -> Callable[[], datetime]:
-    """Aware UTC by the server's clock (SQLite has none: this machine's), whatever is done to this machine's from now on."""
+    """A clock in aware UTC that follows the server's (SQLite: this machine's), unaffected by later changes of ours."""
     began, there = _steady(), datetime.now(UTC)
     if database.dialect is Dialect.POSTGRESQL:
         with database.look() as look:

@@ -1,6 +1,6 @@
-"""What a session with PostgreSQL is sent with, whatever role, database, environment or pooler put there before.
+"""Sets every PostgreSQL session setting that changes what statements mean, whatever role, database or pooler preset.
 
-docs/session.md has the same table for people; a test keeps both in step.
+docs/session.md has the same table for people; a test compares them.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from steps.sql.dialect import literal, quote
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-CLIENT_ENCODING = "UTF8"  # asked for while the connection is opened, since all that follows is written in it
-BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"  # whatever default_transaction_* say
-# What ends statements of this role after a millisecond would end the one that sets all the rest.
+CLIENT_ENCODING = "UTF8"  # set when the connection is opened, because everything after that is encoded in it
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"  # explicit, so that default_transaction_* don't matter
+# Sent first: an inherited statement_timeout of a millisecond would end the statement that sets everything else.
 UNTIMED: Question = ("SET LOCAL statement_timeout = 0", {})
-IDLE = "15s"  # a writing transaction whose client is silent for so long is ended by the server, so that a stopped process can be fenced
-_LAST = "pg_temp"  # not named, it would be searched first
-_FIRST = "pg_catalog"  # not named, it is searched first
+IDLE = "15s"  # the server ends a writing transaction that is idle for this long: a frozen process must not block its successor
+_LAST = "pg_temp"  # named last, because unnamed it would be searched first
+_FIRST = "pg_catalog"  # not named, because then it is searched first
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting that changes what statements mean, or whether their session lives to their end."""
+    """A setting that changes what statements mean, or whether the session survives them."""
 
     name: str
     value: str
-    since: int = 0  # PostgreSQL's version
-    sql: str = ""  # how the value is found, where it depends on what is there
+    since: int = 0  # major version of PostgreSQL
+    sql: str = ""  # the expression that sets it, if set_config() alone won't do
 
 
 def _where_known(name: str, value: str) -> Setting:
-    """One that came with a minor version, or was taken away by one: set where this server has it."""
+    """A setting that a minor version added or removed: set only if this server knows it."""
     sql = (
         f"CASE WHEN current_setting('{name}', true) IS NULL THEN '{value}'"
         f" ELSE set_config('{name}', '{value}', {{local}}) END"
@@ -45,7 +45,10 @@ def _where_known(name: str, value: str) -> Setting:
 
 
 def _where_other(name: str, value: str, *, since: int = 0, privileged: bool = True) -> Setting:
-    """One that is set only where it is something else: it costs much, or takes a right, and what can't be set is refused."""
+    """A setting that is expensive or privileged: set only if it has another value and we may set it.
+
+    If it can't be set, `unheld` reports it, and a run is refused.
+    """
     now = f"coalesce(current_setting('{name}', true), '{value}')"
     right = f" OR NOT has_parameter_privilege('{name}', 'SET')" if privileged else ""
     sql = f"CASE WHEN {now} = '{value}'{right} THEN {now} ELSE set_config('{name}', '{value}', {{local}}) END"
@@ -68,7 +71,7 @@ FIXED = (
     Setting("transform_null_equals", "off"),
     Setting("array_nulls", "on"),
     Setting("backslash_quote", "safe_encoding"),
-    _where_other("timezone_abbreviations", "Default", privileged=False),  # setting it reads a file
+    _where_other("timezone_abbreviations", "Default", privileged=False),  # setting it makes the server read a file
     _where_known("restrict_nonsystem_relation_kind", ""),
     Setting("check_function_bodies", "on"),
     Setting("plpgsql.check_asserts", "on"),
@@ -81,14 +84,14 @@ FIXED = (
     _where_other("event_triggers", "on", since=17),
     _where_other("zero_damaged_pages", "off", since=_PARAMETER_PRIVILEGES),
     _where_other("ignore_checksum_failure", "off", since=_PARAMETER_PRIVILEGES),
-    # Only a superuser may set it, and even to what it is already: so only where it is something else.
+    # Only privileged roles may set it, even to its current value: so only if it has another one.
     Setting(
         "session_replication_role",
         "origin",
         sql="CASE current_setting('session_replication_role') WHEN 'origin' THEN 'origin'"
         " ELSE set_config('session_replication_role', 'origin', {local}) END",
     ),
-    # Weaker than `local` would let a crash take back what the trail says is done.
+    # With `off`, a crash of the server could lose a commit that the trail already records as done.
     Setting(
         "synchronous_commit",
         "on",
@@ -96,7 +99,7 @@ FIXED = (
         " ELSE current_setting('synchronous_commit') END",
     ),
 )
-# Outside of a transaction there is no BEGIN that says these.
+# For autocommit, where no BEGIN states these.
 OUTSIDE = (
     Setting("default_transaction_isolation", "read committed"),
     Setting("default_transaction_read_only", "off"),
@@ -107,7 +110,7 @@ OUTSIDE = (
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """What each transaction is sent with beside what is fixed; seconds, 0 for no limit."""
+    """The variable settings of a transaction; times in seconds, 0: unlimited."""
 
     application_name: str
     lock_s: float
@@ -115,13 +118,13 @@ class SessionSettings:
     path: tuple[str, ...]
     version: tuple[int, ...] = ()
     idle: str = IDLE
-    transaction_s: float = 0.0  # 17 on
+    transaction_s: float = 0.0  # PostgreSQL 17 and later
     replication: bool = True  # whether this role may set session_replication_role
-    monetary: str = "C"  # lc_monetary: the database's own, where it keeps other than two decimals
+    monetary: str = "C"  # lc_monetary: the database's own if its currency does not have two decimals
 
 
 def to_set(settings: SessionSettings, *, local: bool = True, also: str = "") -> Question:
-    """All settings in one SELECT; local to the transaction, so that a pooler can't hand them to somebody else."""
+    """A SELECT that makes all settings; local to the transaction, so that a pooler can't leak them to other clients."""
     values: dict[str, Value] = {
         "application_name": settings.application_name,
         "lock_timeout": f"{int(settings.lock_s * 1000)}ms",
@@ -130,7 +133,7 @@ def to_set(settings: SessionSettings, *, local: bool = True, also: str = "") -> 
         "search_path": path_sql(settings.path),
     }
     if settings.transaction_s:
-        # before 17 there is no such setting, but a transaction that only waits for us is ended there too
+        # Before 17 there is no transaction_timeout, but at least an idle transaction is ended in time.
         values["idle_in_transaction_session_timeout"] = f"{max(int(settings.transaction_s * 1000), 1)}ms"
         values |= (
             {"transaction_timeout": f"{int(settings.transaction_s * 1000)}ms"} if settings.version >= (17,) else {}
@@ -152,7 +155,7 @@ def _fixed(settings: SessionSettings, *, local: bool) -> list[Setting]:
 
 
 def unheld(connection: Connection, settings: SessionSettings) -> dict[str, str]:
-    """The fixed settings that the server doesn't take, with what it holds instead."""
+    """Fixed settings that the server did not accept → the value it has instead."""
     wanted = [one for one in _fixed(settings, local=True) if one.name != "synchronous_commit"]
     raw: Any = connection.connection.driver_connection
     asked = ", ".join(f"{_call(one, 'true')} AS s{n}" for n, one in enumerate(wanted))
@@ -170,33 +173,31 @@ def _call(setting: Setting, scope: str) -> str:
 
 
 def path_sql(path: Iterable[str]) -> str:
-    """The search_path that looks names up in these schemas: pg_catalog before them, temporary objects behind them."""
+    """The value of search_path for these schemas: pg_catalog comes before them, temporary objects after them."""
     return ", ".join([*(quote(one) for one in path if one not in {_FIRST, _LAST}), _LAST])
 
 
-# ─── what was there before ──────────────────────────────────────────────────────────────────────────────────────────
+# ─── inherited settings ─────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Inherited:
-    """What the server says of a session as role, database, environment or pooler made it."""
+    """The settings of a session as role, database, environment or pooler left them, before we set anything."""
 
     encoding: str = "UTF8"
     read_only: bool = False
     read_only_from: str = ""
     standby: bool = False
-    pooled: bool = False  # whether a pooler stands between us and the server process that works for us
+    pooled: bool = False  # whether there is a pooler between us and the server process
     replication_role: str = "origin"
     may_replicate: bool = True  # whether this role may set session_replication_role
-    path: tuple[str, ...] = ()  # the schemas of its own search_path that are there
+    path: tuple[str, ...] = ()  # the existing schemas of its search_path
     extensions: tuple[str, ...] = ()  # schemas of extensions whose types some table uses
-    schema_there: bool = True  # the playbook's
+    schema_there: bool = True  # whether the playbook's schema exists
     role: str = ""
-    monetary: str = "C"  # lc_monetary with which amounts mean what they mean here
-    unheld: Mapping[str, str] = field(
-        default_factory=dict
-    )  # fixed settings that the server didn't take, and what holds
+    monetary: str = "C"  # the lc_monetary to use
+    unheld: Mapping[str, str] = field(default_factory=dict)  # see unheld()
 
     def refusals(self) -> list[Refusal]:
-        """Why nothing can be changed through this session."""
+        """Why nothing can be changed through this session; [] if it can."""
         found: list[Refusal] = []
         if self.standby:
             found.append(Refusal("the server is a standby, which is read-only", "give --target the primary"))
@@ -225,7 +226,7 @@ class Inherited:
 
 
 class Refusal(NamedTuple):
-    """Something that a session needs and can't have, and how to mend it."""
+    """A requirement that the session doesn't meet, and the remedy."""
 
     why: str
     mend: str
@@ -238,7 +239,7 @@ SELECT current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS st
        (SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only') AS read_only_from,
        current_setting('session_replication_role') AS replication_role, {may_replicate} AS may_replicate,
        current_schemas(false)::text[] AS path,
-       -- an amount is a number of the smallest coins: with other decimals it would mean another sum
+       -- money is stored as a count of the smallest unit: with other decimals it would mean another amount
        CASE scale(1::money::numeric) WHEN 2 THEN 'C' ELSE current_setting('lc_monetary') END AS monetary,
        EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s) AS schema_there,
        ARRAY(SELECT DISTINCT n.nspname::text
@@ -257,7 +258,7 @@ _MAY_REPLICATE = {
 
 
 def inherited(connection: Connection, version: tuple[int, ...], schema: str) -> Inherited:
-    """Ask what this session was given, before anything is set on it, and whether this schema is there."""
+    """Read the inherited settings, before any is set, and whether this schema exists."""
     raw: Any = connection.connection.driver_connection
     # What ends statements of this role would end these questions too, before anything could be set.
     raw.execute(
@@ -308,17 +309,17 @@ _SOURCES = {
 
 
 def resolved_path(schema: str, before: Inherited, chosen: Sequence[str] = ()) -> tuple[str, ...]:
-    """Where names without a schema are looked up: as the author chose, else what the database's own sessions see.
+    """The schemas to search: the author's choice, else the playbook's schema followed by those of ordinary sessions.
 
-    Where the playbook's schema is missing, nothing else may be taken for it.
+    If the playbook's schema is missing, only that one, so that no table of another schema is taken for its own.
     """
     wanted = chosen or ((schema, *before.path, *before.extensions) if before.schema_there else (schema,))
     return tuple(dict.fromkeys(one for one in wanted if one and one not in {_FIRST, _LAST}))
 
 
-# ─── texts that the database's encoding lacks ───────────────────────────────────────────────────────────────────────
+# ─── texts that the database's encoding can't store ─────────────────────────────────────────────────────────────────
 def writable(text: str, encoding: str) -> str:
-    """The text with what the database's encoding lacks written as JSON writes it: `\\u0141`."""
+    """Escape characters that the database's encoding lacks, as JSON does: `\\u0141`."""
     if encoding in {"UTF8", "SQL_ASCII"} or text.isascii():
         return text
     codec = _codec(encoding)
@@ -326,7 +327,7 @@ def writable(text: str, encoding: str) -> str:
 
 
 def _codec(encoding: str) -> str:
-    """Python's name of a server's encoding; what Python doesn't know is taken for ASCII, which all of them contain."""
+    """Python's name of a server encoding; ASCII, a subset of them all, if Python doesn't know it."""
     import codecs
 
     name = f"cp{encoding[3:]}" if encoding.startswith("WIN") else encoding.replace("KOI8", "KOI8_")
@@ -350,7 +351,7 @@ def _escaped(sign: str) -> str:
 
 
 def readable(text: str) -> str:
-    """What `writable` made of a text, as it was; for comparing what a ledger has with what a trail has."""
+    """Undo `writable`; for comparing texts of the ledger with those of a trail."""
     return re.sub(r"(?:\\u[0-9a-f]{4})+", _unescaped, text)
 
 

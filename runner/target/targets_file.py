@@ -1,4 +1,4 @@
-"""targets.yaml: the names of databases, where they are, and where their passwords are kept."""
+"""Reads targets.yaml: names of databases, their addresses, and where their passwords are kept."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _Path: TypeAlias = tuple[str, ...]
 
 
 class BadTarget(BadInput):
-    """A target is named, but cannot be used."""
+    """A target cannot be used as given."""
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """An entry of the system's keyring."""
+    """An entry in the system's keyring."""
 
     service: str
     user: str
@@ -43,10 +43,10 @@ class Keyring:
 
 @dataclass(frozen=True)
 class Target:
-    """A database to run against; there is never a password in it.
+    """A database to run against; never contains a password.
 
-    `name` is None for a bare URL or file. At most one of `passfile`, `password_env` and `keyring` is set; without any,
-    libpq looks where it always does (PGPASSWORD, ~/.pgpass).
+    `name` is None for a bare URL or file. At most one of `passfile`, `password_env` and `keyring` is set; if none is,
+    libpq uses its defaults (PGPASSWORD, ~/.pgpass).
     """
 
     name: str | None
@@ -72,7 +72,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a targets.yaml says."""
+    """The content of a targets.yaml."""
 
     file: Path
     targets: Mapping[str, Target]
@@ -80,12 +80,12 @@ class Targets:
 
 
 def is_name(word: str) -> bool:
-    """Whether `word` could be the name of a target."""
+    """Whether `word` is a valid name of a target."""
     return _NAME.fullmatch(word) is not None
 
 
 def load_targets(file: Path) -> Targets:
-    """Read a targets.yaml; relative paths in it start at its own directory.
+    """Read a targets.yaml; relative paths in it are relative to its directory.
 
     Raises:
         Faulty: with all faults and their places.
@@ -121,7 +121,7 @@ def _parse(raw: bytes, file: str) -> YamlDocument:
 
 
 def _without_values(fault: Fault, lines: list[str]) -> Fault:
-    """A message about bad YAML repeats what it cannot read: here that may be a password."""
+    """Hide values in a fault: messages about YAML errors quote what can't be read, which may be a password here."""
     line = lines[fault.mark.line - 1] if fault.mark.line <= len(lines) else ""
     words = [word.strip("\"'{}[],")[:20] for word in line.partition(":")[2].split()]
     if any(len(word) > 1 and word in fault.message for word in words):
@@ -149,7 +149,7 @@ class _Faults:
 
 # ─── each key by itself ─────────────────────────────────────────────────────────────────────────────────────────────
 def _variable(text: str) -> str:
-    if not _VARIABLE.fullmatch(text):  # the text isn't repeated: it may be the password itself
+    if not _VARIABLE.fullmatch(text):  # the text is not quoted in the message: it may be the password itself
         raise ValueError("cannot use this as the name of an environment variable: letters, digits and _")
     return text
 

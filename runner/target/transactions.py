@@ -1,4 +1,6 @@
-"""How a transaction begins and ends: its settings, its first and its last statement travel with BEGIN and COMMIT."""
+"""Begins and ends transactions. To save round trips, settings and the first statement are sent together with BEGIN, the
+last statement together with COMMIT.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from steps.sql.dialect import bind, parameters
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-LOOKING_IDLE = "5min"
-_IN_THE_FUTURE = "22023"  # the server crashed before that number was on its disk
+LOOKING_IDLE = "5min"  # idle timeout of a reading transaction
+_IN_THE_FUTURE = "22023"  # the xid is unknown: the server crashed before it was on disk
 
 
 def begin_look(connection: Connection, dialect: Dialect, settings: SessionSettings) -> None:
@@ -27,7 +29,7 @@ def begin_look(connection: Connection, dialect: Dialect, settings: SessionSettin
         connection.exec_driver_sql("BEGIN")
     else:
         drivers.limit(connection, settings.statement_s)
-        # a first SELECT: from here on the transaction can't be made writable
+        # After the first SELECT the transaction can't be made writable any more.
         sql, values = session_settings.to_set(replace(settings, idle=LOOKING_IDLE))
         connection.exec_driver_sql(bind(sql, dialect), dict(values)).fetchall()
 
@@ -44,11 +46,14 @@ def begin_work(
     off: Sequence[str] = (),
     first: Question | None = None,
 ) -> list[Row]:
-    """Begin a transaction and ask its first question, all in one round trip; the rows that it gave."""
+    """Begin a writing transaction and run `first`, in one round trip; returns the rows of `first`.
+
+    durable: False allows asynchronous commit. off: planner methods to disable (SQLite: foreign_keys).
+    """
     if dialect is Dialect.SQLITE:
-        # nobody queues behind a wait here, so there is no reason to give up as soon as on a server
+        # On SQLite nobody queues behind our wait for the lock, so it may be longer than on a server.
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(settings.lock_s * 1000), BUSY_MS)}")
-        if FOREIGN_KEYS in off:  # SQLite takes no notice of it within a transaction
+        if FOREIGN_KEYS in off:  # within a transaction SQLite ignores this pragma
             connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return [Row(row) for row in connection.exec_driver_sql(*_for_sqlite(first)).mappings()] if first else []
@@ -82,7 +87,7 @@ def commit(connection: Connection, dialect: Dialect, last: Question | None) -> N
 
 @dataclass(frozen=True)
 class Whole:
-    """A transaction that needs nothing of ours in between; its statement gives one row, and casts each of its parameters."""
+    """A complete transaction that needs no decision in between. Its statement returns one row and casts its parameters."""
 
     fence: Question | None
     statement: Question
@@ -97,13 +102,14 @@ def commit_all(
     durable: bool,
     off: Sequence[str] = (),
 ) -> list[Row]:
-    """Whole transactions of PostgreSQL, sent as one message; the row of each one's statement.
+    """Run several transactions sent as one message (PostgreSQL only); returns the row of each one's statement.
 
-    After a fault the server skips the rest of the message. Each has its own settings, fence, statement, act and COMMIT.
+    Each has its own BEGIN, settings, fence, statement, ledger row and COMMIT. After an error the server skips the rest.
     """
     drivers.limit(connection, settings.statement_s * len(wholes))
     texts: list[str] = []
     places: list[int] = []
+    # Only the last COMMIT waits for the disk: the WAL is sequential, so it makes the ones before it durable as well.
     begun = [_text(connection, one) for one in _begun(settings, durable=False, off=off, planned_once=True)]
     last = [_text(connection, one) for one in _begun(settings, durable=durable, off=off, planned_once=True)]
     executions = _executions(connection, [one.statement for one in wholes])
@@ -117,9 +123,9 @@ def commit_all(
 
 
 def _executions(connection: Connection, questions: Iterable[Question]) -> Iterator[list[str]]:
-    """The statements that ask each of these: a text that comes again is planned once.
+    """The statements that execute each question; consecutive equal texts are prepared only once.
 
-    Prepared within a transaction, because only there its names are looked up where they shall be.
+    Prepared within a transaction, because only there the search_path is set.
     """
     prepared = ""
     for sql, values in questions:
@@ -132,9 +138,9 @@ def _executions(connection: Connection, questions: Iterable[Question]) -> Iterat
 
 @functools.lru_cache(maxsize=8)
 def _prepare(sql: str) -> tuple[str, tuple[str, ...]]:
-    """The statement that prepares this one, and the names of its parameters in order.
+    """The PREPARE for this statement, and the names of its parameters in order.
 
-    A short batch would spend a tenth of its time on a plan that is always the same.
+    Otherwise a short batch would spend a tenth of its time on planning the same statement again.
     """
     names = parameters(sql, Dialect.POSTGRESQL)
     numbered = {name: f"${number}" for number, name in enumerate(names, start=1)}
@@ -142,7 +148,7 @@ def _prepare(sql: str) -> tuple[str, tuple[str, ...]]:
 
 
 def roll_back(connection: Connection, dialect: Dialect) -> None:
-    """End the transaction; also where SQLAlchemy doesn't know that one was begun."""
+    """Roll back, also if SQLAlchemy doesn't know of the transaction (its BEGIN was part of a message of ours)."""
     connection.rollback()
     if dialect is Dialect.POSTGRESQL:
         raw: Any = connection.connection.driver_connection
@@ -155,13 +161,13 @@ def _for_sqlite(question: Question) -> tuple[str, dict[str, Any]]:
 
 
 def _together(connection: Connection, *questions: Question) -> list[Row]:
-    """Statements that go to the server as one message; the rows of the last one."""
+    """Send statements as one message; returns the rows of the last one."""
     [rows] = _sent(connection, [_text(connection, one) for one in questions], [len(questions) - 1])
     return rows
 
 
 def _text(connection: Connection, question: Question) -> str:
-    """A statement with its values written into it by the driver."""
+    """A statement with its values as literals, quoted by the driver."""
     text, values = question
     return bind(text, Dialect.POSTGRESQL) % dict(zip(values, _quoted(connection, values.values()), strict=True))
 
@@ -174,7 +180,7 @@ def _quoted(connection: Connection, values: Iterable[Value]) -> list[str]:
 
 
 def _sent(connection: Connection, texts: Sequence[str], wanted: Sequence[int]) -> list[list[Row]]:
-    """Send these as one message; the rows of the wanted ones, which are given in order."""
+    """Send statements as one message; returns the rows of those whose indexes (ascending) are `wanted`."""
     raw: Any = connection.connection.driver_connection
     found: list[list[Row]] = []
     with raw.cursor() as cursor:
@@ -188,7 +194,7 @@ def _sent(connection: Connection, texts: Sequence[str], wanted: Sequence[int]) -
 
 
 def _rows(cursor: Any) -> list[Row]:
-    columns = cursor.description  # made anew each time it is asked for
+    columns = cursor.description  # a property that is expensive to compute
     if columns is None:
         return []
     names = [column.name for column in columns]
@@ -205,13 +211,15 @@ def begin_outside(connection: Connection, dialect: Dialect, settings: SessionSet
 
 
 def pooled(connection: Connection) -> bool:
-    """Whether a pooler stands between us and the server process that works for us (PostgreSQL)."""
+    """Whether there is a pooler between us and the server process (PostgreSQL)."""
     row = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
     return int(row[0]) != drivers.backend_pid(connection)
 
 
 def _refuse_pooler(connection: Connection) -> None:
-    """Settings of a session would stay with somebody else's connection, and nobody could find or cancel what runs."""
+    """Refuse autocommit behind a pooler: session settings would leak to other clients, and the server process that runs
+    the statement could not be found or cancelled.
+    """
     if pooled(connection):
         raise DatabaseFault(
             "cannot run this through a connection pooler: what is outside of a transaction (CONCURRENTLY, VACUUM) needs a "
@@ -220,31 +228,31 @@ def _refuse_pooler(connection: Connection) -> None:
         )
 
 
-# Who has synchronous standbys wants each commit to be there too.
+# With synchronous standbys each commit must reach them, so it stays synchronous.
 _LAZY = """, set_config('synchronous_commit', CASE current_setting('synchronous_standby_names') WHEN '' THEN 'off'
             ELSE current_setting('synchronous_commit') END, true)"""
 
 
-# A plan without values guesses high, and to compile it each time would take longer than a batch.
+# A generic plan overestimates costs, which would trigger JIT compilation; that takes longer than a batch.
 _GENERIC = ", set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)"
 
 
 def transaction_id(look: Look) -> str | None:
-    """The server's own number of this transaction; None on SQLite, which can't lose an answer."""
+    """The server's id of this transaction; None on SQLite, where no answer can get lost."""
     if look.dialect is Dialect.SQLITE:
         return None
     return look.row("SELECT pg_current_xact_id()::text AS xid").text("xid")
 
 
 def session_ended(look: Look, pid: int) -> bool:
-    """Whether our server process `pid`, whose connection was lost, is gone; where it isn't, it is told to end."""
+    """Whether our server process `pid`, whose connection was lost, is gone; if not, terminate it."""
     sql = """SELECT pg_terminate_backend(pid) AS told FROM pg_catalog.pg_stat_activity
              WHERE pid = :pid AND usename = session_user AND application_name LIKE 'runbook%'"""
     return not look.rows(sql, {"pid": pid})
 
 
 def end_unheard(look: Look, pid: int) -> None:
-    """End our server process `pid`, whose connection was lost, where it waits in its transaction for what never came."""
+    """Terminate our server process `pid`, whose connection was lost, if it is idle in its transaction."""
     sql = """SELECT pg_terminate_backend(pid) AS told FROM pg_catalog.pg_stat_activity
              WHERE pid = :pid AND usename = session_user AND application_name LIKE 'runbook%'
                AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '1 s'"""
@@ -252,7 +260,7 @@ def end_unheard(look: Look, pid: int) -> None:
 
 
 def transaction_status(look: Look, xid: str | None) -> str | None:
-    """'committed', 'aborted', 'in progress', or None where the server doesn't know: too old, or lost in a crash."""
+    """'committed', 'aborted', 'in progress', or None if the server doesn't know: too long ago, or lost in a crash."""
     if xid is None:
         return None
     try:

@@ -1,9 +1,4 @@
-"""The URL of a database taken apart, without a driver and without ever showing a password.
-
-Not with libpq's own reader (psycopg.conninfo): it takes the last of a key that stands there twice, its errors repeat
-what they could not read, and to load it costs every `status` and `runs` with a targets.yaml a third of a second. A test
-holds this reading to libpq's.
-"""
+"""Parses database URLs, without a driver, and never shows a password."""
 
 from __future__ import annotations
 
@@ -45,7 +40,7 @@ _PASSWORD_WORD = re.compile(r"(?:^|[\s?&;])(?:ssl)?(?:password|passwd|pwd|pass)\
 
 
 class BadUrl(BadInput):
-    """The URL of a database cannot be read; the reason never repeats what may hold a password."""
+    """A database URL is invalid; the reason never quotes what may contain a password."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -53,12 +48,12 @@ class BadUrl(BadInput):
 
 
 class HoldsPassword(BadInput):
-    """A URL holds a password; where it stood decides what to say."""
+    """A URL contains a password; the message depends on where the URL was given."""
 
 
 @dataclass(frozen=True)
 class Url:
-    """A database's address: `text` in its normal form, libpq's keywords for PostgreSQL, a path for SQLite."""
+    """A database's address: `text` in normal form, libpq keywords for PostgreSQL, a path for SQLite."""
 
     text: str
     dialect: Dialect
@@ -71,9 +66,9 @@ class Url:
 
 
 def holds_password(text: str) -> bool:
-    """Whether there is a password in something that is, or was meant to be, the URL of a server.
+    """Whether something that is, or was meant to be, a server's URL contains a password.
 
-    Answers yes in doubt, since what follows a no may be printed.
+    True in case of doubt, because the text is printed if the answer is no.
     """
     if _PASSWORD_WORD.search(text):
         return True
@@ -88,11 +83,11 @@ def holds_password(text: str) -> bool:
 
 
 def parse_url(text: str, *, base: Path) -> Url:
-    """Take a URL (or `service=NAME`) apart; a relative path of SQLite starts at `base`.
+    """Parse a URL or `service=NAME`; a relative SQLite path is relative to `base`.
 
     Raises:
-        HoldsPassword: there is a password in it.
-        BadUrl: it is no URL of PostgreSQL or SQLite.
+        HoldsPassword: it contains a password.
+        BadUrl: it is not a PostgreSQL or SQLite URL.
     """
     if match := _SERVICE.fullmatch(text):
         return Url(text, "postgresql", {"service": match[1]})
@@ -115,10 +110,10 @@ def sqlite_url(path: Path) -> Url:
 
 
 def file_path(text: str, *, base: Path) -> Path:
-    """A path as a person writes it: ~ is somebody's home, and a relative one starts at `base`.
+    """Resolve a path as typed: ~ is expanded, a relative one is relative to `base`.
 
     Raises:
-        BadUrl: there is no such home directory.
+        BadUrl: the home directory doesn't exist.
     """
     try:
         return base / Path(text).expanduser()
@@ -155,7 +150,7 @@ def _postgresql(rest: str) -> Url:
 
 
 def _hosts(text: str) -> dict[str, str]:
-    """Host and port, or several of them with commas, as libpq takes them."""
+    """Parse host and port, or several of them separated by commas, for libpq."""
     hosts: list[str] = []
     ports: list[str] = []
     for part in text.split(","):

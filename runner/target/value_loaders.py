@@ -1,8 +1,7 @@
-"""Values of PostgreSQL that Python has no type for: infinity, 24:00, years before Christ or beyond 9999, read as text.
+"""Reads PostgreSQL values that no Python type can hold as text: infinity, 24:00, years before 1 or after 9999.
 
-psycopg raises on them, and the error hides what was looked for: a duplicate, an orphan, a count beside them. Numbers in
-JSON become decimals, because a double drops digits without a word. Intervals with months are text: how long they are
-depends on where they begin.
+psycopg would raise on them and so lose the whole result. Numbers in JSON become Decimal, because float would silently drop
+digits. Intervals with months become text, because their length depends on where they start.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _NAMES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
 
 
 def register(connection: Connection[Any]) -> None:
-    """From here on this connection reads every value that the server can send."""
+    """Install these loaders on a connection."""
     from psycopg.types.json import set_json_loads
 
     for name, loader in _loaders():
@@ -31,13 +30,13 @@ def register(connection: Connection[Any]) -> None:
 
 
 def _loads(text: str | bytes) -> Any:
-    """One function for all connections: psycopg keeps what it makes for each."""
+    """Parse JSON. A single module-level function: psycopg caches one adapter per function."""
     return json.loads(text, parse_float=Decimal)
 
 
 @functools.cache
 def _loaders() -> list[tuple[str, Any]]:
-    """Psycopg's own loaders, each with a way out; the server's text where it sent text."""
+    """Psycopg's own loaders, text and binary, each wrapped with a fallback to text."""
     from psycopg.types import datetime as theirs
 
     found = []
@@ -73,7 +72,7 @@ def _has_months(data: Any, *, binary: bool) -> bool:
     return b"mon" in bytes(data) or b"year" in bytes(data)
 
 
-# ─── what the server sent in binary, as it would have written it ────────────────────────────────────────────────────────
+# ─── binary values as the text that the server would have sent ──────────────────────────────────────────────────────────
 def _date(data: Any) -> str:
     days: int = unpack("!i", data)[0]
     return _infinite(days, 31) or _of_day(days)
@@ -99,7 +98,7 @@ def _interval(data: Any) -> str:
     if infinite := _infinite(months, 31):
         return infinite
     years, months = int(months / 12), months - 12 * int(months / 12)
-    parts, before = [], False  # whether the part before was negative: a positive one then has a sign
+    parts, before = [], False  # before: whether the previous part was negative; a positive one is then written with +
     for count, word in ((years, "year"), (months, "mon"), (days, "day")):
         if count:
             parts.append(f"{'+' * (before and count > 0)}{count} {word}{'s' * (count != 1)}")
@@ -130,8 +129,8 @@ def _of_time(micros: int) -> str:
 
 
 def _of_day(days: int) -> str:
-    """The day of the Gregorian calendar, so many days after 2000-01-01; the year before 1 is 1 BC."""
-    era, day = divmod(days + _DAYS_TO_2000 + 719_468, 146_097)  # 400 years that begin in March
+    """The Gregorian date that is `days` after 2000-01-01; the year before 1 is 1 BC."""
+    era, day = divmod(days + _DAYS_TO_2000 + 719_468, 146_097)  # eras of 400 years that start on 1 March
     year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
     day -= 365 * year + year // 4 - year // 100
     shifted = (5 * day + 2) // 153

@@ -1,4 +1,4 @@
-"""Where a command works: the target that it reaches, and the directory in which its runs lie."""
+"""The environment of a command: its target, and the directory of its runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from steps.contract import DatabaseFault, cutting
 
 @dataclass(frozen=True)
 class Workplace:
-    """What the options and the environment say of where to work."""
+    """Target and runs directory as given by options and environment variables."""
 
     target: str | None = None
     runs: Path | None = None
@@ -33,7 +33,7 @@ class Workplace:
         return targets.resolve(self.target, environ=self.environ, cwd=self.cwd)
 
     def runs_directory(self, target: targets_file.Target | None = None) -> Path:
-        """--runs, RUNBOOK_RUNS, the target's `runs:`, or ./runs."""
+        """The runs directory: from --runs, RUNBOOK_RUNS, the target's `runs:`, or else ./runs."""
         named = self.environ.get("RUNBOOK_RUNS")
         if self.runs is not None:
             return self.runs
@@ -44,7 +44,7 @@ class Workplace:
 
 @dataclass
 class Connected:
-    """An open target."""
+    """An open target: its database connection, identity and masks."""
 
     target: targets_file.Target
     database: RunDatabase
@@ -57,7 +57,7 @@ class Connected:
         return self.target.name or self.target.url
 
     def another(self, session: Session) -> RunDatabase:
-        """A second way in, for a thread of its own."""
+        """A further, independent RunDatabase of the same target, for another thread."""
         return RunDatabase(self.arguments, schema=self.database.schema, session=session, path=self.database.path)
 
 
@@ -65,11 +65,11 @@ class Connected:
 def connected(
     place: Workplace, *, schema: str = "public", path: Sequence[str] = (), masks: Masks | None = None
 ) -> Iterator[Connected]:
-    """Open the target; its password is masked from here on in all that is written.
+    """Open the target; from here on its password is masked in everything that is written.
 
-    path: the schemas in which names are looked up, where they aren't those of the database's own sessions.
+    path: schemas of the search_path; (): those of an ordinary session of this role.
 
-    Raises TargetUnreachable where it can't be reached.
+    Raises TargetUnreachable.
     """
     target = place.resolve()
     arguments = targets.connect_arguments(target, place.environ)
@@ -91,7 +91,7 @@ def _mask_password(masks: Masks, password: str | None) -> None:
 
 @contextmanager
 def told_masked(masks: Masks) -> Iterator[None]:
-    """What leaves this block as an error is shown to people and written to logs, so it is masked as the trail is."""
+    """Mask secrets in errors that leave this block (and in their causes): they are shown to people and logged."""
     try:
         with cutting.masked_by(masks.mask):
             yield
@@ -138,7 +138,7 @@ def _opened(
 
 
 def runs_of(place: Workplace) -> Path:
-    """The runs directory, also where no target is configured."""
+    """The runs directory, even if no target is configured."""
     try:
         return place.runs_directory(place.resolve())
     except BadInput:
@@ -146,7 +146,7 @@ def runs_of(place: Workplace) -> Path:
 
 
 def options_for(directory: Path, target: str, place: Workplace) -> str:
-    """What a command needs, beside a run's name, to find the run in this directory and its target; "" where the defaults do."""
+    """The options with which a command finds the run in this directory and its target; "" if the defaults suffice."""
     plain = replace(place, target=None, runs=None)
     words: list[str] = []
     if place.environ.get("RUNBOOK_TARGET") and not _same_target(plain, target):
@@ -160,7 +160,7 @@ def options_for(directory: Path, target: str, place: Workplace) -> str:
 
 
 def pointed(text: str, run: str, options: str) -> str:
-    """The text, its commands on this run with the options that find it."""
+    """Add these options to the commands on this run that occur in a text."""
     if not options or options in text:
         return text
     return re.sub(rf"runbook [a-z]+ {re.escape(shlex.quote(run))}", lambda known: f"{known[0]} {options}", text)

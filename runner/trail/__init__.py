@@ -1,3 +1,3 @@
-"""What happened in a run: events, the chained file that holds them, and the status folded from them."""
+"""The record of a run: events, the hash-chained file that stores them, and the status folded from them."""
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Everything that can happen in a run, one frozen type each: a closed union, written to the trail as JSON."""
+"""The events of a run: a closed union of frozen models, written to the trail as JSON.
+
+Names and fields of events are persisted: docs/trail-format.md specifies them, docs/glossary.md explains them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def _typed(values: Any, info: ValidationInfo) -> Any:
 
 if TYPE_CHECKING:
     Figures: TypeAlias = dict[str, Value]
-else:  # written with their types, and read back as what they were
+else:  # values are written together with their types, and read back as the same types
     Figures = Annotated[dict[str, Any], BeforeValidator(_typed), PlainSerializer(encode_all, when_used="json")]
 
 
@@ -38,7 +41,7 @@ class _Event(BaseModel):
 
 
 class RunKind(StrEnum):
-    """What a run is, so that no record of one reads as another."""
+    """The kind of a run; it is recorded, so that a demo or a rollback can't pass for a real run."""
 
     REAL = "real"
     DEMO = "demo"
@@ -48,57 +51,57 @@ class RunKind(StrEnum):
 
 
 class StepOutcome(StrEnum):
-    """How a step ended."""
+    """The outcome of a step."""
 
     DONE = "done"  # applied, and verified afterwards
-    ALREADY_APPLIED = "already_applied"  # verify said so before anything was sent
-    PASSED = "passed"  # a gate: it changes nothing
+    ALREADY_APPLIED = "already_applied"  # `verify` found the change in place before anything was sent
+    PASSED = "passed"  # a gate; it changes nothing
     PASSED_EARLIER = "passed_earlier"  # a gate before --from: another run passed it, on this target and for this digest
     FAILED = "failed"
     CRITERIA_NOT_MET = "criteria_not_met"  # applied, but a criterion did not hold
-    CONTINUED = "continued"  # failed, and the playbook says why the run goes on
-    PAUSED = "paused"  # stands at a gate of its own
-    STOPPED = "stopped"  # somebody stopped it at a safe point
+    CONTINUED = "continued"  # failed, and the playbook allows the run to continue, with a reason
+    PAUSED = "paused"  # waits at a gate of its own
+    STOPPED = "stopped"  # stopped at a safe point
     REVERTED = "reverted"
     NOTHING_TO_REVERT = "nothing_to_revert"
-    LEFT_STANDING = "left_standing"  # on the way back a person chose to keep it
+    LEFT_STANDING = "left_standing"  # in a rollback a person chose to keep it
 
     @property
     def words(self) -> str:
-        """As people are told of it."""
+        """The outcome in words, for people."""
         told = {"reverted": "taken back", "nothing_to_revert": "nothing to take back"}
         return told.get(self.value, self.value.replace("_", " "))
 
 
 class RunState(StrEnum):
-    """How a run stands."""
+    """The state of a run."""
 
     RUNNING = "running"
     WAITING = "waiting"  # at a gate
     SUCCEEDED = "succeeded"  # every criterion evaluated and held
-    ENDED_UNPROVEN = "ended_unproven"  # done, and the playbook declares that it has no criterion
+    ENDED_UNPROVEN = "ended_unproven"  # done, but the playbook declares that it has no success criterion
     FAILED = "failed"  # a step could not make its change
     CRITERIA_NOT_MET = "criteria_not_met"
     ABORTED = "aborted"  # stopped by a person or a signal
     IN_DOUBT = "in_doubt"  # a person must settle a step
     ROLLED_BACK = "rolled_back"
-    ROLLED_BACK_IN_PART = "rolled_back_in_part"  # rows were refused, or a step was left standing
+    ROLLED_BACK_IN_PART = "rolled_back_in_part"  # some rows could not be restored, or a step was left in place
     ROLLBACK_FAILED = "rollback_failed"
-    CLOSED = "closed"  # a person ended it as what it was; nothing was taken back
+    CLOSED = "closed"  # a person closed it as it was; nothing was undone
 
 
 class Process(_Event):
-    """Who acts: the system's user and host are facts, a name given by option is a claim."""
+    """A process that acts on a run. OS user and host are facts; `operator`, if given as an option, is only a claim."""
 
     operator: str
     user: str
     host: str
     pid: int
-    started: float  # seconds since the epoch, as the system says of this pid
+    started: float  # start time of the process in seconds since the epoch, as the OS reports it
     versions: dict[str, str]
-    boot_id: str = ""  # of the system's boot in which the pid counts
-    pid_ns: str = ""  # and of the pid namespace: containers on one host have the same boot
-    ticks: int = 0  # when it started, in ticks since boot: no change of the clock moves it
+    boot_id: str = ""  # id of the boot within which the pid is valid
+    pid_ns: str = ""  # pid namespace: containers on one host share the boot, but not the pids
+    ticks: int = 0  # start time in ticks since boot, which no change of the clock affects
 
 
 class RunStarted(_Event):
@@ -121,16 +124,16 @@ class RunStarted(_Event):
     undo_of: str = ""  # the run that this one takes back: for a way back as a run of its own; nothing sets it yet
     from_checkpoint: str = ""  # the checkpoint at which it began, from --from
     passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
-    programs: dict[str, str] | None = None  # files of the playbook's own that it runs → SHA-256; None: not yet recorded
+    programs: dict[str, str] | None = None  # programs of the playbook's own → SHA-256; None in trails without the field
     system_programs: dict[str, str] | None = None  # programs of this machine, by path
-    search_path: tuple[str, ...] = ()  # where names were looked up; () in trails from before it was kept
+    search_path: tuple[str, ...] = ()  # schemas in which names were looked up; () in trails without the field
 
 
 class RunResumed(_Event):
     event: Literal["run_resumed"] = "run_resumed"
     process: Process
     reason: str = ""
-    outside_window: bool = False  # it goes on although its window is shut; the reason says why
+    outside_window: bool = False  # it continues although its window is closed; `reason` says why
     changed_steps: tuple[str, ...] = ()
     digest: str = ""  # the playbook's, where it changed
     approval_digest: str = ""
@@ -138,11 +141,11 @@ class RunResumed(_Event):
     steps: dict[str, str] | None = None
     programs: dict[str, str] | None = None
     system_programs: dict[str, str] | None = None
-    changed_checks: tuple[str, ...] = ()  # the playbook's preconditions that are written otherwise: asked anew
+    changed_checks: tuple[str, ...] = ()  # the playbook's preconditions that were edited; they are asked again
 
 
 class TornTail(_Event):
-    """A kill left half a line; it was cut off."""
+    """An incomplete last line, left by a kill, was cut off."""
 
     event: Literal["torn_tail"] = "torn_tail"
     bytes_cut: int
@@ -152,7 +155,7 @@ class LeaseTaken(_Event):
     event: Literal["lease_taken"] = "lease_taken"
     scope: str
     epoch: int
-    previous_run: str = ""  # the run whose dead holder had it
+    previous_run: str = ""  # the run from whose dead process the lease was taken over
 
 
 class LedgerCreated(_Event):
@@ -160,10 +163,10 @@ class LedgerCreated(_Event):
 
 
 class CheckAnswered(_Event):
-    """One check, with the value of every operand."""
+    """The answer of one check, with the value of every operand."""
 
     event: Literal["check_answered"] = "check_answered"
-    step: str  # "" for the playbook's own
+    step: str  # "" for checks of the playbook itself
     role: Literal["precondition", "criterion", "guard", "requirement", "preflight"]
     id: str
     probe: str
@@ -174,14 +177,14 @@ class CheckAnswered(_Event):
     result: Figures = Field(default_factory=dict)
     warned: bool = False
     records_only: bool = False
-    judged_by: str = ""  # who answered in the place of a check that could not decide
+    judged_by: str = ""  # the person who answered for a check that could not decide
     seconds: float = 0.0
-    sampled: int = 0  # of a guard: how often it was asked since its step began in this process
-    broke: int = 0  # how many of these answers were no pass
+    sampled: int = 0  # guards: number of samples since the step started in this process
+    broke: int = 0  # guards: how many of them did not pass
 
 
 class NotDue(_Event):
-    """A check that this playbook names and another one decides."""
+    """A check that this playbook lists but another one, named in `due`, decides."""
 
     event: Literal["not_due"] = "not_due"
     step: str
@@ -199,7 +202,7 @@ class StepStarted(_Event):
 
 
 class StepVerified(_Event):
-    """What the database said of a step's change."""
+    """What the database said about a step's change."""
 
     event: Literal["step_verified"] = "step_verified"
     step: str
@@ -219,7 +222,7 @@ class LockWaited(_Event):
 
 
 class BlockerEnded(_Event):
-    """Somebody else's session was told to end, because it stood in the way. refused: why it wasn't, after all."""
+    """Another session that blocked a step was terminated. refused: why it was not, after all."""
 
     event: Literal["blocker_ended"] = "blocker_ended"
     step: str
@@ -240,7 +243,7 @@ class Retried(_Event):
 
 
 class RowsRequeued(_Event):
-    """Rows that a step had set aside are to be tried again: it is unfinished from here on."""
+    """Rows that a step had set aside will be tried again; the step is unfinished from here on."""
 
     event: Literal["rows_requeued"] = "rows_requeued"
     step: str
@@ -259,7 +262,7 @@ class StepEnded(_Event):
 
 
 class GateReached(_Event):
-    """The run waits here; the gate's needs are those that are still open."""
+    """The run waits at a gate; `needs` are those still open."""
 
     event: Literal["gate_reached"] = "gate_reached"
     step: str
@@ -269,7 +272,7 @@ class GateReached(_Event):
 class Approved(_Event):
     event: Literal["approved"] = "approved"
     step: str
-    name: str  # as claimed: an approval without a signature proves no more
+    name: str  # a claim: an unsigned approval proves no more
     role: str
     reason: str
     approval_digest: str
@@ -278,8 +281,8 @@ class Approved(_Event):
     user: str
     host: str
     signed: bool = False
-    trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
-    server_at: str = ""  # when, by the target's clock; "" where it was not asked
+    trust: str = ""  # "proven" or "not asked": whether the ledger confirmed the trail up to here
+    server_at: str = ""  # time by the target's clock; "" if it was not asked
 
 
 class EvidenceGiven(_Event):
@@ -291,10 +294,10 @@ class EvidenceGiven(_Event):
     file: str = ""
     sha256: str = ""
     expires: str = ""
-    trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
-    approval_digest: str = ""  # what it was brought for; "" in trails from before this was kept
+    trust: str = ""  # "proven" or "not asked": whether the ledger confirmed the trail up to here
+    approval_digest: str = ""  # what it was given for; "" in trails without the field
     user: str = ""
-    server_at: str = ""  # when, by the target's clock; "" where it was not asked
+    server_at: str = ""  # time by the target's clock; "" if it was not asked
 
 
 class Settled(_Event):
@@ -303,20 +306,18 @@ class Settled(_Event):
     done: bool
     by: str
     reason: str
-    trust: str = (
-        ""  # proven, not asked or contradicted: whether the target's ledger was asked about the record before it
-    )
+    trust: str = ""  # "proven", "not asked" or "contradicted": whether the ledger confirmed the trail up to here
 
 
 class Noted(_Event):
     event: Literal["noted"] = "noted"
     by: str
     text: str
-    trust: str = ""  # proven, or not asked: whether the target's ledger was asked about the record before it
+    trust: str = ""  # "proven" or "not asked": whether the ledger confirmed the trail up to here
 
 
 class SqlByHand(_Event):
-    """One statement that a person sent within the run (break-glass)."""
+    """A statement that a person sent within the run (break-glass)."""
 
     event: Literal["sql_by_hand"] = "sql_by_hand"
     by: str
@@ -333,7 +334,7 @@ class StopRequested(_Event):
 
 
 class Held(_Event):
-    """The run stands still; said again where the same one has another reason."""
+    """The run is held; recorded again if the same holder gives another reason."""
 
     event: Literal["held"] = "held"
     step: str
@@ -342,7 +343,7 @@ class Held(_Event):
 
 
 class Released(_Event):
-    """A hold is over; the run goes on when nobody else holds it."""
+    """A hold was released; the run continues once nobody holds it."""
 
     event: Literal["released"] = "released"
     step: str
@@ -360,7 +361,7 @@ class Tuned(_Event):
 
 
 def order_words(order: Mapping[str, object]) -> str:
-    """An order as it is typed: 'hold', 'batch=250ms rows=1000'."""
+    """An order in the syntax of the command line: 'hold', 'batch=250ms rows=1000'."""
     typed = {"batch_seconds": "batch", "max_rows": "rows"}
     words = []
     for key, value in order.items():
@@ -374,14 +375,14 @@ class RollbackStarted(_Event):
     steps: tuple[str, ...]
     reason: str
     process: Process
-    kept: tuple[str, ...] = ()  # steps that stand and are not taken back: by the playbook's list, --to or --leave
-    changed_steps: tuple[str, ...] = ()  # whose way back was mended in the playbook since they ran
+    kept: tuple[str, ...] = ()  # steps that are in place and not undone: by the playbook's list, --to or --leave
+    changed_steps: tuple[str, ...] = ()  # steps whose undo was corrected in the playbook since they ran
     digest: str = ""  # the playbook's, where it changed
     source: dict[str, str] | None = None
 
 
 class LeftStanding(_Event):
-    """A person decided that a step is not taken back."""
+    """A person decided that a step is not undone."""
 
     event: Literal["left_standing"] = "left_standing"
     step: str
@@ -390,29 +391,29 @@ class LeftStanding(_Event):
 
 
 class Closed(_Event):
-    """A person ended the run as what it was: nothing was taken back."""
+    """A person closed the run as it was; nothing was undone."""
 
     event: Literal["closed"] = "closed"
     by: str
     reason: str
-    stands: tuple[str, ...]  # the steps of which something stands, as the ledger has it
+    stands: tuple[str, ...]  # steps that left something in place, according to the ledger
 
 
 class Recovered(_Event):
-    """The run's folder was lost, and made again from the ledger; what only the trail had (approvals, checks) is gone."""
+    """The run's folder was lost and recreated from the ledger; what only the trail had (approvals, checks) is gone."""
 
     event: Literal["recovered"] = "recovered"
     process: Process
-    lost_head: str  # of the trail that is gone, as the ledger had it
+    lost_head: str  # head hash of the lost trail, from the ledger
     lost_length: int
-    figures: dict[str, Figures] = Field(default_factory=dict)  # of checks and steps, as the ledger kept them
+    figures: dict[str, Figures] = Field(default_factory=dict)  # figures of checks and steps, from the ledger
 
 
 class Judged(_Event):
-    """A person's answer to a check that could not decide."""
+    """A person's answer in place of a check that could not decide."""
 
     event: Literal["judged"] = "judged"
-    step: str  # "" for the playbook's own check
+    step: str  # "" for a check of the playbook itself
     id: str
     answer: Answer  # pass or fail
     name: str
@@ -426,14 +427,14 @@ class Judged(_Event):
 
 
 class WindowOverrun(_Event):
-    """What had begun within the run's window went on after its end."""
+    """What had started within the run's window continued after its end."""
 
     event: Literal["window_overrun"] = "window_overrun"
     seconds: float
 
 
 class RunEnded(_Event):
-    """How the run stands when its process lets go of it."""
+    """The process ends; the state in which it leaves the run."""
 
     event: Literal["run_ended"] = "run_ended"
     state: RunState
@@ -479,7 +480,7 @@ ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="
 
 
 class Record(BaseModel):
-    """One line of the trail: the event in its envelope."""
+    """One line of the trail: an event with its number, time (ISO 8601, UTC), predecessor's hash and own hash."""
 
     model_config = ConfigDict(frozen=True)
     n: int

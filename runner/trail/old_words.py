@@ -1,6 +1,6 @@
-"""The words of trails that earlier versions wrote, read as those of today.
+"""Reads trails of earlier versions: translates their event, field and value names to today's.
 
-Only what is read is renamed: the chain of hashes is checked over the bytes as they were written.
+The translation is only for parsing: the hash chain is always verified over the bytes as they were written.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-# field of an event → what stood in it, and what stands there since
+# field of an event → {former value: today's value}
 VALUES: Mapping[str, Mapping[str, str]] = {
     "event": {"redriven": "rows_requeued", "stop_asked": "stop_requested"},
     "outcome": {"already_so": "already_applied"},
 }
-# event → its fields' names before, and since
+# event → {former field name: today's name}
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "run_started": {"begun_at": "from_checkpoint", "elsewhere": "system_programs"},
     "run_resumed": {"elsewhere": "system_programs"},
@@ -27,12 +27,12 @@ _MARKS = tuple(
 
 
 def today(line: bytes) -> bytes:
-    """A line of a trail with today's words in the place of earlier ones."""
+    """A line of a trail with former names replaced by today's; unchanged if it has none, or isn't a record."""
     if not any(mark in line for mark in _MARKS):
         return line
     try:
         record = json.loads(line)
-    except ValueError:  # told by whoever checks the line
+    except ValueError:  # whoever parses the line reports it
         return line
     event = record.get("event") if isinstance(record, dict) else None
     if not isinstance(event, dict):

@@ -1,4 +1,7 @@
-"""How a run stands: a pure fold of its trail, and status.json beside it for monitors that poll."""
+"""The status of a run, computed by a pure fold over the records of its trail.
+
+status, report, resume and rollback all read a run through `fold`. Getters never write: reading a run leaves no trace.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ PASSED = frozenset({StepOutcome.PASSED, StepOutcome.PASSED_EARLIER})
 
 @dataclass
 class StepStatus:
-    """One step: what was done to it, and what came of it."""
+    """The status of one step, folded from its events."""
 
     id: str
     type: str = ""
@@ -31,18 +34,18 @@ class StepStatus:
     seconds: float = 0.0
     results: dict[str, Value] = field(default_factory=dict)
     error: str = ""
-    open: str = ""  # the action that began and did not end: "apply" or "revert"
-    doubtful: bool = False  # the database couldn't tell what became of it
+    open: str = ""  # the action that was started and has no end yet: "apply" or "revert"
+    doubtful: bool = False  # the database could not tell its outcome
     settled: bool | None = None
     gate: tuple[str, ...] = ()
     passed: Passed | None = None
     reverted: StepOutcome | None = None
-    back: dict[str, Value] = field(default_factory=dict)  # what taking it back came to
-    left: str = ""  # who leaves it standing on the way back, and why
+    back: dict[str, Value] = field(default_factory=dict)  # results of its undo
+    left: str = ""  # who decided to leave it in place in a rollback, and why
 
     @property
     def word(self) -> str:
-        """How it stands, for people."""
+        """The step's state for people."""
         if self.gate:
             return "waits"
         if self.doubtful:
@@ -53,12 +56,12 @@ class StepStatus:
 
     @property
     def finished(self) -> bool:
-        """Done for good: a resume doesn't run it again."""
+        """Whether the step is finished: a resume doesn't run it again."""
         return self.outcome in {StepOutcome.DONE, StepOutcome.ALREADY_APPLIED, *PASSED, StepOutcome.CONTINUED}
 
     @property
     def standing(self) -> bool:
-        """Something of it may stand in the database, so that a rollback must look at it."""
+        """Whether some of its change may be in the database, so that a rollback must consider it."""
         changed = {
             StepOutcome.DONE,
             StepOutcome.FAILED,
@@ -72,7 +75,7 @@ class StepStatus:
 
 @dataclass(frozen=True)
 class Given:
-    """What a person brought to a gate: when, and for which approval digest."""
+    """An approval or evidence given at a gate, with its time and the approval digest it is bound to."""
 
     event: events.Approved | events.EvidenceGiven
     at: datetime
@@ -81,7 +84,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Passed:
-    """A gate was passed: what for, and who had operated by then."""
+    """A gate that was passed: for which approval digest, and who had operated the run by then."""
 
     digest: str
     operators: frozenset[str]
@@ -90,7 +93,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Holding:
-    """Why somebody holds the run, and since when."""
+    """One hold on the run: its reason, and since when (ISO 8601)."""
 
     reason: str
     since: str
@@ -98,7 +101,7 @@ class Holding:
 
 @dataclass
 class RunStatus:
-    """A run as its trail tells it."""
+    """The status of a run as its trail has it; built by `fold` and `add`."""
 
     started: events.RunStarted | None = None
     process: events.Process | None = None
@@ -129,7 +132,7 @@ class RunStatus:
     epoch: int = 0
     head: str = ""
     length: int = 0
-    out_of_order: list[int] = field(default_factory=list)  # records whose time lies before that of the one before them
+    out_of_order: list[int] = field(default_factory=list)  # numbers of records that are older than their predecessor
 
     @property
     def run(self) -> str:
@@ -137,19 +140,19 @@ class RunStatus:
 
     @property
     def held(self) -> str:
-        """Who holds the run, since when and why, for people; "" where nobody does."""
+        """Who holds the run, since when and why, for people; "" if it is not held."""
         return "; ".join(
             f"{one.reason} ({by}, since {when(datetime.fromisoformat(one.since), seconds=True)})"
             for by, one in tuple(self.holds.items())
         )
 
     def step(self, name: str) -> StepStatus:
-        """How a step stands; of one that has not begun an empty answer, which is not kept: asking changes nothing."""
+        """The status of a step; a fresh one, which is not stored, if the step has not started."""
         return self.steps.get(name) or StepStatus(name)
 
     @property
     def begun(self) -> bool:
-        """Whether any step or gate has begun."""
+        """Whether any step or gate has started."""
         return bool(self.steps)
 
     def met(self, check: str) -> bool:
@@ -158,12 +161,12 @@ class RunStatus:
 
     @property
     def operator_users(self) -> frozenset[str]:
-        """The system's users under whom somebody has operated."""
+        """The OS users under which the run was operated."""
         return frozenset(self.operators.values())
 
 
 def fold(records: Iterable[Record]) -> RunStatus:
-    """Read a run through its records; status, report, resume and tests all use this one function."""
+    """Compute a run's status from its records, in order."""
     status = RunStatus()
     for record in records:
         add(status, record)
@@ -171,8 +174,8 @@ def fold(records: Iterable[Record]) -> RunStatus:
 
 
 def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
-    """Take in one more record."""
-    if record.at < status.last_at:  # both as UTC in one form
+    """Update the status by one more record."""
+    if record.at < status.last_at:  # comparable as text: both are UTC in the same format
         status.out_of_order.append(record.n)
     status.last_at, status.head, status.length = record.at, record.hash, record.n
     event = record.event
@@ -222,14 +225,14 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
             | events.Closed()
             | events.WindowOverrun()
         ):
-            pass  # told by the report; they don't change how the run stands
+            pass  # shown by the report; they don't change the status
         case _:
             assert_never(event)
 
 
 def _given(status: RunStatus, event: events.Approved | events.EvidenceGiven, at: str) -> None:
-    """Bound to a digest; evidence of earlier trails to the one that held when it was brought."""
-    given_at = datetime.fromisoformat(event.server_at or at)  # the target's clock decides about validity
+    """Bind it to an approval digest; evidence in old trails has none, so it gets the one in force at that time."""
+    given_at = datetime.fromisoformat(event.server_at or at)  # validity is decided by the target's clock
     status.given.append(Given(event, given_at, event.approval_digest or status.approval_digest))
     if isinstance(event, events.Approved):
         status.approvals.append(event)
@@ -238,11 +241,11 @@ def _given(status: RunStatus, event: events.Approved | events.EvidenceGiven, at:
 
 
 def _operated(status: RunStatus, name: str, user: str = "") -> None:
-    """Whoever has operated a run is its operator for good: what they approve of it doesn't count where that is asked."""
+    """Remember an operator for good: gates that ask for four eyes don't count this person's approval any more."""
     status.operators[name] = user or status.operators.get(name, "")
 
 
-_USUAL = {"batch_seconds": 0.25, "workers": 1.0, "rest": 9.0}  # before anybody tuned it; less of `rest` is more load
+_USUAL = {"batch_seconds": 0.25, "workers": 1.0, "rest": 9.0}  # defaults before any tuning; less `rest` is more load
 
 
 def _steered(status: RunStatus, event: events.SqlByHand | events.Tuned) -> None:
@@ -253,7 +256,7 @@ def _steered(status: RunStatus, event: events.SqlByHand | events.Tuned) -> None:
 
 
 def _tuned(status: RunStatus, event: events.Tuned) -> None:
-    """Holding, stopping and going slower are anybody's; who loosens a bound or lets go of a hold operates."""
+    """Anybody may hold, stop or slow down a run; who speeds it up, loosens a limit or releases a hold is an operator."""
     numbers = {key: float(value) for key, value in event.settings.items() if isinstance(value, int | float)}
     before = {**_USUAL, **status.pace}
     status.pace |= {key: value for key, value in numbers.items() if key in {*_USUAL, "max_rows"}}
@@ -282,7 +285,7 @@ def _run(
     | events.Recovered,
     at: str,
 ) -> None:
-    status.holds.clear()  # whoever held it held a process that has ended
+    status.holds.clear()  # holds apply to a process, and this event means that the last one has ended
     match event:
         case events.RunStarted():
             status.started, status.process, status.started_at = event, event.process, at
@@ -303,7 +306,9 @@ def _run(
             _back_begun(status, event)
         case events.LeaseTaken():
             status.epoch = event.epoch
-            if status.state is not RunState.RUNNING:  # what a process that had lost its lease still wrote in between
+            # A process that lost its lease may still record its end before it notices. Whoever takes the lease is the
+            # one that runs, so such an end is void.
+            if status.state is not RunState.RUNNING:
                 status.state, status.exit_code, status.what, status.why = RunState.RUNNING, None, "", ""
         case events.Recovered():
             status.figures = dict(event.figures)
@@ -328,9 +333,9 @@ def _resumed(status: RunStatus, event: events.RunResumed) -> None:
 def _back_begun(status: RunStatus, event: events.RollbackStarted) -> None:
     for step in status.steps.values():
         if not status.rolling_back and step.settled is False:
-            step.settled = None  # "not done" was said for the way there: a part of it may stand
+            step.settled = None  # "not done" was about going forward: part of the change may still be in place
         if status.state is RunState.ROLLED_BACK_IN_PART:
-            step.left = ""  # a new way back: what the last one left is tried again
+            step.left = ""  # a further rollback tries again what the last one left in place
     status.process, status.state, status.exit_code = event.process, RunState.RUNNING, None
     status.what = status.why = ""
     status.rolling_back = True
@@ -360,8 +365,8 @@ def _step(
         case events.StepVerified():
             step.doubtful = event.when in {"in_doubt", "after_revert"} and event.state is State.UNKNOWN
         case events.GateReached():
-            step.gate, step.open = event.needs, ""  # whoever waits is not in doubt
-            over = {*PASSED, StepOutcome.CONTINUED}  # what it was passed for is over
+            step.gate, step.open = event.needs, ""  # a step that waits at its gate is not in doubt
+            over = {*PASSED, StepOutcome.CONTINUED}  # reaching it again voids an earlier pass
             step.outcome = None if step.outcome in over else step.outcome
         case events.Settled():
             step.settled = event.done
@@ -397,12 +402,12 @@ def _check(status: RunStatus, event: events.CheckAnswered) -> None:
     if event.role == "precondition" and not event.step:
         held = event.answer is Answer.PASS or event.records_only
         (status.met_before.add if held else status.met_before.discard)(event.id)
-    if event.role in {"precondition", "criterion"} and event.result:  # also undecided: what was seen can be named later
+    if event.role in {"precondition", "criterion"} and event.result:  # also if undecided: later steps may refer to it
         status.figures[event.id] = event.result
 
 
 def write_status(directory: Path, document: dict[str, Json]) -> None:
-    """Replace status.json in one move; derived from the trail, so it is not fsynced."""
+    """Replace status.json atomically (write and rename). Not fsynced: it can be derived from the trail at any time."""
     temporary = directory / f".status.{os.getpid()}.tmp"
     private_files.write(temporary, json.dumps(document, ensure_ascii=False) + "\n")
     temporary.replace(directory / "status.json")

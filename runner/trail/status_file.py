@@ -1,4 +1,4 @@
-"""Keeps status.json fresh while a run goes: renamed into place, at most five times a second and at every change of state."""
+"""Keeps status.json up to date during a run: at every change of state, otherwise at most five times a second."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from runner.trail.status import RunStatus, write_status
 from steps.contract import Progress, pids
 from steps.contract.values import readable_all
 
-EVERY_S = 0.2
-BEAT_S = 3.0  # a run that does nothing else writes it as often, so that a killed one can be told from it
-VALID_S = 15.0  # as long as a lease holds without a sign of life
-SHARE = 0.05  # of the time at most goes into the file: with 10,000 steps it is some MB, and written more seldom
+EVERY_S = 0.2  # minimum interval between two writes
+BEAT_S = 3.0  # maximum interval, so that a killed run can be told from an idle one
+VALID_S = 15.0  # the same time for which a lease is respected without a heartbeat
+SHARE = 0.05  # maximum share of time spent writing: with 10,000 steps the file has some MB
 AT_ONCE = (RunStarted, RunResumed, RunEnded, RollbackStarted, GateReached, StopRequested, Held, Released)
 
 
@@ -52,7 +52,10 @@ def _this_process() -> dict[str, Json]:
 
 @dataclass
 class StatusFile:
-    """Derived from the trail and the last progress; losing it loses nothing."""
+    """Writes status.json into one or more directories, from a thread of its own.
+
+    The file is derived from the trail and the last progress, so losing it loses nothing.
+    """
 
     directories: tuple[Path, ...]
     status: RunStatus
@@ -85,7 +88,7 @@ class StatusFile:
         self._stale.set()
 
     def heard(self, event: Event) -> None:
-        """A change of the run's state is there at once, all else within a fifth of a second."""
+        """Take note of an event: write at once if the run's state changed, else within EVERY_S."""
         if isinstance(event, StepStarted | StepEnded):
             self._progress, self._rate = {}, Rate()
         if isinstance(event, AT_ONCE):
@@ -94,7 +97,7 @@ class StatusFile:
             self._stale.set()
 
     def write(self) -> None:
-        """Never a reason for a run to fail."""
+        """Write the file now. A failure to write is ignored: it must not stop a run."""
         with self._lock:
             self._stale.clear()
             began = time.monotonic()
@@ -106,7 +109,7 @@ class StatusFile:
             self._due = ended + max(EVERY_S, (ended - began) / SHARE)
 
     def _signed(self) -> dict[str, Json]:
-        """Who wrote it, and until when to believe it: after that nobody is at work on the run any more."""
+        """Who wrote the file, and how long it is valid: a reader that sees it expired knows that the run's process is gone."""
         now = datetime.now(UTC)
         self._beats += 1
         until = now if self._closed.is_set() else now + timedelta(seconds=VALID_S)
@@ -127,12 +130,13 @@ class StatusFile:
             self._stale.wait(BEAT_S)
             if self._closed.wait(max(0.0, self._due - time.monotonic())):
                 return
-            with contextlib.suppress(RuntimeError):  # the run went on while it was read: written again at once
+            # The run's thread may add to a dict while this one reads it; the next round writes the newer state.
+            with contextlib.suppress(RuntimeError):
                 self.write()
 
 
 def document_of(status: RunStatus) -> dict[str, Json]:
-    """A run's status as JSON: the same for status.json and `status --json`."""
+    """A run's status as a JSON object; shared by status.json and `status --json`."""
     started = status.started
     return {
         "run": status.run,

@@ -1,4 +1,8 @@
-"""The trail: append-only JSON lines, fsynced before the act, each chained to the one before by its hash."""
+"""The trail: an append-only file of JSON lines, each chained to the previous one by its hash.
+
+Write-ahead: a record is on disk (fsync) before the engine does what it announces. The format is specified in
+docs/trail-format.md.
+"""
 
 from __future__ import annotations
 
@@ -23,38 +27,39 @@ from runner.common.secrets import Masks
 from runner.trail import old_words
 from runner.trail.events import ADAPTER, Approved, Event, Judged, Record, TornTail
 
-FIRST = "0" * 64
-# What the engine itself finds a run by again. A password `postgres` must not make `***ql` of a playbook's text.
+FIRST = "0" * 64  # `prev` of the first record
+# Fields that are never masked, because the engine relies on them to find and resume a run: with the password
+# `postgres`, the dialect `postgresql` in a playbook's text would become `***ql`.
 NAMES = frozenset({
     "event", "run", "kind", "playbook", "file", "digest", "approval_digest", "source", "steps", "changed_steps", "target", "identity",
     "process", "until", "undo_of", "step", "id", "type", "role", "probe", "answer", "action", "when", "state", "outcome", "sqlstate",
     "scope", "due", "name", "chain_head", "sha256", "signed", "at", "expires",
 })  # fmt: skip
 _HASH = ',"hash":"'
-_TAKEN = b'"event":{"event":"lease_taken"'  # how a record of a hold on the target begins behind its envelope
-_TAIL = len(_HASH) + 64 + 2  # ,"hash":"<64 hex>"}
+_TAKEN = b'"event":{"event":"lease_taken"'  # how the event of a lease_taken record starts
+_TAIL = len(_HASH) + 64 + 2  # bytes of ,"hash":"<64 hex>"}; the hash covers the line without them
 
 
 def utc_now() -> datetime:
-    """Aware UTC; passed in everywhere, so that a test can say what time it is."""
+    """The current time, timezone-aware UTC. Passed in as a function everywhere, so that tests can set it."""
     return datetime.now(UTC)
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a text, in hex."""
+    """SHA-256 of a text, as 64 hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class TrailExtent:
-    """The bytes of a trail that were read and judged: what is appended must stand behind these, and no others."""
+    """Size and hash of the part of a trail that was read and verified; an append must continue exactly this part."""
 
     size: int
     sha256: str
 
     @classmethod
     def of(cls, data: bytes) -> TrailExtent:
-        """The whole records in these bytes; a torn last line is cut off by whoever appends next."""
+        """The complete records in these bytes, without a torn last line (the next append cuts that off)."""
         whole = data[: data.rfind(b"\n") + 1]
         return cls(len(whole), hashlib.sha256(whole).hexdigest())
 
@@ -62,11 +67,11 @@ class TrailExtent:
 class Trail:
     """One run's trail.jsonl, open for appending.
 
-    Two processes may append (a run, and an approval from another terminal): each append takes a file lock and first
-    reads what the other wrote, so that the chain stays one chain.
+    Several processes may append (the run, and an approval from another terminal): each append takes a file lock and
+    first reads what the others wrote, so that there is always a single chain.
 
-    seen: what was read of it before. own: appended by the process that carries the run; it stops when another one takes
-    the run over.
+    seen: the extent that the caller has read and verified; None for a new trail. own: this is the process that executes
+    the run; it raises LeaseLost once another process has recorded that it took the run over.
     """
 
     def __init__(
@@ -95,10 +100,14 @@ class Trail:
             raise _unwritable(path, error) from error
 
     def append(self, event: Event) -> Record:
-        """Write one record and wait until it is on disk.
+        """Write one record and return once it is on disk.
 
-        Raises TrailBroken where that can't be done; what was written of the line is cut off again.
+        Raises:
+            TrailBroken: it can't be written (a partial line is cut off again), or the file was tampered with.
+            LeaseLost: another process took over this run.
         """
+        # Killed before the fsync, the process leaves at most a torn line, and nothing was done yet. Killed after it, it
+        # leaves an announcement without an outcome, about which a resume asks the database.
         crash_points.point("trail.before")
         with self._locked():
             try:
@@ -111,7 +120,7 @@ class Trail:
         return record
 
     def _still_there(self) -> None:
-        """The record is the file of this name and no other: what would be written elsewhere is no record."""
+        """Raise TrailBroken if our descriptor isn't the file of this name any more: appends would go to a lost file."""
         own = os.fstat(self._file.fileno())
         try:
             named: os.stat_result | None = self.path.stat(follow_symlinks=False)
@@ -135,24 +144,25 @@ class Trail:
         )
 
     def intact(self) -> None:
-        """Raises TrailBroken where the file of this name is no longer the record that was begun."""
+        """Raise TrailBroken if the file of this name is no longer the one that was opened."""
         with contextlib.suppress(PermissionError):
             self._still_there()
 
     def mask(self, text: str) -> str:
-        """A person's words as they may be written anywhere: as this trail would have them."""
+        """A text with the run's secrets masked, as this trail would write it."""
         return self._masks.mask(text)
 
     def close(self) -> None:
         self._file.close()
 
     def _write(self, event: Event) -> Record:
-        """Write one record behind the last; what there is no room for is cut off again."""
+        """Write and fsync one record at the end; if that fails (disk full), cut off what was written of it."""
         record, line = self._line(event)
         try:
             _write_all(self._file.fileno(), line)
             os.fsync(self._file.fileno())
         except OSError:
+            # After a failed fsync the line may or may not survive a crash, so it must not count as written.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.fileno(), self._size)
             raise
@@ -162,17 +172,18 @@ class Trail:
 
     def _line(self, event: Event) -> tuple[Record, bytes]:
         event, text = _as_json(event)
-        # Without a backslash a text stands in JSON as it is; with one only the event itself can be asked.
+        # Masking the JSON text is a cheap test for secrets. It is only valid without escapes: JSON with a backslash in it
+        # is masked value by value.
         if self._masks.has_some and ("\\" in text or self._masks.mask(text) != text):
-            event, text = _as_json(masked(event, self._masks))  # what is told on from here is masked as well
+            event, text = _as_json(masked(event, self._masks))  # listeners get the masked event, too
         at = self._now().isoformat(timespec="milliseconds")
         body = f'{{"n":{self.length + 1},"at":"{at}","prev":"{self.head}","event":{text}}}'
-        found = digest(body)
-        record = Record.model_construct(n=self.length + 1, at=at, prev=self.head, event=event, hash=found)
-        return record, f'{body[:-1]}{_HASH}{found}"}}\n'.encode()
+        own = digest(body)
+        record = Record.model_construct(n=self.length + 1, at=at, prev=self.head, event=event, hash=own)
+        return record, f'{body[:-1]}{_HASH}{own}"}}\n'.encode()
 
     def _catch_up(self) -> None:
-        """Read what another process appended, and cut off what a kill left half written."""
+        """Advance to the end of what other processes appended, and cut off a line that a kill left incomplete."""
         size = os.fstat(self._file.fileno()).st_size
         if size == self._size and self._seen is None:
             return
@@ -187,14 +198,14 @@ class Trail:
             self.length += 1
             self.head = line[-66:-2].decode("ascii", "replace")
         self._size += whole
-        if whole < len(data):
+        if whole < len(data):  # we hold the lock, so whoever wrote this is dead
             os.ftruncate(self._file.fileno(), self._size)
             self._write(TornTail(bytes_cut=len(data) - whole))
 
     def _refuse_others(self, data: bytes) -> None:
-        """What stands behind our own records must go on from them, and must not be another process's hold on the run."""
+        """Check what follows our own records: raise TrailBroken if it breaks the chain, LeaseLost if the run was taken over."""
         new = data
-        if self._seen is not None:
+        if self._seen is not None:  # first append: the file must still begin with what the caller verified
             seen, self._seen = self._seen, None
             if hashlib.sha256(data[: seen.size]).hexdigest() != seen.sha256:
                 self._broken("it was changed since it was read", "the records that were checked are no longer there")
@@ -206,6 +217,7 @@ class Trail:
         fault = check(new, head=head, length=length).fault
         if fault and (self._own or length):
             self._broken("somebody wrote into it what is no record of this run", fault)
+        # The lease in the database fences our commits; this stops us as soon as the successor has recorded itself.
         if self._own and any(line.find(_TAKEN) >= 0 for line in new.splitlines()):
             raise LeaseLost(
                 "cannot go on: another process has taken up this run",
@@ -224,18 +236,18 @@ class Trail:
 
 
 def masked(event: Event, masks: Masks) -> Event:
-    """The event as it may be told: what a run is found again by stays, and a number of ours is no secret's digits."""
-    found = event.model_dump(mode="json")
-    kept = NAMES - {"name"} if isinstance(event, Approved | Judged) else NAMES  # there it is a person's, as typed
-    told = {
+    """The event with secrets masked, except in the fields of NAMES and in the engine's own numbers."""
+    # In these events `name` is a person's name as typed, not a name that the engine relies on.
+    kept = NAMES - {"name"} if isinstance(event, Approved | Judged) else NAMES
+    fields = {
         key: value if key in kept or isinstance(value, int | float) else masks.mask_data(value)
-        for key, value in found.items()
+        for key, value in event.model_dump(mode="json").items()
     }
-    return ADAPTER.validate_json(json.dumps(told))  # as from the file, where values have their types
+    return ADAPTER.validate_json(json.dumps(fields))  # parsed as from the file, so that values get their types back
 
 
 def _as_json(event: Event) -> tuple[Event, str]:
-    """An event as one line; bytes that are no text (in a shell's argument, say) are written as escapes."""
+    """An event as one line of JSON; what is not valid UTF-8 (in a command line argument, say) is escaped."""
     try:
         return event, event.model_dump_json()
     except PydanticSerializationError:
@@ -261,7 +273,7 @@ def _write_all(handle: int, data: bytes) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """A new file is there after a crash only when its directory was synced too."""
+    """Fsync a directory: without it, a newly created file may be missing after a crash."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -285,15 +297,15 @@ def _unwritable(path: Path, error: OSError) -> TrailBroken:
 
 
 def read(path: Path) -> list[Record]:
-    """All whole records of a trail; a torn last line is left out.
+    """Read all complete records of a trail; a torn last line is ignored.
 
-    Raises TrailBroken where a line can't be read as a record.
+    Raises TrailBroken if the file can't be read, or a line isn't a record.
     """
     return parse(load(path), path)
 
 
 def load(path: Path) -> bytes:
-    """The bytes of a trail, to be checked and parsed from one reading; raises TrailBroken where there are none to read."""
+    """Read a trail's bytes once, so that what is verified is what is parsed. Raises TrailBroken if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -305,7 +317,7 @@ def load(path: Path) -> bytes:
 
 
 def parse(data: bytes, path: Path) -> list[Record]:
-    """The whole records in these bytes."""
+    """Parse the complete records in these bytes; `path` is for messages. Raises TrailBroken."""
     records = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
@@ -321,7 +333,7 @@ def parse(data: bytes, path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check of the chain found; good records first, then the first fault in words ("" where there is none)."""
+    """Result of verifying a chain: the number of good records, the last good hash, and the first fault ("" if none)."""
 
     records: int
     head: str
@@ -331,15 +343,15 @@ class Verification:
 
 
 def verify(path: Path) -> Verification:
-    """Recompute the chain: a changed, dropped, inserted or reordered line is named; a torn last line is called torn.
+    """Recompute the hash chain of a file; detects changed, dropped, inserted and reordered lines.
 
-    Raises TrailBroken where the file can't be read.
+    A torn last line is reported as such; it is no fault. Raises TrailBroken if the file can't be read.
     """
     return check(load(path))
 
 
 def check(data: bytes, *, head: str = FIRST, length: int = 0) -> Verification:
-    """The same of bytes that were read: the chain goes on from this head, which so many records lead to."""
+    """Verify bytes that were read: a whole trail, or the part that follows record `length`, whose hash is `head`."""
     lines = data.split(b"\n")
     torn = bool(lines[-1])
     hashes: list[str] = []
