@@ -21,7 +21,10 @@ from steps.ledger import step_commits
 from steps.ledger.step_commits import Touch
 from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
-_LAYOUT = ("runbook_step_commit", "runbook_run")  # where these lie elsewhere than before, all of the file was rearranged
+_LAYOUT = (
+    "runbook_step_commit",
+    "runbook_run",
+)  # where these lie elsewhere than before, all of the file was rearranged
 _FIELDS = ("tables", "order", "layout", "version")
 
 
