@@ -12,7 +12,7 @@ from runner.plan import open_runs
 from runner.playbook.model import Playbook
 from runner.record import known, trust
 from runner.run.control import Control
-from runner.run.execute import RunOptions, given_again, masks_given, masks_of_run, open_engine, run_under_lease, stored
+from runner.run.execute import RunOptions, given_again, masks_given, masks_of_run, open_session, run_under_lease, stored
 from runner.run.lease import Holder
 from runner.run.resume import refuse_broken, refuse_held, refuse_running, runs_of, same_target
 from runner.target import identity
@@ -96,10 +96,10 @@ def _in_both(found: Found, playbook: Playbook, target: Connected, orders: RunOpt
     run = found.status.run
     with target.database.look() as look:
         standing = open_runs.stands(look, run, playbook)
-    with open_engine(playbook, target, orders, found.directory, found.status, {}, seen=found.seen) as engine:
+    with open_session(playbook, target, orders, found.directory, found.status, {}, seen=found.seen) as session:
 
         def act() -> None:
-            with engine.database.own() as work:
+            with session.database.own() as work:
                 _record(work, run, word)
             raise RunClosed(
                 f"closed by {word.by}: {word.reason}",
@@ -108,7 +108,7 @@ def _in_both(found: Found, playbook: Playbook, target: Connected, orders: RunOpt
             )
 
         with contextlib.suppress(RunClosed):
-            run_under_lease(engine, target, orders, act, first=Closed(by=word.by, reason=word.reason, stands=standing))
+            run_under_lease(session, target, orders, act, first=Closed(by=word.by, reason=word.reason, stands=standing))
     return Ended(run, standing)
 
 

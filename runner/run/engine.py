@@ -25,12 +25,12 @@ from runner.plan import ask as gates
 from runner.playbook import programs
 from runner.playbook.model import Check, Entry
 from runner.playbook.scope import Scope
-from runner.run.step_run import StepRun, in_doubt
+from runner.run.session import RunSession
+from runner.run.step_run import StepRun, Undo
 from runner.trail.events import (
     CheckAnswered,
     GateReached,
     NotDue,
-    RowsRequeued,
     StepOutcome,
     StepStarted,
     StopRequested,
@@ -44,7 +44,6 @@ from steps.contract import (
     Gate,
     NoText,
     Paused,
-    Requeueable,
     RunTakenBack,
     State,
     StepError,
@@ -71,13 +70,15 @@ class EarlierRun(StepResult):
 
 
 @dataclass
-class Engine(StepRun):
-    """One process's work on one run: which step is next, and what each answer means."""
+class Engine:
+    """Takes a run through its playbook: which step is next, and what each answer means."""
 
+    session: RunSession
+    undo: Undo
     until: str = ""
     begin_at: str = ""
-    wants_rollback: bool = False
     unproven: frozenset[str] = frozenset()  # ended by the trail alone: the database is asked again
+    wants_rollback: bool = False
 
     # ─── the whole ──────────────────────────────────────────────────────────────────────────────────────────────────
     def run(self) -> None:
@@ -85,70 +86,50 @@ class Engine(StepRun):
         self._scope_of_figures()
         self._ask(self._unasked(), role="precondition", what="the playbook's preconditions")
         behind: list[Entry] = []
-        for entry in self.playbook.entries:
+        for entry in self.session.playbook.entries:
             if entry.id == self.until:
                 self._stop_before(entry)
-            if not self.status.step(entry.id).finished or entry.id in self.unproven:
+            if not self.session.status.step(entry.id).finished or entry.id in self.unproven:
                 self._still_open(behind)
                 self._await_window(entry)
                 self._entry(entry)
             if entry.id == self.begin_at:
                 self.begin_at = ""
-            if isinstance(entry.step, Gate) and original_gates.can_shut(entry, self.playbook.kept_gates):
+            if isinstance(entry.step, Gate) and original_gates.can_shut(entry, self.session.playbook.kept_gates):
                 behind.append(entry)
-        self._ask(self.playbook.success_criteria, role="criterion", what="the playbook as a whole")
+        self._ask(self.session.playbook.success_criteria, role="criterion", what="the playbook as a whole")
         self._say_overrun()
 
     def _say_overrun(self) -> None:
         """What had begun in time is not broken off; that it took longer than the window is told."""
-        changing = [entry for entry in self.playbook.entries if entry.step.changes]
-        left = self.window_left(changing[-1]) if changing else None
+        changing = [entry for entry in self.session.playbook.entries if entry.step.changes]
+        left = self.session.window_left(changing[-1]) if changing else None
         if left is not None and left < 0:
-            self.emit(WindowOverrun(seconds=round(-left, 1)))
+            self.session.emit(WindowOverrun(seconds=round(-left, 1)))
 
     def _unasked(self) -> tuple[Check, ...]:
         """All preconditions of the playbook until something has begun; after that those that never held."""
-        checks = self.playbook.preconditions
-        return tuple(check for check in checks if not (self.status.begun and self.status.met(check.id)))
-
-    def aside(self) -> dict[str, int]:
-        """The steps that set rows aside, and how many those are now."""
-        found: dict[str, int] = {}
-        for entry in self.playbook.entries:
-            if isinstance(entry.step, Requeueable) and self.status.step(entry.id).outcome is not None:
-                self.database.at(entry.id)
-                with self.database.look() as look:
-                    found[entry.id] = entry.step.aside(look)
-        return {step: rows for step, rows in found.items() if rows}
-
-    def requeue(self) -> None:
-        """Make those steps unfinished, so that they return to these rows; the rest of the run stays as it is."""
-        for name, rows in self.aside().items():
-            entry = self.playbook.entry(name)
-            self.database.at(name, what=entry.step)
-            self.database.policy(lock=entry.lock, timeout=entry.timeout)
-            self.emit(RowsRequeued(step=name, rows=rows))
-            if isinstance(entry.step, Requeueable):
-                entry.step.reopen(self.context(entry))
+        checks = self.session.playbook.preconditions
+        return tuple(check for check in checks if not (self.session.status.begun and self.session.status.met(check.id)))
 
     def _await_window(self, entry: Entry) -> None:
         """Before a step that changes something: outside of its calendar the run waits, and holds no process."""
-        if self.outside_window or not entry.step.changes:
+        if self.session.outside_window or not entry.step.changes:
             return
-        opening = window.opens(self.playbook, self.now())
+        opening = window.opens(self.session.playbook, self.session.now())
         if opening is None:
             return
-        words = f"the window opens at {window.shown(opening, self.playbook.open)}"
-        self.emit(GateReached(step=entry.id, needs=(words,)))
+        words = f"the window opens at {window.shown(opening, self.session.playbook.open)}"
+        self.session.emit(GateReached(step=entry.id, needs=(words,)))
         raise Waiting(f"before {entry.id}: {words}")
 
     def _stop_before(self, entry: Entry) -> None:
-        self.emit(GateReached(step=entry.id, needs=("`--to` asked to stop before this step",)))
+        self.session.emit(GateReached(step=entry.id, needs=("`--to` asked to stop before this step",)))
         raise Waiting(f"stopped before {entry.id}, as --to asked")
 
     def _scope_of_figures(self) -> None:
-        for name, figures in self.status.figures.items():
-            self.learn(name, figures)
+        for name, figures in self.session.status.figures.items():
+            self.session.learn(name, figures)
 
     def _ask(
         self,
@@ -161,14 +142,14 @@ class Engine(StepRun):
         scope: Scope | None = None,
     ) -> None:
         """Answer checks, record each, and raise where one does not pass."""
-        self.same_programs(programs.used((), checks))
+        self.session.same_programs(programs.used((), checks))
         answers = self._answers(checks, step=step, role=role, own=own, scope=scope)
         for answer in answers:
-            self.emit(answer)
+            self.session.emit(answer)
             if isinstance(answer, CheckAnswered):
-                self.learn(answer.id, answer.result)
+                self.session.learn(answer.id, answer.result)
         unmet = gates.unmet(answers)
-        if unmet and self.control.interrupted:
+        if unmet and self.session.control.interrupted:
             raise Interrupted("cancelled while it looked", why=unmet[0].text)
         if unmet and (needs := judgements.awaited(unmet, checks)):
             raise Unjudged("; ".join(needs))
@@ -190,7 +171,7 @@ class Engine(StepRun):
     ) -> list[CheckAnswered | NotDue]:
         """Ask, and ask again what has time to come true; a person's judgement stands in the place of an unknown."""
         ask = functools.partial(
-            gates.ask, step=step, role=role, look=self.database.look, scope=scope or self.scope, own=own
+            gates.ask, step=step, role=role, look=self.session.database.look, scope=scope or self.session.scope, own=own
         )
         began, answers = time.monotonic(), ask(checks)
         while pending := [
@@ -198,12 +179,12 @@ class Engine(StepRun):
             for check, answer in zip(checks, answers, strict=True)
             if check.within is not None and gates.unmet([answer]) and time.monotonic() - began < check.within
         ]:
-            self.control.wait(min(check.every for check in pending))
-            if self.control.stop_by:
+            self.session.control.wait(min(check.every for check in pending))
+            if self.session.control.stop_by:
                 break
             again = {one.id: one for one in ask(pending)}
             answers = [again.get(one.id, one) for one in answers]
-        return judgements.judged(answers, checks, self.status)
+        return judgements.judged(answers, checks, self.session.status)
 
     # ─── one step ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _figured(self, entry: Entry) -> Entry:
@@ -211,43 +192,49 @@ class Engine(StepRun):
         step = entry.step
         if not isinstance(step, UsesFigures) or not step.figures():
             return entry
-        missing = [name for name in step.figures() if self.scope.get(name) is None]
+        missing = [name for name in step.figures() if self.session.scope.get(name) is None]
         if missing:
             raise StepFailed(
                 f"cannot begin step {entry.id} ({entry.mark}): {', '.join(missing)} is not known",
                 why="the step or check that finds it has not told it in this run",
                 state="nothing was sent by this step",
             )
-        return entry.model_copy(update={"step": step.with_figures({name: self.scope[name] for name in step.figures()})})
+        return entry.model_copy(
+            update={"step": step.with_figures({name: self.session.scope[name] for name in step.figures()})}
+        )
 
     def _entry(self, entry: Entry) -> None:
-        step = self.status.step(entry.id)
-        entry = self._figured(entry)
-        self._obey(entry)
-        self.database.at(entry.id, what=entry.step)
-        self.database.policy(lock=entry.lock, timeout=entry.timeout)
+        known = self.session.status.step(entry.id)
+        step = self._step(self._figured(entry))
+        self._obey(step.entry)
+        self.session.database.at(entry.id, what=step.entry.step)
+        self.session.database.policy(lock=entry.lock, timeout=entry.timeout)
         if isinstance(entry.step, Gate):
             if self.begin_at and self.begin_at != entry.id:
-                self._passed_earlier(entry)
+                self._passed_earlier(step)
             else:
-                self._gate(entry)
+                self._gate(step)
             return
-        effect = self._stands(entry, fresh=step.outcome is None and not step.open)
-        outcome = self._before(entry, step, effect)
+        effect = self._stands(step, fresh=known.outcome is None and not known.open)
+        outcome = self._before(step, known, effect)
         if outcome is None:
-            self.same_programs(programs.of_entry(entry))
-        self._carry_out(entry, outcome)
+            self.session.same_programs(programs.of_entry(step.entry))
+        self._carry_out(step, outcome)
 
-    def _stands(self, entry: Entry, *, fresh: bool) -> Effect:
+    def _step(self, entry: Entry) -> StepRun:
+        return StepRun(self.session, entry, self.undo)
+
+    def _stands(self, step: StepRun, *, fresh: bool) -> Effect:
         """How the step stands, as the database says; before it first begins, also whether it may."""
+        entry = step.entry
         try:
             if fresh and not self.begin_at:
                 what = f"step {entry.id} ({entry.mark}): its preconditions"
                 self._ask(entry.preconditions, role="precondition", what=what, step=entry.id)
-                self.preflight(entry)
-            return self.verify(entry, "before" if fresh else "in_doubt")
+                step.preflight()
+            return step.verify("before" if fresh else "in_doubt")
         except (StepError, NoText) as error:
-            if isinstance(error, DatabaseFault) and (error.lost or self.control.interrupted):
+            if isinstance(error, DatabaseFault) and (error.lost or self.session.control.interrupted):
                 raise
             raise StepFailed(
                 f"cannot see how step {entry.id} ({entry.mark}) stands",
@@ -255,9 +242,10 @@ class Engine(StepRun):
                 state="nothing was sent by this step" if fresh else "",
             ) from error
 
-    def _before(self, entry: Entry, step: StepStatus, effect: Effect) -> StepOutcome | None:
+    def _before(self, step: StepRun, known: StepStatus, effect: Effect) -> StepOutcome | None:
         """What the database's word means: ALREADY_APPLIED and DONE need no act, None needs one."""
-        acted = step.outcome is not None or bool(step.open)
+        entry = step.entry
+        acted = known.outcome is not None or bool(known.open)
         if self.begin_at and effect.state is not State.DONE:
             raise RunRefused(
                 f"cannot begin at {self.begin_at}: step {entry.id} ({entry.mark}) before it is not done here",
@@ -268,10 +256,10 @@ class Engine(StepRun):
         if effect.state is State.DONE:
             return StepOutcome.DONE if acted else StepOutcome.ALREADY_APPLIED
         if effect.state is State.UNKNOWN:
-            if acted and step.settled is not None:
-                return StepOutcome.DONE if step.settled else None
+            if acted and known.settled is not None:
+                return StepOutcome.DONE if known.settled else None
             if acted:
-                raise in_doubt(entry, effect)
+                raise step.in_doubt(effect)
             raise StepFailed(
                 f"step {entry.id} ({entry.mark}) can't begin: the database is in a state that it does not know",
                 why=effect.evidence,
@@ -279,72 +267,65 @@ class Engine(StepRun):
             )
         return None
 
-    def _carry_out(self, entry: Entry, outcome: StepOutcome | None) -> None:
+    def _carry_out(self, step: StepRun, outcome: StepOutcome | None) -> None:
         """Apply where it is not done (None), verify, check the criteria, and record how it ended."""
-        began = time.monotonic()
+        began, entry = time.monotonic(), step.entry
         checks = entry.success_criteria
         if outcome is StepOutcome.ALREADY_APPLIED:  # there is no result of its own to be asked about
             checks = tuple(check for check in checks if check.probe is not None or check.due)
         try:
-            result = self._applied(entry) if outcome is None else self.recounted(entry)
+            result = _applied(step) if outcome is None else step.recounted()
             what = f"step {entry.id} ({entry.mark})"
             self._ask(checks, role="criterion", what=what, step=entry.id, own=dict(result))
             _refuse_part(entry, result)
         except Unjudged as wait:
-            self.end(entry, StepOutcome.PAUSED, began=began, result=self.recounted(entry), error=wait.what)
-            self.emit(GateReached(step=entry.id, needs=(wait.need,)))
+            step.end(StepOutcome.PAUSED, began=began, result=step.recounted(), error=wait.what)
+            self.session.emit(GateReached(step=entry.id, needs=(wait.need,)))
             raise
         except CriteriaNotMet as error:
-            self.end(entry, StepOutcome.CRITERIA_NOT_MET, began=began, result=self.recounted(entry), error=error.what)
-            self._failed(entry, error)
+            step.end(StepOutcome.CRITERIA_NOT_MET, began=began, result=step.recounted(), error=error.what)
+            self._failed(step, error)
         except Paused as pause:
-            self._paused(entry, began, pause)
+            self._paused(step, began, pause)
         except Stopped as stop:
-            self.end(entry, StepOutcome.STOPPED, began=began, result=self.recounted(entry), error=str(stop))
+            step.end(StepOutcome.STOPPED, began=began, result=step.recounted(), error=str(stop))
             self._stopped(entry, str(stop))
         except (StepError, NoText) as error:
-            self._end_failed(entry, began, error)
+            self._end_failed(step, began, error)
         else:
-            self.end(entry, outcome or StepOutcome.DONE, began=began, result=result)
+            step.end(outcome or StepOutcome.DONE, began=began, result=result)
 
-    def _applied(self, entry: Entry) -> StepResult:
-        """Apply, and believe it only when the database says so."""
-        result = self.apply(entry)
-        effect = self.verify(entry, "after")
-        if effect.state is not State.DONE:
-            raise StepError(f"the change was sent, but verify says {effect.state}: {effect.evidence}")
-        return result
-
-    def _paused(self, entry: Entry, began: float, pause: Paused) -> None:
-        told = f"{pause}{self._fits(entry, pause.needs_s)}"
-        self.end(entry, StepOutcome.PAUSED, began=began, result=self.recounted(entry), error=told)
-        self.emit(GateReached(step=entry.id, needs=(told,)))
+    def _paused(self, step: StepRun, began: float, pause: Paused) -> None:
+        told = f"{pause}{self._fits(step.entry, pause.needs_s)}"
+        step.end(StepOutcome.PAUSED, began=began, result=step.recounted(), error=told)
+        self.session.emit(GateReached(step=step.entry.id, needs=(told,)))
         raise Waiting(
-            f"step {entry.id} stands at its own gate",
+            f"step {step.entry.id} stands at its own gate",
             why=told,
         ) from pause
 
     def _fits(self, entry: Entry, needs_s: float | None) -> str:
         """Whether the rest of a step has room in the window, in words."""
-        left = self.window_left(entry)
+        left = self.session.window_left(entry)
         if left is None or needs_s is None:
             return ""
         room = f"{format_duration(max(left, 0.0))} are left of the window"
         return f"; {room}, in which that fits" if needs_s < left else f"; THAT DOES NOT FIT: {room}"
 
-    def _end_failed(self, entry: Entry, began: float, error: Exception) -> None:
-        if self.control.lease_lost:
+    def _end_failed(self, step: StepRun, began: float, error: Exception) -> None:
+        entry, control = step.entry, self.session.control
+        if control.lease_lost:
             raise LeaseLost(
                 f"step {entry.id} ({entry.mark}) was cut short: another run took over this target", why=str(error),
                 state="what this run committed stays; nothing more is sent", then="runbook status",
             ) from error  # fmt: skip
-        if self.control.interrupted:
-            self.end(entry, StepOutcome.STOPPED, began=began, error=f"cancelled: {error}", result=self.recounted(entry))
+        if control.interrupted:
+            step.end(StepOutcome.STOPPED, began=began, error=f"cancelled: {error}", result=step.recounted())
             self._stopped(entry, f"a second signal cancelled it: {error}")
         fault = error if isinstance(error, DatabaseFault) else None
-        if self.control.cut_by and (fault is None or fault.sqlstate == QUERY_CANCELED):
-            cut = f"cancelled by {self.control.cut_by}: {self.control.cut_reason}"
-            self.end(entry, StepOutcome.STOPPED, began=began, error=cut, result=self.recounted(entry))
+        if control.cut_by and (fault is None or fault.sqlstate == QUERY_CANCELED):
+            cut = f"cancelled by {control.cut_by}: {control.cut_reason}"
+            step.end(StepOutcome.STOPPED, began=began, error=cut, result=step.recounted())
             self._stopped(entry, cut)
         if fault is not None and fault.lost:
             raise TargetUnreachable(  # no end is recorded: what was in flight is settled at resume, by the database
@@ -353,40 +334,32 @@ class Engine(StepRun):
             ) from error
         sqlstate = fault.sqlstate if fault is not None else ""
         detail = f" ({fault.detail})" if fault is not None and fault.detail else ""
-        self.end(
-            entry,
-            StepOutcome.FAILED,
-            began=began,
-            error=f"{error}{detail}",
-            sqlstate=sqlstate,
-            result=self.recounted(entry),
-        )
+        told = f"{error}{detail}"
+        step.end(StepOutcome.FAILED, began=began, error=told, sqlstate=sqlstate, result=step.recounted())
         self._failed(
-            entry,
+            step,
             StepFailed(
                 f"step {entry.id} ({entry.mark}) could not {entry.step.describe()}",
-                why=f"{error}{detail}" + (f" [{sqlstate}]" if sqlstate else ""),
+                why=told + (f" [{sqlstate}]" if sqlstate else ""),
             ),
         )
 
-    def _failed(self, entry: Entry, error: RunbookError) -> None:
-        """Stop, go on with the playbook's reason, or let the run be taken back (the workflow reads the policy)."""
-        if entry.on_failure.policy == "continue":
-            self.end(
-                entry,
-                StepOutcome.CONTINUED,
-                began=time.monotonic(),
-                error=f"{error.what}; goes on: {entry.on_failure.reason}",
-            )
+    def _failed(self, step: StepRun, error: RunbookError) -> None:
+        """Stop, go on with the playbook's reason, or let the run be taken back (run_or_take_back reads `wants_rollback`)."""
+        on_failure = step.entry.on_failure
+        if on_failure.policy == "continue":
+            told = f"{error.what}; goes on: {on_failure.reason}"
+            step.end(StepOutcome.CONTINUED, began=time.monotonic(), error=told)
             return
-        self.wants_rollback = entry.on_failure.policy == "rollback" or self.control.take_back
+        self.wants_rollback = on_failure.policy == "rollback" or self.session.control.take_back
         raise error
 
     def _stopped(self, entry: Entry, reason: str) -> None:
-        self.emit(StopRequested(by=self.control.stop_by or "signal", reason=self.control.stop_reason or reason))
-        self.wants_rollback = self.control.take_back
-        cut = self.control.interrupted or bool(self.control.cut_by)
-        raise (Interrupted if self.control.interrupted else Aborted)(
+        control = self.session.control
+        self.session.emit(StopRequested(by=control.stop_by or "signal", reason=control.stop_reason or reason))
+        self.wants_rollback = control.take_back
+        cut = control.interrupted or bool(control.cut_by)
+        raise (Interrupted if control.interrupted else Aborted)(
             f"stopped in step {entry.id} ({entry.mark}){'' if cut else ' at a safe point'}",
             why=reason,
             state="what had committed stays; the step goes on where it stood",
@@ -395,37 +368,36 @@ class Engine(StepRun):
     def _obey(self, entry: Entry) -> None:
         """Between two steps: orders from elsewhere are read, held for, and obeyed."""
         try:
-            self.context(entry).rest()
+            self.session.context(entry).rest()
         except Stopped as stop:
-            self.emit(StopRequested(by=self.control.stop_by, reason=self.control.stop_reason))
-            self.wants_rollback = self.control.take_back
+            self.session.emit(StopRequested(by=self.session.control.stop_by, reason=self.session.control.stop_reason))
+            self.wants_rollback = self.session.control.take_back
             raise Aborted(f"stopped between two steps, before {entry.id}", why=str(stop)) from stop
 
-    # ─── parts of a step ────────────────────────────────────────────────────────────────────────────────────────────
-    def _gate(self, entry: Entry) -> None:
+    # ─── gates ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _gate(self, gate: StepRun) -> None:
         """Criteria over all that came before, then what people bring; a gate that is not open ends the process."""
-        began = time.monotonic()
-        self.emit(StepStarted(step=entry.id, type=entry.step.kind, action="apply", describe=entry.step.describe()))
+        began, entry, session = time.monotonic(), gate.entry, self.session
+        session.emit(StepStarted(step=entry.id, type=entry.step.kind, action="apply", describe=entry.step.describe()))
         try:
-            self.required(entry)
+            gate.required()
         except CriteriaNotMet as error:
-            self.end(entry, StepOutcome.CRITERIA_NOT_MET, began=began, error=error.what)
+            gate.end(StepOutcome.CRITERIA_NOT_MET, began=began, error=error.what)
             self.wants_rollback = entry.on_failure.policy == "rollback"
             raise
-        unmet = self._unmet(entry, again=self.status.step(entry.id).passed is not None)
+        unmet = self._unmet(entry, again=session.status.step(entry.id).passed is not None)
         if unmet is None or entry.on_failure.policy == "continue":  # it goes on without criteria, not without people
-            needs = original_gates.needs(entry, self.playbook.kept_gates)
-            self._wait(entry, approvals.all_open(needs, self.status, step=entry.id, now=self.now()))
+            needs = original_gates.needs(entry, session.playbook.kept_gates)
+            self._wait(entry, approvals.all_open(needs, session.status, step=entry.id, now=session.now()))
         if unmet is not None:
-            self.end(entry, StepOutcome.CRITERIA_NOT_MET, began=began, error=unmet.what)
-            self._failed(entry, unmet)
+            gate.end(StepOutcome.CRITERIA_NOT_MET, began=began, error=unmet.what)
+            self._failed(gate, unmet)
             return
-        digest = self.status.approval_digest
-        approved = {one.name for one in self.status.approvals if (one.step, one.approval_digest) == (entry.id, digest)}
-        kept = starting_point.record(
-            digest, sorted(approved), approvals.until(self.status, step=entry.id, now=self.now())
-        )
-        self.end(entry, StepOutcome.PASSED, began=began, kept=kept)
+        digest = session.status.approval_digest
+        known = session.status.approvals
+        approved = {one.name for one in known if (one.step, one.approval_digest) == (entry.id, digest)}
+        until = approvals.until(session.status, step=entry.id, now=session.now())
+        gate.end(StepOutcome.PASSED, began=began, kept=starting_point.record(digest, sorted(approved), until))
 
     def _unmet(self, entry: Entry, *, again: bool) -> CriteriaNotMet | None:
         """What of the gate's checks does not hold."""
@@ -437,42 +409,53 @@ class Engine(StepRun):
 
     def _wait(self, entry: Entry, needs: list[str]) -> None:
         if needs:
-            self.emit(GateReached(step=entry.id, needs=tuple(needs)))
+            self.session.emit(GateReached(step=entry.id, needs=tuple(needs)))
             raise Waiting(f"at {entry.id} for {'; '.join(needs)}")
 
     def _criteria(self, entry: Entry, *, again: bool) -> None:
         """The gate's checks; once it was passed only those that must still hold."""
         now, kept = (
             tuple(check for check in checks if check.still or not again)
-            for checks in original_gates.checks(entry, self.playbook.kept_gates)
+            for checks in original_gates.checks(entry, self.session.playbook.kept_gates)
         )
         what = f"gate {entry.id} ({entry.mark}) stays shut"
         self._ask(now, role="criterion", what=what, step=entry.id)
         if kept:
-            then = self.status.started.limits if self.status.started else {}
-            scope = self.scope.tuned({f"limits.{name}": cast("Value", value) for name, value in then.items()})
+            then = self.session.status.started.limits if self.session.status.started else {}
+            scope = self.session.scope.tuned({f"limits.{name}": cast("Value", value) for name, value in then.items()})
             self._ask(
                 kept, role="criterion", what=f"{what}, as it stood when the run began", step=entry.id, scope=scope
             )
 
     def _still_open(self, gates_behind: list[Entry]) -> None:
         """Before a step: each gate that was passed is asked again, where what it was passed for has changed or run out."""
-        for gate in gates_behind:
-            needs = original_gates.needs(gate, self.playbook.kept_gates)
-            if any(approvals.lapsed(one, self.status, step=gate.id, now=self.now()) for one in needs):
+        session = self.session
+        for entry in gates_behind:
+            gate, needs = self._step(entry), original_gates.needs(entry, session.playbook.kept_gates)
+            if any(approvals.lapsed(one, session.status, step=entry.id, now=session.now()) for one in needs):
                 self._gate(gate)
                 continue
             try:
-                self._criteria(gate, again=True)
+                self._criteria(entry, again=True)
             except CriteriaNotMet as error:
-                self.end(gate, StepOutcome.CRITERIA_NOT_MET, began=time.monotonic(), error=error.what)
+                gate.end(StepOutcome.CRITERIA_NOT_MET, began=time.monotonic(), error=error.what)
                 self._failed(gate, error)
 
-    def _passed_earlier(self, gate: Entry) -> None:
+    def _passed_earlier(self, gate: StepRun) -> None:
         """A gate before --from: the run in which it was passed is known (preflight refused the run otherwise)."""
-        passed_in = self.status.started.passed_in if self.status.started else {}
-        earlier = EarlierRun(run=passed_in[gate.id])
-        self.end(gate, StepOutcome.PASSED_EARLIER, began=time.monotonic(), result=earlier)
+        started = self.session.status.started
+        passed_in = started.passed_in if started else {}
+        earlier = EarlierRun(run=passed_in[gate.entry.id])
+        gate.end(StepOutcome.PASSED_EARLIER, began=time.monotonic(), result=earlier)
+
+
+def _applied(step: StepRun) -> StepResult:
+    """Apply, and believe it only when the database says so."""
+    result = step.apply()
+    effect = step.verify("after")
+    if effect.state is not State.DONE:
+        raise StepError(f"the change was sent, but verify says {effect.state}: {effect.evidence}")
+    return result
 
 
 def _refuse_part(entry: Entry, result: StepResult) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,21 +36,22 @@ from runner.playbook.find import read_playbook
 from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
+from runner.run import run_row
 from runner.run.control import Control, signals
 from runner.run.engine import Engine
 from runner.run.lease import Holder
 from runner.run.may_begin import Beginning
-from runner.target import identity, ledger_check, resolve
+from runner.run.session import RunSession
+from runner.target import identity, resolve
 from runner.target.runs import new_run
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, Workplace, connected, now, options_for
-from runner.trail.events import Event, Json, LedgerCreated, RollbackStarted, RunEnded, RunKind, RunStarted, RunState
+from runner.trail.events import Event, Json, LedgerCreated, RollbackStarted, RunKind, RunStarted, RunState
 from runner.trail.status import RunStatus
 from runner.trail.status_file import StatusFile
 from runner.trail.trail import Trail, TrailExtent
-from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
-from steps.contract.values import in_json, readable_all
-from steps.ledger import runs, tables
+from steps.contract import DatabaseFault, Progress, StepResult, UndoesRun, Value
+from steps.contract.values import readable_all
 
 STATES: Mapping[type[RunbookError], RunState] = {
     Waiting: RunState.WAITING,
@@ -104,13 +104,14 @@ def execute(path: Path, orders: RunOptions) -> str:
         name = new_run(playbook.name, now())
         directory = runs / name
         started = _started(playbook, target, orders, name).model_copy(update={"passed_in": dict(allowed.passed_in)})
-        with open_engine(playbook, target, orders, directory, RunStatus(), allowed.scope) as engine:
+        with open_session(playbook, target, orders, directory, RunStatus(), allowed.scope) as session:
             orders.view.begun(name, directory)
             private_files.write(directory / "playbook.yaml", next(iter(playbook.source.values())))
-            engine.emit(started)
+            session.emit(started)
             for answer in allowed.answers:
-                engine.emit(answer)
-            run_under_lease(engine, target, orders, lambda: run_or_take_back(engine))
+                session.emit(answer)
+            engine = engine_of(session, target, orders)
+            run_under_lease(session, target, orders, lambda: run_or_take_back(engine))
         return name
 
 
@@ -185,7 +186,7 @@ def machine_programs(playbook: Playbook) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def open_engine(
+def open_session(
     playbook: Playbook,
     target: Connected,
     orders: RunOptions,
@@ -194,8 +195,8 @@ def open_engine(
     scope: Mapping[str, Value],
     *,
     seen: TrailExtent | None = None,
-) -> Iterator[Engine]:
-    """seen: the bytes of the trail that the run goes on from; None for a new one."""
+) -> Iterator[RunSession]:
+    """The run's trail and status file, held open. seen: the bytes of the trail that it goes on from; None for a new one."""
     trail = Trail(directory / "trail.jsonl", masks=target.masks, seen=seen, own=True)
     places = (directory, orders.status_dir) if orders.status_dir else (directory,)
     if orders.status_dir:
@@ -205,24 +206,35 @@ def open_engine(
     control = Control(
         cancel=target.database.cancel, cut_off=target.database.cut_off, say=orders.view.say, ask=orders.view.ask
     )
-    engine = Engine(
-        playbook=playbook, database=target.database, trail=trail, status=status, control=control,
-        watcher=_Both(watcher, orders.view), now=server_clock(target.database), listeners=[watcher.heard, orders.view.heard],
-        scope=_scope(playbook, scope), until=orders.until, begin_at=orders.begin_at or _begin_at(status),
-    )  # fmt: skip
-    engine.undo = functools.partial(_undo, engine, target)
     try:
-        yield engine
+        yield RunSession(
+            playbook=playbook, database=target.database, trail=trail, status=status, control=control,
+            watcher=_Both(watcher, orders.view), now=server_clock(target.database),
+            listeners=[watcher.heard, orders.view.heard], scope=_scope(playbook, scope),
+        )  # fmt: skip
     finally:
         watcher.close()
         trail.close()
 
 
-def _undo(engine: Engine, target: Connected, step: UndoesRun, entry: Entry) -> StepResult:
-    """Take back another playbook's run."""
-    from runner.run.undo_run import sources, undoer
+def engine_of(
+    session: RunSession, target: Connected, orders: RunOptions, *, unproven: frozenset[str] = frozenset()
+) -> Engine:
+    """The engine that takes this run forward."""
+    return Engine(
+        session,
+        undo=functools.partial(_undo, session, target),
+        until=orders.until,
+        begin_at=orders.begin_at or _begin_at(session.status),
+        unproven=unproven,
+    )
 
-    return undoer(engine, lambda text: stored(sources(text)), target.another)(step, entry)
+
+def _undo(session: RunSession, target: Connected, step: UndoesRun, entry: Entry) -> StepResult:
+    """Take back another playbook's run."""
+    from runner.run.undo_run import sources, undo_run
+
+    return undo_run(session, step, entry, load=lambda text: stored(sources(text)), connect=target.another)
 
 
 def _begin_at(status: RunStatus) -> str:
@@ -287,20 +299,20 @@ def _standing(playbook: Playbook, status: RunStatus, options: str) -> Json:
     return readable_all(vars(advice.stop(playbook, status, next_commands.Here(now(), alive=True, options=options))))
 
 
-def _tell_standing(engine: Engine, orders: RunOptions, target: Connected, error: RunbookError) -> None:
+def _tell_standing(session: RunSession, orders: RunOptions, target: Connected, error: RunbookError) -> None:
     """How the run stands now belongs to what is said of its end; what was refused says itself what to do."""
     if isinstance(error, RunRefused | LeaseLost | TrailBroken):
         return
-    options = options_for(engine.trail.path.parent, target.name, orders.place)
+    options = options_for(session.trail.path.parent, target.name, orders.place)
     first = error.then if isinstance(error, StepFailed | CriteriaNotMet) else ""
     here = next_commands.Here(now(), alive=False, options=options)
-    told = advice.stop(engine.playbook, engine.status, here, more=error.state, first=first)
+    told = advice.stop(session.playbook, session.status, here, more=error.state, first=first)
     error.stop = tuple(told.labelled())
 
 
 # ─── carrying a run ─────────────────────────────────────────────────────────────────────────────────────────────────
 def run_under_lease(
-    engine: Engine, target: Connected, orders: RunOptions, act: Callable[[], None], *, first: Event | None = None
+    session: RunSession, target: Connected, orders: RunOptions, act: Callable[[], None], *, first: Event | None = None
 ) -> None:
     """Ledger → lease → act → how it ended, in the trail and in the ledger; the lease is given back whatever happens.
 
@@ -308,23 +320,23 @@ def run_under_lease(
     is refused leaves no trace in another one's run.
     """
     gc.enable()  # a run lives long; until here what was loaded was no garbage (runner.cli)
-    status = engine.status
-    engine.database.session.run = status.run
-    hold = _Hold(engine, first)
+    status = session.status
+    session.database.session.run = status.run
+    hold = _Hold(session, first)
     try:
-        with signals(engine.control), contextlib.ExitStack() as stack:
+        with signals(session.control), contextlib.ExitStack() as stack:
             hold.take(stack, target, orders)
-            _run_row(engine)
+            run_row.keep_row(session)
             act()
-        _ended(engine, RunState.SUCCEEDED if engine.playbook.proves else RunState.ENDED_UNPROVEN, 0)
+        run_row.record_end(session, RunState.SUCCEEDED if session.playbook.proves else RunState.ENDED_UNPROVEN, 0)
     except RunbookError as error:
         hold.end_with(error)
-        _tell_standing(engine, orders, target, error)
+        _tell_standing(session, orders, target, error)
         raise
     except DatabaseFault as fault:
-        end = _fault_end(engine, fault)
+        end = _fault_end(session, fault)
         hold.end_with(end)
-        _tell_standing(engine, orders, target, end)
+        _tell_standing(session, orders, target, end)
         raise end from fault
     finally:
         hold.give_back()
@@ -334,43 +346,43 @@ def run_under_lease(
 class _Hold:
     """A process's hold on the run: the ledger, the lease, and the first record that it writes."""
 
-    engine: Engine
+    session: RunSession
     first: Event | None
     holder: Holder | None = None
 
     def take(self, stack: contextlib.ExitStack, target: Connected, orders: RunOptions) -> None:
         """Whatever changes takes the lease before it writes its first record into a trail that is there already."""
-        engine = self.engine
-        if not engine.playbook.changes:
+        session = self.session
+        if not session.playbook.changes:
             self._begin()
             return
-        created = _ledger(engine)
+        created = run_row.make_ledger(session)
         process = identity.process(orders.operator)
-        self.holder = Holder(engine.database, engine.control, engine.status.run, engine.playbook.scope, process)
+        self.holder = Holder(session.database, session.control, session.status.run, session.playbook.scope, process)
         taken = self.holder.take()
         self._begin()
         if created:
-            engine.emit(LedgerCreated())
-        engine.emit(taken)
+            session.emit(LedgerCreated())
+        session.emit(taken)
         stack.enter_context(self.holder.beating(target.another))
 
     def _begin(self) -> None:
         if self.first is not None:
-            self.engine.emit(self.first)
+            self.session.emit(self.first)
             self.first = None
 
     def end_with(self, error: RunbookError) -> None:
         if self.first is None:
-            _end_with(self.engine, error)
+            _end_with(self.session, error)
 
     def give_back(self) -> None:
         if self.holder is not None:
             self.holder.give_back()
 
 
-def _fault_end(engine: Engine, fault: DatabaseFault) -> RunbookError:
+def _fault_end(session: RunSession, fault: DatabaseFault) -> RunbookError:
     """Outside of any step: the database was lost, or it answered and refused."""
-    if engine.control.interrupted:
+    if session.control.interrupted:
         kind: type[RunbookError] = Interrupted
         what = f"cancelled: {fault}"
     elif fault.lost or not fault.sqlstate or fault.sqlstate.startswith(_OUT_OF_ORDER):
@@ -381,7 +393,7 @@ def _fault_end(engine: Engine, fault: DatabaseFault) -> RunbookError:
         what,
         why=f"SQLSTATE {fault.sqlstate}" if fault.sqlstate else "",
         state="what had committed stays; what was in flight is settled when you resume",
-        then=f"runbook resume {engine.status.run}",
+        then=f"runbook resume {session.status.run}",
     )
 
 
@@ -389,82 +401,13 @@ def _fault_end(engine: Engine, fault: DatabaseFault) -> RunbookError:
 _OUT_OF_ORDER = ("08", "53", "55", "57", "58", "XX")
 
 
-def _end_with(engine: Engine, error: RunbookError) -> None:
+def _end_with(session: RunSession, error: RunbookError) -> None:
     """How the run stands, unless it is no longer this process's to say."""
     if not isinstance(error, TrailBroken | LeaseLost):
         with contextlib.suppress(TrailBroken, LeaseLost):
             state = next((STATES[kind] for kind in STATES if isinstance(error, kind)), RunState.FAILED)
             code = 0 if isinstance(error, RolledBack) and error.as_asked else error.exit_code
-            _ended(engine, state, code, what=error.what, why=error.why)
-
-
-def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: str = "") -> None:
-    """The end, in the trail and in the ledger, while the lease is held: a take-over waits for this transaction.
-
-    Raises LeaseLost where another process has the run by now; then it is that one's to say how it ended.
-    """
-    ended = RunEnded(state=state, exit_code=code, what=what, why=why)
-    written = False
-    if engine.recorded:
-        with contextlib.suppress(DatabaseFault), engine.database.own() as work:
-            engine.emit(ended)
-            written = True
-            runs.end_run(
-                work, run=engine.status.run, state=state, figures=in_json(engine.status.figures),
-                head=engine.trail.head, length=engine.trail.length,
-            )  # fmt: skip
-    if not written:  # a database that is away: the trail has it, and whoever took the run over stands in the trail
-        engine.emit(ended)
-
-
-def _ledger(engine: Engine) -> bool:
-    """Make the ledger where a changing playbook finds none; whether it was made."""
-    with engine.database.look() as look:
-        if ledger_check.refuse_bad(look).there:
-            return False
-    try:
-        with engine.database.own(fenced=False) as work:
-            tables.create(work)
-    except DatabaseFault as fault:
-        if fault.sqlstate != INSUFFICIENT_PRIVILEGE:
-            raise
-        raise RunRefused(
-            "cannot run without a ledger in the target, and this role may not make it",
-            why=str(fault),
-            state="nothing was changed by this command",
-            then="runbook target init --print, and give what it prints to the DBA",
-        ) from fault
-    return True
-
-
-def _run_row(engine: Engine) -> None:
-    """The run as the ledger has it: a new one, or what it goes by since a person accepted a changed playbook."""
-    status = engine.status
-    started = status.started
-    if not engine.recorded or started is None:
-        return
-    with engine.database.look() as look:
-        if not tables.exists(look):
-            engine.recorded = False  # a playbook that only looks goes without
-            return
-        known = runs.find_run(look, started.run)
-    now = (status.digest, status.approval_digest, status.source)
-    if known is not None and (known.digest, known.approval_digest, json.loads(known.source)) == now:
-        return
-    row = runs.RunRow(
-        run=started.run, playbook=started.playbook, digest=status.digest, approval_digest=status.approval_digest,
-        kind=started.kind, state="running", target=started.target, identity=json.dumps(started.identity),
-        inputs=json.dumps(started.inputs), operator=started.process.operator, host=started.process.host,
-        steps=json.dumps({entry.id: entry.digest for entry in engine.playbook.entries}), source=json.dumps(status.source),
-        figures="{}", trail_head=engine.trail.head, trail_length=engine.trail.length,
-    )  # fmt: skip
-    try:
-        with engine.database.own() as work:
-            (runs.add_run if known is None else runs.change_run)(work, row)
-    except DatabaseFault:
-        if engine.playbook.changes:
-            raise
-        engine.recorded = False  # a role that may only read: the run is real, but can't be required by another
+            run_row.record_end(session, state, code, what=error.what, why=error.why)
 
 
 def run_or_take_back(engine: Engine) -> None:
@@ -474,20 +417,20 @@ def run_or_take_back(engine: Engine) -> None:
     except (StepFailed, CriteriaNotMet, Aborted) as error:
         if not engine.wants_rollback:
             raise
-        raise roll_back_after(engine, error) from error
+        raise roll_back_after(engine.session, error) from error
 
 
-def roll_back_after(engine: Engine, error: RunbookError) -> RunbookError:
+def roll_back_after(session: RunSession, error: RunbookError) -> RunbookError:
     """`on_failure: rollback`: take back what stands, and say both what failed and what became of it."""
     from runner.run.rollback import Reverser, joined
 
-    engine.control.go_on()  # a guard's stop has been obeyed
-    reverser = Reverser(engine, engine.status.run, engine.playbook)
+    session.control.go_on()  # a guard's stop has been obeyed
+    reverser = Reverser(session, session.status.run, session.playbook)
     try:
         entries = reverser.order()
-        process = engine.status.process or identity.process(None)
+        process = session.status.process or identity.process(None)
         steps = tuple(entry.id for entry in entries)
-        engine.emit(RollbackStarted(steps=steps, reason=error.what, process=process, kept=reverser.kept()))
+        session.emit(RollbackStarted(steps=steps, reason=error.what, process=process, kept=reverser.kept()))
         reverser.revert(entries)
         return reverser.balance().end(error.what, error.why)
     except RunbookError as second:

@@ -18,22 +18,24 @@ from runner.run.engine import Engine
 from runner.run.execute import (
     RunOptions,
     approval_digest,
+    engine_of,
     given_again,
     machine_programs,
     masks_of,
-    open_engine,
+    open_session,
     path_of,
     run_or_take_back,
     run_under_lease,
     stored,
 )
+from runner.run.session import RunSession
 from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
 from runner.target.runs import Found, find_run
 from runner.target.workplace import Connected, Workplace, connected, now, pointed
-from runner.trail.events import Process, RunResumed, RunStarted, RunState, StepOutcome
+from runner.trail.events import Process, RowsRequeued, RunResumed, RunStarted, RunState, StepOutcome
 from runner.trail.status import RunStatus
-from steps.contract import Gate
+from steps.contract import Gate, Requeueable
 from steps.contract.values import readable_all
 from steps.ledger import step_commits, tables
 
@@ -79,24 +81,24 @@ def resume(name: str, orders: RunOptions, *, accepted: Accepted = NOTHING_ACCEPT
             new = approval_digest(playbook, target, exchanged=_exchanged(status, resumed))
             resumed = resumed.model_copy(update={"approval_digest": new})
         allowed = preflight.refuse_unmet(playbook, target)
-        with open_engine(playbook, target, orders, found.directory, status, allowed.scope, seen=found.seen) as engine:
+        with open_session(playbook, target, orders, found.directory, status, allowed.scope, seen=found.seen) as session:
             if dead:
-                _refuse_none_aside(engine)
-            resumed = _within_window(engine, resumed, accepted)
+                _refuse_none_aside(session)
+            resumed = _within_window(session, resumed, accepted)
             orders.view.begun(status.run, found.directory)
-            engine.unproven = trust.unanchored_steps(found, told)
-            take_up_orders(target.database, engine.control, status.run)
-            run_under_lease(engine, target, orders, lambda: _go_on(engine, again=dead or unmet), first=resumed)
+            engine = engine_of(session, target, orders, unproven=trust.unanchored_steps(found, told))
+            take_up_orders(target.database, session.control, status.run)
+            run_under_lease(session, target, orders, lambda: _go_on(engine, again=dead or unmet), first=resumed)
     return status.run
 
 
-def _within_window(engine: Engine, resumed: RunResumed, accepted: Accepted) -> RunResumed:
+def _within_window(session: RunSession, resumed: RunResumed, accepted: Accepted) -> RunResumed:
     """Outside of its window a run makes its changes only where a person says why, and that is recorded."""
-    status, playbook = engine.status, engine.playbook
+    status, playbook = session.status, session.playbook
     ahead = [
         e for e in playbook.entries if e.step.changes and (e.id not in status.steps or not status.steps[e.id].finished)
     ]
-    shut = window.why_shut(playbook, status, now=engine.now()) if ahead else ""
+    shut = window.why_shut(playbook, status, now=session.now()) if ahead else ""
     if not shut:
         return resumed
     if not accepted.outside:
@@ -105,24 +107,46 @@ def _within_window(engine: Engine, resumed: RunResumed, accepted: Accepted) -> R
             state="nothing was changed by this attempt; what had committed stays",
             then=f"runbook resume {status.run} --outside-window --reason '…', or runbook rollback {status.run}",
         )
-    engine.outside_window = True
+    session.outside_window = True
     return resumed.model_copy(update={"outside_window": True, "reason": accepted.reason})
 
 
 def _go_on(engine: Engine, *, again: bool) -> None:
     """again: rows that steps had set aside or deferred are what a criterion waits for, so they are returned to."""
     if again:
-        engine.requeue()
+        _requeue(engine.session)
     run_or_take_back(engine)
 
 
-def _refuse_none_aside(engine: Engine) -> None:
-    engine.database.session.run = engine.status.run
-    if not engine.aside():
+def _requeue(session: RunSession) -> None:
+    """Make the steps that set rows aside unfinished, so that they return to these rows; the rest of the run stays as it is."""
+    for name, rows in _aside(session).items():
+        entry = session.playbook.entry(name)
+        session.database.at(name, what=entry.step)
+        session.database.policy(lock=entry.lock, timeout=entry.timeout)
+        session.emit(RowsRequeued(step=name, rows=rows))
+        if isinstance(entry.step, Requeueable):
+            entry.step.reopen(session.context(entry))
+
+
+def _aside(session: RunSession) -> dict[str, int]:
+    """The steps that set rows aside, and how many those are now."""
+    found: dict[str, int] = {}
+    for entry in session.playbook.entries:
+        if isinstance(entry.step, Requeueable) and session.status.step(entry.id).outcome is not None:
+            session.database.at(entry.id)
+            with session.database.look() as look:
+                found[entry.id] = entry.step.aside(look)
+    return {step: rows for step, rows in found.items() if rows}
+
+
+def _refuse_none_aside(session: RunSession) -> None:
+    session.database.session.run = session.status.run
+    if not _aside(session):
         raise RunRefused(
-            f"nothing to try again: {engine.status.run} has set no row aside",
+            f"nothing to try again: {session.status.run} has set no row aside",
             state="nothing was changed by this command",
-            then=f"runbook report {engine.status.run}",
+            then=f"runbook report {session.status.run}",
         )
 
 

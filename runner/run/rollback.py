@@ -18,7 +18,7 @@ from runner.playbook.model import Entry, Playbook
 from runner.run import balance
 from runner.run.balance import Balance
 from runner.run.context import StepContext
-from runner.run.engine import Engine
+from runner.run.session import RunSession
 from runner.trail.events import LeftStanding, StepEnded, StepOutcome, StepStarted, StepVerified
 from steps.catalog import touched_tables
 from steps.contract import (
@@ -61,7 +61,7 @@ class Choice:
 class Reverser:
     """Takes back one run's steps; the trail may be that run's own or that of a rollback playbook."""
 
-    engine: Engine
+    session: RunSession
     run: str
     playbook: Playbook
     prefix: str = ""  # before the step ids in the trail, when the steps are another run's
@@ -125,7 +125,7 @@ class Reverser:
                     then=f"runbook rollback {self.run} {option} STEP, with one of these"
                     + (" and --reason '…'" if option == "--leave" else ""),
                 )
-        told, stands = self.engine.status.steps, self._standing()
+        told, stands = self.session.status.steps, self._standing()
         stands |= {
             name for name in self.choice.left if name in told and told[name].standing
         }  # the ledger may have lost it
@@ -152,14 +152,14 @@ class Reverser:
 
     def _standing(self) -> set[str]:
         """The steps that committed anything and are not taken back already: by the ledger, not the trail."""
-        with self.engine.database.look() as look:
+        with self.session.database.look() as look:
             return step_commits.standing(look, self.run) if tables.exists(look) else set()
 
     def balance(self, only: Collection[str] = ()) -> Balance:
         """What the way back has come to so far, of all steps or of some."""
         kept = self._kept()
         standing = {name: kept.get(name, "it is not taken back") for name in self.standing()}
-        with self.engine.database.look() as look:
+        with self.session.database.look() as look:
             return balance.read(look, self.run, standing=standing, only=only)
 
     # ─── the way back ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,10 +176,10 @@ class Reverser:
             for name, reason in self.choice.left.items():
                 if name in self.choice.before:
                     continue
-                self.engine.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
-                mask = self.engine.trail.mask
+                self.session.emit(LeftStanding(step=self.prefix + name, by=by, reason=reason))
+                mask = self.session.trail.mask
                 results: dict[str, Value] = {"by": mask(by), "reason": mask(reason)}
-                self.engine.anchor(
+                self.session.anchor(
                     RunPosition(self.run, name, "revert"), outcome=StepOutcome.LEFT_STANDING, results=results
                 )
 
@@ -199,21 +199,21 @@ class Reverser:
     @contextlib.contextmanager
     def _under_its_name(self) -> Iterator[None]:
         """Within: what is asked and committed is that run's, whoever takes it back."""
-        session = self.engine.database.session
-        own, session.run = session.run, self.run
+        connected = self.session.database.session
+        own, connected.run = connected.run, self.run
         try:
             yield
         finally:
-            session.run = own
+            connected.run = own
 
     def _asked(self, entry: Entry, question: Callable[[Look], _T]) -> _T:
-        self.engine.database.at(entry.id, "revert", what=entry.step)
-        with self.engine.database.look() as look:
+        self.session.database.at(entry.id, "revert", what=entry.step)
+        with self.session.database.look() as look:
             return question(look)
 
     def _obey(self, entry: Entry) -> None:
-        if self.engine.control.stop_by:
-            raise self._stopped(f"before {entry.id}", self.engine.control.stop_reason)
+        if self.session.control.stop_by:
+            raise self._stopped(f"before {entry.id}", self.session.control.stop_reason)
 
     def _stopped(self, where: str, reason: str) -> Aborted:
         return Aborted(
@@ -225,18 +225,18 @@ class Reverser:
 
     def _again(self) -> str:
         """The command that goes on with this way back."""
-        return f"runbook resume {self.engine.status.run}" if self.prefix else f"runbook rollback {self.run}"
+        return f"runbook resume {self.session.status.run}" if self.prefix else f"runbook rollback {self.run}"
 
     def _one(self, entry: Entry) -> None:
-        engine, name = self.engine, self.prefix + entry.id
-        engine.database.at(entry.id, "revert", what=entry.step)
-        engine.database.policy(lock=entry.lock, timeout=entry.timeout)
+        session, name = self.session, self.prefix + entry.id
+        session.database.at(entry.id, "revert", what=entry.step)
+        session.database.policy(lock=entry.lock, timeout=entry.timeout)
         began = time.monotonic()
         try:
             if self._gone_by_word(entry, name):
                 self._end(entry, None, began, told="settled by a person: not done")
                 return
-            engine.emit(
+            session.emit(
                 StepStarted(
                     step=name, type=entry.step.kind, action="revert", describe=f"take back: {entry.step.describe()}"
                 )
@@ -245,7 +245,7 @@ class Reverser:
             self._verify(entry, name)
         except Stopped as stop:
             seconds = round(time.monotonic() - began, 3)
-            engine.emit(
+            session.emit(
                 StepEnded(
                     step=name,
                     action="revert",
@@ -264,17 +264,17 @@ class Reverser:
     def _end(self, entry: Entry, result: TakenBack | None, began: float, *, told: str = "") -> None:
         results = bounded(fields_of(result))
         seconds = round(time.monotonic() - began, 3)
-        self.engine.emit(
+        self.session.emit(
             StepEnded(
                 step=self.prefix + entry.id, action="revert", outcome=StepOutcome.REVERTED, seconds=seconds,
                 results=results, error=told,
             )
         )  # fmt: skip
-        self.engine.anchor(RunPosition(self.run, entry.id, "revert"), outcome=StepOutcome.REVERTED, results=results)
+        self.session.anchor(RunPosition(self.run, entry.id, "revert"), outcome=StepOutcome.REVERTED, results=results)
 
     def _gone_by_word(self, entry: Entry, name: str) -> bool:
         """Whether a person said, on this way back, that nothing of the step stands; raises InDoubt where one must say it."""
-        known = self.engine.status.steps.get(name)
+        known = self.session.status.steps.get(name)
         word = known.settled if known is not None else None
         step = entry.step
         why = self._asked(entry, step.doubt) if word is None and isinstance(step, Doubtful) else ""
@@ -284,7 +284,7 @@ class Reverser:
                 "(settled as done: it is sent all the same)"
             )
         if why:
-            self.engine.emit(StepVerified(step=name, when="in_doubt", state=State.UNKNOWN, evidence=why))
+            self.session.emit(StepVerified(step=name, when="in_doubt", state=State.UNKNOWN, evidence=why))
             raise self._in_doubt(entry, name, why)
         if word is not False:
             return False
@@ -299,7 +299,7 @@ class Reverser:
         return self._asked(entry, lambda look: touched_tables.replaced(look, place, entry.step))
 
     def _in_doubt(self, entry: Entry, name: str, why: str) -> InDoubt:
-        run = self.engine.status.run
+        run = self.session.status.run
         leave = "" if self.prefix else f"; or {self._again()} --leave {entry.id} --reason '…'"
         return InDoubt(
             f"cannot take back step {entry.id} ({entry.mark}) without a person's word",
@@ -313,17 +313,11 @@ class Reverser:
         step = entry.step
         if not isinstance(step, Reversible):
             raise StepError(f"{step.kind} has no way back")
-        with self.engine.database.look() as look:
+        with self.session.database.look() as look:
             text = step_commits.remembered(look, run=self.run, step=entry.id)
         before = step.recall(text or "{}")
-        engine = self.engine
         unguarded = entry.model_copy(update={"guards": ()})  # what broke on the way there must not stop the way back
-        context = StepContext(
-            db=engine.database, entry=unguarded, run=engine.status.run, emit=engine.emit, control=engine.control,
-            watcher=engine.watcher, scope=engine.scope, lock=entry.lock, steered=engine.recorded,
-            operator=engine.status.process.operator if engine.status.process else "",
-        )  # fmt: skip
-        self._context = context
+        context = self._context = self.session.context(unguarded, forward=False)
         return step.revert(context, before)
 
     def _far(self) -> dict[str, Value]:
@@ -332,9 +326,9 @@ class Reverser:
         return {"done": told.done, "total": told.total} if told is not None else {}
 
     def _effect(self, entry: Entry, name: str) -> Effect:
-        with self.engine.database.look() as look:
+        with self.session.database.look() as look:
             effect = entry.step.verify(look)
-        self.engine.emit(StepVerified(step=name, when="after_revert", state=effect.state, evidence=effect.evidence))
+        self.session.emit(StepVerified(step=name, when="after_revert", state=effect.state, evidence=effect.evidence))
         return effect
 
     def _verify(self, entry: Entry, name: str) -> None:
@@ -348,7 +342,7 @@ class Reverser:
     def _failed(self, entry: Entry, name: str, error: Exception, began: float) -> None:
         seconds = round(time.monotonic() - began, 3)
         sqlstate = error.sqlstate if isinstance(error, DatabaseFault) else ""
-        self.engine.emit(
+        self.session.emit(
             StepEnded(
                 step=name,
                 action="revert",

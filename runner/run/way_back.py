@@ -14,10 +14,10 @@ from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
 from runner.record import trust
 from runner.run.context import take_up_orders
-from runner.run.engine import Engine
-from runner.run.execute import RunOptions, given_again, masks_of, open_engine, path_of, run_under_lease, stored
+from runner.run.execute import RunOptions, given_again, masks_of, open_session, path_of, run_under_lease, stored
 from runner.run.resume import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.run.rollback import Choice, Reverser
+from runner.run.session import RunSession
 from runner.target import identity
 from runner.target.runs import find_run
 from runner.target.workplace import Connected, connected
@@ -78,16 +78,16 @@ def rollback(name: str, orders: RunOptions, asked: Asked) -> RunRollback:
         _refuse_unbegun(status, told)
         _refuse_gone(status, told)
         refuse_held(playbook, target)
-        with open_engine(playbook, target, orders, found.directory, status, {}, seen=found.seen) as engine:
-            reverser = Reverser(engine, status.run, playbook, choice=choice)
+        with open_session(playbook, target, orders, found.directory, status, {}, seen=found.seen) as session:
+            reverser = Reverser(session, status.run, playbook, choice=choice)
             entries = reverser.order()
             _refuse_nothing_left(status, reverser, entries)
             _refuse_secrets_missing(status, entries)
             reverser.refuse_at_work(entries)
             orders.view.begun(status.run, found.directory)
             first = _started(orders, asked, meant, reverser, entries)
-            take_up_orders(target.database, engine.control, status.run)
-            return _carry_back(engine, target, orders, reverser, first)
+            take_up_orders(target.database, session.control, status.run)
+            return _carry_back(session, target, orders, reverser, first)
 
 
 def _values(status: RunStatus, orders: RunOptions) -> dict[str, str]:
@@ -175,24 +175,24 @@ def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[En
 
 
 def _carry_back(
-    engine: Engine, target: Connected, orders: RunOptions, reverser: Reverser, first: RollbackStarted
+    session: RunSession, target: Connected, orders: RunOptions, reverser: Reverser, first: RollbackStarted
 ) -> RunRollback:
-    """As `carry`, but the good end is called rolled back."""
+    """As `run_under_lease`, but the good end is called rolled back."""
     words = ""
 
     def back() -> None:
         nonlocal words
-        with engine.database.own() as work:  # before anything is touched: killed from here on, it has not succeeded
-            runs.take_up_run(work, run=engine.status.run, head=engine.trail.head, length=engine.trail.length)
+        with session.database.own() as work:  # before anything is touched: killed from here on, it has not succeeded
+            runs.take_up_run(work, run=session.status.run, head=session.trail.head, length=session.trail.length)
         reverser.leave(identity.process(orders.operator).operator)
-        reverser.revert([engine.playbook.entry(name) for name in first.steps])
+        reverser.revert([session.playbook.entry(name) for name in first.steps])
         told = reverser.balance()
         words = told.words() or (f"taken back: {', '.join(first.steps)}" if first.steps else "it had changed nothing")
         raise told.end()
 
     with contextlib.suppress(RolledBack):
-        run_under_lease(engine, target, orders, back, first=first)
-    return RunRollback(engine.status.run, words)
+        run_under_lease(session, target, orders, back, first=first)
+    return RunRollback(session.status.run, words)
 
 
 # ─── a mended way back ──────────────────────────────────────────────────────────────────────────────────────────────

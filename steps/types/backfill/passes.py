@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import ceil
 
 from steps.contract import AlreadyCommitted, Context, DatabaseFault, Look, Paused, RunPosition, StepError, Tuning, Value
 from steps.types.backfill import store
@@ -17,9 +18,9 @@ from steps.types.backfill.pool import WorkerPool
 from steps.types.backfill.progress import forecast, progress, rest_s, size
 from steps.types.backfill.ranges import Route, Start, again, begin, heap_of, key_names
 from steps.types.backfill.sql import Shape, Window, left, missed
-from steps.types.backfill.store import AGAIN, SWEEP, Batch, Totals
+from steps.types.backfill.store import AGAIN, SWEEP, Batch, DeadRow, Totals
 from steps.types.backfill.throttle import Pace
-from steps.types.backfill.worker import PassSettings, PassState, Worker, array
+from steps.types.backfill.worker import Assignment, PassSettings, PassState, Worker, array
 
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind
@@ -41,7 +42,8 @@ class Pass:
         self._rate = 0.0  # while the sweep looks, it is what it was
         self.cursors: dict[int, str] = {}  # of the ranges, as far as they are begun
         self.pace = Pace(ctx.db, settings.throttle)
-        self.crew = WorkerPool(wanted=settings.workers, done=ctx.db.release)
+        self.pool = WorkerPool(wanted=settings.workers, done=ctx.db.release)
+        self._assignment = Assignment(shape, settings, self.pace, ctx.db.look)
         self._figures = threading.Lock()  # of totals, number and document
         self._turn = threading.Lock()  # one worker at a time reports and obeys; a hold holds them all
 
@@ -55,7 +57,7 @@ class Pass:
                 self._flush()
                 left = self._sweep()
             except Enough:
-                self._return_to_deferred(Worker(self))
+                self._return_to_deferred(self._new_worker())
                 left = self._count_left()
             self.document = self.document.model_copy(update={"finished": True, "left": left})
             self._keep(f"end {self.numbered()}")  # a pass that was opened again ends again
@@ -150,9 +152,9 @@ class Pass:
     def _ranges(self) -> None:
         if self.settings.ends and self.document.paused:
             raise Enough  # killed between the last batch and the end
-        self.crew.want(1 if self.pause_ahead() else self._workers(Tuning()))
+        self.pool.want(1 if self.pause_ahead() else self._workers(Tuning()))
         while todo := self._unfinished():
-            self.crew.work(todo, lambda: Worker(self))
+            self.pool.work(todo, self._new_worker)
             self._follow()
 
     def _unfinished(self) -> list[int]:
@@ -161,7 +163,26 @@ class Pass:
         start = self.document.start
         return [n for n, one in enumerate(start.ranges) if start.stands(one) and self.cursors.get(n) != one.hi]
 
-    # ─── what workers need ──────────────────────────────────────────────────────────────────────────────────────────
+    def _new_worker(self) -> Worker:
+        return Worker(self._assignment, self)
+
+    # ─── what workers need (PassPort) ───────────────────────────────────────────────────────────────────────────────
+    def state(self) -> PassState:
+        return self.document
+
+    def cursor(self, number: int) -> str:
+        return self.cursors.get(number) or self.document.start.ranges[number].lo
+
+    def moved(self, number: int, at: str) -> str:
+        self.cursors[number] = at
+        return at
+
+    def until_pause(self) -> int | None:
+        wanted = self.settings.pause_written
+        if wanted is None or self.document.paused:
+            return None
+        return max(1, wanted - self.totals.written)
+
     def caught_up(self, part: int) -> str:
         """What the ledger has beyond what this process knows is taken in; where this range's cursor stands there."""
         with self.ctx.db.look() as look, self._figures:
@@ -180,22 +201,15 @@ class Pass:
         with self._figures:
             self.totals = self.totals.plus(figures)
 
-    def pulse(self, lane: Worker) -> Tuning:
+    def pulse(self, *, rate: float, rows: int, ms: float) -> Tuning:
         """A worker's safe point: the pass reports, holds or stops; how many are wanted is read there too."""
         with self._turn:
-            self.crew.check()
-            self._rate = rate = sum(one.rate for one in self.crew.lanes) or lane.rate or self._rate
-            told = progress(
-                self.totals,
-                self.document.start,
-                rate=rate,
-                rows=int(lane.rows),
-                ms=lane.last_ms,
-                pace=self.pace,
-            )
+            self.pool.check()
+            self._rate = self.pool.rate or rate or self._rate
+            told = progress(self.totals, self.document.start, rate=self._rate, rows=rows, ms=ms, pace=self.pace)
             tuning = self.ctx.pulse(told)
             self.pace.look(self.totals.batches, tuning)
-            self.crew.want(1 if self.pause_ahead() else self._workers(tuning))
+            self.pool.want(1 if self.pause_ahead() else self._workers(tuning))
             return tuning
 
     def _workers(self, tuning: Tuning) -> int:
@@ -222,6 +236,7 @@ class Pass:
             self._pause(document)
         if order.window.pages and outcome.heap != self.document.start.heap:
             self._follow_once(outcome.heap)
+        self._count_dead(outcome)
         return outcome
 
     def commit_all(self, orders: Sequence[BatchSpec], *, off: Sequence[str] = ()) -> list[BatchResult]:
@@ -241,6 +256,7 @@ class Pass:
             self.note(one.figures)
         if outcomes and outcomes[-1].heap != self.document.start.heap:
             self._follow_once(outcomes[-1].heap)
+        self._count_dead(*outcomes)
         return outcomes
 
     def _committed(self, orders: Sequence[BatchSpec]) -> list[BatchResult]:
@@ -248,6 +264,29 @@ class Pass:
             found = store.batches(look, self.place, first=orders[0].n, last=orders[-1].n)
         heap, ours = self.document.start.heap, {order.n for order in orders}
         return [BatchResult(one.figures, one.figures.seen, one.hi, heap) for one in found if one.n in ours]
+
+    def set_aside(self, order: BatchSpec, row: DeadRow, *, action: str) -> None:
+        with self.ctx.db.commit(store.label_of(order.n)) as work:
+            known = store.set_aside(work, self.place, row, action=action)
+            dead = int(action == store.DEAD_ACTION)
+            figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
+            store.add_batch(work, self.place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
+        self.note(figures)
+        self._keep_to_budget(f"the last one, {row.key}: {row.message}")
+
+    def _count_dead(self, *outcomes: BatchResult) -> None:
+        if any(one.figures.dead for one in outcomes):
+            self._keep_to_budget("a trigger of the table kept them from being written, or set them back to NULL")
+
+    def _keep_to_budget(self, why: str) -> None:
+        """Stop where more rows are dead than the playbook allows."""
+        settings, rows, dead = self.settings, self.document.start.rows, self.totals.dead
+        allowed = min(settings.dead_max, ceil(rows * settings.dead_pct / 100))
+        if dead > allowed:
+            raise StepError(
+                f"cannot go on: {dead} rows could not be written, and dead_letters allows {allowed} "
+                f"(max {settings.dead_max}, {settings.dead_pct} % of {rows}); {why}"
+            )
 
     def _follow_once(self, heap: int) -> None:
         with self._turn:
@@ -279,24 +318,24 @@ class Pass:
         asked again: none of them may be found a second time. Whatever else is found then came after the first query, so it
         was not there when the pass began; unless a row was not met under the key that it had, and is looked for again.
         """
-        lane, tried, all_met = Worker(self), set[str](), False
+        worker, tried, all_met = self._new_worker(), set[str](), False
         for _ in range(ROUNDS):
-            self._return_to_deferred(lane)
+            self._return_to_deferred(worker)
             keys = self._missed()
-            fallen = self._take_up(lane, keys)
+            fallen = self._take_up(keys)
             new = [key for key in keys if key not in fallen]
             if not fallen and not (tried.intersection(new) if all_met else new):
                 return 0
-            lane.vanished = 0
-            lane.settle_all(new, worker=SWEEP)
-            all_met = len(keys) < AT_ONCE and not lane.vanished
+            worker.vanished = 0
+            worker.settle_all(new, worker=SWEEP)
+            all_met = len(keys) < AT_ONCE and not worker.vanished
             tried.update(new)
             if len(tried) > AT_ONCE + self.document.start.rows:
                 break
-        self._return_to_deferred(lane)
+        self._return_to_deferred(worker)
         return self._count_left()
 
-    def _take_up(self, lane: Worker, keys: Sequence[str]) -> set[str]:
+    def _take_up(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that this run wrote and that are NULL again: they are written once more, and then they are dead."""
         held = UndoPayload.of(self.shape)
         with self.ctx.db.look() as look:
@@ -317,7 +356,7 @@ class Pass:
             store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
         self.note(figures)
         if twice:
-            lane.keep_to_budget(f"the last one, {twice[-1]}: {NULL_AGAIN}")
+            self._keep_to_budget(f"the last one, {twice[-1]}: {NULL_AGAIN}")
         return fallen
 
     def _missed(self) -> list[str]:
@@ -339,7 +378,7 @@ class Pass:
     def _ours(self) -> dict[str, Value]:
         return {"run": self.place.run, "step": self.place.step}
 
-    def _return_to_deferred(self, lane: Worker) -> None:
+    def _return_to_deferred(self, worker: Worker) -> None:
         for attempt in range(RETURNS if self.totals.deferred else 0):
             with self.ctx.db.look() as look:
                 ours = store.letters(look, run=self.place.run, step=self.place.step, action=store.DEFERRED)
@@ -348,4 +387,4 @@ class Pass:
                 return
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.1 * 2**attempt)  # noqa: S311 - jitter, no secret
-            lane.settle_all(keys, worker=SWEEP)
+            worker.settle_all(keys, worker=SWEEP)

@@ -10,7 +10,7 @@ from typing import Protocol
 LOOK_S = 0.5  # how often it is looked whether a worker is wanted that isn't there
 
 
-class Worker(Protocol):
+class RangeWorker(Protocol):
     """Goes over one range, for as long as `stays()`; says whether nothing of it is left to do."""
 
     rate: float
@@ -30,19 +30,19 @@ class WorkerPool:
 
     def __init__(self, *, wanted: int, done: Callable[[], None]) -> None:
         self.wanted, self._done = wanted, done
-        self.lanes: list[Worker] = []
+        self.workers: list[RangeWorker] = []
         self._todo: deque[int] = deque()
         self._threads: dict[int, threading.Thread] = {}
         self._fault: BaseException | None = None
         self._changed = threading.Condition()
 
-    def work(self, todo: Iterable[int], worker: Callable[[], Worker]) -> None:
+    def work(self, todo: Iterable[int], employ: Callable[[], RangeWorker]) -> None:
         """Go over all these ranges; raises what a worker raised."""
         self._todo, self._fault = deque(todo), None
         try:
             with self._changed:
                 while self._at_work():
-                    self._employ(worker)
+                    self._send_out(employ)
                     self._changed.wait(LOOK_S)
         finally:
             if self._at_work():  # this thread was interrupted
@@ -66,23 +66,28 @@ class WorkerPool:
                 self.wanted = workers
                 self._changed.notify_all()
 
+    @property
+    def rate(self) -> float:
+        """Of all who are at work, together."""
+        return sum(worker.rate for worker in self.workers)
+
     def check(self) -> None:
         """Raise where the work has been ended by another's fault."""
         if self._fault is not None:
             raise Dismissed
 
-    def _employ(self, worker: Callable[[], Worker]) -> None:
+    def _send_out(self, employ: Callable[[], RangeWorker]) -> None:
         places = [n for n in range(max(1, self.wanted)) if n not in self._threads]
         for place in places[: len(self._todo)]:
-            thread = threading.Thread(target=self._life, args=(place, worker()), name=f"worker {place + 1}")
+            thread = threading.Thread(target=self._life, args=(place, employ()), name=f"worker {place + 1}")
             self._threads[place] = thread
             thread.start()
 
-    def _life(self, place: int, lane: Worker) -> None:
-        self.lanes.append(lane)
+    def _life(self, place: int, worker: RangeWorker) -> None:
+        self.workers.append(worker)
         try:
             while (number := self._next(place)) is not None:
-                if not lane.go_over(number, lambda: place < self.wanted):
+                if not worker.go_over(number, lambda: place < self.wanted):
                     self._give_back(number)
         except BaseException as fault:  # noqa: BLE001 - raised again in the thread that waits
             with self._changed:
@@ -90,7 +95,7 @@ class WorkerPool:
         finally:
             self._done()
             with self._changed:
-                self.lanes.remove(lane)
+                self.workers.remove(worker)
                 del self._threads[place]
                 self._changed.notify_all()
 

@@ -6,27 +6,18 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from math import ceil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from steps.contract import (
-    LOCK_NOT_AVAILABLE,
-    AlreadyCommitted,
-    Context,
-    DatabaseFault,
-    Model,
-    RunPosition,
-    StepError,
-    Tuning,
-)
+from steps.contract import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, Look, Model, Tuning
 from steps.types.backfill import store
 from steps.types.backfill.batch import BatchResult, BatchSpec
 from steps.types.backfill.errors import Meaning, RetryState, meaning
 from steps.types.backfill.planner import JoinChoice, joining
 from steps.types.backfill.ranges import Range, Route, Start, first_of, page, window
 from steps.types.backfill.sql import Shape, Window, listed
-from steps.types.backfill.store import Batch, DeadRow, Totals
+from steps.types.backfill.store import DeadRow
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
 
 FIRST = 1000  # rows of the first batch, where nobody else works
@@ -67,34 +58,73 @@ class PassState(Model):
         return self.finished and deferred == 0 and (settings.ends or self.left == 0)
 
 
-class Shared(Protocol):
-    """The pass as its workers see it."""
+@dataclass(frozen=True)
+class Assignment:
+    """What is the same for every worker of a pass for as long as this process is at it."""
 
-    ctx: Context
-    place: RunPosition
     shape: Shape
     settings: PassSettings
-    document: PassState
-    totals: Totals
-    cursors: dict[int, str]
     pace: Pace
+    look: Callable[[], AbstractContextManager[Look]]
 
-    def pulse(self, lane: Worker) -> Tuning: ...
+
+class PassPort(Protocol):
+    """What a worker asks of its pass and tells it, from whichever thread it is in.
+
+    An answer is true for the moment: other workers commit meanwhile, and may find that the table was rewritten.
+    """
+
+    def state(self) -> PassState:
+        """The pass as the ledger keeps it now."""
+        ...
+
+    def cursor(self, number: int) -> str:
+        """Where this range stands."""
+        ...
+
+    def moved(self, number: int, at: str) -> str:
+        """Take in where this range stands now, for whoever goes on with it; gives it back."""
+        ...
+
+    def until_pause(self) -> int | None:
+        """Rows that may be written before the pass comes to its gate; None where there is none ahead."""
+        ...
+
     def pause_ahead(self) -> bool: ...
-    def numbered(self) -> int: ...
-    def commit_all(self, orders: Sequence[BatchSpec], *, off: Sequence[str] = ()) -> list[BatchResult]: ...
-    def commit(self, order: BatchSpec, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> BatchResult: ...
-    def note(self, figures: Totals) -> None: ...
-    def caught_up(self, part: int) -> str: ...
+
+    def numbered(self) -> int:
+        """A number that no batch of this pass has had."""
+        ...
+
+    def pulse(self, *, rate: float, rows: int, ms: float) -> Tuning:
+        """A safe point of a worker with this rate, batch size and last duration; raises what the pass was asked to do."""
+        ...
+
+    def commit(self, order: BatchSpec, *, keys: Sequence[str] = (), off: Sequence[str] = ()) -> BatchResult:
+        """One batch, counted in; raises StepError where more rows are dead than the playbook allows."""
+        ...
+
+    def commit_all(self, orders: Sequence[BatchSpec], *, off: Sequence[str] = ()) -> list[BatchResult]:
+        """Batches of pages in one message; of fewer of them than that, where one failed."""
+        ...
+
+    def set_aside(self, order: BatchSpec, row: DeadRow, *, action: str) -> None:
+        """Commit that this row could not be written; raises StepError as `commit` does."""
+        ...
+
+    def caught_up(self, part: int) -> str:
+        """Where this range stands by the ledger, after a batch of which it was not known that it had committed."""
+        ...
 
 
 class Worker:
     """One worker's batch size, rate and troubles; all that must outlive the process is in the ledger."""
 
-    def __init__(self, shared: Shared) -> None:
-        self.shared = shared
-        settings = shared.settings
-        share = shared.pace.seconds(settings.seconds) / settings.seconds  # of the time that a batch may take alone
+    def __init__(self, assignment: Assignment, port: PassPort) -> None:
+        self._shape, self._settings = assignment.shape, assignment.settings
+        self._pace, self._look, self._port = assignment.pace, assignment.look, port
+        settings = self._settings
+        share = self._pace.seconds(settings.seconds) / settings.seconds  # of the time that a batch may take alone
         self.rows = float(min(max(FIRST * share, settings.fewest), settings.most))
         self.tuning = Tuning()
         self.trouble = RetryState()
@@ -107,30 +137,32 @@ class Worker:
     # ─── one range ──────────────────────────────────────────────────────────────────────────────────────────────────
     def go_over(self, number: int, stays: Callable[[], bool]) -> bool:
         """The rest of a range, for as long as this worker `stays`; whether nothing of it is left to do."""
-        part = self.shared.document.start.ranges[number]
-        at = self.shared.cursors.get(number) or part.lo
+        part, at = self._part(number), self._port.cursor(number)
         if at != part.hi and part.kind not in self._joining:
             self._joining[part.kind] = self._joining_of(part, at)
-        while at != part.hi and self.shared.document.start.stands(part):
+        while at != part.hi and self._port.state().start.stands(part):
             if not stays():
                 return False
             self.pulse()
             orders = self._short_ones(number, at)
-            at = self.shared.cursors[number] = self._together(orders) if orders else self._step(number, at)
+            at = self._port.moved(number, self._together(orders) if orders else self._step(number, at))
         return True
+
+    def _part(self, number: int) -> Range:
+        return self._port.state().start.ranges[number]
 
     def pulse(self) -> None:
         """A safe point; the next batch takes no longer than is wanted now, also where the last one was larger."""
         before = self._wanted()
-        self.tuning = self.shared.pulse(self)
+        self.tuning = self._port.pulse(rate=self.rate, rows=int(self.rows), ms=self.last_ms)
         now = self._wanted()
         if now < before:
-            self.rows = max(self.rows * now / before, min(self.shared.settings.fewest, self.most))
+            self.rows = max(self.rows * now / before, min(self._settings.fewest, self.most))
 
     @property
     def most(self) -> int:
         """Rows that a batch may have."""
-        return min(self.shared.settings.most, self.tuning.max_rows or self.shared.settings.most)
+        return min(self._settings.most, self.tuning.max_rows or self._settings.most)
 
     @property
     def _fitting(self) -> int:
@@ -138,32 +170,23 @@ class Worker:
         return max(1, min(int(self.rows), self.most))
 
     def _wanted(self) -> float:
-        wanted = self.tuning.batch_seconds or self.shared.settings.seconds
-        return self.shared.pace.seconds(
-            min(wanted, self.tuning.hold / 2 or wanted)
-        )  # a batch may turn out twice as long
+        wanted = self.tuning.batch_seconds or self._settings.seconds
+        # half of the longest hold of a lock: a batch may turn out twice as long
+        return self._pace.seconds(min(wanted, self.tuning.hold / 2 or wanted))
 
     def _joining_of(self, part: Range, at: str) -> JoinChoice:
         rows, exact = self._next_rows()
-        with self.shared.ctx.db.look() as look:
-            return joining(look, self.shared.shape, self._window(part, at, rows=rows, exact=exact))
+        with self._look() as look:
+            return joining(look, self._shape, self._window(part, at, rows=rows, exact=exact))
 
     # ─── short batches ──────────────────────────────────────────────────────────────────────────────────────────────
     def _short_ones(self, number: int, at: str) -> list[BatchSpec]:
         """The next batches while others work, as many as may be sent together; [] where one must go alone."""
-        part, trouble = (
-            self.shared.document.start.ranges[number],
-            self.trouble.skip_locked or self.trouble.cap is not None,
-        )
-        fit = int(TOGETHER_S / self._wanted()) if self.shared.pace.busy else 1
-        if (
-            part.kind != "pages"
-            or self._alone
-            or self.shared.shape.triggers
-            or trouble
-            or self.shared.pause_ahead()
-            or fit < 2
-        ):
+        part = self._part(number)
+        trouble = self.trouble.skip_locked or self.trouble.cap is not None
+        fit = int(TOGETHER_S / self._wanted()) if self._pace.busy else 1
+        alone = self._alone or trouble or self._shape.triggers or self._port.pause_ahead()
+        if part.kind != "pages" or alone or fit < 2:
             return []
         windows: list[tuple[str, Window]] = []
         while at != part.hi and len(windows) < fit:
@@ -172,18 +195,17 @@ class Worker:
             at = within.end
         if len(windows) < 2:
             return []  # and no number is used up
-        return [BatchSpec(self.shared.numbered(), number, lo, within) for lo, within in windows]
+        return [BatchSpec(self._port.numbered(), number, lo, within) for lo, within in windows]
 
     def _together(self, orders: list[BatchSpec]) -> str:
         """Send these batches of pages in one message; where the cursor stands then."""
         first, began = orders[0], time.perf_counter()
-        outcomes = self.shared.commit_all(orders, off=self._joining["pages"].off_for(int(self.rows)))
+        outcomes = self._port.commit_all(orders, off=self._joining["pages"].off_for(int(self.rows)))
         seconds = time.perf_counter() - began
         self._alone = len(outcomes) < len(orders)
         if not outcomes:
             return first.lo
         last = outcomes[-1]
-        self._count_dead(*outcomes)
         self._density = sum(one.taken for one in outcomes) / max(page(last.hi) - page(first.lo), 1)
         self._adapt(sum(one.figures.seen for one in outcomes), seconds, batches=len(orders))
         return last.hi
@@ -191,19 +213,17 @@ class Worker:
     # ─── one batch ──────────────────────────────────────────────────────────────────────────────────────────────────
     def _step(self, number: int, at: str) -> str:
         """Try the next rows of a range; where the cursor stands then."""
-        shared = self.shared
-        part, rows, exact = shared.document.start.ranges[number], *self._next_rows()
+        part, rows, exact = self._part(number), *self._next_rows()
         within = self._window(part, at, rows=rows, exact=exact)
-        order = BatchSpec(shared.numbered(), number, at, within, skip_locked=self.trouble.skip_locked)
+        order = BatchSpec(self._port.numbered(), number, at, within, skip_locked=self.trouble.skip_locked)
         began = time.perf_counter()
         try:
-            outcome = shared.commit(order, off=self._joining[part.kind].off_for(rows))
+            outcome = self._port.commit(order, off=self._joining[part.kind].off_for(rows))
         except DatabaseFault as fault:
             return self._after(fault, order, rows=rows)
         except AlreadyCommitted:
-            return shared.caught_up(number)
+            return self._port.caught_up(number)
         self._alone = False
-        self._count_dead(outcome)
         self.trouble.passed(max(outcome.taken, 1))
         if part.kind == "pages":
             self._density = outcome.taken / max(page(outcome.hi) - page(at), 1)
@@ -212,41 +232,34 @@ class Worker:
 
     def _next_rows(self) -> tuple[int, bool]:
         """How many rows to look at, and whether it must not be one more (a page may hold more)."""
-        rows, until, cap = self._fitting, self._until_pause(), self.trouble.cap
-        a_page = max(self._density, self.shared.document.start.rows_per_page)
+        rows, until, cap = self._fitting, self._port.until_pause(), self.trouble.cap
+        a_page = max(self._density, self._port.state().start.rows_per_page)
         near = until is not None and until < max(rows, a_page)
         return min(one for one in (rows, until, cap) if one is not None), cap is not None or near
 
-    def _until_pause(self) -> int | None:
-        wanted = self.shared.settings.pause_written
-        if wanted is None or self.shared.document.paused:
-            return None
-        return max(1, wanted - self.shared.totals.written)
-
     def _window(self, part: Range, at: str, *, rows: int, exact: bool) -> Window:
-        document = self.shared.document
+        state = self._port.state()
         return window(
-            self.shared.shape, document.route, part, lo=at, start=document.start, rows=rows, exact=exact,
-            density=self._density,
-        )  # fmt: skip
+            self._shape, state.route, part, lo=at, start=state.start, rows=rows, exact=exact, density=self._density
+        )
 
     def _adapt(self, seen: int, seconds: float, *, batches: int = 1) -> None:
         """Rest, and come nearer to the wanted duration, within bounds, so that one odd batch doesn't decide."""
         each = max(seconds / batches, 0.0001)
-        rest = batches * self.shared.pace.rest(each)
+        rest = batches * self._pace.rest(each)
         rate = seen / (max(seconds, 0.0001) + rest)
         self.rate = rate if self.rate == 0.0 else self.rate + SMOOTHING * (rate - self.rate)
         self.last_ms = each * 1000
         if self.trouble.cap is None:
-            larger = LARGER if self.shared.pace.busy else LARGER_ALONE
+            larger = LARGER if self._pace.busy else LARGER_ALONE
             factor = min(max(self._wanted() / each, SMALLER), larger)
-            self.rows = min(max(self.rows * factor, min(self.shared.settings.fewest, self.most)), self.most)
+            self.rows = min(max(self.rows * factor, min(self._settings.fewest, self.most)), self.most)
         rest_for(rest, self.pulse)
 
     # ─── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _after(self, fault: DatabaseFault, order: BatchSpec, *, rows: int) -> str:
         """Wait, look closer or set aside; where the cursor stands then."""
-        kind = meaning(fault, self.shared.shape.dialect)
+        kind = meaning(fault, self._shape.dialect)
         if kind is Meaning.FATAL:
             raise fault
         if kind is Meaning.LOCK and self.trouble.tries < AGAIN:
@@ -259,7 +272,7 @@ class Worker:
 
     def _wait(self, fault: DatabaseFault) -> None:
         # Rows that the application holds are left out at the second try, which so needs no wait.
-        pg = self.shared.shape.pg
+        pg = self._shape.pg
         first = fault.sqlstate == LOCK_NOT_AVAILABLE and not self.trouble.skip_locked and pg
         self.trouble.skip_locked, self.trouble.tries = pg, self.trouble.tries + 1
         if not first:
@@ -267,10 +280,9 @@ class Worker:
 
     def _single(self, order: BatchSpec) -> str:
         """One row is at fault: by its key, so that no other row can be taken for it."""
-        part = self.shared.document.start.ranges[order.worker]
-        alone = self._window(part, order.lo, rows=1, exact=True)
-        with self.shared.ctx.db.look() as look:
-            found = look.rows(first_of(self.shared.shape, alone), alone.all_params())
+        alone = self._window(self._part(order.worker), order.lo, rows=1, exact=True)
+        with self._look() as look:
+            found = look.rows(first_of(self._shape, alone), alone.all_params())
         self.trouble = RetryState()
         if not found:
             return order.lo  # deleted meanwhile; the next try passes over its place
@@ -289,12 +301,12 @@ class Worker:
 
     def settle(self, keys: Sequence[str], *, worker: int, lo: str, hi: str) -> None:
         """Write these rows, and set aside each one that can't be written."""
-        shape = self.shared.shape
+        shape, port = self._shape, self._port
         within = replace(listed(shape, keys), end=hi)
-        order = BatchSpec(self.shared.numbered(), worker, lo, within, skip_locked=shape.pg)
+        order = BatchSpec(port.numbered(), worker, lo, within, skip_locked=shape.pg)
         began = time.perf_counter()
         try:
-            outcome = self.shared.commit(order, keys=keys)
+            outcome = port.commit(order, keys=keys)
         except DatabaseFault as fault:
             kind = meaning(fault, shape.dialect)
             if kind is Meaning.FATAL:
@@ -306,36 +318,11 @@ class Worker:
                 self.settle(keys[half:], worker=worker, lo=lo, hi=hi)
             else:
                 action = store.DEFERRED if kind is Meaning.LOCK else store.DEAD_ACTION
-                self._set_aside(fault, order, key=keys[0], action=action)
+                port.set_aside(order, DeadRow(keys[0], fault.sqlstate, str(fault)), action=action)
         else:
-            self._count_dead(outcome)
             self.vanished += max(len(keys) - outcome.taken, 0)
             if worker == store.SWEEP:
                 self._adapt(outcome.figures.seen, time.perf_counter() - began)
-
-    def _set_aside(self, fault: DatabaseFault, order: BatchSpec, *, key: str, action: str) -> None:
-        place = self.shared.place
-        with self.shared.ctx.db.commit(store.label_of(order.n)) as work:
-            known = store.set_aside(work, place, DeadRow(key, fault.sqlstate, str(fault)), action=action)
-            dead = int(action == store.DEAD_ACTION)
-            figures = Totals(1, seen=1 - known, dead=dead, deferred=1 - dead - known)
-            store.add_batch(work, place, Batch(order.n, order.worker, order.lo, order.window.end, figures))
-        self.shared.note(figures)
-        self.keep_to_budget(f"the last one, {key}: {fault}")
-
-    def _count_dead(self, *outcomes: BatchResult) -> None:
-        if any(one.figures.dead for one in outcomes):
-            self.keep_to_budget("a trigger of the table kept them from being written, or set them back to NULL")
-
-    def keep_to_budget(self, why: str) -> None:
-        """Stop where more rows are dead than the playbook allows."""
-        settings, rows, dead = self.shared.settings, self.shared.document.start.rows, self.shared.totals.dead
-        allowed = min(settings.dead_max, ceil(rows * settings.dead_pct / 100))
-        if dead > allowed:
-            raise StepError(
-                f"cannot go on: {dead} rows could not be written, and dead_letters allows {allowed} "
-                f"(max {settings.dead_max}, {settings.dead_pct} % of {rows}); {why}"
-            )
 
 
 def array(keys: Sequence[str]) -> str:

@@ -147,15 +147,15 @@ class Steady:
         return True
 
 
-def test_fault_of_one_worker_is_the_crews() -> None:
-    """It is raised where the crew was sent out; what was not begun stays undone."""
+def test_fault_of_one_worker_is_the_pools() -> None:
+    """It is raised where the workers were sent out; what was not begun stays undone."""
     seen: list[int] = []
-    crew = WorkerPool(wanted=2, done=lambda: None)
+    pool = WorkerPool(wanted=2, done=lambda: None)
     with pytest.raises(ValueError, match="broken"):
-        crew.work(range(100), lambda: Steady(seen, ValueError("broken")))
+        pool.work(range(100), lambda: Steady(seen, ValueError("broken")))
     assert {0, 1} <= set(seen)
     assert len(seen) < 100
-    assert crew.lanes == []
+    assert pool.workers == []
 
 
 # ─── tried again ────────────────────────────────────────────────────────────────────────────────────────────────────
