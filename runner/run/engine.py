@@ -1,4 +1,7 @@
-"""The loop: plan in, events out; it names no step type and asks the database before it believes anything."""
+"""The engine: takes a run through its playbook, step by step, and records events.
+
+It names no step type, and a change counts as done only when the database says so.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ from steps.contract import (
 
 
 class Unjudged(Waiting):
-    """A check can't decide, and a person may. need: what is asked of them."""
+    """A check can't decide, but people may. need: the judgement that is asked for."""
 
     def __init__(self, need: str) -> None:
         super().__init__(f"for {need}")
@@ -64,25 +67,25 @@ class Unjudged(Waiting):
 
 
 class EarlierRun(StepResult):
-    """Where a gate before --from was passed."""
+    """The run in which a gate before --from was passed."""
 
     run: str
 
 
 @dataclass
 class Engine:
-    """Takes a run through its playbook: which step is next, and what each answer means."""
+    """Executes one run in this process: chooses the next step, and acts on each answer."""
 
     session: RunSession
     undo: Undo
     until: str = ""
     begin_at: str = ""
-    unproven: frozenset[str] = frozenset()  # ended by the trail alone: the database is asked again
+    unproven: frozenset[str] = frozenset()  # steps whose end no anchor confirms; the database is asked again
     wants_rollback: bool = False
 
     # ─── the whole ──────────────────────────────────────────────────────────────────────────────────────────────────
     def run(self) -> None:
-        """Preconditions, steps in order, success criteria; whatever stops the run is raised as a RunbookError."""
+        """Check preconditions, execute the steps in order, check success criteria. Raises a RunbookError if the run stops."""
         self._scope_of_figures()
         self._ask(self._unasked(), role="precondition", what="the playbook's preconditions")
         behind: list[Entry] = []
@@ -101,19 +104,19 @@ class Engine:
         self._say_overrun()
 
     def _say_overrun(self) -> None:
-        """What had begun in time is not broken off; that it took longer than the window is told."""
+        """Record if the run exceeded its window: a step that started in time is not interrupted."""
         changing = [entry for entry in self.session.playbook.entries if entry.step.changes]
         left = self.session.window_left(changing[-1]) if changing else None
         if left is not None and left < 0:
             self.session.emit(WindowOverrun(seconds=round(-left, 1)))
 
     def _unasked(self) -> tuple[Check, ...]:
-        """All preconditions of the playbook until something has begun; after that those that never held."""
+        """The playbook's preconditions to check: all before the first step, afterwards those that never passed."""
         checks = self.session.playbook.preconditions
         return tuple(check for check in checks if not (self.session.status.begun and self.session.status.met(check.id)))
 
     def _await_window(self, entry: Entry) -> None:
-        """Before a step that changes something: outside of its calendar the run waits, and holds no process."""
+        """End the process with Waiting if the step changes something and the calendar is closed."""
         if self.session.outside_window or not entry.step.changes:
             return
         opening = window.opens(self.session.playbook, self.session.now())
@@ -141,7 +144,7 @@ class Engine:
         own: Mapping[str, Value] | None = None,
         scope: Scope | None = None,
     ) -> None:
-        """Answer checks, record each, and raise where one does not pass."""
+        """Ask checks, record the answers, and raise CriteriaNotMet (or Unjudged) unless all pass."""
         self.session.same_programs(programs.used((), checks))
         answers = self._answers(checks, step=step, role=role, own=own, scope=scope)
         for answer in answers:
@@ -169,7 +172,7 @@ class Engine:
         own: Mapping[str, Value] | None,
         scope: Scope | None,
     ) -> list[CheckAnswered | NotDue]:
-        """Ask, and ask again what has time to come true; a person's judgement stands in the place of an unknown."""
+        """Ask checks, repeat those with `within:` until they pass, and replace unknown answers by judgements."""
         ask = functools.partial(
             gates.ask, step=step, role=role, look=self.session.database.look, scope=scope or self.session.scope, own=own
         )
@@ -188,7 +191,7 @@ class Engine:
 
     # ─── one step ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _figured(self, entry: Entry) -> Entry:
-        """The entry with what earlier steps and checks found bound to its step's parameters."""
+        """The entry with figures of earlier steps and checks bound to its step's parameters."""
         step = entry.step
         if not isinstance(step, UsesFigures) or not step.figures():
             return entry
@@ -225,7 +228,7 @@ class Engine:
         return StepRun(self.session, entry, self.undo)
 
     def _stands(self, step: StepRun, *, fresh: bool) -> Effect:
-        """How the step stands, as the database says; before it first begins, also whether it may."""
+        """The step's state according to the database; before its first start also check preconditions and obstacles."""
         entry = step.entry
         try:
             if fresh and not self.begin_at:
@@ -243,7 +246,7 @@ class Engine:
             ) from error
 
     def _before(self, step: StepRun, known: StepStatus, effect: Effect) -> StepOutcome | None:
-        """What the database's word means: ALREADY_APPLIED and DONE need no act, None needs one."""
+        """Decide by the database's answer: None if the step must be applied, else the outcome that it has already."""
         entry = step.entry
         acted = known.outcome is not None or bool(known.open)
         if self.begin_at and effect.state is not State.DONE:
@@ -268,10 +271,10 @@ class Engine:
         return None
 
     def _carry_out(self, step: StepRun, outcome: StepOutcome | None) -> None:
-        """Apply where it is not done (None), verify, check the criteria, and record how it ended."""
+        """Apply the step unless it is done (outcome None), check its criteria, and record its end."""
         began, entry = time.monotonic(), step.entry
         checks = entry.success_criteria
-        if outcome is StepOutcome.ALREADY_APPLIED:  # there is no result of its own to be asked about
+        if outcome is StepOutcome.ALREADY_APPLIED:  # this run has no result of the step to check
             checks = tuple(check for check in checks if check.probe is not None or check.due)
         try:
             result = _applied(step) if outcome is None else step.recounted()
@@ -305,7 +308,7 @@ class Engine:
         ) from pause
 
     def _fits(self, entry: Entry, needs_s: float | None) -> str:
-        """Whether the rest of a step has room in the window, in words."""
+        """Whether the rest of a step fits into the window, in words."""
         left = self.session.window_left(entry)
         if left is None or needs_s is None:
             return ""
@@ -328,7 +331,7 @@ class Engine:
             step.end(StepOutcome.STOPPED, began=began, error=cut, result=step.recounted())
             self._stopped(entry, cut)
         if fault is not None and fault.lost:
-            raise TargetUnreachable(  # no end is recorded: what was in flight is settled at resume, by the database
+            raise TargetUnreachable(  # no end is recorded: on resume the database is asked what became of work in flight
                 f"step {entry.id} ({entry.mark}) lost the database: {error}",
                 state="what had committed stays; what was in flight is settled when you resume",
             ) from error
@@ -345,7 +348,7 @@ class Engine:
         )
 
     def _failed(self, step: StepRun, error: RunbookError) -> None:
-        """Stop, go on with the playbook's reason, or let the run be taken back (run_or_take_back reads `wants_rollback`)."""
+        """Apply the step's failure policy: continue, stop, or stop and roll back (run_or_take_back reads `wants_rollback`)."""
         on_failure = step.entry.on_failure
         if on_failure.policy == "continue":
             told = f"{error.what}; goes on: {on_failure.reason}"
@@ -366,7 +369,7 @@ class Engine:
         )
 
     def _obey(self, entry: Entry) -> None:
-        """Between two steps: orders from elsewhere are read, held for, and obeyed."""
+        """A safe point between two steps: read and obey orders."""
         try:
             self.session.context(entry).rest()
         except Stopped as stop:
@@ -376,7 +379,7 @@ class Engine:
 
     # ─── gates ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _gate(self, gate: StepRun) -> None:
-        """Criteria over all that came before, then what people bring; a gate that is not open ends the process."""
+        """Pass a gate: check its criteria, then approvals and evidence. Raises Waiting if it is not open."""
         began, entry, session = time.monotonic(), gate.entry, self.session
         session.emit(StepStarted(step=entry.id, type=entry.step.kind, action="apply", describe=entry.step.describe()))
         try:
@@ -386,7 +389,7 @@ class Engine:
             self.wants_rollback = entry.on_failure.policy == "rollback"
             raise
         unmet = self._unmet(entry, again=session.status.step(entry.id).passed is not None)
-        if unmet is None or entry.on_failure.policy == "continue":  # it goes on without criteria, not without people
+        if unmet is None or entry.on_failure.policy == "continue":  # waives criteria, not approvals
             needs = original_gates.needs(entry, session.playbook.kept_gates)
             self._wait(entry, approvals.all_open(needs, session.status, step=entry.id, now=session.now()))
         if unmet is not None:
@@ -400,7 +403,7 @@ class Engine:
         gate.end(StepOutcome.PASSED, began=began, kept=starting_point.record(digest, sorted(approved), until))
 
     def _unmet(self, entry: Entry, *, again: bool) -> CriteriaNotMet | None:
-        """What of the gate's checks does not hold."""
+        """The error if the gate's checks don't pass; None if they do."""
         try:
             self._criteria(entry, again=again)
         except CriteriaNotMet as error:
@@ -413,7 +416,7 @@ class Engine:
             raise Waiting(f"at {entry.id} for {'; '.join(needs)}")
 
     def _criteria(self, entry: Entry, *, again: bool) -> None:
-        """The gate's checks; once it was passed only those that must still hold."""
+        """Ask the gate's checks; once it was passed, only those marked `still`."""
         now, kept = (
             tuple(check for check in checks if check.still or not again)
             for checks in original_gates.checks(entry, self.session.playbook.kept_gates)
@@ -428,7 +431,7 @@ class Engine:
             )
 
     def _still_open(self, gates_behind: list[Entry]) -> None:
-        """Before a step: each gate that was passed is asked again, where what it was passed for has changed or run out."""
+        """Before a step: check passed gates again, if what they were passed for has changed or expired."""
         session = self.session
         for entry in gates_behind:
             gate, needs = self._step(entry), original_gates.needs(entry, session.playbook.kept_gates)
@@ -442,7 +445,7 @@ class Engine:
                 self._failed(gate, error)
 
     def _passed_earlier(self, gate: StepRun) -> None:
-        """A gate before --from: the run in which it was passed is known (preflight refused the run otherwise)."""
+        """Record a gate before --from as passed in an earlier run (which was checked before this run started)."""
         started = self.session.status.started
         passed_in = started.passed_in if started else {}
         earlier = EarlierRun(run=passed_in[gate.entry.id])
@@ -450,7 +453,7 @@ class Engine:
 
 
 def _applied(step: StepRun) -> StepResult:
-    """Apply, and believe it only when the database says so."""
+    """Apply the step, then verify: it is done only if the database says so."""
     result = step.apply()
     effect = step.verify("after")
     if effect.state is not State.DONE:
@@ -459,7 +462,7 @@ def _applied(step: StepRun) -> StepResult:
 
 
 def _refuse_part(entry: Entry, result: StepResult) -> None:
-    """A step that takes back has not done what it is for where rows were refused or steps stand."""
+    """Raise CriteriaNotMet if an undo step had to refuse rows or leave steps in place."""
     if not isinstance(result, TakenBack):
         return
     standing = result.standing if isinstance(result, RunTakenBack) else ()

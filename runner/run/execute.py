@@ -1,4 +1,4 @@
-"""The stages of exec, resume and rollback, as lists that can be read aloud."""
+"""The stages shared by exec, resume and rollback: open the engine, take the lease, act, record the end."""
 
 from __future__ import annotations
 
@@ -67,18 +67,18 @@ STATES: Mapping[type[RunbookError], RunState] = {
 
 @dataclass
 class View:
-    """Who is told while a run goes: nobody, a terminal, plain lines."""
+    """Callbacks that show a run's events and progress, and ask its operator."""
 
     heard: Callable[[Event], None] = lambda _event: None
     progress: Callable[[str, Progress], None] = lambda _step, _progress: None
     begun: Callable[[str, Path], None] = lambda _run, _directory: None
     say: Callable[[str], None] = lambda _text: None
-    ask: Callable[[str], bool] | None = None  # None: nobody is there to answer
+    ask: Callable[[str], bool] | None = None  # asks a yes/no question; None: unattended
 
 
 @dataclass
 class RunOptions:
-    """What a command was asked to do."""
+    """The options of a command that runs, or acts on, a run."""
 
     place: Workplace
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class RunOptions:
 
 # ─── exec ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def execute(path: Path, orders: RunOptions) -> str:
-    """Load → reach the target → refuse what can't be → run; the run's name. Raises a RunbookError for each other end."""
+    """Load the playbook, connect, refuse what can't run, and run it. Returns the run's name; raises RunbookError."""
     playbook = read_playbook(path, orders.inputs)
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
@@ -116,7 +116,7 @@ def execute(path: Path, orders: RunOptions) -> str:
 
 
 def beginning(playbook: Playbook, target: Connected, orders: RunOptions) -> Beginning:
-    """What stands before this run, for exec and for the plan."""
+    """The checks before the start of a run, for exec and for the plan."""
     return Beginning(
         playbook=playbook, target=target, runs=orders.place.runs_directory(target.target), load=stored,
         operator=identity.process(orders.operator).operator, approval=approval_digest(playbook, target),
@@ -133,14 +133,14 @@ def masks_of(playbook: Playbook) -> Masks:
 
 
 def masks_of_run(status: RunStatus, orders: RunOptions) -> Masks:
-    """The secrets of a run as far as this command knows them: its secret inputs, given again by option or environment,
-    and the target's password. A run keeps none, so what isn't given again can't be masked.
+    """The secrets of a run as far as this command knows them: the target's password, and secret inputs that are given
+    again. A run stores no secrets, so what is not given again can't be masked.
     """
     return masks_given(status.started.inputs if status.started else {}, orders)
 
 
 def masks_given(inputs: Mapping[str, object], orders: RunOptions) -> Masks:
-    """The same, of a run of which only the inputs are known, as its record has them."""
+    """Like masks_of_run, for a run of which only the recorded inputs are known."""
     masks = Masks()
     given = {
         name.removeprefix("RUNBOOK_INPUT_").lower(): value
@@ -152,7 +152,7 @@ def masks_given(inputs: Mapping[str, object], orders: RunOptions) -> Masks:
         target = orders.place.resolve()
         secrets.append(resolve.connect_arguments(target, orders.place.environ).password or "")
     for secret in secrets:
-        with contextlib.suppress(SecretTooShort):  # no run has begun with such a one
+        with contextlib.suppress(SecretTooShort):  # can't be a secret of the run, which was refused such a one
             masks.add(str(secret))
     return masks
 
@@ -172,14 +172,14 @@ def _started(playbook: Playbook, target: Connected, orders: RunOptions, name: st
 
 
 def approval_digest(playbook: Playbook, target: Connected, *, exchanged: Mapping[str, str] | None = None) -> str:
-    """What an approval is bound to, here and now."""
+    """The approval digest of this playbook with its inputs on this target."""
     return digest.for_approval(
         playbook.digest, inputs=playbook.meant, identity=target.identity, secrets=playbook.secrets, programs=exchanged
     )
 
 
 def machine_programs(playbook: Playbook) -> dict[str, str]:
-    """The programs of this machine that the playbook runs, by path."""
+    """Path → SHA-256 of this machine's programs that the playbook executes."""
     uses = [one for entry in playbook.entries for one in programs.of_entry(entry)]
     uses += programs.used((), (*playbook.preconditions, *playbook.success_criteria))
     return programs.elsewhere(uses, Path(playbook.file).parent)
@@ -231,21 +231,21 @@ def engine_of(
 
 
 def _undo(session: RunSession, target: Connected, step: UndoesRun, entry: Entry) -> StepResult:
-    """Take back another playbook's run."""
+    """Undo another playbook's run."""
     from runner.run.undo_run import sources, undo_run
 
     return undo_run(session, step, entry, load=lambda text: stored(sources(text)), connect=target.another)
 
 
 def _begin_at(status: RunStatus) -> str:
-    """Where the run began with --from, as long as it hasn't come so far."""
+    """The checkpoint of --from, until the run has reached it."""
     from_checkpoint = status.started.from_checkpoint if status.started else ""
     return "" if status.step(from_checkpoint).started_at else from_checkpoint
 
 
 @dataclass
 class _Both:
-    """Progress goes to status.json and to whoever looks on."""
+    """Passes progress to both status.json and the view."""
 
     file: StatusFile
     view: View
@@ -268,7 +268,7 @@ def stored(
     file: str = "",
     programs: Mapping[str, str] | None = None,
 ) -> Playbook:
-    """The playbook as a run keeps it: the first text is the playbook, the others are what it includes."""
+    """Load a playbook from the copy that a run stores: the first text is the playbook, the others its includes."""
     main = next(iter(texts))
 
     def read(name: str) -> str:
@@ -280,7 +280,7 @@ def stored(
 
 
 def path_of(status: RunStatus, playbook: Playbook) -> tuple[str, ...]:
-    """Where a run that goes on looks names up: where it did when it began."""
+    """The search_path of a resumed run: that of its start, unless the playbook has one."""
     began = status.started.search_path if status.started else ()
     return playbook.search_path or began
 
@@ -295,12 +295,12 @@ def typed_again(value: object) -> str:
 
 
 def _standing(playbook: Playbook, status: RunStatus, options: str) -> Json:
-    """For status.json, by the process that runs."""
+    """The five lines of a stop for status.json."""
     return readable_all(vars(advice.stop(playbook, status, next_commands.Here(now(), alive=True, options=options))))
 
 
 def _tell_standing(session: RunSession, orders: RunOptions, target: Connected, error: RunbookError) -> None:
-    """How the run stands now belongs to what is said of its end; what was refused says itself what to do."""
+    """Add the five lines of a stop to an error; errors about refusals say themselves what to do."""
     if isinstance(error, RunRefused | LeaseLost | TrailBroken):
         return
     options = options_for(session.trail.path.parent, target.name, orders.place)
@@ -314,16 +314,18 @@ def _tell_standing(session: RunSession, orders: RunOptions, target: Connected, e
 def run_under_lease(
     session: RunSession, target: Connected, orders: RunOptions, act: Callable[[], None], *, first: Event | None = None
 ) -> None:
-    """Ledger → lease → act → how it ended, in the trail and in the ledger; the lease is given back whatever happens.
+    """Prepare the ledger, take the lease, act, and record the end in trail and ledger; always returns the lease.
 
-    first: the record that this process takes the run up; it is written by whoever has the lease, so that a process that
-    is refused leaves no trace in another one's run.
+    first: the event with which this process takes up an existing run. It is written only after the lease is taken, so
+    that a refused process leaves nothing in another one's trail.
     """
-    gc.enable()  # a run lives long; until here what was loaded was no garbage (runner.cli)
+    gc.enable()  # disabled at the start, when modules are loaded (runner.cli); a run lives long
     status = session.status
     session.database.session.run = status.run
     hold = _Hold(session, first)
     try:
+        # Signals first: taking over a lease may have to wait, and a stop may be asked for meanwhile. The stack ends the
+        # heartbeat; the lease itself is held until the end is recorded, and returned last.
         with signals(session.control), contextlib.ExitStack() as stack:
             hold.take(stack, target, orders)
             run_row.keep_row(session)
@@ -344,14 +346,14 @@ def run_under_lease(
 
 @dataclass
 class _Hold:
-    """A process's hold on the run: the ledger, the lease, and the first record that it writes."""
+    """Takes and returns a run for this process: ledger, lease, and its first event."""
 
     session: RunSession
     first: Event | None
     holder: Holder | None = None
 
     def take(self, stack: contextlib.ExitStack, target: Connected, orders: RunOptions) -> None:
-        """Whatever changes takes the lease before it writes its first record into a trail that is there already."""
+        """Create the ledger if needed, take the lease (if anything is changed), and write the first event; in this order."""
         session = self.session
         if not session.playbook.changes:
             self._begin()
@@ -381,7 +383,7 @@ class _Hold:
 
 
 def _fault_end(session: RunSession, fault: DatabaseFault) -> RunbookError:
-    """Outside of any step: the database was lost, or it answered and refused."""
+    """The error for a database fault outside of any step: the database was lost, or it refused a statement."""
     if session.control.interrupted:
         kind: type[RunbookError] = Interrupted
         what = f"cancelled: {fault}"
@@ -397,12 +399,12 @@ def _fault_end(session: RunSession, fault: DatabaseFault) -> RunbookError:
     )
 
 
-# connections, resources, objects in use, the operator's doing, the system, corruption
+# SQLSTATE classes: connection, resources, object in use, operator intervention, system error, corruption
 _OUT_OF_ORDER = ("08", "53", "55", "57", "58", "XX")
 
 
 def _end_with(session: RunSession, error: RunbookError) -> None:
-    """How the run stands, unless it is no longer this process's to say."""
+    """Record the end, unless the run no longer belongs to this process."""
     if not isinstance(error, TrailBroken | LeaseLost):
         with contextlib.suppress(TrailBroken, LeaseLost):
             state = next((STATES[kind] for kind in STATES if isinstance(error, kind)), RunState.FAILED)
@@ -411,7 +413,7 @@ def _end_with(session: RunSession, error: RunbookError) -> None:
 
 
 def run_or_take_back(engine: Engine) -> None:
-    """Run; where the failed step's policy is rollback, or a guard asked for it, take back what stands."""
+    """Run the engine; roll back if the failed step's policy or a guard asks for it."""
     try:
         engine.run()
     except (StepFailed, CriteriaNotMet, Aborted) as error:
@@ -421,10 +423,10 @@ def run_or_take_back(engine: Engine) -> None:
 
 
 def roll_back_after(session: RunSession, error: RunbookError) -> RunbookError:
-    """`on_failure: rollback`: take back what stands, and say both what failed and what became of it."""
+    """Roll back after a failure; returns the error that reports both the failure and the result of the rollback."""
     from runner.run.rollback import Reverser, joined
 
-    session.control.go_on()  # a guard's stop has been obeyed
+    session.control.go_on()  # else the stop that a guard requested would stop the rollback, too
     reverser = Reverser(session, session.status.run, session.playbook)
     try:
         entries = reverser.order()

@@ -1,4 +1,4 @@
-"""Resume and rollback: the same bytes, inputs and target as when the run began, or a refusal that shows the difference."""
+"""The command `resume`: continues a run with the same playbook, inputs and target, or refuses and shows what differs."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from steps.contract.values import readable_all
 from steps.ledger import step_commits, tables
 
 _WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN})
-_OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED})  # nothing leads forward
+_OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED})  # no way forward
 
 
 # ─── resume ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Accepted:
-    """A person's word. changes: a changed playbook is meant; outside: the run goes on although its window is shut."""
+    """What a person accepts. changes: the edited playbook; outside: continuing although the window is closed."""
 
     reason: str = ""
     changes: bool = False
@@ -57,9 +57,9 @@ NOTHING_ACCEPTED = Accepted()
 
 
 def resume(name: str, orders: RunOptions, *, accepted: Accepted = NOTHING_ACCEPTED, dead: bool = False) -> str:
-    """Find the run → the same playbook, inputs and target → go on where the database says it stands.
+    """Find the run, check that playbook, inputs and target are the same, and continue where the database says it is.
 
-    dead: rows that steps had set aside are tried again; that may also be asked of a run that has succeeded.
+    dead: retry the rows that steps had set aside; also possible for a run that has succeeded.
     """
     found = find_run(runs_of(orders), name)
     status = found.status
@@ -93,7 +93,7 @@ def resume(name: str, orders: RunOptions, *, accepted: Accepted = NOTHING_ACCEPT
 
 
 def _within_window(session: RunSession, resumed: RunResumed, accepted: Accepted) -> RunResumed:
-    """Outside of its window a run makes its changes only where a person says why, and that is recorded."""
+    """Refuse to continue outside of the window, unless a person accepts it; the reason is then recorded."""
     status, playbook = session.status, session.playbook
     ahead = [
         e for e in playbook.entries if e.step.changes and (e.id not in status.steps or not status.steps[e.id].finished)
@@ -112,14 +112,14 @@ def _within_window(session: RunSession, resumed: RunResumed, accepted: Accepted)
 
 
 def _go_on(engine: Engine, *, again: bool) -> None:
-    """again: rows that steps had set aside or deferred are what a criterion waits for, so they are returned to."""
+    """Continue the run. again: first requeue rows that steps had set aside or deferred, which a criterion may wait for."""
     if again:
         _requeue(engine.session)
     run_or_take_back(engine)
 
 
 def _requeue(session: RunSession) -> None:
-    """Make the steps that set rows aside unfinished, so that they return to these rows; the rest of the run stays as it is."""
+    """Mark the steps that set rows aside as unfinished, so that they retry these rows; nothing else changes."""
     for name, rows in _aside(session).items():
         entry = session.playbook.entry(name)
         session.database.at(name, what=entry.step)
@@ -130,7 +130,7 @@ def _requeue(session: RunSession) -> None:
 
 
 def _aside(session: RunSession) -> dict[str, int]:
-    """The steps that set rows aside, and how many those are now."""
+    """Step → the number of rows that it has set aside, if any."""
     found: dict[str, int] = {}
     for entry in session.playbook.entries:
         if isinstance(entry.step, Requeueable) and session.status.step(entry.id).outcome is not None:
@@ -151,12 +151,12 @@ def _refuse_none_aside(session: RunSession) -> None:
 
 
 def refuse_broken(found: Found, what: str) -> None:
-    """Nothing goes on from a record that contradicts itself, before a target is asked; a torn last line is no change."""
+    """Refuse a record that is inconsistent in itself (a torn last line is not), before the target is asked."""
     trust.uncontradicted(found, None, what=what)
 
 
 def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
-    """Where the ledger has no row yet, only the playbook that lies there can say what was meant."""
+    """If the ledger has no row yet, require the playbook's file: the trail alone is not trusted for what to execute."""
     started = found.status.started
     if told.row is None and not told.begun and started is not None and not Path(started.file).is_file():
         raise RunRefused(
@@ -168,8 +168,8 @@ def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
 
 
 def _refuse_ended(status: RunStatus, told: trust.Trust, *, dead: bool) -> None:
-    """A run that has ended is not resumed; an end that the ledger doesn't know is no end: it is asked for once more."""
-    row = told.row  # another run may have taken it back, or a person closed it where its folder wasn't at hand
+    """Refuse a run that has ended. An end that the ledger doesn't know does not count: the run is checked once more."""
+    row = told.row  # another run may have undone it, or a person closed it without its folder
     elsewhere = row is not None and (row.rolled_back or row.state in _OVER)
     ended = status.state in _OVER or (status.state in _WELL and not dead)
     if not elsewhere and (not ended or (told.row is not None and told.row.state != status.state)):
@@ -179,7 +179,7 @@ def _refuse_ended(status: RunStatus, told: trust.Trust, *, dead: bool) -> None:
 
 
 def _refuse_rolling_back(status: RunStatus) -> None:
-    """What is taken back can't be done again under the same run: its ledger has it as done."""
+    """Refuse a run whose rollback has started: in its ledger the undone commits still count as done."""
     if status.rolling_back:
         raise RunRefused(
             f"cannot go on with {status.run}: taking it back has begun",
@@ -191,13 +191,13 @@ def _refuse_rolling_back(status: RunStatus) -> None:
 def refuse_lost(
     status: RunStatus, playbook: Playbook, target: Connected, *, act: str, without: Collection[str] = ()
 ) -> None:
-    """Raises RunRefused where the ledger has lost what the trail tells of."""
+    """Raise RunRefused if the ledger lacks what the trail says was done."""
     with target.database.look() as look:
         known.refuse_lost(look, status, playbook, act=act, without=without)
 
 
 def _refuse_undone(status: RunStatus, target: Connected) -> None:
-    """What another run has taken back, in part at least, is not gone on from."""
+    """Refuse a run that another run has undone, at least partly."""
     with target.database.look() as look:
         rows = step_commits.step_rows(look, status.run) if tables.exists(look) else []
     back = [one.step for one in rows if one.action == "revert" and one.state == StepOutcome.REVERTED]
@@ -210,21 +210,21 @@ def _refuse_undone(status: RunStatus, target: Connected) -> None:
 
 
 def _refuse_changed_since(status: RunStatus, playbook: Playbook, target: Connected, accepted: Accepted) -> None:
-    """What was done must still stand, and in the same tables."""
+    """Refuse a run whose changes were undone, or whose tables were replaced."""
     _refuse_rolling_back(status)
     _refuse_undone(status, target)
     _refuse_replaced(status, playbook, target, accepted)
 
 
 def _refuse_replaced(status: RunStatus, playbook: Playbook, target: Connected, accepted: Accepted) -> None:
-    """A table that is another one now stops the run, unless a person says why it may stand for the first."""
+    """Refuse a run if a table that it changed was replaced, unless a person accepts the new one."""
     if not accepted.changes:
         with target.database.look() as look:
             known.refuse_replaced(look, status, playbook)
 
 
 def refuse_read_only(status: RunStatus, playbook: Playbook, target: Connected) -> None:
-    """Raises RunRefused where this session can't change the target as it is meant."""
+    """Raise RunRefused if the playbook changes something and this session can't be given the needed settings."""
     if playbook.changes:
         preflight.writing_session(target.database, what=f"go on with {status.run} here")
 
@@ -250,7 +250,7 @@ def refuse_running(status: RunStatus) -> None:
 
 
 def here(found: Found, given: Mapping[str, str]) -> next_commands.Here:
-    """From where somebody looks at this run, with what a resume from here would be refused for. given: secret inputs."""
+    """The circumstances for next_commands, including why a resume would be refused. given: secret inputs."""
     living, options = advice.alive(found.status), found.options()
     obstacle = None if living else _obstacle(found, given, options)
     return next_commands.Here(now(), alive=living, options=options, obstacle=obstacle)
@@ -270,7 +270,7 @@ def _obstacle(found: Found, given: Mapping[str, str], options: str) -> next_comm
 
 
 def _playbook_again(found: Found, orders: RunOptions, accepted: Accepted) -> tuple[Playbook, RunResumed]:
-    """The playbook at hand if it means the same, or what changed of it, step by step."""
+    """Load the playbook again, and the RunResumed event with what has changed. Raises RunRefused for unaccepted changes."""
     status = found.status
     started = status.started
     if started is None:
@@ -301,7 +301,7 @@ def _playbook_again(found: Found, orders: RunOptions, accepted: Accepted) -> tup
 
 
 def _refuse_replaced_gates(status: RunStatus, playbook: Playbook, given: Mapping[str, str]) -> None:
-    """A gate stays in force under its name, so no other step can have that."""
+    """Refuse an edit that gives a gate's id to another kind of step: the gate stays in force under this id."""
     if status.started is None:
         return
     began = stored(status.started.source, given, programs=status.started.programs)
@@ -323,7 +323,7 @@ def _with_changes(
     machine: dict[str, str],
     given: Mapping[str, str],
 ) -> RunResumed:
-    """What was changed, as somebody accepts it. Raises RunRefused where nobody does, or where a changed step ran."""
+    """The event with the accepted changes. Raises RunRefused if nobody accepts them, or a changed step has run already."""
     status, path = found.status, playbook.file
     before = stored(status.source, given, programs=status.programs)
     files = [*_differ(status.programs, playbook.programs), *_differ(status.system_programs, machine)]
@@ -355,26 +355,26 @@ def _with_changes(
 
 
 def _means_the_same(playbook: Playbook, status: RunStatus) -> bool:
-    """By its digest; of a run whose version knew nothing of programs and names in use, by its bytes."""
+    """Whether the playbook has the same digest; for runs of older engines, whose digests differ, the same text."""
     earlier = status.programs is None and dict(playbook.source) == status.source
     return playbook.digest == status.digest or earlier
 
 
 def _differ(then: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
-    """Files that are others now, where it was recorded which they were."""
+    """The files whose hashes differ; [] if none were recorded."""
     if then is None:
         return []
     return sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
 
 
 def _exchanged(status: RunStatus, resumed: RunResumed) -> dict[str, str]:
-    """The machine's programs that somebody accepts as others: no digest of the playbook would show it."""
+    """The replaced programs of this machine, which are not part of the playbook's digest."""
     now = resumed.system_programs or {}
     return {name: now.get(name, "") for name in _differ(status.system_programs, now)}
 
 
 def _changed(before: Playbook, now: Playbook, files: list[str]) -> list[str]:
-    """The steps that are written otherwise, or that name a query or run a file which is: a step is more than its own lines."""
+    """The steps that changed: their own text, a query that they use, or a file that they execute."""
     then = {entry.id: (entry.digest, entry.step) for entry in before.entries}
     here = {entry.id: (entry.digest, entry.step) for entry in now.entries}
     changed = {name for name in set(then) | set(here) if then.get(name) != here.get(name)}
@@ -384,7 +384,7 @@ def _changed(before: Playbook, now: Playbook, files: list[str]) -> list[str]:
 
 
 def _began(entry: Entry, status: RunStatus) -> bool:
-    """Whether anything of a step may have happened; a gate that is not passed has done nothing."""
+    """Whether a step may have done anything; an unpassed gate has not."""
     step = status.step(entry.id)
     return step.finished if isinstance(entry.step, Gate) else bool(step.outcome or step.open)
 

@@ -1,4 +1,4 @@
-"""The one way back: revert of steps in reverse order, from what each remembered, verified like steps."""
+"""Rollback: undoes steps in reverse order, from what each has saved, and verifies each of them."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ AS_ASKED = "kept, as --to asked"
 
 @dataclass(frozen=True)
 class Choice:
-    """What a person asked to keep. after: this step and those before it; left: step → why it is left standing.
+    """What to keep. after: this step and those before it; left: step → why it is left in place.
 
-    before: those of `left` that were asked for on this way back earlier, and are recorded.
+    before: those of `left` that were recorded earlier in this rollback.
     """
 
     after: str = ""
@@ -59,18 +59,18 @@ class Choice:
 
 @dataclass
 class Reverser:
-    """Takes back one run's steps; the trail may be that run's own or that of a rollback playbook."""
+    """Undoes the steps of a run; recorded in the run's own trail, or in that of the run that undoes it."""
 
     session: RunSession
     run: str
     playbook: Playbook
-    prefix: str = ""  # before the step ids in the trail, when the steps are another run's
+    prefix: str = ""  # prefix of step ids in the trail, if the steps belong to another run
     _context: StepContext | None = None
     choice: Choice = field(default_factory=Choice)
 
     # ─── what is to be taken back ───────────────────────────────────────────────────────────────────────────────────
     def order(self, only: Collection[str] = ()) -> list[Entry]:
-        """The steps to take back, the last first, or some of them; raises RunRefused where one of them is one-way."""
+        """The steps to undo, or some of them, last first; raises RunRefused if one of them can't be undone."""
         self._refuse()
         names = self.playbook.rollback_steps or tuple(reversed(self.playbook.ids))
         kept, stands = self._kept(), self._standing()
@@ -88,7 +88,7 @@ class Reverser:
         return [entry for entry in entries if entry.step.changes and entry.step.lasting]
 
     def _without(self, stuck: Sequence[Entry], entries: Sequence[Entry]) -> str:
-        """What can be taken back although some steps are one way; entries: in the order in which they would be."""
+        """Commands that undo the rest although some steps can't be. entries: all, in the order of the rollback."""
         rest = [one for one in entries if one not in stuck and one.step.changes and one.step.lasting]
         if not rest:
             return f"runbook report {self.run}"
@@ -100,18 +100,18 @@ class Reverser:
         return f"{whole}\n{after}\n(one of the two: the first takes back all else, the second what came after {stuck[0].id})"
 
     def _kept(self) -> dict[str, str]:
-        """The steps that are not to be taken back, each with the reason."""
+        """The steps to keep → the reason."""
         ids, listed, after = self.playbook.ids, self.playbook.rollback_steps, self.choice.after
         kept = {name: BY_THE_LIST for name in ids if listed and name not in listed}
         kept |= dict.fromkeys(ids[: ids.index(after) + 1] if after else (), AS_ASKED)
         return kept | dict(self.choice.left)
 
     def kept(self) -> tuple[str, ...]:
-        """Those of them of which something stands."""
+        """The kept steps that have something in place."""
         return tuple(name for name in self.standing() if name in self._kept())
 
     def rest(self) -> list[str]:
-        """What stands and is not to be kept."""
+        """The steps that have something in place and are not to be kept."""
         kept = self._kept()
         return [name for name in self.standing() if name not in kept]
 
@@ -128,7 +128,7 @@ class Reverser:
         told, stands = self.session.status.steps, self._standing()
         stands |= {
             name for name in self.choice.left if name in told and told[name].standing
-        }  # the ledger may have lost it
+        }  # the ledger may have lost its rows
         gone = [name for name in self.choice.left if name not in stands and name not in self.choice.before]
         if gone:
             raise RunRefused(
@@ -146,17 +146,17 @@ class Reverser:
             )
 
     def standing(self) -> list[str]:
-        """The steps of which something stands now, in the playbook's order."""
+        """The steps that have something in place, in the playbook's order."""
         stands = self._standing()
         return [entry.id for entry in self.playbook.entries if entry.id in stands and entry.step.lasting]
 
     def _standing(self) -> set[str]:
-        """The steps that committed anything and are not taken back already: by the ledger, not the trail."""
+        """The steps with commits that are not undone yet, according to the ledger (not the trail)."""
         with self.session.database.look() as look:
             return step_commits.standing(look, self.run) if tables.exists(look) else set()
 
     def balance(self, only: Collection[str] = ()) -> Balance:
-        """What the way back has come to so far, of all steps or of some."""
+        """The result of the rollback so far, of all steps or of some."""
         kept = self._kept()
         standing = {name: kept.get(name, "it is not taken back") for name in self.standing()}
         with self.session.database.look() as look:
@@ -164,14 +164,14 @@ class Reverser:
 
     # ─── the way back ───────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, entries: list[Entry]) -> None:
-        """Take back these steps in this order; the first that fails ends it and says what still stands."""
+        """Undo these steps in this order; stops at the first that fails and says what is still in place."""
         with self._under_its_name():
             for entry in entries:
                 self._obey(entry)
                 self._one(entry)
 
     def leave(self, by: str) -> None:
-        """Record which steps a person leaves standing, in the trail and in the ledger."""
+        """Record in trail and ledger which steps a person leaves in place."""
         with self._under_its_name():
             for name, reason in self.choice.left.items():
                 if name in self.choice.before:
@@ -184,7 +184,7 @@ class Reverser:
                 )
 
     def refuse_at_work(self, entries: list[Entry]) -> None:
-        """Raise RunRefused where something that a step began on the way there still works."""
+        """Raise RunRefused if something that a step started is still running."""
         with self._under_its_name():
             for entry in entries:
                 at_work = self._asked(entry, entry.step.at_work) if isinstance(entry.step, Lingering) else ""
@@ -198,7 +198,7 @@ class Reverser:
 
     @contextlib.contextmanager
     def _under_its_name(self) -> Iterator[None]:
-        """Within: what is asked and committed is that run's, whoever takes it back."""
+        """While the block runs, queries and commits count as those of the run to be undone."""
         connected = self.session.database.session
         own, connected.run = connected.run, self.run
         try:
@@ -224,7 +224,7 @@ class Reverser:
         )
 
     def _again(self) -> str:
-        """The command that goes on with this way back."""
+        """The command that continues this rollback."""
         return f"runbook resume {self.session.status.run}" if self.prefix else f"runbook rollback {self.run}"
 
     def _one(self, entry: Entry) -> None:
@@ -273,7 +273,7 @@ class Reverser:
         self.session.anchor(RunPosition(self.run, entry.id, "revert"), outcome=StepOutcome.REVERTED, results=results)
 
     def _gone_by_word(self, entry: Entry, name: str) -> bool:
-        """Whether a person said, on this way back, that nothing of the step stands; raises InDoubt where one must say it."""
+        """Whether a person has settled, in this rollback, that the step left nothing; raises InDoubt if that must be settled."""
         known = self.session.status.steps.get(name)
         word = known.settled if known is not None else None
         step = entry.step
@@ -294,7 +294,7 @@ class Reverser:
         return True
 
     def _replaced(self, entry: Entry) -> list[str]:
-        """The tables that the step changed and that are others now, under the same names."""
+        """The tables that the step changed and that have been replaced since."""
         place = RunPosition(self.run, entry.id, "revert")
         return self._asked(entry, lambda look: touched_tables.replaced(look, place, entry.step))
 
@@ -316,12 +316,12 @@ class Reverser:
         with self.session.database.look() as look:
             text = step_commits.remembered(look, run=self.run, step=entry.id)
         before = step.recall(text or "{}")
-        unguarded = entry.model_copy(update={"guards": ()})  # what broke on the way there must not stop the way back
+        unguarded = entry.model_copy(update={"guards": ()})  # these must not stop the rollback
         context = self._context = self.session.context(unguarded, forward=False)
         return step.revert(context, before)
 
     def _far(self) -> dict[str, Value]:
-        """How far the step at hand had come on its way back."""
+        """The progress of the current step's undo."""
         told = self._context.reported if self._context is not None else None
         return {"done": told.done, "total": told.total} if told is not None else {}
 
@@ -332,7 +332,7 @@ class Reverser:
         return effect
 
     def _verify(self, entry: Entry, name: str) -> None:
-        """It is taken back when the database says so; where it can't, a person must."""
+        """Verify the undo: it is done if the database says so; raises InDoubt if the database can't tell."""
         effect = self._effect(entry, name)
         if effect.state is State.UNKNOWN:
             raise self._in_doubt(entry, name, f"it was taken back, but verify can't tell: {effect.evidence}")
@@ -362,5 +362,5 @@ class Reverser:
 
 
 def joined(first: RunbookError, second: RunbookError) -> ExceptionGroup:
-    """A failing way back never hides why it was taken."""
+    """Both errors, so that a failing rollback doesn't hide why it was started."""
     return ExceptionGroup("the run failed, and taking it back failed too", [first, second])

@@ -1,4 +1,4 @@
-"""The run's row in the ledger: where there is no ledger it is made, the row is added or changed, and the end written."""
+"""The run's row in the ledger: creates the ledger if needed, adds or updates the row, and records the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steps.ledger import runs, tables
 
 
 def make_ledger(session: RunSession) -> bool:
-    """Make the ledger where a changing playbook finds none; whether it was made."""
+    """Create the ledger if there is none; returns whether it was created."""
     with session.database.look() as look:
         if ledger_check.refuse_bad(look).there:
             return False
@@ -35,14 +35,14 @@ def make_ledger(session: RunSession) -> bool:
 
 
 def keep_row(session: RunSession) -> None:
-    """The run as the ledger has it: a new one, or what it goes by since a person accepted a changed playbook."""
+    """Write the run's ledger row: a new one, or an updated one after a person accepted changes of the playbook."""
     status = session.status
     started = status.started
     if not session.recorded or started is None:
         return
     with session.database.look() as look:
         if not tables.exists(look):
-            session.recorded = False  # a playbook that only looks goes without
+            session.recorded = False  # a read-only playbook needs no ledger
             return
         known = runs.find_run(look, started.run)
     now = (status.digest, status.approval_digest, status.source)
@@ -61,13 +61,13 @@ def keep_row(session: RunSession) -> None:
     except DatabaseFault:
         if session.playbook.changes:
             raise
-        session.recorded = False  # a role that may only read: the run is real, but can't be required by another
+        session.recorded = False  # the role may only read: the run is valid, but no other playbook can require it
 
 
 def record_end(session: RunSession, state: RunState, code: int, *, what: str = "", why: str = "") -> None:
-    """The end, in the trail and in the ledger, while the lease is held: a take-over waits for this transaction.
+    """Record the end in trail and ledger within one fenced transaction, for which a take-over has to wait.
 
-    Raises LeaseLost where another process has the run by now; then it is that one's to say how it ended.
+    Raises LeaseLost if another process has taken over the run; then recording the end is up to that one.
     """
     ended = RunEnded(state=state, exit_code=code, what=what, why=why)
     written = False
@@ -79,5 +79,6 @@ def record_end(session: RunSession, state: RunState, code: int, *, what: str = "
                 work, run=session.status.run, state=state, figures=in_json(session.status.figures),
                 head=session.trail.head, length=session.trail.length,
             )  # fmt: skip
-    if not written:  # a database that is away: the trail has it, and whoever took the run over stands in the trail
+    # The database is gone: record it in the trail alone, where `append` refuses if another process has taken over.
+    if not written:
         session.emit(ended)

@@ -28,7 +28,7 @@ Listener = Callable[[Event], None]
 
 @dataclass
 class RunSession:
-    """One process's work on one run, forward or back: the engine, its steps and the way back all hold the same one."""
+    """The state of one run in this process, shared by the engine, its steps and the rollback."""
 
     playbook: Playbook
     database: RunDatabase
@@ -39,28 +39,29 @@ class RunSession:
     now: Callable[[], datetime]
     listeners: list[Listener] = field(default_factory=list)
     scope: Scope = field(default_factory=Scope)
-    outside_window: bool = False  # a person said why the run goes on although its window is shut
+    outside_window: bool = False  # a person accepted to continue although the window is closed
     recorded: bool = True  # whether the ledger has a row of this run
-    _telling: threading.Lock = field(default_factory=threading.Lock)  # guards speak from a thread of their own
+    _telling: threading.Lock = field(default_factory=threading.Lock)  # guards emit from a thread of their own
 
     # ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────
     def emit(self, event: Event) -> None:
-        """On disk first; then everyone else hears of it. One at a time; no signal handler comes here."""
+        """Append an event, update the status, notify listeners; one at a time, never called from a signal handler."""
         with self._telling:
+            # On disk first: nobody may see, and the engine may not act on, what a crash could still take back.
             record = self.trail.append(event)
             add(self.status, record)
             for listener in self.listeners:
                 listener(record.event)
 
     def learn(self, name: str, figures: Mapping[str, Value]) -> None:
-        """Later checks and steps may use these figures."""
+        """Make these figures available to later checks and steps."""
         self.scope.learn(name, figures)
 
     def anchor(self, place: RunPosition, *, outcome: StepOutcome, results: Mapping[str, Value]) -> None:
-        """The head of the chain into the ledger, where whoever rewrites the trail can't rewrite it unseen."""
+        """Store the head of the chain in the ledger, so that a rewritten trail is noticed."""
         if not self.recorded:
             return
-        own = place.run == self.status.run  # else the steps are another run's, whose chain this is not
+        own = place.run == self.status.run  # else the steps belong to another run, of which this is not the chain
         try:
             with self.database.own() as work:
                 step_commits.end_step(
@@ -73,15 +74,15 @@ class RunSession:
                 )
         except DatabaseFault as fault:
             if self.control.interrupted:
-                return  # the trail has it; whoever wants the end at once doesn't wait for a server that is gone
+                return  # the trail has it; don't wait for a lost server after the second ^C
             raise TargetUnreachable(
                 f"cannot record the end of step {place.step} in the ledger: {fault}",
                 state="the step's change stays; its end is in the trail",
             ) from fault
 
-    # ─── what steps are lent ────────────────────────────────────────────────────────────────────────────────────────
+    # ─── for steps ──────────────────────────────────────────────────────────────────────────────────────────────────
     def context(self, entry: Entry, *, forward: bool = True) -> StepContext:
-        """What a step is lent. forward: also a check of the trail and the window's limit at each safe point; a way back has neither."""
+        """The context for a step. forward: check the trail and the window at each safe point; a rollback does neither."""
         context = StepContext(
             db=self.database, entry=entry, run=self.status.run, emit=self.emit, control=self.control, watcher=self.watcher,
             scope=self.scope, lock=entry.lock, steered=self.recorded,
@@ -93,17 +94,17 @@ class RunSession:
         return context
 
     def window_left(self, entry: Entry) -> float | None:
-        """Seconds in which this step may still change things; negative where that is over, None where nothing limits it."""
+        """Seconds left in which this step may change things; negative if the window is over, None if there is no limit."""
         ends = window.ends(self.playbook, self.status, step=entry.id, now=self.now())
         return None if ends is None else (ends - self.now()).total_seconds()
 
     def _window_of(self, entry: Entry) -> Callable[[], float | None]:
-        """The limit that the step's safe points keep to: none for gates, nor where a person said to go on outside."""
+        """The limit for the step's safe points; none for gates, or if a person accepted to continue outside the window."""
         bound = entry.step.changes and not self.outside_window
         return (lambda: self.window_left(entry)) if bound else (lambda: None)
 
     def same_programs(self, uses: list[Uses]) -> None:
-        """Right before they are run: the files are those with which the run began, or that somebody accepted."""
+        """Raise StepFailed if programs were replaced since the run started (or since a person accepted them)."""
         known = self.status.programs
         if known is None or not uses:
             return

@@ -1,4 +1,4 @@
-"""What is done with one step: ask, write ahead, act, record the end, and anchor it in the ledger."""
+"""Executes one step: verify, record the start, apply with retries, record the end, anchor it in the ledger."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Undo = Callable[[UndoesRun, Entry], StepResult]
 
 @dataclass(frozen=True)
 class StepRun:
-    """One step of one run. It can be asked, applied and ended; the engine says when."""
+    """One step of a run: the operations on it. The engine decides when to use which."""
 
     session: RunSession
     entry: Entry
@@ -48,7 +48,7 @@ class StepRun:
         with self.session.database.look() as look:
             effect = self.entry.step.verify(look)
         if when == "before" and effect.state is State.NOT_DONE:
-            return effect  # the ordinary case: the record of the start says it all
+            return effect  # the normal case; it needs no record beside step_started
         self.session.emit(
             StepVerified.model_validate(
                 {"step": self.entry.id, "when": when, "state": effect.state, "evidence": effect.evidence}
@@ -57,7 +57,7 @@ class StepRun:
         return effect
 
     def preflight(self) -> None:
-        """What the step itself finds in its way, now that all steps before it are done."""
+        """Raise CriteriaNotMet if there are obstacles to the step, now that all earlier steps are done."""
         with self.session.database.look() as look:
             faults = foresight.in_the_way(self.entry, look)
         if faults:
@@ -68,7 +68,7 @@ class StepRun:
             )
 
     def required(self) -> None:
-        """What the playbook requires may have been taken back while it waited."""
+        """At a gate, check `requires:` again: a required run may have been undone while this one waited."""
         if not self.session.playbook.requires:
             return
         with self.session.database.look() as look:
@@ -84,7 +84,7 @@ class StepRun:
             )
 
     def apply(self) -> StepResult:
-        """Write-ahead, then act; connection classes are tried again, because the step goes on where the ledger says."""
+        """Record the start, then apply the step. Transient errors are retried: the step continues after its last commit."""
         step, session = self.entry.step, self.session
         session.emit(StepStarted(step=self.entry.id, type=step.kind, action="apply", describe=step.describe()))
         context = session.context(self.entry)
@@ -93,7 +93,7 @@ class StepRun:
             return self._act(context)
         context.sentry = self._sentry(guarded)
         with context.sentry.watching():
-            context.rest()  # a guard that is broken already holds the step before it begins
+            context.rest()  # a safe point: a guard that is broken already holds the step before it starts
             return self._act(context)
 
     def _act(self, context: StepContext) -> StepResult:
@@ -104,7 +104,7 @@ class StepRun:
             self.session.control.acting = False
 
     def _tried(self, context: StepContext) -> StepResult:
-        """Retried after faults that pass. Each commit starts the count anew: a long step may lose its connection every hour."""
+        """Retry transient errors. The counter resets with each commit: a long step may lose its connection every hour."""
         session, retry = self.session, self.entry.retry
         attempt, acts = 1, -1
         while True:
@@ -118,6 +118,7 @@ class StepRun:
                     raise
                 if fault.lost:
                     self._await_server(context, fault)
+                # Progress is measured in commits of this step, which are in the ledger whatever happened to the connection.
                 before, acts = acts, len(session.database.committed())
                 attempt = attempt if acts == before else 1
                 if attempt >= retry.attempts:
@@ -137,7 +138,7 @@ class StepRun:
                 self._doubt_after_loss()
 
     def _await_server(self, context: StepContext, fault: DatabaseFault) -> None:
-        """A server that restarts is waited for, as long as the longest wait between two tries; then it must be the same one."""
+        """Wait for a server that restarts, up to retry.longest_wait; raises RunRefused if another server is there then."""
         until = time.monotonic() + self.entry.retry.longest_wait
         while True:
             try:
@@ -158,13 +159,13 @@ class StepRun:
             ) from fault
 
     def _doubt_after_loss(self) -> None:
-        """Before another try: a step that can't say what became of it is a person's to settle."""
+        """Before a retry: raise InDoubt if the database can't tell the outcome of the last attempt."""
         effect = self.verify("in_doubt")
         if effect.state is State.UNKNOWN:
             raise self.in_doubt(effect)
 
     def _with_guards_of_here(self) -> Entry:
-        """Without guards on what this database doesn't have: SQLite has no standbys that could lag."""
+        """The entry without guards that don't apply to this database (SQLite has no replicas)."""
         elsewhere = [
             guard.check
             for guard in self.entry.guards
@@ -177,7 +178,7 @@ class StepRun:
         return self.entry.model_copy(update={"guards": kept})
 
     def _sentry(self, guarded: Entry) -> GuardMonitor:
-        """Who samples the step's guards while it runs."""
+        """The monitor that samples the step's guards."""
         from runner.run.guards import GuardMonitor
 
         session = self.session
@@ -187,7 +188,7 @@ class StepRun:
         )  # fmt: skip
 
     def recounted(self) -> StepResult:
-        """A step's result from the ledger, where it keeps one; else an empty one."""
+        """The step's result as recomputed from the ledger; an empty one if it stores none."""
         if not isinstance(self.entry.step, Recounted):
             return StepResult()
         try:
@@ -206,7 +207,7 @@ class StepRun:
         sqlstate: str = "",
         kept: Mapping[str, Value] | None = None,
     ) -> None:
-        """Record the outcome in the trail, then anchor the trail's head in the ledger; `kept` stands there alone."""
+        """Record the end in the trail, then anchor the trail's head in the ledger. kept: results for the ledger only."""
         session, name, results = self.session, self.entry.id, bounded(fields(result))
         seconds = round(time.monotonic() - began, 3)
         session.emit(
@@ -221,12 +222,12 @@ class StepRun:
             )
         )
         session.learn(name, results)
-        # masked, as the trail has them
+        # From the status, which has them masked, as in the trail.
         told = {**session.status.step(name).results, **(kept or {})}
         session.anchor(RunPosition(session.status.run, name, "apply"), outcome=outcome, results=told)
 
     def in_doubt(self, effect: Effect) -> InDoubt:
-        """The error for a step of which nobody but a person can say what became."""
+        """The error for a step whose outcome only a person can determine."""
         return InDoubt(
             f"step {self.entry.id} ({self.entry.mark}) began and did not end, and the database can't tell whether it was done",
             why=effect.evidence,

@@ -1,4 +1,4 @@
-"""How a step takes back another playbook's run: that run's own steps, under its name, recorded in both."""
+"""Undoing another playbook's run as a step: under that run's name, recorded in both runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from steps.ledger import runs, step_commits
 from steps.ledger.runs import RunRow
 
 Loader = Callable[[str], Playbook]
-"""A playbook from the source texts (JSON) that a run keeps in the ledger."""
+"""Loads a playbook from the source texts (JSON) that the ledger stores for a run."""
 
 
 def undo_run(
     session: RunSession, step: UndoesRun, entry: Entry, *, load: Loader, connect: Callable[[Session], RunDatabase]
 ) -> RunTakenBack:
-    """Carry out a step that undoes another playbook's run."""
+    """Execute a step that undoes another playbook's run."""
     row = _chosen(session, step, entry)
     playbook = load(row.source)
     with _under_lease(session, playbook.scope, connect):
@@ -42,7 +42,7 @@ def undo_run(
 def _under_lease(
     session: RunSession, scope: str, connect: Callable[[Session], RunDatabase]
 ) -> contextlib.AbstractContextManager[None]:
-    """Another scope has a lease of its own, which whoever changes things there must hold."""
+    """Take the lease of that run's scope while the block runs, if it is another scope than ours."""
     if scope == session.playbook.scope:
         return contextlib.nullcontext()
     process = session.status.process or identity.process(None)
@@ -51,7 +51,7 @@ def _under_lease(
 
 
 def _chosen(session: RunSession, step: UndoesRun, entry: Entry) -> RunRow:
-    """The run to take back: chosen once, and kept in the ledger before its first step is touched."""
+    """The run to undo. It is chosen once and committed to the ledger before anything is undone, so a resume keeps to it."""
     with session.database.look() as look:
         text = step_commits.remembered(look, run=session.status.run, step=entry.id)
         chosen = RunTakenBack.model_validate_json(text).run if text else ""
@@ -68,7 +68,7 @@ def _chosen(session: RunSession, step: UndoesRun, entry: Entry) -> RunRow:
 def _ended(
     session: RunSession, entry: Entry, row: RunRow, reverser: Reverser, *, only: tuple[str, ...]
 ) -> RunTakenBack:
-    """What it came to, in this run's ledger rows and in that of the run that was taken back."""
+    """The result, recorded in the ledger rows of this run and of the undone one."""
     told, mine, over = reverser.balance(), reverser.balance(only), not reverser.rest()
     standing = tuple(name for name in told.standing if not only or name in only)
     with session.database.look() as look:
@@ -90,6 +90,6 @@ def _ended(
 
 
 def sources(text: str) -> dict[str, str]:
-    """The source texts of a run as the ledger keeps them."""
+    """A run's source texts, parsed from the ledger."""
     found = json.loads(text)
     return {str(name): str(body) for name, body in found.items()} if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""The command `rollback`: one run's own steps, in reverse, from what each remembered; no end of it is a dead end."""
+"""The command `rollback`: undoes a run's own steps in reverse order. However it ends, it can be continued or closed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from steps.ledger import runs
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asked of a rollback. leave: steps to be left standing; mended: the playbook's way back was changed."""
+    """The options of a rollback. leave: steps to leave in place; mended: use the corrected undo of the edited playbook."""
 
     reason: str
     after: str = ""
@@ -39,7 +39,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class RunRollback:
-    """A run that is rolled back as a whole, with its figures in words."""
+    """A completely rolled back run, with the result in words."""
 
     run: str
     words: str
@@ -47,7 +47,7 @@ class RunRollback:
 
 @dataclass(frozen=True)
 class _Meant:
-    """The playbook by which the run is taken back, and what of it was mended since the run began."""
+    """The playbook to roll back by, and what was corrected in it since the run started."""
 
     playbook: Playbook
     changed: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class _Meant:
 
 
 def rollback(name: str, orders: RunOptions, asked: Asked) -> RunRollback:
-    """Take back a run of which something stands. Raises RolledBackInPart where something of it still does afterwards."""
+    """Roll back a run. Raises RolledBackInPart if something is left in place."""
     found = find_run(runs_of(orders), name)
     status = found.status
     if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
@@ -91,14 +91,14 @@ def rollback(name: str, orders: RunOptions, asked: Asked) -> RunRollback:
 
 
 def _values(status: RunStatus, orders: RunOptions) -> dict[str, str]:
-    """The run's inputs; the trail has no secret, so these come from the environment."""
+    """The run's inputs; secrets, which the trail doesn't have, are taken from the environment."""
     known = given_again(status)
     given = {name: orders.place.environ.get(f"RUNBOOK_INPUT_{name.upper()}") for name in known if known[name] == MASK}
     return known | {name: value for name, value in given.items() if value is not None}
 
 
 def _refuse_secrets_missing(status: RunStatus, entries: list[Entry]) -> None:
-    """A mask is never sent in place of the secret that it hides."""
+    """Refuse if a step needs a secret input that was not given again: its mask must never be sent instead."""
     for entry in entries:
         if MASK in entry.step.model_dump_json():
             started = status.started
@@ -122,7 +122,7 @@ def _refuse_unbegun(status: RunStatus, told: trust.Trust) -> None:
 
 
 def _refuse_gone(status: RunStatus, told: trust.Trust) -> None:
-    """What is taken back is not taken back again; an end that the ledger doesn't know is no end."""
+    """Refuse a run that is rolled back already, unless the ledger doesn't know of that end."""
     elsewhere = told.row is not None and told.row.rolled_back
     unknown = told.row is not None and told.row.state != status.state
     if elsewhere or (status.state is RunState.ROLLED_BACK and not unknown):
@@ -148,7 +148,7 @@ def _started(
 
 
 def _left_earlier(status: RunStatus) -> dict[str, str]:
-    """Step → by whom it was left, on this way back before it was cut short."""
+    """Steps left in place earlier in this (interrupted) rollback → by whom."""
     if status.state is RunState.ROLLED_BACK_IN_PART:
         return {}
     return {name: f"left by {step.left}" for name, step in status.steps.items() if step.left}
@@ -159,7 +159,7 @@ def _asked_to_leave(asked: Asked) -> dict[str, str]:
 
 
 def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[Entry]) -> None:
-    """A way back that came to its end in part is not gone again where nothing more can be taken back."""
+    """Refuse to repeat a partial rollback if nothing more can be undone."""
     if entries or status.state is not RunState.ROLLED_BACK_IN_PART:
         return
     told = reverser.balance()
@@ -177,12 +177,13 @@ def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[En
 def _carry_back(
     session: RunSession, target: Connected, orders: RunOptions, reverser: Reverser, first: RollbackStarted
 ) -> RunRollback:
-    """As `run_under_lease`, but the good end is called rolled back."""
+    """Like run_under_lease, but success is RolledBack."""
     words = ""
 
     def back() -> None:
         nonlocal words
-        with session.database.own() as work:  # before anything is touched: killed from here on, it has not succeeded
+        # Before anything is undone: if killed from here on, the run must not count as succeeded any more.
+        with session.database.own() as work:
             runs.take_up_run(work, run=session.status.run, head=session.trail.head, length=session.trail.length)
         reverser.leave(identity.process(orders.operator).operator)
         reverser.revert([session.playbook.entry(name) for name in first.steps])
@@ -197,7 +198,7 @@ def _carry_back(
 
 # ─── a mended way back ──────────────────────────────────────────────────────────────────────────────────────────────
 def _meant(status: RunStatus, asked: Asked, values: Mapping[str, str]) -> _Meant:
-    """The playbook as the run keeps it; with --accept-changes the one at hand, where only ways back differ."""
+    """The run's own copy of the playbook; with --accept-changes the edited one, if only undo definitions differ."""
     kept = stored(status.source, values)
     if not asked.mended or status.started is None:
         return _Meant(kept)
