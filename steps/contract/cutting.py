@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 MARK = "…"
 BESIDE = 64 * 1024  # margin that is masked beyond the kept part: a secret may begin inside it and end outside
-EDGE = BESIDE // 2  # the outer half of the margin is always dropped: it may end in half a secret, which no mask recognises
+EDGE = BESIDE // 2  # outer half of the margin, always dropped: it may end in half a secret, which no mask recognises
 
 Masking = Callable[[str], str]
 _masking: list[Masking] = []  # global to the process and not per thread, since guards and workers truncate texts too

@@ -1,3 +1,3 @@
-"""The engine's own tables in the target database: all SQL that touches them."""
+"""The ledger: the engine's own tables in the target database. All SQL that touches them is in this package."""
 
 from __future__ import annotations

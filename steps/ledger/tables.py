@@ -1,7 +1,8 @@
-"""The ledger: the engine's own tables in the target database, and all SQL that touches them.
+"""The ledger's tables: definitions, and the queries on runs, steps, commits, anchors and commands.
 
-In PostgreSQL they are a schema of their own, `runbook`; in SQLite their names begin with `runbook_`. What a change needs to be
-resumed, fenced and taken back commits here together with the change itself.
+On PostgreSQL they are in a schema of their own, `runbook`; on SQLite their names begin with `runbook_`. They are in the target
+database, and not beside the trail, so that the record of a change commits in the same transaction as the change: after a
+crash either both are there or neither is, and a resumed run needs no guess.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from steps.contract import DatabaseFault, Look, Question, Row, RunPosition, Valu
 from steps.contract.dialect import Dialect
 
 SCHEMA = "runbook"
-BEGAN = "runbook.began"  # PostgreSQL's setting that says when one of our transactions began, in seconds since 1970
+BEGAN = "runbook.began"  # a PostgreSQL setting, local to each of our transactions: when it began (seconds since 1970)
 
-# {id}: a growing number; {now}: the server's clock; {texts}: a table of texts; {at}: a point in time
+# The columns of each table. {id}: an ascending number; {now}: the server's clock; {texts}: an array of texts; {at}: a timestamp.
+# step_commit's UNIQUE (run, step, action, label) is what makes a repeated commit fail instead of doing the work twice.
 _TABLES: Mapping[str, str] = {
     "run": """run text PRIMARY KEY, playbook text NOT NULL, digest text NOT NULL, approval_digest text NOT NULL,
         kind text NOT NULL, state text NOT NULL, target text NOT NULL, identity text NOT NULL, inputs text NOT NULL,
@@ -47,9 +49,9 @@ _TABLES: Mapping[str, str] = {
         at {at} NOT NULL DEFAULT {now}""",
     "meta": "name text PRIMARY KEY, value text NOT NULL",
 }
-VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names and no step_commit.touched
+VERSION = 3  # of this schema; 1 had no anchor and no meta, 2 had other names for some tables and no step_commit.touched
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
-# as of version 3: a table → its name before, and the word for a step's state before → today's
+# renamed in version 3: table → its former name, and a step's former state → its name today
 FORMER: Mapping[str, str] = {"step_commit": "act", "backfill_pass": "pass", "skipped_row": "dead"}
 FORMER_STATES: Mapping[str, str] = {"already_so": "already_applied"}
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
@@ -69,23 +71,24 @@ _WORDS: Mapping[Dialect, Mapping[str, str]] = {
 
 
 def table(name: str, dialect: Dialect) -> str:
-    """The ledger table's name as SQL: `runbook.batch`, or `runbook_batch` on SQLite."""
+    """A ledger table's name as SQL: `runbook.batch`, or `runbook_batch` on SQLite."""
     return f"{SCHEMA}.{name}" if dialect is Dialect.POSTGRESQL else f"{SCHEMA}_{name}"
 
 
 def now_sql(dialect: Dialect) -> str:
-    """The server's clock, in SQL."""
+    """The SQL expression for the server's clock; all times in the ledger are the server's, never this host's."""
     return _WORDS[dialect]["now"]
 
 
 def ddl(dialect: Dialect) -> list[str]:
-    """The statements that make the ledger; safe to repeat."""
+    """The statements that create the ledger; idempotent."""
     statements = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"] if dialect is Dialect.POSTGRESQL else []
     statements += [
         f"CREATE TABLE IF NOT EXISTS {table(name, dialect)} ({columns.format(**_WORDS[dialect])})"
         for name, columns in _TABLES.items()
     ]
-    if dialect is Dialect.POSTGRESQL:  # compressing it took as long as a sixth of the rows' own update
+    if dialect is Dialect.POSTGRESQL:
+        # uncompressed: compressing the payloads took up to a sixth of the time of updating the rows themselves
         statements.append(f"ALTER TABLE {table('undo', dialect)} ALTER COLUMN payload SET STORAGE EXTERNAL")
     meta = table("meta", dialect)
     statements.append(
@@ -96,12 +99,12 @@ def ddl(dialect: Dialect) -> list[str]:
 
 
 def columns(dialect: Dialect) -> dict[str, str]:
-    """Each table of the ledger → its columns and constraints as SQL."""
+    """Each ledger table → its columns and constraints as SQL."""
     return {name: " ".join(words.format(**_WORDS[dialect]).split()) for name, words in _TABLES.items()}
 
 
 def grants(role: str) -> list[str]:
-    """What a DBA runs so that `role` (a quoted identifier) can work with a ledger it does not own."""
+    """The GRANT statements with which `role` (a quoted identifier) can use a ledger that it does not own."""
     return [
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}",
@@ -110,13 +113,13 @@ def grants(role: str) -> list[str]:
 
 
 class OldLedger(DatabaseFault):
-    """Some of the ledger's tables have the names of an earlier version."""
+    """The ledger was created by an earlier version: some of its tables have their former names."""
 
 
 def exists(look: Look) -> bool:
-    """Whether all of the ledger's tables are there (steps.ledger.form says of which version).
+    """Whether the ledger exists (steps.ledger.form tells its version).
 
-    Raises OldLedger, because what stands there under other names must not be taken for nothing.
+    Raises OldLedger where tables have their former names: a ledger that can't be read must not be mistaken for an absent one.
     """
     found = _there(look, [*_TABLES, *FORMER.values()])
     if not found.isdisjoint(FORMER.values()):
@@ -125,12 +128,12 @@ def exists(look: Look) -> bool:
 
 
 def tables(look: Look) -> set[str]:
-    """Which of the ledger's tables are there."""
+    """The names of those ledger tables that exist."""
     return _there(look, list(_TABLES))
 
 
 def former(look: Look) -> dict[str, str]:
-    """The tables that stand there under the names of an earlier version, each with that name."""
+    """The tables that exist under their former names: today's name → former name."""
     found = _there(look, list(FORMER.values()))
     return {name: old for name, old in FORMER.items() if old in found}
 
@@ -146,14 +149,14 @@ def _there(look: Look, names: list[str]) -> set[str]:
 
 
 def create(work: Work) -> None:
-    """Make the ledger where it is missing."""
+    """Create the ledger where it is missing."""
     for statement in ddl(work.dialect):
         work.execute(statement)
 
 
 # ─── commits: what each step committed ──────────────────────────────────────────────────────────────────────────────
 def committed_labels(look: Look, place: RunPosition | None) -> list[str]:
-    """The labels that this step has committed, in order; [] without a place or a ledger."""
+    """The labels that this step has committed, in order; [] outside of a run or where there is no ledger."""
     if place is None or not exists(look):
         return []
     sql = f"""SELECT label FROM {table("step_commit", look.dialect)}
@@ -171,7 +174,10 @@ def is_committed(look: Look, place: RunPosition, *, label: str) -> bool:
 def record_commit(
     dialect: Dialect, place: RunPosition, *, label: str, epoch: int, before: str | None, touched: str | None = None
 ) -> Question:
-    """The INSERT that records one commit of a step, in the transaction that it is about."""
+    """The INSERT that records one commit of a step; it runs last in the very transaction that it records.
+
+    before: JSON that `revert` will need. touched: JSON of the tables changed (steps.catalog.touched_tables).
+    """
     names, values = ("", "") if touched is None else (", touched", ", :touched")
     sql = f"""INSERT INTO {table("step_commit", dialect)} (run, step, action, label, epoch, before{names})
               VALUES (:run, :step, :action, :label, :epoch, :before{values})"""
@@ -181,7 +187,7 @@ def record_commit(
 
 @dataclass(frozen=True)
 class Touch:
-    """Which tables stood behind the names that one commit of a run touched: JSON of steps.catalog.touched_tables."""
+    """The identity of the tables that one commit changed; text: JSON, written by steps.catalog.touched_tables."""
 
     run: str
     step: str
@@ -190,7 +196,7 @@ class Touch:
 
 
 def touches(look: Look, place: RunPosition) -> list[Touch]:
-    """Those of all commits since this step's first one, of whatever run, in order."""
+    """The touches of all commits since this step's first commit, of any run, in order."""
     commits = table("step_commit", look.dialect)
     first = f"SELECT min(seq) FROM {commits} WHERE run = :run AND step = :step AND action = 'apply'"
     sql = f"""SELECT run, step, action, touched FROM {commits}
@@ -200,7 +206,7 @@ def touches(look: Look, place: RunPosition) -> list[Touch]:
 
 
 def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | None:
-    """What `apply` first (or last) kept for `revert`, as JSON; None where it kept nothing."""
+    """The first (or last) document that `apply` kept for `revert`, as JSON; None where it kept none."""
     sql = f"""SELECT before FROM {table("step_commit", look.dialect)} WHERE run = :run AND step = :step AND action = 'apply'
               AND before IS NOT NULL ORDER BY seq {"DESC" if last else "ASC"} LIMIT 1"""
     rows = look.rows(sql, {"run": run, "step": step})
@@ -208,19 +214,19 @@ def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | 
 
 
 def acted(look: Look, *, run: str, action: str) -> set[str]:
-    """The steps of a run that committed anything under this action."""
+    """The steps of a run that have committed anything under this action ("apply" or "revert")."""
     sql = f"SELECT DISTINCT step FROM {table('step_commit', look.dialect)} WHERE run = :run AND action = :action"
     return {row.text("step") for row in look.rows(sql, {"run": run, "action": action})}
 
 
 def standing(look: Look, run: str) -> set[str]:
-    """The steps of a run that committed anything and are not taken back."""
+    """The steps of a run whose change stands: they have commits, and are not completely reverted."""
     back = {row.step for row in step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
     return acted(look, run=run, action="apply") - back
 
 
 def _lost(look: Look, run: str) -> set[str]:
-    """The steps of a run that are said to be done, and of which no commit is known: maintenance, or rows that are gone."""
+    """The steps recorded as done without any commit: maintenance outside a transaction, or deleted ledger rows."""
     rows = step_rows(look, run)
     back = {row.step for row in rows if row.action == "revert" and row.state == "reverted"}
     done = {row.step for row in rows if row.action == "apply" and row.state == "done"}
@@ -234,7 +240,7 @@ def _where(place: RunPosition) -> dict[str, Value]:
 # ─── runs: the authority on what happened to this target ────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class RunRow:
-    """One run as the target knows it. Documents (identity, inputs, steps, figures) are JSON texts."""
+    """A run as recorded in the target. identity, inputs, steps and figures are JSON texts."""
 
     run: str
     playbook: str
@@ -252,9 +258,9 @@ class RunRow:
     figures: str
     trail_head: str
     trail_length: int
-    age_s: float = 0.0
+    age_s: float = 0.0  # since its end, or its start where it hasn't ended, by the server's clock
     rolled_back: bool = False
-    going_back: bool = False  # it has succeeded, but some of it is taken back since, and no end of that is recorded
+    going_back: bool = False  # it succeeded, and a rollback of it has committed something but has not completed
 
 
 _COLUMNS = (
@@ -264,7 +270,7 @@ _COLUMNS = (
 
 
 def add_run(work: Work, row: RunRow) -> None:
-    """Record that a run began."""
+    """Record a run that starts."""
     names = [name.strip() for name in _COLUMNS.split(",")]
     sql = (
         f"""INSERT INTO {table("run", work.dialect)} ({_COLUMNS}) VALUES ({", ".join(":" + name for name in names)})"""
@@ -273,7 +279,7 @@ def add_run(work: Work, row: RunRow) -> None:
 
 
 def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length: int) -> None:
-    """Record how a run stands now: succeeded, failed, waiting …"""
+    """Record a run's state as its process ends: succeeded, failed, waiting …"""
     now = now_sql(work.dialect)
     sql = f"""UPDATE {table("run", work.dialect)} SET state = :state, figures = :figures, trail_head = :head,
               trail_length = :length, ended_at = {now},
@@ -283,32 +289,32 @@ def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length
 
 
 def take_up_run(work: Work, *, run: str, head: str, length: int) -> None:
-    """Record that a process goes on with the run, in whatever direction: how it had ended holds no more."""
+    """Record that a process continues the run, forwards or backwards: its former end state no longer holds."""
     sql = f"""UPDATE {table("run", work.dialect)} SET state = 'running', trail_head = :head, trail_length = :length
               WHERE run = :run"""
     work.execute(sql, {"run": run, "head": head, "length": length})
 
 
 def change_run(work: Work, row: RunRow) -> None:
-    """Record what a run goes by from here on: a person has accepted a changed playbook."""
+    """Record the playbook that a run follows from here on, after a person has accepted a changed one."""
     names = ("digest", "approval_digest", "steps", "source", "trail_head", "trail_length")
     sql = f"UPDATE {table('run', work.dialect)} SET {', '.join(f'{name} = :{name}' for name in names)} WHERE run = :run"
     work.execute(sql, {name: cast("Value", getattr(row, name)) for name in ("run", *names)})
 
 
 def find_run(look: Look, run: str) -> RunRow | None:
-    """The run of this name."""
+    """The run with this id, None where there is none."""
     rows = _runs(look, where="run = :run", params={"run": run})
     return rows[0] if rows else None
 
 
 def latest_runs(look: Look, *, playbook: str) -> list[RunRow]:
-    """The runs of a playbook on this target, the newest first; demo and real runs, never a rehearsal of another target."""
+    """The runs of a playbook on this target, newest first."""
     return _runs(look, where="playbook = :playbook", params={"playbook": playbook})
 
 
 def latest_standing(look: Look, playbook: str) -> RunRow | None:
-    """The newest run of a playbook that changed something and was not taken back; None where there is none."""
+    """The newest run of a playbook whose changes stand; None where there is none."""
     runs = [run for run in latest_runs(look, playbook=playbook) if not run.rolled_back]
     found = next((run for run in runs if standing(look, run.run)), None)
     return found or next((run for run in runs if _lost(look, run.run)), None)
@@ -336,7 +342,7 @@ def _run(row: Row) -> RunRow:
 
 # ─── steps: outcome and anchor of the trail's chain ─────────────────────────────────────────────────────────────────
 def end_step(work: Work, place: RunPosition, *, state: str, results: str, head: str, length: int) -> None:
-    """Record a step's outcome with the head of the trail's chain, where the trail's writer can't redo it unseen."""
+    """Record a step's outcome and the trail's chain head, out of reach of whoever can rewrite the trail's file."""
     sql = f"""INSERT INTO {table("step", work.dialect)} (run, step, action, state, results, trail_head, trail_length)
               VALUES (:run, :step, :action, :state, :results, :head, :length)
               ON CONFLICT (run, step, action) DO UPDATE SET state = excluded.state, results = excluded.results,
@@ -346,7 +352,7 @@ def end_step(work: Work, place: RunPosition, *, state: str, results: str, head: 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The chain's head as the ledger vouches for it. what: when it was taken, for people."""
+    """The head of a trail's hash chain at one moment, kept to detect a rewritten trail. what: that moment, for display."""
 
     what: str
     head: str
@@ -355,7 +361,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class StepRow:
-    """A step's outcome as the ledger has it; results is a JSON text."""
+    """A step's recorded outcome; results is a JSON text."""
 
     step: str
     action: str
@@ -365,7 +371,7 @@ class StepRow:
 
 
 def step_rows(look: Look, run: str) -> list[StepRow]:
-    """The outcomes of a run's steps, in the order in which they ended."""
+    """The outcomes of a run's steps, in the order in which they ended (the trail only grows)."""
     age = (
         "extract(epoch FROM clock_timestamp() - at)"
         if look.dialect is Dialect.POSTGRESQL
@@ -380,7 +386,7 @@ def step_rows(look: Look, run: str) -> list[StepRow]:
 
 
 def anchors(look: Look, run: str) -> list[Anchor]:
-    """All anchors of a run, the earliest first."""
+    """All anchors of a run, earliest first."""
     sql = f"""SELECT 'the end of step ' || step AS what, trail_head, trail_length FROM {table("step", look.dialect)}
               WHERE run = :run AND trail_head <> ''"""
     if "anchor" in tables(look):
@@ -391,7 +397,7 @@ def anchors(look: Look, run: str) -> list[Anchor]:
 
 
 def anchor_anew(work: Work, *, run: str, head: str, length: int) -> None:
-    """A run's trail was made again from the ledger: the heads of the lost one vouch for nothing any more."""
+    """Replace a run's anchors by one of its new trail: it was rebuilt from the ledger, and no old head can match it."""
     for name in ("step", "anchor"):
         sql = f"UPDATE {table(name, work.dialect)} SET trail_head = '', trail_length = 0 WHERE run = :run"
         work.execute(sql, {"run": run})
@@ -400,7 +406,7 @@ def anchor_anew(work: Work, *, run: str, head: str, length: int) -> None:
 
 
 def add_anchor(work: Work, *, run: str, what: str, head: str, length: int) -> None:
-    """The head of a run's chain after what somebody did to it by hand."""
+    """Record the chain head after an intervention by a person; what: which one."""
     sql = f"""INSERT INTO {table("anchor", work.dialect)} (run, what, trail_head, trail_length)
               VALUES (:run, :what, :head, :length)"""
     work.execute(sql, {"run": run, "what": what, "head": head, "length": length})
@@ -409,7 +415,7 @@ def add_anchor(work: Work, *, run: str, what: str, head: str, length: int) -> No
 # ─── control: how a running run is steered from elsewhere ───────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class RunCommand:
-    """One order to a running run. order: JSON such as {"hold": true} or {"batch_seconds": 0.1}."""
+    """A command to a running run. order: JSON such as {"hold": true} or {"batch_seconds": 0.1}."""
 
     seq: int
     order: str
@@ -418,13 +424,13 @@ class RunCommand:
 
 
 def add_command(work: Work, *, run: str, order: Mapping[str, Value], by: str, reason: str) -> None:
-    """Steer a run: it reads this at its next safe point."""
+    """Send a command to a run, which reads it at its next safe point."""
     sql = f"INSERT INTO {table('control', work.dialect)} (run, command, by_whom, reason) VALUES (:run, :order, :by, :reason)"
     work.execute(sql, {"run": run, "order": json.dumps(order), "by": by, "reason": reason})
 
 
 def commands(look: Look, *, run: str, after: int) -> list[RunCommand]:
-    """The orders since `after`, the oldest first."""
+    """The commands with a higher seq than `after`, oldest first."""
     sql = f"""SELECT seq, command, by_whom, reason FROM {table("control", look.dialect)}
               WHERE run = :run AND seq > :after ORDER BY seq"""
     rows = look.rows(sql, {"run": run, "after": after})
@@ -432,5 +438,5 @@ def commands(look: Look, *, run: str, after: int) -> list[RunCommand]:
 
 
 def missing(fault: DatabaseFault) -> bool:
-    """Whether a fault says that the ledger isn't there (undefined schema or table)."""
+    """Whether a fault means that there is no ledger (undefined schema or table)."""
     return fault.sqlstate in {"3F000", "42P01"}
