@@ -1,4 +1,8 @@
-"""What a run's undo table holds of its batches, set beside what stands in the table now."""
+"""The undo payload: the keys and values that a run wrote, compared with the table's current rows.
+
+One ledger row per batch. PostgreSQL: a two-dimensional text[], one inner array per row. SQLite: a JSON array of arrays. In the SQL
+`rb_d` is a payload's row, and `target` the table's.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from steps.types.backfill.sql import Named, Shape, is_null, is_value, unwrap
 
 @dataclass(frozen=True)
 class UndoPayload:
-    """Where the rows of a payload are. table: qualified and quoted; fill: the columns that it has values of."""
+    """The layout of a payload. table: qualified and quoted; fill: the columns whose values it holds."""
 
     dialect: Dialect
     table: str
@@ -39,7 +43,7 @@ class UndoPayload:
 
     @property
     def found(self) -> str:
-        """Whether `target` is the row of `rb_d`."""
+        """SQL that tells whether `target` is the row of `rb_d`, by key."""
         if self.pg:
             same = [f"target.{c.sql} = CAST(rb_d.rb_k{n} AS {c.type})" for n, c in enumerate(self.key)]
         else:
@@ -48,17 +52,17 @@ class UndoPayload:
 
     @property
     def gone(self) -> str:
-        """Whether any of the values that were written is NULL now."""
+        """SQL that tells whether any of the written values is NULL now."""
         return self._any(is_null)
 
     @property
     def back(self) -> str:
-        """Whether any of the columns that were set to NULL holds a value now."""
+        """SQL that tells whether any of the columns that the undo set to NULL holds a value now."""
         return self._any(is_value)
 
     @property
     def other(self) -> str:
-        """Whether any of the columns holds another value than the one that was written."""
+        """SQL that tells whether any of the columns holds another value than the written one."""
         each = [f"rb_d.rb_o{n} <> CAST(target.{column.sql} AS text)" for n, column in enumerate(self.fill)]
         return "(" + " OR ".join(each) + ")"
 
@@ -69,13 +73,17 @@ class UndoPayload:
         return "(" + " OR ".join(f"({one})" for one in each) + ")"
 
     def key_text(self, alias: str = "rb_d") -> str:
-        """A payload's key as the ledger's other tables write it."""
+        """SQL for a payload row's key as the ledger's other tables store it."""
         names = ", ".join(f"{alias}.{'rb_k' if self.pg else 'rb_q'}{n}" for n in range(len(self.key)))
         return f"CAST(json_build_array({names}) AS text)" if self.pg else f"json_array({names})"
 
 
 def rows_of(held: UndoPayload, *, where: str = "", values: bool = True) -> str:
-    """The SELECT of a payload's rows: rb_n, its batch; rb_at, its number there; keys and values as text; rb_q: a key as it is kept."""
+    """The SELECT of payload rows: batch (rb_n), number in it (rb_at), keys (rb_k0 …) and values (rb_o0 …) as text.
+
+    On SQLite also rb_q0 …: the keys as they are stored, still wrapped.
+    unnest flattens a two-dimensional array, so element `at` belongs to row (at - 1) / width and column (at - 1) % width.
+    """
     undo, narrower = ledger_table("undo", held.dialect), f" AND {where}" if where else ""
     ours = f"rb_x.run = :run AND rb_x.step = :step{narrower}"
     keys, width = len(held.key), len(held.key) + len(held.fill)
@@ -96,14 +104,14 @@ def rows_of(held: UndoPayload, *, where: str = "", values: bool = True) -> str:
 
 
 def listed(dialect: Dialect) -> str:
-    """The SELECT of the keys that :keys names."""
+    """The SELECT that unpacks the JSON array of keys in :keys."""
     if dialect is Dialect.POSTGRESQL:
         return "SELECT value FROM json_array_elements_text(CAST(:keys AS json))"
     return "SELECT value FROM json_each(:keys)"
 
 
 def written_before(look: Look, place: RunPosition, held: UndoPayload, keys: Sequence[str]) -> list[tuple[int, str]]:
-    """(batch, key) of those keys that this run has written already."""
+    """(batch, key) for those of the keys that this run has already written."""
     if not keys:
         return []
     key = held.key_text()
@@ -114,12 +122,15 @@ def written_before(look: Look, place: RunPosition, held: UndoPayload, keys: Sequ
 
 
 def fallen(look: Look, place: RunPosition, held: UndoPayload, *, n: int) -> list[str]:
-    """The keys of a batch's rows in which a value that it wrote is NULL again; without those that are dead already."""
+    """The keys of a batch's rows in which a written value is NULL again, without those already recorded as dead."""
     return _not_dead(look, place, held, n=n, where=held.gone)
 
 
 def other(look: Look, place: RunPosition, held: UndoPayload, *, n: int) -> list[str]:
-    """The same of those in which another value stands than the one that was written (PostgreSQL: as the server writes both)."""
+    """The keys of a batch's rows that hold another value than the written one, without those already recorded as dead.
+
+    On PostgreSQL values are compared as the server's text.
+    """
     return _not_dead(look, place, held, n=n, where=held.other)
 
 
@@ -132,9 +143,10 @@ def _not_dead(look: Look, place: RunPosition, held: UndoPayload, *, n: int, wher
 
 
 def prune(work: Work, place: RunPosition, held: UndoPayload, *, n: int, keys: Sequence[str], now: bool = False) -> None:
-    """Take out of a batch's payload what is NULL again in the rows of these keys: nothing of it is left to take back.
+    """Remove from a batch's payload the values that are NULL again in these rows, since nothing of them is left to undo.
 
-    now: in the transaction that wrote them (PostgreSQL), so that what a trigger made of a value is what is taken back.
+    now: called in the transaction that wrote the rows (PostgreSQL): where a trigger changed a value, the payload gets the
+    trigger's value, so that the undo recognises it.
     """
     undo = ledger_table("undo", held.dialect)
     params = {**_ours(place), "n": n, "keys": json.dumps(list(keys))}
@@ -170,7 +182,7 @@ def prune(work: Work, place: RunPosition, held: UndoPayload, *, n: int, keys: Se
 
 
 def drop(work: Work, place: RunPosition, *, n: int) -> None:
-    """Forget a batch's payload."""
+    """Delete a batch's payload."""
     work.execute(
         f"DELETE FROM {ledger_table('undo', work.dialect)} WHERE run = :run AND step = :step AND n = :n", _of(place, n)
     )

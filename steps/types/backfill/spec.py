@@ -1,4 +1,4 @@
-"""From a playbook's words to a backfill's shape: table, key, columns and source, as this database has them."""
+"""Resolves a backfill's fields from the playbook (table, key, columns, source) against the database, into a Shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steps.types.backfill.tables import TABLEOID, Member, TypedColumns, is_rowid
 
 @dataclass(frozen=True)
 class Words:
-    """What a playbook says of a backfill. key: () for the primary key; undo: whether it can be taken back."""
+    """A backfill's fields from the playbook. key: () for the primary key; undo: whether to keep undo payloads."""
 
     table: str
     key: tuple[str, ...]
@@ -28,7 +28,7 @@ class Words:
 
 
 def read_shape(look: Look, words: Words) -> Shape:
-    """What the SQL is made of; raises StepError where a table or column isn't there."""
+    """Build the Shape; raises StepError where the table, a column or a key is missing."""
     table = words.table
     found = catalog.relation(look, table)
     if found is None:
@@ -55,7 +55,7 @@ def read_shape(look: Look, words: Words) -> Shape:
 
 
 def _may_change(look: Look, table: str, key: tuple[str, ...], found: Sequence[Member]) -> bool:
-    """Whether a row may turn out otherwise than the UPDATE says: by triggers, or because its key is NULL, on SQLite."""
+    """Whether a row may end up different from what the UPDATE set: by a trigger, or on SQLite because its key is NULL."""
     if look.dialect is Dialect.POSTGRESQL:
         return any(one.triggers for one in found)
     columns = catalog.columns(look, table)

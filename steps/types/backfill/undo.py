@@ -1,4 +1,4 @@
-"""Takes back what a backfill wrote: exactly its rows, only where they still hold what it wrote, batch by batch."""
+"""The undo of a backfill: resets exactly the rows that it wrote, where they still hold the written values, batch by batch."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from steps.types.backfill.tables import members
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
 
 TEMP = "temp.runbook_back"
-# Why a row is refused.
+# Why a row is left alone.
 CHANGED = "changed since"
 KEPT = "a trigger of the table kept it as it is, or somebody changed it just then"
 REWRITTEN = "a trigger of the table wrote it back"
 _FROM_A_BACKUP = "nothing of it was taken back; bring the ledger's rows back from a backup, or leave the step standing"
 FIRST = 1000  # rows of the first batch
-FEWEST = 100
-SECONDS = 0.25  # that a batch may take; less while others work
+FEWEST = 100  # rows of any batch
+SECONDS = 0.25  # target duration of a batch; less while others work
 
 
 class Written(Model):
-    """What a backfill keeps before its first change: where its rows are, and which columns it may fill."""
+    """What a backfill records before its first change: the table, its key, and the columns it may fill."""
 
     table: str  # qualified and quoted
     key: tuple[Named, ...]
@@ -41,14 +41,17 @@ class Written(Model):
 
 @dataclass(frozen=True)
 class Taken:
-    """Rows set back to NULL where the run had written, and rows left alone because somebody changed them since."""
+    """Rows reset to NULL, and rows left alone because somebody changed them since."""
 
     restored: int
     refused: int
 
 
 def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
-    """Undo the batches of this place's step, the newest first; goes on where it stood; raises StepError, Stopped."""
+    """Undo the batches of the step that this connection serves, newest first; a repeated call continues where it stopped.
+
+    Raises StepError where the ledger or the table don't permit it, and Stopped.
+    """
     with ctx.db.look() as look:
         place = _position(look)
         kept, done = store.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
@@ -58,6 +61,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
     total = sum(one.rows for one in kept)
     pace, speed = Pace(ctx.db, throttle), 0.0
     for one in kept:
+        # the label without "to …" is that of a batch's last part: the batch is done
         at = one.rows if f"undo {one.n}" in done else reached.get(one.n, 0)
         while at < one.rows:
             tuning = ctx.pulse(_progress(taken, total))
@@ -86,7 +90,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
 
 
 def _position(look: Look) -> RunPosition:
-    """Where in a run this is, with all that the ledger must have of the step."""
+    """The run, step and action of this connection; raises StepError where the ledger's record of the step is incomplete."""
     if look.place is None:
         raise StepError("cannot take back rows outside of a run")
     _whole(look, look.place)
@@ -94,7 +98,7 @@ def _position(look: Look) -> RunPosition:
 
 
 def _whole(look: Look, place: RunPosition) -> None:
-    """Raises StepError where the ledger has lost batches, or what they wrote: that it is silent is no proof."""
+    """Raises StepError where batches or payloads are missing from the ledger: an undo would silently leave rows behind."""
     there = RunPosition(place.run, place.step, "apply")
     lost = store.without_figures(look, there)
     if lost:
@@ -110,7 +114,7 @@ def _whole(look: Look, place: RunPosition) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of one batch of the way forward, by their numbers in its payload: from `lo` up to and without `hi`."""
+    """A slice of one batch's payload: the rows numbered from `lo` (inclusive) to `hi` (exclusive), in one transaction."""
 
     n: int
     lo: int
@@ -119,10 +123,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Way:
-    """How the rows are set back. touched_columns: as on the way forward; triggers: whether an UPDATE of them fires any.
+    """How rows are reset. touched_columns: as for the backfill itself; triggers: whether an UPDATE fires any.
 
-    parsed: a text that differs is read and written once more before it counts as changed, since settings of the session
-    (the time zone) show in texts.
+    parsed: where the text of a value differs, compare again after a cast to its type and back, since settings of the session
+    (such as the time zone) affect the text.
     """
 
     written: Written
@@ -137,7 +141,7 @@ class Way:
 
 
 def _way(look: Look, written: Written) -> Way:
-    """Raises StepError where the table isn't the one that was filled."""
+    """How to reset this table's rows; raises StepError where it isn't the table that was filled."""
     if look.dialect is Dialect.SQLITE:
         return Way(written, look.dialect)
     found = look.row("SELECT CAST(to_regclass(:name) AS oid)::bigint AS oid", {"name": written.table}).maybe_integer(
@@ -156,7 +160,11 @@ def _way(look: Look, written: Written) -> Way:
 
 
 def _patiently(ctx: Context, label: str, place: RunPosition, way: Way, part: Part) -> None:
-    """One part in one transaction. What can't be read as its type any more (a renamed word of an enum) is compared as text."""
+    """Undo one part in one transaction.
+
+    A written value may no longer be valid for its type (a renamed enum label), so that casting it fails: then the part is
+    repeated with values compared only as text.
+    """
     try:
         ctx.patiently(label, lambda work: _one(work, place, way, part))
     except DatabaseFault as fault:
@@ -167,7 +175,7 @@ def _patiently(ctx: Context, label: str, place: RunPosition, way: Way, part: Par
 
 @dataclass(frozen=True)
 class UndoProgress:
-    """How far a step was taken back: batches that wrote rows, batches of them taken back, and whether it came to its end."""
+    """How far the undo of a step has come: batches with a payload, batches undone, and whether it is complete."""
 
     kept: int
     taken: int
@@ -175,7 +183,7 @@ class UndoProgress:
 
 
 def state_of(look: Look, *, run: str, step: str) -> UndoProgress:
-    """As the ledger has it."""
+    """The progress of a step's undo, from the ledger."""
     place = RunPosition(run, step, "revert")
     ended = store.document(look, place) is not None
     return UndoProgress(len(store.kept(look, run=run, step=step)), store.totals(look, place).batches, ended)
@@ -195,7 +203,7 @@ def _progress(taken: Taken, total: int) -> Progress:
 
 
 def _one(work: Work, place: RunPosition, way: Way, part: Part) -> None:
-    """One batch, with the list of what was refused, in one transaction."""
+    """Undo one part inside the caller's transaction, and record the counters and the rows left alone."""
     params: dict[str, Value] = {"run": place.run, "step": place.step, "n": part.n}
     if work.dialect is Dialect.SQLITE:
         for sql in _sqlite(way):
@@ -204,7 +212,8 @@ def _one(work: Work, place: RunPosition, way: Way, part: Part) -> None:
     params |= {"lo": part.lo, "hi": part.hi}
     work.row(_statement(way), params)
     if way.triggers:
-        work.execute("SET CONSTRAINTS ALL IMMEDIATE")  # deferred triggers act now, where it can still be seen
+        # deferred triggers would fire at COMMIT, when their effect can't be recorded any more
+        work.execute("SET CONSTRAINTS ALL IMMEDIATE")
         rows = work.execute(_written_back(way), params)
         sql = f"""UPDATE {ledger_table("batch", work.dialect)} SET written = written - :rows, dead = dead + :rows
             WHERE run = :run AND step = :step AND action = 'revert' AND n = :n"""
@@ -222,6 +231,7 @@ def _names(written: Written, alias: str) -> list[str]:
     return [f"{alias}.rb_k{n}" for n in range(len(written.key))]
 
 
+# A slice of a payload: unnest numbers the elements of the flattened array from 1, and each row has `width` of them.
 _PART = "rb_x.n = :n AND rb_e.at > CAST(:lo AS bigint) * {width} AND rb_e.at <= CAST(:hi AS bigint) * {width}"
 
 
@@ -230,6 +240,8 @@ def _payload(way: Way) -> str:
 
 
 def _statement(way: Way) -> str:
+    """One part as one statement. rb_d: the payload's rows; rb_u: the UPDATE, only of rows that still hold what was written;
+    rb_t: the counters; rb_r: the rows left alone, with the reason; rb_b: the batch's row, which sums up all its parts."""
     held, written = way.held, way.written
     ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n, parsed=way.parsed)})" for n, c in enumerate(written.fill)]
     same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in held.keys)
@@ -259,7 +271,7 @@ def _statement(way: Way) -> str:
 
 
 def _written_back(way: Way) -> str:
-    """Refuses the rows of a part in which a value stands again that was set to NULL a moment ago: by AFTER triggers."""
+    """The INSERT that records rows of a part whose values AFTER triggers have written back."""
     held, skipped = way.held, ledger_table("skipped_row", way.dialect)
     return f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
         SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {held.key_text()}, '', '{REWRITTEN}', 1
@@ -268,10 +280,10 @@ def _written_back(way: Way) -> str:
 
 
 def _same(column: Named, n: int, *, parsed: bool) -> str:
-    """Whether the column still holds what was written, as the server writes both.
+    """SQL that tells whether the column still holds the written value, compared as the server's text of both.
 
-    As text, because that is what every type has: some have no equality, others one that takes different values for
-    equal (letters under a collation, 1.0 and 1.00), and the operators of an extension's type may not be in sight.
+    Every type has a text form, but some have no equality operator (json), some treat different values as equal (a
+    case-insensitive collation; 1.0 and 1.00), and an extension's operators may not be on the search path.
     """
     text = f'CAST(target.{column.sql} AS text) COLLATE "C"'
     if not parsed:
