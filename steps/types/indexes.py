@@ -35,7 +35,8 @@ from steps.types import concurrent_index
 from steps.types.maintenance import Maintenance
 
 SHOWN_KEYS = 5
-_LEFT_BY_REINDEX = re.compile(r"_cc(new|old)\d*$")  # transient names of REINDEX CONCURRENTLY; invalid, they are its remains
+# Transient names of REINDEX CONCURRENTLY; an invalid index with such a name is left over from an interrupted one.
+_LEFT_BY_REINDEX = re.compile(r"_cc(new|old)\d*$")
 
 
 class CreatedIndex(Model):
@@ -190,7 +191,7 @@ class CreateIndex(Step):
     def _build(self, look: Look) -> concurrent_index.Build:
         name, pg = self._qualified(look), look.dialect is Dialect.POSTGRESQL
         table = catalog.sql_name(look, self.table) if pg else quote(catalog.named(look, self.table)[1])
-        made = quote(self.index) if pg else catalog.sql_name(look, name)  # SQLite wants the schema before the index's name
+        made = quote(self.index) if pg else catalog.sql_name(look, name)  # on SQLite the index's name has the schema
         sql = self._wanted(look).made(made, table, pg=pg)
         return concurrent_index.Build(name, self.table, concurrent_index.concurrent(sql) if pg else sql, self._differs)
 

@@ -25,7 +25,7 @@ class Undo(Step):
 
     of: Annotated[str, Field(min_length=1)]
     steps: tuple[str, ...] = ()
-    expect_run: bool = True  # whether it is a fault if the playbook never ran here (a mistyped name); False: nothing to undo
+    expect_run: bool = True  # fail where the playbook never ran here (its name may be mistyped); False: nothing to undo
 
     def describe(self) -> str:
         part = f"{', '.join(self.steps)} of " if self.steps else ""
