@@ -1,4 +1,4 @@
-"""A probe that says what a backfill's first rows would get, without writing: the read half of one batch."""
+"""A probe that counts what a backfill would do to its first rows, without writing: the read half of one batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PreviewResult(Model):
 
 
 class Preview(Probe):
-    """What a backfill with the same words would do to the first rows by key; nothing is written."""
+    """What a backfill with the same fields would do to the first rows by key; nothing is written."""
 
     kind: ClassVar[str] = "preview"
     summary: ClassVar[str] = "what a backfill's first rows would get: the read half of one batch"
