@@ -216,7 +216,7 @@ def builders(look: Look, table: str) -> list[int]:
 
 def snapshot(look: Look, table: str) -> TableShape:
     """The table's whole definition, for comparison with a later one; LookupError where there is no such table."""
-    found, held = relation(look, table), columns(look, table)
+    found, by_name = relation(look, table), columns(look, table)
     known, bound = indexes(look, table), constraints(look, table)
     if found is None:
         raise LookupError(f"cannot find {table}")
@@ -236,7 +236,7 @@ def snapshot(look: Look, table: str) -> TableShape:
                 c.settings,
                 c.grants,
             )
-            for c in held.values()
+            for c in by_name.values()
         },
         indexes={i.name: (i.definition, i.columns, i.valid, i.ready, i.constraint, i.comment) for i in known},
         constraints={k.name: (k.kind, k.definition, k.columns, k.references, k.validated, k.comment) for k in bound},
@@ -244,7 +244,7 @@ def snapshot(look: Look, table: str) -> TableShape:
         publications=tuple(publications(look, table)),
         row_security=row_security(look, table),
         oids={found.name: found.oid} | {i.name: i.oid for i in known},
-        order=tuple(held),
+        order=tuple(by_name),
     )
 
 

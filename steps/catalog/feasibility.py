@@ -1,7 +1,7 @@
 """Whether a valid definition can be applied to what exists: the kind of table, its rows, and the target of a foreign key.
 
 What can be known beforehand is tried on temporary tables that are rolled back. What only the rows can tell comes to light
-when the statement runs, and `told` turns that fault into a message.
+when the statement runs, and `refusal_explained` turns that fault into a message.
 """
 
 from __future__ import annotations
@@ -303,7 +303,7 @@ def no_index_on(look: Look, table: str, name: str) -> list[str]:
 
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────
 @contextlib.contextmanager
-def told(what: str, *, then: str = "mend the rows or the playbook, then resume") -> Iterator[None]:
+def refusal_explained(what: str, *, then: str = "mend the rows or the playbook, then resume") -> Iterator[None]:
     """Turn a refusal by the table's rows or definition into a StepError that says what to mend; other faults pass.
 
     For statements in one transaction, which is rolled back by then: the message says that nothing was changed.

@@ -169,7 +169,7 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
         if certain and now.order and not then.made_again(now, name):
             continue
         if not all(_leads_to(now, name, acts[n:]) for n in mine):
-            found.append(_told(name, then, now))
+            found.append(_describe_replaced(name, then, now))
     return found
 
 
@@ -185,7 +185,7 @@ def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
     return any(one.same(now, name) for one in known)
 
 
-def _told(name: str, then: Identity, now: Identity) -> str:
+def _describe_replaced(name: str, then: Identity, now: Identity) -> str:
     if not now.order:
         return f"{name} is another table now (oid {now.tables[name][0]}, then {then.tables[name][0]})"
     if then.made_again(now, name):

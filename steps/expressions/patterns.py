@@ -26,11 +26,11 @@ def _compiled(pattern: str) -> SchemaValidator:
 
 def _reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = next(
+    reason = next(
         (line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[-1] if lines else ""
     )
-    told = re.sub(r", including look-ahead and look-behind,", "", told)
-    return f"{told} (patterns are those of Rust's regex: no look-around, no back-references)"
+    reason = re.sub(r", including look-ahead and look-behind,", "", reason)
+    return f"{reason} (patterns are those of Rust's regex: no look-around, no back-references)"
 
 
 def check(pattern: str) -> None:

@@ -198,8 +198,8 @@ def _keys_there(look: Look, names: list[str]) -> dict[str, set[str]]:
         grouped: dict[str, list[str]] = {}
         for row in look.rows(sql):
             grouped.setdefault(row.text("origin"), []).append(row.text("col"))
-        words = {"pk": "PRIMARY KEY", "u": "UNIQUE"}
-        found[name] = {f"{words[origin]} ({', '.join(cols)})" for origin, cols in grouped.items() if origin in words}
+        kinds = {"pk": "PRIMARY KEY", "u": "UNIQUE"}
+        found[name] = {f"{kinds[origin]} ({', '.join(cols)})" for origin, cols in grouped.items() if origin in kinds}
         own = look.rows(f"SELECT name FROM pragma_table_info('{shown}') WHERE pk = 1 AND lower(type) = 'integer'")
         found[name] |= {f"PRIMARY KEY ({row.text('name')})" for row in own}
     return found
@@ -250,10 +250,10 @@ def migrate(work: Work) -> list[str]:
     """
     done = [_rename(work, name, old) for name, old in tables.former(work).items()]
     found, there = form(work), tables.tables(work)
-    rebuilt = sorted(name for name in there if any(_of(one, name, work.dialect) for one in found.foreign))
+    rebuilt = sorted(name for name in there if any(_concerns(one, name, work.dialect) for one in found.foreign))
     for name in rebuilt:
         if work.rows(f"SELECT 1 AS one FROM {table(name, work.dialect)} LIMIT 1"):
-            raise Inconvertible(next(one for one in found.foreign if _of(one, name, work.dialect)))
+            raise Inconvertible(next(one for one in found.foreign if _concerns(one, name, work.dialect)))
     for name in rebuilt:
         work.execute(f"DROP TABLE {table(name, work.dialect)}")
         done.append(f"made {table(name, work.dialect)} in today's form (it had no rows)")
@@ -300,8 +300,8 @@ def _rename(work: Work, name: str, old: str) -> str:
     return f"renamed {before} to {now}"
 
 
-def _of(words: str, name: str, dialect: Dialect) -> bool:
-    return re.match(rf"{re.escape(table(name, dialect))}[. ]", words) is not None
+def _concerns(fault: str, name: str, dialect: Dialect) -> bool:
+    return re.match(rf"{re.escape(table(name, dialect))}[. ]", fault) is not None
 
 
 def _add_columns(work: Work, name: str) -> list[str]:
@@ -312,11 +312,11 @@ def _add_columns(work: Work, name: str) -> list[str]:
         if match and match[1] in wanted_columns(work.dialect, name) and match[1] not in seen:
             empty = "0" if match[2] in {"bigint", "integer", "double", "double precision"} else "''"
             usual = f" DEFAULT {empty}" if "NOT NULL" in part and "DEFAULT" not in part else ""
-            words = part + usual
+            definition = part + usual
             # SQLite's ADD COLUMN takes no default in parentheses
             if work.dialect is Dialect.SQLITE and "DEFAULT (" in part:
-                words = f"{match[1]} {match[2]}"
-            work.execute(f"ALTER TABLE {table(name, work.dialect)} ADD COLUMN {words}")
+                definition = f"{match[1]} {match[2]}"
+            work.execute(f"ALTER TABLE {table(name, work.dialect)} ADD COLUMN {definition}")
             done.append(f"added {table(name, work.dialect)}.{match[1]}")
     return done
 

@@ -153,11 +153,11 @@ def _database_directory(look: Look) -> Path:
         path = look.row("SELECT file FROM pragma_database_list WHERE name = 'main'").text("file")
         return Path(path).parent if path else Path()
     backend = _backend_here(look)
-    told = look.rows("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'")
-    directory = Path(told[0].text("setting")) if told else _working_directory(backend)
+    settings = look.rows("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'")
+    directory = Path(settings[0].text("setting")) if settings else _working_directory(backend)
     if directory is not None and _reachable(directory):
         return directory
-    if not told and not has_role(look, "pg_read_all_settings"):
+    if not settings and not has_role(look, "pg_read_all_settings"):
         raise Unknown(
             "this role can't see data_directory: GRANT pg_read_all_settings to it, or give `command` or `url`"
         )

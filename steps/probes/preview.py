@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from steps.contract import Identifier, Look, Model, Probe, Text
 from steps.sql.queries import ReadQuery
-from steps.types.backfill.spec import Words, read_shape
+from steps.types.backfill.spec import BackfillFields, read_shape
 from steps.types.backfill.sql import keys, preview
 
 
@@ -44,7 +44,7 @@ class Preview(Probe):
     limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
     def observe(self, look: Look) -> PreviewResult:
-        shape = read_shape(look, Words(self.table, self.key, self.source, self.match, self.fill, self.where))
+        shape = read_shape(look, BackfillFields(self.table, self.key, self.source, self.match, self.fill, self.where))
         first = keys(shape, shape.key, lo="", hi="", limit=self.limit)
         began = time.perf_counter()
         row = look.row(preview(shape, first), first.all_params())

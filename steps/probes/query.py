@@ -130,12 +130,12 @@ class RowsProbe(Probe):
         rows = RowsResult.model_validate(result).rows
         faults = [
             f"expected {word} {bound}"
-            for word, bound, held in (
+            for word, bound, kept in (
                 ("at least", self.at_least, self.at_least is None or rows >= self.at_least),
                 ("at most", self.at_most, self.at_most is None or rows <= self.at_most),
                 ("exactly", self.exactly, self.exactly is None or rows == self.exactly),
             )
-            if not held
+            if not kept
         ]
         return Verdict(Answer.FAIL if faults else Answer.PASS, ", ".join([f"{rows} rows", *faults]))
 

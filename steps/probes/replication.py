@@ -99,9 +99,9 @@ class Replication(Probe):
             unreserved=named["unreserved"],
             lost_slots=len(named["lost"]),
             lost=named["lost"],
-            retained_bytes=max(_told(slots, "retained_bytes"), default=0),
-            safe_wal_bytes=min(_told(slots, "safe_wal_bytes"), default=None),
-            logical_lag_bytes=max(_told(slots, "logical_lag_bytes"), default=None),
+            retained_bytes=max(_known(slots, "retained_bytes"), default=0),
+            safe_wal_bytes=min(_known(slots, "safe_wal_bytes"), default=None),
+            logical_lag_bytes=max(_known(slots, "logical_lag_bytes"), default=None),
         )
 
     def _telling(self, found: list[Row]) -> list[Row]:
@@ -145,5 +145,5 @@ def _names(slots: list[Row], status: str) -> tuple[str, ...]:
     return tuple(slot.text("name") for slot in slots if slot["wal_status"] == status)
 
 
-def _told(slots: list[Row], name: str) -> list[int]:
+def _known(slots: list[Row], name: str) -> list[int]:
     return [slot.integer(name) for slot in slots if slot[name] is not None]

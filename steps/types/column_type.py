@@ -198,7 +198,9 @@ class ChangeColumnType(Step):
             (odd, f"index {', '.join(odd)} can't be built the same way on {self.to}: drop it first (drop_index)"),
         )
         faults = [
-            f"cannot replace {self.column}: {why}; or use while_all_null: rewrite" for held, why in reasons if held
+            f"cannot replace {self.column}: {why}; or use while_all_null: rewrite"
+            for applies, why in reasons
+            if applies
         ]
         if look.row(column_rewrite.filled(look, self.column)).flag("filled"):
             faults.append(column_rewrite.FILLED.format(self.column))
@@ -222,7 +224,7 @@ class ChangeColumnType(Step):
         work.execute(column_rewrite.lock(work, self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
-        with feasibility.told(f"change {self.column} to {self.to}"):
+        with feasibility.refusal_explained(f"change {self.column} to {self.to}"):
             ctx.remember(self._with_values(work, before) if self._loses(work, found, tried) else before)
             work.execute(self._rewrite(work, tried).sql)
 

@@ -300,7 +300,7 @@ class DropIndex(Step):
             (found.replica_identity, f"it is the replica identity of {found.table}: choose another first"),
             (found.partitioned, "it belongs to a partitioned table, where CONCURRENTLY doesn't exist"),
         )
-        faults = [f"cannot drop index {self.index}: {why}" for held, why in reasons if held]
+        faults = [f"cannot drop index {self.index}: {why}" for applies, why in reasons if applies]
         return faults + catalog.not_owned(look, f"{found.schema}.{found.table}")
 
     def apply(self, ctx: Context) -> StepResult:

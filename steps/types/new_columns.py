@@ -115,14 +115,16 @@ class AddColumn(Step):
             return ""
         if self.taken_back == "unless_written":
             return "unless somebody writes into it by then (taken_back: drop would drop it all the same)"
-        held = self._held(look) if look is not None else 0
-        return f"with all that is in it by then (taken_back: drop){f'; now {held} values of others' if held else ''}"
+        written = self._count_written_by_others(look) if look is not None else 0
+        return (
+            f"with all that is in it by then (taken_back: drop){f'; now {written} values of others' if written else ''}"
+        )
 
     def only_way_back_differs(self, before: Step) -> bool:
         """Whether `before` is the same step but for `taken_back`."""
         return isinstance(before, AddColumn) and before.model_copy(update={"taken_back": self.taken_back}) == self
 
-    def _held(self, look: Look) -> int:
+    def _count_written_by_others(self, look: Look) -> int:
         there = self.column.column in catalog.columns(look, self.column.table)
         return self._written(look, Added(table=self.column.table, column=self.column.column)) if there else 0
 
@@ -373,7 +375,7 @@ class AddColumn(Step):
 
     def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
         own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
-        with feasibility.told(f"add {self.column}"):
+        with feasibility.refusal_explained(f"add {self.column}"):
             concurrent_index.execute(work, statements)
         value = None if rewrites else self._value(work)
         ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own, value=value))

@@ -203,7 +203,7 @@ class RebuildTable(Step):
         with scratch.memory(work) as memory:
             move = self._move(memory)
         ctx.remember(move.before(catalog.definition(work, self.table), rebuild_parts.pieces(work, move.table)))
-        with feasibility.told(f"rebuild {self.table}"):
+        with feasibility.refusal_explained(f"rebuild {self.table}"):
             rebuild_parts.safely(work, lambda: move.carry_out(work))
 
     # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,7 +227,9 @@ class RebuildTable(Step):
                 f"the old definition has no place for, in {', '.join(before.only_new)}; save and clear them, or write "
                 "taken_back: drop, then roll back again"
             )
-        with feasibility.told(f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"):
+        with feasibility.refusal_explained(
+            f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"
+        ):
             rebuild_parts.safely(work, lambda: rebuild_parts.go_back(work, before))
         return lost
 
@@ -240,8 +242,8 @@ class RebuildTable(Step):
 
     def _kept(self) -> str:
         name = self.table.rpartition(".")[2]
-        told = hashlib.sha256(f"{name} {compare.plain_sql(self.definition)}".encode()).hexdigest()[:8]
-        return f"runbook_kept_{name.encode()[:40].decode(errors='ignore')}_{told}"
+        suffix = hashlib.sha256(f"{name} {compare.plain_sql(self.definition)}".encode()).hexdigest()[:8]
+        return f"runbook_kept_{name.encode()[:40].decode(errors='ignore')}_{suffix}"
 
     def _move(self, memory: scratch.ScratchDatabase) -> Move:
         for one in self.values.values():

@@ -213,10 +213,12 @@ class Sql(Step):
         """The state during an unfinished undo: without `applied_if` only a person can tell what it left."""
         if not done:
             return Effect(State.NOT_DONE, "none of its statements was committed")
-        told = f"{self._told(set(done), dialect)}, and their way back did not come to its end"
-        return Effect(State.UNKNOWN, f"{told}: without applied_if only a person can say whether anything still stands")
+        evidence = f"{self._committed_text(set(done), dialect)}, and their way back did not come to its end"
+        return Effect(
+            State.UNKNOWN, f"{evidence}: without applied_if only a person can say whether anything still stands"
+        )
 
-    def _told(self, done: set[str], dialect: Dialect) -> str:
+    def _committed_text(self, done: set[str], dialect: Dialect) -> str:
         labels = self._labels(dialect)
         return f"{sum(label in done for label in labels)} of {len(labels)} statements committed"
 
@@ -234,8 +236,8 @@ class Sql(Step):
                 f"{doubt[0]} was sent outside of a transaction and its end is not known: look, then settle",
             )
         count = sum(label in done for label in labels)
-        told = f"{count} of {len(labels)} statements committed"
-        return Effect(State.DONE if count == len(labels) else State.PARTLY if count else State.NOT_DONE, told)
+        evidence = f"{count} of {len(labels)} statements committed"
+        return Effect(State.DONE if count == len(labels) else State.PARTLY if count else State.NOT_DONE, evidence)
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> SqlResult:
@@ -303,7 +305,7 @@ class Sql(Step):
         labels = self._labels(look.dialect)
         count = sum(label in done for label in labels)
         if self.way_back is not None and 0 < count < len(labels):
-            return f"{self._told(set(done), look.dialect)}, and its revert is for all of them"
+            return f"{self._committed_text(set(done), look.dialect)}, and its revert is for all of them"
         return ""
 
     def _is_there(self, look: Look) -> bool:

@@ -162,6 +162,6 @@ def _cost(look: Look, change: TypeChange, before: dict[str, int], after: dict[st
         for one in catalog.constraints(look, change.column.table)
         if one.kind == "check" and change.column.column in one.columns
     ]
-    told = [f"{len(rebuilt)} index{'es' * (len(rebuilt) > 1)} built anew"] * bool(rebuilt)
-    told += [f"{', '.join(proven)} proven again"] * bool(proven)
-    return ("one scan", " and ".join(told)) if told else ("instant", "")
+    reasons = [f"{len(rebuilt)} index{'es' * (len(rebuilt) > 1)} built anew"] * bool(rebuilt)
+    reasons += [f"{', '.join(proven)} proven again"] * bool(proven)
+    return ("one scan", " and ".join(reasons)) if reasons else ("instant", "")

@@ -16,7 +16,7 @@ from steps.contract import Change, Row, RunPosition, StepError, Value, Work
 from steps.ledger.tables import BEGAN, table
 from steps.sql.dialect import quote
 from steps.types.backfill import store
-from steps.types.backfill.payload import UndoPayload, drop, fallen, other, prune
+from steps.types.backfill.payload import UndoPayload, altered_keys, blanked_keys, drop, prune
 from steps.types.backfill.sql import (
     Shape,
     Window,
@@ -71,23 +71,21 @@ class BatchResult:
     heap: int = 0  # the heap's file (relfilenode) for a window of pages: another one than expected means a rewrite
 
 
-def run_batch(work: Work, place: RunPosition, shape: Shape, order: BatchSpec) -> BatchResult:
+def run_batch(work: Work, place: RunPosition, shape: Shape, spec: BatchSpec) -> BatchResult:
     """Run one batch inside the caller's transaction; raises StepError where the source has several rows for one key."""
-    params = batch_params(place, order)
+    params = batch_params(place, spec)
     if shape.pg:
-        row = work.row(statement(shape, order.window, skip_locked=order.skip_locked), params)
+        row = work.row(statement(shape, spec.window, skip_locked=spec.skip_locked), params)
         outcome = outcome_of(row, shape)
-        return _after_triggers(work, place, shape, order, outcome) if shape.triggers else outcome
+        return _after_triggers(work, place, shape, spec, outcome) if shape.triggers else outcome
     began = time.perf_counter()
-    *steps, last = sqlite_statements(shape, order.window)
+    *steps, last = sqlite_statements(shape, spec.window)
     for sql in steps:
         work.execute(sql, {**params, "ms": (time.perf_counter() - began) * 1000})
     return outcome_of(work.row(last, params), shape)
 
 
-def _after_triggers(
-    work: Work, place: RunPosition, shape: Shape, order: BatchSpec, outcome: BatchResult
-) -> BatchResult:
+def _after_triggers(work: Work, place: RunPosition, shape: Shape, spec: BatchSpec, outcome: BatchResult) -> BatchResult:
     """Count rows that AFTER triggers changed as dead: RETURNING saw the row before these triggers fired.
 
     Deferred triggers would fire only at COMMIT, when nothing can be recorded any more; SET CONSTRAINTS makes them fire now.
@@ -95,35 +93,35 @@ def _after_triggers(
     payload = UndoPayload.of(shape)
     if outcome.figures.written:
         work.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for message, changed_keys in ((BLANKED, fallen), (REWRITTEN, other)):
-            keys = changed_keys(work, place, payload, n=order.n)
+        for message, changed_keys in ((BLANKED, blanked_keys), (REWRITTEN, altered_keys)):
+            keys = changed_keys(work, place, payload, n=spec.n)
             if keys:
-                prune(work, place, payload, n=order.n, keys=keys, now=True)
-                store.bury(work, place, keys, message=message, n=order.n)
+                prune(work, place, payload, n=spec.n, keys=keys, now=True)
+                store.bury(work, place, keys, message=message, n=spec.n)
                 moved = Totals(written=-len(keys), dead=len(keys))
                 outcome = dataclasses.replace(outcome, figures=outcome.figures.plus(moved))
     if not shape.undo:
-        drop(work, place, n=order.n)
+        drop(work, place, n=spec.n)
     return outcome
 
 
-def change(place: RunPosition, shape: Shape, order: BatchSpec) -> Change:
+def change(place: RunPosition, shape: Shape, spec: BatchSpec) -> Change:
     """The batch as a pipelined PostgreSQL transaction, whose row is read only after COMMIT (with `outcome_of`)."""
-    return Change(label_of(order.n), statement(shape, order.window, strict=True), batch_params(place, order))
+    return Change(label_of(spec.n), statement(shape, spec.window, strict=True), batch_params(place, spec))
 
 
-def batch_params(place: RunPosition, order: BatchSpec) -> dict[str, Value]:
+def batch_params(place: RunPosition, spec: BatchSpec) -> dict[str, Value]:
     """The parameters of the statements below."""
     own: dict[str, Value] = {
         "run": place.run,
         "step": place.step,
-        "n": order.n,
-        "worker": order.worker,
-        "lo": order.lo,
-        "end": order.window.end,
-        "returned": order.returned,
+        "n": spec.n,
+        "worker": spec.worker,
+        "lo": spec.lo,
+        "end": spec.window.end,
+        "returned": spec.returned,
     }
-    return {**order.window.all_params(), **own}
+    return {**spec.window.all_params(), **own}
 
 
 def outcome_of(row: Row, shape: Shape) -> BatchResult:

@@ -32,7 +32,7 @@ from steps.types.backfill.passes import Pass
 from steps.types.backfill.preflight import faults
 from steps.types.backfill.progress import share
 from steps.types.backfill.ranges import Route, begin, choose, window
-from steps.types.backfill.spec import Words, read_shape
+from steps.types.backfill.spec import BackfillFields, read_shape
 from steps.types.backfill.sql import Shape
 from steps.types.backfill.throttle import UNTHROTTLED, Throttle
 from steps.types.backfill.undo import Written
@@ -210,17 +210,17 @@ class Backfill(Step):
     def _found(self, look: Look, place: RunPosition, document: PassState) -> Effect:
         totals = store.totals(look, RunPosition(place.run, place.step, "apply"))
         back = taking_back.state_of(look, run=place.run, step=place.step)
-        told = (
+        evidence = (
             f"{totals.seen:,} of {document.start.rows:,} rows visited, {totals.written:,} written, {totals.dead} dead"
         )
         if back.taken or back.ended:
             state = State.NOT_DONE if back.ended else State.PARTLY
-            return Effect(state, f"{told}; {back.taken} of {back.kept} batches taken back")
+            return Effect(state, f"{evidence}; {back.taken} of {back.kept} batches taken back")
         if totals.deferred:
-            told += f"; {totals.deferred} held by others to the end"
+            evidence += f"; {totals.deferred} held by others to the end"
         if document.ended(self._settings(), deferred=totals.deferred):
-            return Effect(State.DONE, f"{told}; {document.left} left")
-        return Effect(State.PARTLY, f"{told}; {f'{document.left} left' if document.finished else 'not finished'}")
+            return Effect(State.DONE, f"{evidence}; {document.left} left")
+        return Effect(State.PARTLY, f"{evidence}; {f'{document.left} left' if document.finished else 'not finished'}")
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> BackfillResult:
@@ -268,8 +268,8 @@ class Backfill(Step):
         return "" if self.undo else "undo: false keeps no record of what it writes"
 
     def _shape(self, look: Look) -> Shape:
-        words = Words(self.table, self.key, self.source, self.match, self.fill, self.where, self.undo)
-        return read_shape(look, words)
+        fields = BackfillFields(self.table, self.key, self.source, self.match, self.fill, self.where, self.undo)
+        return read_shape(look, fields)
 
     def _route(self, look: Look, shape: Shape) -> Route:
         return choose(look, self.table, shape, wish=self.order)
