@@ -9,7 +9,7 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T", Step, Probe)
+U = TypeVar("U")
 # The usual spelling. It is searched for first, because parsing every file would take longer than the rest of the start-up.
 _USUAL = re.compile(r'^    kind: ClassVar\[str\] = "(\w+)"', re.MULTILINE)
 
@@ -32,6 +33,10 @@ class DuplicateKind(Exception):
 
 class UnreadableKind(Exception):
     """A type's kind can't be read from its source, so the type could never be found."""
+
+
+class Unloadable(Exception):
+    """A type's module can't be imported."""
 
 
 class Types(Mapping[str, type[T]]):
@@ -96,24 +101,31 @@ class Types(Mapping[str, type[T]]):
         return found
 
     def _ours(self, word: str, module: str) -> type[T]:
-        members = vars(importlib.import_module(module)).values()
+        members = vars(_imported(module, lambda: importlib.import_module(module))).values()
         found = next((type_ for value in members if (type_ := self._fits(value, word)) is not None), None)
         if found is None:
             raise UnreadableKind(f"cannot load {module}: its class of kind {word!r} is no {self._base.__name__}")
         return found
 
     def _theirs(self, word: str) -> type[T]:
-        found = self._fits(self._points[word].load(), word)
+        point = self._points[word]
+        found = self._fits(_imported(repr(point.value), point.load), word)
         if found is None:
-            raise DuplicateKind(
-                f"cannot load {self._points[word].value!r}: it is no {self._base.__name__} of kind {word!r}"
-            )
+            raise DuplicateKind(f"cannot load {point.value!r}: it is no {self._base.__name__} of kind {word!r}")
         return found
 
     def _fits(self, value: object, word: str) -> type[T] | None:
         if inspect.isclass(value) and issubclass(value, self._base) and value.__dict__.get("kind") == word:
             return value
         return None
+
+
+def _imported(what: str, load: Callable[[], U]) -> U:
+    """The result of `load`; raises Unloadable with the name of the module, so that the author of a type knows where to look."""
+    try:
+        return load()
+    except Exception as error:
+        raise Unloadable(f"cannot load {what}: {type(error).__name__}: {error}") from error
 
 
 def _read(folder: Path, package: str) -> dict[str, str]:
@@ -126,7 +138,7 @@ def _read(folder: Path, package: str) -> dict[str, str]:
 
 def kinds(source: str, module: str) -> Iterator[str]:
     """The kinds that a module defines: the string that each class assigns to `kind`."""
-    for defined in ast.walk(ast.parse(source)):
+    for defined in ast.walk(ast.parse(source, module)):
         for statement in defined.body if isinstance(defined, ast.ClassDef) else ():
             value = _assigned(statement)
             if isinstance(value, ast.Constant) and isinstance(value.value, str):

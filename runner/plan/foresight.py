@@ -22,6 +22,7 @@ from steps.contract import (
     State,
     Statement,
     StaticallyChecked,
+    Step,
     StepError,
 )
 from steps.contract.dialect import Dialect
@@ -93,7 +94,8 @@ class Foresight:
         if isinstance(step, StaticallyChecked):
             found.faults += _written(step, self.dialect)
         if not certain or not self.opaque or step.only:
-            found.state = self._asked(entry, found, step.verify, None)
+            told = Foreseen() if _elsewhere(entry, self.dialect) else found  # there `in_the_way` says it in words
+            found.state = self._asked(entry, told, step.verify, None)
             self._judge(entry, found)
             self._sort(entry, found, self._asked(entry, found, lambda look: in_the_way(entry, look), []))
         found.faults = list(dict.fromkeys(found.faults))
@@ -159,15 +161,22 @@ def in_the_way(entry: Entry, look: Look) -> list[str]:
     """What would make a step fail or hurt on this target as it is now."""
     step = entry.step
     if _elsewhere(entry, look.dialect):
-        effect = step.verify(look)
-        done = effect.state is State.DONE
-        return (
-            []
-            if done
-            else [f"{step.kind} exists on {step.only} only, and it is not already applied: {effect.evidence}"]
-        )
+        return _only_there(step, look)
     found = _written(step, look.dialect) if isinstance(step, StaticallyChecked) else []
     return [*found, *(step.preflight(look) if isinstance(step, Preflighted) else [])]
+
+
+def _only_there(step: Step, look: Look) -> list[str]:
+    """A step that this kind of database doesn't have passes only where all that it would do is done already."""
+    try:
+        effect = step.verify(look)
+    except DatabaseFault as fault:
+        if fault.lost:
+            raise
+        return [f"{step.kind} exists on {step.only} only, and can't see here whether it is already applied: {fault}"]
+    if effect.state is State.DONE:
+        return []
+    return [f"{step.kind} exists on {step.only} only, and it is not already applied: {effect.evidence}"]
 
 
 def _elsewhere(entry: Entry, dialect: Dialect) -> bool:

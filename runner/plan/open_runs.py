@@ -17,8 +17,8 @@ from runner.target.workplace import Connected
 from runner.trail.events import RunState, StepOutcome
 from runner.trail.status import RunStatus
 from steps.contract import Look
-from steps.ledger import tables
-from steps.ledger.tables import RunRow
+from steps.ledger import step_commits, tables
+from steps.ledger.runs import RunRow, latest_runs
 
 ENDED = frozenset({
     RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED,
@@ -52,7 +52,7 @@ def refuse_open(playbook: Playbook, target: Connected, runs: Path, load: Loader,
     """
     before = playbook.ids[: playbook.ids.index(begin_at)] if begin_at in playbook.ids else ()
     with target.database.look() as look:
-        rows = tables.latest_runs(look, playbook=playbook.name) if tables.exists(look) else []
+        rows = latest_runs(look, playbook=playbook.name) if tables.exists(look) else []
         found = [one for row in rows if may_be_open(row) and (one := _open(look, row, playbook, load)) is not None]
     found += _lost(runs, playbook, target, load, known={row.run for row in rows})
     found = [one for one in found if not set(one.stands) <= set(before)]
@@ -92,7 +92,7 @@ def _told(status: RunStatus, step: str) -> bool:
 
 def stands(look: Look, run: str, playbook: Playbook | None) -> tuple[str, ...]:
     """The steps of a run of which something stands, as the ledger has it."""
-    names = tables.standing(look, run)
+    names = step_commits.standing(look, run)
     if playbook is None:
         return tuple(sorted(names))
     return tuple(entry.id for entry in playbook.entries if entry.id in names and entry.step.lasting)
@@ -126,7 +126,9 @@ def _open(look: Look, row: RunRow, playbook: Playbook, load: Loader) -> Open | N
         return None
     standing = stands(look, row.run, theirs)
     stuck = theirs is not None and any(one_way(theirs.entry(name)) for name in standing)
-    back = any(one.action == "revert" and one.state == StepOutcome.REVERTED for one in tables.step_rows(look, row.run))
+    back = any(
+        one.action == "revert" and one.state == StepOutcome.REVERTED for one in step_commits.step_rows(look, row.run)
+    )
     return Open(row.run, row.state, standing, one_way=stuck, back=back) if standing else None
 
 

@@ -15,7 +15,7 @@ from runner.playbook.model import Playbook, Requirement
 from runner.trail.events import CheckAnswered, Json
 from steps.contract import Answer, Look, Value
 from steps.contract.values import decode_all, readable_all
-from steps.ledger import tables
+from steps.ledger import runs, step_commits, tables
 
 
 def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, Value]]:
@@ -39,11 +39,11 @@ def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, 
     return answers, scope
 
 
-def _newest(requirement: Requirement, look: Look) -> tables.RunRow | None:
+def _newest(requirement: Requirement, look: Look) -> runs.RunRow | None:
     """The run that decides: the newest, but one that was stopped before it changed anything undoes no earlier change."""
-    rows = tables.latest_runs(look, playbook=requirement.playbook)
+    rows = runs.latest_runs(look, playbook=requirement.playbook)
     for row in rows:
-        acted = bool(tables.acted(look, run=row.run, action="apply"))
+        acted = bool(step_commits.acted(look, run=row.run, action="apply"))
         if acted:
             return row
         if row.state == "succeeded":
@@ -70,7 +70,7 @@ class _Beside:
         return "" if self.playbook else f" (found by its name alone: there is no {self.path.name} beside this playbook)"
 
 
-def _why_not(requirement: Requirement, row: tables.RunRow | None, beside: _Beside) -> str:
+def _why_not(requirement: Requirement, row: runs.RunRow | None, beside: _Beside) -> str:
     if row is None:
         return "it has never run on this target"
     if row.rolled_back:
@@ -84,7 +84,7 @@ def _why_not(requirement: Requirement, row: tables.RunRow | None, beside: _Besid
     return _changed_since(row, beside)
 
 
-def _changed_since(row: tables.RunRow, beside: _Beside) -> str:
+def _changed_since(row: runs.RunRow, beside: _Beside) -> str:
     """A run of other bytes proves nothing; where the playbook isn't at hand the ledger's word is taken, and that is said."""
     now = beside.playbook
     if now is None:
@@ -100,14 +100,14 @@ def _changed_since(row: tables.RunRow, beside: _Beside) -> str:
     return f"{beside.path.name} was changed since its run {row.run}: {', '.join(differ) or 'checks, queries or limits, or a program'}"
 
 
-def _unusual(row: tables.RunRow, beside: _Beside) -> dict[str, Json]:
+def _unusual(row: runs.RunRow, beside: _Beside) -> dict[str, Json]:
     """The inputs of the required run that weren't its defaults; a secret can't be told."""
     usual = readable_all(beside.playbook.values) if beside.playbook is not None else {}
     given: dict[str, Json] = json.loads(row.inputs)
     return {name: value for name, value in given.items() if value != MASK and name in usual and value != usual[name]}
 
 
-def _other_inputs(playbook: Playbook, row: tables.RunRow | None, beside: _Beside) -> str:
+def _other_inputs(playbook: Playbook, row: runs.RunRow | None, beside: _Beside) -> str:
     """An input that both playbooks have must be the same in both runs, where the required one didn't take its default."""
     if row is None:
         return ""
@@ -120,13 +120,13 @@ def _other_inputs(playbook: Playbook, row: tables.RunRow | None, beside: _Beside
     return f"its run {row.run} had {', '.join(differ)}" if differ else ""
 
 
-def _told(row: tables.RunRow, beside: _Beside) -> str:
+def _told(row: runs.RunRow, beside: _Beside) -> str:
     with_inputs = ", ".join(f"{name}={value!r}" for name, value in _unusual(row, beside).items())
     inputs = f" with {with_inputs}" if with_inputs else ""
     return f"run {row.run} succeeded {ago(row.age_s)}{inputs}{beside.said}"
 
 
-def _figures(short: str, row: tables.RunRow) -> dict[str, Value]:
+def _figures(short: str, row: runs.RunRow) -> dict[str, Value]:
     figures: Mapping[str, Mapping[str, object]] = json.loads(row.figures)
     return {f"{short}.{name}.{key}": value for name, one in figures.items() for key, value in decode_all(one).items()}
 

@@ -12,7 +12,7 @@ from runner.common.errors import RunRefused
 from runner.playbook.model import Entry, Playbook
 from runner.trail.events import StepOutcome
 from steps.contract import Gate, GateNeeds, Look, Value
-from steps.ledger import tables
+from steps.ledger import runs, step_commits, tables
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
     if not tables.exists(look):
         return {}
     found: dict[str, list[Passing]] = {}
-    for run in tables.latest_runs(look, playbook=playbook.name):
+    for run in runs.latest_runs(look, playbook=playbook.name):
         if run.rolled_back or run.going_back:
             continue
-        for row in tables.step_rows(look, run.run):
+        for row in step_commits.step_rows(look, run.run):
             if row.state == StepOutcome.PASSED:
                 kept = json.loads(row.results)
                 by = tuple(map(str, kept.get("approved_by", ())))

@@ -26,7 +26,8 @@ from runner.trail.events import (
 )
 from runner.trail.trail import Verification
 from steps.contract import Look
-from steps.ledger import tables
+from steps.ledger import runs
+from steps.ledger.anchors import anchors_of
 
 # what may follow a run's end: people's words, and a process that takes the run up again
 _AFTER_THE_END = (Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)
@@ -81,8 +82,8 @@ def in_trail(known: list[Record]) -> list[TrailAnchor]:
 
 def of_run(look: Look, run: str) -> list[TrailAnchor]:
     """The heads that the target's ledger has for this run."""
-    found = [TrailAnchor(f"the ledger at {one.what}", one.head, one.length) for one in tables.anchors(look, run)]
-    row = tables.find_run(look, run)
+    found = [TrailAnchor(f"the ledger at {one.what}", one.head, one.length) for one in anchors_of(look, run)]
+    row = runs.find_run(look, run)
     if row is not None:
         ended = row.state != RunState.RUNNING
         found.append(TrailAnchor(f"the ledger, run {row.state}", row.trail_head, row.trail_length, ended))

@@ -11,7 +11,7 @@ from runner.trail.events import StepOutcome
 from runner.trail.status import RunStatus
 from steps.catalog import touched_tables
 from steps.contract import Look, RunPosition
-from steps.ledger import tables
+from steps.ledger import runs, step_commits, tables
 
 _ACTED = frozenset({StepOutcome.DONE, StepOutcome.CRITERIA_NOT_MET})  # a step that ended so has committed something
 
@@ -28,7 +28,7 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
     if not tables.exists(look):
         ledger_check.refuse_bad(look)  # something stands in its place
         raise _refusal(status.run, act, "the target has no ledger (any more)", done)
-    if tables.find_run(look, status.run) is None:
+    if runs.find_run(look, status.run) is None:
         raise _refusal(status.run, act, "the ledger in the target does not know this run", done)
     lost = [name for name in _without_acts(look, status.run, done, playbook) if name not in without]
     if lost:
@@ -39,7 +39,7 @@ def refuse_lost(look: Look, status: RunStatus, playbook: Playbook, *, act: str, 
 
 def refuse_lost_acts(look: Look, run: str, playbook: Playbook) -> None:
     """The same of another playbook's run, of which only the ledger is at hand."""
-    rows = tables.step_rows(look, run)
+    rows = step_commits.step_rows(look, run)
     back = {row.step for row in rows if row.action == "revert" and row.state == StepOutcome.REVERTED}
     done = [row.step for row in rows if row.action == "apply" and row.state in _ACTED and row.step not in back]
     lost = _without_acts(look, run, [name for name in done if name in playbook.ids], playbook)
@@ -70,7 +70,7 @@ def _reached_the_ledger(status: RunStatus) -> bool:
 
 
 def _without_acts(look: Look, run: str, done: Collection[str], playbook: Playbook) -> list[str]:
-    acted = tables.acted(look, run=run, action="apply")
+    acted = step_commits.acted(look, run=run, action="apply")
     return [name for name in done if name not in acted and playbook.entry(name).step.lasting]
 
 

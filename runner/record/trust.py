@@ -35,8 +35,8 @@ from runner.trail.events import (
 from runner.trail.status import fold
 from runner.trail.trail import Verification
 from steps.contract import Look
-from steps.ledger import tables
-from steps.ledger.tables import RunRow
+from steps.ledger import runs, step_commits, tables
+from steps.ledger.runs import RunRow
 
 # what may stand in a trail before the run's row is in the ledger
 _BEFORE_THE_ROW: tuple[type[Event], ...] = (
@@ -156,9 +156,9 @@ def _known(look: Look, run: str) -> _Known:
     if not tables.exists(look):
         return _Known(None, (), frozenset())
     return _Known(
-        tables.find_run(look, run),
+        runs.find_run(look, run),
         tuple(anchors.of_run(look, run)),
-        frozenset(tables.acted(look, run=run, action="apply")),
+        frozenset(step_commits.acted(look, run=run, action="apply")),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from runner.common.errors import RolledBack, RolledBackInPart, RunbookError
 from runner.trail.events import RunState, StepOutcome
 from steps.contract import Look, TakenBack
-from steps.ledger import tables
+from steps.ledger import step_commits
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class Balance:
 
 def read(look: Look, run: str, *, standing: Mapping[str, str], only: Collection[str] = ()) -> Balance:
     """The sums over the run's steps (or some of them), as the ledger has them: also of ways back that were cut short."""
-    rows = [row for row in tables.step_rows(look, run) if row.action == "revert" and row.state == StepOutcome.REVERTED]
+    rows = [
+        row for row in step_commits.step_rows(look, run) if row.action == "revert" and row.state == StepOutcome.REVERTED
+    ]
     rows = [row for row in rows if not only or row.step in only]
     found = [TakenBack.model_validate(_counted(row.results)) for row in rows]
     return Balance(run, sum(one.restored for one in found), sum(one.refused for one in found), dict(standing))

@@ -23,8 +23,8 @@ from runner.trail.events import Closed, RunEnded, RunState
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
 from steps.contract import Work
-from steps.ledger import tables
-from steps.ledger.tables import RunRow
+from steps.ledger import commands, runs, tables
+from steps.ledger.runs import RunRow
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _over(run: str, state: str) -> RunRefused:
 def _going_back(status: RunStatus, target: Connected) -> bool:
     """Whether another run has taken back a part of what had succeeded: then it is open again."""
     with target.database.look() as look:
-        row = tables.find_run(look, status.run) if tables.exists(look) else None
+        row = runs.find_run(look, status.run) if tables.exists(look) else None
     return row is not None and open_runs.may_be_open(row) and row.going_back
 
 
@@ -113,7 +113,7 @@ def _in_both(found: Found, playbook: Playbook, target: Connected, orders: RunOpt
 
 
 def _record(work: Work, run: str, word: ClosingDecision) -> None:
-    tables.add_command(work, run=run, order={"closed": True}, by=word.by, reason=word.reason)
+    commands.add_command(work, run=run, order={"closed": True}, by=word.by, reason=word.reason)
 
 
 def _in_the_trail(found: Found, masks: Masks, word: ClosingDecision, lost: str) -> Ended:
@@ -132,7 +132,7 @@ def _in_the_ledger(name: str, orders: RunOptions, word: ClosingDecision, nowhere
     """A run whose folder is lost, by its whole name."""
     with connected(orders.place) as target:
         with target.database.look() as look:
-            row = tables.find_run(look, name) if tables.exists(look) else None
+            row = runs.find_run(look, name) if tables.exists(look) else None
             if row is None:
                 raise nowhere
             playbook = open_runs.of_row(row, stored)
@@ -155,7 +155,7 @@ def _end_row(
     try:
         with database.own() as work:
             _record(work, row.run, word)
-            tables.end_run(
+            runs.end_run(
                 work, run=row.run, state=RunState.CLOSED, figures=json.dumps(json.loads(row.figures)),
                 head=row.trail_head, length=row.trail_length,
             )  # fmt: skip

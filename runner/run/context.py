@@ -37,6 +37,7 @@ from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG
 from steps.contract.values import readable_all
 from steps.ledger import tables
+from steps.ledger.commands import commands_since
 
 if TYPE_CHECKING:
     from runner.run.guards import Emit, GuardMonitor
@@ -162,7 +163,7 @@ class StepContext:
             return
         self.control.next_steer = time.monotonic() + STEER_S
         with self.db.look() as look:
-            commands = tables.commands(look, run=self.run, after=self.control.orders_seen)
+            commands = commands_since(look, run=self.run, after=self.control.orders_seen)
         for command in commands:
             self.control.orders_seen = command.seq
             self._take(json.loads(command.order), by=command.by, reason=command.reason)
@@ -254,7 +255,7 @@ class StepContext:
 def take_up_orders(db: RunDatabase, control: Control, run: str) -> None:
     """Orders from before this process: how fast to go still holds, a stop or a hold was for the process that is gone."""
     with db.look() as look:
-        earlier = tables.commands(look, run=run, after=control.orders_seen) if tables.exists(look) else []
+        earlier = commands_since(look, run=run, after=control.orders_seen) if tables.exists(look) else []
     for command in earlier:
         control.orders_seen = command.seq
         _retune(control, json.loads(command.order))

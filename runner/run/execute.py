@@ -51,7 +51,7 @@ from runner.trail.status_file import StatusFile
 from runner.trail.trail import Trail, TrailExtent
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Progress, StepResult, UndoesRun, Value
 from steps.contract.values import in_json, readable_all
-from steps.ledger import tables
+from steps.ledger import runs, tables
 
 STATES: Mapping[type[RunbookError], RunState] = {
     Waiting: RunState.WAITING,
@@ -409,7 +409,7 @@ def _ended(engine: Engine, state: RunState, code: int, *, what: str = "", why: s
         with contextlib.suppress(DatabaseFault), engine.database.own() as work:
             engine.emit(ended)
             written = True
-            tables.end_run(
+            runs.end_run(
                 work, run=engine.status.run, state=state, figures=in_json(engine.status.figures),
                 head=engine.trail.head, length=engine.trail.length,
             )  # fmt: skip
@@ -447,11 +447,11 @@ def _run_row(engine: Engine) -> None:
         if not tables.exists(look):
             engine.recorded = False  # a playbook that only looks goes without
             return
-        known = tables.find_run(look, started.run)
+        known = runs.find_run(look, started.run)
     now = (status.digest, status.approval_digest, status.source)
     if known is not None and (known.digest, known.approval_digest, json.loads(known.source)) == now:
         return
-    row = tables.RunRow(
+    row = runs.RunRow(
         run=started.run, playbook=started.playbook, digest=status.digest, approval_digest=status.approval_digest,
         kind=started.kind, state="running", target=started.target, identity=json.dumps(started.identity),
         inputs=json.dumps(started.inputs), operator=started.process.operator, host=started.process.host,
@@ -460,7 +460,7 @@ def _run_row(engine: Engine) -> None:
     )  # fmt: skip
     try:
         with engine.database.own() as work:
-            (tables.add_run if known is None else tables.change_run)(work, row)
+            (runs.add_run if known is None else runs.change_run)(work, row)
     except DatabaseFault:
         if engine.playbook.changes:
             raise

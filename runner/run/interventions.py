@@ -41,7 +41,7 @@ from runner.trail.status import RunStatus
 from runner.trail.trail import Trail, utc_now
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.contract.dialect import Dialect
-from steps.ledger import tables
+from steps.ledger import anchors, commands, runs
 from steps.sql.dialect import needs_autocommit
 from steps.sql.scanner import split
 from steps.sql.session_statements import void
@@ -72,9 +72,9 @@ class Desk:
         run = self.found.status.run
         try:
             with self.target.database.own(fenced=False) as work:
-                if tables.find_run(work, run) is None:
+                if runs.find_run(work, run) is None:
                     return ""
-                tables.add_anchor(work, run=run, what=what, head=head, length=length)
+                anchors.add_anchor(work, run=run, what=what, head=head, length=length)
         except DatabaseFault as fault:
             return f" (no ledger vouches for it yet: {fault})"
         return ""
@@ -317,7 +317,7 @@ def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, 
         by, reason = masks.mask(by), masks.mask(reason)
         target.database.session.run = found.status.run
         with target.database.own(fenced=False) as work:
-            tables.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
+            commands.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
     told = f"told {found.status.run}: {order_words(order)}; it obeys at its next safe point"
     return f"{told}\n{'next':<11}runbook status {found.status.run} {found.options()}".rstrip()
 
@@ -429,7 +429,7 @@ class _Hand:
             self._anchored(work, head, length)
 
     def _anchored(self, work: Work, head: str, length: int) -> None:
-        tables.add_anchor(work, run=self.found.status.run, what="a statement by hand", head=head, length=length)
+        anchors.add_anchor(work, run=self.found.status.run, what="a statement by hand", head=head, length=length)
 
 
 def _running(found: Found) -> bool | None:

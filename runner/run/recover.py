@@ -35,8 +35,9 @@ from runner.trail.events import (
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
 from steps.contract.values import decode_all, readable_all
-from steps.ledger import tables
-from steps.ledger.tables import RunRow, StepRow
+from steps.ledger import anchors, runs, step_commits, tables
+from steps.ledger.runs import RunRow
+from steps.ledger.step_commits import StepRow
 
 NOTE = "as the ledger has it"
 
@@ -76,13 +77,13 @@ def recover(name: str, orders: RunOptions) -> Again:
         same_target(_begun(events), target)
         head, length = _write(directory, events, found)
         with target.database.own(fenced=False) as work:
-            tables.anchor_anew(work, run=name, head=head, length=length)
+            anchors.anchor_anew(work, run=name, head=head, length=length)
         return Again(name, directory, load_run(directory).status.state)
 
 
 def _known(name: str, target: Connected) -> _Known:
     with target.database.look() as look:
-        row = tables.find_run(look, name) if tables.exists(look) else None
+        row = runs.find_run(look, name) if tables.exists(look) else None
         if row is None:
             raise RunRefused(
                 f"cannot recover {name}: the ledger in {target.name} knows no run of this name",
@@ -90,8 +91,8 @@ def _known(name: str, target: Connected) -> _Known:
                 state="nothing was changed by this command",
                 then="give the run's whole name, and --target where it ran",
             )
-        rows = tables.step_rows(look, name)
-        acted, back = (tables.acted(look, run=name, action=action) for action in ("apply", "revert"))
+        rows = step_commits.step_rows(look, name)
+        acted, back = (step_commits.acted(look, run=name, action=action) for action in ("apply", "revert"))
     playbook = open_runs.of_row(row, stored)
     if playbook is None:
         raise RunRefused(

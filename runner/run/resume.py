@@ -35,7 +35,7 @@ from runner.trail.events import Process, RunResumed, RunStarted, RunState, StepO
 from runner.trail.status import RunStatus
 from steps.contract import Gate
 from steps.contract.values import readable_all
-from steps.ledger import tables
+from steps.ledger import step_commits, tables
 
 _WELL = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN})
 _OVER = frozenset({RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED})  # nothing leads forward
@@ -175,7 +175,7 @@ def refuse_lost(
 def _refuse_undone(status: RunStatus, target: Connected) -> None:
     """What another run has taken back, in part at least, is not gone on from."""
     with target.database.look() as look:
-        rows = tables.step_rows(look, status.run) if tables.exists(look) else []
+        rows = step_commits.step_rows(look, status.run) if tables.exists(look) else []
     back = [one.step for one in rows if one.action == "revert" and one.state == StepOutcome.REVERTED]
     if back:
         raise RunRefused(

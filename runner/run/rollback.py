@@ -38,7 +38,7 @@ from steps.contract import (
     Value,
 )
 from steps.contract.values import bounded
-from steps.ledger import tables
+from steps.ledger import step_commits, tables
 
 _T = TypeVar("_T")
 BY_THE_LIST = "the playbook's rollback list leaves it out"
@@ -153,7 +153,7 @@ class Reverser:
     def _standing(self) -> set[str]:
         """The steps that committed anything and are not taken back already: by the ledger, not the trail."""
         with self.engine.database.look() as look:
-            return tables.standing(look, self.run) if tables.exists(look) else set()
+            return step_commits.standing(look, self.run) if tables.exists(look) else set()
 
     def balance(self, only: Collection[str] = ()) -> Balance:
         """What the way back has come to so far, of all steps or of some."""
@@ -314,7 +314,7 @@ class Reverser:
         if not isinstance(step, Reversible):
             raise StepError(f"{step.kind} has no way back")
         with self.engine.database.look() as look:
-            text = tables.remembered(look, run=self.run, step=entry.id)
+            text = step_commits.remembered(look, run=self.run, step=entry.id)
         before: BaseModel = step.Before.model_validate_json(text or "{}")
         engine = self.engine
         unguarded = entry.model_copy(update={"guards": ()})  # what broke on the way there must not stop the way back

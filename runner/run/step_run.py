@@ -37,7 +37,7 @@ from steps.contract import (
     Value,
 )
 from steps.contract.values import bounded, in_json
-from steps.ledger import tables
+from steps.ledger import step_commits
 
 if TYPE_CHECKING:
     from runner.run.guards import GuardMonitor
@@ -290,7 +290,7 @@ class StepRun:
         own = place.run == self.status.run  # else the steps are another run's, whose chain this is not
         try:
             with self.database.own() as work:
-                tables.end_step(
+                step_commits.end_step(
                     work,
                     place,
                     state=outcome,

@@ -15,8 +15,8 @@ from runner.target import identity
 from runner.target.database import RunDatabase, Session
 from runner.trail.events import StepOutcome
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
-from steps.ledger import tables
-from steps.ledger.tables import RunRow
+from steps.ledger import runs, step_commits
+from steps.ledger.runs import RunRow
 
 Loader = Callable[[str], Playbook]
 """A playbook from the source texts (JSON) that a run keeps in the ledger."""
@@ -57,9 +57,9 @@ def _under_lease(
 def _chosen(engine: Engine, step: UndoesRun, entry: Entry) -> RunRow:
     """The run to take back: chosen once, and kept in the ledger before its first step is touched."""
     with engine.database.look() as look:
-        text = tables.remembered(look, run=engine.status.run, step=entry.id)
+        text = step_commits.remembered(look, run=engine.status.run, step=entry.id)
         chosen = RunTakenBack.model_validate_json(text).run if text else ""
-        row = tables.find_run(look, chosen) if chosen else tables.latest_standing(look, step.undoes())
+        row = runs.find_run(look, chosen) if chosen else runs.latest_standing(look, step.undoes())
     if row is None:
         raise StepError(f"no run of {step.undoes()} stands on this target")
     engine.database.at(entry.id)
@@ -76,7 +76,7 @@ def _ended(engine: Engine, entry: Entry, row: RunRow, reverser: Reverser, *, onl
     with engine.database.look() as look:
         back = [
             one
-            for one in tables.step_rows(look, row.run)
+            for one in step_commits.step_rows(look, row.run)
             if one.action == "revert" and one.state == StepOutcome.REVERTED
         ]
     steps = sum(not only or one.step in only for one in back)
@@ -85,7 +85,7 @@ def _ended(engine: Engine, entry: Entry, row: RunRow, reverser: Reverser, *, onl
     engine.database.remember(result)
     with contextlib.suppress(AlreadyCommitted), engine.database.commit("undone") as work:
         if over:
-            tables.end_run(
+            runs.end_run(
                 work, run=row.run, state=told.state, figures=row.figures, head=row.trail_head, length=row.trail_length
             )
     return result

@@ -24,7 +24,7 @@ from runner.target.workplace import Connected, connected
 from runner.trail.events import RollbackStarted, RunState
 from runner.trail.status import RunStatus
 from steps.contract import Mendable
-from steps.ledger import tables
+from steps.ledger import runs
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,11 @@ def _left_earlier(status: RunStatus) -> dict[str, str]:
     """Step → by whom it was left, on this way back before it was cut short."""
     if status.state is RunState.ROLLED_BACK_IN_PART:
         return {}
-    return {name: f"left standing by {step.left}" for name, step in status.steps.items() if step.left}
+    return {name: f"left by {step.left}" for name, step in status.steps.items() if step.left}
 
 
 def _asked_to_leave(asked: Asked) -> dict[str, str]:
-    return dict.fromkeys(asked.leave, f"left standing: {asked.reason}")
+    return dict.fromkeys(asked.leave, asked.reason)
 
 
 def _refuse_nothing_left(status: RunStatus, reverser: Reverser, entries: list[Entry]) -> None:
@@ -183,7 +183,7 @@ def _carry_back(
     def back() -> None:
         nonlocal words
         with engine.database.own() as work:  # before anything is touched: killed from here on, it has not succeeded
-            tables.take_up_run(work, run=engine.status.run, head=engine.trail.head, length=engine.trail.length)
+            runs.take_up_run(work, run=engine.status.run, head=engine.trail.head, length=engine.trail.length)
         reverser.leave(identity.process(orders.operator).operator)
         reverser.revert([engine.playbook.entry(name) for name in first.steps])
         told = reverser.balance()

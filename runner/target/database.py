@@ -21,8 +21,7 @@ from steps.catalog import touched_tables
 from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Question, Row, RunPosition, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.ledger import leases
-from steps.ledger import tables as ledger
+from steps.ledger import leases, step_commits
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -191,7 +190,7 @@ class RunDatabase:
                 self._pending = earlier  # what was read in a transaction that failed is read anew in the next
                 raise
             before, self._pending = self._pending, None
-            act = ledger.record_commit(
+            act = step_commits.record_commit(
                 self.dialect, place, label=self.spell(label), epoch=fence.epoch, before=before and self.spell(before),
                 touched=self.spell(tables) if tables else None,
             )  # fmt: skip
@@ -200,7 +199,7 @@ class RunDatabase:
                     connection,
                     found[0].maybe_text("xid"),
                     act,
-                    lambda look: ledger.is_committed(look, place, label=label),
+                    lambda look: step_commits.is_committed(look, place, label=label),
                 )
             except BaseException:
                 self._pending = before
@@ -241,7 +240,7 @@ class RunDatabase:
             transactions.Whole(
                 stands,
                 (one.sql, one.params),
-                ledger.record_commit(dialect, place, label=one.label, epoch=fence.epoch, before=None),
+                step_commits.record_commit(dialect, place, label=one.label, epoch=fence.epoch, before=None),
             )
             for one in changes
         ]
@@ -277,7 +276,7 @@ class RunDatabase:
 
     def committed(self) -> list[str]:
         with self.look() as look:
-            return ledger.committed_labels(look, self.session.place)
+            return step_commits.committed_labels(look, self.session.place)
 
     # ─── for the engine ─────────────────────────────────────────────────────────────────────────────────────────────
     def at(self, step: str, action: str = "apply", *, what: object = None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from steps.catalog.catalog import literal
 from steps.contract import Question, Value
 from steps.sql.dialect import quote
 
@@ -165,12 +166,8 @@ def _call(setting: Setting, scope: str) -> str:
     return (
         setting.sql.format(local=scope)
         if setting.sql
-        else f"set_config('{setting.name}', {_literal(setting.value)}, {scope})"
+        else f"set_config('{setting.name}', {literal(setting.value)}, {scope})"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def path_sql(path: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ is unchanged.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from steps.catalog import catalog
 from steps.contract import Look, RunPosition
 from steps.contract.dialect import Dialect
-from steps.ledger import tables as ledger
-from steps.ledger.tables import Touch
+from steps.ledger import step_commits
+from steps.ledger.step_commits import Touch
 from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
-_LAYOUT = ("runbook_act", "runbook_run")  # if the root pages of these changed, VACUUM has rearranged the whole file
+_LAYOUT = ("runbook_step_commit", "runbook_run")  # if these moved in the file, VACUUM has rearranged all of it
 _FIELDS = ("tables", "order", "layout", "version")
 
 
@@ -109,8 +110,6 @@ def identify(look: Look, names: Iterable[str]) -> Identity:
         row.text("name").lower(): (row.integer("place"), row.integer("page")) for row in look.rows(_SQLITE)
     }
     found = {one: there[one] for one in map(_folded, wanted) if one in there}
-    if not found:
-        return Identity()
     version = look.row("SELECT schema_version AS n FROM pragma_schema_version").integer("n")
     return Identity(found, tuple(there), tuple(there[one] for one in _LAYOUT if one in there), version)
 
@@ -121,8 +120,8 @@ def _folded(name: str) -> str:
 
 # ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def recorded(before: Identity, after: Identity, step: object) -> str | None:
-    """The JSON document for the ledger row of one commit of a step; None where it touched no table."""
-    if not before.tables and not after.tables:
+    """The JSON for the ledger row of one commit of the step; None where it touched no table and changed no schema."""
+    if not before.tables and not after.tables and before.version == after.version:
         return None
     moments = [after] if before == after else [before, after]
     document = [{name: getattr(one, name) for name in _FIELDS} for one in moments]
@@ -157,7 +156,7 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
     Replacements by this run (its apply or undo), and rebuilds by any run, don't count. certain: leave out those that only may
     have been replaced (SQLite).
     """
-    touches = ledger.touches(look, place)
+    touches = step_commits.touches(look, place)
     acts = [_read(one, place.run) for one in touches]
     own = [n for n, one in enumerate(touches) if (one.run, one.step, one.action) == (place.run, place.step, "apply")]
     changed = {name for n in own for name in acts[n].after.tables}
@@ -168,7 +167,7 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
         then = acts[mine[-1]].after
         if certain and now.order and not then.made_again(now, name):
             continue
-        if not all(_leads_to(now, name, acts[n:]) for n in mine):
+        if not all(_leads_to(now, name, acts[n:]) or _undisturbed(now, name, acts[n:]) for n in mine):
             found.append(_describe_replaced(name, then, now))
     return found
 
@@ -185,6 +184,18 @@ def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
     return any(one.same(now, name) for one in known)
 
 
+def _undisturbed(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
+    """Whether, on SQLite, the table looks the same, and these commits made all schema changes since the first of them.
+
+    schema_version counts every change. If these commits account for all of them, nobody can have dropped the table and created
+    another one that got its rowid and root page.
+    """
+    if not now.order or acts[0].after.tables[name] != now.tables[name]:
+        return False
+    ours = sum(act.after.version - act.before.version for act in acts[1:])
+    return now.version - acts[0].after.version == ours
+
+
 def _describe_replaced(name: str, then: Identity, now: Identity) -> str:
     if not now.order:
         return f"{name} is another table now (oid {now.tables[name][0]}, then {then.tables[name][0]})"
@@ -199,7 +210,12 @@ def _describe_replaced(name: str, then: Identity, now: Identity) -> str:
 # ─── names in SQL ───────────────────────────────────────────────────────────────────────────────────────────────────
 def named_in(statements: Iterable[str], dialect: Dialect) -> tuple[str, ...]:
     """Everything that may be a table's name in these statements, and in the bodies that they quote with $…$."""
-    return tuple(dict.fromkeys(name for sql in statements for name in _names(sql, dialect)))
+    return tuple(dict.fromkeys(name for sql in statements for name in _names_in(sql, dialect)))
+
+
+@functools.lru_cache(maxsize=4096)  # called at each commit, for all of the step's statements
+def _names_in(sql: str, dialect: Dialect) -> tuple[str, ...]:
+    return tuple(_names(sql, dialect))
 
 
 def _names(sql: str, dialect: Dialect) -> Iterator[str]:

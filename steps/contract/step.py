@@ -124,7 +124,7 @@ class Step(Model):
         raise NotImplementedError
 
     def verify(self, look: Look) -> Effect:
-        """Ask the database whether the change is there: before, after, in doubt, and in `doctor`."""
+        """Ask the database whether the change is there: before, after, in doubt, and in a plan."""
         raise NotImplementedError
 
     def apply(self, ctx: Context) -> StepResult:

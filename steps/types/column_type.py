@@ -59,9 +59,9 @@ class ChangeColumnType(Step):
         found = catalog.columns(look, self.column.table).get(self.column.column)
         if found is None:
             return Effect(State.UNKNOWN, f"there is no {self.column}")
-        from steps.ledger import tables  # imported here to keep loading a playbook fast
+        from steps.ledger import step_commits  # imported here to keep loading a playbook fast
 
-        labels = tables.committed_labels(look, look.place)
+        labels = step_commits.committed_labels(look, look.place)
         if {"replace", "back"} & {*labels} and "indexes" not in labels:
             return Effect(State.PARTLY, f"{self.column} is {found.type}; its indexes aren't built again yet")
         try:
@@ -300,9 +300,9 @@ def _build_indexes(ctx: Context, before: column_rewrite.Converted) -> None:
 def _remembered(ctx: Context) -> column_rewrite.Converted:
     with ctx.db.look() as look:
         place = look.place
-        from steps.ledger import tables
+        from steps.ledger import step_commits
 
-        kept = tables.remembered(look, run=place.run, step=place.step) if place else None
+        kept = step_commits.remembered(look, run=place.run, step=place.step) if place else None
     if kept is None:
         raise StepError("cannot build the indexes again: the ledger doesn't have what this step remembered")
     return column_rewrite.Converted.model_validate_json(kept)

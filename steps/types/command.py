@@ -34,7 +34,7 @@ from steps.contract import (
     processes,
 )
 from steps.contract.pids import ProcessId
-from steps.ledger import tables
+from steps.ledger import step_commits
 from steps.sql.queries import ReadQuery
 
 Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_length=1)]
@@ -216,7 +216,7 @@ def _from_ledger(look: Look) -> Effect:
 
 
 def _labels(look: Look, place: RunPosition, *, action: str) -> list[str]:
-    return tables.committed_labels(look, RunPosition(run=place.run, step=place.step, action=action))
+    return step_commits.committed_labels(look, RunPosition(run=place.run, step=place.step, action=action))
 
 
 def _effect(labels: list[str]) -> Effect:

@@ -310,10 +310,10 @@ class AddConstraint(Step):
         name = self._index_name(look)
         if name.rpartition(".")[2] != self.name and catalog.index(look, name) is not None:
             return False
-        from steps.ledger import tables  # imported here to keep loading a playbook fast
+        from steps.ledger import step_commits  # imported here to keep loading a playbook fast
 
         place = look.place
-        kept = tables.remembered(look, run=place.run, step=place.step) if place else None
+        kept = step_commits.remembered(look, run=place.run, step=place.step) if place else None
         before = Earlier.model_validate_json(kept).index if kept else None
         now = catalog.index(look, f"{catalog.named(look, self.table)[0]}.{found.name}")
         return (

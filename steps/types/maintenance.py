@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from steps.contract import Context, Effect, Look, Refused, State, Statement, Step, StepResult
 from steps.contract.dialect import Dialect
-from steps.ledger import tables
+from steps.ledger import step_commits
 from steps.types import concurrent_index
 
 DONE = "done"
@@ -34,7 +34,7 @@ class Maintenance(Step):
         """DONE if this run's label is in the ledger: nothing else shows that maintenance ran."""
         if left := self.left_over(look):
             return Effect(State.PARTLY, left)
-        if DONE in tables.committed_labels(look, look.place):
+        if DONE in step_commits.committed_labels(look, look.place):
             return Effect(State.DONE, "it ran, by this run's ledger")
         return Effect(State.NOT_DONE, "runs each time: nothing in the catalogue shows it")
 

@@ -35,7 +35,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.contract.values import NoPlace, decode, encode, for_sqlite
-from steps.ledger import tables
+from steps.ledger import step_commits
 from steps.sql import settings
 from steps.sql.dialect import needs_autocommit, parameters
 from steps.sql.queries import ReadQuery
@@ -225,7 +225,7 @@ class Sql(Step):
     @staticmethod
     def _done(look: Look, action: str) -> list[str]:
         place = look.place
-        return tables.committed_labels(look, RunPosition(place.run, place.step, action)) if place else []
+        return step_commits.committed_labels(look, RunPosition(place.run, place.step, action)) if place else []
 
     @staticmethod
     def _from_ledger(done: set[str], labels: list[str]) -> Effect:

@@ -7,6 +7,7 @@ whether the statement took effect.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Annotated
@@ -46,7 +47,12 @@ Items = Annotated[tuple[Item, ...], BeforeValidator(_several)]
 
 def pieces(texts: Iterable[Text], dialect: Dialect) -> list[str]:
     """The texts split into single statements, in order."""
-    return [piece.text for one in texts for piece in split(one.text(dialect), dialect)]
+    return [piece for one in texts for piece in _cut(one.text(dialect), dialect)]
+
+
+@functools.lru_cache(maxsize=4096)  # called at each commit, for all of the step's texts
+def _cut(text: str, dialect: Dialect) -> tuple[str, ...]:
+    return tuple(piece.text for piece in split(text, dialect))
 
 
 def numbered(statements: Sequence[str]) -> list[str]:

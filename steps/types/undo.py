@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from steps.contract import Context, Effect, Look, Refused, RunPosition, RunTakenBack, State, Step, StepError, StepResult
-from steps.ledger import tables
-from steps.ledger.tables import RunRow
+from steps.ledger import step_commits, tables
+from steps.ledger.runs import RunRow, latest_runs, latest_standing
 
 UNDONE = "undone"  # label of the commit that ends the undo; its row holds the result
 
@@ -48,11 +48,11 @@ class Undo(Step):
         begun = self._begun(look)
         if begun is not None:
             return begun
-        runs = tables.latest_runs(look, playbook=self.of) if tables.exists(look) else []
+        runs = latest_runs(look, playbook=self.of) if tables.exists(look) else []
         if not runs:
             state = State.NOT_DONE if self.expect_run else State.DONE
             return Effect(state, f"no run of {self.of} on this target")
-        standing = tables.latest_standing(look, self.of)
+        standing = latest_standing(look, self.of)
         if standing is None:
             return Effect(State.DONE, f"nothing of {self.of} stands: run {runs[0].run} {_ended(runs[0])}")
         back = _taken_back(look, standing.run)
@@ -69,11 +69,11 @@ class Undo(Step):
         place = look.place
         if place is None or not tables.exists(look):
             return None
-        text = tables.remembered(look, run=place.run, step=place.step)
+        text = step_commits.remembered(look, run=place.run, step=place.step)
         if text is None:
             return None
         run = RunTakenBack.model_validate_json(text).run
-        if UNDONE in tables.committed_labels(look, RunPosition(place.run, place.step, "apply")):
+        if UNDONE in step_commits.committed_labels(look, RunPosition(place.run, place.step, "apply")):
             return Effect(State.DONE, f"run {run} of {self.of} was taken back")
         return Effect(State.PARTLY, f"taking back run {run} of {self.of} began and did not end")
 
@@ -81,7 +81,7 @@ class Undo(Step):
         """The result, from the ledger."""
         place = look.place
         text = (
-            tables.remembered(look, run=place.run, step=place.step, last=True)
+            step_commits.remembered(look, run=place.run, step=place.step, last=True)
             if place and tables.exists(look)
             else None
         )
@@ -97,7 +97,7 @@ class Undo(Step):
 
 
 def _taken_back(look: Look, run: str) -> set[str]:
-    return {row.step for row in tables.step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
+    return {row.step for row in step_commits.step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
 
 
 def _ended(run: RunRow) -> str:

@@ -12,6 +12,7 @@ from databases import Databases
 from documents import ROOT, Page
 from plain_context import Trial
 
+from steps.contract import State
 from steps.registry import probe_types, step_types
 
 SESSIONS = "session_summaries"
@@ -34,8 +35,13 @@ def test_step_type_has_its_whole_life(databases: Databases, shown: Callable[[str
     kind = shown("CommentColumn").CommentColumn
     assert kind.kind not in step_types(), "it exists now: show another one"
     step = kind(column=f"{SESSIONS}.source_ip", text="where the session came from")
+    nowhere = kind(column=f"{SESSIONS}.nothing", text="a column that isn't there")
     with databases.kind("pg18").database("empty") as database:
         Trial(database, step).whole_life(SESSIONS)
+        assert "no such column" in Trial(database, nowhere).preflight()[0]
+        assert Trial(database, nowhere).state() is State.NOT_DONE
+        [statement] = Trial(database, step).statements()
+    assert statement.startswith("COMMENT ON COLUMN")
 
 
 def test_probe_looks(databases: Databases, shown: Callable[[str], ModuleType]) -> None:

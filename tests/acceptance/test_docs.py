@@ -72,7 +72,10 @@ def test_files_and_tests_that_are_named_exist(page: Page) -> None:
     assert not missing
 
 
-EXAMPLES_OF_NEW_FILES = {"steps/comments.py", "steps/probes/extensions.py"}  # CONTRIBUTING.md shows how to write them
+EXAMPLES_OF_NEW_FILES = {
+    "steps/types/comments.py",
+    "steps/probes/extensions.py",
+}  # CONTRIBUTING.md shows how to write them
 
 
 # ─── commands within sentences ──────────────────────────────────────────────────────────────────────────────────────

@@ -266,7 +266,7 @@ def test_a_command_can_be_copied_from_a_narrow_terminal(desk: Cli) -> None:
         patch.setenv("COLUMNS", "60")
         main(["status", "--runs", str(runs)])
     out.flush()
-    told = out.buffer.getvalue().decode().split("next       ")[1].replace("NAME", "ines")
+    told = out.buffer.getvalue().decode().split("next       ")[1].replace("NAME", "ines").replace("'…'", "'I read it'")
     desk.runbook("status")
     done = subprocess.run(["bash", "-c", f"PATH={RUNBOOK.parent}:$PATH; {told}"], cwd=desk.directory, capture_output=True, text=True,
                           timeout=60, check=False)  # fmt: skip

@@ -12,13 +12,13 @@ from command import KILLED
 from databases import Database
 from filling import ledger as named
 from inside import InProcessCli, session
-from support.transplant import transplant
+from transplant import transplant
 
 from runner.target import identity
 from runner.trail import old_words, trail
 from steps.ledger import tables as ledger
 
-VERSION_2 = Path(__file__).parents[2] / "support" / "version2"
+VERSION_2 = Path(__file__).parents[1] / "support" / "version2"
 WRITTEN = "SELECT count(*) FROM t WHERE v IS NOT NULL"
 OLD = [*ledger.FORMER.values()]
 
@@ -59,10 +59,14 @@ def done(desk: InProcessCli, *words: str, code: int = 0) -> str:
 
 
 def kept(database: Database) -> dict[str, list[tuple]]:
-    """The rows of all tables that are renamed, by today's names."""
+    """The rows of all tables that are renamed, by today's names, without the column that they have only now."""
     there = tables(database)
+    columns = {"step_commit": "seq, run, step, action, label, epoch, before, at"}
     return {
-        name: sorted(database.rows(f"SELECT * FROM {named(database, was if was in there else name)}"), key=repr)
+        name: sorted(
+            database.rows(f"SELECT {columns.get(name, '*')} FROM {named(database, was if was in there else name)}"),
+            key=repr,
+        )
         for name, was in ledger.FORMER.items()
     }
 

@@ -208,6 +208,7 @@ PLAIN = {  # what is cut here holds no secret: hashes, names of our own, numbers
     "runner/playbook/yaml_advice.py",
     "runner/trail/trail.py",
     "runner/target/targets_file.py",
+    "runner/target/runs.py",
     "runner/target/workplace.py",
     "runner/target/database.py",
     "runner/run/lease.py",

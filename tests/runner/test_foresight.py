@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from databases import Database
 from inside import InProcessCli, written
+from plain_context import Trial
+
+from runner.plan.foresight import Foresight
+from runner.playbook.model import Entry
+from runner.playbook.yaml_reader import Mark
+from steps.contract import Effect, Look, State, Step
+from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
@@ -112,3 +122,27 @@ def test_programs_are_run_only_when_asked(desk: InProcessCli) -> None:
     assert "not asked: mark" in desk.runbook("plan", name).out
     assert desk.runbook("plan", name, "--run-probes").code == 0
     assert (desk.directory / "ran").exists()
+
+
+class Elsewhere(Step):
+    """It asks what only PostgreSQL can answer."""
+
+    kind: ClassVar[str] = "elsewhere"
+    summary: ClassVar[str] = "for this test"
+    only: ClassVar[str] = "postgresql"
+
+    def verify(self, look: Look) -> Effect:
+        return Effect(State.NOT_DONE, look.row("SELECT version() AS v").text("v"))
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_type_that_can_only_look_on_its_own_database_is_refused_in_words(empty_database: Database) -> None:
+    trial = Trial(empty_database, Elsewhere())
+    entry = Entry(id="away", step=trial.step, mark=Mark("p.yaml", 1, 1), digest="")
+
+    def looks(*, assumed: tuple[Trace, ...]) -> AbstractContextManager[Look]:
+        assert assumed == ()
+        return trial.look()
+
+    [fault] = Foresight(looks, Dialect.SQLITE).of(entry).faults
+    assert fault.startswith("elsewhere exists on postgresql only, and can't see here whether")

@@ -166,7 +166,6 @@ FAULTY = [
     ("recover", "nothing"),
     ("close", "latest", "--reason", "x"),
     ("target", "check", "--target", "nothing.sqlite"),
-    ("demo", "--serve", "nothing"),
 ]
 
 

@@ -336,7 +336,7 @@ def test_killed_on_the_way_back_at_every_point(desk: InProcessCli, empty_databas
 
 # ─── a ledger that lost something ───────────────────────────────────────────────────────────────────────────────────
 @on_both
-@pytest.mark.parametrize("what", ["schema", "run", "act"])
+@pytest.mark.parametrize("what", ["schema", "run", "step_commit"])
 def test_what_the_ledger_has_lost_is_not_called_gone(desk: InProcessCli, empty_database: Database, what: str) -> None:
     """Neither rollback nor resume nor undo goes by its silence, and none of them makes a new one. A person can close the run."""
     gate = "\n- {id: gate, type: checkpoint, approval: {need: 1}}"

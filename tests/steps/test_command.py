@@ -13,7 +13,7 @@ from plain_look import PlainContext, PlainDatabase
 from pydantic import ValidationError
 
 from steps.contract import Oneway, Reversible, RunPosition, State, StepError, Stopped, processes
-from steps.ledger import tables
+from steps.ledger import step_commits
 from steps.types.command import Command, started
 
 PLACE = RunPosition(run="r1", step="call", action="apply")
@@ -119,7 +119,7 @@ def test_revert_runs_its_own_command(ctx: PlainContext, tmp_path: Path):
     step.apply(ctx)
     assert mark.exists()
     with ctx.db.look() as look:
-        before = tables.remembered(look, run="r1", step="call")
+        before = step_commits.remembered(look, run="r1", step="call")
     ctx.db.place = RunPosition(run="r1", step="call", action="revert")
     step.revert(ctx, Command.Before.model_validate_json(before))
     assert not mark.exists()

@@ -13,7 +13,7 @@ from plain_context import PlainContext, Trial
 from pydantic import ValidationError
 
 from steps.contract import Refused, State, StepError
-from steps.ledger import tables
+from steps.ledger import step_commits
 from steps.types.indexes import CreateIndex, DropIndex, Reindex
 
 SESSIONS = "session_summaries"
@@ -261,4 +261,5 @@ def test_build_comment_and_remember_in_the_ledger(pgdb: Database) -> None:
     trial = Trial(pgdb, _create())
     trial.step.apply(PlainContext(trial.database("apply")))
     with trial.look() as look:
-        assert tables.remembered(look, run=trial.run, step="step") == f'{{"name":"public.{PAIR}","table":"{SESSIONS}"}}'
+        before = step_commits.remembered(look, run=trial.run, step="step")
+    assert before == f'{{"name":"public.{PAIR}","table":"{SESSIONS}"}}'

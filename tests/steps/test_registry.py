@@ -13,7 +13,7 @@ import pytest
 import steps.probes
 import steps.types
 from steps.contract import Probe, Step
-from steps.registry import DuplicateKind, Types, UnreadableKind, probe_types, step_types
+from steps.registry import DuplicateKind, Types, Unloadable, UnreadableKind, probe_types, step_types
 
 SPELLINGS = [
     'kind: ClassVar[str] = "odd"',
@@ -78,3 +78,19 @@ def test_one_word_for_two_types_is_refused(tmp_path: Path, monkeypatch: pytest.M
         (folder / name).write_text(TYPE.format(line=SPELLINGS[0]))
     with pytest.raises(DuplicateKind, match="'odd' is already"):
         list(_types(folder, "double", monkeypatch))
+
+
+def test_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "one.py").write_text(TYPE.format(line=SPELLINGS[0]).replace("import Step", "import Nothing, Step"))
+    with pytest.raises(Unloadable, match=r"cannot load broken\.one: .*Nothing"):
+        _types(folder, "broken", monkeypatch)["odd"]
+
+
+def test_module_that_cannot_be_parsed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    (folder / "one.py").write_text("kind = (\n")
+    with pytest.raises(SyntaxError, match=r"torn\.one, line 1"):
+        list(_types(folder, "torn", monkeypatch))

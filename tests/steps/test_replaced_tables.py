@@ -136,6 +136,26 @@ def test_vacuum_moves_no_table_out_of_sight(desk: InProcessCli, empty_database: 
     assert desk.runbook("rollback", "latest").code == 10
 
 
+@on_sqlite
+@pytest.mark.parametrize("others", [False, True])
+def test_newest_table_and_what_other_steps_made_since(
+    desk: InProcessCli, empty_database: Database, others: bool
+) -> None:
+    """The newest table of a file is known as long as the runs' own commits account for every change of the schema."""
+    made = "- {{id: {0}, type: sql, text: CREATE TABLE {0} (x integer), revert: DROP TABLE {0}}}"
+    written(desk, "\n".join(made.format(name) for name in ("one", "two")) + "\n- {id: seen, type: sql, "
+            "text: CREATE VIEW both_of_them AS SELECT x FROM one UNION SELECT x FROM two, revert: DROP VIEW both_of_them}")  # fmt: skip
+    written(desk, made.format("three"), name="second")
+    assert desk.runbook("exec", "change.yaml").code == 0
+    first = desk.newest.parent.name
+    assert desk.runbook("exec", "second.yaml").code == 0
+    assert desk.runbook("rollback", "latest").code == 0
+    if others:
+        empty_database.script("CREATE INDEX s_v ON s (v)")
+    back = desk.runbook("rollback", first)
+    assert back.code == (10 if others else 0), back.text
+
+
 REBUILT = """
 - id: rebuilt
   type: rebuild_table

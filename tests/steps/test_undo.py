@@ -9,23 +9,23 @@ from databases import Database
 from plain_context import Trial
 
 from steps.contract import Refused, RunPosition, State, UndoesRun
-from steps.ledger import tables
+from steps.ledger import runs, step_commits
 from steps.types.undo import Undo
 
-TEXTS = {one.name for one in fields(tables.RunRow) if one.type == "str"} - {"run", "playbook", "state"}
+TEXTS = {one.name for one in fields(runs.RunRow) if one.type == "str"} - {"run", "playbook", "state"}
 
 
 def record(trial: Trial, run: str, *, state: str, acts: int = 1) -> None:
-    row = tables.RunRow(**dict.fromkeys(TEXTS, ""), run=run, playbook="adr007-phase3", state=state, trail_length=0)
+    row = runs.RunRow(**dict.fromkeys(TEXTS, ""), run=run, playbook="adr007-phase3", state=state, trail_length=0)
     with trial.database("apply")._connected() as work:
-        tables.add_run(work, row)
+        runs.add_run(work, row)
         for n in range(acts):
             work.execute(
-                *tables.record_commit(
+                *step_commits.record_commit(
                     work.dialect, RunPosition(run, f"step{n}", "apply"), label="one", epoch=1, before=None
                 )
             )
-        tables.end_run(work, run=run, state=state, figures="{}", head="", length=0)
+        runs.end_run(work, run=run, state=state, figures="{}", head="", length=0)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_latest_run_of_which_something_stands(trial: Trial) -> None:
     record(trial, "b", state="rolled_back")
     record(trial, "c", state="failed", acts=0)
     with trial.look() as look:
-        assert tables.latest_standing(look, "adr007-phase3").run == "a"
+        assert runs.latest_standing(look, "adr007-phase3").run == "a"
     assert trial.verify().evidence == "run a of adr007-phase3 (succeeded) stands"
 
 
@@ -59,13 +59,15 @@ def test_only_some_steps(trial: Trial) -> None:
     assert part.state() is State.NOT_DONE
     with trial.database("apply")._connected() as work:
         work.execute(
-            *tables.record_commit(
+            *step_commits.record_commit(
                 work.dialect, RunPosition("a", "step1", "revert"), label="undo 1", epoch=1, before=None
             )
         )
     assert part.state() is State.NOT_DONE, "its first batch is no proof of all"
     with trial.database("apply")._connected() as work:
-        tables.end_step(work, RunPosition("a", "step1", "revert"), state="reverted", results="{}", head="", length=1)
+        step_commits.end_step(
+            work, RunPosition("a", "step1", "revert"), state="reverted", results="{}", head="", length=1
+        )
     assert (part.state(), trial.state()) == (State.DONE, State.PARTLY)
 
 

@@ -36,6 +36,7 @@ def await_seen(database: Database, one: Probe, wanted: Callable[[BaseModel], boo
             found = look_at(database, one)
             return found if wanted(found) else None
 
+    database.close()  # a session that is kept tells its counters only after 10 s of idling
     return until(seen)
 
 
@@ -49,6 +50,7 @@ def role(database: Database, *grants: str) -> Iterator[str]:
     """A role that may log in and what `grants` give ({} is its name); gone afterwards."""
     name = f"role_{database.name}"
     database.script(f"CREATE ROLE {name} LOGIN;" + "".join(f"{grant.format(name)};" for grant in grants))
+    database.close()  # a kept session is another role's, and hides what it does from this one
     try:
         yield name
     finally:

@@ -21,10 +21,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from command import KILLED, Cli
 from databases import Cluster, Database, SQLiteFiles
-from support.transplant import chained
+from transplant import chained
 
 BY = ("--operator", "dana")
 PG_DUMP = ("--no-owner", "--no-privileges", "--inserts", "--no-comments")

@@ -36,7 +36,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
-from steps.ledger import tables
+from steps.ledger import step_commits, tables
 from steps.sql.dialect import bind
 
 SQLITE_STATES = {"SQLITE_CONSTRAINT_UNIQUE": "23505", "SQLITE_BUSY": "55P03", "SQLITE_LOCKED": "55P03"}
@@ -184,11 +184,11 @@ class PlainDatabase:
 
     def committed(self) -> list[str]:
         with self.look() as look:
-            return tables.committed_labels(look, self.place)
+            return step_commits.committed_labels(look, self.place)
 
     def _record(self, work: Work, label: str) -> None:
         before = self.before[0].model_dump_json() if self.before else None
-        work.execute(*tables.record_commit(work.dialect, self.place, label=label, epoch=1, before=before))
+        work.execute(*step_commits.record_commit(work.dialect, self.place, label=label, epoch=1, before=before))
 
 
 @dataclass
@@ -244,7 +244,7 @@ class Trial:
 
     def revert(self, context: PlainContext | None = None) -> None:
         with self.look() as look:
-            kept = tables.remembered(look, run=self.run, step="step")
+            kept = step_commits.remembered(look, run=self.run, step="step")
         assert kept is not None, "apply remembered nothing"
         before = self.step.Before.model_validate_json(kept)  # type: ignore[attr-defined]
         self.step.revert(context or PlainContext(self.database("revert")), before)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from steps.contract import AlreadyCommitted, DatabaseFault, Params, Progress, Row, RunPosition, StepError, Tuning, Work
 from steps.contract.dialect import Dialect
-from steps.ledger import tables
+from steps.ledger import step_commits, tables
 from steps.sql.dialect import bind
 
 READING = {
@@ -143,10 +143,10 @@ class PlainDatabase:
         place = self.place
         assert place is not None
         with self.writing(keep=True) as work:
-            if tables.is_committed(work, place, label=label):
+            if step_commits.is_committed(work, place, label=label):
                 raise AlreadyCommitted(label)
             yield work
-            work.execute(*tables.record_commit(work.dialect, place, label=label, epoch=1, before=self._before))
+            work.execute(*step_commits.record_commit(work.dialect, place, label=label, epoch=1, before=self._before))
             self._before = None
 
     def outside(self, label: str, *, bounded: bool = False) -> contextlib.AbstractContextManager[Work]:
@@ -157,7 +157,7 @@ class PlainDatabase:
 
     def committed(self) -> list[str]:
         with self.look() as look:
-            return tables.committed_labels(look, self.place)
+            return step_commits.committed_labels(look, self.place)
 
 
 class PlainContext:

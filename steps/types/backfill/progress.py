@@ -29,8 +29,8 @@ def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float,
     """Progress of the pass: rows visited of those in range (rows changed would never reach the total)."""
     speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
     speed |= {"others_per_second": round(pace.others, 1), "at_rest_pct": round(100 * pace.at_rest, 1)}
-    size = f" · batches of {rows:,} in {ms:.0f} ms{_beside(pace)}" if totals.batches else ""
-    note = f"{totals.written:,} written{size}"
+    size = f" · batches of {rows:,} in {ms:.0f} ms" if totals.batches else ""
+    note = f"{totals.written:,} written{size}{_beside(pace)}"
     total = max(start.rows, totals.seen)
     return Progress(totals.seen, total, "rows", note=note, figures={**figures(totals, start), **speed})
 

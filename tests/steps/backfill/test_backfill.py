@@ -196,7 +196,7 @@ def test_poisoned_rows_become_dead_letters(ready: Database, order: str) -> None:
     assert (result.visited, result.left, broken <= 1) == (2000, 0, True)
     assert adds_up(result)
     prefix = "runbook_" if ready.dialect == "sqlite" else "runbook."
-    letters = ready.rows(f"SELECT key, sqlstate, message FROM {prefix}dead WHERE action = 'apply'")
+    letters = ready.rows(f"SELECT key, sqlstate, message FROM {prefix}skipped_row WHERE action = 'apply'")
     assert {f'["{key}"]' for key in keys} <= {letter[0] for letter in letters}
     wanted, found = oracle(ready), filled(ready)
     assert all(found[key] == wanted[key] for key in wanted if key not in keys)
