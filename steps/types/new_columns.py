@@ -393,7 +393,7 @@ class AddColumn(Step):
             return None
         return work.row(f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text").maybe_text("text")
 
-    # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: BaseModel) -> AddColumnBack:
         """Drop the column; raises StepError where others have written to it, unless `taken_back: drop`."""
         if not isinstance(before, Added):

@@ -206,7 +206,7 @@ class RebuildTable(Step):
         with feasibility.refusal_explained(f"rebuild {self.table}"):
             rebuild_parts.safely(work, lambda: move.carry_out(work))
 
-    # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: BaseModel) -> RebuildBack:
         """Restore the old table: with old values where nobody changed them since, else with the current ones."""
         if not isinstance(before, Rebuilt):
