@@ -54,7 +54,7 @@ class DryRun:
                 "the playbook could not begin on this target now",
                 why="; ".join(self.faults),
                 state="nothing was changed by this command",
-                then=self.end.then if len(self.faults) == 1 else again,
+                then=(self.end.then if len(self.faults) == 1 else "") or again,
             )
 
 

@@ -198,7 +198,7 @@ def test_what_is_half_taken_back_has_not_succeeded(desk: InProcessCli, empty_dat
     halves = 0
     for commit in range(1, 20):
         assert desk.runbook("exec", "change.yaml").code == 0
-        run = max(path.name for path in (desk.directory / "runs").glob("change-*"))
+        run = max((desk.directory / "runs").glob("change-*"), key=lambda path: path.stat().st_ctime_ns).name
         back = ("rollback", run) if how == "rollback" else ("exec", "undo.yaml")
         ended = desk.kill(*back, fault=f"commit.after:{commit}").code
         found = numbers(empty_database)
