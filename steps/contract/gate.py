@@ -52,6 +52,6 @@ class Uses(NamedTuple):
 
 @runtime_checkable
 class RunsPrograms(Protocol):
-    """A step or probe that runs programs or suites; their files are part of the playbook's digest."""
+    """A step or probe that runs programs or suites; their files count as part of the playbook."""
 
     def programs(self) -> tuple[Uses, ...]: ...

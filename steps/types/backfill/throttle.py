@@ -56,7 +56,7 @@ def rest_for(seconds: float, pulse: Callable[[], object]) -> None:
 class Pace:
     """Measures the activity of other sessions about once a second, and derives batch time and rest from it.
 
-    Shared by all workers of a pass and not locked: the caller lets in one thread at a time.
+    Shared by all workers of a pass. `look` is not thread-safe: the caller lets in one worker at a time.
     """
 
     def __init__(self, db: Database, throttle: Throttle) -> None:
