@@ -24,6 +24,7 @@ from runner.trail.events import RunState
 from runner.trail.status import RunStatus, StepStatus
 from runner.trail.status_file import document_of
 from steps.contract import cutting
+from steps.ledger import skipped_rows
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Workplace:
@@ -180,7 +181,9 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
     help="Write it here instead of to standard output.",
 )
 @click.option(
-    "--rows", type=click.Choice(["dead", "refused"]), help="List these rows of the run's backfills instead, as CSV."
+    "--rows",
+    type=click.Choice(list(skipped_rows.ACTIONS)),
+    help="List these rows of the run's backfills instead, as CSV.",
 )
 @options.target
 @options.runs

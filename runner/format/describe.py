@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from runner.common.errors import RunRefused
 from runner.format import examples
 from runner.format.field_schema import Schema, Shapes, definitions
-from runner.playbook.check_builder import ALWAYS, GUARD, RUNNING, in_batches
+from runner.playbook.check_builder import ALWAYS, GUARD
 from runner.playbook.load import COMMON
 from runner.playbook.yaml_reader import near
 from runner.trail.events import Json
 from steps import registry
-from steps.contract import LONGEST_WORD, Probe, Step, StepResult
+from steps.contract import LONGEST_WORD, Probe, Step, StepResult, running_figures
 
 INDENT = 2
 _WHERE_NOT = "; `runbook plan` says where not or on which condition, and why"
@@ -158,7 +158,7 @@ def _figures(word: TypeDescription, width: int) -> list[str]:
     if result is not StepResult and result.__doc__:
         lines += [f"  {line}".rstrip() for line in _paragraphs(result.__doc__, width - INDENT)]
     if issubclass(word.model, Step) and word.model.changes:
-        running = (*ALWAYS, *(RUNNING if in_batches(word.model) else ()))
+        running = (*ALWAYS, *running_figures(word.model).names)
         lines += _hanging("  while it runs, for guards: ", ", ".join(running), width)
     if word.group == "probe":
         lines += _hanging("  of a guard also: ", "grown.NAME since its first sample, per_min.NAME", width)

@@ -12,7 +12,7 @@ from runner.plan.approvals import OpenNeed
 from runner.playbook.model import Entry, Playbook
 from runner.trail.events import RunState, StepOutcome
 from runner.trail.status import RunStatus, StepStatus
-from steps.contract import Gate, UndoesRun
+from steps.contract import Gate, RunTakenBack, TakenBack, UndoesRun
 
 REASON = "--reason '…'"
 
@@ -95,7 +95,7 @@ class _Say:
 
 def refused(status: RunStatus) -> bool:
     """Whether taking back left rows alone."""
-    return any(step.back.get("refused") for step in status.steps.values())
+    return any(TakenBack.left_something(step.back) for step in status.steps.values())
 
 
 def unsettled(status: RunStatus) -> StepStatus | None:
@@ -139,9 +139,7 @@ def _undid_a_part(playbook: Playbook, status: RunStatus) -> bool:
     """Whether a step that takes back another run has ended, and had to leave something."""
     steps = (status.steps.get(entry.id) for entry in playbook.entries if isinstance(entry.step, UndoesRun))
     return any(
-        one is not None
-        and one.outcome is StepOutcome.CRITERIA_NOT_MET
-        and bool(one.results.get("refused") or one.results.get("standing"))
+        one is not None and one.outcome is StepOutcome.CRITERIA_NOT_MET and RunTakenBack.left_something(one.results)
         for one in steps
     )
 

@@ -15,9 +15,9 @@ from pydantic.fields import FieldInfo
 from runner.common.plain_data import Data
 from runner.playbook.model import ID, Check, Entry, Guard, GuardAction, Requirement
 from runner.playbook.sources import Place, Sources, validated
-from runner.playbook.yaml_reader import Fault, near
+from runner.playbook.yaml_reader import Fault, Mark, near
 from steps import registry
-from steps.contract import RESERVED, Gate, Probe, Query, Step
+from steps.contract import RESERVED, Gate, Probe, Query, RunningFigures, Step, running_figures
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, ValueKind
 
@@ -26,8 +26,6 @@ _PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
 ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
-RUNNING = ("visited", "written", "already", "no_key", "not_in_source", "deferred", "dead", "dead_pct", "in_range", "batches",
-           "visited_per_second", "others_per_second", "at_rest_pct", "batch_rows", "batch_ms")  # fmt: skip
 
 
 class Builder:
@@ -48,6 +46,7 @@ class Builder:
         self._kinds = {f"limits.{name}": kind_of(type(value)) for name, value in limits.items()}
         self._kinds |= {f"inputs.{name}": kind_of(type(value)) for name, value in inputs.items()}
         self._ids: dict[str, Place] = {}
+        self._untold: dict[Mark, set[str]] = {}  # by guard: the figures that its step's type doesn't tell
 
     def claim(self, name: object, path: Place) -> None:
         """Take an id for a step or check; each stands once in a playbook."""
@@ -88,8 +87,8 @@ class Builder:
         found = [self._check(one, (*path, index), own=own) for index, one in enumerate(data)]
         return tuple(check for check in found if check is not None)
 
-    def guards(self, data: Data, path: Place) -> tuple[Guard, ...]:
-        """Checks that are sampled while a step runs."""
+    def guards(self, data: Data, path: Place, kind: type[Step]) -> tuple[Guard, ...]:
+        """Checks that are sampled while a step of this type runs."""
         guards = []
         if not isinstance(data, list):
             self.sources.fault(path, "cannot read guards: it must be a list of checks")
@@ -99,16 +98,17 @@ class Builder:
                     (*path, index), "cannot read this guard: it must be a mapping with `id:` and `check:`"
                 )
                 continue
-            guard = self._guard(one, (*path, index))
+            guard = self._guard(one, (*path, index), running_figures(kind))
             guards += [guard] if guard else []
         return tuple(guards)
 
-    def _guard(self, data: dict[str, Data], path: Place) -> Guard | None:
+    def _guard(self, data: dict[str, Data], path: Place, told: RunningFigures) -> Guard | None:
         plain = {key: value for key, value in data.items() if key not in GUARD}
-        check = self._check(plain, path, own=dict.fromkeys((*ALWAYS, *RUNNING), ValueKind.NUMBER), guard=True)
+        own = dict.fromkeys((*ALWAYS, *told.names), ValueKind.NUMBER)
+        check = self._check(plain, path, own=own, guard=True)
         if check is None:
             return None
-        names = _guard_names(check.probe, self._own_names(check.probe))
+        names = _guard_names(check.probe, self._own_names(check.probe) if check.probe else frozenset(own))
         values: dict[str, object] = {_GUARD_FIELDS.get(key, key): data[key] for key in GUARD if key in data}
         kinds = kinds_of(check.probe.Result) if isinstance(check.probe, Probe) else {}
         values |= {
@@ -201,9 +201,13 @@ class Builder:
     def _check_names(self, expression: Expression, path: Place, names: frozenset[str]) -> None:
         known = set(names) | self._known | {f"{one.short}.*" for one in self.requires if one.short}
         open_names = "*" in names
+        no_more = {name for name in names if "." not in name} == set(ALWAYS)  # the guarded step tells nothing else
         for name, close in check_names(expression, known):
             if open_names and "." not in name:
                 continue  # a column of the query: the dry run describes it
+            if no_more and _of_another_type(name):
+                self._untold.setdefault(self.sources.mark(path[:-1]), set()).add(_figure(name))
+                continue
             advice = f" (did you mean {close[0]!r}?)" if close else f"; known here: {', '.join(sorted(known)[:12])}"
             self.sources.fault(path, f"unknown name {name!r} in {expression.text!r}{advice}")
 
@@ -235,24 +239,29 @@ class Builder:
                 self.still((*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards)))
             if not entry.step.changes and entry.guards:
                 self.sources.faults.append(Fault(entry.mark, "cannot guard a step that changes nothing"))
-            if not in_batches(type(entry.step)):
-                self.sources.faults += [
-                    Fault(guard.check.mark, fault) for guard in entry.guards for fault in _without_batches(entry, guard)
-                ]
+            self.sources.faults += [
+                Fault(guard.check.mark, fault)
+                for guard in entry.guards
+                for fault in self._not_of_its_type(entry, guard)
+            ]
+
+    def _not_of_its_type(self, entry: Entry, guard: Guard) -> Iterator[str]:
+        """What a guard asks of its step that the step's type doesn't have."""
+        if guard.action is GuardAction.SMALLER_BATCHES and not running_figures(entry.step).batch_ms:
+            yield f"cannot use smaller_batches: {entry.step.kind} has no batches"
+        for name in sorted(self._untold.get(guard.check.mark, ())):
+            yield f"unknown name {name!r}: while it runs, {entry.step.kind} tells {', '.join(ALWAYS)}"
 
 
-def in_batches(kind: type[Step]) -> bool:
-    """Whether the step works in batches and tells their figures while it runs."""
-    return not kind.Result.model_fields.keys().isdisjoint(RUNNING)
+def _figure(name: str) -> str:
+    """The figure whose growth or rate a guard names, or itself."""
+    return name.removeprefix("grown.").removeprefix("per_min.")
 
 
-def _without_batches(entry: Entry, guard: Guard) -> Iterator[str]:
-    """What a guard can't ask of a step that has no batches."""
-    if guard.action is GuardAction.SMALLER_BATCHES:
-        yield f"cannot use smaller_batches: {entry.step.kind} has no batches"
-    named = {name.removeprefix("grown.").removeprefix("per_min.") for one in guard.expressions for name in one.names}
-    for name in sorted(named.intersection(RUNNING)) if guard.check.probe is None else ():
-        yield f"unknown name {name!r}: while it runs, {entry.step.kind} tells {', '.join(ALWAYS)}"
+def _of_another_type(name: str) -> bool:
+    """Whether a guard's name can only mean a figure that other step types tell: it has no dot, and is like none that all tell."""
+    figure = _figure(name)
+    return "." not in figure and figure not in ALWAYS and not near(figure, ALWAYS)
 
 
 def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]:
@@ -266,11 +275,10 @@ def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]
 
 def _guard_names(probe: BaseModel | None, names: frozenset[str]) -> frozenset[str]:
     """A guard's expressions may also name how far a figure has grown, and its change per minute."""
-    own = names or frozenset((*ALWAYS, *RUNNING))
-    numbers = own if probe is None else {name for name, one in _result(probe).items() if _is_number(one.annotation)}
+    numbers = names if probe is None else {name for name, one in _result(probe).items() if _is_number(one.annotation)}
     if isinstance(probe, Probe) and probe.open_names:
-        numbers = {"*"}
-    return own | {f"{change}.{name}" for change in ("grown", "per_min") for name in numbers}
+        numbers = frozenset("*")
+    return names | {f"{change}.{name}" for change in ("grown", "per_min") for name in numbers}
 
 
 def _result(probe: BaseModel) -> Mapping[str, FieldInfo]:

@@ -406,7 +406,7 @@ def _entry(
         "step": step,
         "preconditions": builder.checks(data.get("preconditions", []), (*path, "preconditions")),
         "success_criteria": builder.checks(data.get("success_criteria", []), (*path, "success_criteria"), own=earlier),
-        "guards": builder.guards(data.get("guards", []), (*path, "guards")),
+        "guards": builder.guards(data.get("guards", []), (*path, "guards"), kinds[kind]),
         "mark": sources.mark(path),
         "digest": digest.of_step(written),
     }

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from runner.common.markdown import code, escaped, table
 from runner.plan import advice, next_commands, plan
-from runner.playbook.model import Playbook
+from runner.playbook.model import Entry, Playbook
 from runner.record import trust
 from runner.report import checks_table, plan_cards
 from runner.report.timeline import OUTCOMES, clock, timeline, took
@@ -20,9 +20,9 @@ from runner.target.runs import Found
 from runner.trail import events, trail
 from runner.trail.events import Json, Record, RunKind, RunStarted, RunState
 from runner.trail.status import RunStatus, StepStatus
-from steps.contract import Database, Value, cutting
+from steps.contract import Database, Value, cutting, running_figures
 from steps.contract.values import readable_all
-from steps.ledger import tables
+from steps.ledger import skipped_rows
 
 _VERDICTS = {
     RunState.RUNNING: "Running",
@@ -43,9 +43,7 @@ _KINDS = {
     RunKind.DEMO: "a **demo** run, on a database made for it: it says nothing of any other",
     RunKind.ROLLBACK: "a run that takes another one back",
 }
-_ACTIONS = {"dead": "apply", "refused": "revert"}  # of the ledger's table skipped_row: what put the row there
 ENDED = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK, RunState.CLOSED})
-_COUNTED = ("visited", "written")  # a step with these has gone over a table, and its figures get a table of their own
 
 
 def markdown(found: Found, playbook: Playbook, here: next_commands.Here | None = None) -> str:
@@ -212,7 +210,8 @@ def _steps(records: Sequence[Record], playbook: Playbook, status: RunStatus) -> 
         made.cards,
         more={
             "what happened": [
-                _happened(step, seen.get(card.id, _Seen())) for step, card in zip(steps, made.cards, strict=True)
+                _happened(playbook.entry(card.id), step, seen.get(card.id, _Seen()))
+                for step, card in zip(steps, made.cards, strict=True)
             ],
             "began (UTC)": [clock(step.started_at) if step else "" for step in steps],
             "took": [took(step.seconds) if step and step.outcome else "" for step in steps],
@@ -220,7 +219,7 @@ def _steps(records: Sequence[Record], playbook: Playbook, status: RunStatus) -> 
     )
 
 
-def _happened(step: StepStatus | None, seen: _Seen) -> str:
+def _happened(entry: Entry, step: StepStatus | None, seen: _Seen) -> str:
     if step is None:
         return "*not begun*"
     outcome = "waits at its gate" if step.gate else "**began and did not end**" if step.open else "*not begun*"
@@ -229,7 +228,7 @@ def _happened(step: StepStatus | None, seen: _Seen) -> str:
     words += [f"taken back in {took(seen.revert_s)}{_short(seen.back, ': ')}"] if step.reverted else []
     words += [f"**left standing** by {escaped(step.left)}"] if step.left else []
     words += [f"the database says: {escaped(seen.evidence)}"] if seen.evidence else []
-    words += [_short(step.results)] if step.results and not _went_over(step) else []
+    words += [_short(step.results)] if step.results and not _went_over(entry, step) else []
     words += [f"settled by a person: {'done' if step.settled else 'not done'}"] if step.settled is not None else []
     words += [f"the lock was not free {seen.waits} times, {took(seen.waited_s)} between tries"] if seen.waits else []
     words += [f"tried again {seen.retries} times after faults"] if seen.retries else []
@@ -247,20 +246,24 @@ def _figure(value: Value) -> str:
     return f"{value:,}"
 
 
-def _went_over(step: StepStatus) -> bool:
-    return all(name in step.results for name in _COUNTED)
+def _went_over(entry: Entry, step: StepStatus) -> bool:
+    counted = running_figures(entry.step).counted
+    return bool(counted) and all(name in step.results for name in counted)
 
 
 def _figures(playbook: Playbook, status: RunStatus) -> list[str]:
     """What each pass over a table came to, a column a step."""
-    passes = [step for name in playbook.ids if (step := status.steps.get(name)) and _went_over(step)]
-    names = dict.fromkeys(name for step in passes for name in step.results)
+    began = ((entry, status.steps.get(entry.id)) for entry in playbook.entries)
+    passes = [(entry, step) for entry, step in began if step and _went_over(entry, step)]
+    names = dict.fromkeys(name for _, step in passes for name in step.results)
     lines = table(
-        ["figure", *(code(step.id) for step in passes)],
-        [[escaped(name), *(_figure(step.results.get(name)) for step in passes)] for name in names] if passes else [],
+        ["figure", *(code(step.id) for _, step in passes)],
+        [[escaped(name), *(_figure(step.results.get(name)) for _, step in passes)] for name in names] if passes else [],
     )
-    dead = sum(count for step in passes if isinstance(count := step.results.get("dead"), int))
-    return [*lines, "", f"The dead rows, by key: {code(f'runbook report {status.run} --rows dead')}"] if dead else lines
+    counts = [(running_figures(entry.step).set_aside, step.results) for entry, step in passes]
+    for name in dict.fromkeys(name for name, results in counts if results.get(name)):
+        lines += ["", f"The {name} rows, by key: {code(f'runbook report {status.run} --rows {name}')}"]
+    return lines
 
 
 def _anchor(found: Found) -> list[str]:
@@ -283,20 +286,14 @@ def _anchor(found: Found) -> list[str]:
 def rows(database: Database, run: str, *, kind: str, as_json: bool) -> str:
     """The rows that a run's backfills set aside, or that its rollback left alone, as CSV or JSON.
 
-    kind: "dead" or "refused".
+    kind: what `--rows` calls them, of skipped_rows.ACTIONS.
     """
-    names = ("step", "key", "sqlstate", "message", "attempt", "at")
     with database.look() as look:
-        if not tables.exists(look):
-            found: list[dict[str, Value]] = []
-        else:
-            sql = f"""SELECT {", ".join(names)} FROM {tables.table("skipped_row", look.dialect)}
-                      WHERE run = :run AND action = :action ORDER BY step, key"""
-            found = [dict(row) for row in look.rows(sql, {"run": run, "action": _ACTIONS[kind]})]
+        found = skipped_rows.skipped(look, run, kind)
     if as_json:
         return json.dumps([readable_all(row) for row in found], indent=1, ensure_ascii=False) + "\n"
     out = io.StringIO()
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer = csv.DictWriter(out, skipped_rows.COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(found)
     return out.getvalue()

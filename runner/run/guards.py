@@ -19,7 +19,7 @@ from runner.playbook.scope import Scope
 from runner.run.control import Control, Hold
 from runner.run.guard_state import UNDECIDED, Level, Levels, Reading
 from runner.trail.events import CheckAnswered, Event, Tuned
-from steps.contract import Answer, Progress, StepError, Value
+from steps.contract import Answer, Progress, StepError, Value, running_figures
 from steps.contract.values import exact
 
 Emit = Callable[[Event], None]
@@ -159,7 +159,7 @@ class GuardMonitor:
         figures = progress.figures or {}
         left = self._rate.seconds_left(progress.total)
         values = {**figures, "done": progress.done, "total": progress.total, "eta_s": None if left is None else round(left, 1)}  # fmt: skip
-        milliseconds = figures.get("batch_ms")
+        milliseconds = figures.get(running_figures(self.entry.step).batch_ms)
         seconds = float(milliseconds) / 1000 if isinstance(milliseconds, int | float) and milliseconds > 0 else None
         self._latest = Latest(values, seconds)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from runner.common.errors import Aborted, InDoubt, RollbackFailed, RunbookError, RunRefused
 from runner.plan import plan
@@ -315,7 +315,7 @@ class Reverser:
             raise StepError(f"{step.kind} has no way back")
         with self.engine.database.look() as look:
             text = step_commits.remembered(look, run=self.run, step=entry.id)
-        before: BaseModel = step.Before.model_validate_json(text or "{}")
+        before = step.recall(text or "{}")
         engine = self.engine
         unguarded = entry.model_copy(update={"guards": ()})  # what broke on the way there must not stop the way back
         context = StepContext(

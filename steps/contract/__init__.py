@@ -19,9 +19,12 @@ from steps.contract.abilities import (
     Requeueable,
     Resting,
     Reversible,
+    RunningFigures,
     StaticallyChecked,
+    TellsFigures,
     UndoesRun,
     UsesFigures,
+    running_figures,
 )
 from steps.contract.dialect import Dialect
 from steps.contract.errors import (
@@ -132,6 +135,7 @@ __all__ = [
     "Row",
     "RunPosition",
     "RunTakenBack",
+    "RunningFigures",
     "RunsPrograms",
     "Seconds",
     "State",
@@ -142,6 +146,7 @@ __all__ = [
     "StepResult",
     "Stopped",
     "TakenBack",
+    "TellsFigures",
     "Text",
     "Timespan",
     "Trace",
@@ -154,5 +159,6 @@ __all__ = [
     "Verdict",
     "Work",
     "refuse_unknown_zone",
+    "running_figures",
     "seconds",
 ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
-
-from pydantic import BaseModel
 
 from steps.contract.gate import GateNeeds
 from steps.contract.look import Look, Trace
@@ -13,7 +12,7 @@ from steps.contract.values import Value
 
 if TYPE_CHECKING:
     from steps.contract.dialect import Dialect
-from steps.contract.step import Context, Statement, Step, StepResult, TakenBack
+from steps.contract.step import Before, Context, Statement, Step, StepResult, TakenBack
 
 
 @runtime_checkable
@@ -24,12 +23,12 @@ class Declared(Protocol):
 
 
 @runtime_checkable
-class Reversible(Protocol):
-    """The change can be undone from what `Context.remember` kept; Before is the model of that."""
+class Reversible(Protocol[Before]):
+    """The change can be undone from what `Context.remember` kept: a `Step[Before]` with a `revert`."""
 
-    Before: ClassVar[type[BaseModel]]
+    def recall(self, text: str) -> Before: ...
 
-    def revert(self, ctx: Context, before: BaseModel) -> TakenBack | None:
+    def revert(self, ctx: Context, before: Before) -> TakenBack | None:
         """Undo the change; counts the rows restored and those left alone, where it works by rows."""
 
 
@@ -114,6 +113,35 @@ class Estimable(Protocol):
     """Can estimate how many rows it will touch."""
 
     def rows(self, look: Look) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class RunningFigures:
+    """The figures that a step type tells while it runs, by name, and what they are to those who read them.
+
+    names: what its guards' expressions may name, all of them numbers, in the order in which people read them.
+    counted: a result that has all of these has gone over a table; the report gives it a column of its own.
+    set_aside: the one that counts the rows that the step gave up; `runbook report --rows` lists them by this name.
+    batch_ms: the one that is the length of the last batch in milliseconds; "" where there are no batches.
+    """
+
+    names: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
+    set_aside: str = ""
+    batch_ms: str = ""
+
+
+@runtime_checkable
+class TellsFigures(Protocol):
+    """Tells figures while it runs. Declared by the type, because a guard is read before there is a step."""
+
+    running_figures: ClassVar[RunningFigures]
+
+
+def running_figures(step: Step | type[Step]) -> RunningFigures:
+    """What a step, or a step type, tells while it runs; of most there is nothing."""
+    declared: object = step  # of a class, mypy believes that it never is what a protocol describes
+    return declared.running_figures if isinstance(declared, TellsFigures) else RunningFigures()
 
 
 @runtime_checkable

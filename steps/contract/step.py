@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, cast
 
 from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from steps.contract.fields import Model
 from steps.contract.look import Database, Look, Params, Work
 from steps.contract.values import Value
+
+Before = TypeVar("Before", bound=BaseModel, default=Any)
 
 
 class State(StrEnum):
@@ -103,20 +106,32 @@ class StepResult(Model):
 class TakenBack(StepResult):
     """The result of an undo: rows restored, and rows left alone because somebody changed them since."""
 
+    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # the figures that say that something was left as it is
+
     restored: int = 0
     refused: int = 0
+
+    @classmethod
+    def left_something(cls, results: Mapping[str, Value]) -> bool:
+        """Whether a step's results, as the record has them, tell of something that was not taken back."""
+        return any(results.get(name) for name in cls.leaving)
 
 
 class RunTakenBack(TakenBack):
     """The result of undoing another run. standing: its steps whose change stands, wholly or in part."""
+
+    leaving: ClassVar[tuple[str, ...]] = ("refused", "standing")
 
     run: str = ""
     steps: int = 0
     standing: tuple[str, ...] = ()
 
 
-class Step(Model):
-    """A change. The fields of a subclass are its keys in YAML; the common keys (id, why, checks …) belong to the engine."""
+class Step(Model, Generic[Before]):
+    """A change. The fields of a subclass are its keys in YAML; the common keys (id, why, checks …) belong to the engine.
+
+    Before: what `apply` remembers for `revert`. A type that can be undone is a `Step[OldComment]`; one that can't is a `Step`.
+    """
 
     kind: ClassVar[str]  # the word behind `type:`
     summary: ClassVar[str]  # one line for `runbook steps`
@@ -124,6 +139,20 @@ class Step(Model):
     lasting: ClassVar[bool] = True  # False: maintenance (VACUUM, ANALYZE, REINDEX), which leaves nothing to undo
     only: ClassVar[str] = ""  # the one dialect where this exists ("postgresql"), "" for both
     Result: ClassVar[type[StepResult]] = StepResult
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "revert" in vars(cls) and _before(cls) is None:  # else it would be seen only when something is taken back
+            raise TypeError(f"cannot define {cls.__name__}: it has a revert, so write Step[…] with what it remembers")
+
+    @classmethod
+    def recall(cls, text: str) -> Before:
+        """What `apply` remembered, from the ledger's JSON; raises ValidationError where that is something else."""
+        model = _before(cls)
+        if model is None:
+            raise TypeError(f"{cls.__name__} remembers nothing")
+        return cast("Before", model.model_validate_json(text))
 
     def describe(self) -> str:
         """One line with the user's own names, used identically in plan, trail and report."""
@@ -136,3 +165,9 @@ class Step(Model):
     def apply(self, ctx: Context) -> StepResult:
         """Make the change. May be called again after a crash, and must continue from where the ledger says it stopped."""
         raise NotImplementedError
+
+
+def _before(kind: type[Step]) -> type[BaseModel] | None:
+    """The model in the brackets of the `Step[…]` from which a type descends; None where it has none."""
+    generics = (base.__pydantic_generic_metadata__ for base in kind.__mro__ if issubclass(base, Step))
+    return next((one["args"][0] for one in generics if one["origin"] is Step), None)

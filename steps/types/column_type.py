@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
 from steps.catalog.definitions import ColumnInfo, Tie
@@ -20,7 +20,7 @@ _DEFAULT = 'pg_catalog."default"'
 _REBUILT = {"foreign key", "statistics"}  # dependants that ALTER TYPE rebuilds by itself
 
 
-class ChangeColumnType(Step):
+class ChangeColumnType(Step[column_rewrite.Converted]):
     """Changes a column's type. Old values are kept for the undo where the conversion loses information.
 
     The column keeps its collation unless `collation` names another; a constant default is converted like the values.
@@ -29,7 +29,6 @@ class ChangeColumnType(Step):
     kind: ClassVar[str] = "change_column_type"
     summary: ClassVar[str] = "change a column's type: a rewrite that keeps its values, or an instant where all are NULL"
     only: ClassVar[str] = "postgresql"
-    Before: ClassVar[type[BaseModel]] = column_rewrite.Converted
 
     column: Column
     to: Annotated[str, Field(min_length=1)]
@@ -154,13 +153,21 @@ class ChangeColumnType(Step):
             act = self._replace_now if self._replaces else self._rewrite_now
             ctx.patiently("replace" if self._replaces else "rewrite", lambda work: act(work, ctx, tried))
         if self._replaces:
-            _build_indexes(ctx, _remembered(ctx))
+            _build_indexes(ctx, self._remembered(ctx))
         return StepResult()
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
+    def _remembered(self, ctx: Context) -> column_rewrite.Converted:
+        with ctx.db.look() as look:
+            place = look.place
+            from steps.ledger import step_commits
+
+            kept = step_commits.remembered(look, run=place.run, step=place.step) if place else None
+        if kept is None:
+            raise StepError("cannot build the indexes again: the ledger doesn't have what this step remembered")
+        return self.recall(kept)
+
+    def revert(self, ctx: Context, before: column_rewrite.Converted) -> None:
         """Restore the old type, with the old values where nobody changed them since."""
-        if not isinstance(before, column_rewrite.Converted):
-            raise TypeError(f"cannot revert from {before!r}")
         if before.replaced:
             with contextlib.suppress(Refused):  # it has values by now, or can't be proven empty in time: convert below
                 ctx.patiently("back", lambda work: column_rewrite.go_back_empty(work, before))
@@ -295,14 +302,3 @@ def _build_indexes(ctx: Context, before: column_rewrite.Converted) -> None:
     if "indexes" not in ctx.db.committed():
         with ctx.db.commit("indexes"):
             pass  # the label tells verify that no index is missing
-
-
-def _remembered(ctx: Context) -> column_rewrite.Converted:
-    with ctx.db.look() as look:
-        place = look.place
-        from steps.ledger import step_commits
-
-        kept = step_commits.remembered(look, run=place.run, step=place.step) if place else None
-    if kept is None:
-        raise StepError("cannot build the indexes again: the ledger doesn't have what this step remembered")
-    return column_rewrite.Converted.model_validate_json(kept)

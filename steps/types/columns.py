@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel
-
 from steps.catalog import catalog, compiled_schema, feasibility, touched_tables
 from steps.catalog.definitions import Tie
 from steps.contract import Column, Context, Effect, Identifier, Look, Model, Refused, State, Statement, Step, StepResult
@@ -23,12 +21,11 @@ class Renamed(Model):
     new: str
 
 
-class RenameColumn(Step):
+class RenameColumn(Step[Renamed]):
     """Renames a column; views, indexes and constraints follow, function bodies don't."""
 
     kind: ClassVar[str] = "rename_column"
     summary: ClassVar[str] = "rename a column: catalogue only, no row is touched"
-    Before: ClassVar[type[BaseModel]] = Renamed
 
     column: Column
     to: Identifier
@@ -90,10 +87,8 @@ class RenameColumn(Step):
         ctx.patiently("rename", lambda work: concurrent_index.execute(work, [_rename(work, change)]))
         return StepResult()
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
+    def revert(self, ctx: Context, before: Renamed) -> None:
         """Rename it back."""
-        if not isinstance(before, Renamed):
-            raise TypeError(f"cannot revert from {before!r}")
         back = Renamed(table=before.table, old=before.new, new=before.old)
         ctx.patiently("rename", lambda work: concurrent_index.execute(work, [_rename(work, back)]))
 

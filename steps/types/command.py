@@ -87,7 +87,7 @@ class Started:
         return pids.alive(self.process)
 
 
-class Command(Step):
+class Command(Step[CommandBefore]):
     """Runs a program by its argv, without a shell.
 
     Whether it is done is decided by `applied_if` (a query whose single value is true when it is), else by the ledger: there a
@@ -97,7 +97,6 @@ class Command(Step):
     kind: ClassVar[str] = "command"
     summary: ClassVar[str] = "run a program (argv, no shell) in a process group of its own"
     Result: ClassVar[type[StepResult]] = CommandResult
-    Before: ClassVar[type[BaseModel]] = CommandBefore
 
     argv: Argv
     takes_at_most: Seconds = Timespan(600)
@@ -125,7 +124,7 @@ class Command(Step):
     def apply(self, ctx: Context) -> CommandResult:
         return self._run(ctx, self.argv)
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
+    def revert(self, ctx: Context, before: CommandBefore) -> None:
         del before
         if self.undo_argv is None:
             raise StepError(f"cannot take back {self.describe()!r}: {self.one_way()}")

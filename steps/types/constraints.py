@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
 from steps.catalog.definitions import ConstraintInfo, IndexInfo
@@ -82,13 +82,12 @@ class Earlier(Model):
     index: concurrent_index.KeptIndex | None = None
 
 
-class AddConstraint(Step):
+class AddConstraint(Step[Earlier]):
     """Adds a check, a foreign key or NOT NULL, or makes a unique index a constraint."""
 
     kind: ClassVar[str] = "add_constraint"
     summary: ClassVar[str] = "add a constraint for new rows at once, then prove the old ones without blocking writes"
     only: ClassVar[str] = "postgresql"
-    Before: ClassVar[type[BaseModel]] = Earlier
 
     table: Identifier
     name: Identifier
@@ -198,10 +197,8 @@ class AddConstraint(Step):
             self._run(ctx, label, statements)
         return StepResult()
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
+    def revert(self, ctx: Context, before: Earlier) -> None:
         """Drop the constraint; restore what existed before."""
-        if not isinstance(before, Earlier):
-            raise TypeError(f"cannot revert from {before!r}")
         ctx.patiently("drop", lambda work: self._drop(work, before))
         if before.index is not None:
             concurrent_index.create(ctx, before.index.build(ctx.db.dialect), label="index")
@@ -314,7 +311,7 @@ class AddConstraint(Step):
 
         place = look.place
         kept = step_commits.remembered(look, run=place.run, step=place.step) if place else None
-        before = Earlier.model_validate_json(kept).index if kept else None
+        before = self.recall(kept).index if kept else None
         now = catalog.index(look, f"{catalog.named(look, self.table)[0]}.{found.name}")
         return (
             before is None

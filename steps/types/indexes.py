@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
 from steps.catalog.definitions import IndexInfo
@@ -53,13 +53,12 @@ class CreateIndexResult(StepResult):
     bytes: int | None = None
 
 
-class CreateIndex(Step):
+class CreateIndex(Step[CreatedIndex]):
     """Builds an index while reads and writes go on; repairs what an interrupted build left."""
 
     kind: ClassVar[str] = "create_index"
     summary: ClassVar[str] = "build an index while the table stays in use; repairs an interrupted build"
     Result: ClassVar[type[StepResult]] = CreateIndexResult
-    Before: ClassVar[type[BaseModel]] = CreatedIndex
 
     table: Identifier
     columns: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=32)]
@@ -179,10 +178,8 @@ class CreateIndex(Step):
         found = catalog.index(look, self._qualified(look)) or self._same_under_another_name(look)
         return CreateIndexResult(name=found.name if found else self.index, bytes=found.bytes if found else None)
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
+    def revert(self, ctx: Context, before: CreatedIndex) -> None:
         """Drop the index that was built."""
-        if not isinstance(before, CreatedIndex):
-            raise TypeError(f"cannot revert from {before!r}")
         concurrent_index.remove(ctx, before.name, table=before.table, label="drop")
 
     def _qualified(self, look: Look) -> str:
@@ -253,12 +250,11 @@ class CreateIndex(Step):
         )
 
 
-class DropIndex(Step):
+class DropIndex(Step[concurrent_index.KeptIndex]):
     """Drops an index while its readers go on; its definition is kept for the undo."""
 
     kind: ClassVar[str] = "drop_index"
     summary: ClassVar[str] = "drop an index while the table stays in use; revert builds it again"
-    Before: ClassVar[type[BaseModel]] = concurrent_index.KeptIndex
 
     index: Identifier
 
@@ -314,10 +310,8 @@ class DropIndex(Step):
             concurrent_index.remove(ctx, self.index, table=kept.table, label="drop")
         return StepResult()
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
+    def revert(self, ctx: Context, before: concurrent_index.KeptIndex) -> None:
         """Build the index again with its old definition."""
-        if not isinstance(before, concurrent_index.KeptIndex):
-            raise TypeError(f"cannot revert from {before!r}")
         concurrent_index.create(ctx, before.build(ctx.db.dialect), label="build")
 
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
 from steps.catalog import catalog, compare, definitions, feasibility, later_steps, scratch, touched_tables
 from steps.catalog.definitions import ColumnInfo
@@ -66,7 +66,7 @@ class WantedColumn(NamedTuple):
     volatile: bool = False  # the default gives each row a value of its own
 
 
-class AddColumn(Step):
+class AddColumn(Step[Added]):
     """Adds a column. The undo drops it while nobody else has written to it, or with everything in it (`taken_back: drop`).
 
     of_type is a type and nothing else: collation, identity, generated, default, not_null, references and check are fields.
@@ -74,7 +74,6 @@ class AddColumn(Step):
 
     kind: ClassVar[str] = "add_column"
     summary: ClassVar[str] = "add a column; taken back only while it holds nothing but its default"
-    Before: ClassVar[type[BaseModel]] = Added
 
     column: Column
     of_type: Text
@@ -394,10 +393,8 @@ class AddColumn(Step):
         return work.row(f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text").maybe_text("text")
 
     # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def revert(self, ctx: Context, before: BaseModel) -> AddColumnBack:
+    def revert(self, ctx: Context, before: Added) -> AddColumnBack:
         """Drop the column; raises StepError where others have written to it, unless `taken_back: drop`."""
-        if not isinstance(before, Added):
-            raise TypeError(f"cannot revert from {before!r}")
         column = ColumnRef(table=before.table, column=before.column)
         with ctx.db.look() as look:
             there = before.column in catalog.columns(look, before.table)

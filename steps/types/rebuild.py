@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
 from steps.contract import (
@@ -50,7 +50,7 @@ class RebuildBack(StepResult):
     lost: int = 0
 
 
-class RebuildTable(Step):
+class RebuildTable(Step[Rebuilt]):
     """Gives a SQLite table a new definition; rows, indexes, triggers and other tables' references to it are kept.
 
     definition: the text that follows CREATE TABLE name. values: a column's value, as SQL over the old row; by default that of the
@@ -61,7 +61,6 @@ class RebuildTable(Step):
     summary: ClassVar[str] = "SQLite: give a table a new definition, in one transaction as the manual says"
     only: ClassVar[str] = "sqlite"
     Result: ClassVar[type[StepResult]] = RebuildResult
-    Before: ClassVar[type[BaseModel]] = Rebuilt
 
     table: Identifier
     definition: Annotated[str, Field(min_length=1)]
@@ -207,10 +206,8 @@ class RebuildTable(Step):
             rebuild_parts.safely(work, lambda: move.carry_out(work))
 
     # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def revert(self, ctx: Context, before: BaseModel) -> RebuildBack:
+    def revert(self, ctx: Context, before: Rebuilt) -> RebuildBack:
         """Restore the old table: with old values where nobody changed them since, else with the current ones."""
-        if not isinstance(before, Rebuilt):
-            raise TypeError(f"cannot revert from {before!r}")
         found: list[int] = []
         ctx.patiently("back", lambda work: found.append(self._go_back(work, before)), off=OFF)
         return RebuildBack(lost=sum(found))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field, JsonValue, PrivateAttr, field_validator, model_validator
+from pydantic import Field, JsonValue, PrivateAttr, field_validator, model_validator
 
 from steps.catalog import later_steps, touched_tables
 from steps.contract import (
@@ -74,7 +74,7 @@ class SqlResult(StepResult):
     rows: int
 
 
-class Sql(Step):
+class Sql(Step[SqlBefore]):
     """Runs SQL. A statement that affects no row fails, unless `expect_rows` permits it.
 
     transaction: `each` statement in its own, or all in `one`. What can't run in a transaction is sent outside.
@@ -88,7 +88,6 @@ class Sql(Step):
     kind: ClassVar[str] = "sql"
     summary: ClassVar[str] = "runs statements of the playbook's own, each recorded and resumed alone"
     Result: ClassVar[type[StepResult]] = SqlResult
-    Before: ClassVar[type[BaseModel]] = SqlBefore
 
     text: Text | None = None
     statement_list: Items = Field(default=(), alias="statements")
@@ -254,10 +253,9 @@ class Sql(Step):
         )
         return SqlResult(statements=len(statements), rows=self._run(ctx, statements))
 
-    def revert(self, ctx: Context, before: BaseModel) -> None:
-        known = SqlBefore.model_validate(before.model_dump()).figures
-        if known and not self._bound:
-            self.with_figures({key: decode(value) for key, value in known.items()}).revert(ctx, before)
+    def revert(self, ctx: Context, before: SqlBefore) -> None:
+        if before.figures and not self._bound:
+            self.with_figures({key: decode(value) for key, value in before.figures.items()}).revert(ctx, before)
             return
         if self.one_way():
             raise StepError(f"cannot take back: {self.one_way()}")

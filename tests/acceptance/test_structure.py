@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from runner.common import errors
+from steps.contract import RunTakenBack, running_figures
 from steps.registry import step_types
 
 ROOT = Path(__file__).parents[2]
@@ -97,8 +98,44 @@ def test_runner_names_no_step_type():
     assert not found, "\n".join(found)
 
 
-def _loaded_by(*arguments: str) -> list[str]:
-    """Which of the heavy modules a command has loaded; the command must succeed."""
+def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every string, whatever it is for, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def _keys(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Strings by which something is looked up, as x["key"] or x.get("key"), with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript):
+            parts = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"get", "pop"}:
+            parts = node.args[:1]
+        else:
+            continue
+        yield from ((one.lineno, one.value) for one in parts if isinstance(one, ast.Constant))
+
+
+def test_runner_names_no_figure_of_a_step():
+    """What a figure is to guards, report and rollback is declared by the step type, or by the contract's results."""
+    told = [running_figures(kind) for kind in step_types().values()]
+    running = {name for one in told for name in (*one.names, *one.counted, one.set_aside, one.batch_ms) if name}
+    assert {"visited", "batch_ms"} <= running
+    taken_back = set(RunTakenBack.model_fields) - {"run", "steps"}
+    found = []
+    for path in RUNNER:
+        tree = ast.parse(path.read_text())
+        named = [
+            (line, word) for line, word in _strings(tree) if word in running or re.search(r"\bskipped_row\b", word)
+        ]
+        named += [(line, word) for line, word in _keys(tree) if word in taken_back]
+        found += [f"{name(path)}:{line}: {word!r}" for line, word in named]
+    assert not found, "\n".join(found)
+
+
+def _loaded_by(*arguments: str, among: list[str] = HEAVY) -> list[str]:
+    """Which of some modules a command has loaded; the command must succeed."""
     script = (
         "import json, sys\n"
         "from runner.cli import main\n"
@@ -106,7 +143,7 @@ def _loaded_by(*arguments: str) -> list[str]:
         "    code = main(sys.argv[1:])\n"
         "except SystemExit as end:\n"
         "    code = end.code\n"
-        f"print(json.dumps([code or 0, [each for each in {HEAVY} if each in sys.modules]]))\n"
+        f"print(json.dumps([code or 0, [each for each in {among} if each in sys.modules]]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
@@ -120,6 +157,17 @@ def _loaded_by(*arguments: str) -> list[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["validate", "adr007-phase3.yaml"]], ids=" ".join)
 def test_start_loads_nothing_heavy(arguments):
     assert _loaded_by(*arguments) == []
+
+
+def test_guard_loads_no_step_type_that_the_playbook_does_not_name(tmp_path):
+    """What a guard may name is asked of its step's own type."""
+    playbook = tmp_path / "guarded.yaml"
+    playbook.write_text(
+        "runbook: 1\nname: guarded\ntitle: Guarded\nsuccess_criteria: {none: it only reads}\n"
+        "steps:\n- {id: count, type: analyze, table: t, guards: [{id: slow, that: elapsed_s < 60}]}\n"
+    )
+    types = ["steps.types.upkeep", "steps.types.backfill.step", "steps.types.sql"]
+    assert _loaded_by("validate", str(playbook), among=types) == ["steps.types.upkeep"]
 
 
 def test_shipped_files_hold_no_path_of_this_machine():

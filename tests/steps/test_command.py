@@ -121,7 +121,7 @@ def test_revert_runs_its_own_command(ctx: PlainContext, tmp_path: Path):
     with ctx.db.look() as look:
         before = step_commits.remembered(look, run="r1", step="call")
     ctx.db.place = RunPosition(run="r1", step="call", action="revert")
-    step.revert(ctx, Command.Before.model_validate_json(before))
+    step.revert(ctx, Command.recall(before))
     assert not mark.exists()
     assert state(step, ctx) is State.NOT_DONE
     ctx.db.place = PLACE
@@ -141,7 +141,7 @@ import sys
 sys.path[:0] = {[str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]!r}
 from databases import Database
 from plain_look import PlainContext, PlainDatabase
-from steps.contract import Place
+from steps.contract import RunPosition
 from steps.types.command import Command
 target = Database({empty_database.name!r}, {empty_database.dialect!r}, {empty_database.url!r})
 db = PlainDatabase(target, place=RunPosition(run="r1", step="call", action="apply"))

@@ -246,7 +246,7 @@ class Trial:
         with self.look() as look:
             kept = step_commits.remembered(look, run=self.run, step="step")
         assert kept is not None, "apply remembered nothing"
-        before = self.step.Before.model_validate_json(kept)  # type: ignore[attr-defined]
+        before = self.step.recall(kept)
         self.step.revert(context or PlainContext(self.database("revert")), before)  # type: ignore[attr-defined]
 
     def preflight(self) -> list[str]:

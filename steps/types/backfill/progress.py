@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from steps.contract import Look, Progress, Value
+from steps.contract import Look, Progress, RunningFigures, Value
 from steps.types.backfill.ranges import TREE_BYTES, Start
 from steps.types.backfill.sql import Shape
 from steps.types.backfill.store import Totals
 from steps.types.backfill.throttle import Pace
+
+RUNNING = RunningFigures(
+    names=("visited", "written", "already", "no_key", "not_in_source", "deferred", "dead", "dead_pct", "in_range", "batches",
+           "visited_per_second", "others_per_second", "at_rest_pct", "batch_rows", "batch_ms"),
+    counted=("visited", "written"),
+    set_aside="dead",
+    batch_ms="batch_ms",
+)  # fmt: skip
 
 
 def figures(totals: Totals, start: Start) -> dict[str, Value]:

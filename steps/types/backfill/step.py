@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from steps.catalog import catalog, touched_tables
 from steps.contract import (
@@ -13,6 +13,7 @@ from steps.contract import (
     Identifier,
     Look,
     Model,
+    RunningFigures,
     RunPosition,
     Seconds,
     State,
@@ -30,7 +31,7 @@ from steps.types.backfill import undo as taking_back
 from steps.types.backfill.batch import BatchSpec, batch_params, sqlite_statements, statement
 from steps.types.backfill.passes import Pass
 from steps.types.backfill.preflight import faults
-from steps.types.backfill.progress import share
+from steps.types.backfill.progress import RUNNING, share
 from steps.types.backfill.ranges import Route, begin, choose, window
 from steps.types.backfill.spec import BackfillFields, read_shape
 from steps.types.backfill.sql import Shape
@@ -106,7 +107,7 @@ class BackfillResult(StepResult):
     batches: int
 
 
-class Backfill(Step):
+class Backfill(Step[Written]):
     """Fills each row's NULL columns from the source row that `match` names; values that aren't NULL are never changed.
 
     Every row is visited once, in heap order or in the order of a key. Progress counts rows visited, so rows that never match
@@ -117,7 +118,7 @@ class Backfill(Step):
     kind: ClassVar[str] = "backfill"
     summary: ClassVar[str] = "fills NULL columns from a query, in adaptive batches that can be resumed and taken back"
     Result: ClassVar[type[StepResult]] = BackfillResult
-    Before: ClassVar[type[BaseModel]] = Written
+    running_figures: ClassVar[RunningFigures] = RUNNING
 
     table: Identifier
     key: Names = ()
@@ -260,8 +261,8 @@ class Backfill(Step):
             raise StepError(f"no pass over {self.table} has begun")
         return _result(look, place, PassState.model_validate_json(text))
 
-    def revert(self, ctx: Context, before: BaseModel) -> TakenBack:
-        taken = taking_back.take_back(ctx, Written.model_validate(before.model_dump()), throttle=self._throttle)
+    def revert(self, ctx: Context, before: Written) -> TakenBack:
+        taken = taking_back.take_back(ctx, before, throttle=self._throttle)
         return TakenBack(restored=taken.restored, refused=taken.refused)
 
     def one_way(self) -> str:
