@@ -117,12 +117,12 @@ class Estimable(Protocol):
 
 @dataclass(frozen=True)
 class RunningFigures:
-    """The figures that a step type tells while it runs, by name, and what they are to those who read them.
+    """The figures that a step type reports while it runs, by name and by how guards and the report use them.
 
-    names: what its guards' expressions may name, all of them numbers, in the order in which people read them.
-    counted: a result that has all of these has gone over a table; the report gives it a column of its own.
-    set_aside: the one that counts the rows that the step gave up; `runbook report --rows` lists them by this name.
-    batch_ms: the one that is the length of the last batch in milliseconds; "" where there are no batches.
+    names: those that guards' expressions can use, all numbers, in display order.
+    counted: a result with all of these visited a table's rows; the report gives such steps columns of their own.
+    set_aside: the figure that counts dead rows; `runbook report --rows` lists these rows under this name.
+    batch_ms: the figure with the duration of the last batch in milliseconds; "" where there are no batches.
     """
 
     names: tuple[str, ...] = ()
@@ -133,13 +133,13 @@ class RunningFigures:
 
 @runtime_checkable
 class TellsFigures(Protocol):
-    """Tells figures while it runs. Declared by the type, because a guard is read before there is a step."""
+    """Reports figures while it runs. Declared on the class, because guards are validated before there is a step."""
 
     running_figures: ClassVar[RunningFigures]
 
 
 def running_figures(step: Step | type[Step]) -> RunningFigures:
-    """What a step, or a step type, tells while it runs; of most there is nothing."""
+    """The figures that a step or a step type reports while it runs; empty for most."""
     declared: object = step  # of a class, mypy believes that it never is what a protocol describes
     return declared.running_figures if isinstance(declared, TellsFigures) else RunningFigures()
 

@@ -106,14 +106,14 @@ class StepResult(Model):
 class TakenBack(StepResult):
     """The result of an undo: rows restored, and rows left alone because somebody changed them since."""
 
-    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # the figures that say that something was left as it is
+    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # figures that, where not empty, mean that something was not undone
 
     restored: int = 0
     refused: int = 0
 
     @classmethod
     def left_something(cls, results: Mapping[str, Value]) -> bool:
-        """Whether a step's results, as the record has them, tell of something that was not taken back."""
+        """Whether recorded results say that something was not undone."""
         return any(results.get(name) for name in cls.leaving)
 
 
