@@ -106,7 +106,7 @@ class StepResult(Model):
 class TakenBack(StepResult):
     """The result of an undo: rows restored, and rows left alone because somebody changed them since."""
 
-    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # figures that, where not empty, mean that something was not undone
+    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # figures that tell that something was not undone
 
     restored: int = 0
     refused: int = 0
