@@ -300,9 +300,17 @@ def verify(*, run: str, against_target: bool, target: str | None, runs: Path | N
     word, order = anchors.compare(found, vouched), fold(known)
     fault = fault or word.fault or unfit
     if as_json:
-        options.print_json({"records": found.records, "head": found.head, "torn": found.torn, "fault": fault,
-                            "out_of_order": order.out_of_order,
-                            "vouched_up_to": word.up_to, "vouched_by": word.by})  # fmt: skip
+        options.print_json(
+            {
+                "records": found.records,
+                "head": found.head,
+                "torn": found.torn,
+                "fault": fault,
+                "out_of_order": order.out_of_order,
+                "vouched_up_to": word.up_to,
+                "vouched_by": word.by,
+            }
+        )
     else:
         terminal.say(f"{path}: {found.records} records, head {found.head[:16]}…")
         told = [

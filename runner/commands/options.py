@@ -33,17 +33,24 @@ def _typed(context: click.Context, option: click.Parameter, value: Any) -> Any:
 def target(function: F) -> F:
     """-t/--target: where."""
     return click.option(
-        "-t", "--target", metavar="TARGET", shell_complete=complete.targets, callback=_typed,
+        "-t",
+        "--target",
+        metavar="TARGET",
+        shell_complete=complete.targets,
+        callback=_typed,
         help="A name in targets.yaml, a URL without password, or a SQLite file. Default: RUNBOOK_TARGET, then targets.yaml's default.",
-    )(function)  # fmt: skip
+    )(function)
 
 
 def runs(function: F) -> F:
     """--runs: where trails lie."""
     return click.option(
-        "--runs", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", callback=_typed,
+        "--runs",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        callback=_typed,
         help="Where the runs lie. Default: RUNBOOK_RUNS, the target's `runs:`, ./runs.",
-    )(function)  # fmt: skip
+    )(function)
 
 
 def operator(function: F) -> F:

@@ -135,9 +135,14 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
             faults.append(error.what)
         else:
             good.append(
-                {"file": str(path), "name": playbook.name, "digest": playbook.digest, "steps": len(playbook.entries),
-                 "warnings": plan.warnings(playbook)}
-            )  # fmt: skip
+                {
+                    "file": str(path),
+                    "name": playbook.name,
+                    "digest": playbook.digest,
+                    "steps": len(playbook.entries),
+                    "warnings": plan.warnings(playbook),
+                }
+            )
     if as_json:
         options.print_json({"good": good, "faults": faults})
     else:

@@ -107,9 +107,14 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
         return
     for path in paths:
         orders = RunOptions(
-            place=place, inputs=values, operator=operator, until=until, begin_at=begin_at, status_dir=status_dir,
+            place=place,
+            inputs=values,
+            operator=operator,
+            until=until,
+            begin_at=begin_at,
+            status_dir=status_dir,
             view=_view(verbose=verbose, as_json=as_json),
-        )  # fmt: skip
+        )
         run = execute(path, orders)
         if not as_json:
             _well(place, run)
@@ -128,9 +133,12 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     "--outside-window", is_flag=True, help="Go on although the run's window is shut; --reason stands in the trail."
 )
 @click.option(
-    "--reason", default="", metavar="TEXT", callback=options.own_words,
+    "--reason",
+    default="",
+    metavar="TEXT",
+    callback=options.own_words,
     help="Why; needed with --accept-changes and --outside-window.",
-)  # fmt: skip
+)
 @click.option(
     "--dead", is_flag=True, help="Try again the rows that a backfill set aside; also of a run that succeeded."
 )

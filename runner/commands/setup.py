@@ -21,8 +21,13 @@ from runner.target.workplace import Workplace
     type=click.IntRange(2_000, 20_000_000),
     help="How many sessions the database has.",
 )
-@click.option("--shape", type=click.Choice(["empty", "stored", "bad"]), default="empty", show_default=True,
-              help="empty: no source_ip yet; stored: v16 filled it; bad: only 90 % can be covered, so a criterion must fail.")  # fmt: skip
+@click.option(
+    "--shape",
+    type=click.Choice(["empty", "stored", "bad"]),
+    default="empty",
+    show_default=True,
+    help="empty: no source_ip yet; stored: v16 filled it; bad: only 90 % can be covered, so a criterion must fail.",
+)
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),

@@ -40,14 +40,14 @@ def named(text: str, *, option: str = "--as") -> str:
     return name
 
 
-def reasoned(text: str, *, option: str = "--reason") -> str:
+def reasoned(text: str) -> str:
     """A person's reason as it is recorded. Raises RunRefused where none is given, or the place for one that a hint showed."""
     reason = text.strip()
     if not reason or is_placeholder(reason):
         raise RunRefused(
             f"cannot take {text!r} as a reason: it is " + ("the place for one" if reason else "empty"),
             state="nothing was recorded",
-            then=f"{option} with why you do it, in your own words",
+            then="--reason with why you do it, in your own words",
         )
     return text
 

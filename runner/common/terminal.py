@@ -192,14 +192,13 @@ def spoken(out: TextIO, text: str) -> None:
         _to_nobody(out)
 
 
-def hand_over(text: str, *, out: TextIO | None = None) -> None:
+def hand_over(text: str) -> None:
     """Write a document: a reader who has gone has seen enough; a full disk is a failure, for the document is what was wanted."""
-    out = out or sys.stdout
     try:
-        out.write(text)
-        out.flush()
+        sys.stdout.write(text)
+        sys.stdout.flush()
     except OSError as error:
-        _to_nobody(out)
+        _to_nobody(sys.stdout)
         if error.errno not in _GONE:
             raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from runner.common.errors import RunRefused
 from runner.format import examples
-from runner.format.field_schema import Schema, Shapes, definitions
+from runner.format.field_schema import Shapes, definitions
 from runner.playbook.check_builder import ALWAYS, GUARD
 from runner.playbook.load import COMMON
 from runner.playbook.yaml_reader import near
 from runner.trail.events import Json
 from steps import registry
 from steps.contract import LONGEST_WORD, Probe, Step, StepResult, running_figures
+from steps.contract.written import Schema
 
 INDENT = 2
 _WHERE_NOT = "; `runbook plan` says where not or on which condition, and why"
@@ -140,8 +141,10 @@ def _paragraphs(told: str | None, width: int) -> list[str]:
 
 
 def _table(found: Iterable[Field], width: int) -> list[str]:
-    rows = [(one.name, one.type, "required" if one.required else f"default: {one.default}" if one.default else "")
-            for one in found]  # fmt: skip
+    rows = [
+        (one.name, one.type, "required" if one.required else f"default: {one.default}" if one.default else "")
+        for one in found
+    ]
     longest = max((len(name) for name, _, _ in rows), default=0)
     lines = []
     for name, kind, more in rows:
@@ -259,7 +262,12 @@ def _short(word: TypeDescription) -> dict[str, Json]:
 
 def _long(word: TypeDescription) -> Iterator[tuple[str, Json]]:
     yield from _short(word).items()
-    yield "fields", [{"name": one.name, "type": one.type, "default": one.default, "required": one.required}
-                     for one in fields(word)]  # fmt: skip
+    yield (
+        "fields",
+        [
+            {"name": one.name, "type": one.type, "default": one.default, "required": one.required}
+            for one in fields(word)
+        ],
+    )
     yield "figures", list(word.figures)
     yield "example", examples.of(word.kind, word.model)

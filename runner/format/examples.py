@@ -12,17 +12,21 @@ from pydantic import BaseModel, ValidationError
 
 from runner.common.errors import BadInput
 from runner.common.plain_data import Data
-from runner.format.field_schema import Schema, Shapes, definitions
+from runner.format.field_schema import Shapes, definitions
 from runner.playbook.yaml_reader import Path as Place
 from runner.playbook.yaml_reader import YamlDocument, parse
 from steps.contract import Probe, Step
+from steps.contract.written import Schema
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 MOST_OPTIONAL = 2  # fields that are tried beside the required ones, until the model takes the example
 _WORDS = {
-    "time_span": "5 min", "column": "table_name.column_name", "query": "SELECT count(*) AS n FROM {field}_rows",
-    "SQL": "SELECT 1", "template": "",
-}  # fmt: skip
+    "time_span": "5 min",
+    "column": "table_name.column_name",
+    "query": "SELECT count(*) AS n FROM {field}_rows",
+    "SQL": "SELECT 1",
+    "template": "",
+}
 _NO_QUERIES: Mapping[str, Mapping[str, str]] = {"queries": {}}
 _VALUES: dict[str, Data] = {"integer": 1, "number": 1, "boolean": True, "string": "some_{field}"}
 

@@ -1,100 +1,20 @@
-"""What may be written for each field of a step, probe or policy, as JSON Schema: pydantic's, with the short forms added."""
+"""What may be written for each field of a step, probe or policy, as JSON Schema: pydantic's, with templates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind, models_json_schema
 from pydantic_core import core_schema
 
-from steps.contract import ApprovalNeed, ColumnRef, Query, Text, seconds
+from steps.contract.written import NAMED, Schema
 
-Schema: TypeAlias = dict[str, Any]
-
-WORD = "x-word"  # stands, until pydantic is done with its own references, for one of the definitions below
-SPAN: Schema = {"$ref": "#/$defs/time_span"}
-TEMPLATE: Schema = {"$ref": "#/$defs/template"}
-FILE: Schema = {
-    "type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"], "additionalProperties": False,
-    "description": "The text of a file beside the playbook.",
-}  # fmt: skip
-_TEXT_OR_FILE: Schema = {"anyOf": [{"type": "string"}, FILE]}
-_WORDS: Schema = {
-    "time_span": {
-        "description": "A number and its unit: 200 ms, 5 min, 3 h, 7 days.",
-        "type": "string",
-        "pattern": r"^\s*[0-9.]+ ?(ms|s|min|m|h|d|days?)\s*$|^\{\{.*\}\}$",
-    },
-    "template": {"description": "An input: {{ name }}.", "type": "string", "pattern": r"^\{\{.*\}\}$"},
-    "column": {"description": "table.column", "type": "string", "pattern": r"^.+\..+$"},
-    "query": {
-        "description": "The name of one of the playbook's queries, or a SELECT in place.",
-        "anyOf": [{"type": "string", "minLength": 1}, FILE],
-    },
-    "SQL": {
-        "description": "SQL, or one text for each of postgresql and sqlite; {file: name.sql} stands for a file's text.",
-        "anyOf": [
-            {"type": "string"},
-            FILE,
-            {
-                "type": "object",
-                "properties": {"postgresql": _TEXT_OR_FILE, "sqlite": _TEXT_OR_FILE},
-                "minProperties": 1,
-                "additionalProperties": False,
-            },
-        ],
-    },
-}
+_A_TEMPLATE: Schema = {"$ref": "#/$defs/template"}
+_TEMPLATE: Schema = {"description": "An input: {{ name }}.", "type": "string", "pattern": r"^\{\{.*\}\}$"}
 _NULL: Schema = {"type": "null"}
-_MODELS: dict[type, str] = {Query: "query", Text: "SQL", ColumnRef: "column"}
-
-
-def _several(inner: Schema) -> Schema:
-    """One thing stands for a list of one."""
-    return {"anyOf": [inner, inner["items"]]} if "items" in inner else _anything(inner)
-
-
-def _anything(inner: Schema) -> Schema:
-    """A validator that nobody described here: an editor can complete, and nothing is refused that the loader takes."""
-    return {"anyOf": [inner, {}]}
-
-
-def _evidence(inner: Schema) -> Schema:
-    """A list of names, or {name: required | optional | {its fields}}."""
-    fields: Schema = {"optional": {"type": "boolean"}, "valid_for": {WORD: "time_span"}}
-    each = {"type": "object", "properties": fields, "additionalProperties": False}
-    named = {"anyOf": [{"enum": ["required", "optional"]}, each]}
-    listed = {"anyOf": [{"type": "string"}, *([inner["items"]] if "items" in inner else [])]}
-    return {"anyOf": [{"type": "array", "items": listed}, {"type": "object", "additionalProperties": named}]}
-
-
-def _or_sql(inner: Schema) -> Schema:
-    return {"anyOf": [{WORD: "SQL"}, inner]}
-
-
-def _moment(inner: Schema) -> Schema:
-    return {**inner, "description": "22:00, or a date and time with its offset."}
-
-
-def _as_it_is(inner: Schema) -> Schema:
-    return inner
-
-
-# Validators that run before pydantic's own, by the name of their function: what they accept beside the plain form.
-BEFORE: dict[str, Callable[[Schema], Schema]] = {
-    "_several": _several,
-    "_listed": _several,
-    "_evidence": _evidence,
-    "_approval": _as_it_is,  # its short forms are added to ApprovalNeed itself
-    "_moment": _moment,
-    "_named": _as_it_is,
-    "_column": _as_it_is,
-    "_beside": _as_it_is,
-    "_alone": _or_sql,
-}
 
 
 class _Generator(GenerateJsonSchema):
@@ -102,49 +22,23 @@ class _Generator(GenerateJsonSchema):
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic says that it is no ClassVar
 
-    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        word = _MODELS.get(schema["cls"])
-        if word:
-            return {WORD: word}
-        found = _closed_inside(super().model_schema(schema))
-        return _approval(found) if schema["cls"] is ApprovalNeed else found
-
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
-        function = schema["function"]["function"]
-        if function is seconds:
-            return {WORD: "time_span"}
-        inner = super().function_before_schema(schema)
-        if "json_schema_input_schema" in schema or WORD in inner:
-            return inner
-        return BEFORE.get(getattr(function, "__name__", ""), _anything)(inner)
+        found = super().function_before_schema(schema)
+        if "json_schema_input_schema" in schema or schema["schema"]["type"] == "model-fields":
+            return found  # what the validator, or its model's __get_pydantic_json_schema__, says itself
+        # A validator that doesn't say what it reads: editors can complete, and nothing is refused that the loader takes.
+        return {"anyOf": [found, {}]}
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         found = super().default_schema(schema)
         default = found.get("default")
         if default is None:  # a field that may be left out; nobody writes null for it
             found = _unwrapped({**found, "anyOf": [one for one in found.get("anyOf", []) if one != _NULL]})
-        if found.get(WORD) == "time_span" and isinstance(default, int | float):
+        if "time_span" in found.get(NAMED, {}) and isinstance(default, int | float):
             return {**found, "default": span_words(default)}
         if isinstance(default, dict) or default in (None, "", []):  # a nested model tells its own
             found.pop("default", None)
         return found
-
-
-def _closed_inside(found: Schema) -> Schema:
-    """A choice of forms is no mapping itself: unknown keys are refused in those of its forms that are mappings."""
-    if "anyOf" not in found or "additionalProperties" not in found:
-        return found
-    closed = {"additionalProperties": found["additionalProperties"]}
-    options = [{**one, **closed} if "properties" in one else one for one in found["anyOf"]]
-    return {**{key: value for key, value in found.items() if key not in closed}, "anyOf": options}
-
-
-def _approval(found: Schema) -> Schema:
-    """`not: operator` in words, and a single role without brackets."""
-    fields = {name: one for name, one in found["properties"].items() if name != "not_operator"}
-    fields["roles"] = _several(fields["roles"])
-    fields["not"] = {"const": "operator", "description": "Keeps the operator from approving."}
-    return {**found, "properties": fields}
 
 
 @dataclass(frozen=True)
@@ -161,11 +55,33 @@ def definitions(models: Sequence[type[BaseModel]]) -> Shapes:
         [(model, "validation") for model in models], by_alias=True, schema_generator=_Generator
     )
     defs: dict[str, Schema] = both.get("$defs", {})
-    names = {f"#/$defs/{name}": f"#/$defs/{one[WORD]}" for name, one in defs.items() if WORD in one}
+    once = {
+        name: one[NAMED] for name, one in defs.items() if NAMED in one
+    }  # models that are written as something named
+    names = {f"#/$defs/{model}": f"#/$defs/{name}" for model, word in once.items() for name in word}
     mine = {model: found[model, "validation"]["$ref"].rpartition("/")[2] for model in models}
     of = {model: _written(defs[name], names) for model, name in mine.items()}
-    shared = {name: _written(one, names) for name, one in defs.items() if WORD not in one and name not in mine.values()}
-    return Shapes(of, {**shared, **_WORDS})
+    shared = {name: _written(one, names) for name, one in defs.items() if name not in {*once, *mine.values()}}
+    used = _references([*of.values(), *shared.values()])  # pydantic keeps models that only other forms stand for
+    shared = {name: one for name, one in shared.items() if f"#/$defs/{name}" in used}
+    return Shapes(of, {**shared, **_named(defs), "template": _TEMPLATE})
+
+
+def _references(node: Any) -> set[str]:
+    if isinstance(node, list):
+        return {found for part in node for found in _references(part)}
+    if not isinstance(node, dict):
+        return set()
+    return {node["$ref"]} if isinstance(node.get("$ref"), str) else _references(list(node.values()))
+
+
+def _named(node: Any) -> dict[str, Schema]:
+    """All named schemas in it."""
+    if isinstance(node, list):
+        return {name: one for part in node for name, one in _named(part).items()}
+    if not isinstance(node, dict):
+        return {}
+    return {**node.get(NAMED, {}), **_named([one for key, one in node.items() if key != NAMED])}
 
 
 def _written(node: Any, names: Mapping[str, str]) -> Any:
@@ -174,9 +90,9 @@ def _written(node: Any, names: Mapping[str, str]) -> Any:
         return [_written(one, names) for one in node]
     if not isinstance(node, dict):
         return node
-    if WORD in node:
-        rest = {key: value for key, value in node.items() if key not in {WORD, "title"}}
-        return {"$ref": f"#/$defs/{node[WORD]}", **rest}
+    if NAMED in node:
+        rest = {key: value for key, value in node.items() if key not in {NAMED, "title"}}
+        return {"$ref": f"#/$defs/{next(iter(node[NAMED]))}", **rest}
     if "properties" in node:
         fields = {name: _written(one, names) for name, one in node["properties"].items()}
         node = {**node, "properties": fields}
@@ -206,7 +122,7 @@ def _with_template(node: Schema) -> Schema:
         return node
     outer = {key: value for key, value in node.items() if key in {"default", "description"}}
     inner = {key: value for key, value in node.items() if key not in outer}
-    return {"anyOf": [inner, TEMPLATE], **outer}
+    return {"anyOf": [inner, _A_TEMPLATE], **outer}
 
 
 def span_words(length: float) -> str:

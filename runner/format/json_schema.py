@@ -7,14 +7,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runner.format.field_schema import SPAN, Schema, definitions
+from runner.format.field_schema import definitions
 from runner.playbook import load
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from steps import registry
 from steps.contract import Step
+from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
 _ID: Schema = {"type": "string", "pattern": ID}
+_SPAN: Schema = {"$ref": "#/$defs/time_span"}
 _SQL: Schema = {"$ref": "#/$defs/SQL"}
 
 
@@ -54,7 +56,7 @@ def schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
         "$defs": dict(sorted(defs.items())),
-    }  # fmt: skip
+    }
 
 
 def _refs(group: str, kinds: Mapping[str, object]) -> list[Schema]:
@@ -77,24 +79,37 @@ def _header() -> dict[str, Schema]:
         "takes": _text("How long it takes, in words."),
         "include": _one_or_list(_TEXT, "Files beside this one whose shared keys belong to it."),
         "schema": _text("The schema of all tables named without one. Default: public."),
-        "search_path": {"type": "array", "items": {**_TEXT, "minLength": 1},
-                        "description": "Schemas in which names in SQL are looked up, in this order, after pg_catalog. Default: "
-                        "`schema`, then what the database gives its own sessions, then the schemas of its tables' extensions."},
+        "search_path": {
+            "type": "array",
+            "items": {**_TEXT, "minLength": 1},
+            "description": "Schemas in which names in SQL are looked up, in this order, after pg_catalog. Default: "
+            "`schema`, then what the database gives its own sessions, then the schemas of its tables' extensions.",
+        },
         "target": _target(),
         "inputs": _mapping({"$ref": "#/$defs/input"}, "Typed values that a run is given, as {{ name }}.", named=ID),
-        "limits": _mapping({"type": ["string", "number", "boolean", "null"]}, "Figures that checks name as limits.x.", named=ID),
+        "limits": _mapping(
+            {"type": ["string", "number", "boolean", "null"]}, "Figures that checks name as limits.x.", named=ID
+        ),
         "queries": _mapping(_SQL, "Named SELECTs, defined once and used by steps and checks.", named=ID),
-        "requires": {"type": "array", "items": _requirement(),
-                     "description": "Playbooks that must have succeeded on this target before."},
-        "window": {**SPAN, "description": "How long changes may go on, from the first; nothing begins that doesn't fit."},
+        "requires": {
+            "type": "array",
+            "items": _requirement(),
+            "description": "Playbooks that must have succeeded on this target before.",
+        },
+        "window": {
+            **_SPAN,
+            "description": "How long changes may go on, from the first; nothing begins that doesn't fit.",
+        },
         "open": _calendar(),
         "scope": _text("What one run at a time holds. Default: the whole target."),
-        **{key: {"$ref": f"#/$defs/{key}", "description": f"{words} Of all steps."} for key, words in _POLICIES.items()},
+        **{
+            key: {"$ref": f"#/$defs/{key}", "description": f"{words} Of all steps."} for key, words in _POLICIES.items()
+        },
         "preconditions": _list("check", "What must hold before the run begins."),
         "steps": {**_list("step", "The changes and gates, in order."), "minItems": 1},
         "success_criteria": _criteria(),
         "rollback": _rollback(),
-    }  # fmt: skip
+    }
 
 
 _POLICIES = {
@@ -147,7 +162,7 @@ def _requirement() -> Schema:
     fields = {
         "playbook": name,
         "as": {**_ID, "description": "Short name for the figures of that run."},
-        "within": {**SPAN, "description": "How old that run may be."},
+        "within": {**_SPAN, "description": "How old that run may be."},
     }
     return {"anyOf": [name, _object(fields, required=["playbook"])]}
 
@@ -186,8 +201,8 @@ def _check_keys() -> dict[str, Schema]:
         "still": {"type": "boolean", "description": "At a checkpoint: asked again before each step behind it."},
         "record_only": _text("Why the answer is recorded and gates nothing."),
         "judge": _one_or_list(_TEXT, "Roles of which one may answer where the check can't decide (unknown)."),
-        "within": {**SPAN, "description": "How long it may take until it holds; asked again meanwhile."},
-        "every": {**SPAN, "description": "With within: how long to wait before it is asked again. Default: 10 s."},
+        "within": {**_SPAN, "description": "How long it may take until it holds; asked again meanwhile."},
+        "every": {**_SPAN, "description": "With within: how long to wait before it is asked again. Default: 10 s."},
     }
 
 
@@ -215,16 +230,34 @@ def _guard(check: Schema) -> Schema:
 def _guard_keys() -> dict[str, Schema]:
     condition: Schema = {"type": ["string", "boolean"]}
     return {
-        "for": {**SPAN, "description": "How long it must be broken before something is done."},
+        "for": {**_SPAN, "description": "How long it must be broken before something is done."},
         "else": {"enum": [one.value for one in GuardAction], "description": "What is done. Default: hold."},
-        "resume": {**condition, "description": "What must hold before the run goes on, besides `that`; write it stricter. Default: that."},
-        "critical": {**condition, "description": "When this is true twice, the run holds at once, for at least `hibernate`."},
-        "hibernate": {**SPAN, "description": "How long the run stands still after a critical reading. Default: 5 min."},
-        "last": {"type": "string", "pattern": "^[1-9][0-9]? of [1-9][0-9]?$",
-                 "description": "How many of the last samples must have broken, such as: 2 of 3"},
-        "every": {**SPAN, "description": "Between two samples; longer where they would take more than 1 % of the time. Default: 5 s."},
-        "longest_hold": {**SPAN, "description": "How long it may hold before the run ends, to be resumed. Default: 1 h."},
-    }  # fmt: skip
+        "resume": {
+            **condition,
+            "description": "What must hold before the run goes on, besides `that`; write it stricter. Default: that.",
+        },
+        "critical": {
+            **condition,
+            "description": "When this is true twice, the run holds at once, for at least `hibernate`.",
+        },
+        "hibernate": {
+            **_SPAN,
+            "description": "How long the run stands still after a critical reading. Default: 5 min.",
+        },
+        "last": {
+            "type": "string",
+            "pattern": "^[1-9][0-9]? of [1-9][0-9]?$",
+            "description": "How many of the last samples must have broken, such as: 2 of 3",
+        },
+        "every": {
+            **_SPAN,
+            "description": "Between two samples; longer where they would take more than 1 % of the time. Default: 5 s.",
+        },
+        "longest_hold": {
+            **_SPAN,
+            "description": "How long it may hold before the run ends, to be resumed. Default: 1 h.",
+        },
+    }
 
 
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,9 +18,15 @@ from runner.trail.events import RunState
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Resting
 
-_ON_THE_WAY_BACK = frozenset({
-    RunState.RUNNING, RunState.ABORTED, RunState.FAILED, RunState.IN_DOUBT, RunState.ROLLBACK_FAILED,
-})  # fmt: skip
+_ON_THE_WAY_BACK = frozenset(
+    {
+        RunState.RUNNING,
+        RunState.ABORTED,
+        RunState.FAILED,
+        RunState.IN_DOUBT,
+        RunState.ROLLBACK_FAILED,
+    }
+)
 _OVER = frozenset({RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK})
 
 
@@ -140,9 +146,10 @@ def _reached(step: StepStatus) -> bool:
 def _back(playbook: Playbook, status: RunStatus, here: Here) -> str:
     """About as long as it took, and so the latest time to turn back inside the window."""
     standing = [
-        entry for entry in playbook.entries
+        entry
+        for entry in playbook.entries
         if entry.id in status.steps and status.steps[entry.id].standing and entry.step.changes and entry.step.lasting
-    ]  # fmt: skip
+    ]
     if not standing:
         return "nothing to take back"
     names = ", ".join(entry.id for entry in standing)

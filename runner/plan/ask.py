@@ -144,9 +144,7 @@ def _answer(check: Check, eyes: Look | None, asking: _Asking, *, last: bool = Tr
     asking.scope.learn(check.id, kept)
     names = asking.scope.names({**(asking.more(values) if asking.more is not None else {}), **values})
     answer, text, operands, warned = _decide(check, result, values, names)
-    return asking.event(
-        check, answer, text, seconds=seconds, operands=bounded(operands), result=kept, warned=warned
-    )  # fmt: skip
+    return asking.event(check, answer, text, seconds=seconds, operands=bounded(operands), result=kept, warned=warned)
 
 
 def _since(began: float) -> float:
@@ -229,13 +227,8 @@ def _words(error: BaseException) -> str:
     return str(error) if isinstance(error, StepError | NoText) else f"{type(error).__name__}: {error}"
 
 
-def opens(answers: Iterable[CheckAnswered | NotDue]) -> bool:
-    """Only passes open a gate; what is only recorded, and what is not due here, gates nothing."""
-    return not unmet(answers)
-
-
 def unmet(answers: Iterable[CheckAnswered | NotDue]) -> list[CheckAnswered]:
-    """The answers that keep a gate shut."""
+    """The answers that keep a gate shut: only passes open it; what is only recorded, or not due here, gates nothing."""
     return [
         one
         for one in answers

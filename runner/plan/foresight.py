@@ -134,8 +134,14 @@ class Foresight:
     def _changed_before(self, entry: Entry) -> str:
         """What an earlier step changes of this step's tables beside columns, which the catalogue takes in."""
         tables = {one.table for one in self._traces_of(entry)}
-        return next((one.name or f"the rows of {one.table}" for one in self.traces
-                     if one.kind != "column" and one.table in tables), "")  # fmt: skip
+        return next(
+            (
+                one.name or f"the rows of {one.table}"
+                for one in self.traces
+                if one.kind != "column" and one.table in tables
+            ),
+            "",
+        )
 
     def _traces_of(self, entry: Entry) -> tuple[Trace, ...]:
         step = entry.step

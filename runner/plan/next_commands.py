@@ -186,7 +186,7 @@ def _waiting(playbook: Playbook, status: RunStatus, here: Here, say: _Say) -> On
         for need in missing
         if gate is not None and not need.opens
         for need in _each(need)
-    ]  # fmt: skip
+    ]
     times = "; ".join(need for need in missing if need.opens)
     return Onward(tuple(people), times) if people else _resume(playbook, status, here, say, when=times)
 

@@ -20,9 +20,15 @@ from steps.contract import Look
 from steps.ledger import step_commits, tables
 from steps.ledger.runs import RunRow, latest_runs
 
-ENDED = frozenset({
-    RunState.SUCCEEDED, RunState.ENDED_UNPROVEN, RunState.ROLLED_BACK, RunState.ROLLED_BACK_IN_PART, RunState.CLOSED,
-})  # fmt: skip
+ENDED = frozenset(
+    {
+        RunState.SUCCEEDED,
+        RunState.ENDED_UNPROVEN,
+        RunState.ROLLED_BACK,
+        RunState.ROLLED_BACK_IN_PART,
+        RunState.CLOSED,
+    }
+)
 
 Loader = Callable[[Mapping[str, str], Mapping[str, str]], Playbook]
 """A playbook from its source texts and its inputs."""

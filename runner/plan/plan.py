@@ -72,9 +72,7 @@ class Plan:
         return [f"{card.id}: {fault}" for card in cards for fault in card.faults]
 
 
-def plan(
-    playbook: Playbook, *, foresight: Foresight | None = None, target: str = "", today: date | None = None
-) -> Plan:
+def plan(playbook: Playbook, *, foresight: Foresight | None = None, target: str = "") -> Plan:
     """Make the plan; with a foresight the cards have statements, rows and how things stand on the target now."""
     each = [_patience(entry) for entry in playbook.entries]
     common = max(each, key=each.count, default=patience(LockPolicy(), Timeouts(), RetryPolicy()))
@@ -93,7 +91,7 @@ def plan(
         limits=tuple(f"{name} = {value}" for name, value in sorted(playbook.limits.items())),
         window=_window(playbook),
         patience=common,
-        notes=_notes(playbook, today or datetime.now(UTC).date()),
+        notes=_notes(playbook, datetime.now(UTC).date()),
     )
 
 
@@ -213,9 +211,11 @@ def warnings(playbook: Playbook) -> list[str]:
         for entry in playbook.entries
         if listed and entry.id not in listed and taking_back(entry).startswith("yes")
     ]
-    found = [
-        f"rollback leaves {', '.join(kept)} standing: a run that is taken back ends as rolled back in part (9)"
-    ] if kept else []  # fmt: skip
+    found = (
+        [f"rollback leaves {', '.join(kept)} standing: a run that is taken back ends as rolled back in part (9)"]
+        if kept
+        else []
+    )
     return found + [
         f"{entry.id} ({entry.mark}) can't be taken back by itself where it ends half done: {why}"
         for entry in playbook.entries

@@ -29,11 +29,14 @@ def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, 
         why = _why_not(requirement, row, beside) or _other_inputs(playbook, row, beside)
         answers.append(
             CheckAnswered(
-                step="", role="requirement", id=requirement.playbook, probe="ledger",
+                step="",
+                role="requirement",
+                id=requirement.playbook,
+                probe="ledger",
                 answer=Answer.FAIL if why else Answer.PASS,
                 text=why or (_told(row, beside) if row else ""),
             )
-        )  # fmt: skip
+        )
         if row is not None and requirement.short:
             scope |= _figures(requirement.short, row)
     return answers, scope

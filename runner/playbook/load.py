@@ -24,33 +24,27 @@ from steps.contract import RESERVED, Model, Query, UsesFigures
 from steps.contract.dialect import Dialect
 from steps.sql.templates import has_template
 
-HEADER = frozenset({
-    "runbook", "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes",
-    "include", "schema", "search_path", "target", "inputs", "limits", "queries", "requires", "window", "open", "scope", "lock",
-    "timeout", "retry",
-    "preconditions", "steps", "success_criteria", "rollback",
-})  # fmt: skip
-SHARED = frozenset(
-    {
-        "runbook",
-        "schema",
-        "search_path",
-        "target",
-        "inputs",
-        "limits",
-        "queries",
-        "contacts",
-        "lock",
-        "timeout",
-        "retry",
-        "scope",
-    }
-)
-COMMON = frozenset({
-    "id", "type", "why", "preconditions", "success_criteria", "guards", "on_failure", "if_stopped_here", "timeout", "lock", "retry",
-})  # fmt: skip
-SQL = frozenset({"queries", "query", "source", "match", "where", "using", "statements", "sql", "text", "a", "b", "applied_if", "revert",
-                 "check", "default", "of_type", "generated", "that", "warn"})  # fmt: skip
+_ABOUT = frozenset({"title", "description", "owner", "links", "revision", "reviewed", "review_after", "takes"})
+_POLICY_KEYS = frozenset({"lock", "timeout", "retry"})
+SHARED = _POLICY_KEYS | {
+    "runbook",
+    "schema",
+    "search_path",
+    "target",
+    "inputs",
+    "limits",
+    "queries",
+    "contacts",
+    "scope",
+}
+_FLOW = frozenset({"preconditions", "steps", "success_criteria", "rollback"})
+HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "window", "open"}
+_CHECKED = frozenset({"preconditions", "success_criteria", "guards"})
+COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "on_failure", "if_stopped_here"}
+_QUERIES = frozenset({"queries", "query", "source", "a", "b", "applied_if"})
+_STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
+_PARTS = frozenset({"match", "where", "using", "check", "default", "of_type", "generated", "that", "warn"})
+SQL = _QUERIES | _STATEMENTS | _PARTS
 SPOKEN = frozenset(
     {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
 )
@@ -341,10 +335,7 @@ def _meaning(
     return {"digest": digest.of_playbook(meant, files), "programs": files, "idle_inputs": frozenset(idle["inputs"])}
 
 
-_PLAIN = frozenset({
-    "name", "title", "description", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes", "window",
-    "open", "scope", "target", "limits", "inputs", "search_path",
-})  # fmt: skip
+_PLAIN = _ABOUT | {"name", "contacts", "window", "open", "scope", "target", "limits", "inputs", "search_path"}
 
 
 def _policies(sources: Sources, data: Mapping[str, Data]) -> dict[str, Data]:

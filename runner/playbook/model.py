@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_valida
 
 from runner.playbook.yaml_reader import Mark
 from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
+from steps.contract.fields import one_or_more
 from steps.expressions.evaluate import Expression
 
 FORMAT = 1
@@ -135,10 +136,6 @@ def _on_failure(data: object) -> object:
     raise ValueError("on_failure is stop, rollback, or {continue: the reason}")
 
 
-def _several(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
 class Check(Model):
     """One observation and what must hold of it; the same object wherever a check may stand."""
 
@@ -149,7 +146,7 @@ class Check(Model):
     why: str = ""
     due: str = ""
     record_only: str = ""
-    judge: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # roles that may answer where it is unknown
+    judge: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # roles that may answer where it is unknown
     within: Seconds | None = None  # how long it may take to hold, where it doesn't at once
     every: Annotated[Seconds, Field(gt=0)] = 10.0
     still: bool = False  # at a gate: asked again before each step behind it

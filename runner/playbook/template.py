@@ -64,15 +64,6 @@ class _Use:
     optional: bool
 
 
-def names(text: str, *, where: str = "template") -> set[str]:
-    """The dotted names that a template uses; checks all of its grammar without loading Jinja2.
-
-    Raises:
-        BadTemplate: the text holds more than names and the known filters.
-    """
-    return {name for use in _uses(text, where) for name in use.names}
-
-
 def fill(text: str, values: Mapping[str, object], *, where: str) -> str:
     """The text with its templates filled; NULL is written null, and a name without a value is refused.
 

@@ -40,8 +40,16 @@ from steps.ledger.runs import RunRow
 
 # what may stand in a trail before the run's row is in the ledger
 _BEFORE_THE_ROW: tuple[type[Event], ...] = (
-    RunStarted, LedgerCreated, LeaseTaken, RunResumed, RunEnded, TornTail, Approved, EvidenceGiven, Noted
-)  # fmt: skip
+    RunStarted,
+    LedgerCreated,
+    LeaseTaken,
+    RunResumed,
+    RunEnded,
+    TornTail,
+    Approved,
+    EvidenceGiven,
+    Noted,
+)
 
 
 class RecordTrust(StrEnum):
@@ -146,9 +154,10 @@ def unanchored_steps(found: Found, told: Trust) -> frozenset[str]:
         return frozenset()
     vouched = fold(found.records[: told.anchored])
     return frozenset(
-        step.id for step in found.status.steps.values()
+        step.id
+        for step in found.status.steps.values()
         if step.finished and not (step.id in vouched.steps and vouched.steps[step.id].finished)
-    )  # fmt: skip
+    )
 
 
 # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -45,8 +45,11 @@ def checks(records: Iterable[Record], playbook: Playbook) -> list[str]:
     asked = _asked(records)
     rows = [_row(one, known.get(one.event.id), playbook) for one in asked]
     seen = {one.event.id for one in asked}
-    rows += [["", "", code(check.id), _question(check), "", "*never asked*"]
-             for check in known.values() if check.id not in seen]  # fmt: skip
+    rows += [
+        ["", "", code(check.id), _question(check), "", "*never asked*"]
+        for check in known.values()
+        if check.id not in seen
+    ]
     return table(["asked at (UTC)", "where", "check", "asked", "operands", "answer"], rows)
 
 
@@ -96,8 +99,14 @@ def _row(asked: _Asked, check: Check | None, playbook: Playbook) -> list[str]:
         answer = f"*not due here*: decided by {code(event.due)}"
         return [clock(asked.at), _where(event, playbook), code(event.id), question, "", answer]
     operands = ", ".join(f"{name} = {_brief(value)}" for name, value in event.operands.items())
-    return [clock(asked.at), _where(event, playbook), code(event.id), question or code(event.probe), escaped(operands),
-            _answer(event, asked, check)]  # fmt: skip
+    return [
+        clock(asked.at),
+        _where(event, playbook),
+        code(event.id),
+        question or code(event.probe),
+        escaped(operands),
+        _answer(event, asked, check),
+    ]
 
 
 def _where(event: CheckAnswered | NotDue, playbook: Playbook) -> str:
@@ -143,15 +152,21 @@ def approvals(records: Iterable[Record], status: RunStatus) -> list[str]:
     """Who said yes, and what it is worth: a name that nobody proved is called unsigned."""
     rows = [
         [
-            clock(record.at), code(one.step), escaped(one.name), escaped(one.role), escaped(one.reason),
-            ("signed" if one.signed else "**unsigned**: a claim") + ("; the target was not asked" if one.trust == "not asked" else ""),
+            clock(record.at),
+            code(one.step),
+            escaped(one.name),
+            escaped(one.role),
+            escaped(one.reason),
+            ("signed" if one.signed else "**unsigned**: a claim")
+            + ("; the target was not asked" if one.trust == "not asked" else ""),
             f"{escaped(one.user)} at {escaped(one.host)}"
-            + (" (**same system user as the operator**)" if one.user in status.operator_users else ""), clock(one.expires) or "never",
+            + (" (**same system user as the operator**)" if one.user in status.operator_users else ""),
+            clock(one.expires) or "never",
             "this version" if one.approval_digest == status.approval_digest else "**another version**",
         ]
         for record in records
         if isinstance(one := record.event, events.Approved)
-    ]  # fmt: skip
+    ]
     return table(
         ["given (UTC)", "gate", "name", "role", "reason", "signature", "system's user", "expires", "bound to"], rows
     )
@@ -160,11 +175,19 @@ def approvals(records: Iterable[Record], status: RunStatus) -> list[str]:
 def evidence(records: Iterable[Record]) -> list[str]:
     """What people brought; a file is named by the hash of its bytes."""
     rows = [
-        [clock(record.at), code(one.step), code(one.name), escaped(one.by), escaped(one.reason), code(one.file),
-         code(one.sha256), clock(one.expires) or "never"]
+        [
+            clock(record.at),
+            code(one.step),
+            code(one.name),
+            escaped(one.by),
+            escaped(one.reason),
+            code(one.file),
+            code(one.sha256),
+            clock(one.expires) or "never",
+        ]
         for record in records
         if isinstance(one := record.event, events.EvidenceGiven)
-    ]  # fmt: skip
+    ]
     return table(["given (UTC)", "gate", "evidence", "by", "reason", "file", "SHA-256", "expires"], rows)
 
 

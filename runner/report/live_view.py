@@ -25,11 +25,16 @@ _MARKS = {
     Answer.UNKNOWN: ("?", "yellow"),
 }
 _OUTCOMES = {
-    StepOutcome.DONE: ("✓", "green"), StepOutcome.ALREADY_APPLIED: ("=", "green"), StepOutcome.PASSED: ("✓", "green"),
+    StepOutcome.DONE: ("✓", "green"),
+    StepOutcome.ALREADY_APPLIED: ("=", "green"),
+    StepOutcome.PASSED: ("✓", "green"),
     StepOutcome.PASSED_EARLIER: ("=", "green"),
-    StepOutcome.REVERTED: ("↩", "green"), StepOutcome.NOTHING_TO_REVERT: ("=", "green"), StepOutcome.PAUSED: ("⏸", "yellow"),
-    StepOutcome.STOPPED: ("■", "yellow"), StepOutcome.CONTINUED: ("!", "yellow"),
-}  # fmt: skip
+    StepOutcome.REVERTED: ("↩", "green"),
+    StepOutcome.NOTHING_TO_REVERT: ("=", "green"),
+    StepOutcome.PAUSED: ("⏸", "yellow"),
+    StepOutcome.STOPPED: ("■", "yellow"),
+    StepOutcome.CONTINUED: ("!", "yellow"),
+}
 ANSWER_S = 20  # a run that nobody watches isn't kept waiting
 FIRST_MINUTE_S, LATER_S = 1.0, 10.0  # how often a plain line tells of progress
 

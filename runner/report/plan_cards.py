@@ -13,6 +13,7 @@ from typing import TextIO, cast
 from runner.common.markdown import code, escaped, fenced, plain, table
 from runner.common.terminal import painted, spoken
 from runner.plan.plan import Card, Plan
+from runner.playbook.check_text import cut
 from runner.trail.events import CheckAnswered, Json, NotDue
 from steps.contract import Answer, State, Statement
 from steps.contract.values import readable_all
@@ -50,8 +51,8 @@ class _Pen:
     out: TextIO
     width: int = field(default_factory=lambda: max(NARROW, min(shutil.get_terminal_size((100, 24)).columns, WIDE)))
 
-    def line(self, text: str = "", *, colour: str = "") -> None:
-        spoken(self.out, (painted(text, colour, self.out) if colour else text) + "\n")
+    def line(self, text: str = "") -> None:
+        spoken(self.out, text + "\n")
 
     def labelled(self, label: str, text: str, *, colour: str = "") -> None:
         """`label   text`, wrapped beside the label; nothing where there is no text."""
@@ -142,7 +143,7 @@ def _statements(pen: _Pen, statements: Sequence[Statement], *, show_sql: bool) -
     if show_sql:
         pen.lines("SQL", _in_full(statements, room=pen.room))
         return
-    lines = [_cut(" ".join(plain(one.sql).split()), pen.room) for one in statements]
+    lines = [cut(" ".join(plain(one.sql).split()), pen.room) for one in statements]
     if len(lines) > FIRST_LINES:
         lines = [*lines[:FIRST_LINES], f"… {len(lines) - FIRST_LINES} more: --sql shows all of it"]
     pen.lines("SQL", lines)
@@ -193,10 +194,6 @@ def _broken(line: str, room: int) -> list[str]:
     return [*found, current]
 
 
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}…"
-
-
 def _footer(pen: _Pen, plan: Plan) -> None:
     pen.line()
     pen.each("proves it", plan.success_criteria)
@@ -223,30 +220,52 @@ def rows_words(card: Card) -> str:
 def document(plan: Plan) -> dict[str, Json]:
     """The plan as JSON."""
     return {
-        "name": plan.name, "title": plan.title, "digest": plan.digest, "target": plan.target,
-        "limits": list(plan.limits), "window": plan.window, "waits": plan.patience,
-        "requires": list(plan.requires), "preconditions": list(plan.preconditions),
+        "name": plan.name,
+        "title": plan.title,
+        "digest": plan.digest,
+        "target": plan.target,
+        "limits": list(plan.limits),
+        "window": plan.window,
+        "waits": plan.patience,
+        "requires": list(plan.requires),
+        "preconditions": list(plan.preconditions),
         "steps": [_document(card) for card in plan.cards],
-        "success_criteria": list(plan.success_criteria), "rollback": plan.rollback, "notes": list(plan.notes),
+        "success_criteria": list(plan.success_criteria),
+        "rollback": plan.rollback,
+        "notes": list(plan.notes),
         "faults": cast("list[Json]", plan.faults),
-    }  # fmt: skip
+    }
 
 
 def _document(card: Card) -> dict[str, Json]:
     return {
-        "id": card.id, "type": card.type, "what": card.what, "why": card.why,
+        "id": card.id,
+        "type": card.type,
+        "what": card.what,
+        "why": card.why,
         "now": {"state": card.state.state, "evidence": card.state.evidence} if card.state is not None else None,
         "statements": [
             {
-                "sql": one.sql, "params": cast("Json", readable_all(one.params)), "lock": one.lock, "length": one.length,
-                "table": one.table, "transactional": one.transactional, "note": one.note,
+                "sql": one.sql,
+                "params": cast("Json", readable_all(one.params)),
+                "lock": one.lock,
+                "length": one.length,
+                "table": one.table,
+                "transactional": one.transactional,
+                "note": one.note,
             }
             for one in card.statements
         ],
-        "lock": card.lock, "rows": card.rows, "taking_back": card.taking_back, "gate": list(card.gate),
-        "on_failure": card.on_failure, "if_stopped_here": card.if_stopped_here, "faults": list(card.faults),
-        "waits": card.patience, "later": list(card.later),
-    }  # fmt: skip
+        "lock": card.lock,
+        "rows": card.rows,
+        "taking_back": card.taking_back,
+        "gate": list(card.gate),
+        "on_failure": card.on_failure,
+        "if_stopped_here": card.if_stopped_here,
+        "faults": list(card.faults),
+        "waits": card.patience,
+        "later": list(card.later),
+    }
 
 
 # ─── Markdown ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,7 +295,7 @@ def rows(cards: Sequence[Card], *, more: Mapping[str, Sequence[str]] | None = No
 
 
 def markdown(plan: Plan) -> str:
-    """The plan for a pull request: the cards as a table, and the SQL below it."""
+    """The plan as a pull request shall show it: the cards as a table, the SQL below it. No command prints it yet."""
     lines = [f"## {escaped(plan.title)}", "", f"{code(plan.name)} · digest {code(plan.digest[:DIGEST])}"]
     lines[-1] += f" · target {code(plan.target)}" if plan.target else ""
     lines += ["", f"**Limits** {', '.join(map(code, plan.limits))}"] if plan.limits else []

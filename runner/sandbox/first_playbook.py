@@ -81,10 +81,19 @@ def init(word: str, *, target: str | None = None, example: str = "") -> Begun:
         options = f" -t {shown(database)}"
     me, file = command(), shown(path)
     return Begun(
-        str(path), path.stem, "", target or (str(database) if database else ""), str(database or ""),
-        (f"{me} validate {file}", f"{me} plan {file}{options}", f"{me} exec {file}{options}",
-         f"{me} report latest{options}", f"{me} rollback latest{options}"),
-    )  # fmt: skip
+        str(path),
+        path.stem,
+        "",
+        target or (str(database) if database else ""),
+        str(database or ""),
+        (
+            f"{me} validate {file}",
+            f"{me} plan {file}{options}",
+            f"{me} exec {file}{options}",
+            f"{me} report latest{options}",
+            f"{me} rollback latest{options}",
+        ),
+    )
 
 
 def _copied(path: Path, example: str) -> Begun:

@@ -191,9 +191,13 @@ class RunDatabase:
                 raise
             before, self._pending = self._pending, None
             act = step_commits.record_commit(
-                self.dialect, place, label=self.spell(label), epoch=fence.epoch, before=before and self.spell(before),
+                self.dialect,
+                place,
+                label=self.spell(label),
+                epoch=fence.epoch,
+                before=before and self.spell(before),
                 touched=self.spell(tables) if tables else None,
-            )  # fmt: skip
+            )
             try:
                 self._commit(
                     connection,
@@ -340,10 +344,10 @@ class RunDatabase:
     def _settings(self, *, statement_s: float, lock_s: float | None = None) -> session_settings.SessionSettings:
         wait = self.session.lock_wait_s if lock_s is None else lock_s
         may = self.inherited.may_replicate or self.inherited.replication_role == "origin"
+        name, monetary = self.session.application_name, self.inherited.monetary
         return session_settings.SessionSettings(
-            self.session.application_name, wait, statement_s, self.path, self.version, replication=may,
-            monetary=self.inherited.monetary,
-        )  # fmt: skip
+            name, wait, statement_s, self.path, self.version, replication=may, monetary=monetary
+        )
 
     @contextlib.contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:

@@ -108,16 +108,33 @@ def _read_only(action: int, one: str | None, two: str | None, _database: str | N
     return sqlite3.SQLITE_OK if asks else sqlite3.SQLITE_DENY
 
 
-_ASKING = frozenset({"read_uncommitted", "page_count", "page_size", "freelist_count", "database_list", "journal_mode", "encoding",
-                     "data_version", "compile_options", "user_version", "auto_vacuum",
-                     "schema_version"})  # fmt: skip
+_ASKING = frozenset(
+    {
+        "read_uncommitted",
+        "page_count",
+        "page_size",
+        "freelist_count",
+        "database_list",
+        "journal_mode",
+        "encoding",
+        "data_version",
+        "compile_options",
+        "user_version",
+        "auto_vacuum",
+        "schema_version",
+    }
+)
 _ASKING_OF = ("_info", "_xinfo", "_list", "_check")
 
 
 # A peer that is gone without a word is found out in half a minute; what a URL says of it goes before.
 _KEEPALIVE = {
-    "keepalives": "1", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000",
-}  # fmt: skip
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
 
 
 @dataclass
@@ -270,9 +287,16 @@ def environment(arguments: ConnectArguments) -> dict[str, str]:
     if arguments.path is not None:
         return {"RUNBOOK_URL": arguments.url}
     names = {
-        "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER", "service": "PGSERVICE",
-        "passfile": "PGPASSFILE", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT",
-    }  # fmt: skip
+        "host": "PGHOST",
+        "hostaddr": "PGHOSTADDR",
+        "port": "PGPORT",
+        "dbname": "PGDATABASE",
+        "user": "PGUSER",
+        "service": "PGSERVICE",
+        "passfile": "PGPASSFILE",
+        "sslmode": "PGSSLMODE",
+        "sslrootcert": "PGSSLROOTCERT",
+    }
     found = {names[word]: value for word, value in arguments.libpq.items() if word in names}
     if arguments.password is not None:
         found["PGPASSWORD"] = arguments.password

@@ -63,9 +63,13 @@ class Enders:
         """Note who blocks the server process `pid` now, and end those whom the playbook names."""
         for row in look.rows(_BLOCKING, {"pid": pid}):
             found = Blocker(
-                row.integer("pid"), row.text("role"), row.text("application"), row.text("state"), row.text("began"),
+                row.integer("pid"),
+                row.text("role"),
+                row.text("application"),
+                row.text("state"),
+                row.text("began"),
                 row.integer("age_s"),
-            )  # fmt: skip
+            )
             self.seen[found.pid] = found
             if found.application and found.application in self.named and self._first(found):
                 self._end(look, found, by="the playbook (lock: blockers)")

@@ -45,8 +45,12 @@ def of_target(database: RunDatabase, *, name: str, arguments: ConnectArguments) 
             path = Path(str(where["file"])).resolve()
             stat = path.stat()
             return {
-                **where, "dialect": "sqlite", "file": str(path), "inode": stat.st_ino, "device": stat.st_dev,
-            }  # fmt: skip
+                **where,
+                "dialect": "sqlite",
+                "file": str(path),
+                "inode": stat.st_ino,
+                "device": stat.st_dev,
+            }
         found = look.row(_POSTGRESQL)
         identity: dict[str, Json] = {
             **where,

@@ -82,7 +82,7 @@ class ConnectArguments:
     path: Path | None = None
 
 
-def resolve(option: str | None, *, environ: Mapping[str, str], cwd: Path, targets_file: Path | None = None) -> Target:
+def resolve(option: str | None, *, environ: Mapping[str, str], cwd: Path) -> Target:
     """The target that is meant: `option`, else RUNBOOK_TARGET, else the default of targets.yaml.
 
     Raises:
@@ -94,11 +94,10 @@ def resolve(option: str | None, *, environ: Mapping[str, str], cwd: Path, target
     """
     if option is not None and not option.strip():  # a shell variable without a value must not mean the default
         raise BadTarget("cannot use an empty --target: leave it out, or name one")
-    file = targets_file or cwd / TARGETS_FILE
     if word := option or environ.get("RUNBOOK_TARGET"):
         seen = PasswordInArgv if option else PasswordInEnvironment
-        return _named(word, file=file, cwd=cwd, required=targets_file is not None, seen=seen)
-    known = _load_if_there(file, required=targets_file is not None)
+        return _named(word, cwd=cwd, seen=seen)
+    known = _load_if_there(cwd / TARGETS_FILE)
     if known and known.default:
         return known.targets[known.default]
     raise NoTarget
@@ -143,14 +142,14 @@ def connect_arguments(target: Target, environ: Mapping[str, str]) -> ConnectArgu
     )
 
 
-def _named(word: str, *, file: Path, cwd: Path, required: bool, seen: type[PasswordSeen]) -> Target:
+def _named(word: str, *, cwd: Path, seen: type[PasswordSeen]) -> Target:
     """A target by the word that a person gave; a name goes before a file of the same name."""
     if "://" in word or word.startswith("service="):
         return _by_url(word, cwd=cwd, seen=seen)
     path = _existing(word, cwd=cwd)
     if path is None and holds_password(word):
         raise seen
-    known = _load_if_there(file, required=required) if is_name(word) else None
+    known = _load_if_there(cwd / TARGETS_FILE) if is_name(word) else None
     if known and word in known.targets:
         return known.targets[word]
     if path is not None:
@@ -186,8 +185,8 @@ def _by_file(path: Path) -> Target:
     return Target(None, sqlite_url(path))
 
 
-def _load_if_there(file: Path, *, required: bool) -> Targets | None:
-    return load_targets(file) if required or file.exists() else None
+def _load_if_there(file: Path) -> Targets | None:
+    return load_targets(file) if file.exists() else None
 
 
 def _from_keyring(entry: Keyring) -> str:

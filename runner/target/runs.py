@@ -56,10 +56,10 @@ class Found:
     def trail(self) -> Path:
         return self.directory / "trail.jsonl"
 
-    def options(self, place: Workplace | None = None) -> str:
+    def options(self) -> str:
         """What commands on this run need to find it from here."""
         started = self.status.started
-        return options_for(self.directory, started.target if started else "", place or Workplace())
+        return options_for(self.directory, started.target if started else "", Workplace())
 
     @cached_property
     def chain(self) -> Verification:

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from steps.catalog.catalog import literal
 from steps.contract import Question, Value
-from steps.sql.dialect import quote
+from steps.sql.dialect import literal, quote
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -283,16 +282,29 @@ def inherited(connection: Connection, version: tuple[int, ...], schema: str) -> 
         extensions,
     ) = row
     return Inherited(
-        encoding=encoding, read_only=read_only, read_only_from=_SOURCES.get(source, source), standby=standby, pooled=pooled,
-        replication_role=replication_role, may_replicate=may_replicate, path=tuple(path), extensions=tuple(extensions), schema_there=there,
-        role=role, monetary=monetary,
-    )  # fmt: skip
+        encoding=encoding,
+        read_only=read_only,
+        read_only_from=_SOURCES.get(source, source),
+        standby=standby,
+        pooled=pooled,
+        replication_role=replication_role,
+        may_replicate=may_replicate,
+        path=tuple(path),
+        extensions=tuple(extensions),
+        schema_there=there,
+        role=role,
+        monetary=monetary,
+    )
 
 
 _SOURCES = {
-    "user": "the role", "database": "the database", "database user": "the role in this database", "client": "PGOPTIONS",
-    "configuration file": "the server's configuration", "global": "all roles' settings",
-}  # fmt: skip
+    "user": "the role",
+    "database": "the database",
+    "database user": "the role in this database",
+    "client": "PGOPTIONS",
+    "configuration file": "the server's configuration",
+    "global": "all roles' settings",
+}
 
 
 def resolved_path(schema: str, before: Inherited, chosen: Sequence[str] = ()) -> tuple[str, ...]:

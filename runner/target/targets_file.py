@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from runner.common.errors import BadInput
 from runner.common.plain_data import Data
 from runner.playbook import yaml_reader
 from runner.playbook.yaml_reader import Fault, Faulty, YamlDocument, near
 from runner.target.url import BadUrl, Dialect, HoldsPassword, Url, file_path, parse_url
+from steps.contract import Model
 
 MAX_BYTES = 1024 * 1024
 
-_KEYS = ("url", "service", "password_env", "passfile", "keyring", "runs", "environment")
 _PASSWORD_KEYS = ("password_env", "passfile", "keyring")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -24,7 +26,7 @@ _PASSWORD_HERE = (
     "refused: whoever can read this file, or its history, has seen the password: change it, and then use "
     "password_env, passfile or keyring"
 )
-_T = TypeVar("_T")
+_Path: TypeAlias = tuple[str, ...]
 
 
 class BadTarget(BadInput):
@@ -93,16 +95,21 @@ def load_targets(file: Path) -> Targets:
         raw = file.read_bytes()
     except OSError as bad:
         raise BadTarget(f"cannot read {str(file)!r}: {bad.strerror}") from bad
-    faults: list[Fault] = []
-    top = _Mapping(_parse(raw, str(file)), (), faults)
-    top.know(("default", "targets"))
-    targets = _read_targets(top, base=file.resolve().parent)
-    default = top.text("default")
-    if default is not None and default not in targets:
-        top.fault("default", f"cannot find the target {default!r}{near(default, targets)}")
-    if faults:
-        raise Faulty(faults)
-    return Targets(file, {name: target for name, target in targets.items() if target}, default)
+    faults = _Faults(_parse(raw, str(file)))
+    base = file.resolve().parent
+    named = _named(faults.document)
+    _check_names(faults, named)
+    addresses: dict[str, Url] = {}
+    for name, entry in named.items():
+        if isinstance(entry, dict):
+            address = _address(faults, ("targets", name), entry, base=base)
+            _check_password_keys(faults, ("targets", name), entry, address)
+            addresses |= {name: address} if address else {}
+    written = _validated(faults)
+    if written is None or faults.found:
+        raise Faulty(faults.found)
+    targets = {name: _target(name, one, addresses[name], base=base) for name, one in written.targets.items()}
+    return Targets(file, targets, written.default or None)
 
 
 def _parse(raw: bytes, file: str) -> YamlDocument:
@@ -122,131 +129,160 @@ def _without_values(fault: Fault, lines: list[str]) -> Fault:
     return fault
 
 
-class _Mapping:
-    """One mapping of the file, read key by key; what is wrong goes into `faults`."""
+class _Faults:
+    """What is wrong in the document, each thing with its place."""
 
-    def __init__(self, document: YamlDocument, path: tuple[str, ...], faults: list[Fault]) -> None:
+    def __init__(self, document: YamlDocument) -> None:
         self.document = document
-        self.path = path
-        self.faults = faults
-        data: Data = document.data
-        for part in path:
-            data = data.get(part) if isinstance(data, dict) else None
-        self.broken = not isinstance(data, dict)
-        self.data: dict[str, Data] = data if isinstance(data, dict) else {}
-        if self.broken:
-            self.faults.append(Fault(document.mark(path), "cannot read this: keys with values are expected"))
+        self.found: list[Fault] = []
 
-    def know(self, known: tuple[str, ...]) -> None:
-        """Every other key is a fault."""
-        for key in self.data:
-            if key == "password":
-                self.fault_at_key(key, _PASSWORD_HERE)
-            elif key not in known:
-                self.fault_at_key(key, f"cannot use the key {key!r}{near(key, known)}")
+    def at(self, path: _Path, message: str) -> None:
+        self._add(Fault(self.document.mark(path), message))
 
-    def inner(self, key: str) -> _Mapping:
-        return _Mapping(self.document, (*self.path, key), self.faults)
+    def at_key(self, path: _Path, message: str) -> None:
+        self._add(Fault(self.document.key_mark(path), message))
 
-    def text(self, key: str) -> str | None:
-        if key not in self.data:
-            return None
-        value = self.data[key]
-        if isinstance(value, str) and value:
-            return value
-        self.fault(key, f"cannot use this as {key!r}: a text is expected")
-        return None
-
-    def converted(self, key: str, convert: Callable[[str], _T]) -> _T | None:
-        """The text under `key`, converted; a ValueError or BadUrl of `convert` is a fault."""
-        text = self.text(key)
-        if text is None:
-            return None
-        try:
-            return convert(text)
-        except HoldsPassword:
-            self.fault(key, _PASSWORD_HERE)
-        except (ValueError, BadUrl) as bad:
-            self.fault(key, str(bad))
-        return None
-
-    def fault(self, key: str, message: str) -> None:
-        self.faults.append(Fault(self.document.mark((*self.path, key)), message))
-
-    def fault_at_key(self, key: str, message: str) -> None:
-        self.faults.append(Fault(self.document.key_mark((*self.path, key)), message))
-
-    def fault_here(self, message: str) -> None:
-        self.faults.append(Fault(self.document.key_mark(self.path), message))
+    def _add(self, fault: Fault) -> None:
+        if fault not in self.found:
+            self.found.append(fault)
 
 
-def _read_targets(top: _Mapping, *, base: Path) -> dict[str, Target | None]:
-    """Every name, with None for a target that has faults."""
-    if "targets" not in top.data:
-        if not top.broken:
-            top.fault_here("cannot find the key 'targets'")
-        return {}
-    all_targets = top.inner("targets")
-    for name in all_targets.data:
-        if not is_name(name):
-            all_targets.fault_at_key(name, "cannot use this as a target's name: a letter, then letters, digits, _ . -")
-    return {name: _read_target(name, all_targets.inner(name), base=base) for name in all_targets.data}
-
-
-def _read_target(name: str, entry: _Mapping, *, base: Path) -> Target | None:
-    def path(text: str) -> Path:
-        return file_path(text, base=base)
-
-    entry.know(_KEYS)
-    address = _address(entry, base=base)
-    _check_password_keys(entry, address)
-    target = Target(
-        name,
-        address or Url("", "postgresql"),
-        passfile=entry.converted("passfile", path),
-        password_env=entry.converted("password_env", _variable),
-        keyring=_keyring(entry),
-        runs=entry.converted("runs", path),
-        environment=entry.text("environment"),
-    )
-    return target if address else None
-
-
-def _address(entry: _Mapping, *, base: Path) -> Url | None:
-    given = [key for key in ("url", "service") if key in entry.data]
-    if len(given) != 1:
-        if not entry.broken:
-            entry.fault_here("cannot tell where this target is: give it one of 'url' and 'service'")
-        return None
-    key = given[0]
-
-    return entry.converted(key, lambda text: parse_url(text if key == "url" else f"service={text}", base=base))
-
-
-def _check_password_keys(entry: _Mapping, address: Url | None) -> None:
-    kept = [key for key in _PASSWORD_KEYS if key in entry.data]
-    if kept and address and address.dialect == "sqlite":
-        entry.fault_at_key(kept[0], f"cannot use {kept[0]!r} here: a SQLite file has no password")
-    elif kept and address and "passfile" in address.libpq:
-        entry.fault_at_key(kept[0], f"cannot use {kept[0]!r} beside the passfile in the URL: keep one")
-    elif len(kept) > 1:
-        entry.fault_at_key(kept[1], f"cannot use {kept[1]!r} beside {kept[0]!r}: keep one")
-
-
+# ─── each key by itself ─────────────────────────────────────────────────────────────────────────────────────────────
 def _variable(text: str) -> str:
     if not _VARIABLE.fullmatch(text):  # the text isn't repeated: it may be the password itself
         raise ValueError("cannot use this as the name of an environment variable: letters, digits and _")
     return text
 
 
-def _keyring(entry: _Mapping) -> Keyring | None:
-    if "keyring" not in entry.data:
+def _has_home(text: str) -> str:
+    try:
+        file_path(text, base=Path())
+    except BadUrl as bad:
+        raise ValueError(bad.reason) from None
+    return text
+
+
+_Word = Annotated[str, Field(min_length=1)]
+_FileWord = Annotated[_Word, AfterValidator(_has_home)]
+
+
+class _Written(Model):
+    """A mapping as it is written; "" where a key is left out. No error shows its input: it may be a password."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+class _WrittenKeyring(_Written):
+    service: _Word
+    user: _Word
+
+
+class _WrittenTarget(_Written):
+    url: _Word = ""
+    service: _Word = ""
+    password_env: Annotated[_Word, AfterValidator(_variable)] = ""
+    passfile: _FileWord = ""
+    keyring: _WrittenKeyring = _WrittenKeyring.model_construct(service="", user="")
+    runs: _FileWord = ""
+    environment: _Word = ""
+
+
+class _WrittenFile(_Written):
+    default: _Word = ""
+    targets: dict[str, _WrittenTarget]
+
+
+_KEYS = tuple(_WrittenTarget.model_fields)
+_MODELS: dict[int, type[_Written]] = {1: _WrittenFile, 3: _WrittenTarget, 4: _WrittenKeyring}  # by how deep a key lies
+
+
+def _validated(faults: _Faults) -> _WrittenFile | None:
+    """The file's keys and their values, each by itself; None where something is wrong."""
+    try:
+        return _WrittenFile.model_validate(faults.document.data)
+    except ValidationError as error:
+        for one in sorted(error.errors(include_input=False), key=lambda one: one["type"] != "extra_forbidden"):
+            path = tuple(str(part) for part in one["loc"])
+            _explain(faults, path, one["type"], reason=str(one.get("ctx", {}).get("error", "")))
         return None
-    parts = entry.inner("keyring")
-    parts.know(("service", "user"))
-    service, user = parts.text("service"), parts.text("user")
-    if service is not None and user is not None:
-        return Keyring(service, user)
-    if not parts.broken:
-        parts.fault_here("cannot use this entry of the keyring: it needs 'service' and 'user'")
+
+
+def _explain(faults: _Faults, path: _Path, kind: str, *, reason: str) -> None:
+    """One of pydantic's errors in our words."""
+    key = path[-1] if path else ""
+    in_keyring = len(path) == 4
+    if kind == "extra_forbidden":
+        near_by = near(key, _MODELS[len(path)].model_fields)
+        faults.at_key(path, _PASSWORD_HERE if key == "password" else f"cannot use the key {key!r}{near_by}")
+    elif kind == "value_error":
+        faults.at(path, reason)
+    elif kind in {"string_type", "string_too_short"}:
+        faults.at(path, f"cannot use this as {key!r}: a text is expected")
+    elif kind == "missing" and not in_keyring:
+        faults.at_key(path[:-1], f"cannot find the key {key!r}")
+    elif kind != "missing":
+        faults.at(path, "cannot read this: keys with values are expected")
+    if in_keyring and kind != "extra_forbidden":
+        faults.at_key(path[:-1], "cannot use this entry of the keyring: it needs 'service' and 'user'")
+
+
+# ─── what keys mean together ────────────────────────────────────────────────────────────────────────────────────────
+def _named(document: YamlDocument) -> dict[str, Data]:
+    """Every target as it stands there, also in a file with faults: all faults are told at once."""
+    targets = document.data.get("targets") if isinstance(document.data, dict) else None
+    return targets if isinstance(targets, dict) else {}
+
+
+def _check_names(faults: _Faults, names: Collection[str]) -> None:
+    for name in names:
+        if not is_name(name):
+            faults.at_key(
+                ("targets", name), "cannot use this as a target's name: a letter, then letters, digits, _ . -"
+            )
+    default = faults.document.data.get("default") if isinstance(faults.document.data, dict) else None
+    if isinstance(default, str) and default and default not in names:
+        faults.at(("default",), f"cannot find the target {default!r}{near(default, names)}")
+
+
+def _address(faults: _Faults, path: _Path, entry: Mapping[str, Data], *, base: Path) -> Url | None:
+    given = [key for key in ("url", "service") if key in entry]
+    if len(given) != 1:
+        faults.at_key(path, "cannot tell where this target is: give it one of 'url' and 'service'")
+        return None
+    [key] = given
+    text = entry[key]
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return parse_url(text if key == "url" else f"service={text}", base=base)
+    except HoldsPassword:
+        faults.at((*path, key), _PASSWORD_HERE)
+    except BadUrl as bad:
+        faults.at((*path, key), bad.reason)
     return None
+
+
+def _check_password_keys(faults: _Faults, path: _Path, entry: Mapping[str, Data], address: Url | None) -> None:
+    kept = [key for key in _PASSWORD_KEYS if key in entry]
+    if kept and address and address.dialect == "sqlite":
+        faults.at_key((*path, kept[0]), f"cannot use {kept[0]!r} here: a SQLite file has no password")
+    elif kept and address and "passfile" in address.libpq:
+        faults.at_key((*path, kept[0]), f"cannot use {kept[0]!r} beside the passfile in the URL: keep one")
+    elif len(kept) > 1:
+        faults.at_key((*path, kept[1]), f"cannot use {kept[1]!r} beside {kept[0]!r}: keep one")
+
+
+def _target(name: str, written: _WrittenTarget, address: Url, *, base: Path) -> Target:
+    def path(text: str) -> Path | None:
+        return file_path(text, base=base) if text else None
+
+    kept = written.keyring
+    return Target(
+        name,
+        address,
+        passfile=path(written.passfile),
+        password_env=written.password_env or None,
+        keyring=Keyring(kept.service, kept.user) if kept.service else None,
+        runs=path(written.runs),
+        environment=written.environment or None,
+    )

@@ -42,7 +42,9 @@ class RunKind(StrEnum):
 
     REAL = "real"
     DEMO = "demo"
-    ROLLBACK = "rollback"
+    ROLLBACK = (
+        "rollback"  # a persisted word; a way back is recorded in the run that it takes back, so no run has it yet
+    )
 
 
 class StepOutcome(StrEnum):
@@ -116,7 +118,7 @@ class RunStarted(_Event):
     identity: dict[str, Json]
     process: Process
     until: str = ""  # a checkpoint to stop before, from --to
-    undo_of: str = ""  # the run that this one takes back
+    undo_of: str = ""  # the run that this one takes back: for a way back as a run of its own; nothing sets it yet
     from_checkpoint: str = ""  # the checkpoint at which it began, from --from
     passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
     programs: dict[str, str] | None = None  # files of the playbook's own that it runs → SHA-256; None: not yet recorded
@@ -193,7 +195,7 @@ class StepStarted(_Event):
     type: str
     action: Literal["apply", "revert"]
     describe: str
-    attempt: int = 1
+    attempt: int = 1  # a step taken up again is told by `retried`; nothing sets this yet
 
 
 class StepVerified(_Event):

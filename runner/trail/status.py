@@ -119,7 +119,6 @@ class RunStatus:
     started_at: str = ""
     last_at: str = ""
     holds: dict[str, Holding] = field(default_factory=dict)  # by whom the run is held
-    recovered: bool = False  # made again from the ledger
     met_before: set[str] = field(default_factory=set)  # the playbook's preconditions that were asked, and held
     given: list[Given] = field(default_factory=list)  # approvals and evidence, with their time and what they are for
     operators: dict[str, str] = field(default_factory=dict)  # who has operated → the system's user, where it is known
@@ -307,7 +306,7 @@ def _run(
             if status.state is not RunState.RUNNING:  # what a process that had lost its lease still wrote in between
                 status.state, status.exit_code, status.what, status.why = RunState.RUNNING, None, "", ""
         case events.Recovered():
-            status.recovered, status.figures = True, dict(event.figures)
+            status.figures = dict(event.figures)
         case _:
             assert_never(event)
 

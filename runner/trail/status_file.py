@@ -41,9 +41,13 @@ AT_ONCE = (RunStarted, RunResumed, RunEnded, RollbackStarted, GateReached, StopR
 def _this_process() -> dict[str, Json]:
     own = pids.identify(os.getpid())
     return {
-        "pid": own.pid, "host": socket.gethostname(), "boot_id": own.boot, "pid_ns": own.namespace, "ticks": own.ticks,
+        "pid": own.pid,
+        "host": socket.gethostname(),
+        "boot_id": own.boot,
+        "pid_ns": own.namespace,
+        "ticks": own.ticks,
         "started": own.started,
-    }  # fmt: skip
+    }
 
 
 @dataclass
@@ -69,10 +73,15 @@ class StatusFile:
         self._rate.add(progress.done)
         left = self._rate.seconds_left(progress.total)
         self._progress = {
-            "step": step, "done": progress.done, "total": progress.total, "unit": progress.unit, "note": progress.note,
-            "per_second": round(self._rate.now, 1), "seconds_left": None if left is None else round(left),
+            "step": step,
+            "done": progress.done,
+            "total": progress.total,
+            "unit": progress.unit,
+            "note": progress.note,
+            "per_second": round(self._rate.now, 1),
+            "seconds_left": None if left is None else round(left),
             "figures": readable_all(progress.figures or {}),
-        }  # fmt: skip
+        }
         self._stale.set()
 
     def heard(self, event: Event) -> None:
@@ -141,11 +150,19 @@ def document_of(status: RunStatus) -> dict[str, Json]:
         "trail": {"head": status.head, "length": status.length},
         "steps": [
             {
-                "id": step.id, "type": step.type, "what": step.describe, "outcome": step.outcome, "open": step.open,
-                "seconds": step.seconds, "error": step.error, "waits_for": list(step.gate), "reverted": step.reverted,
-                "taken_back": readable_all(step.back), "left": step.left,
+                "id": step.id,
+                "type": step.type,
+                "what": step.describe,
+                "outcome": step.outcome,
+                "open": step.open,
+                "seconds": step.seconds,
+                "error": step.error,
+                "waits_for": list(step.gate),
+                "reverted": step.reverted,
+                "taken_back": readable_all(step.back),
+                "left": step.left,
                 "results": readable_all(step.results),
             }
             for step in tuple(status.steps.values())
         ],
-    }  # fmt: skip
+    }

@@ -38,11 +38,6 @@ def named(look: Look, table: str) -> tuple[str, str]:
     return (schema, name) if dot else (look.schema, table)
 
 
-def literal(text: str) -> str:
-    """A text as an SQL literal, for statements that accept no parameters (COMMENT, ALTER … DEFAULT)."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def sql_name(look: Look, table: str) -> str:
     """The table's or index's qualified and quoted name."""
     schema, name = named(look, table)
@@ -215,7 +210,11 @@ def builders(look: Look, table: str) -> list[int]:
 
 
 def snapshot(look: Look, table: str) -> TableShape:
-    """The table's whole definition, for comparison with a later one; LookupError where there is no such table."""
+    """The table's whole definition, for comparison with a later one; LookupError where there is no such table.
+
+    Tests compare the table before a step and after its undo by it, and a rehearsal on a copy is to do the same. Nothing else
+    needs publications() and row_security().
+    """
     found, by_name = relation(look, table), columns(look, table)
     known, bound = indexes(look, table), constraints(look, table)
     if found is None:

@@ -69,8 +69,13 @@ class Later:
 
 
 # ─── SQL ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-_KINDS = {("SET", "NOT"): "not_null", ("DROP", "NOT"): "not_null", ("SET", "DEFAULT"): "default", ("DROP", "DEFAULT"): "default",
-          ("SET", "DATA"): "type"}  # fmt: skip
+_KINDS = {
+    ("SET", "NOT"): "not_null",
+    ("DROP", "NOT"): "not_null",
+    ("SET", "DEFAULT"): "default",
+    ("DROP", "DEFAULT"): "default",
+    ("SET", "DATA"): "type",
+}
 
 
 def altered(sql: str, dialect: Dialect) -> list[Trace]:

@@ -125,7 +125,10 @@ def recorded(before: Identity, after: Identity, step: object) -> str | None:
         return None
     moments = [after] if before == after else [before, after]
     document = [{name: getattr(one, name) for name in _FIELDS} for one in moments]
-    return json.dumps([{**one, "rebuilt": isinstance(step, Rebuilding)} for one in document], separators=(",", ":"))
+    return json.dumps(
+        [{**one, "rebuilt": isinstance(step, Rebuilding) and step.keeps_rows()} for one in document],
+        separators=(",", ":"),
+    )
 
 
 class _Act(NamedTuple):

@@ -6,7 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from steps.contract.written import SQL, ColumnText, QueryText, SpanText, named
 
 
 class Model(BaseModel):
@@ -65,7 +78,7 @@ class Timespan(float):
     """A duration in seconds, written in YAML with its unit."""
 
 
-Seconds = Annotated[float, BeforeValidator(seconds)]
+Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=SpanText)]
 
 LONGEST_NAME = 63  # bytes; PostgreSQL cuts a longer one silently, and two names can become one
 LONGEST_WORD = 2 * LONGEST_NAME + 1  # characters of `schema.table`
@@ -85,6 +98,17 @@ def whole_name(text: str) -> str:
 
 Identifier = Annotated[str, Field(min_length=1, max_length=LONGEST_WORD), AfterValidator(whole_name)]
 """A table, column or index name, exactly as the database has it (it is always quoted)."""
+
+
+def one_or_more(value: object) -> object:
+    """A single word stands for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Identifiers = Annotated[
+    tuple[Identifier, ...], BeforeValidator(one_or_more, json_schema_input_type=tuple[Identifier, ...] | Identifier)
+]
+"""Several names, or one without brackets."""
 
 
 def _column(text: object) -> object:
@@ -110,7 +134,7 @@ class ColumnRef(Model):
         return f"{self.table}.{self.column}"
 
 
-Column = Annotated[ColumnRef, BeforeValidator(_column)]
+Column = Annotated[ColumnRef, BeforeValidator(_column, json_schema_input_type=ColumnText)]
 
 
 def _beside(value: object, info: ValidationInfo) -> object:
@@ -120,7 +144,7 @@ def _beside(value: object, info: ValidationInfo) -> object:
     return value
 
 
-BesideFile = Annotated[str, BeforeValidator(_beside)]
+BesideFile = Annotated[str, BeforeValidator(_beside, json_schema_input_type=str)]
 """A file or folder, written relative to the playbook's own directory."""
 
 
@@ -153,7 +177,7 @@ def _named(value: object, info: ValidationInfo) -> object:
     )
 
 
-NamedQuery = Annotated[Query, BeforeValidator(_named)]
+NamedQuery = Annotated[Query, BeforeValidator(_named, json_schema_input_type=QueryText)]
 """The name of one of the playbook's `queries:`, or SQL in place."""
 
 
@@ -170,6 +194,11 @@ class Text(Model):
         if isinstance(data, dict) and data and set(data) <= {"postgresql", "sqlite"}:
             return {"texts": data}
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        del schema, handler  # `texts` is never written
+        return named("SQL", SQL)
 
     def text(self, dialect: str) -> str:
         found = self.texts.get(str(dialect)) or self.texts.get("")

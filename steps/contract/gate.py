@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from steps.contract.fields import Model, Seconds
+from steps.contract.fields import Model, Seconds, one_or_more
 
 
 def _several(value: object) -> object:
-    return ((value,) if value else ()) if isinstance(value, str) else value
+    return () if value == "" else one_or_more(value)
+
+
+Written = tuple[str, ...] | str  # names in a list, or one without brackets
 
 
 class ApprovalNeed(Model):
     """The approvals required before the run continues."""
 
-    roles: tuple[str, ...] = ()
+    roles: Annotated[tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=Written)] = ()
     need: Annotated[int, Field(ge=1, le=20)] = 1
-    by: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # who alone may: one name, or several
+    # who alone may: one name, or several
+    by: Annotated[tuple[str, ...], BeforeValidator(_several, json_schema_input_type=Written)] = ()
     not_operator: bool = False
     valid_for: Seconds | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_not(cls, data: object) -> object:
+        if not isinstance(data, Mapping) or "not" not in data:
+            return data
+        if data["not"] != "operator":
+            raise ValueError(
+                "cannot read `not`: only `not: operator` is known, which keeps the operator from approving"
+            )
+        return {**{key: value for key, value in data.items() if key != "not"}, "not_operator": True}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """`not: operator` is how not_operator is written."""
+        found = handler(schema)
+        fields = {name: one for name, one in found["properties"].items() if name != "not_operator"}
+        fields["not"] = {"const": "operator", "description": "Keeps the operator from approving."}
+        return {**found, "properties": fields}
 
 
 class EvidenceNeed(Model):

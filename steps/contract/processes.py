@@ -23,9 +23,20 @@ _HELD_BYTES = KEPT_BYTES + cutting.BESIDE  # a margin, so that a secret at the e
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
 SAFE_NAMES = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG",
-    "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSH_AUTH_SOCK", "PGPASSFILE", "SSL_CERT_FILE",
-)  # fmt: skip
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "SSH_AUTH_SOCK",
+    "PGPASSFILE",
+    "SSL_CERT_FILE",
+)
 """The variables that every child inherits; none of them holds a secret."""
 
 # The child blocks here, before it execs the command, until its pid is on disk. If this process dies first, the child
@@ -100,18 +111,6 @@ def run(
         _end(child)
     stdout, stderr = (tail.text() for tail in tails)
     return Finished(child.returncode, stdout, stderr, time.monotonic() - began, timed_out, stopped)
-
-
-def end_group(leader: ProcessId) -> bool:
-    """Terminate an orphan's process group; False where its leader is gone, since its pid may be another's by now."""
-    if not pids.alive(leader):
-        return False
-    _signal(leader.pid, signal.SIGTERM)
-    until = time.monotonic() + GRACE_S
-    while pids.alive(leader) and time.monotonic() < until:
-        time.sleep(POLL_S)
-    _signal(leader.pid, signal.SIGKILL)
-    return True
 
 
 def _must_exist(argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None) -> None:

@@ -15,14 +15,14 @@ def committed_labels(look: Look, place: RunPosition | None) -> list[str]:
         return []
     sql = f"""SELECT label FROM {table("step_commit", look.dialect)}
               WHERE run = :run AND step = :step AND action = :action ORDER BY seq"""
-    return [row.text("label") for row in look.rows(sql, _position(place))]
+    return [row.text("label") for row in look.rows(sql, place_params(place))]
 
 
 def is_committed(look: Look, place: RunPosition, *, label: str) -> bool:
     """Whether this label is committed."""
     sql = f"""SELECT 1 AS one FROM {table("step_commit", look.dialect)}
               WHERE run = :run AND step = :step AND action = :action AND label = :label"""
-    return bool(look.rows(sql, {**_position(place), "label": label}))
+    return bool(look.rows(sql, {**place_params(place), "label": label}))
 
 
 def record_commit(
@@ -36,7 +36,7 @@ def record_commit(
     sql = f"""INSERT INTO {table("step_commit", dialect)} (run, step, action, label, epoch, before{names})
               VALUES (:run, :step, :action, :label, :epoch, :before{values})"""
     more: dict[str, Value] = {} if touched is None else {"touched": touched}
-    return sql, {**_position(place), "label": label, "epoch": epoch, "before": before, **more}
+    return sql, {**place_params(place), "label": label, "epoch": epoch, "before": before, **more}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def end_step(work: Work, place: RunPosition, *, state: str, results: str, head: 
               VALUES (:run, :step, :action, :state, :results, :head, :length)
               ON CONFLICT (run, step, action) DO UPDATE SET state = excluded.state, results = excluded.results,
               trail_head = excluded.trail_head, trail_length = excluded.trail_length"""
-    work.execute(sql, {**_position(place), "state": state, "results": results, "head": head, "length": length})
+    work.execute(sql, {**place_params(place), "state": state, "results": results, "head": head, "length": length})
 
 
 @dataclass(frozen=True)
@@ -123,5 +123,6 @@ def lost(look: Look, run: str) -> set[str]:
     return done - back - acted(look, run=run, action="apply")
 
 
-def _position(place: RunPosition) -> dict[str, Value]:
+def place_params(place: RunPosition) -> dict[str, Value]:
+    """The parameters by which a step's own rows are found: run, step, action."""
     return {"run": place.run, "step": place.step, "action": place.action}

@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
-from steps.contract import Identifier, Look, Model, Probe, Text
+from steps.contract import Identifier, Identifiers, Look, Model, Probe, Text
 from steps.sql.queries import ReadQuery
 from steps.types.backfill.spec import BackfillFields, read_shape
 from steps.types.backfill.sql import keys, preview
-
-
-def _several(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 class PreviewResult(Model):
@@ -36,7 +32,7 @@ class Preview(Probe):
     Result: ClassVar[type[BaseModel]] = PreviewResult
 
     table: Identifier
-    key: Annotated[tuple[Identifier, ...], BeforeValidator(_several)] = ()
+    key: Identifiers = ()
     source: ReadQuery
     match: Text
     fill: Annotated[tuple[Identifier, ...], Field(min_length=1)]

@@ -91,8 +91,17 @@ class Suite(Probe):
 
     def _argv(self, report: Path) -> list[str]:
         marker = ["-m", self.marker] if self.marker else []
-        return [*(self.python or (sys.executable,)), "-m", "pytest", self.path, *marker, f"--junit-xml={report}",
-                "-p", "no:cacheprovider", "-q"]  # fmt: skip
+        return [
+            *(self.python or (sys.executable,)),
+            "-m",
+            "pytest",
+            self.path,
+            *marker,
+            f"--junit-xml={report}",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+        ]
 
     def _result(self, cases: list[_Case], finished: processes.Finished) -> SuiteResult:
         outcomes: dict[str, str] = {}

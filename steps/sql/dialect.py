@@ -34,6 +34,11 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """A text as an SQL literal, for statements that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def qualified(schema: str | None, table: str, dialect: Dialect) -> str:
     """The quoted table, qualified by its schema where one is given; raises BadIdentifier."""
     if dialect is Dialect.SQLITE and schema not in (None, "main"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from steps.contract import (
     ApprovalNeed,
@@ -16,6 +16,8 @@ from steps.contract import (
     EvidenceNeed,
     GateNeeds,
     Look,
+    Model,
+    Seconds,
     State,
     Step,
     StepResult,
@@ -23,20 +25,15 @@ from steps.contract import (
 )
 
 
-def _approval(value: object) -> object:
-    """Accepts `not: operator`, and a single role without brackets."""
-    if not isinstance(value, Mapping):
-        return value
-    fields = dict(value)
-    if "not" in fields:
-        if fields.pop("not") != "operator":
-            raise ValueError(
-                "cannot read `not`: only `not: operator` is known, which keeps the operator from approving"
-            )
-        fields["not_operator"] = True
-    if isinstance(fields.get("roles"), str):
-        fields["roles"] = (fields["roles"],)
-    return fields
+class EvidenceTerms(Model):
+    """The properties of a piece of evidence, written under its name."""
+
+    optional: bool = False
+    valid_for: Seconds | None = None
+
+
+NamedEvidence = Mapping[str, Literal["required", "optional"] | EvidenceTerms]
+WrittenEvidence = tuple[str | EvidenceNeed, ...] | NamedEvidence
 
 
 def _evidence(value: object) -> object:
@@ -69,7 +66,8 @@ def _moment(value: object) -> object:
     return str(value)
 
 
-Moment = Annotated[str, BeforeValidator(_moment)]
+MomentText = Annotated[str, Field(description="22:00, or a date and time with its offset.")]
+Moment = Annotated[str, BeforeValidator(_moment, json_schema_input_type=MomentText)]
 
 
 class Checkpoint(Step):
@@ -82,8 +80,10 @@ class Checkpoint(Step):
     summary: ClassVar[str] = "waits for criteria, approval, evidence or a time of day; changes nothing"
     changes: ClassVar[bool] = False
 
-    approval: Annotated[ApprovalNeed | None, BeforeValidator(_approval)] = None
-    evidence: Annotated[tuple[EvidenceNeed, ...], BeforeValidator(_evidence)] = ()
+    approval: ApprovalNeed | None = None
+    evidence: Annotated[
+        tuple[EvidenceNeed, ...], BeforeValidator(_evidence, json_schema_input_type=WrittenEvidence)
+    ] = ()
     not_before: Moment = ""
     not_after: Moment = ""
     zone: str = ""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from steps.catalog import catalog
 from steps.catalog.definitions import IndexInfo
 from steps.contract import QUERY_CANCELED, ColumnRef, DatabaseFault, Look, Model, Refused, Value, Work
-from steps.sql.dialect import quote
+from steps.sql.dialect import literal, quote
 from steps.types import concurrent_index
 
 PROOF = "3s"  # timeout of the proof that the column is empty, while everybody waits for the lock
@@ -98,7 +98,7 @@ def replaced(look: Look, before: Converted, *, back: bool = False) -> list[str]:
     default = before.default if back else before.new_default
     # a storage setting may not fit the new type; only the old type gets it back
     settings = [one for one in before.settings if back or not one.startswith("SET STORAGE")]
-    comment = [f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(before.comment)}"] if before.comment else []
+    comment = [f"COMMENT ON COLUMN {table}.{name} IS {literal(before.comment)}"] if before.comment else []
     return [
         f"ALTER TABLE {table} DROP COLUMN {name}",
         f"ALTER TABLE {table} ADD COLUMN {name} {wanted}{f' COLLATE {collation}' if collation else ''}",

@@ -23,6 +23,7 @@ from steps.catalog import catalog
 from steps.catalog.definitions import IndexInfo
 from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, Context, DatabaseFault, Look, Model, Refused, Statement, Work
 from steps.contract.dialect import Dialect
+from steps.sql.dialect import literal
 from steps.sql.statements import waits_in_the_way
 
 UNIQUE_VIOLATION = "23505"
@@ -163,4 +164,4 @@ def _needed(ctx: Context, build: Build) -> list[Statement]:
 
 def _comment(work: Work, build: Build) -> None:
     if work.dialect is Dialect.POSTGRESQL:
-        work.execute(f"COMMENT ON INDEX {catalog.sql_name(work, build.name)} IS {catalog.literal(build.comment)}")
+        work.execute(f"COMMENT ON INDEX {catalog.sql_name(work, build.name)} IS {literal(build.comment)}")

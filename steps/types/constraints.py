@@ -32,6 +32,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.fields import one_or_more
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
@@ -45,15 +46,15 @@ Act = Literal["no action", "restrict", "cascade", "set null", "set default"]
 _DEFERRABLE = {"no": "", "immediate": "DEFERRABLE", "deferred": "DEFERRABLE INITIALLY DEFERRED"}
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 class ForeignKey(Model):
     """A foreign key. references: `table.column`, one for each of `columns`."""
 
     columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
-    references: Annotated[tuple[Column, ...], BeforeValidator(_listed), Field(min_length=1)]
+    references: Annotated[
+        tuple[Column, ...],
+        BeforeValidator(one_or_more, json_schema_input_type=tuple[Column, ...] | Column),
+        Field(min_length=1),
+    ]
     on_delete: Act = "no action"
     on_update: Act = "no action"
     deferrable: Literal["no", "immediate", "deferred"] = "no"

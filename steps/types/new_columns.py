@@ -28,7 +28,7 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.sql.dialect import quote
+from steps.sql.dialect import literal, quote
 from steps.types import concurrent_index
 
 OWN_FIELDS = "collation, identity, generated, default, not_null, references and check are fields of their own"
@@ -309,7 +309,7 @@ class AddColumn(Step[Added]):
         sql = f"ALTER TABLE {table} ADD COLUMN {name} {self._clauses(look, whole=True)}"
         made = [Statement(sql, lock=lock, length=length, table=self.column.table, note=note)]
         if self.comment is not None and pg:
-            text = f"COMMENT ON COLUMN {table}.{name} IS {catalog.literal(self.comment)}"
+            text = f"COMMENT ON COLUMN {table}.{name} IS {literal(self.comment)}"
             made.append(Statement(text, lock="SHARE UPDATE EXCLUSIVE", length="instant", table=self.column.table))
         return made
 
@@ -415,11 +415,11 @@ class AddColumn(Step[Added]):
         default = self.default.text(look.dialect) if self.default else ""
         written = f"{name} IS NOT NULL"
         if before.transaction:  # each row has its own value: xmin tells whether another transaction wrote it since
-            written = f"CAST(xmin AS text) <> {catalog.literal(before.transaction)}"
+            written = f"CAST(xmin AS text) <> {literal(before.transaction)}"
         elif default and look.dialect is Dialect.SQLITE:
             written = f"{name} IS NOT ({default})"
         elif before.value is not None:  # as texts, because a json has no equality
-            written = f"CAST({name} AS text) IS DISTINCT FROM {catalog.literal(before.value)}"
+            written = f"CAST({name} AS text) IS DISTINCT FROM {literal(before.value)}"
         elif default:  # a run of an earlier version, which didn't record the value
             kind = catalog.columns(look, before.table)[before.column].type
             written = f"CAST({name} AS text) IS DISTINCT FROM CAST(CAST(({default}) AS {kind}) AS text)"

@@ -70,9 +70,14 @@ class Move:
     def before(self, definition: str, own: Sequence[TablePart]) -> Rebuilt:
         """The record for the undo."""
         return Rebuilt(
-            table=self.table, kept=self.kept, definition=definition, pieces=tuple(own), key=self.key, old=self.old,
+            table=self.table,
+            kept=self.kept,
+            definition=definition,
+            pieces=tuple(own),
+            key=self.key,
+            old=self.old,
             wrote={name: self.wrote.get(name) or column.default or "NULL" for name, column in self.new.items()},
-        )  # fmt: skip
+        )
 
     def statements(self) -> list[str]:
         """The statements in order; indexes and triggers, which go with the old table, are created again afterwards.
@@ -124,9 +129,16 @@ def move(memory: ScratchDatabase, table: str, *, create: str, values: Mapping[st
     both = {name: quote(name) for name in new if name in catalog.columns(memory, table)}
     wrote = {name: sql for name in new if (sql := values.get(name) or both.get(name))}
     found = Move(
-        table, create, kept, tuple(old), new, wrote, catalog.primary_key(memory, table), catalog.primary_key(memory, NEW),
+        table,
+        create,
+        kept,
+        tuple(old),
+        new,
+        wrote,
+        catalog.primary_key(memory, table),
+        catalog.primary_key(memory, NEW),
         _rowid(memory, table, new=new),
-    )  # fmt: skip
+    )
     memory.execute(f"DROP TABLE {quote(NEW)}")
     return found
 
@@ -151,8 +163,11 @@ def safely(work: Work, act: Callable[[], None]) -> None:
     """
     orphans, broken = _orphans(work), _broken(work)
     act()
-    worse = [f"{n} rows of {child} refer to no row of {parent}" for (child, parent), n in _orphans(work).items()
-             if n > orphans.get((child, parent), 0)]  # fmt: skip
+    worse = [
+        f"{n} rows of {child} refer to no row of {parent}"
+        for (child, parent), n in _orphans(work).items()
+        if n > orphans.get((child, parent), 0)
+    ]
     worse += [f"{name} fails: {why}" for name, why in _broken(work).items() if name not in broken]
     if worse:
         raise StepError(f"cannot leave it so, and nothing was changed: {'; '.join(worse)}")

@@ -12,10 +12,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from steps.contract import Model, Text
 from steps.contract.dialect import Dialect
+from steps.contract.written import SQL, named
 from steps.sql.scanner import BadSql, split
 
 BEGUN = " begun"  # suffix: about to be sent outside of a transaction
@@ -27,7 +30,7 @@ def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_several)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_several, json_schema_input_type=tuple[Text, ...] | Text)]
 
 
 class Item(Model):
@@ -41,8 +44,14 @@ class Item(Model):
     def _alone(cls, data: object) -> object:
         return data if isinstance(data, dict) and "run" in data else {"run": data}
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        description = found.pop("description")
+        return {"anyOf": [named("SQL", SQL), found], "description": description}
 
-Items = Annotated[tuple[Item, ...], BeforeValidator(_several)]
+
+Items = Annotated[tuple[Item, ...], BeforeValidator(_several, json_schema_input_type=tuple[Item, ...] | Item)]
 
 
 def pieces(texts: Iterable[Text], dialect: Dialect) -> list[str]:

@@ -8,7 +8,7 @@ from steps.catalog import catalog, compare, scratch
 from steps.catalog.definitions import ColumnInfo
 from steps.catalog.scratch import Twin, Type
 from steps.contract import ColumnRef, DatabaseFault, Look
-from steps.sql.dialect import quote
+from steps.sql.dialect import literal, quote
 
 ZONE = "what comes out depends on the session's time zone, date style or currency"
 _WHOLE_NUMBERS = {"smallint", "integer", "bigint"}
@@ -136,7 +136,7 @@ def _turned(twin: Twin, change: TypeChange, found: ColumnInfo) -> tuple[str, str
     with scratch.understood(f"turn the default {found.default} of {change.column} into {change.to}"):
         new = f"CAST(CAST(({change.using or name}) AS {change.to}) AS text)"
         text = twin.work.row(f"SELECT {new} AS text FROM {row}").maybe_text("text")
-    return (f"CAST({'NULL' if text is None else catalog.literal(text)} AS {change.to})", text)
+    return (f"CAST({'NULL' if text is None else literal(text)} AS {change.to})", text)
 
 
 def _text(twin: Twin, expression: str) -> str | None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from runner.playbook.template import BadTemplate, fill, fill_sql, names
+from runner.playbook.template import BadTemplate, fill, fill_sql
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import BadIdentifier, quote
 from steps.sql.scanner import BadSql, TokenKind, scan
@@ -129,22 +129,14 @@ def test_output_is_bounded():
         fill("{{ many | join }}", {"many": ["x" * 100] * 1_000}, where="m")
 
 
-def test_names_are_dotted():
-    text = "{{ a.b }} {{ c | default(d.e) }} {{ 'f' }} {{ a.b | upper }}"
-    assert names(text) == {"a.b", "c", "d.e"}
-    assert names("nothing") == set()
-    with pytest.raises(BadTemplate, match=r"^step one: cannot use '\+' here"):
-        names("{{ a + b }}", where="step one")
-
-
 @pytest.mark.parametrize(("text", "has"), [("a", False), ("{a}", False), ("{{ a }}", True), ("{% a", True)])
 def test_has_template(text, has):
     assert has_template(text) is has
 
 
-def test_checking_names_loads_no_jinja2():
+def test_what_needs_no_jinja2_does_not_load_it():
     code = (
-        "import sys; from runner.playbook.template import fill, fill_sql, names; names('{{ a }}'); fill('x', {}, where='');"
+        "import sys; from runner.playbook.template import fill, fill_sql; fill('x', {}, where='');"
         "fill_sql('{{ a | ident }}', {'a': 'b'}, where=''); print('jinja2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

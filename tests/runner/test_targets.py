@@ -6,11 +6,13 @@ import sqlite3
 import sys
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
 
 from runner.common.errors import BadInput
 from runner.playbook.yaml_reader import Faulty
@@ -150,6 +152,24 @@ def test_url_becomes_libpq_keywords(tmp_path, url, text, libpq):
     assert (target.name, target.url, target.dialect) == (None, text, "postgresql")
     assert arguments.libpq == libpq
     assert target.service == libpq.get("service")
+
+
+WORD = st.text(min_size=1, max_size=8).filter(lambda word: "\0" not in word and word.isprintable())
+HOST = st.one_of(st.from_regex(r"[a-z][a-z0-9.-]{0,8}", fullmatch=True), st.sampled_from(["[::1]", "10.0.0.1"]))
+PORT = st.one_of(st.just(""), st.integers(1, 65535).map(lambda port: f":{port}"))
+MORE = st.dictionaries(st.sampled_from(["sslmode", "application_name", "options", "connect_timeout"]), WORD, max_size=3)
+
+
+@given(
+    st.one_of(st.just(""), WORD.map(lambda user: f"{quote(user, safe='')}@")),
+    st.lists(st.tuples(HOST, PORT).map("".join), max_size=3).map(",".join),
+    st.one_of(st.just(""), WORD.map(lambda name: f"/{quote(name, safe='')}")),
+    MORE.map(lambda more: "&".join(f"{key}={quote(value, safe='')}" for key, value in more.items())),
+)
+def test_a_url_is_read_as_libpq_reads_it(user, hosts, database, query):
+    url = f"postgresql://{user}{hosts}{database}{'?' if query else ''}{query}"
+    read = {key: value for key, value in conninfo_to_dict(url).items() if value.strip(",")}  # ports "," say nothing
+    assert parse_url(url, base=Path("/")).libpq == read
 
 
 def test_arguments_open_the_database(empty_database, tmp_path):
@@ -316,9 +336,9 @@ def test_fault_in_targets_file_has_its_place(tmp_path, text, message):
     assert "hunter" not in str(caught.value)
 
 
-def test_named_targets_file_must_be_there(tmp_path):
+def test_targets_file_must_be_there(tmp_path):
     with pytest.raises(BadTarget, match=r"^cannot read '.*/none.yaml': No such file or directory$"):
-        resolve(None, environ={}, cwd=tmp_path, targets_file=tmp_path / "none.yaml")
+        load_targets(tmp_path / "none.yaml")
 
 
 def test_password_comes_from_the_environment(here):

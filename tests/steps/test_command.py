@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from databases import Database
 from plain_look import PlainContext, PlainDatabase
 from pydantic import ValidationError
 
-from steps.contract import Oneway, Reversible, RunPosition, State, StepError, Stopped, processes
+from steps.contract import Oneway, Reversible, RunPosition, State, StepError, Stopped
 from steps.ledger import step_commits
 from steps.types.command import Command, started
 
@@ -164,7 +166,9 @@ Command(argv=("sleep", "600")).apply(PlainContext(db))
         with pytest.raises(StepError, match=f"process {start.pid} of an earlier start still runs"):
             step.apply(ctx)
     finally:
-        assert processes.end_group(start.process)
+        os.killpg(start.pid, signal.SIGKILL)
+        while start.running():
+            time.sleep(0.02)
     assert "has ended" in _evidence(step, ctx)
 
 

@@ -19,10 +19,11 @@ from pydantic import TypeAdapter
 
 from runner.format import describe, examples
 from runner.format.describe import TypeDescription
-from runner.format.field_schema import Schema, Shapes
+from runner.format.field_schema import Shapes
 from runner.format.json_schema import schema
 from runner.trail import events
 from steps.contract.dialect import Dialect
+from steps.contract.written import Schema
 from steps.ledger import form
 from steps.ledger import tables as ledger
 

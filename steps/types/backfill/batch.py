@@ -11,10 +11,9 @@ import functools
 import time
 from dataclasses import dataclass
 
-from steps.catalog import catalog
 from steps.contract import Change, Row, RunPosition, StepError, Value, Work
 from steps.ledger.tables import BEGAN, table
-from steps.sql.dialect import quote
+from steps.sql.dialect import literal, quote
 from steps.types.backfill import store
 from steps.types.backfill.payload import UndoPayload, altered_keys, blanked_keys, drop, prune
 from steps.types.backfill.sql import (
@@ -269,7 +268,7 @@ def _dead(*, skip_locked: bool) -> str:
 
 def _heap(shape: Shape, window: Window) -> str:
     """SQL for the heap's file: VACUUM FULL or CLUSTER in between gave all rows other TIDs, and the range means nothing then."""
-    name = catalog.literal(shape.table)
+    name = literal(shape.table)
     return f"coalesce(CAST(pg_relation_filenode(CAST({name} AS regclass)) AS bigint), 0)" if window.pages else "0"
 
 

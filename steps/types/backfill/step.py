@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from steps.catalog import catalog, touched_tables
 from steps.contract import (
     Context,
     Effect,
     Identifier,
+    Identifiers,
     Look,
     Model,
     RunningFigures,
@@ -39,12 +40,6 @@ from steps.types.backfill.throttle import UNTHROTTLED, Throttle
 from steps.types.backfill.undo import Written
 from steps.types.backfill.worker import PassSettings, PassState
 
-
-def _several(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[Identifier, ...], BeforeValidator(_several)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -121,7 +116,7 @@ class Backfill(Step[Written]):
     running_figures: ClassVar[RunningFigures] = RUNNING
 
     table: Identifier
-    key: Names = ()
+    key: Identifiers = ()
     source: ReadQuery
     match: Text
     fill: Annotated[tuple[Identifier, ...], Field(min_length=1)]

@@ -12,6 +12,7 @@ from typing import cast
 
 from steps.contract import Look, Row, RunPosition, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
+from steps.ledger.step_commits import place_params
 from steps.ledger.tables import exists, table
 
 SWEEP = -1  # batch.worker of the final sweep, which visits rows that the ranges left unsettled
@@ -62,7 +63,7 @@ def document(look: Look, place: RunPosition) -> str | None:
     """The pass's state (JSON); None before the pass began, or where there is no ledger."""
     if not exists(look):
         return None
-    rows = look.rows(f"SELECT document FROM {table('backfill_pass', look.dialect)} WHERE {_OURS}", _where(place))
+    rows = look.rows(f"SELECT document FROM {table('backfill_pass', look.dialect)} WHERE {_OURS}", place_params(place))
     return rows[0].text("document") if rows else None
 
 
@@ -71,7 +72,7 @@ def keep_document(work: Work, place: RunPosition, text: str) -> None:
     sql = f"""INSERT INTO {table("backfill_pass", work.dialect)} (run, step, action, document)
               VALUES (:run, :step, :action, :document)
               ON CONFLICT (run, step, action) DO UPDATE SET document = excluded.document"""
-    work.execute(sql, {**_where(place), "document": text})
+    work.execute(sql, {**place_params(place), "document": text})
 
 
 # ─── batches ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,7 +80,9 @@ def totals(look: Look, place: RunPosition, *, worker: int | None = None) -> Tota
     """The sums of a pass's committed batches, of all ranges or of one; raises StepError where they are inconsistent."""
     sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _FIGURES)
     only, params = (
-        ("", _where(place)) if worker is None else (" AND worker = :worker", {**_where(place), "worker": worker})
+        ("", place_params(place))
+        if worker is None
+        else (" AND worker = :worker", {**place_params(place), "worker": worker})
     )
     sql = f"SELECT count(*) AS batches, {sums} FROM {table('batch', look.dialect)} WHERE {_OURS}{only}"
     found = read_totals(look.row(sql, params))
@@ -113,7 +116,7 @@ def seconds(look: Look, place: RunPosition) -> float:
     sql = f"""SELECT coalesce(sum(each.s), 0) AS s FROM (SELECT {span} AS s FROM {table("batch", look.dialect)} AS b
               JOIN {table("step_commit", look.dialect)} AS a ON a.run = b.run AND a.step = b.step AND a.action = b.action
               AND a.label = :label || b.n WHERE {ours} GROUP BY a.epoch) AS each"""
-    return look.row(sql, {**_where(place), "label": _LABEL}).number("s")
+    return look.row(sql, {**place_params(place), "label": _LABEL}).number("s")
 
 
 def without_figures(look: Look, place: RunPosition) -> int:
@@ -121,13 +124,13 @@ def without_figures(look: Look, place: RunPosition) -> int:
     sql = f"""SELECT count(*) AS n FROM {table("step_commit", look.dialect)} AS a WHERE a.run = :run AND a.step = :step
               AND a.action = :action AND a.label LIKE '{_LABEL}%' AND NOT EXISTS (SELECT 1 FROM {table("batch", look.dialect)}
               AS b WHERE b.run = a.run AND b.step = a.step AND b.action = a.action AND a.label = :label || b.n)"""
-    return look.row(sql, {**_where(place), "label": _LABEL}).integer("n")
+    return look.row(sql, {**place_params(place), "label": _LABEL}).integer("n")
 
 
 def server_wal(look: Look, place: RunPosition) -> int:
     """Bytes of WAL that the whole server, other sessions included, wrote during the batches so far; 0 on SQLite."""
     sql = f"SELECT coalesce(sum(server_wal_bytes), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"
-    return look.row(sql, _where(place)).integer("n")
+    return look.row(sql, place_params(place)).integer("n")
 
 
 def read_totals(row: Row) -> Totals:
@@ -140,27 +143,27 @@ def cursors(look: Look, place: RunPosition) -> dict[int, str]:
     """Range → the cursor after its last committed batch; ranges without one are absent."""
     sql = f"""SELECT worker, hi FROM (SELECT worker, hi, row_number() OVER (PARTITION BY worker ORDER BY n DESC) AS latest
               FROM {table("batch", look.dialect)} WHERE {_OURS} AND worker >= 0) AS each WHERE latest = 1"""
-    return {row.integer("worker"): row.text("hi") for row in look.rows(sql, _where(place))}
+    return {row.integer("worker"): row.text("hi") for row in look.rows(sql, place_params(place))}
 
 
 def batches(look: Look, place: RunPosition, *, first: int, last: int) -> list[Batch]:
     """The committed batches with these numbers, in order."""
     sql = f"""SELECT 1 AS batches, n, worker, lo, hi, {", ".join(_FIGURES)} FROM {table("batch", look.dialect)}
               WHERE {_OURS} AND n BETWEEN :first AND :last ORDER BY n"""
-    rows = look.rows(sql, {**_where(place), "first": first, "last": last})
+    rows = look.rows(sql, {**place_params(place), "first": first, "last": last})
     return [Batch(r.integer("n"), r.integer("worker"), r.text("lo"), r.text("hi"), read_totals(r)) for r in rows]
 
 
 def reached(look: Look, place: RunPosition) -> dict[int, int]:
     """Batch → how many rows of its payload an undo has processed."""
     sql = f"SELECT n, hi FROM {table('batch', look.dialect)} WHERE {_OURS} AND hi IS NOT NULL"
-    return {row.integer("n"): row.integer("hi") for row in look.rows(sql, _where(place))}
+    return {row.integer("n"): row.integer("hi") for row in look.rows(sql, place_params(place))}
 
 
 def last_number(look: Look, place: RunPosition) -> int:
     """The number of the latest batch, 0 before the first."""
     sql = f"SELECT coalesce(max(n), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"
-    return look.row(sql, _where(place)).integer("n")
+    return look.row(sql, place_params(place)).integer("n")
 
 
 def add_batch(work: Work, place: RunPosition, batch: Batch) -> None:
@@ -168,7 +171,7 @@ def add_batch(work: Work, place: RunPosition, batch: Batch) -> None:
     sql = f"""INSERT INTO {table("batch", work.dialect)} (run, step, action, n, worker, lo, hi, {", ".join(_FIGURES)})
               VALUES (:run, :step, :action, :n, :worker, :lo, :hi, {", ".join(":" + name for name in _FIGURES)})"""
     figures = {name: cast("Value", getattr(batch.figures, name)) for name in _FIGURES}
-    where = {**_where(place), "n": batch.n, "worker": batch.worker, "lo": batch.lo, "hi": batch.hi}
+    where = {**place_params(place), "n": batch.n, "worker": batch.worker, "lo": batch.lo, "hi": batch.hi}
     work.execute(sql, {**where, **figures})
 
 
@@ -186,7 +189,7 @@ class DeadRow:
 def set_aside(work: Work, place: RunPosition, letter: DeadRow, *, action: str) -> int:
     """Record a skipped row; returns 1 where it had been deferred before (its attempt count goes up), 0 where it is new."""
     values = {
-        **_where(place),
+        **place_params(place),
         "key": letter.key,
         "sqlstate": letter.sqlstate,
         "message": cutting.shortened(cutting.masked(letter.message), _MESSAGE_LIMIT),
@@ -208,13 +211,13 @@ def bury(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, n
     """Turn rows that batch `n` counted as written into dead ones."""
     recall(work, place, keys, message=message, action=DEAD_ACTION)
     sql = f"UPDATE {table('batch', work.dialect)} SET written = written - :rows, dead = dead + :rows WHERE {_OURS} AND n = :n"
-    work.execute(sql, {**_where(place), "rows": len(keys), "n": n})
+    work.execute(sql, {**place_params(place), "rows": len(keys), "n": n})
 
 
 def recall(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, action: str) -> None:
     """Record rows that were counted as written as skipped; the caller corrects the batch's counters."""
     skipped = table("skipped_row", work.dialect)
-    rows = {**_where(place), "action": action, "message": message, "keys": json.dumps(list(keys))}
+    rows = {**place_params(place), "action": action, "message": message, "keys": json.dumps(list(keys))}
     sqlstate = "55P03" if action == DEFERRED else ""
     work.execute(
         f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
@@ -242,7 +245,7 @@ def letters(look: Look, *, run: str, step: str, action: str) -> list[DeadRow]:
 def forget_deferred(work: Work, place: RunPosition, keys: str) -> int:
     """Delete the records of deferred rows (keys: a JSON array of JSON texts); returns how many there were."""
     sql = f"DELETE FROM {table('skipped_row', work.dialect)} WHERE {_OURS} AND key IN ({_listed(work)})"
-    return work.execute(sql, {**_where(place), "action": DEFERRED, "keys": keys})
+    return work.execute(sql, {**place_params(place), "action": DEFERRED, "keys": keys})
 
 
 def _listed(work: Work) -> str:
@@ -266,7 +269,3 @@ def kept(look: Look, *, run: str, step: str) -> list[UndoCounts]:
     """The batches of a step that have an undo payload, newest first."""
     sql = f"SELECT n, rows FROM {table('undo', look.dialect)} WHERE run = :run AND step = :step ORDER BY n DESC"
     return [UndoCounts(row.integer("n"), row.integer("rows")) for row in look.rows(sql, {"run": run, "step": step})]
-
-
-def _where(place: RunPosition) -> dict[str, Value]:
-    return {"run": place.run, "step": place.step, "action": place.action}
