@@ -1,6 +1,6 @@
-"""Finds the step types and probes: in this package, and in other packages' entry points.
+"""The registry of step types and probes: those of this package, and those of other packages' entry points.
 
-A type's module is imported when its word is first used, so that a playbook of two step types loads two families and not all.
+A type's module is imported when its kind is first looked up, so that a playbook with two step types loads two modules, not all.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", Step, Probe)
 U = TypeVar("U")
-# The usual spelling. It is looked for first because parsing every file takes longer than all the rest of a start.
+# The usual spelling. It is searched for first, because parsing every file would take longer than the rest of the start-up.
 _USUAL = re.compile(r'^    kind: ClassVar\[str\] = "(\w+)"', re.MULTILINE)
 
 
 class DuplicateKind(Exception):
-    """Two types answer to one word: nothing is loaded."""
+    """Two types have the same kind; neither is loaded."""
 
 
 class UnreadableKind(Exception):
-    """A type's word can't be read from its source: it would never be found."""
+    """A type's kind can't be read from its source, so the type could never be found."""
 
 
 class Unloadable(Exception):
-    """The module that a word leads to can't be imported."""
+    """A type's module can't be imported."""
 
 
 class Types(Mapping[str, type[T]]):
-    """Every type by its word; knows all words, and imports a type's module only when it is asked for."""
+    """A lazy mapping of kind → type: it knows all kinds, and imports a type's module only on lookup."""
 
     def __init__(self, base: type[T], folder: Path, package: str, group: str) -> None:
         self._base: type[T] = base
@@ -65,12 +65,12 @@ class Types(Mapping[str, type[T]]):
         return isinstance(word, str) and (self._module(word) is not None or word in self._points)
 
     def _module(self, word: str) -> str | None:
-        """Where a type of ours is defined."""
+        """The module that defines a type of this package; None for any other."""
         return self._usual.get(word) or self._modules.get(word)
 
     @cached_property
     def _sources(self) -> Mapping[str, str]:
-        """Module → source, of every file below the folder."""
+        """Module → source, for every file below the folder."""
         return _read(self._folder, self._package)
 
     @cached_property
@@ -79,7 +79,7 @@ class Types(Mapping[str, type[T]]):
 
     @cached_property
     def _modules(self) -> Mapping[str, str]:
-        """Word → module, by parsing: however `kind` is spelled, and each word once."""
+        """Kind → module, by parsing the sources, so that any way to write `kind` is found; raises DuplicateKind."""
         modules: dict[str, str] = {}
         for module, source in self._sources.items():
             for word in kinds(source, module) if "kind" in source else ():
@@ -90,7 +90,7 @@ class Types(Mapping[str, type[T]]):
 
     @cached_property
     def _points(self) -> Mapping[str, EntryPoint]:
-        """Other packages' types; looked up only for a word that isn't ours, because looking through all packages takes time."""
+        """Types of other packages; read only for a kind that is not ours, because scanning installed packages takes time."""
         from importlib.metadata import entry_points
 
         found: dict[str, EntryPoint] = {}
@@ -121,7 +121,7 @@ class Types(Mapping[str, type[T]]):
 
 
 def _imported(what: str, load: Callable[[], U]) -> U:
-    """What `load` imports; whoever writes a type learns which file the engine stumbled over."""
+    """The result of `load`; raises Unloadable with the name of the module, so that the author of a type knows where to look."""
     try:
         return load()
     except Exception as error:
@@ -137,7 +137,7 @@ def _read(folder: Path, package: str) -> dict[str, str]:
 
 
 def kinds(source: str, module: str) -> Iterator[str]:
-    """The words of a module's types: the string that each class assigns to `kind`."""
+    """The kinds that a module defines: the string that each class assigns to `kind`."""
     for defined in ast.walk(ast.parse(source, module)):
         for statement in defined.body if isinstance(defined, ast.ClassDef) else ():
             value = _assigned(statement)
@@ -150,7 +150,7 @@ def kinds(source: str, module: str) -> Iterator[str]:
 
 
 def _assigned(statement: ast.stmt) -> ast.expr | None:
-    """What a statement assigns to the class variable `kind`; None where it is about something else, or a field."""
+    """What a statement assigns to the class variable `kind`; None for any other statement, and for a field of that name."""
     if isinstance(statement, ast.Assign):
         names = [ast.unparse(target) for target in statement.targets]
         return statement.value if "kind" in names else None
@@ -161,11 +161,11 @@ def _assigned(statement: ast.stmt) -> ast.expr | None:
 
 @cache
 def step_types() -> Types[Step]:
-    """Every step type by the word behind `type:`."""
+    """All step types, by the word behind `type:`."""
     return Types(Step, Path(steps.types.__path__[0]), "steps.types", "runbook.steps")
 
 
 @cache
 def probe_types() -> Types[Probe]:
-    """Every probe by the word behind `check:`."""
+    """All probes, by the word behind `check:`."""
     return Types(Probe, Path(steps.probes.__path__[0]), "steps.probes", "runbook.probes")

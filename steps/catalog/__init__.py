@@ -1,3 +1,3 @@
-"""What the database's catalogue says, with one meaning for PostgreSQL and SQLite."""
+"""The database's catalogue, read with one meaning for PostgreSQL and SQLite."""
 
 from __future__ import annotations

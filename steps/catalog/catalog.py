@@ -1,7 +1,7 @@
-"""What the database's catalogue says about tables, with one meaning for PostgreSQL and SQLite.
+"""Reads tables, columns, indexes, constraints and their dependants from the catalogue, the same way on both databases.
 
-The SQL stands in queries.sql and reads pg_catalog (information_schema hides what a role may not touch) or SQLite's
-pragmas; every look-up names its schema: that of the look, or the one written before the table as `schema.table`.
+The SQL is in queries.sql. It reads pg_catalog (information_schema hides what the role has no privilege on) or SQLite's
+pragmas. Every query names its schema explicitly: that of the look, or the one in `schema.table`; search_path plays no part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from steps.sql.dialect import qualified, quote
 
 # ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def named(look: Look, table: str) -> tuple[str, str]:
-    """(schema, name) of a table or index as the playbook writes it: `schema.table`, or a name in the look's schema."""
+    """Split a table's or index's name from the playbook, `schema.table` or `table`, into (schema, name)."""
     schema, dot, name = table.partition(".")
     return (schema, name) if dot else (look.schema, table)
 
@@ -45,7 +45,7 @@ def sql_name(look: Look, table: str) -> str:
 
 
 def not_owned(look: Look, table: str) -> list[str]:
-    """A fault where this role may not change the table's definition."""
+    """A fault where this role doesn't own the table and so can't alter it; [] otherwise."""
     found = relation(look, table)
     if found is None or found.owned:
         return []
@@ -53,7 +53,7 @@ def not_owned(look: Look, table: str) -> list[str]:
 
 
 def may_maintain(look: Look, table: str) -> bool:
-    """Whether this role may vacuum, analyze and reindex the table; True for one that isn't there."""
+    """Whether this role may vacuum, analyze and reindex the table; True where there is no such table."""
     found = relation(look, table)
     if found is None or found.owned or not on_postgresql(look):
         return True
@@ -61,9 +61,9 @@ def may_maintain(look: Look, table: str) -> bool:
     return rows[0].flag("allowed")
 
 
-# ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── tables and what belongs to them ────────────────────────────────────────────────────────────────────────────────
 def relation(look: Look, table: str) -> Relation | None:
-    """The table (or view, or index) of this name, None where there is none."""
+    """The table, view or index of this name; None where there is none."""
     rows = answers(look, "relation", _table(look, table))
     if not rows:
         return None
@@ -84,7 +84,7 @@ def relation(look: Look, table: str) -> Relation | None:
 
 
 def columns(look: Look, table: str) -> dict[str, ColumnInfo]:
-    """The table's columns by name, in their order; {} where there is no such table."""
+    """The table's columns by name, in order, with those that earlier steps of the plan will add; {} without such a table."""
     found = {row.text("name"): _column(row) for row in answers(look, "columns", _table(look, table))}
     for trace in look.assumed:
         if trace.kind == "column" and found and named(look, trace.table) == named(look, table):
@@ -93,7 +93,7 @@ def columns(look: Look, table: str) -> dict[str, ColumnInfo]:
 
 
 def _foresee(found: dict[str, ColumnInfo], trace: Trace) -> None:
-    """Take in a column that an earlier step will have added, renamed or given another type."""
+    """Apply to `found` what an earlier step will do: add a column, rename it, or change its type."""
     before = found.pop(trace.was, None) if trace.was else None
     if before is None:
         before = ColumnInfo(trace.name, trace.type, False, None, None, "", len(found) + 1, "", "", (), ())
@@ -113,7 +113,7 @@ def index(look: Look, name: str) -> IndexInfo | None:
 
 
 def constraints(look: Look, table: str) -> list[ConstraintInfo]:
-    """The table's constraints by name; NOT NULL is a matter of its column. SQLite's foreign keys are fk_0, fk_1 …"""
+    """The table's constraints by name, without NOT NULL (see ColumnInfo). SQLite's foreign keys are named fk_0, fk_1 …"""
     return [_constraint(row) for row in answers(look, "constraints", _table(look, table))]
 
 
@@ -126,9 +126,9 @@ def triggers(look: Look, table: str) -> list[TriggerInfo]:
 
 
 def dependants(look: Look, column: ColumnRef) -> list[Dependant]:
-    """All that uses a column: what the catalogue tracks, and what only names it in its source.
+    """Everything that uses a column: dependencies that the catalogue tracks, and code that only names it in its source.
 
-    A source counts when it names column and table, or belongs to a trigger of the table (which says NEW.column).
+    Code counts where it names both the column and the table, or belongs to a trigger of the table (which says NEW.column).
     """
     params = {**_table(look, column.table), "column": column.column}
     found = {
@@ -146,7 +146,7 @@ def dependants(look: Look, column: ColumnRef) -> list[Dependant]:
 
 
 def collation(look: Look, name: str) -> str:
-    """A collation's quoted name; Refused where the database has none of this name (`C`, `pg_catalog.C`)."""
+    """A collation's quoted name, given as `C` or `pg_catalog.C`; raises Refused where the database has no such collation."""
     if not on_postgresql(look):
         return quote(name)
     rows = answers(look, "collation", {"name": name})
@@ -186,10 +186,11 @@ def primary_key(look: Look, table: str) -> tuple[str, ...]:
 
 
 def touched_columns(look: Look, oid: int | None, filled: Sequence[str]) -> tuple[str, ...]:
-    """Columns of table `oid` to set to themselves beside `filled`, so that no index takes the UPDATE for one that leaves it alone.
+    """Further columns of table `oid` for a mass UPDATE of `filled` to set to themselves; () on SQLite.
 
-    Such an index looks for dead versions before it splits a page (README of nbtree: bottom-up deletion). A mass update has
-    none to be found, and the looking took a quarter of its time. () on SQLite, which has nothing of the kind.
+    An index whose columns an UPDATE doesn't name is told that its value is unchanged, and before it splits a page it searches
+    for dead versions to delete (nbtree's README: bottom-up deletion). In a mass update there are none to find yet, and the
+    search took a quarter of the time. Naming one column of each such index avoids it.
     """
     if oid is None:
         return ()
@@ -198,23 +199,23 @@ def touched_columns(look: Look, oid: int | None, filled: Sequence[str]) -> tuple
 
 
 def definition(look: Look, table: str) -> str:
-    """The table's or view's own CREATE statement, which only SQLite keeps; "" on PostgreSQL."""
+    """The CREATE statement of a table or view, which only SQLite keeps; "" on PostgreSQL."""
     rows = [] if on_postgresql(look) else answers(look, "definition", _table(look, table))
     return rows[0].text("sql") if rows else ""
 
 
 def builders(look: Look, table: str) -> list[int]:
-    """The backends that build an index on this table right now: what they have made is invalid until they end."""
+    """The pids of backends that are building an index on this table: such an index is invalid, but not abandoned."""
     return [row.integer("pid") for row in answers(look, "builders", _table(look, table))] if on_postgresql(look) else []
 
 
 def snapshot(look: Look, table: str) -> TableShape:
-    """The table by definition, to be compared with another moment's.
+    """The table's whole definition, for comparison with a later one; LookupError where there is no such table.
 
-    Tests hold every way back to it; a rehearsal on a copy is to do the same. Nothing else needs publications() and
-    row_security().
+    Tests compare the table before a step and after its undo by it, and a rehearsal on a copy is to do the same. Nothing else
+    needs publications() and row_security().
     """
-    found, held = relation(look, table), columns(look, table)
+    found, by_name = relation(look, table), columns(look, table)
     known, bound = indexes(look, table), constraints(look, table)
     if found is None:
         raise LookupError(f"cannot find {table}")
@@ -234,7 +235,7 @@ def snapshot(look: Look, table: str) -> TableShape:
                 c.settings,
                 c.grants,
             )
-            for c in held.values()
+            for c in by_name.values()
         },
         indexes={i.name: (i.definition, i.columns, i.valid, i.ready, i.constraint, i.comment) for i in known},
         constraints={k.name: (k.kind, k.definition, k.columns, k.references, k.validated, k.comment) for k in bound},
@@ -242,11 +243,11 @@ def snapshot(look: Look, table: str) -> TableShape:
         publications=tuple(publications(look, table)),
         row_security=row_security(look, table),
         oids={found.name: found.oid} | {i.name: i.oid for i in known},
-        order=tuple(held),
+        order=tuple(by_name),
     )
 
 
-# ─── reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── queries and rows ───────────────────────────────────────────────────────────────────────────────────────────────
 @functools.cache
 def _queries() -> Mapping[str, str]:
     text = importlib.resources.files("steps.catalog").joinpath("queries.sql").read_text("utf-8")
@@ -255,7 +256,7 @@ def _queries() -> Mapping[str, str]:
 
 
 def answers(look: Look, name: str, params: Params) -> list[Row]:
-    """The rows of a query of queries.sql in the look's dialect; parameters that it doesn't name are left out."""
+    """Run the query `name` of queries.sql in the look's dialect; parameters that its text doesn't use are dropped."""
     sql = _queries()[f"{name}.{look.dialect}"].replace("{schema}", quote(str(params.get("schema", look.schema))))
     return look.rows(sql, {key: value for key, value in params.items() if f":{key}" in sql})
 
@@ -324,7 +325,7 @@ def _index(row: Row) -> IndexInfo:
 
 
 def _predicate(text: str) -> str:
-    """A partial index's condition; SQLite gives the whole CREATE INDEX, whose condition is its end."""
+    """A partial index's condition; SQLite returns the whole CREATE INDEX, which ends with it."""
     found = re.match(r"CREATE\b.*?\)\s*WHERE\b(.*)$", text, flags=re.IGNORECASE | re.DOTALL)
     return found.group(1).strip() if found else text
 
@@ -356,7 +357,7 @@ def _mentions(text: str, word: str) -> bool:
 
 
 def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
-    """SQLite keeps a generated column's expression only in the table's own text."""
+    """SQLite's generated columns that use a column: their expressions exist only in the table's CREATE statement."""
     made = {c.name for c in columns(look, column.table).values() if c.generated and c.name != column.column}
     parts = _parts(definition(look, column.table)) if made else []
     return [
@@ -367,7 +368,7 @@ def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
 
 
 def _parts(create: str) -> list[str]:
-    """The column and constraint definitions of a CREATE TABLE: what stands between commas inside one parenthesis."""
+    """The column and constraint definitions of a CREATE TABLE, split at the commas of the outermost parentheses."""
     depth, parts = 0, [""]
     for sign in create:
         depth += (sign == "(") - (sign == ")")

@@ -1,4 +1,7 @@
-"""Whether what the catalogue has is what a playbook writes: compared in the server's own words, never in ours."""
+"""Compares catalogue objects with definitions in a playbook, both in the server's canonical form.
+
+The playbook's text is given to the server in a rolled-back scratch table and read back: nothing here parses SQL for meaning.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,24 @@ PROBE = "runbook_probe"
 
 # ─── types ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def same_type(look: Look, has: str, wants: str) -> bool:
-    """Whether a column's type is the one that a playbook writes: `varchar(45)` is `character varying(45)`.
+    """Whether two spellings mean the same type: `varchar(45)` is `character varying(45)`.
 
-    On SQLite the affinity decides, because it alone says what is stored. Raises Unusable where `wants` is no type.
+    On SQLite types are the same if their affinity is, since it alone determines what is stored. Raises Unusable where `wants` is
+    no type.
     """
     if has == wants.strip():
         return True
     if not catalog.on_postgresql(look):
         return scratch.affinity(look, has) == scratch.affinity(look, wants)
-    mine, theirs = scratch.types(look, has, wants)
-    return (mine.oid, mine.modifier) == (theirs.oid, theirs.modifier)
+    actual, wanted = scratch.types(look, has, wants)
+    return (actual.oid, actual.modifier) == (wanted.oid, wanted.modifier)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What turning one type into another costs without a USING.
+    """The properties of ALTER COLUMN TYPE between two types without USING.
 
-    keeps: no value loses anything; session: what comes out depends on the session's time zone or date style.
+    keeps: no value loses information. session: the result depends on the session's time zone or date style.
     """
 
     keeps: bool
@@ -44,19 +48,19 @@ def conversion(look: Look, source: Type, target: Type) -> Conversion:
     """How PostgreSQL converts between two types without a USING."""
     rows = catalog.answers(look, "conversion", {"source": source.oid, "wanted": target.oid})
     row = rows[0]
-    # a length that is too short is refused by ALTER TABLE, not cut; of a number it rounds
+    # ALTER TABLE refuses a text that is too long and cuts nothing, but it rounds numbers to a smaller scale
     sized = target.modifier not in (-1, source.modifier) and not row.flag("refuses_length")
     return Conversion(keeps=row.flag("keeps") and not sized, session=row.flag("session"))
 
 
 def castable(look: Look, source: Type, target: Type) -> bool:
-    """Whether PostgreSQL has an explicit cast: one of its own, or through text."""
+    """Whether PostgreSQL has an explicit cast between the types, directly or through text."""
     return bool(catalog.answers(look, "castable", {"source": source.oid, "wanted": target.oid}))
 
 
 # ─── conditions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def same_condition(look: Look, table: str, *, has: str, wants: str) -> bool:
-    """Whether a condition of the catalogue is the one that a playbook writes, as the database itself would print it."""
+    """Whether a condition from the catalogue equals one from a playbook, as the database itself would print the latter."""
     if not (has and wants):
         return not has and not wants
     if plain_sql(has) == plain_sql(wants):
@@ -65,7 +69,7 @@ def same_condition(look: Look, table: str, *, has: str, wants: str) -> bool:
 
 
 def printed(look: Look, table: str, condition: str) -> str:
-    """The condition as PostgreSQL prints it back; raises Unusable where it has none for this table."""
+    """The condition in PostgreSQL's canonical form; raises Unusable where it is not a valid condition on this table."""
     scratch.one_piece(condition, Dialect.POSTGRESQL)
     with scratch.twin(look, table) as twin:
         with scratch.understood(f"use {condition!r} as a condition on {table}"):
@@ -75,7 +79,7 @@ def printed(look: Look, table: str, condition: str) -> str:
 
 
 def immutable(twin: scratch.Twin, expression: str) -> bool:
-    """Whether an expression over the twin's columns always gives the same: else PostgreSQL refuses an index on it."""
+    """Whether an expression over the twin's columns is immutable: PostgreSQL refuses an index on any other."""
     twin.work.execute(f"SAVEPOINT {PROBE}")
     try:
         twin.work.execute(f"CREATE INDEX {PROBE} ON {twin.name} (({expression}))")
@@ -87,7 +91,7 @@ def immutable(twin: scratch.Twin, expression: str) -> bool:
 
 
 def plain_sql(text: str) -> str:
-    """SQL without what doesn't change its meaning: outer parentheses, spaces, letter case outside quotes."""
+    """SQL normalised in what doesn't affect its meaning: outer parentheses, white space, letter case outside quotes."""
     pieces = re.split(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")""", text.strip())
     bare = "".join(piece if piece[:1] in {"'", '"'} else re.sub(r"\s+", " ", piece).lower() for piece in pieces)
     while _wrapped(bare):
@@ -108,7 +112,7 @@ def _wrapped(text: str) -> bool:
 # ─── indexes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class WantedIndex:
-    """An index as a playbook writes it. keys and condition are SQL."""
+    """An index as a playbook defines it. keys and where are SQL."""
 
     table: str
     keys: str
@@ -125,11 +129,12 @@ class WantedIndex:
 
 
 def index_body(look: Look, wanted: WantedIndex) -> tuple[str, ...]:
-    """The whole definition of an index that isn't there yet, in the server's words; to be compared with `body_of`."""
+    """The canonical definition of an index that doesn't exist yet, comparable with `body_of`."""
     if wanted.where:
         scratch.one_piece(wanted.where, look.dialect)
     if catalog.on_postgresql(look):
-        # before 18 a generated column is a stored one, which can be indexed like any other
+        # LIKE makes generated columns ordinary ones. Up to 17 they are always stored and can be indexed anyway; a virtual one
+        # (18) can't be, and the twin must refuse what the table would refuse
         with scratch.twin(look, wanted.table, like="INCLUDING GENERATED" * (look.version >= (18,))) as twin:
             with scratch.understood(f"make such an index on {wanted.table}"):
                 twin.work.execute(wanted.made(PROBE, twin.name, pg=True))
@@ -142,14 +147,14 @@ def index_body(look: Look, wanted: WantedIndex) -> tuple[str, ...]:
 
 
 def body_of(look: Look, found: IndexInfo) -> tuple[str, ...]:
-    """The whole definition of an index of the catalogue, apart from its name and table."""
+    """The canonical definition of an existing index, without its name and table."""
     if catalog.on_postgresql(look):
         return ("unique" * found.unique, found.body)
     return _sqlite_body(look, found.name)
 
 
 def _sqlite_body(look: Look, name: str) -> tuple[str, ...]:
-    """Keys with order and collation; of an index with expressions also its text, where alone they stand."""
+    """The keys with order and collation; for an index on expressions also its text, since SQLite shows them nowhere else."""
     found = catalog.index(look, name)
     keys = catalog.answers(look, "index_keys", {"schema": look.schema, "index": name})
     if found is None or not keys:

@@ -1,4 +1,4 @@
-"""Which views and triggers of an SQLite schema still work: SQLite keeps them as text, and reads it only when they are used."""
+"""Finds views and triggers of an SQLite schema that no longer compile: SQLite stores their text and parses it only on use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from steps.sql.dialect import quote
 
 
 def broken(within: ScratchDatabase) -> dict[str, str]:
-    """The views and triggers that SQLite can't compile, each with its words. Drops the triggers, to try each alone."""
+    """The views and triggers that SQLite can't compile → its message. Drops all triggers of `within`, to try each alone."""
     rows = catalog.answers(within, "whole_schema", {})
     found = {}
     for row in (one for one in rows if one.text("type") == "view"):
@@ -20,7 +20,8 @@ def broken(within: ScratchDatabase) -> dict[str, str]:
         within.execute(f"DROP TRIGGER {quote(row.text('name'))}")
     for row in triggers:
         firing = _firing(within, row.text("table_name"))
-        without = [_refused(within, sql) for sql in firing]  # a view takes only what a trigger stands for
+        # what the statements do without the trigger: on a view they fail unless an INSTEAD OF trigger stands for them
+        without = [_refused(within, sql) for sql in firing]
         within.execute(row.text("sql"))
         refused = [why for sql, before in zip(firing, without, strict=True) if (why := _refused(within, sql)) != before]
         found |= {row.text("name"): why for why in refused[:1] if why}
@@ -29,7 +30,7 @@ def broken(within: ScratchDatabase) -> dict[str, str]:
 
 
 def names_still(look: Look, column: ColumnRef) -> list[str]:
-    """The views and triggers that fail because a column of this name is gone: they work where it is there."""
+    """The views and triggers that fail for lack of this column: they don't compile now, and do once it is added."""
     with memory(look) as without:
         failing = broken(without)
     if not failing:
@@ -41,7 +42,7 @@ def names_still(look: Look, column: ColumnRef) -> list[str]:
 
 
 def _firing(within: ScratchDatabase, table: str) -> list[str]:
-    """The statements that fire any trigger on a table or view."""
+    """Statements that between them fire every trigger on a table or view."""
     name = quote(table)
     columns = [quote(one.name) for one in catalog.columns(within, table).values() if not one.generated]
     return [
@@ -52,7 +53,7 @@ def _firing(within: ScratchDatabase, table: str) -> list[str]:
 
 
 def _refused(within: ScratchDatabase, sql: str) -> str:
-    """Why SQLite can't compile the statement, "" where it can."""
+    """SQLite's message where it can't compile the statement (EXPLAIN compiles and runs nothing); "" where it can."""
     try:
         within.rows(f"EXPLAIN {sql}")
     except DatabaseFault as fault:

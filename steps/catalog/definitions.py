@@ -1,4 +1,4 @@
-"""The values in which the catalogue answers: a table and all that belongs to it, by definition."""
+"""Value types for catalogue objects: tables, columns, indexes, constraints, triggers and their dependencies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Relation(NamedTuple):
 
     kind: "table", "partition", "partitioned table", "view", "materialized view", "foreign table", "virtual table" …
     estimated_rows: from the last VACUUM or ANALYZE, None where there was none.
-    bytes: with indexes and TOAST, None on SQLite. owned: whether this role may change its definition.
-    grants: "SELECT=role", "UPDATE*=role" with grant option, "SELECT=" to everybody.
+    bytes: size with indexes and TOAST, None on SQLite. owned: whether this role may alter it.
+    grants: "SELECT=role", "UPDATE*=role" with grant option, "SELECT=" to PUBLIC.
     """
 
     oid: int | None
@@ -31,7 +31,7 @@ class Relation(NamedTuple):
 
 
 class ColumnInfo(NamedTuple):
-    """A column by definition. settings: what ALTER COLUMN says to restore statistics target, options and storage."""
+    """A column. settings: the ALTER COLUMN clauses that restore its statistics target, options and storage."""
 
     name: str
     type: str
@@ -47,9 +47,12 @@ class ColumnInfo(NamedTuple):
 
 
 class IndexInfo(NamedTuple):
-    """An index. plain: ascending, default operator classes, its columns' collations, no INCLUDE; predicate: of a partial index.
+    """An index.
 
-    body: its definition without name and table, as PostgreSQL prints it; "" on SQLite.
+    plain: ascending, with default operator classes and its columns' collations, without INCLUDE.
+    predicate: the condition of a partial index, else "".
+    body: the definition without name and table, as PostgreSQL prints it; "" on SQLite.
+    valid, ready: see `usable`; always True on SQLite.
     """
 
     oid: int | None
@@ -74,14 +77,18 @@ class IndexInfo(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether queries use it and writes keep it: what an interrupted CONCURRENTLY leaves is neither."""
+        """Whether queries use the index (valid) and writes maintain it (ready).
+
+        CREATE INDEX CONCURRENTLY sets ready first and valid last, in transactions of their own: an interrupted one leaves an
+        index that lacks one or both.
+        """
         return self.valid and self.ready
 
 
 class ConstraintInfo(NamedTuple):
     """A constraint. kind: "check", "foreign key", "primary key", "unique", "exclusion".
 
-    references: the foreign key's (schema, table), else None. special: DEFERRABLE, MATCH FULL, NO INHERIT … in words.
+    references: the (schema, table) that a foreign key refers to, else None. special: DEFERRABLE, MATCH FULL, NO INHERIT …
     """
 
     name: str
@@ -99,7 +106,7 @@ class ConstraintInfo(NamedTuple):
 
 
 class TriggerInfo(NamedTuple):
-    """A trigger that somebody made, not a foreign key's. body: its function's source, or SQLite's text."""
+    """A user-defined trigger, not an internal one of a foreign key. body: its function's source, or SQLite's own text."""
 
     name: str
     definition: str
@@ -109,15 +116,15 @@ class TriggerInfo(NamedTuple):
 
 
 class Tie(StrEnum):
-    """How something hangs on a column."""
+    """How an object depends on a column."""
 
-    TRACKED = "tracked"  # the catalogue knows: a rename carries it along, dropping the column is refused
-    TEXT = "text"  # only its source names the column: it breaks when it next runs
-    OWN = "own"  # an index or constraint of the table itself: it goes where the column goes
+    TRACKED = "tracked"  # the catalogue knows it: a rename adapts it, and dropping the column is refused
+    TEXT = "text"  # only its source text names the column: after a rename it fails the next time it runs
+    OWN = "own"  # an index or constraint of the table itself: it follows a rename and is dropped with the column
 
 
 class Dependant(NamedTuple):
-    """Something that uses a column. kind: "view", "function", "generated column", "policy", "foreign key" …"""
+    """An object that uses a column. kind: "view", "function", "generated column", "policy", "foreign key" …"""
 
     kind: str
     name: str
@@ -128,7 +135,7 @@ class Dependant(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """A publication that sends this table's changes."""
+    """A publication that includes this table, and the changes that it publishes."""
 
     name: str
     inserts: bool
@@ -137,7 +144,7 @@ class Publication(NamedTuple):
 
 
 class RowSecurity(NamedTuple):
-    """Row level security of a table. applies: whether it hides rows from this very role."""
+    """Row-level security of a table. applies: whether it filters rows for the current role."""
 
     enabled: bool
     forced: bool
@@ -146,7 +153,7 @@ class RowSecurity(NamedTuple):
 
 
 class Partitioning(NamedTuple):
-    """How a partitioned table is cut: the key's definition, and the partitions by qualified name."""
+    """A table's partitioning: the definition of its key, and the partitions' qualified names."""
 
     key: str
     partitions: tuple[str, ...]
@@ -154,7 +161,7 @@ class Partitioning(NamedTuple):
 
 @dataclass(frozen=True)
 class TableShape:
-    """All of a table by definition; equal shapes are equal catalogues. oids and order are not compared."""
+    """A table's whole definition. Equal shapes mean that the catalogue is unchanged; oids and order are not compared."""
 
     kind: str
     comment: str

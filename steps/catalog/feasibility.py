@@ -1,7 +1,7 @@
-"""Whether what is there takes a definition: the table by its kind, its rows, and the table that a foreign key refers to.
+"""Whether a valid definition can be applied to what exists: the kind of table, its rows, and the target of a foreign key.
 
-A definition that the server reads can still be refused by what it meets. Where that can be known, it is asked beforehand, of
-temporary tables that are rolled back; what only the rows themselves can tell is put into words when they do.
+What can be known beforehand is tried on temporary tables that are rolled back. What only the rows can tell comes to light
+when the statement runs, and `refusal_explained` turns that fault into a message.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from steps.contract import DatabaseFault, Look, Row, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
 
-_VALUES = {"22", "23", "P0"}  # classes of SQLSTATE: what a value, a constraint or a function refuses
-_OF_THE_TABLE = {"42P16", "42830", "42804", "42809", "0A000"}  # what a definition of this table can't be
+_VALUES = {"22", "23", "P0"}  # SQLSTATE classes: refused because of a value, by a constraint, or by a PL/pgSQL function
+_OF_THE_TABLE = {"42P16", "42830", "42804", "42809", "0A000"}  # SQLSTATEs: the definition doesn't fit this table
 _ROW = "runbook_row"
 _TARGET = "runbook_target"
 _OTHER_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "c": "a composite type"}
@@ -24,7 +24,7 @@ _OTHER_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table
 
 # ─── columns ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def no_place_for(look: Look, table: str, column: str) -> list[str]:
-    """Why the table, being what it is, takes no column of this name (PostgreSQL)."""
+    """Why no column of this name can be added to the table, whatever its type; [] on SQLite."""
     if look.dialect is Dialect.SQLITE:
         return []
     row = _kind(look, table, column)
@@ -40,7 +40,7 @@ def no_place_for(look: Look, table: str, column: str) -> list[str]:
 
 
 def not_to_be_changed(look: Look, table: str, column: str, kind: str) -> list[str]:
-    """Why the column can't be of another type, whatever is in it (PostgreSQL). kind: the type that is wanted."""
+    """Why the column's type can't be changed, whatever its values (PostgreSQL only). kind: the wanted type."""
     row = _kind(look, table, column)
     of_type, parent, user = row["of_type"], row["from_whom"], row["user"]
     reasons = (
@@ -54,7 +54,7 @@ def not_to_be_changed(look: Look, table: str, column: str, kind: str) -> list[st
 
 
 def not_to_be_renamed(look: Look, table: str, column: str, to: str) -> list[str]:
-    """Why the column can't have this name."""
+    """Why the column can't be renamed to `to`."""
     if look.dialect is Dialect.SQLITE:
         return _not_renamed_in_memory(look, table, column, to)
     row, wanted = _kind(look, table, column), _kind(look, table, to)
@@ -69,10 +69,10 @@ def not_to_be_renamed(look: Look, table: str, column: str, to: str) -> list[str]
 
 
 def _not_renamed_in_memory(look: Look, table: str, column: str, to: str) -> list[str]:
-    """SQLite reads all views and triggers again when a column is renamed, and refuses where one of them is broken."""
+    """Try the rename in memory: SQLite re-parses all views and triggers then, and refuses where one of them is broken."""
     with scratch.memory(look) as memory:
         if column not in catalog.columns(memory, table):
-            return []  # it is made by something that isn't in the file, such as a module
+            return []  # the table couldn't be created in memory, for instance because its module isn't loaded
         try:
             name = catalog.sql_name(look, table)
             memory.execute(f"ALTER TABLE {name} RENAME COLUMN {quote(column)} TO {quote(to)}")
@@ -86,6 +86,7 @@ def _other_kind(row: Row, table: str) -> str:
 
 
 def _kind(look: Look, table: str, column: str) -> Row:
+    """What restricts changes of a column: the table's kind, type, inheritance, partition key, and users of its row type."""
     sql = """SELECT c.relkind::text AS kind,
                     CASE WHEN c.relispartition THEN (SELECT CAST(inhparent::regclass AS text) FROM pg_catalog.pg_inherits
                                                      WHERE inhrelid = c.oid LIMIT 1) END AS parent,
@@ -112,10 +113,10 @@ def _kind(look: Look, table: str, column: str) -> Row:
 
 
 def refuse_unless_rows_take(look: Look, column: str, clauses: str, *, without_check: str) -> None:
-    """Raises Unusable where a row that is there would not take the column. clauses: what stands behind its name.
+    """Raises Unusable where existing rows can't get the column. clauses: type and constraints, as written behind the name.
 
-    A table without rows takes any default; so it is tried with one row, which has nothing else in it. A check that asks for
-    the row's other columns can't be tried so: then `without_check` is.
+    An empty table accepts any default, so this is tried on a table with one row and no columns of the real one. A CHECK on
+    other columns can't be tried there: on SQLite `without_check` is used instead.
     """
     if look.dialect is Dialect.SQLITE:
         _refuse_on_sqlite(column, clauses, without_check)
@@ -145,7 +146,7 @@ _DOMAIN = "FROM pg_catalog.pg_type WHERE oid = CAST(:kind AS regtype) AND typtyp
 
 
 def domain_default_of(work: Work, kind: str) -> str:
-    """The default that a domain brings, as SQL; "" where there is none."""
+    """The default of a domain, as SQL; "" where it has none, or `kind` is no domain."""
     rows = work.rows(
         f"SELECT CAST(pg_catalog.pg_get_expr(typdefaultbin, 0) AS text) AS brings {_DOMAIN}", {"kind": _alone(kind)}
     )
@@ -153,7 +154,7 @@ def domain_default_of(work: Work, kind: str) -> str:
 
 
 def without_domain(work: Work, kind: str) -> str:
-    """The type that a domain stands for in the end; any other type itself."""
+    """The base type of a domain, through nested domains; any other type unchanged."""
     sql = f"SELECT pg_catalog.format_type(typbasetype, typtypmod) AS base {_DOMAIN}"
     while rows := work.rows(sql, {"kind": _alone(kind)}):
         kind = rows[0].text("base")
@@ -161,7 +162,7 @@ def without_domain(work: Work, kind: str) -> str:
 
 
 def _alone(kind: str) -> str:
-    """A type without its length, which regtype doesn't take before PostgreSQL 16; no domain has one."""
+    """A type name without its modifier, which a cast to regtype refuses before PostgreSQL 16; domains have none."""
     return kind if kind.startswith('"') or "." in kind else kind.partition("(")[0]
 
 
@@ -176,9 +177,10 @@ def refuse_unless_it_refers(
     adds: str = "",
     acts: str = "",
 ) -> None:
-    """Raises Unusable where no foreign key from these columns to those can be. adds: the type of a column to come; acts: ON DELETE …
+    """Raises Unusable where a foreign key from `columns` to `targets` is impossible.
 
-    Tried between two temporary tables of the same columns and indexes.
+    adds: the type of a column that will be added with the key, else "". acts: ON DELETE …, ON UPDATE ….
+    Tried between two temporary tables with the same columns and indexes.
     """
     there = catalog.columns(look, target)
     if not there:
@@ -188,7 +190,7 @@ def refuse_unless_it_refers(
     if any(
         one.kind != "column" and catalog.named(look, one.table) == catalog.named(look, target) for one in look.assumed
     ):
-        return  # an earlier step makes its key
+        return  # an earlier step of the plan creates an index, constraint or the table itself: it can't be tried yet
     sql = """SELECT has_table_privilege(CAST(:name AS regclass), 'REFERENCES') AS refers,
                     has_table_privilege(CAST(:name AS regclass), 'SELECT') AS reads,
                     (SELECT relpersistence <> 'p' FROM pg_catalog.pg_class WHERE oid = CAST(:name AS regclass))
@@ -203,7 +205,7 @@ def refuse_unless_it_refers(
 
 
 def _keys_in_the_way(look: Look, table: str, column: str, kind: str) -> list[str]:
-    """Foreign keys of the column, or to it, that would have nothing to compare it by."""
+    """Foreign keys on the column, or referring to it, that would lack an equality operator for the new type."""
     sql = """SELECT k.conname::text AS name, CAST(k.conrelid::regclass AS text) AS of_table, k.confrelid = c.oid AS refers_here,
                     pg_catalog.format_type(o.atttypid, o.atttypmod) AS other
              FROM pg_catalog.pg_class c
@@ -234,7 +236,7 @@ def _try_types(look: Look, ours: str, theirs: str) -> None:
 
 
 def refuse_unless_there(look: Look, target: str, column: str, value: str) -> None:
-    """Raises Unusable where a row that has this value would refer to nothing. value: SQL."""
+    """Raises Unusable where the referenced table has no row with this value. value: SQL."""
     sql = f"SELECT {value} IS NULL OR EXISTS (SELECT 1 FROM {catalog.sql_name(look, target)} WHERE {quote(column)} = {value}) AS ok"
     if not look.row(sql).flag("ok"):
         raise scratch.Unusable(f"its default refers to a row that {target} doesn't have")
@@ -261,7 +263,7 @@ def _try_key(
 
 
 def refuse_unless_it_makes(look: Look, table: str, index: IndexInfo) -> None:
-    """Raises Unusable where this unique index can't be made a constraint: it is built again where there are no rows."""
+    """Raises Unusable where this unique index can't become a constraint; tried with a copy of the index on an empty twin."""
     what = f"make the index {index.name} a constraint"
     with scratch.twin(look, table) as twin, _of_any_state(what), scratch.understood(what):
         twin.work.execute(f"CREATE UNIQUE INDEX {_ROW} ON {twin.name} {index.body}")
@@ -270,7 +272,11 @@ def refuse_unless_it_makes(look: Look, table: str, index: IndexInfo) -> None:
 
 @contextlib.contextmanager
 def _of_any_state(what: str) -> Iterator[None]:
-    """A deferrable key, or an index of another constraint, is "not in a state": no trouble of the server's own."""
+    """Turn SQLSTATE 55000 into Unusable.
+
+    `scratch.understood` takes class 55 for a problem of the server, but here it is one of the definition: a deferrable key, or an
+    index that already belongs to a constraint.
+    """
     try:
         yield
     except DatabaseFault as fault:
@@ -280,7 +286,7 @@ def _of_any_state(what: str) -> Iterator[None]:
 
 
 def other_kind(look: Look, table: str) -> list[str]:
-    """Why this is no table that holds its rows itself (PostgreSQL)."""
+    """Why this is not a table that stores rows (a view, a foreign table …); [] where it is, and on SQLite."""
     if look.dialect is Dialect.SQLITE:
         return []
     row = _kind(look, table, "")
@@ -288,7 +294,7 @@ def other_kind(look: Look, table: str) -> list[str]:
 
 
 def no_index_on(look: Look, table: str, name: str) -> list[str]:
-    """Why the table has no place for an index of this name; another index of that name is told apart elsewhere."""
+    """Why no index of this name can be created on the table; an existing index of that name is dealt with by the caller."""
     found = catalog.relation(look, name)
     taken = found is not None and catalog.index(look, name) is None
     kind = [one for one in other_kind(look, table) if "materialized" not in one]
@@ -297,8 +303,11 @@ def no_index_on(look: Look, table: str, name: str) -> list[str]:
 
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────
 @contextlib.contextmanager
-def told(what: str, *, then: str = "mend the rows or the playbook, then resume") -> Iterator[None]:
-    """What the table or its rows refused, in words that say what to mend; the transaction goes back as a whole."""
+def refusal_explained(what: str, *, then: str = "mend the rows or the playbook, then resume") -> Iterator[None]:
+    """Turn a refusal by the table's rows or definition into a StepError that says what to mend; other faults pass.
+
+    For statements in one transaction, which is rolled back by then: the message says that nothing was changed.
+    """
     try:
         yield
     except DatabaseFault as fault:

@@ -1,4 +1,7 @@
-"""What later steps of a playbook make of an earlier one's change, so that the playbook may run again when all of it is there."""
+"""What later steps of a playbook do to an earlier step's change.
+
+On a repeated run the earlier step meets its column renamed or altered by those that followed, and must recognise it as done.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,23 @@ from steps.sql.scanner import Token, TokenKind, scan
 
 @runtime_checkable
 class Followed(Protocol):
-    """Recognises its change also where later steps of its playbook have gone on from it."""
+    """A step that recognises its change even after later steps of its playbook have altered it."""
 
     def followed_by(self, later: Sequence[Step]) -> None:
-        """Told once, when the playbook is read."""
+        """Receive the later steps; called once, when the playbook is loaded."""
 
 
 @runtime_checkable
 class GoesOn(Protocol):
-    """Changes columns further in a way that it can't say as a Foretold."""
+    """A step that alters existing columns, which Foretold can't express."""
 
     def goes_on(self, look: Look) -> tuple[Trace, ...]:
-        """kind: "not_null", "default" or "type", of which column."""
+        """The altered columns; kind is "not_null", "default" or "type"."""
 
 
 @dataclass(eq=False)
 class Later:
-    """The steps behind one. It says nothing of that step itself, so any two are equal when steps are compared."""
+    """The steps that follow a step. Not part of that step's definition: any two are equal when steps are compared."""
 
     steps: tuple[Step, ...] = ()
 
@@ -41,7 +44,7 @@ class Later:
     __hash__ = None  # type: ignore[assignment]  # never a key
 
     def names(self, look: Look, table: str, column: str) -> list[str]:
-        """What the column is called, first and after each later step that renames it."""
+        """The column's name, followed by its name after each later step that renames it."""
         names = [column]
         for one in self._of(look, table):
             if one.kind == "column" and one.was == names[-1] != one.name:
@@ -49,11 +52,11 @@ class Later:
         return names
 
     def changes(self, look: Look, table: str, names: Sequence[str]) -> list[Trace]:
-        """What they change of the column under any of these names: `kind` says what, `type` its new type."""
+        """What later steps change about the column, under any of its names: `kind` says what, `type` is its new type."""
         every = self._of(look, table)
         found = [one for one in every if one.name in names]
         found = [one._replace(kind="type") if one.kind == "column" and one.was == one.name else one for one in found]
-        rebuilt = any(one.kind == "table" for one in every)  # as the playbook writes the whole table
+        rebuilt = any(one.kind == "table" for one in every)  # a rebuild writes the whole definition anew
         return found + [Trace(kind, table, names[0]) for kind in ("not_null", "default") if rebuilt]
 
     def _of(self, look: Look, table: str) -> list[Trace]:
@@ -76,7 +79,7 @@ _KINDS = {
 
 
 def altered(sql: str, dialect: Dialect) -> list[Trace]:
-    """The columns that an ALTER TABLE changes in place: whether they may be NULL, their defaults, their types."""
+    """The columns whose NOT NULL, default or type an ALTER TABLE statement changes."""
     words = [token for token in scan(sql, dialect) if token.means_something]
     keywords = [token.keyword for token in words]
     if keywords[:2] != ["ALTER", "TABLE"]:

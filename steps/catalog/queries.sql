@@ -1,5 +1,5 @@
--- What the catalogue of PostgreSQL and SQLite says, in the same columns for both. A query's name stands between two dashes;
--- its dialect follows the dot. Values are bound; {schema} is the quoted schema, for SQLite's own tables.
+-- Catalogue queries with the same result columns on PostgreSQL and SQLite. Each begins with a line "-- name.dialect --".
+-- Values are bound; {schema} is replaced by the quoted schema, for SQLite's own tables, whose names can't be bound.
 
 -- relation.postgresql --
 SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
@@ -92,8 +92,9 @@ JOIN pg_catalog.pg_am m ON m.oid = x.relam
 WHERE n.nspname = :schema AND (c.relname = :table OR x.relname = :index) ORDER BY x.relname
 
 -- touched_columns.postgresql --
--- For each index that would be told "no column of yours changes": one column of it that may be set to itself. Not one that
--- makes the row's lock stronger (of a unique index), that a trigger or a generated column waits for, or that may not be set.
+-- For each btree index none of whose columns is in :fill, one of its columns that can be set to itself (see
+-- catalog.touched_columns). Excluded: columns of a unique index (the UPDATE would take a stronger row lock), of a trigger's
+-- UPDATE OF list or of a stored generated column's expression (they would run for nothing), and columns that can't be set.
 SELECT DISTINCT ON (i.indexrelid) a.attname::text AS name
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid AND x.relam = 403 -- btree
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum > 0

@@ -1,8 +1,8 @@
-"""What the database itself makes of a definition that a playbook writes, asked where nothing is kept.
+"""Tries a playbook's definition on the database itself, in a place where nothing persists.
 
-On PostgreSQL in a temporary table of the same columns, inside a transaction that is rolled back; on SQLite in a database in
-memory that has the same schema and no rows. No type, expression or definition is read by us: the server parses it, and prints
-it back in its own words.
+On PostgreSQL that is a temporary table with the same columns, in a transaction that is rolled back; on SQLite an in-memory
+database with the same schema and no rows. So types, expressions and definitions are parsed by the server alone, which
+prints them back in canonical form.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ from steps.sql.scanner import TokenKind, scan
 
 TWIN = "runbook_twin"
 _READ_ONLY = "25006"
-_NOT_THE_DEFINITION = {"08", "40", "53", "55", "57", "58", "XX"}  # classes of SQLSTATE: the server's own troubles
+_NOT_THE_DEFINITION = {"08", "40", "53", "55", "57", "58", "XX"}  # SQLSTATE classes that say nothing about a definition
 
 
 class Unusable(StepError):
-    """A definition that means nothing to the server, or that it can't be asked about; a lost connection is no such thing."""
+    """The server rejects a definition, or can't be asked about it; never raised for a lost connection."""
 
 
 def one_piece(text: str, dialect: Dialect) -> str:
-    """The text, which is put into a statement of ours as it is: it closes no parenthesis that it didn't open, and ends nothing."""
+    """The text, checked for use inside a statement of ours: balanced parentheses, no semicolon, parameter or line comment.
+
+    A guard against mistakes: what passes can't end the expression or the statement that surrounds it. Raises Unusable.
+    """
     depth = 0
     for token in scan(text, dialect):
         depth += {"(": 1, ")": -1}.get(token.sign, 0)
@@ -54,21 +57,21 @@ def one_piece(text: str, dialect: Dialect) -> str:
 # ─── PostgreSQL ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Twin:
-    """A temporary table of the same columns, types, collations and NOT NULL, without rows."""
+    """A temporary table with the same columns, types, collations and NOT NULL as a real one, and no rows."""
 
     work: Work
-    table: str  # as the catalogue is asked: schema.name
+    table: str  # schema.name, for steps.catalog
     name: str  # quoted, for statements
 
     def file(self) -> int:
-        """The number of its file: another one after a statement that rewrote it."""
+        """The number of the table's file (relfilenode): it changes with a statement that rewrites the table."""
         sql = "SELECT pg_relation_filenode(CAST(:name AS regclass))::bigint AS number"
         return self.work.row(sql, {"name": self.name}).integer("number")
 
 
 @contextlib.contextmanager
 def twin(look: Look, table: str, *, like: str = "") -> Iterator[Twin]:
-    """The table's twin, rolled back at the end; like: what it has besides ("INCLUDING INDEXES"). Raises Unusable."""
+    """Create the table's twin, and roll it back at the end; like: LIKE options such as "INCLUDING INDEXES". Raises Unusable."""
     with look.trial("definition") as work:
         with understood(f"ask PostgreSQL what a definition for {table} means"):
             work.execute(f"CREATE TEMPORARY TABLE {TWIN} (LIKE {catalog.sql_name(look, table)} {like})")
@@ -80,7 +83,7 @@ def twin(look: Look, table: str, *, like: str = "") -> Iterator[Twin]:
 
 
 def _foresee(look: Look, work: Work, table: str, *, twin: str) -> None:
-    """What earlier steps of a plan will have made of the table's columns, before it is asked what comes after."""
+    """Apply to the twin what earlier steps of the plan will do to the table's columns."""
     there, name = set(catalog.columns(work, twin)), catalog.sql_name(work, twin)
     for one in look.assumed:
         if one.kind != "column" or catalog.named(look, one.table) != catalog.named(look, table):
@@ -90,6 +93,7 @@ def _foresee(look: Look, work: Work, table: str, *, twin: str) -> None:
             work.execute(f"ALTER TABLE {name} RENAME COLUMN {quote(one.was)} TO {column}")
         elif one.name not in there:
             work.execute(f"ALTER TABLE {name} ADD COLUMN {column} {one.type}")
+        # USING NULL: the twin has no rows, and the cast that the earlier step will write isn't known here
         if one.was and one.type and look.dialect is Dialect.POSTGRESQL:
             work.execute(f"ALTER TABLE {name} ALTER COLUMN {column} TYPE {one.type} USING CAST(NULL AS {one.type})")
         there = there - {one.was} | {one.name}
@@ -97,7 +101,7 @@ def _foresee(look: Look, work: Work, table: str, *, twin: str) -> None:
 
 @contextlib.contextmanager
 def understood(what: str) -> Iterator[None]:
-    """The server's refusal of a definition as Unusable: what it was asked, and its own words."""
+    """Turn the server's refusal of a definition into Unusable; other faults pass. what: completes "cannot …"."""
     try:
         yield
     except DatabaseFault as fault:
@@ -112,7 +116,7 @@ def understood(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Type:
-    """A type as PostgreSQL reads it. collation: its own one's oid, 0 where it has none; category: as in pg_type."""
+    """A type as PostgreSQL resolves it. collation: the oid of its default collation, 0 for none; category: pg_type.typcategory."""
 
     oid: int
     modifier: int
@@ -122,16 +126,16 @@ class Type:
 
 
 def types(look: Look, *texts: str) -> list[Type]:
-    """What these types are to the server; raises Unusable where one is no type, or is more than a type."""
+    """Resolve type names on the server; raises Unusable where a text is no type, or more than a type."""
     with look.trial("type") as work:
         return [type_of(work, text) for text in texts]
 
 
 def type_of(work: Work, text: str) -> Type:
-    """The same, inside a trial."""
+    """Resolve one type name inside an open trial; raises Unusable like `types`."""
     one_piece(text, Dialect.POSTGRESQL)
     with understood(f"read {text!r} as a type"):
-        # the grammar of a type and nothing else: COLLATE, NOT NULL, serial … are no types
+        # CAST accepts a type and nothing more; CREATE TABLE alone would also take COLLATE, NOT NULL, serial …
         work.rows(f"SELECT CAST(NULL AS {text}) AS wanted WHERE false")
         work.execute(f"CREATE TEMPORARY TABLE runbook_type (wanted {text})")
     row = catalog.answers(work, "type_of_column", {})[0]
@@ -142,14 +146,14 @@ def type_of(work: Work, text: str) -> Type:
 
 
 def fault_text(fault: DatabaseFault) -> str:
-    """The server's words, without our statement behind them."""
+    """The first line of the server's message, without the statement that we append to it."""
     return str(fault).partition(" (in: ")[0].splitlines()[0]
 
 
 # ─── SQLite ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class ScratchDatabase:
-    """A database in memory with the same schema and no rows: a Work that touches nobody's file."""
+    """An in-memory SQLite database as a Work: whatever runs on it touches no file."""
 
     connection: sqlite3.Connection
     dialect: Dialect = Dialect.SQLITE
@@ -178,7 +182,7 @@ class ScratchDatabase:
             return self.connection.execute(bind(sql, self.dialect), dict(params)).rowcount
 
     def trial(self, label: str) -> AbstractContextManager[Work]:
-        """There is nothing to roll back: all of it is a trial."""
+        """The database itself: nothing in it needs to be rolled back."""
         del label
         return contextlib.nullcontext(self)
 
@@ -188,14 +192,14 @@ class ScratchDatabase:
 
 @contextlib.contextmanager
 def nothing() -> Iterator[ScratchDatabase]:
-    """An empty database in memory."""
+    """An empty in-memory database."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)) as connection:
         yield ScratchDatabase(connection)
 
 
 @contextlib.contextmanager
 def memory(look: Look) -> Iterator[ScratchDatabase]:
-    """The schema of the file at hand, in memory. What can't be made there (a module that isn't loaded) is left out."""
+    """An in-memory database with the file's schema; objects that can't be created there (a module not loaded) are left out."""
     with nothing() as found:
         for row in catalog.answers(look, "whole_schema", {}):
             with contextlib.suppress(sqlite3.Error):
@@ -215,7 +219,7 @@ def _translated() -> Iterator[None]:
 
 
 def collation(memory: ScratchDatabase, table: str, column: str) -> str:
-    """The collation by which a column is compared, which SQLite tells of an index only."""
+    """The collation by which a column is compared; SQLite reports it only for an index, so one is created."""
     name = catalog.named(memory, table)[1]
     memory.execute(f"CREATE INDEX runbook_collation ON {quote(name)} ({quote(column)})")
     keys = catalog.answers(memory, "index_keys", {"schema": memory.schema, "index": "runbook_collation"})
@@ -224,11 +228,12 @@ def collation(memory: ScratchDatabase, table: str, column: str) -> str:
 
 
 def affinity(look: Look, declared: str) -> str:
-    """The affinity that SQLite gives to a declared type; raises Unusable where it is no type, or more than a type."""
+    """The affinity that SQLite derives from a declared type; raises Unusable where it is no type, or more than a type."""
     if not declared.strip():
-        return "blob"  # a column without a type
+        return "blob"  # a column without a type has BLOB affinity
     one_piece(declared, Dialect.SQLITE)
     with understood(f"read {declared!r} as a type"):
         row = look.row(f"SELECT typeof(CAST(1.5 AS {declared})) AS broken, typeof(CAST(1 AS {declared})) AS whole")
+    # NUMERIC is the one affinity whose casts of 1.5 and of 1 have different storage classes (real, integer)
     broken, whole = row.text("broken"), row.text("whole")
     return broken if broken == whole else "numeric"

@@ -1,8 +1,9 @@
-"""Which table stood behind a name when a step acted on it, so that another one made under that name since is never taken for it.
+"""Records the identity of the tables that a step changed, so that an undo never touches another table of the same name.
 
-PostgreSQL numbers its tables (oid). SQLite doesn't: there it is the row of sqlite_master and the first page, which VACUUM
-may change, and the order in which tables were made, which it keeps. The newest table of all gets the same row and page when it
-is dropped and made again: it is the same one for certain only while nobody else has changed the schema.
+PostgreSQL identifies a table by its oid. SQLite has no such number: there it is the rowid in sqlite_master and the root page,
+which VACUUM may change, together with the order in which tables were created, which VACUUM keeps. The newest table of a file
+gets the same rowid and page when it is dropped and created again: it is certainly the same one only while the schema version
+is unchanged.
 """
 
 from __future__ import annotations
@@ -21,37 +22,37 @@ from steps.ledger import step_commits
 from steps.ledger.step_commits import Touch
 from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
-_LAYOUT = ("runbook_step_commit", "runbook_run")  # where these lie elsewhere, all of the file was rearranged
+_LAYOUT = ("runbook_step_commit", "runbook_run")  # if these moved in the file, VACUUM has rearranged all of it
 _FIELDS = ("tables", "order", "layout", "version")
 
 
 @runtime_checkable
 class Touching(Protocol):
-    """Says which tables it changes, so that it is known later whether they are still the same ones."""
+    """A step that names the tables it changes, so that their identity is recorded."""
 
     def touches(self, look: Look) -> tuple[str, ...]:
-        """Their names, as the playbook writes them."""
+        """The tables' names as the playbook writes them."""
 
 
 @runtime_checkable
 class TouchingBack(Protocol):
-    """Its way back works on other tables than its way there: only these are compared."""
+    """A step whose undo works on other tables than `apply`: only these are compared."""
 
     def touches_back(self, look: Look) -> tuple[str, ...]: ...
 
 
 @runtime_checkable
 class Rebuilding(Protocol):
-    """Puts another table with the same rows in a table's place."""
+    """A step that replaces a table by another one with the same rows."""
 
     def keeps_rows(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What stood behind some names at one moment. tables: name → what identifies it.
+    """The identity of some tables at one moment. tables: name → (oid,), or (rowid, root page) on SQLite.
 
-    On SQLite alone, order: of all tables; layout: where some lie in the file; version: of the schema.
+    On SQLite only: order: all tables by creation; layout: rowid and root page of _LAYOUT's tables; version: schema_version.
     """
 
     tables: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class Identity:
     version: int = 0
 
     def same(self, other: Identity, name: str) -> bool:
-        """Whether the name stands for the same table in a later one."""
+        """Whether the name denotes the same table in `other`, a later identity; False where that isn't certain."""
         mine, theirs = self.tables.get(name), other.tables.get(name)
         if mine is None or theirs is None or not self.order:
             return mine == theirs
@@ -69,18 +70,18 @@ class Identity:
         return not self.made_again(other, name) and bool(self._later(name))
 
     def made_again(self, other: Identity, name: str) -> bool:
-        """Whether it certainly is another table by then (SQLite)."""
+        """Whether it certainly is another table in `other` (SQLite only)."""
         if self.layout == other.layout and self.tables[name] != other.tables[name]:
-            return True
+            return True  # the file wasn't rearranged, and yet the table moved
         now = set(other.order[: other.order.index(name)])
-        return bool(self._later(name) & now)
+        return bool(self._later(name) & now)  # a table that was created after it now precedes it
 
     def _later(self, name: str) -> set[str]:
-        """The tables that were made after it."""
+        """The tables created after this one."""
         return set(self.order[self.order.index(name) + 1 :])
 
 
-# ─── looking ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── identities ─────────────────────────────────────────────────────────────────────────────────────────────────────
 _POSTGRESQL = """
 SELECT n.nspname || '.' || c.relname AS name, c.oid::bigint AS oid
 FROM unnest(CAST(:schemas AS text[]), CAST(:tables AS text[])) AS w(s, t)
@@ -88,12 +89,13 @@ JOIN pg_catalog.pg_class c ON c.relname = CAST(w.t AS name) JOIN pg_catalog.pg_n
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
   AND CASE WHEN w.s = '' THEN pg_catalog.pg_table_is_visible(c.oid) ELSE n.nspname = CAST(w.s AS name) END"""
 
+# With auto_vacuum SQLite moves root pages as tables are dropped, so there the page identifies nothing.
 _SQLITE = """SELECT name, rowid AS place, CASE WHEN (SELECT auto_vacuum FROM pragma_auto_vacuum) = 0 THEN rootpage ELSE 0 END AS page
 FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"""
 
 
 def identify(look: Look, names: Iterable[str]) -> Identity:
-    """What stands behind these names now, each under its whole name; those of no table are left out."""
+    """The current identity of the tables with these names, by qualified name; names of no table are left out."""
     wanted = list(dict.fromkeys(names))
     if not wanted:
         return Identity()
@@ -118,7 +120,7 @@ def _folded(name: str) -> str:
 
 # ─── the record ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def recorded(before: Identity, after: Identity, step: object) -> str | None:
-    """What an act of the step leaves in its ledger row, as JSON; None where it touched no table and changed no schema."""
+    """The JSON for the ledger row of one commit of the step; None where it touched no table and changed no schema."""
     if not before.tables and not after.tables and before.version == after.version:
         return None
     moments = [after] if before == after else [before, after]
@@ -130,7 +132,7 @@ def recorded(before: Identity, after: Identity, step: object) -> str | None:
 
 
 class _Act(NamedTuple):
-    """What stood behind its names before an act and after it. trusted: what it put in a table's place is the same table."""
+    """One commit: the tables' identity before and after it. trusted: where it replaced a table, the new one counts as the same."""
 
     before: Identity
     after: Identity
@@ -152,9 +154,10 @@ def _read(touch: Touch, run: str) -> _Act:
 
 
 def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = False) -> list[str]:
-    """The tables that this step changed and that are others now, each in words. certain: without those that only may be.
+    """The tables that this step changed and that have since been replaced, each in words.
 
-    What the run itself put in a table's place, there or on its way back, is meant; so is a table that any run rebuilt.
+    Replacements by this run (its apply or undo), and rebuilds by any run, don't count. certain: leave out those that only may
+    have been replaced (SQLite).
     """
     touches = step_commits.touches(look, place)
     acts = [_read(one, place.run) for one in touches]
@@ -168,12 +171,12 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
         if certain and now.order and not then.made_again(now, name):
             continue
         if not all(_leads_to(now, name, acts[n:]) or _undisturbed(now, name, acts[n:]) for n in mine):
-            found.append(_told(name, then, now))
+            found.append(_describe_replaced(name, then, now))
     return found
 
 
 def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
-    """Whether the table behind the name is the one that the first of these acts left, or one that was meant to take its place."""
+    """Whether the table is the one that the first of these commits left, or a trusted replacement of it."""
     known = [acts[0].after]
     for act in acts[1:]:
         there = name in act.before.tables and name in act.after.tables
@@ -185,10 +188,10 @@ def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
 
 
 def _undisturbed(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
-    """Whether it looks the same on SQLite, and all changes of the schema since the first of these acts were made by them.
+    """Whether, on SQLite, the table looks the same, and these commits made all schema changes since the first of them.
 
-    The version counts each change. Where the acts account for all of them, nobody can have dropped the table and made
-    another one that got its row and page.
+    schema_version counts every change. If these commits account for all of them, nobody can have dropped the table and created
+    another one that got its rowid and root page.
     """
     if not now.order or acts[0].after.tables[name] != now.tables[name]:
         return False
@@ -196,7 +199,7 @@ def _undisturbed(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
     return now.version - acts[0].after.version == ours
 
 
-def _told(name: str, then: Identity, now: Identity) -> str:
+def _describe_replaced(name: str, then: Identity, now: Identity) -> str:
     if not now.order:
         return f"{name} is another table now (oid {now.tables[name][0]}, then {then.tables[name][0]})"
     if then.made_again(now, name):
@@ -209,11 +212,11 @@ def _told(name: str, then: Identity, now: Identity) -> str:
 
 # ─── names in SQL ───────────────────────────────────────────────────────────────────────────────────────────────────
 def named_in(statements: Iterable[str], dialect: Dialect) -> tuple[str, ...]:
-    """All that may be the name of a table in these statements, and in the bodies that they quote with $…$."""
+    """Everything that may be a table's name in these statements, and in the bodies that they quote with $…$."""
     return tuple(dict.fromkeys(name for sql in statements for name in _names_in(sql, dialect)))
 
 
-@functools.lru_cache(maxsize=4096)  # asked again at each commit, of all the step's statements
+@functools.lru_cache(maxsize=4096)  # called at each commit, for all of the step's statements
 def _names_in(sql: str, dialect: Dialect) -> tuple[str, ...]:
     return tuple(_names(sql, dialect))
 
@@ -243,5 +246,5 @@ def _plain(token: Token, dialect: Dialect) -> str:
 
 
 def qualified(look: Look, *tables: str) -> tuple[str, ...]:
-    """Tables as a playbook names them, with their schema."""
+    """Table names from a playbook, each with its schema."""
     return tuple(".".join(catalog.named(look, one)) for one in tables)

@@ -1,4 +1,4 @@
-"""The contract between what can be done (steps, probes) and how a run goes: the one import for authors of both."""
+"""The contract between steps and probes and the engine that runs them: the one import that their authors need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step can do beside the contract that all keep: each ability is a protocol that the engine asks for."""
+"""Optional abilities of a step, beyond the contract of all steps: protocols that the engine checks with isinstance."""
 
 from __future__ import annotations
 
@@ -17,112 +17,112 @@ from steps.contract.step import Before, Context, Statement, Step, StepResult, Ta
 
 @runtime_checkable
 class Declared(Protocol):
-    """The change is SQL that can be shown beforehand: preview, lint, locks and apply are one list."""
+    """The change is SQL that can be shown in advance: preview, lint, lock table and apply use the same list."""
 
     def statements(self, look: Look) -> list[Statement]: ...
 
 
 @runtime_checkable
 class Reversible(Protocol[Before]):
-    """The change can be taken back from what `remember` kept; a `Step[Before]` with a `revert` is."""
+    """The change can be undone from what `Context.remember` kept: a `Step[Before]` with a `revert`."""
 
     def recall(self, text: str) -> Before: ...
 
     def revert(self, ctx: Context, before: Before) -> TakenBack | None:
-        """Take the change back; rows that it restored and refused are counted, where it goes by rows."""
+        """Undo the change; counts the rows restored and those left alone, where it works by rows."""
 
 
 @runtime_checkable
 class Oneway(Protocol):
-    """A type that is Reversible in general, but not this step: says why in words, or "" when it can be reverted."""
+    """A Reversible type whose single steps may not be: says why this one isn't, "" where it is."""
 
     def one_way(self) -> str: ...
 
 
 @runtime_checkable
 class HalfDone(Protocol):
-    """Can end half done, in a state from which its own way back does not lead."""
+    """Can fail half done, in a state that its own undo can't handle."""
 
     def half_way_back(self) -> str:
-        """Why it could not be taken back then, with the remedy; "" where it always can."""
+        """Why it couldn't be undone then, with the remedy; "" where it always can."""
 
 
 @runtime_checkable
 class Doubtful(Protocol):
-    """Can come to a state from which taking it back needs a person's word."""
+    """Can reach a state in which a person must decide before it is undone."""
 
     def doubt(self, look: Look) -> str:
-        """Why, in words; "" where it can be taken back. Settled as done: all of it stands, and `revert` is called."""
+        """Why a person must decide, "" where nobody must. Settled as done means that all of it stands: `revert` is called."""
 
 
 @runtime_checkable
 class Mendable(Protocol):
-    """Its way back is written in the playbook, where it may be mended after the step has run."""
+    """Its undo is written in the playbook, and may be corrected there after the step has run."""
 
     def only_way_back_differs(self, before: Step) -> bool:
-        """Whether `before` is the same change with another way back."""
+        """Whether `before` is the same change with a different undo."""
 
 
 @runtime_checkable
 class Lingering(Protocol):
-    """What it began may outlive the process that ran it."""
+    """What it started may outlive the process that ran it."""
 
     def at_work(self, look: Look) -> str:
-        """Who still works for it, with what to do; "" where nobody is seen."""
+        """What is still running for it, with what to do about it; "" where nothing is known to run."""
 
 
 @runtime_checkable
 class Conditional(Protocol):
-    """Reversible on a condition that shows only when it is taken back: plan says it beforehand."""
+    """Reversible on a condition that is known only at the time of the undo; the plan states it."""
 
     def back_if(self, look: Look | None) -> str:
-        """The condition, in words that go on after "yes, " ("unless …", "while …"); "" where there is none."""
+        """The condition, in words that continue "yes, " ("unless …", "while …"); "" where there is none."""
 
 
 @runtime_checkable
 class Recounted(Protocol):
-    """Its result can be read from the ledger again, after a kill between the last commit and the trail's record of it."""
+    """Its result can be computed again from the ledger, after a crash between its last commit and the trail's record of it."""
 
     def result(self, look: Look) -> StepResult: ...
 
 
 @runtime_checkable
 class Requeueable(Protocol):
-    """Sets aside what it can't change, and can try that again."""
+    """Skips rows that it can't change, and can retry them."""
 
     def aside(self, look: Look) -> int:
-        """How many rows that is now: those that it gave up, and those to which it still meant to return."""
+        """The number of skipped rows at present: dead ones, and deferred ones not retried yet."""
 
     def reopen(self, ctx: Context) -> None:
-        """From here on the step is unfinished, and `apply` returns to those rows."""
+        """Make the step unfinished again, so that `apply` retries those rows."""
 
 
 @runtime_checkable
 class UndoesRun(Protocol):
-    """Takes back the latest run of another playbook on this target; the engine does it with that run's own steps."""
+    """Undoes the latest run of another playbook on this target; the engine does it, with that run's own steps."""
 
     def undoes(self) -> str:
         """The playbook's name."""
 
     def only_steps(self) -> tuple[str, ...]:
-        """The ids of the steps to take back; () for all of them."""
+        """The ids of the steps to undo; () for all of them."""
 
 
 @runtime_checkable
 class Estimable(Protocol):
-    """Can say beforehand how many rows it will touch."""
+    """Can estimate how many rows it will touch."""
 
     def rows(self, look: Look) -> int | None: ...
 
 
 @dataclass(frozen=True)
 class RunningFigures:
-    """The figures that a step type tells while it runs, by name, and what they are to those who read them.
+    """The figures that a step type reports while it runs, by name and by how guards and the report use them.
 
-    names: what its guards' expressions may name, all of them numbers, in the order in which people read them.
-    counted: a result that has all of these has gone over a table; the report gives it a column of its own.
-    set_aside: the one that counts the rows that the step gave up; `runbook report --rows` lists them by this name.
-    batch_ms: the one that is the length of the last batch in milliseconds; "" where there are no batches.
+    names: those that guards' expressions can use, all numbers, in display order.
+    counted: a result with all of these visited a table's rows; the report gives such steps columns of their own.
+    set_aside: the figure that counts dead rows; `runbook report --rows` lists these rows under this name.
+    batch_ms: the figure with the duration of the last batch in milliseconds; "" where there are no batches.
     """
 
     names: tuple[str, ...] = ()
@@ -133,60 +133,60 @@ class RunningFigures:
 
 @runtime_checkable
 class TellsFigures(Protocol):
-    """Tells figures while it runs. Declared by the type, because a guard is read before there is a step."""
+    """Reports figures while it runs. Declared on the class, because guards are validated before there is a step."""
 
     running_figures: ClassVar[RunningFigures]
 
 
 def running_figures(step: Step | type[Step]) -> RunningFigures:
-    """What a step, or a step type, tells while it runs; of most there is nothing."""
+    """The figures that a step or a step type reports while it runs; empty for most."""
     declared: object = step  # of a class, mypy believes that it never is what a protocol describes
     return declared.running_figures if isinstance(declared, TellsFigures) else RunningFigures()
 
 
 @runtime_checkable
 class Connecting(Protocol):
-    """Writes through more than one connection at once, and says through how many."""
+    """Uses several connections at once, and says how many."""
 
     def connections(self) -> int: ...
 
 
 @runtime_checkable
 class Preflighted(Protocol):
-    """Looks for what would make it fail (or hurt) before the run starts; each text is a fault that stops the run."""
+    """Checks, before the run starts, for what would make it fail or harm others; each text is a fault that stops the run."""
 
     def preflight(self, look: Look) -> list[str]: ...
 
 
 @runtime_checkable
 class StaticallyChecked(Protocol):
-    """Has faults that its text alone shows: no database and no earlier step can mend them."""
+    """Can have faults that its text alone shows, and that no database state or earlier step could remedy."""
 
     def misfits(self, dialect: Dialect) -> list[str]: ...
 
 
 @runtime_checkable
 class UsesFigures(Protocol):
-    """Binds what earlier steps and checks of its run found."""
+    """Binds figures of earlier steps and checks of its run as parameters."""
 
     def figures(self) -> tuple[str, ...]:
         """Their names, such as "count.rows"."""
 
     def with_figures(self, values: Mapping[str, Value]) -> Step:
-        """The step as it is sent: each figure is the value of its name."""
+        """A copy of the step with the figures bound to these values."""
 
 
 @runtime_checkable
 class Resting(Protocol):
-    """Rests while others work, also on the way back."""
+    """Rests while others work, also during its undo."""
 
     def rests(self) -> float:
-        """How many times as long as it works, at most."""
+        """The longest rest, as a multiple of the time worked."""
 
 
 @runtime_checkable
 class Foretold(Protocol):
-    """Says beforehand what it will leave behind. After a step that can't, nobody knows what later steps will find."""
+    """Can say in advance what it will create. After a step that can't, later steps can't be fully planned."""
 
     def leaves(self, look: Look) -> tuple[Trace, ...]: ...
 

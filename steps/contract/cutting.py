@@ -1,4 +1,4 @@
-"""Shortening texts that may hold a secret: masked first, then cut, since what is left of a cut secret is recognised by nobody."""
+"""Truncating texts that may contain a secret: mask first, then cut, because no mask recognises half a secret."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 MARK = "…"
-BESIDE = 64 * 1024  # what is masked beyond the part that is kept: a secret may begin within and end outside of it
-EDGE = BESIDE // 2  # what is never kept of it: here a secret may be cut already, and is seen by no masking
+BESIDE = 64 * 1024  # margin that is masked beyond the kept part: a secret may begin inside it and end outside
+EDGE = BESIDE // 2  # outer half of the margin, always dropped: it may end in half a secret, which no mask recognises
 
 Masking = Callable[[str], str]
-_masking: list[Masking] = []  # of this process, also for its threads: guards and workers cut too
+_masking: list[Masking] = []  # global to the process and not per thread, since guards and workers truncate texts too
 
 
 @contextlib.contextmanager
 def masked_by(masking: Masking) -> Iterator[None]:
-    """Within this block every text that is cut is masked by this one first."""
+    """Within this block every text that is truncated is passed through `masking` first."""
     _masking.append(masking)
     try:
         yield
@@ -24,7 +24,7 @@ def masked_by(masking: Masking) -> Iterator[None]:
 
 
 def first(text: str, longest: int) -> str:
-    """The first characters of a text; one that fits is returned as it is."""
+    """The first `longest` characters of a text, masked; a text that fits is returned as it is, not masked."""
     if len(text) <= longest:
         return text
     seen = masked(text[: longest + BESIDE])
@@ -32,7 +32,7 @@ def first(text: str, longest: int) -> str:
 
 
 def last(text: str, longest: int) -> str:
-    """The last characters of a text; one that fits is returned as it is."""
+    """The last `longest` characters of a text, masked; a text that fits is returned as it is, not masked."""
     if len(text) <= longest:
         return text
     seen = masked(text[-longest - BESIDE :])
@@ -40,17 +40,18 @@ def last(text: str, longest: int) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text in at most so many characters, ending with … where something was left out."""
+    """The text in at most `longest` characters, ending with … where something was left out."""
     return text if len(text) <= longest else first(text, longest - 1) + MARK
 
 
 def on_one_line(text: str, longest: int) -> str:
-    """The same with all white space drawn together, as statements are shown; that too makes a secret unrecognisable."""
+    """The text in at most `longest` characters with its white space collapsed, as statements are shown."""
+    # masked before collapsing: a secret with white space in it would not be recognised afterwards
     return shortened(" ".join(masked(text).split()), longest)
 
 
 def masked(text: str) -> str:
-    """The text as it may be written where nobody masks it later: into the ledger."""
+    """The text with all secrets masked, for where nothing masks it later: the ledger."""
     for masking in _masking:
         text = masking(text)
     return text

@@ -1,20 +1,20 @@
-"""What can stop a step, and how the database's own refusals are told apart: by SQLSTATE, never by their text."""
+"""The exceptions that stop a step. Database errors are told apart by SQLSTATE, never by their message."""
 
 from __future__ import annotations
 
 
 class StepError(Exception):
-    """The step cannot go on; the message says why, in the operator's words."""
+    """The step cannot continue; the message tells the operator why."""
 
 
 class Refused(StepError):
-    """The step was not begun: nothing was changed by it."""
+    """The step was not started and has changed nothing."""
 
 
 class Paused(Exception):
-    """The step stopped at a gate of its own after committing what it had done; `resume` goes on.
+    """The step stopped at a safe point of its own, with its work so far committed; `resume` continues from there.
 
-    needs_s: how long the rest is expected to take, in seconds, where that can be told.
+    needs_s: the expected duration of the rest in seconds; None where unknown.
     """
 
     def __init__(self, message: str, *, needs_s: float | None = None) -> None:
@@ -23,14 +23,16 @@ class Paused(Exception):
 
 
 class Stopped(Exception):
-    """Someone asked the run to stop; raised at a safe point by `pulse`."""
+    """An operator or a signal asked the run to stop; `Context.pulse` raises it at a safe point."""
 
 
 class DatabaseFault(StepError):
-    """The database refused or was lost.
+    """The database refused a statement, or the connection was lost.
 
     sqlstate: five characters (SQLite's errors are mapped to the nearest SQLSTATE), or "" where none is known.
-    lost: the connection is gone, so what was in flight was settled or must be. silent: nobody answered, not even to refuse.
+    detail, constraint: as PostgreSQL reports them with the error.
+    lost: the connection is gone: whether a COMMIT in flight took effect has been determined, or still must be.
+    silent: there was no answer at all, not even a refusal.
     """
 
     def __init__(
@@ -55,10 +57,10 @@ LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
 SERIALIZATION = "40001"
 QUERY_CANCELED = "57014"
-KEPT_TOO_LONG = "25P04"  # PostgreSQL's transaction_timeout, and what is ended from here for the same reason
+KEPT_TOO_LONG = "25P04"  # transaction_timeout (PostgreSQL 17 and later), and our own cancellation for the same reason
 INSUFFICIENT_PRIVILEGE = "42501"
 UNDEFINED = frozenset({"3F000", "42703", "42704", "42883", "42P01"})  # schema, column, object, function, table
 
 
 class AlreadyCommitted(Exception):
-    """This label's transaction is already in the ledger: its work is done."""
+    """The ledger already has this label: its transaction was committed before, and is not run again."""

@@ -1,4 +1,4 @@
-"""The words of the playbook format that steps and probes share: time spans, names, columns, queries."""
+"""Field types of the playbook format that steps and probes share: time spans, names, columns, queries."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from steps.contract.written import SQL, ColumnText, QueryText, SpanText, named
 
 
 class Model(BaseModel):
-    """A frozen value in which an unknown key is an error."""
+    """A frozen model in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
 
 RESERVED = frozenset({"limits", "inputs", "grown", "per_min"})
-"""Namespaces of the engine's own in `that:`; no id, short name, input or column may be called so."""
+"""Namespaces in `that:` that belong to the engine; no id, short name, input or column may have these names."""
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "days": 86400.0, "day": 86400.0}
 
 
 def seconds(text: object) -> object:
-    """'250 ms', '5 min', '3 h', '7 days' → seconds; a bare number is refused because its unit can't be read from it."""
+    """Parse '250 ms', '5 min', '3 h', '7 days' into seconds; ValueError for a number without a unit."""
     if isinstance(text, Timespan):
         return text
     if not isinstance(text, str):
@@ -56,7 +56,7 @@ def seconds(text: object) -> object:
 
 
 def refuse_unknown_zone(name: str) -> None:
-    """Raise ValueError for a time zone that isn't in the system's list."""
+    """Raises ValueError for a time zone that the system doesn't know."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     try:
@@ -66,7 +66,7 @@ def refuse_unknown_zone(name: str) -> None:
 
 
 class Figure(Model):
-    """What an earlier step or check will have found, by its name (`count.rows`): known when the step's turn comes."""
+    """A reference to a figure of an earlier step or check (`count.rows`), whose value is known when the step starts."""
 
     figure: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")]
 
@@ -75,7 +75,7 @@ class Figure(Model):
 
 
 class Timespan(float):
-    """Seconds, written in YAML with their unit."""
+    """A duration in seconds, written in YAML with its unit."""
 
 
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=SpanText)]
@@ -85,7 +85,7 @@ LONGEST_WORD = 2 * LONGEST_NAME + 1  # characters of `schema.table`
 
 
 def whole_name(text: str) -> str:
-    """The name, or `schema.name`, if PostgreSQL would keep each part whole; ValueError otherwise."""
+    """The name or `schema.name` unchanged; ValueError where PostgreSQL would truncate a part of it."""
     parts = text.split(".", 1) if len(text.encode(errors="surrogatepass")) > LONGEST_NAME else [text]
     for part in parts:
         size = len(part.encode(errors="surrogatepass"))
@@ -121,11 +121,11 @@ def _column(text: object) -> object:
 
 
 class NoText(Exception):
-    """A query or statement has no text for this dialect."""
+    """A query or statement has no SQL for this dialect."""
 
 
 class ColumnRef(Model):
-    """A column, one word in YAML: `table.column`."""
+    """A column, written `table.column` in YAML."""
 
     table: Identifier
     column: Identifier
@@ -178,11 +178,11 @@ def _named(value: object, info: ValidationInfo) -> object:
 
 
 NamedQuery = Annotated[Query, BeforeValidator(_named, json_schema_input_type=QueryText)]
-"""A name from the playbook's `queries:`, or SQL written in place."""
+"""The name of one of the playbook's `queries:`, or SQL in place."""
 
 
 class Text(Model):
-    """SQL that may differ by dialect: a text, or {postgresql: …, sqlite: …}."""
+    """SQL that may differ between dialects: a text, or {postgresql: …, sqlite: …}."""
 
     texts: Mapping[str, str]
 

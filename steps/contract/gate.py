@@ -1,4 +1,4 @@
-"""What steps and probes ask of a run: what a gate waits for, and the programs that are run."""
+"""What a gate waits for (approvals, evidence, a time), and the programs that steps and probes run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Written = tuple[str, ...] | str  # names in a list, or one without brackets
 
 
 class ApprovalNeed(Model):
-    """Who must say yes before the run goes on."""
+    """The approvals required before the run continues."""
 
     roles: Annotated[tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=Written)] = ()
     need: Annotated[int, Field(ge=1, le=20)] = 1
@@ -50,7 +50,7 @@ class ApprovalNeed(Model):
 
 
 class EvidenceNeed(Model):
-    """A file or statement that a person brings: its SHA-256 goes into the trail."""
+    """A file or statement that a person must submit; the trail records its SHA-256."""
 
     name: str
     optional: bool = False
@@ -58,7 +58,7 @@ class EvidenceNeed(Model):
 
 
 class GateNeeds(Model):
-    """All that a gate waits for beside its criteria."""
+    """Everything that a gate waits for, besides its criteria."""
 
     approval: ApprovalNeed | None = None
     evidence: tuple[EvidenceNeed, ...] = ()
@@ -69,7 +69,7 @@ class GateNeeds(Model):
 
 
 class Uses(NamedTuple):
-    """What somebody runs: a program with its arguments in a folder, or a suite of tests."""
+    """A program with its arguments and working directory, or a suite of tests."""
 
     words: tuple[str, ...]
     cwd: str = ""
@@ -78,6 +78,6 @@ class Uses(NamedTuple):
 
 @runtime_checkable
 class RunsPrograms(Protocol):
-    """A step or probe that runs programs or suites: their files count as a part of the playbook."""
+    """A step or probe that runs programs or suites; their files count as part of the playbook."""
 
     def programs(self) -> tuple[Uses, ...]: ...

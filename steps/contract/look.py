@@ -1,4 +1,4 @@
-"""What a step or a probe sees and uses of a database: looks, work, transactions."""
+"""The database as a step or a probe sees it: read-only snapshots, writing transactions, and typed rows."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ Question: TypeAlias = tuple[str, Params]  # SQL with :name parameters, and their
 
 
 class Change(NamedTuple):
-    """One transaction of those that are sent together: a statement that gives one row, and the ledger's label for it.
+    """One transaction of a pipelined group: a statement that returns one row, and the transaction's label in the ledger.
 
-    Nobody looks at the row before COMMIT: the statement itself must fail where it must not be committed. It casts its parameters.
+    The row is not inspected before COMMIT, so the statement itself must fail whenever it must not be committed. It must
+    cast its parameters, because the server sees no types for them.
     """
 
     label: str
@@ -34,7 +35,7 @@ class Change(NamedTuple):
 
 
 class RunPosition(NamedTuple):
-    """Where in a run a connection works: the ledger's rows carry it."""
+    """The run, step and action that a connection works for; part of the key of the ledger's rows."""
 
     run: str
     step: str
@@ -43,9 +44,10 @@ class RunPosition(NamedTuple):
 
 # ─── the database ───────────────────────────────────────────────────────────────────────────────────────────────────
 class Row(dict[str, Value]):
-    """One row by column name, with typed readers so that no caller needs a cast."""
+    """A result row: a mapping of column name to value, with typed getters so that no caller needs a cast."""
 
     def integer(self, name: str) -> int:
+        """The column as an integer; TypeError where it is NULL, has a fraction, or is no number."""
         value = self[name]
         if isinstance(value, int):
             return int(value)
@@ -57,6 +59,7 @@ class Row(dict[str, Value]):
         return None if self[name] is None else self.integer(name)
 
     def number(self, name: str) -> float:
+        """The column as a float; TypeError where it is NULL."""
         value = self[name]
         if isinstance(value, int | float | Decimal | str):
             return float(value)
@@ -80,9 +83,10 @@ class Row(dict[str, Value]):
 
 
 class Look(Protocol):
-    """A read-only view of the database: one snapshot, one statement a call, timeouts; enforced by the database.
+    """A read-only connection to the database with timeouts, all reads in one snapshot; the database enforces read-only.
 
-    SQL is written with `:name` parameters; values are always bound. `%` needs no doubling.
+    Each call runs one statement. SQL uses `:name` parameters, and values are always bound; `%` needs no doubling.
+    Every method raises DatabaseFault where the database refuses or is lost.
     """
 
     @property
@@ -95,72 +99,79 @@ class Look(Protocol):
     def version(self) -> tuple[int, ...]: ...  # of the server: (18, 6) or (3, 40, 1)
     @property
     def place(self) -> RunPosition | None:
-        """Where in a run this is; None in a plan or a preflight."""
+        """The run, step and action that this connection serves; None while planning or in a preflight."""
 
     @property
     def assumed(self) -> tuple[Trace, ...]:
-        """What earlier steps will have left by then: the catalogue's answers take it in. () wherever a step runs."""
+        """What earlier steps of the plan will have created by then; steps.catalog includes it. () while a step runs."""
 
     def rows(self, sql: str, params: Params = NOTHING) -> list[Row]: ...
     def row(self, sql: str, params: Params = NOTHING) -> Row:
-        """Exactly one row, else a StepError that says how many."""
+        """Exactly one row; StepError with the number of rows otherwise."""
 
     def columns(self, sql: str, params: Params = NOTHING) -> list[str]:
-        """The names of a query's result columns, without running it to its end."""
+        """The names of a query's result columns; its rows are not fetched."""
 
     def trial(self, label: str) -> AbstractContextManager[Work]:
-        """A writing transaction on a connection of its own that is always rolled back."""
+        """A writing transaction on a separate connection that is always rolled back."""
 
     def environment(self) -> Mapping[str, str]:
-        """For child processes: libpq's variables and RUNBOOK_URL (without password), so that no secret enters argv."""
+        """Environment variables for a child process: libpq's PG*, and RUNBOOK_URL without its password.
+
+        The environment is used because argv is visible to every user of the host.
+        """
 
 
 class Work(Look, Protocol):
-    """A writing view: inside one transaction of the engine's, or (from `outside`) each statement on its own."""
+    """A writing connection: inside one transaction of the engine, or in autocommit where it comes from `outside`."""
 
     def execute(self, sql: str, params: Params = NOTHING) -> int:
-        """Run one statement; the number of rows it touched (-1 where the driver can't say)."""
+        """Run one statement and return the number of affected rows (-1 where the driver can't say)."""
 
 
 class Database(Protocol):
-    """Gives connections and keeps them for cancelling; implemented by runner.target.database, which alone opens them."""
+    """Opens connections and transactions, and can cancel what runs on them; implemented by runner.target.database."""
 
     @property
     def dialect(self) -> Dialect: ...
     def look(self) -> AbstractContextManager[Look]:
-        """Read-only, REPEATABLE READ, with timeouts."""
+        """A read-only REPEATABLE READ transaction with timeouts."""
 
     def commit(self, label: str, *, durable: bool = True, off: Sequence[str] = ()) -> AbstractContextManager[Work]:
-        """One transaction, fenced by the run's epoch, with SET LOCAL timeouts; ends with the ledger's row and COMMIT.
+        """One transaction: fenced by the run's lease, with SET LOCAL timeouts; it ends with the ledger's row and COMMIT.
 
-        The label is unique within (run, step, action): one that is in the ledger raises AlreadyCommitted before the body
-        runs. A lost answer to COMMIT is settled inside. An exception in the body rolls all of it back. durable False: COMMIT
-        waits for no disk (only for synchronous standbys), so a crash may take back the last such commits with their rows;
-        off: what PostgreSQL's planner must not use ("seqscan" …), or what SQLite must not do ("foreign_keys").
+        label: unique within (run, step, action); one that the ledger already has raises AlreadyCommitted before the body runs.
+        durable: False for an asynchronous COMMIT (no wait for the disk, only for synchronous standbys): a crash of the server
+            may lose the last such commits, each together with its ledger row.
+        off: planner methods that PostgreSQL must not use ("seqscan" …), or what SQLite must not enforce ("foreign_keys").
+
+        An exception in the body rolls everything back. Where the connection is lost during COMMIT, the ledger is asked whether
+        it took effect before this returns or raises.
         """
 
     def commit_all(self, changes: Sequence[Change], *, durable: bool = True, off: Sequence[str] = ()) -> list[Row]:
-        """Several transactions like those of `commit`, in one message: no lock is held while the server waits for us.
+        """Several transactions like those of `commit`, pipelined in one message; returns the row of each.
 
-        The row of each. A DatabaseFault is that of the first one that failed: all before it are committed, it and all after
-        it are not, and the ledger's labels say which those are. durable: the last COMMIT waits for the disk.
+        No lock is held during a network round trip. A DatabaseFault is that of the first transaction that failed: those
+        before it are committed, it and those after it are not, and the ledger's labels tell which is which.
+        durable: the last COMMIT waits for the disk.
         """
 
     def release(self) -> None:
-        """This thread is done: its writing connection is closed."""
+        """Close the calling thread's writing connection."""
 
     def outside(self, label: str, *, bounded: bool = False) -> AbstractContextManager[Work]:
-        """Autocommit, for CONCURRENTLY and VACUUM: each statement on its own, not fenced; bounded: with lock_timeout."""
+        """A connection in autocommit, for CONCURRENTLY and VACUUM. It is not fenced. bounded: with lock_timeout."""
 
     def committed(self) -> list[str]:
-        """The labels that this step has committed so far, in order: where a resume goes on."""
+        """The labels that this step has committed so far, in order: from these a resumed step knows where to continue."""
 
 
 class Trace(NamedTuple):
-    """Something that a step will leave behind: what later steps are planned against, beside what stands today.
+    """An object that a step will create: later steps are planned against it as well as against today's catalogue.
 
-    kind: "column", "index", "constraint", "table", or "rows" for values alone. was: a column's old name, where it is
-    renamed or gets another type. type: a column's, as the playbook writes it.
+    kind: "column", "index", "constraint", "table", or "rows" where only values change. was: the column's old name, where it
+    is renamed or changes its type. type: the column's type as the playbook writes it.
     """
 
     kind: str

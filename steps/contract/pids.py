@@ -1,6 +1,6 @@
-"""Which process a pid means: with the boot, the pid namespace and the start time it names one process for ever.
+"""Identifies a process for good: its pid together with the boot id, the pid namespace and the start time.
 
-A host's name and a pid are no proof: containers share both, and a pid is given out again.
+A host name and a pid do not suffice: containers may share both, and the kernel reuses pids.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-SAME_START_S = 2.0  # where only the system's clock tells a start: two readings may lie this far apart
+SAME_START_S = 2.0  # tolerance of start times read from the wall clock, which may be adjusted between two readings
 _PROC = Path("/proc")
-_STATE, _START = 0, 19  # in /proc/PID/stat, counted behind the name: fields 3 and 22
-_GONE = "ZX"  # a zombie works no more, whether its parent has reaped it or not
+_STATE, _START = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted from behind the command name
+_GONE = "ZX"  # zombie or dead: no longer running, whether its parent has reaped it or not
 
 
 @dataclass(frozen=True)
 class ProcessId:
-    """One process: where its pid counts, and since when it has it. ticks: since boot, which no change of the clock moves."""
+    """The identity of one process, which no later process with the same pid shares."""
 
     pid: int
     boot: str
     namespace: str
-    ticks: int
-    started: float  # seconds since the epoch, for people, and for systems that don't tell ticks
+    ticks: int  # start time in clock ticks since boot: independent of the wall clock; 0 where the system has none
+    started: float  # start time in seconds since the epoch, for display and for systems without ticks
 
 
 def identify(pid: int) -> ProcessId:
-    """The process that has this pid here and now; ticks and started are 0 where there is none."""
-    found = _stat(pid)
-    return ProcessId(pid, boot(), namespace(), found[1] if found else 0, epoch_start(pid) or 0.0)
+    """The process that has this pid now, in this namespace; ticks and started are 0 where there is none."""
+    stat = _stat(pid)
+    return ProcessId(pid, boot(), namespace(), stat[1] if stat else 0, epoch_start(pid) or 0.0)
 
 
 def alive(known: ProcessId) -> bool | None:
-    """Whether that very process still runs; None where that can't be seen from here.
+    """Whether that very process still runs; None where this process can't tell.
 
-    Another boot or pid namespace may be another machine of the same name, or a container on this one.
+    It can't tell for another boot id or pid namespace: that may be another machine of the same name, or a container.
     """
     if not known.boot or (known.boot, known.namespace) != (boot(), namespace()):
         return None
     if not _PROC.is_dir():
         return _alive_by_clock(known)
-    found = _stat(known.pid)
-    if found is not None:
-        state, ticks = found
+    stat = _stat(known.pid)
+    if stat is not None:
+        state, ticks = stat
         return state not in _GONE and (not known.ticks or ticks == known.ticks)
     return None if _there(known.pid) else False
 
 
 def boot() -> str:
-    """What this boot of the system is called; "" where the system doesn't say."""
+    """The kernel's id of the current boot; "" where the system has none."""
     return _boot()
 
 
@@ -68,14 +68,14 @@ def _boot() -> str:
 
 
 def namespace() -> str:
-    """In which pid namespace this process counts; "" where the system has none."""
+    """The id of this process's pid namespace; "" where the system has none."""
     with contextlib.suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
     return "" if sys.platform != "linux" else "unknown"
 
 
 def epoch_start(pid: int) -> float | None:
-    """When this pid's process began by the system's clock, for people; None where there is none."""
+    """The start time of the process with this pid, in seconds since the epoch; None where there is none."""
     import psutil
 
     try:
@@ -85,10 +85,11 @@ def epoch_start(pid: int) -> float | None:
 
 
 def _stat(pid: int) -> tuple[str, int] | None:
-    """State and start in ticks since boot; None where there is no such process, or /proc shows another namespace's."""
+    """State letter, and start in ticks since boot; None without such a process, or where /proc is another namespace's."""
     try:
-        if str((_PROC / "self").readlink()) != str(os.getpid()):
+        if str((_PROC / "self").readlink()) != str(os.getpid()):  # /proc was mounted in another pid namespace
             return None
+        # split behind the last ")": the command name in parentheses may itself hold spaces and parentheses
         fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
@@ -96,12 +97,12 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 def _there(pid: int) -> bool:
-    """Whether any process has this number, also one that /proc doesn't show to us."""
+    """Whether any process has this pid, including one that /proc hides (hidepid)."""
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # signal 0 only tests for existence
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # EPERM: it exists, and belongs to another user
         return True
     return True
 

@@ -1,4 +1,4 @@
-"""What a probe is: it looks at the database and returns figures, which a check decides on."""
+"""The contract of a probe: it reads from the database and returns figures, on which a check decides."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from steps.contract.look import Look
 
 # ─── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 class Answer(StrEnum):
-    """What a check says; only PASS opens a gate."""
+    """The outcome of a check; only PASS opens a gate."""
 
-    PASS = "pass"  # evaluated, and it held
-    FAIL = "fail"  # evaluated, and it did not hold
-    ERROR = "error"  # could not be evaluated: the probe itself failed
-    UNKNOWN = "unknown"  # evaluated, but what was seen can't decide (NULL, missing privilege, noise)
+    PASS = "pass"  # evaluated, and it holds
+    FAIL = "fail"  # evaluated, and it does not hold
+    ERROR = "error"  # not evaluated: the probe itself failed
+    UNKNOWN = "unknown"  # evaluated, but the data can't decide it (NULL, missing privilege, noise)
 
 
 class Verdict(NamedTuple):
-    """A probe's own decision from its typed fields (`has`, `lacks`, `rows` …), before any `that:`."""
+    """A probe's own decision, from its typed fields (`has`, `lacks`, `rows` …) and before any `that:`."""
 
     answer: Answer
     why: str
@@ -30,36 +30,36 @@ class Verdict(NamedTuple):
 
 # ─── probes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 class Probe(Model):
-    """Something that can be looked at. The fields of a subclass are its keys in YAML beside id, that, warn, why."""
+    """A kind of measurement. The fields of a subclass are its keys in YAML, in addition to id, that, warn, why."""
 
     kind: ClassVar[str]  # the word behind `check:`
-    summary: ClassVar[str]
-    enforced: ClassVar[bool] = True  # read-only by the database itself; False: shown as such in the plan
-    runs_programs: ClassVar[bool] = False  # of the playbook's author: a plan leaves it out unless asked
-    alone: ClassVar[bool] = False  # wants a look of its own (long or repeated measurement), not the group's snapshot
-    only: ClassVar[str] = ""
+    summary: ClassVar[str]  # one line for the generated docs
+    enforced: ClassVar[bool] = True  # the database enforces read-only; False: the plan says that nothing does
+    runs_programs: ClassVar[bool] = False  # it runs a program of the playbook's author: `plan` skips it unless asked
+    alone: ClassVar[bool] = False  # needs a snapshot of its own (long or repeated measurement), not that of its group
+    only: ClassVar[str] = ""  # the one dialect where this exists ("postgresql"), "" for both
     Result: ClassVar[type[BaseModel]]  # its fields are the names for `that:`
-    open_names: ClassVar[bool] = False  # further names come from the query at hand
+    open_names: ClassVar[bool] = False  # the query's columns are names for `that:` too
 
     def observe(self, look: Look) -> BaseModel:
-        """Look, and return the figures; raises Unknown where what could be seen can't decide."""
+        """Measure and return the figures; raises Unknown where the data can't decide the check."""
         raise NotImplementedError
 
     def verdict(self, result: BaseModel) -> Verdict | None:
-        """What the typed fields say of it; None where only `that:` decides."""
+        """The decision of the typed fields; None where only `that:` decides."""
         del result
         return None
 
     def decides(self) -> bool:
-        """Whether the typed fields alone make this a check, so that `that:` may be absent."""
+        """Whether the typed fields alone decide the check, so that `that:` may be omitted."""
         return False
 
 
 class Unknown(Exception):
-    """What could be seen can't decide; the text names the missing grant, statistic or host."""
+    """The data can't decide the check; the text names the missing grant, statistic or host."""
 
 
 class Figures(Model):
-    """A probe's result whose names come from the query: {name: value}."""
+    """A probe's result whose field names are the query's column names."""
 
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)

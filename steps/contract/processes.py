@@ -1,4 +1,4 @@
-"""Child processes: a group of their own, ended with their time limit, their output bounded, never through a shell."""
+"""Runs child processes: in a process group of their own, with a timeout and bounded output, never through a shell."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from steps.contract import cutting, pids
 from steps.contract.errors import StepError
 from steps.contract.pids import ProcessId
 
-KEPT_BYTES = 64 * 1024  # of each stream, its tail: what went wrong stands at the end
-_HELD_BYTES = KEPT_BYTES + cutting.BESIDE  # a secret at the edge is masked whole before the rest is cut
+KEPT_BYTES = 64 * 1024  # of each stream, from its end, where errors are reported
+_HELD_BYTES = KEPT_BYTES + cutting.BESIDE  # a margin, so that a secret at the edge is masked before the text is cut
 GRACE_S = 5.0  # between SIGTERM and SIGKILL
 POLL_S = 0.02
 SAFE_NAMES = (
@@ -37,10 +37,11 @@ SAFE_NAMES = (
     "PGPASSFILE",
     "SSL_CERT_FILE",
 )
-"""What a child may see of our environment without being asked for: nothing that holds a secret itself."""
+"""The variables that every child inherits; none of them holds a secret."""
 
-# The child waits here, before it becomes the command, until its pid is on disk; if we die meanwhile it reads the end
-# of the pipe and the command never runs. (A preexec_fn would do the same, but may dead-lock where threads run.)
+# The child blocks here, before it execs the command, until its pid is on disk. If this process dies first, the child
+# reads end-of-file and the command never runs: otherwise a crash would leave a running program that nobody knows of.
+# (A preexec_fn could do the same, but may deadlock in a process with threads.)
 _GATE = (
     "import os,sys\n"
     "fd=int(sys.argv[1])\n"
@@ -53,7 +54,7 @@ _GATE = (
 
 @dataclass(frozen=True)
 class Finished:
-    """How a child process ended; exit_code is negative (minus the signal) where a signal ended it."""
+    """The outcome of a child process; exit_code is minus the signal's number where a signal ended it."""
 
     exit_code: int
     stdout: str
@@ -65,14 +66,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class _Limits:
-    """When a child must end although it has not."""
+    """When to terminate a child: after timeout_s seconds, or as soon as `stop` returns True."""
 
     timeout_s: float
     stop: Callable[[], bool] | None
 
 
 def environment(*, names: Sequence[str] = (), extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A child's environment: the safe names, the names asked for, and what the look gives."""
+    """A child's environment: the safe variables, those in `names`, and `extra` (see Look.environment)."""
     wanted = {*SAFE_NAMES, *names}
     kept = {name: value for name, value in os.environ.items() if name in wanted or name.startswith("LC_")}
     return {**kept, **(extra or {})}
@@ -87,10 +88,11 @@ def run(
     on_start: Callable[[ProcessId], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Finished:
-    """Run a program to its end, or to the end of its time; its whole process group ends with it.
+    """Run a program until it exits, times out or is stopped; its whole process group is terminated with it.
 
-    on_start is told which process it is before the command does any work: what it writes is durable first; if it raises,
-    the command never runs. stop is asked some times a second; it may also raise.
+    on_start: called with the child's identity before the command does anything, so that the caller can record it durably;
+        if it raises, the command never runs.
+    stop: polled some fifty times a second; it may also raise.
     Raises StepError where the program can't be started.
     """
     _must_exist(argv, env=env, cwd=cwd)
@@ -162,12 +164,12 @@ def _popen(
 def _let_go(release: int) -> None:
     try:
         os.write(release, b"g")
-    except BrokenPipeError:  # it was ended while it waited: its exit code says so
+    except BrokenPipeError:  # the child was killed while it waited; its exit code says so
         return
 
 
 def _wait(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bool, bool]:
-    """(timed out, stopped)."""
+    """Wait for the child or its limits; returns (timed out, stopped)."""
     until = time.monotonic() + limits.timeout_s
     while not _exited(child):
         if time.monotonic() >= until:
@@ -179,14 +181,17 @@ def _wait(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bool, bool]:
 
 
 def _exited(child: subprocess.Popen[bytes]) -> bool:
-    """Ended but not reaped: until it is reaped, its number can't become another group's."""
+    """Whether the child has exited, without reaping it: until it is reaped, its pid can't become another group's id."""
     if not hasattr(os, "waitid"):  # macOS before Python 3.13
         return child.poll() is not None
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End what is left of the group, and reap the leader last."""
+    """Terminate what is left of the process group, then reap the leader.
+
+    Only a group whose leader is not reaped is certainly still ours to signal.
+    """
     if child.returncode is not None:
         return
     if not _exited(child):
@@ -199,12 +204,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _signal(group: int, number: int) -> None:
     try:
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # gone already, or (macOS) nothing but zombies
+    except (ProcessLookupError, PermissionError):  # already gone, or (macOS) only zombies are left
         return
 
 
 class _Tail:
-    """Reads a stream to its end in a thread, so that the child never blocks on it, and keeps the last bytes."""
+    """Reads a stream to its end in a thread, so that the child never blocks on a full pipe; keeps only the last bytes."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -222,8 +227,8 @@ class _Tail:
                     del self._kept[:-_HELD_BYTES]
 
     def text(self) -> str:
-        """What came; a daemon that left the group may hold the stream open, and is not waited for."""
-        self._thread.join(timeout=1.0)
+        """The end of what was read so far, masked where it was cut."""
+        self._thread.join(timeout=1.0)  # bounded: a daemon that left the process group may keep the stream open
         text = bytes(self._kept).decode(errors="replace")
         whole = cutting.masked(text)[cutting.EDGE :] if self._cut else text
         kept = cutting.last(whole, KEPT_BYTES)

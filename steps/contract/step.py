@@ -1,4 +1,4 @@
-"""The contract between what can be done (steps, probes) and how a run goes (the engine)."""
+"""The contract of a step: what the engine calls, what it lends to a running step, and the values between them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Before = TypeVar("Before", bound=BaseModel, default=Any)
 
 
 class State(StrEnum):
-    """What the database says of a step's change."""
+    """The state of a step's change according to the database."""
 
     DONE = "done"
     NOT_DONE = "not_done"
     PARTLY = "partly"
-    UNKNOWN = "unknown"  # the step can't tell from the database: a person must
+    UNKNOWN = "unknown"  # the database can't tell: a person must
 
 
 class Effect(NamedTuple):
-    """The answer of `verify`, with what it was read from."""
+    """The answer of `verify`, with the evidence for it."""
 
     state: State
     evidence: str
@@ -51,7 +51,7 @@ class Statement:
 
 
 class Progress(NamedTuple):
-    """How far a step has come at a safe point."""
+    """The progress of a step at a safe point."""
 
     done: int
     total: int | None
@@ -61,58 +61,64 @@ class Progress(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """What an operator or a guard asks of a running step, read at every safe point; None: as the playbook says."""
+    """Settings of a running step that operators and guards can change, read at every safe point; None: as in the playbook."""
 
     batch_seconds: float | None = None
     workers: int | None = None
     max_rows: int | None = None
-    rest: float | None = None  # beside others at work: after a batch, so many times as long as it took
-    hold: float = 0.0  # how long a transaction may keep its locks; 0: no bound
+    rest: float | None = None  # while others work: pause after a batch, as a multiple of its duration
+    hold: float = 0.0  # how long a transaction may keep its locks, in seconds; 0: no limit
 
 
 class Context(Protocol):
-    """What the engine lends to a step while it changes something."""
+    """The engine's interface to a running step."""
 
     @property
     def db(self) -> Database: ...
     def pulse(self, progress: Progress) -> Tuning:
-        """A safe point between transactions: reports, may hold, may raise Stopped; says what tuning is wanted now."""
+        """A safe point between transactions: reports progress, may block while the run is on hold, returns the current tuning.
+
+        Raises Stopped where the run shall stop.
+        """
 
     def remember(self, before: BaseModel) -> None:
-        """What revert will need: commits with the next `commit` (alone before `outside`); the first one stays."""
+        """Keep what `revert` will need. It is written with the next `commit` (before `outside`, in a commit of its own).
+
+        Before that commit only the first call counts; `revert` gets the first that was committed.
+        """
 
     def patiently(self, label: str, act: Callable[[Work], None], *, off: Sequence[str] = ()) -> None:
-        """`act` in one commit under the playbook's lock policy.
+        """Run `act` in one commit under the playbook's lock policy: short lock_timeout, retries with full-jitter backoff.
 
-        A short lock_timeout, tried again with full jitter within the total budget, each wait reported with those who
-        block; also again on deadlock and serialization failure. A label already committed is not done again.
+        Retries until the policy's total budget is spent, also on deadlock and serialization failure; each wait is reported with
+        its blockers. So `act` may be called several times. A label that is already committed is not run again.
         """
 
     def patiently_outside(self, label: str, act: Callable[[Work], None], *, bounded: bool) -> None:
-        """`act` outside of a transaction; bounded: under the lock policy like `patiently`, so it must be fit to be sent again."""
+        """Run `act` in autocommit. bounded: under the lock policy, as in `patiently`; `act` must then be safe to repeat."""
 
 
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 class StepResult(Model):
-    """What a step found or did; its fields are the names that the step's own criteria may use."""
+    """The result of a step; its fields are the names that the step's criteria can use."""
 
 
 class TakenBack(StepResult):
-    """What taking a step back came to: rows set back, and rows left alone because somebody changed them since."""
+    """The result of an undo: rows restored, and rows left alone because somebody changed them since."""
 
-    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # the figures that say that something was left as it is
+    leaving: ClassVar[tuple[str, ...]] = ("refused",)  # figures that tell that something was not undone
 
     restored: int = 0
     refused: int = 0
 
     @classmethod
     def left_something(cls, results: Mapping[str, Value]) -> bool:
-        """Whether a step's results, as the record has them, tell of something that was not taken back."""
+        """Whether recorded results say that something was not undone."""
         return any(results.get(name) for name in cls.leaving)
 
 
 class RunTakenBack(TakenBack):
-    """What taking back another run came to. standing: its steps of which something still stands."""
+    """The result of undoing another run. standing: its steps whose change stands, wholly or in part."""
 
     leaving: ClassVar[tuple[str, ...]] = ("refused", "standing")
 
@@ -122,15 +128,15 @@ class RunTakenBack(TakenBack):
 
 
 class Step(Model, Generic[Before]):
-    """A change. The fields of a subclass are its keys in YAML; common keys (id, why, checks …) belong to the engine.
+    """A change. The fields of a subclass are its keys in YAML; the common keys (id, why, checks …) belong to the engine.
 
-    Before: what `apply` remembers for `revert`. A type with a way back is a `Step[OldComment]`; one without is a `Step`.
+    Before: what `apply` remembers for `revert`. A type that can be undone is a `Step[OldComment]`; one that can't is a `Step`.
     """
 
     kind: ClassVar[str]  # the word behind `type:`
     summary: ClassVar[str]  # one line for `runbook steps`
-    changes: ClassVar[bool] = True  # False only for a step that is nothing but a gate
-    lasting: ClassVar[bool] = True  # False: maintenance (VACUUM, ANALYZE, REINDEX) that leaves nothing to take back
+    changes: ClassVar[bool] = True  # False for a pure gate
+    lasting: ClassVar[bool] = True  # False: maintenance (VACUUM, ANALYZE, REINDEX), which leaves nothing to undo
     only: ClassVar[str] = ""  # the one dialect where this exists ("postgresql"), "" for both
     Result: ClassVar[type[StepResult]] = StepResult
 
@@ -149,7 +155,7 @@ class Step(Model, Generic[Before]):
         return cast("Before", model.model_validate_json(text))
 
     def describe(self) -> str:
-        """One line with the user's own names, the same in plan, trail and report."""
+        """One line with the user's own names, used identically in plan, trail and report."""
         raise NotImplementedError
 
     def verify(self, look: Look) -> Effect:
@@ -157,7 +163,7 @@ class Step(Model, Generic[Before]):
         raise NotImplementedError
 
     def apply(self, ctx: Context) -> StepResult:
-        """Make the change; may be called again after a kill and must go on where the ledger says it stood."""
+        """Make the change. May be called again after a crash, and must continue from where the ledger says it stopped."""
         raise NotImplementedError
 
 

@@ -1,8 +1,8 @@
-"""The values that a query or a probe can return: written to JSON with their type, read back, compared exactly, bounded.
+"""The values that a query or a probe can return: encoded as JSON with their type, decoded, compared exactly, bounded in size.
 
-JSON knows texts, truth values, null, integers of any size and doubles; those stand as they are. Every other value stands
-as a mapping of one key that begins with $ and names the type: {"$decimal": "0.10"}. A mapping of the data that looks like
-one is itself wrapped, so that reading gives back exactly what was written.
+Strings, booleans, null, integers and finite doubles are JSON values as they are. Every other value becomes an object with
+one key that begins with $ and names the type: {"$decimal": "0.10"}. Data that looks like such an object is itself wrapped in
+{"$map": …}, so that decoding returns exactly what was encoded.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pydantic import BaseModel, JsonValue
 from steps.contract import cutting
 
 LONGEST = 4_096  # characters of a text, bytes of a blob
-MOST = 1_000  # of a list or mapping
-LARGEST = 64_000  # characters of all values of one result
+MOST = 1_000  # entries of a list or mapping
+LARGEST = 64_000  # characters of all values of one result together
 _MARK = "…(cut)"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A value that was too large for the record: a part of it, and how long it was. Equal to nothing but itself."""
+    """Stands for a value that was too large to record: its beginning, and its full length. No check can compare it."""
 
     shown: str
     length: int
-    what: str  # what the length counts
+    what: str  # the unit of length: "characters", "bytes", "bits" or "entries"
 
     def __str__(self) -> str:
         return f"{self.shown}{_MARK}"
@@ -50,7 +50,7 @@ Value: TypeAlias = "Scalar | list[Value] | dict[str, Value]"
 
 # ─── to JSON and back ───────────────────────────────────────────────────────────────────────────────────────────────
 def encode(value: object) -> JsonValue:
-    """A value as JSON, with its type; what is no value of ours as its text."""
+    """A value as typed JSON; an object of any other class becomes its text."""
     match value:
         case None | bool() | str():
             return value
@@ -61,8 +61,8 @@ def encode(value: object) -> JsonValue:
         case BaseModel():
             return encode(dict(value))
         case Mapping():
-            found = {str(key): encode(one) for key, one in value.items()}
-            return {"$map": found} if _looks_tagged(found) else found
+            encoded = {str(key): encode(one) for key, one in value.items()}
+            return {"$map": encoded} if _looks_tagged(encoded) else encoded
         case list() | tuple() | set() | frozenset():
             return [encode(one) for one in value]
         case _:
@@ -106,7 +106,7 @@ _READ: dict[str, Callable[[Any], Value]] = {
 
 
 def decode(value: object) -> Value:
-    """What `encode` was given; whatever an earlier version wrote stays as it stands."""
+    """The value that `encode` was given; JSON without type tags, as earlier versions wrote it, is returned as it is."""
     match value:
         case dict():
             if _looks_tagged(value):
@@ -121,8 +121,8 @@ def decode(value: object) -> Value:
         case list() | tuple():
             return [decode(one) for one in value]
         case _:
-            found: Value = value  # type: ignore[assignment] # JSON's own scalars, and what is a value already
-            return found
+            scalar: Value = value  # type: ignore[assignment] # JSON's own scalars, and what is a Value already
+            return scalar
 
 
 def _looks_tagged(value: Mapping[str, object]) -> bool:
@@ -138,15 +138,15 @@ def decode_all(values: object) -> dict[str, Value]:
 
 
 def in_json(values: Mapping[str, object]) -> str:
-    """A document of the ledger: values, or mappings of them."""
+    """The values, or mappings of values, as the JSON text of a ledger column."""
     return json.dumps({name: encode_all(one) if isinstance(one, dict) else encode(one) for name, one in values.items()})
 
 
 def plain(value: object) -> Value:
-    """What a model's field holds as one of our values: a tuple is a list, a model a mapping, and anything foreign a text."""
+    """A model field's content as a Value: tuples become lists, models mappings, and any other class its text."""
     match value:
         case str() if type(value) is not str:
-            return str(value)  # a word of an enumeration
+            return str(value)  # a member of a StrEnum
         case BaseModel():
             return {name: plain(one) for name, one in value}
         case Mapping():
@@ -173,7 +173,7 @@ def plain(value: object) -> Value:
 
 
 def readable(value: object) -> JsonValue:  # noqa: C901, PLR0911 - one flat match over all kinds of values
-    """A value for whoever reads JSON without knowing of types: numbers as numbers where a double holds them exactly."""
+    """A value as plain JSON without type tags, for other tools: a decimal is a number only where a double holds it exactly."""
     match value:
         case Decimal():
             return _number(value)
@@ -202,7 +202,7 @@ def readable_all(values: Mapping[str, object]) -> dict[str, JsonValue]:
 
 
 def _number(value: Decimal) -> JsonValue:
-    """An integer or a double where that is the same number, else its digits as text."""
+    """The decimal as an integer or a double where that is exactly the same number, otherwise as its digits."""
     if not value.is_finite():
         return str(value)
     if abs(value.adjusted()) < 16 and value == value.to_integral_value():
@@ -212,11 +212,11 @@ def _number(value: Decimal) -> JsonValue:
 
 
 class NoPlace(Exception):
-    """SQLite has no value that is this one."""
+    """SQLite can't store this value exactly."""
 
 
 def for_sqlite(value: Value) -> str | int | float | bytes | None:  # noqa: C901 - one flat match
-    """The value as SQLite stores it; raises NoPlace where it would become another one."""
+    """The value as SQLite stores it; raises NoPlace where it would be stored as a different value."""
     match value:
         case int() if not -(2**63) <= value < 2**63:
             raise NoPlace(f"{value} is outside of SQLite's integers (64 bits): give it as text, in quotes")
@@ -241,7 +241,7 @@ def for_sqlite(value: Value) -> str | int | float | bytes | None:  # noqa: C901 
 
 # ─── comparing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def exact(value: Value) -> Value:
-    """A float as the decimal that people read, so that 95.1 equals 95.1; also within lists and mappings."""
+    """A float as the decimal of its shortest repr, so that a float 95.1 equals a decimal 95.1; recursive."""
     match value:
         case float():
             return Decimal(float.__repr__(value))
@@ -254,7 +254,7 @@ def exact(value: Value) -> Value:
 
 
 def why_unknown(value: Value) -> str:
-    """Why a value can't be compared with anything; "" where it can."""
+    """Why a value can't be compared with anything (NULL, NaN, cut), as the end of a sentence; "" where it can."""
     match value:
         case None:
             return "is NULL"
@@ -275,7 +275,7 @@ def why_unknown(value: Value) -> str:
 
 
 def sortable(value: Value) -> str:
-    """A text that is the same for equal values and only for those: 1, 1.0 and 1.00 are equal, 1 and '1' are not."""
+    """A canonical text, identical exactly for equal values: 1, 1.0 and 1.00 are equal, 1 and '1' are not."""
     match value:
         case bool():
             return f"t{value:d}"
@@ -302,13 +302,13 @@ def _canonical(value: float | Decimal) -> str:
 
 # ─── bounding ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def bounded(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The values of one result, none too large for the record: what is too large becomes a Cut."""
+    """The values of one result within the size limits above: any value that is too large becomes a Cut."""
     left = LARGEST
-    found: dict[str, Value] = {}
+    kept: dict[str, Value] = {}
     for name, value in values.items():
-        found[name] = _bounded(value, min(LONGEST, max(left, 0)))
-        left -= _size(found[name])
-    return found
+        kept[name] = _bounded(value, min(LONGEST, max(left, 0)))
+        left -= _size(kept[name])
+    return kept
 
 
 def _bounded(value: Value, longest: int) -> Value:
@@ -335,7 +335,7 @@ def _beginning(value: list[Value] | tuple[Value, ...] | dict[str, Value]) -> str
 
 
 def _size(value: Value) -> int:
-    """About how many characters a value takes in the record; stops counting where it is too large anyway."""
+    """The approximate size of a value in the record, in characters; a list is counted only up to the limit."""
     match value:
         case str() | bytes():
             return len(value)

@@ -1,3 +1,3 @@
-"""The `that:` language of checks, and the patterns that a playbook gives."""
+"""The `that:` language of checks, and regular expressions from playbooks."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The `that:` language: comparisons of a probe's figures, read strictly at load and decided by simpleeval."""
+"""Evaluates the `that:` language: comparisons of a probe's figures, parsed strictly at load and computed by simpleeval."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = 80  # characters of a text in explain()
 
 
 class UnknownName(Exception):
-    """A name of the expression that the scope lacks, with the names that look like it."""
+    """The expression uses a name that the scope lacks; near: similar names that it has."""
 
     def __init__(self, name: str, near: tuple[str, ...]) -> None:
         hint = f", did you mean {' or '.join(map(repr, near))}" if near else ""
@@ -27,7 +27,7 @@ class UnknownName(Exception):
 
 
 class BadOperand(Exception):
-    """Two values that can't be compared, or a result that is neither true nor false."""
+    """Two values can't be compared, or the result is neither true nor false."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class BadOperand(Exception):
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked text and the dotted names in it, in order of appearance."""
+    """A validated expression, and the dotted names in it in order of appearance."""
 
     text: str
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The answer (None: unknown), the operands it was found from, and why where it isn't true."""
+    """The answer (None: unknown), the operands it was computed from, and the reason where it isn't true."""
 
     value: bool | None
     operands: tuple[tuple[str, Value], ...]
@@ -52,14 +52,14 @@ class Evaluation:
 
 
 def parse(text: str) -> Expression:
-    """Check a text without evaluating anything; raises BadExpression."""
+    """Parse and validate an expression without evaluating it; raises BadExpression."""
     return Expression(text, read(text).names)
 
 
 def evaluate(expression: Expression, scope: Mapping[str, Value]) -> Evaluation:
-    """Decide the expression in a flat scope of dotted names; raises UnknownName and BadOperand.
+    """Evaluate the expression in a flat scope of dotted names; raises UnknownName and BadOperand.
 
-    All names are resolved and all parts decided before the answer, so that no short circuit hides a fault.
+    All names are resolved and all parts evaluated: there is no short circuit, which could hide a fault.
     """
     tree = read(expression.text)
     for name in tree.names:
@@ -74,7 +74,7 @@ def evaluate(expression: Expression, scope: Mapping[str, Value]) -> Evaluation:
 
 
 def check_names(expression: Expression, known: Collection[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Names that aren't known, each with near misses; a known 'baseline.*' covers all that begins with 'baseline.'."""
+    """The unknown names, each with similar known ones; a known 'baseline.*' covers all names that begin with 'baseline.'."""
     prefixes = tuple(name[:-1] for name in known if name.endswith(".*"))
     return [
         (name, _near(name, known)) for name in expression.names if name not in known and not name.startswith(prefixes)
@@ -82,12 +82,12 @@ def check_names(expression: Expression, known: Collection[str]) -> list[tuple[st
 
 
 def check_kinds(expression: Expression, kinds: Mapping[str, ValueKind]) -> None:
-    """Raises BadExpression where two parts can never be compared, now that it is known what some names are."""
+    """Raises BadExpression where two parts can never be compared, given the kinds of some names."""
     read_typed(expression.text, kinds)
 
 
 def explain(evaluation: Evaluation) -> str:
-    """The operands in one line, as `total=100000, covered=0`."""
+    """The operands on one line, such as `total=100000, covered=0`."""
     return ", ".join(f"{name}={_shown(value)}" for name, value in evaluation.operands)
 
 
@@ -106,7 +106,7 @@ def _failed_parts(tree: Tree, scope: Mapping[str, Value]) -> list[str]:
 
 
 def _evaluator(tree: Tree, scope: Mapping[str, Value]) -> Callable[[ast.expr], Value]:
-    """Simpleeval with this language's nodes only; operators, functions and names are ours."""
+    """A function that evaluates a node: simpleeval, restricted to this language's nodes, operators, functions and names."""
     from simpleeval import SimpleEval
 
     machine = SimpleEval(operators=_OPERATORS, functions=_FUNCTIONS, names={})
@@ -119,7 +119,7 @@ def _evaluator(tree: Tree, scope: Mapping[str, Value]) -> Callable[[ast.expr], V
         return scope[str(dotted(node))]
 
     def joined(node: ast.BoolOp) -> bool:
-        answers = [_truth(decide(part)) for part in node.values]  # all of them: none hides a fault
+        answers = [_truth(decide(part)) for part in node.values]  # no short circuit, which could hide a fault
         return all(answers) if isinstance(node.op, ast.And) else any(answers)
 
     machine.nodes = {
@@ -198,14 +198,15 @@ def _equal(left: Value, right: Value) -> bool:
 
 def _equal_scalars(left: Value, right: Value) -> bool:
     kinds = {_kind(left), _kind(right)}
-    flag = kinds == {"a truth value", "a number"} and left in (0, 1) and right in (0, 1)  # SQLite's truth is 0 or 1
+    # SQLite's booleans are the numbers 0 and 1
+    flag = kinds == {"a truth value", "a number"} and left in (0, 1) and right in (0, 1)
     if flag or (len(kinds) == 1 and not isinstance(left, list | dict)):
         return left == right
     raise BadOperand(f"cannot compare {_described(left)} with {_described(right)}: cast one of them in the query")
 
 
 def _all_equal(left: list[Value], right: list[Value]) -> bool:
-    """Lists of the same length whose entries are equal, each at its place; NULL within a list equals NULL."""
+    """Whether two lists have the same length and equal entries in order; inside a list, NULL equals NULL."""
     if len(left) != len(right):
         return False
     pairs = zip(left, right, strict=True)
@@ -226,7 +227,7 @@ def _number(value: Value, function: str) -> int | Decimal:
 
 def _abs(value: Value) -> int | Decimal:
     figure = _number(value, "abs")
-    return figure.copy_abs() if isinstance(figure, Decimal) else abs(figure)  # abs() would cut to 28 digits
+    return figure.copy_abs() if isinstance(figure, Decimal) else abs(figure)  # abs() would round to 28 digits
 
 
 def _negated(value: Value) -> int | Decimal:
@@ -235,7 +236,7 @@ def _negated(value: Value) -> int | Decimal:
 
 
 def _round(value: Value, digits: int = 0) -> int | Decimal:
-    """Halves away from zero, as the databases' round() does on exact numbers."""
+    """Round half away from zero, like the databases' round() on exact numbers."""
     figure = _number(value, "round")
     if isinstance(figure, int):
         return figure

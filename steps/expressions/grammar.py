@@ -1,4 +1,4 @@
-"""How a `that:` text is read: a strict syntax, checked at load without evaluating anything."""
+"""The grammar of `that:` expressions: parsed with Python's ast, and validated at load without evaluating anything."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from enum import StrEnum
 
 from steps.contract import cutting
 
-MAX_LENGTH = 500  # a reviewer reads it in one go; also bounds the work of reading it
-MAX_DEPTH = 12  # parentheses and functions inside one another
-MAX_DIGITS = 12  # of round(x, digits)
+MAX_LENGTH = 500  # characters: readable at a glance, and a bound on the work of parsing
+MAX_DEPTH = 12  # nested parentheses and calls
+MAX_DIGITS = 12  # in round(x, digits)
 
 
 class BadExpression(Exception):
-    """The text isn't an expression of this language; column counts characters from 1."""
+    """The text is not a valid expression; column: in characters, counted from 1."""
 
     def __init__(self, text: str, column: int, reason: str) -> None:
         super().__init__(f"cannot read expression {cutting.shortened(text, 80)!r} at column {column}: {reason}")
@@ -94,7 +94,7 @@ _LITERAL = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
 
 
 class ValueKind(StrEnum):
-    """What a part can be, as far as its text tells."""
+    """The type of a part, as far as its text tells."""
 
     TRUTH = "true or false"
     NUMBER = "a number"
@@ -106,7 +106,7 @@ class ValueKind(StrEnum):
 
 @dataclass(frozen=True)
 class Tree:
-    """A checked text, its syntax, and the dotted names in order of appearance."""
+    """A validated expression: its text, syntax tree, and dotted names in order of appearance."""
 
     source: str
     body: ast.expr
@@ -114,7 +114,7 @@ class Tree:
 
     @property
     def parts(self) -> list[ast.expr]:
-        """What is joined by the outermost `and`."""
+        """The operands of the outermost `and`; the whole expression where there is none."""
         if isinstance(self.body, ast.BoolOp) and isinstance(self.body.op, ast.And):
             return self.body.values
         return [self.body]
@@ -122,7 +122,7 @@ class Tree:
 
 @functools.lru_cache(maxsize=1024)
 def read(text: str) -> Tree:
-    """Check a text without evaluating anything; raises BadExpression."""
+    """Parse and validate an expression without evaluating it; raises BadExpression."""
     if len(text) > MAX_LENGTH:
         raise BadExpression(text, MAX_LENGTH, f"longer than {MAX_LENGTH} characters: write several checks")
     if not text.strip():
@@ -144,7 +144,7 @@ def read(text: str) -> Tree:
 
 
 def read_typed(text: str, kinds: Mapping[str, ValueKind]) -> None:
-    """Check a text that can be read once more, knowing what some of its names are; raises BadExpression."""
+    """Validate an expression again, given the kinds of some names; raises BadExpression."""
     tree = read(text)
     shift = len(text) - len(text.lstrip())
     _Reader(text, tree.source, shift, kinds=kinds).truth(tree.body, depth=0)
@@ -158,7 +158,7 @@ def _mistakes() -> tuple[tuple[re.Pattern[str], str], ...]:
 def _refuse_mistakes(text: str) -> None:
     if found := _FOREIGN.search(text):
         raise BadExpression(text, found.start() + 1, "backslashes and control characters aren't part of this language")
-    # Texts in quotes are masked, so that 'a && b' inside one isn't taken for an operator.
+    # string literals are masked, so that 'a && b' inside one isn't taken for an operator
     masked = _LITERAL.sub(lambda found: "\x01" + "\x02" * (len(found[0]) - 1), text)
     for pattern, reason in _mistakes():
         if found := pattern.search(masked):
@@ -170,13 +170,13 @@ def _refuse_mistakes(text: str) -> None:
 
 @dataclass
 class _Reader:
-    """Walks a syntax tree, refuses what isn't of the language, and gathers the names."""
+    """Walks a syntax tree, infers types, refuses what is not part of the language, and collects the names."""
 
     text: str
     source: str
     shift: int
     names: dict[str, None] = field(default_factory=dict)
-    kinds: Mapping[str, ValueKind] = field(default_factory=dict)  # of names, where it is known
+    kinds: Mapping[str, ValueKind] = field(default_factory=dict)  # of the names whose kind is known
 
     def fault(self, node: ast.expr, reason: str) -> BadExpression:
         before = self.source.encode()[: node.col_offset].decode()  # ast counts bytes
@@ -298,7 +298,7 @@ class _Reader:
 
 
 def dotted(node: ast.expr) -> str | None:
-    """The dotted name that a node writes, None where it is anything else."""
+    """The dotted name that a node represents; None for any other node."""
     match node:
         case ast.Name():
             return node.id
@@ -321,7 +321,7 @@ def _why_incomparable(kinds: set[ValueKind], *, ordering: bool, named: bool) -> 
     if ordering and ValueKind.LIST in kinds:
         return "a list has no order: compare its len(), or two lists by =="
     if named and kinds == {ValueKind.TRUTH, ValueKind.NUMBER}:
-        return ""  # SQLite's truth is 0 or 1: the value decides
+        return ""  # SQLite's booleans are 0 and 1: the value decides
     if kinds == {ValueKind.TEXT} and not named:
         return "two fixed texts are compared: one side must be a name"
     if len(kinds - {ValueKind.ANY}) > 1:
@@ -330,9 +330,9 @@ def _why_incomparable(kinds: set[ValueKind], *, ordering: bool, named: bool) -> 
 
 
 def number(source: str, node: ast.expr) -> int | Decimal | None:
-    """The number that a node writes, exactly; None where it is anything else.
+    """The exact number that a node represents; None for any other node.
 
-    A fraction is read from the source, not from the float: the decimal that is written is the decimal that is meant.
+    A fraction is read from the source text and not from the float, so that 0.1 means exactly one tenth.
     """
     match node:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):

@@ -1,7 +1,7 @@
-"""Patterns that a playbook gives, matched by an engine whose time grows only with the text's length.
+"""Matches regular expressions from playbooks in time linear in the length of the text.
 
-Python's `re` tries alternatives again and again: (a+)+$ takes hours on 40 letters. pydantic-core brings Rust's regex,
-which can't; for that it has no look-ahead, no look-behind and no back-references.
+Python's `re` backtracks: (a+)+$ takes hours on 40 letters. Rust's regex, which comes with pydantic-core, never does; in
+return it has no look-ahead, look-behind or back-references.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_sc
 
 
 class BadPattern(ValueError):
-    """The text isn't a pattern of that engine."""
+    """The text is not a valid pattern."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -26,26 +26,26 @@ def _compiled(pattern: str) -> SchemaValidator:
 
 def _reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = next(
+    reason = next(
         (line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[-1] if lines else ""
     )
-    told = re.sub(r", including look-ahead and look-behind,", "", told)
-    return f"{told} (patterns are those of Rust's regex: no look-around, no back-references)"
+    reason = re.sub(r", including look-ahead and look-behind,", "", reason)
+    return f"{reason} (patterns are those of Rust's regex: no look-around, no back-references)"
 
 
 def check(pattern: str) -> None:
-    """Raises BadPattern."""
+    """Raises BadPattern where the pattern can't be compiled."""
     _compiled(pattern)
     _compiled(_whole(pattern))
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether the whole text is as the pattern says."""
+    """Whether the pattern matches the whole text."""
     return _found(_whole(pattern), text)
 
 
 def found_in_lines(pattern: str, text: str) -> bool:
-    """Whether the pattern is found anywhere; ^ and $ stand for the ends of lines."""
+    """Whether the pattern matches anywhere in the text; ^ and $ match at line boundaries."""
     return _found(f"(?m:{pattern})", text)
 
 

@@ -1,4 +1,4 @@
-"""The heads of a trail's chain as the ledger vouches for them: whoever writes the trail can't redo it unseen."""
+"""Anchors: heads of a trail's hash chain, kept in the target so that a rewritten trail is detected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from steps.ledger.tables import table, tables
 
 @dataclass(frozen=True)
 class Anchor:
-    """The chain's head as the ledger vouches for it. what: when it was taken, for people."""
+    """The head of a trail's hash chain at one moment, kept to detect a rewritten trail. what: that moment, for display."""
 
     what: str
     head: str
@@ -18,7 +18,7 @@ class Anchor:
 
 
 def anchors_of(look: Look, run: str) -> list[Anchor]:
-    """All anchors of a run, the earliest first."""
+    """All anchors of a run, earliest first."""
     sql = f"""SELECT 'the end of step ' || step AS what, trail_head, trail_length FROM {table("step", look.dialect)}
               WHERE run = :run AND trail_head <> ''"""
     if "anchor" in tables(look):
@@ -29,7 +29,7 @@ def anchors_of(look: Look, run: str) -> list[Anchor]:
 
 
 def anchor_anew(work: Work, *, run: str, head: str, length: int) -> None:
-    """A run's trail was made again from the ledger: the heads of the lost one vouch for nothing any more."""
+    """Replace a run's anchors by one of its new trail: it was rebuilt from the ledger, and no old head can match it."""
     for name in ("step", "anchor"):
         sql = f"UPDATE {table(name, work.dialect)} SET trail_head = '', trail_length = 0 WHERE run = :run"
         work.execute(sql, {"run": run})
@@ -38,7 +38,7 @@ def anchor_anew(work: Work, *, run: str, head: str, length: int) -> None:
 
 
 def add_anchor(work: Work, *, run: str, what: str, head: str, length: int) -> None:
-    """The head of a run's chain after what somebody did to it by hand."""
+    """Record the chain head after an intervention by a person; what: which one."""
     sql = f"""INSERT INTO {table("anchor", work.dialect)} (run, what, trail_head, trail_length)
               VALUES (:run, :what, :head, :length)"""
     work.execute(sql, {"run": run, "what": what, "head": head, "length": length})

@@ -1,7 +1,7 @@
-"""Whether a ledger is the engine's own: whose it is, what hangs on its tables, of which version and form they are.
+"""Whether a ledger can be trusted and used: its owners, the code attached to its tables, and its version. And its migration.
 
-Whoever may write a trigger, a rule or a default on these tables acts as whoever runs playbooks, so nothing is written
-before this was asked.
+A trigger, rule or default on these tables runs with the rights of whoever runs a playbook. Somebody who may create
+objects could plant a ledger with such code, so nothing is written before this check.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from steps.ledger.tables import SCHEMA, VERSION, table
 
 
 class Inconvertible(Exception):
-    """Rows stand in a form that this version can't bring to its own."""
+    """A table of another layout has rows that this version can't convert."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What stands in the ledger's place.
+    """The state of the ledger on a target.
 
-    there: any of it. version: 0 where there is none. planted: why it can't be trusted. outdated: what `target init` brings
-    to today's form. foreign: columns and keys that are others than version's own.
+    there: whether any of it exists. version: 0 where none does. planted: reasons not to trust it. outdated: what `target init`
+    will migrate. foreign: columns and keys that differ from today's definition and can't be migrated while there are rows.
     """
 
     there: bool
@@ -48,7 +48,8 @@ JOIN pg_catalog.pg_database d ON d.datname = current_database()
 JOIN pg_catalog.pg_roles r ON r.oid = one.owner
 WHERE NOT r.rolsuper AND r.rolname NOT IN (current_user, session_user) AND r.oid <> d.datdba ORDER BY 1"""
 
-# What would run as whoever reads or writes a row. Defaults are compared with our own in Python.
+# All that would run code as the user who reads or writes a row. Defaults are allowed only as constants and the server's clock,
+# by their text and, since a search_path could put another function behind a name, by the functions that they depend on.
 _HOOKS = r"""
 WITH ours AS (SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relhasrules
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -92,11 +93,11 @@ SELECT c.relname::text AS tab, pg_catalog.pg_get_constraintdef(k.oid) AS words
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'runbook' AND c.relname = ANY(:names) AND k.contype IN ('p', 'u')"""
 
-_LONG = {"timestamptz": "timestamp with time zone"}  # as format_type says what our DDL writes short
+_LONG = {"timestamptz": "timestamp with time zone"}  # our DDL's abbreviation → the name that format_type returns
 
 
 def form(look: Look) -> Form:
-    """What stands in the ledger's place on this target."""
+    """Inspect the ledger of this target."""
     found, former = tables.tables(look), tables.former(look)
     planted = _planted(look, [*tables.columns(look.dialect), *tables.FORMER.values()])
     if not found and not former and not (planted and look.dialect is Dialect.POSTGRESQL and _has_schema(look)):
@@ -147,7 +148,7 @@ class _Column:
 
 
 def _differences(look: Look, found: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns that are missing; and those, and keys, that are others than ours."""
+    """(missing columns; columns and keys that differ from ours), each as an operator reads it."""
     there = _columns_there(look, sorted(found))
     keys = _keys_there(look, sorted(found))
     missing: list[str] = []
@@ -197,15 +198,15 @@ def _keys_there(look: Look, names: list[str]) -> dict[str, set[str]]:
         grouped: dict[str, list[str]] = {}
         for row in look.rows(sql):
             grouped.setdefault(row.text("origin"), []).append(row.text("col"))
-        words = {"pk": "PRIMARY KEY", "u": "UNIQUE"}
-        found[name] = {f"{words[origin]} ({', '.join(cols)})" for origin, cols in grouped.items() if origin in words}
+        kinds = {"pk": "PRIMARY KEY", "u": "UNIQUE"}
+        found[name] = {f"{kinds[origin]} ({', '.join(cols)})" for origin, cols in grouped.items() if origin in kinds}
         own = look.rows(f"SELECT name FROM pragma_table_info('{shown}') WHERE pk = 1 AND lower(type) = 'integer'")
         found[name] |= {f"PRIMARY KEY ({row.text('name')})" for row in own}
     return found
 
 
 def _parts(dialect: Dialect, name: str) -> list[str]:
-    """The columns and constraints of one table of ours, apart."""
+    """The column and constraint definitions of one of our tables, split at the commas outside of parentheses."""
     return [part.strip() for part in re.split(r",(?![^(]*\))", tables.columns(dialect)[name])]
 
 
@@ -232,24 +233,27 @@ def _wanted_keys(dialect: Dialect, name: str) -> list[str]:
     return found
 
 
-# ─── to today's form ────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── migration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def keep_to_itself(work: Work) -> None:
-    """Until this transaction ends nobody takes a lease, and no other migration begins. SQLite has one writer anyway."""
+    """Lock out lease take-overs and other migrations until this transaction ends. SQLite has only one writer anyway.
+
+    SHARE ROW EXCLUSIVE conflicts with itself and with writes, and lets others read who holds the lease.
+    """
     if work.dialect is Dialect.POSTGRESQL and "lease" in tables.tables(work):
         work.execute(f"LOCK TABLE {table('lease', work.dialect)} IN SHARE ROW EXCLUSIVE MODE")
 
 
 def migrate(work: Work) -> list[str]:
-    """Make the ledger, or bring an earlier one to today's form, keeping its rows; what was done, in words.
+    """Create the ledger, or migrate an earlier version of it, keeping its rows; returns what was done, in words.
 
-    Raises Inconvertible where rows stand in a form that can't be converted; the transaction is then to be rolled back.
+    Raises Inconvertible where rows can't be converted; the caller must then roll the transaction back.
     """
     done = [_rename(work, name, old) for name, old in tables.former(work).items()]
     found, there = form(work), tables.tables(work)
-    rebuilt = sorted(name for name in there if any(_of(one, name, work.dialect) for one in found.foreign))
+    rebuilt = sorted(name for name in there if any(_concerns(one, name, work.dialect) for one in found.foreign))
     for name in rebuilt:
         if work.rows(f"SELECT 1 AS one FROM {table(name, work.dialect)} LIMIT 1"):
-            raise Inconvertible(next(one for one in found.foreign if _of(one, name, work.dialect)))
+            raise Inconvertible(next(one for one in found.foreign if _concerns(one, name, work.dialect)))
     for name in rebuilt:
         work.execute(f"DROP TABLE {table(name, work.dialect)}")
         done.append(f"made {table(name, work.dialect)} in today's form (it had no rows)")
@@ -266,7 +270,7 @@ def migrate(work: Work) -> list[str]:
     return done
 
 
-# A constraint's name begins with its table's: an error about it shall name a table that there is.
+# A constraint's name begins with its table's name, and error messages quote it: it is renamed along with the table.
 _NAMED_AFTER = """
 SELECT quote_ident(k.conname) AS was, quote_ident(CAST(:name AS text) || substr(k.conname, length(:old) + 1)) AS wanted
 FROM pg_catalog.pg_constraint k WHERE k.conrelid = CAST(:table AS regclass) AND starts_with(k.conname, :old || '_')
@@ -274,7 +278,10 @@ ORDER BY k.conname"""
 
 
 def _rename(work: Work, name: str, old: str) -> str:
-    """Give a table its name of today; one of the two may be empty, where somebody ran the printed statements beside the old."""
+    """Give a table its name of today, with its constraints and its sequence.
+
+    Both names may exist, where somebody ran the printed DDL beside an old ledger: then the empty one of the two is dropped.
+    """
     now, before = table(name, work.dialect), table(old, work.dialect)
     if name in tables.tables(work):
         empty = [one for one in (now, before) if not work.rows(f"SELECT 1 AS one FROM {one} LIMIT 1")]
@@ -293,28 +300,29 @@ def _rename(work: Work, name: str, old: str) -> str:
     return f"renamed {before} to {now}"
 
 
-def _of(words: str, name: str, dialect: Dialect) -> bool:
-    return re.match(rf"{re.escape(table(name, dialect))}[. ]", words) is not None
+def _concerns(fault: str, name: str, dialect: Dialect) -> bool:
+    return re.match(rf"{re.escape(table(name, dialect))}[. ]", fault) is not None
 
 
 def _add_columns(work: Work, name: str) -> list[str]:
-    """Columns that an earlier form didn't have; where one must have a value, old rows get an empty one."""
+    """Add the columns that an earlier version lacks; a NOT NULL one without a default gets 0 or '' in old rows."""
     seen, done = _columns_there(work, [name])[name], []
     for part in _parts(work.dialect, name):
         match = _COLUMN.fullmatch(part)
         if match and match[1] in wanted_columns(work.dialect, name) and match[1] not in seen:
             empty = "0" if match[2] in {"bigint", "integer", "double", "double precision"} else "''"
             usual = f" DEFAULT {empty}" if "NOT NULL" in part and "DEFAULT" not in part else ""
-            words = part + usual
-            if work.dialect is Dialect.SQLITE and "DEFAULT (" in part:  # SQLite adds no column with such a default
-                words = f"{match[1]} {match[2]}"
-            work.execute(f"ALTER TABLE {table(name, work.dialect)} ADD COLUMN {words}")
+            definition = part + usual
+            # SQLite's ADD COLUMN takes no default in parentheses
+            if work.dialect is Dialect.SQLITE and "DEFAULT (" in part:
+                definition = f"{match[1]} {match[2]}"
+            work.execute(f"ALTER TABLE {table(name, work.dialect)} ADD COLUMN {definition}")
             done.append(f"added {table(name, work.dialect)}.{match[1]}")
     return done
 
 
 def remedy(dialect: Dialect) -> str:
-    """What a DBA does about a ledger that somebody else has made."""
+    """What a DBA should do about a ledger that somebody else has planted."""
     if dialect is Dialect.SQLITE:
         return "look at what is planted, drop it, then do it again"
     return (

@@ -1,4 +1,12 @@
-"""The ledger's tables lease and heartbeat: one changing run per target, and what keeps out a run that lost its lease."""
+"""The lease of a target: at most one run changes it at a time, and a run that lost its lease can commit nothing more.
+
+Each take-over raises the lease's epoch. The epoch is the fencing token: every transaction of a run first reads the lease's row
+at its own epoch and keeps it locked (FOR SHARE) until COMMIT. A run that was paused or cut off and comes back after a
+take-over finds another epoch, and its transaction is rolled back. So correctness depends on no clock and no timeout; the
+heartbeat only decides when another run may try to take over. (What is sent outside of a transaction can't be fenced.)
+
+SQLite needs no row lock: each transaction starts with BEGIN IMMEDIATE and is the only writer until it ends.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +19,18 @@ from steps.ledger.tables import now_sql, table
 
 @dataclass(frozen=True)
 class Lease:
-    """Who may change this target now. holder: JSON of host, pid and the process's start time."""
+    """The lease on a scope of the target. holder: JSON that identifies the process (host, pid, start time)."""
 
     scope: str
     epoch: int
     run: str
     holder: str
     silent_s: float  # seconds since the last heartbeat, by the server's clock
-    beat: str  # that heartbeat, told apart from every other
+    beat: str  # identifies that heartbeat: unchanged between two reads means that the holder did not beat in between
 
 
 def lease(look: Look, scope: str) -> Lease | None:
-    """The lease as it stands; run '' means it was given back."""
+    """The lease as it stands, None where it was never taken; run is '' where it was released."""
     silent = (
         "extract(epoch FROM clock_timestamp() - h.beat_at)"
         if look.dialect is Dialect.POSTGRESQL
@@ -41,15 +49,16 @@ def lease(look: Look, scope: str) -> Lease | None:
 
 
 def scopes_held(look: Look) -> list[str]:
-    """The scopes whose lease some run has, living or dead."""
+    """The scopes whose lease is held, whether its holder is alive or not."""
     rows = look.rows(f"SELECT scope FROM {table('lease', look.dialect)} WHERE run <> '' ORDER BY scope")
     return [row.text("scope") for row in rows]
 
 
 def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> int:
-    """Take the lease if it still stands at `epoch` (0: never taken); returns the new epoch, 0 where somebody was faster.
+    """Take the lease if it is still at `epoch` (0: never taken); returns the new epoch, or 0 where another run was faster.
 
-    The UPDATE waits for commits in flight, because each of them holds the row FOR SHARE.
+    Compare-and-swap on the epoch. The UPDATE waits until the old holder's transactions in flight have ended, because each
+    of them holds the row FOR SHARE.
     """
     now = now_sql(work.dialect)
     values: dict[str, Value] = {"scope": scope, "run": run, "holder": holder, "epoch": epoch}
@@ -63,6 +72,7 @@ def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> 
         taken = work.execute(sql, values)
     if taken != 1:
         return 0
+    # The heartbeat has a table of its own: beating must not wait for the row locks that commits hold on the lease.
     beat = f"""INSERT INTO {table("heartbeat", work.dialect)} (scope, epoch) VALUES (:scope, :epoch)
                ON CONFLICT (scope) DO UPDATE SET epoch = excluded.epoch, beat_at = {now}"""
     work.execute(beat, {"scope": scope, "epoch": epoch + 1})
@@ -70,16 +80,21 @@ def take_lease(work: Work, *, scope: str, run: str, holder: str, epoch: int) -> 
 
 
 def fence(work: Work, *, scope: str, epoch: int) -> bool:
-    """Whether this run still holds the lease; keeps a take-over waiting until this transaction ends."""
+    """Whether the lease is still at this run's epoch; on PostgreSQL its row stays locked FOR SHARE until the transaction ends.
+
+    Without the lock, a take-over could commit between this check and our COMMIT.
+    """
     share = " FOR SHARE" if work.dialect is Dialect.POSTGRESQL else ""
     sql = f"SELECT epoch FROM {table('lease', work.dialect)} WHERE scope = :scope AND epoch = :epoch{share}"
     return bool(work.rows(sql, {"scope": scope, "epoch": epoch}))
 
 
 def standing(dialect: Dialect, place: RunPosition, *, label: str, scope: str, epoch: int) -> Question:
-    """Whether `label` is committed (known), and PostgreSQL's number of this transaction (xid).
+    """The first query of a transaction: the fence, whether `label` is already committed (known), and the transaction's id (xid).
 
-    No row where this run no longer holds the lease (see `fence`; epoch 0: none was taken).
+    One statement for all three saves round trips. No row: the lease was taken over (see `fence`). epoch 0: the run has no
+    lease, and nothing is fenced. xid is NULL on SQLite; with it PostgreSQL can say later whether a COMMIT took effect whose
+    answer was lost (pg_xact_status).
     """
     pg = dialect is Dialect.POSTGRESQL
     sql = f"""SELECT EXISTS (SELECT 1 FROM {table("step_commit", dialect)} WHERE run = :run AND step = :step AND action = :action
@@ -92,21 +107,24 @@ def standing(dialect: Dialect, place: RunPosition, *, label: str, scope: str, ep
 
 
 def standing_or_fault(*, scope: str, epoch: int) -> Question:
-    """The same fence for a transaction of PostgreSQL's that nobody looks into before COMMIT: where it fell, a division by zero."""
+    """The same fence for PostgreSQL's pipelined transactions, whose rows are read only after COMMIT.
+
+    Where the lease was taken over, the division by zero makes the statement fail, and the server skips the COMMIT behind it.
+    """
     sql = f"""SELECT 1 / count(*) AS stands FROM (SELECT 1 FROM {table("lease", Dialect.POSTGRESQL)}
               WHERE scope = :scope AND epoch = :epoch FOR SHARE) AS l"""
     return sql, {"scope": scope, "epoch": epoch}
 
 
 def beat(work: Work, *, scope: str, epoch: int) -> bool:
-    """Say that the holder lives; False where the lease was taken over."""
+    """Renew the heartbeat; False where the lease was taken over."""
     now = now_sql(work.dialect)
     sql = f"UPDATE {table('heartbeat', work.dialect)} SET beat_at = {now} WHERE scope = :scope AND epoch = :epoch"
     return work.execute(sql, {"scope": scope, "epoch": epoch}) == 1
 
 
 def give_back(work: Work, *, scope: str, epoch: int) -> None:
-    """End the lease: the epoch stays, so that what was fenced by it stays fenced."""
+    """Release the lease. The epoch is raised, not reset, so that a late transaction of this run is still fenced off."""
     sql = (
         f"UPDATE {table('lease', work.dialect)} SET run = '', epoch = epoch + 1 WHERE scope = :scope AND epoch = :epoch"
     )

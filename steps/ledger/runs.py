@@ -1,4 +1,4 @@
-"""The runs that this target has seen: the authority on what happened to it."""
+"""The runs on this target, as recorded in the target itself: the authority on what happened to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from steps.ledger.tables import now_sql, table
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run as the target knows it. Documents (identity, inputs, steps, figures) are JSON texts."""
+    """A run as recorded in the target. identity, inputs, steps and figures are JSON texts."""
 
     run: str
     playbook: str
@@ -32,9 +32,9 @@ class RunRow:
     figures: str
     trail_head: str
     trail_length: int
-    age_s: float = 0.0
+    age_s: float = 0.0  # since its end, or its start where it hasn't ended, by the server's clock
     rolled_back: bool = False
-    going_back: bool = False  # it has succeeded, but some of it is taken back since, and no end of that is recorded
+    going_back: bool = False  # it succeeded, and a rollback of it has committed something but has not completed
 
 
 _COLUMNS = (
@@ -44,7 +44,7 @@ _COLUMNS = (
 
 
 def add_run(work: Work, row: RunRow) -> None:
-    """Record that a run began."""
+    """Record a run that starts."""
     names = [name.strip() for name in _COLUMNS.split(",")]
     sql = (
         f"""INSERT INTO {table("run", work.dialect)} ({_COLUMNS}) VALUES ({", ".join(":" + name for name in names)})"""
@@ -53,7 +53,7 @@ def add_run(work: Work, row: RunRow) -> None:
 
 
 def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length: int) -> None:
-    """Record how a run stands now: succeeded, failed, waiting …"""
+    """Record a run's state as its process ends: succeeded, failed, waiting …"""
     now = now_sql(work.dialect)
     sql = f"""UPDATE {table("run", work.dialect)} SET state = :state, figures = :figures, trail_head = :head,
               trail_length = :length, ended_at = {now},
@@ -63,32 +63,32 @@ def end_run(work: Work, *, run: str, state: str, figures: str, head: str, length
 
 
 def take_up_run(work: Work, *, run: str, head: str, length: int) -> None:
-    """Record that a process goes on with the run, in whatever direction: how it had ended holds no more."""
+    """Record that a process continues the run, forwards or backwards: its former end state no longer holds."""
     sql = f"""UPDATE {table("run", work.dialect)} SET state = 'running', trail_head = :head, trail_length = :length
               WHERE run = :run"""
     work.execute(sql, {"run": run, "head": head, "length": length})
 
 
 def change_run(work: Work, row: RunRow) -> None:
-    """Record what a run goes by from here on: a person has accepted a changed playbook."""
+    """Record the playbook that a run follows from here on, after a person has accepted a changed one."""
     names = ("digest", "approval_digest", "steps", "source", "trail_head", "trail_length")
     sql = f"UPDATE {table('run', work.dialect)} SET {', '.join(f'{name} = :{name}' for name in names)} WHERE run = :run"
     work.execute(sql, {name: cast("Value", getattr(row, name)) for name in ("run", *names)})
 
 
 def find_run(look: Look, run: str) -> RunRow | None:
-    """The run of this name."""
+    """The run with this id, None where there is none."""
     rows = _runs(look, where="run = :run", params={"run": run})
     return rows[0] if rows else None
 
 
 def latest_runs(look: Look, *, playbook: str) -> list[RunRow]:
-    """The runs of a playbook on this target, the newest first; demo and real runs, never a rehearsal of another target."""
+    """The runs of a playbook on this target, newest first."""
     return _runs(look, where="playbook = :playbook", params={"playbook": playbook})
 
 
 def latest_standing(look: Look, playbook: str) -> RunRow | None:
-    """The newest run of a playbook that changed something and was not taken back; None where there is none."""
+    """The newest run of a playbook whose changes stand; None where there is none."""
     runs = [run for run in latest_runs(look, playbook=playbook) if not run.rolled_back]
     found = next((run for run in runs if standing(look, run.run)), None)
     return found or next((run for run in runs if lost(look, run.run)), None)

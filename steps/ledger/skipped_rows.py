@@ -1,4 +1,4 @@
-"""The rows that steps skipped: those set aside on the way there, and those left alone on the way back."""
+"""The rows that steps skipped: dead rows of a run, and rows that its undo left alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from steps.contract.values import Value
 from steps.ledger import tables
 
 COLUMNS = ("step", "key", "sqlstate", "message", "attempt", "at")
-ACTIONS: Mapping[str, str] = {"dead": "apply", "refused": "revert"}  # by their name for people: what put the row there
+ACTIONS: Mapping[str, str] = {"dead": "apply", "refused": "revert"}  # the kind that operators name → skipped_row.action
 
 
 def skipped(look: Look, run: str, kind: str) -> list[dict[str, Value]]:
-    """A run's rows of one kind of ACTIONS, in the order of step and key; none where there is no ledger."""
+    """A run's skipped rows of one kind, ordered by step and key; [] where there is no ledger. kind: a key of ACTIONS."""
     if not tables.exists(look):
         return []
     sql = f"""SELECT {", ".join(COLUMNS)} FROM {tables.table("skipped_row", look.dialect)}

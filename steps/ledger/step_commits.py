@@ -1,4 +1,4 @@
-"""What each step of a run committed, what it kept for its way back, and how it ended."""
+"""What each step of a run committed, what it kept for its undo, and how it ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from steps.ledger.tables import exists, table
 
 
 def committed_labels(look: Look, place: RunPosition | None) -> list[str]:
-    """The labels that this step has committed, in order; [] without a place or a ledger."""
+    """The labels that this step has committed, in order; [] outside of a run or where there is no ledger."""
     if place is None or not exists(look):
         return []
     sql = f"""SELECT label FROM {table("step_commit", look.dialect)}
@@ -28,7 +28,10 @@ def is_committed(look: Look, place: RunPosition, *, label: str) -> bool:
 def record_commit(
     dialect: Dialect, place: RunPosition, *, label: str, epoch: int, before: str | None, touched: str | None = None
 ) -> Question:
-    """The INSERT that records one commit of a step, in the transaction that it is about."""
+    """The INSERT that records one commit of a step; it runs last in the very transaction that it records.
+
+    before: JSON that `revert` will need. touched: JSON of the tables changed (steps.catalog.touched_tables).
+    """
     names, values = ("", "") if touched is None else (", touched", ", :touched")
     sql = f"""INSERT INTO {table("step_commit", dialect)} (run, step, action, label, epoch, before{names})
               VALUES (:run, :step, :action, :label, :epoch, :before{values})"""
@@ -38,7 +41,7 @@ def record_commit(
 
 @dataclass(frozen=True)
 class Touch:
-    """Which tables stood behind the names that one commit of a run touched: JSON of steps.catalog.touched_tables."""
+    """The identity of the tables that one commit changed; text: JSON, written by steps.catalog.touched_tables."""
 
     run: str
     step: str
@@ -47,7 +50,7 @@ class Touch:
 
 
 def touches(look: Look, place: RunPosition) -> list[Touch]:
-    """Those of all commits since this step's first one, of whatever run, in order."""
+    """The touches of all commits since this step's first commit, of any run, in order."""
     commits = table("step_commit", look.dialect)
     first = f"SELECT min(seq) FROM {commits} WHERE run = :run AND step = :step AND action = 'apply'"
     sql = f"""SELECT run, step, action, touched FROM {commits}
@@ -57,7 +60,7 @@ def touches(look: Look, place: RunPosition) -> list[Touch]:
 
 
 def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | None:
-    """What `apply` first (or last) kept for `revert`, as JSON; None where it kept nothing."""
+    """The first (or last) document that `apply` kept for `revert`, as JSON; None where it kept none."""
     sql = f"""SELECT before FROM {table("step_commit", look.dialect)} WHERE run = :run AND step = :step AND action = 'apply'
               AND before IS NOT NULL ORDER BY seq {"DESC" if last else "ASC"} LIMIT 1"""
     rows = look.rows(sql, {"run": run, "step": step})
@@ -65,14 +68,14 @@ def remembered(look: Look, *, run: str, step: str, last: bool = False) -> str | 
 
 
 def acted(look: Look, *, run: str, action: str) -> set[str]:
-    """The steps of a run that committed anything under this action."""
+    """The steps of a run that have committed anything under this action ("apply" or "revert")."""
     sql = f"SELECT DISTINCT step FROM {table('step_commit', look.dialect)} WHERE run = :run AND action = :action"
     return {row.text("step") for row in look.rows(sql, {"run": run, "action": action})}
 
 
-# ─── how each step ended, with the head of the trail's chain then ───────────────────────────────────────────────────────
+# ─── outcomes of steps, each with the trail's chain head at that moment ─────────────────────────────────────────────────
 def end_step(work: Work, place: RunPosition, *, state: str, results: str, head: str, length: int) -> None:
-    """Record a step's outcome with the head of the trail's chain, where the trail's writer can't redo it unseen."""
+    """Record a step's outcome and the trail's chain head, out of reach of whoever can rewrite the trail's file."""
     sql = f"""INSERT INTO {table("step", work.dialect)} (run, step, action, state, results, trail_head, trail_length)
               VALUES (:run, :step, :action, :state, :results, :head, :length)
               ON CONFLICT (run, step, action) DO UPDATE SET state = excluded.state, results = excluded.results,
@@ -82,7 +85,7 @@ def end_step(work: Work, place: RunPosition, *, state: str, results: str, head: 
 
 @dataclass(frozen=True)
 class StepRow:
-    """A step's outcome as the ledger has it; results is a JSON text."""
+    """A step's recorded outcome; results is a JSON text."""
 
     step: str
     action: str
@@ -92,7 +95,7 @@ class StepRow:
 
 
 def step_rows(look: Look, run: str) -> list[StepRow]:
-    """The outcomes of a run's steps, in the order in which they ended."""
+    """The outcomes of a run's steps, in the order in which they ended (the trail only grows)."""
     age = (
         "extract(epoch FROM clock_timestamp() - at)"
         if look.dialect is Dialect.POSTGRESQL
@@ -107,13 +110,13 @@ def step_rows(look: Look, run: str) -> list[StepRow]:
 
 
 def standing(look: Look, run: str) -> set[str]:
-    """The steps of a run that committed anything and are not taken back."""
+    """The steps of a run whose change stands: they have commits, and are not completely reverted."""
     back = {row.step for row in step_rows(look, run) if row.action == "revert" and row.state == "reverted"}
     return acted(look, run=run, action="apply") - back
 
 
 def lost(look: Look, run: str) -> set[str]:
-    """The steps of a run that are said to be done, and of which no commit is known: maintenance, or rows that are gone."""
+    """The steps recorded as done without any commit: maintenance outside a transaction, or deleted ledger rows."""
     rows = step_rows(look, run)
     back = {row.step for row in rows if row.action == "revert" and row.state == "reverted"}
     done = {row.step for row in rows if row.action == "apply" and row.state == "done"}

@@ -1,6 +1,6 @@
-"""The ledger's tables: their names, columns and version, and which of them are there.
+"""The ledger's tables: their names, columns and version, and which of them exist.
 
-In PostgreSQL they are a schema of their own, `runbook`; in SQLite their names begin with `runbook_`.
+On PostgreSQL they are in a schema of their own, `runbook`; on SQLite their names begin with `runbook_`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from steps.contract import DatabaseFault, Look, Work
 from steps.contract.dialect import Dialect
 
 SCHEMA = "runbook"
-BEGAN = "runbook.began"  # PostgreSQL's setting that says when one of our transactions began, in seconds since 1970
+BEGAN = "runbook.began"  # a PostgreSQL setting, local to each of our transactions: when it began (seconds since 1970)
 
-# {id}: a growing number; {now}: the server's clock; {texts}: a table of texts; {at}: a point in time
+# The columns of each table. {id}: an ascending number; {now}: the server's clock; {texts}: an array of texts; {at}: a timestamp.
+# step_commit's UNIQUE (run, step, action, label) is what makes a repeated commit fail instead of doing the work twice.
 _TABLES: Mapping[str, str] = {
     "run": """run text PRIMARY KEY, playbook text NOT NULL, digest text NOT NULL, approval_digest text NOT NULL,
         kind text NOT NULL, state text NOT NULL, target text NOT NULL, identity text NOT NULL, inputs text NOT NULL,
@@ -43,9 +44,9 @@ _TABLES: Mapping[str, str] = {
         at {at} NOT NULL DEFAULT {now}""",
     "meta": "name text PRIMARY KEY, value text NOT NULL",
 }
-VERSION = 3  # of these tables; 1 had neither anchor nor meta, 2 had some under other names and no step_commit.touched
+VERSION = 3  # of this schema; 1 had no anchor and no meta, 2 had other names for some tables and no step_commit.touched
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
-# as of version 3: a table → its name before, and the word for a step's state before → today's
+# renamed in version 3: table → its former name, and a step's former state → its name today
 FORMER: Mapping[str, str] = {"step_commit": "act", "backfill_pass": "pass", "skipped_row": "dead"}
 FORMER_STATES: Mapping[str, str] = {"already_so": "already_applied"}
 _WORDS: Mapping[Dialect, Mapping[str, str]] = {
@@ -65,23 +66,24 @@ _WORDS: Mapping[Dialect, Mapping[str, str]] = {
 
 
 def table(name: str, dialect: Dialect) -> str:
-    """The ledger table's name as SQL: `runbook.batch`, or `runbook_batch` on SQLite."""
+    """A ledger table's name as SQL: `runbook.batch`, or `runbook_batch` on SQLite."""
     return f"{SCHEMA}.{name}" if dialect is Dialect.POSTGRESQL else f"{SCHEMA}_{name}"
 
 
 def now_sql(dialect: Dialect) -> str:
-    """The server's clock, in SQL."""
+    """The SQL expression for the server's clock; all times in the ledger are the server's, never this host's."""
     return _WORDS[dialect]["now"]
 
 
 def ddl(dialect: Dialect) -> list[str]:
-    """The statements that make the ledger; safe to repeat."""
+    """The statements that create the ledger; idempotent."""
     statements = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"] if dialect is Dialect.POSTGRESQL else []
     statements += [
         f"CREATE TABLE IF NOT EXISTS {table(name, dialect)} ({columns.format(**_WORDS[dialect])})"
         for name, columns in _TABLES.items()
     ]
-    if dialect is Dialect.POSTGRESQL:  # compressing it took as long as a sixth of the rows' own update
+    if dialect is Dialect.POSTGRESQL:
+        # uncompressed: compressing the payloads took up to a sixth of the time of updating the rows themselves
         statements.append(f"ALTER TABLE {table('undo', dialect)} ALTER COLUMN payload SET STORAGE EXTERNAL")
     meta = table("meta", dialect)
     statements.append(
@@ -92,12 +94,12 @@ def ddl(dialect: Dialect) -> list[str]:
 
 
 def columns(dialect: Dialect) -> dict[str, str]:
-    """Each table of the ledger → its columns and constraints as SQL."""
+    """Each ledger table → its columns and constraints as SQL."""
     return {name: " ".join(words.format(**_WORDS[dialect]).split()) for name, words in _TABLES.items()}
 
 
 def grants(role: str) -> list[str]:
-    """What a DBA runs so that `role` (a quoted identifier) can work with a ledger it does not own."""
+    """The GRANT statements with which `role` (a quoted identifier) can use a ledger that it does not own."""
     return [
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}",
@@ -106,13 +108,13 @@ def grants(role: str) -> list[str]:
 
 
 class OldLedger(DatabaseFault):
-    """Some of the ledger's tables have the names of an earlier version."""
+    """The ledger was created by an earlier version: some of its tables have their former names."""
 
 
 def exists(look: Look) -> bool:
-    """Whether all of the ledger's tables are there (steps.ledger.form says of which version).
+    """Whether the ledger exists (steps.ledger.form tells its version).
 
-    Raises OldLedger, because what stands there under other names must not be taken for nothing.
+    Raises OldLedger where tables have their former names: a ledger that can't be read must not be mistaken for an absent one.
     """
     found = _there(look, [*_TABLES, *FORMER.values()])
     if not found.isdisjoint(FORMER.values()):
@@ -121,12 +123,12 @@ def exists(look: Look) -> bool:
 
 
 def tables(look: Look) -> set[str]:
-    """Which of the ledger's tables are there."""
+    """The names of those ledger tables that exist."""
     return _there(look, list(_TABLES))
 
 
 def former(look: Look) -> dict[str, str]:
-    """The tables that stand there under the names of an earlier version, each with that name."""
+    """The tables that exist under their former names: today's name → former name."""
     found = _there(look, list(FORMER.values()))
     return {name: old for name, old in FORMER.items() if old in found}
 
@@ -142,6 +144,6 @@ def _there(look: Look, names: list[str]) -> set[str]:
 
 
 def create(work: Work) -> None:
-    """Make the ledger where it is missing."""
+    """Create the ledger where it is missing."""
     for statement in ddl(work.dialect):
         work.execute(statement)

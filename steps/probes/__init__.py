@@ -1,3 +1,3 @@
-"""What can be looked at: one file for each probe or small family of probes, which never import each other."""
+"""All probes: one module for each probe or small family of probes. They never import each other."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Probes on columns: which a table has and of what type, and what depends on one."""
+"""Probes on columns: the columns of a table with their types, and the dependants of a column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from steps.contract import Answer, Column, Identifier, Look, Model, Probe, Unkno
 
 
 class ColumnsResult(Model):
-    """missing: asked for by `has`, not there; unwanted: excluded by `lacks`, there; wrong_type: with both types."""
+    """missing: in `has`, but absent; unwanted: in `lacks`, but present; wrong_type: with the actual and the expected type."""
 
     exists: bool
     columns: tuple[str, ...] = ()
@@ -23,9 +23,9 @@ class ColumnsResult(Model):
 
 
 class Columns(Probe):
-    """Which columns a table has: has: [name] or {name: type}, lacks: [name].
+    """Which columns a table has. has: [name] or {name: type}; lacks: [name].
 
-    Types are compared as the database means them (`varchar(2)` is `character varying(2)`); on SQLite by affinity.
+    Types are compared as the database resolves them (`varchar(2)` is `character varying(2)`); on SQLite by affinity.
     """
 
     kind: ClassVar[str] = "columns"
@@ -76,7 +76,7 @@ class Columns(Probe):
 
 
 class DependantsResult(Model):
-    """names: with their kind; by_text: those that only name the column in their source: broken at their next run."""
+    """names: with their kind; by_text: how many only name the column in their source, and would fail after a rename."""
 
     count: int
     names: tuple[str, ...]

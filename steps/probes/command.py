@@ -1,4 +1,4 @@
-"""A probe that runs a reading program and looks at its exit code and output."""
+"""A probe that runs a read-only program and judges its exit code and output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 4096  # characters of each stream
 
 
 class CommandOutput(Model):
-    """stdout and stderr: their last 4,096 characters; what had more is marked as cut, and can't be compared."""
+    """stdout and stderr: their last 4,096 characters; a longer one is marked as cut and can't be compared."""
 
     exit_code: int
     seconds: float
@@ -23,7 +23,7 @@ class CommandOutput(Model):
 
 
 class CommandProbe(Probe):
-    """A program, by argv and without a shell, that only reads; that it does is the author's word."""
+    """Runs a program, by argv and without a shell, that must only read; only its author ensures that it does."""
 
     kind: ClassVar[str] = "command"
     summary: ClassVar[str] = "a reading program's exit code and output"

@@ -1,4 +1,4 @@
-"""Probes on the disk and the memory of a host, which always say whose they measured."""
+"""Probes on the disk and memory of a host; the result always says which host was measured."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from steps.contract import Look, Model, Probe, Seconds, StepError, Timespan, Unk
 from steps.contract.dialect import Dialect
 from steps.sql.queries import has_role
 
-NEAR_S = 5.0  # our reading of a backend's start and the server's own may differ by so much
-_LOCAL = frozenset({"df", "free"})  # programs that can't be about another host
-PAGE_BYTES = 20_000_000  # of an exporter's metrics page
+NEAR_S = 5.0  # tolerance between a backend's start time as the server and as this host reports it
+_LOCAL = frozenset({"df", "free"})  # programs that can only measure the host they run on
+PAGE_BYTES = 20_000_000  # limit for an exporter's metrics page
 _METRIC = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.eE+-]+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _MEMORY = {"node_memory_MemAvailable_bytes": "available", "node_memory_MemTotal_bytes": "total"}
 
 
 class _HostProbe(Probe):
-    """host: whose; command: a program (argv) that prints the figure; url: a node exporter's metrics page."""
+    """host: which host to measure; command: a program (argv) that prints the figure; url: a node exporter's metrics page."""
 
     enforced: ClassVar[bool] = False
 
@@ -78,7 +78,7 @@ class _HostProbe(Probe):
 
 
 class DiskResult(Model):
-    """host: where it was measured; path: the directory or mount point; free: what an ordinary user may still fill."""
+    """host: where it was measured; path: the directory or mount point; free: as available to an ordinary user."""
 
     free_pct: float
     free_bytes: int | None
@@ -88,10 +88,10 @@ class DiskResult(Model):
 
 
 class Disk(_HostProbe):
-    """Free room on the disk that holds the database, or on the runner's.
+    """Free space on the database's disk or on the runner's.
 
-    A database's disk is measured here only where its server is proved to run here; else by `command` (it prints the
-    free percentage, or is `df -P`) or by `url`. path: a directory of the runner, or the mount point on the page.
+    The database's disk is measured directly only where its server provably runs on this host; otherwise by `command` (which
+    prints the free percentage, or is `df -P`) or `url`. path: a directory of the runner, or the mount point on the page.
     """
 
     kind: ClassVar[str] = "disk"
@@ -111,7 +111,7 @@ class Disk(_HostProbe):
 
 
 class MemoryResult(Model):
-    """used_pct: what is not available to new programs; host: where it was measured."""
+    """used_pct: memory not available to new programs; host: where it was measured."""
 
     used_pct: float
     available_bytes: int | None
@@ -147,17 +147,17 @@ def _command_name(argv: tuple[str, ...]) -> str:
     return "command " + shlex.join(argv)
 
 
-# ─── is the database here? ──────────────────────────────────────────────────────────────────────────────────────────
+# ─── does the server run on this host? ──────────────────────────────────────────────────────────────────────────────
 def _database_directory(look: Look) -> Path:
     if look.dialect is Dialect.SQLITE:
         path = look.row("SELECT file FROM pragma_database_list WHERE name = 'main'").text("file")
         return Path(path).parent if path else Path()
     backend = _backend_here(look)
-    told = look.rows("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'")
-    directory = Path(told[0].text("setting")) if told else _working_directory(backend)
+    settings = look.rows("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'")
+    directory = Path(settings[0].text("setting")) if settings else _working_directory(backend)
     if directory is not None and _reachable(directory):
         return directory
-    if not told and not has_role(look, "pg_read_all_settings"):
+    if not settings and not has_role(look, "pg_read_all_settings"):
         raise Unknown(
             "this role can't see data_directory: GRANT pg_read_all_settings to it, or give `command` or `url`"
         )
@@ -165,7 +165,10 @@ def _database_directory(look: Look) -> Path:
 
 
 def _backend_here(look: Look) -> int:
-    """The pid of our own backend, if it is a process of this machine: through a tunnel, addresses prove nothing."""
+    """The pid of our own backend, if it is a process of this host; else Unknown.
+
+    Pid and start time must both agree. An address proves nothing, since a tunnel makes any server look local.
+    """
     import psutil
 
     row = look.row(
@@ -186,7 +189,7 @@ def _backend_here(look: Look) -> int:
 
 
 def _working_directory(pid: int) -> Path | None:
-    """A backend works in its data directory; only its own user and root may see that."""
+    """A backend's working directory, which is its data directory; None unless we are its user or root."""
     import psutil
 
     try:
@@ -225,7 +228,7 @@ def _memory(available: int, total: int, *, host: str) -> MemoryResult:
 
 
 def _read_df(printed: str, *, host: str, path: str) -> DiskResult:
-    """`df -P`'s last line (1,024-byte blocks, or the unit in its head), or a bare percentage."""
+    """Parse the last line of `df -P` (1,024-byte blocks, or 512 if the header says so), or a bare percentage."""
     lines = printed.splitlines()
     head, last = (lines[0] if lines else ""), (lines[-1].split() if lines else [])
     if len(lines) > 1 and "blocks" in head and len(last) >= 6 and last[1].isdigit() and last[3].isdigit():

@@ -1,4 +1,4 @@
-"""Probes on indexes and constraints: there, valid, of use."""
+"""Probes on indexes and constraints: existence, validity, use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCANS = "SELECT idx_scan AS scans FROM pg_catalog.pg_stat_user_indexes WHERE in
 
 
 class IndexResult(Model):
-    """Of one index: exists … bytes; of the table: count and invalid. scans: since the statistics were reset."""
+    """exists to bytes: of the one index; count and invalid: of the table's indexes. scans: since statistics were reset."""
 
     exists: bool
     valid: bool
@@ -69,7 +69,7 @@ class IndexProbe(Probe):
         )
 
     def _find(self, known: list[IndexInfo]) -> IndexInfo | None:
-        """The index asked for; of several that fit, a usable one."""
+        """The wanted index; among several that fit, a usable one."""
         fits = [one for one in known if self._fits(one)]
         return max(fits, key=lambda one: one.usable, default=None)
 
@@ -111,7 +111,7 @@ def _scans(look: Look, found: IndexInfo) -> int | None:
 
 
 class ConstraintResult(Model):
-    """validated: every row that is there was checked, not only those that come."""
+    """validated: existing rows were checked too, and not only new ones."""
 
     exists: bool
     validated: bool

@@ -1,4 +1,4 @@
-"""Probes on how queries run: the shape of a plan, and two queries measured against each other."""
+"""Probes on queries: the shape of a plan, and the comparison of two queries' results and speed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from steps.contract import Answer, Identifier, Look, Model, Probe, Row, Unknown,
 from steps.contract.values import exact, sortable
 from steps.sql.queries import ReadQuery, explain, require_all_rows, text_of
 
-MOST_ROWS = 100_000  # of a result that is held in memory to be compared
+MOST_ROWS = 100_000  # of a result, which is held in memory to be compared
 
 
 class PlanResult(Model):
-    """nodes: in PostgreSQL's words ("Seq Scan", "Index Scan") on both databases; cost: None on SQLite."""
+    """nodes: in PostgreSQL's terms ("Seq Scan", "Index Scan") on both databases; cost: None on SQLite."""
 
     nodes: tuple[str, ...]
     indexes: tuple[str, ...]
@@ -63,10 +63,10 @@ class PlanProbe(Probe):
 
 
 class CompareResult(Model):
-    """a_ms, b_ms: medians at the client; speedup: b_ms ÷ a_ms, so a is the one meant to be faster.
+    """a_ms, b_ms: medians at the client; speedup: b_ms ÷ a_ms, so a is the one expected to be faster.
 
-    noise_pct: the wider interquartile range, in percent of its median. undecided: the interquartile ranges of a and b
-    overlap, so that the difference may be noise. *_value: the first column of a single row, else how many rows.
+    noise_pct: the wider interquartile range, in per cent of its median. undecided: the interquartile ranges of a and b overlap,
+    so that the difference may be noise. *_value: the first column of a single row, otherwise the number of rows.
     """
 
     a_ms: float
@@ -83,7 +83,7 @@ class CompareResult(Model):
 
 
 class Compare(Probe):
-    """Two queries, run in turn (a b a b …) after a warm-up, with medians, noise, plans, and whether they agree."""
+    """Runs two queries alternately (a b a b …) after a warm-up; gives medians, noise and plans, and whether the results agree."""
 
     kind: ClassVar[str] = "compare"
     summary: ClassVar[str] = "two queries: do they agree, and which is faster beyond the noise"
@@ -174,7 +174,7 @@ def _spread(times: list[float]) -> _Spread:
 
 
 def _timed(act: Callable[[], object]) -> float:
-    """Milliseconds, never 0."""
+    """The duration in milliseconds, never 0."""
     began = time.perf_counter()
     act()
     return max((time.perf_counter() - began) * 1000, 1e-6)
@@ -189,7 +189,7 @@ def _require_few(look: Look, sql: str) -> None:
 
 
 def _tolerance(text: str) -> Fraction | None:
-    """Percent; None for exact."""
+    """The tolerance in per cent; None for exact."""
     if text == "exact":
         return None
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%", text)
@@ -203,7 +203,7 @@ def _value(rows: list[Row]) -> Value:
 
 
 def _apart(a: Value, b: Value) -> Fraction | None:
-    """How far apart, in percent of the larger and exactly; None where they aren't both numbers."""
+    """The exact difference in per cent of the larger value; None where they aren't both finite numbers."""
     one, other = exact(a), exact(b)
     if not (isinstance(one, int | Decimal) and isinstance(other, int | Decimal)):
         return None
@@ -215,7 +215,7 @@ def _apart(a: Value, b: Value) -> Fraction | None:
 
 
 def _difference(a: Value, b: Value) -> float | None:
-    """The same for people; never 0 where they differ."""
+    """The difference in per cent, rounded for display, but never to 0 where the values differ."""
     apart = _apart(a, b)
     return None if apart is None else round(float(apart), 3) or float(apart)
 

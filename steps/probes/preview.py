@@ -1,4 +1,4 @@
-"""A probe that says what a backfill's first rows would get, without writing: the read half of one batch."""
+"""A probe that counts what a backfill would do to its first rows, without writing: the read half of one batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from steps.contract import Identifier, Identifiers, Look, Model, Probe, Text
 from steps.sql.queries import ReadQuery
-from steps.types.backfill.spec import Words, read_shape
+from steps.types.backfill.spec import BackfillFields, read_shape
 from steps.types.backfill.sql import keys, preview
 
 
@@ -25,7 +25,7 @@ class PreviewResult(Model):
 
 
 class Preview(Probe):
-    """What a backfill with the same words would do to the first rows by key; nothing is written."""
+    """What a backfill with the same fields would do to the first rows by key; nothing is written."""
 
     kind: ClassVar[str] = "preview"
     summary: ClassVar[str] = "what a backfill's first rows would get: the read half of one batch"
@@ -40,7 +40,7 @@ class Preview(Probe):
     limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
     def observe(self, look: Look) -> PreviewResult:
-        shape = read_shape(look, Words(self.table, self.key, self.source, self.match, self.fill, self.where))
+        shape = read_shape(look, BackfillFields(self.table, self.key, self.source, self.match, self.fill, self.where))
         first = keys(shape, shape.key, lo="", hi="", limit=self.limit)
         began = time.perf_counter()
         row = look.row(preview(shape, first), first.all_params())

@@ -1,4 +1,4 @@
-"""A probe on what this role may do, with the GRANT that it lacks."""
+"""A probe on the privileges of this role, with the GRANT for each missing one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHERE n.nspname = :schema AND c.relname = :table AND c.relkind IN ('r', 'p', 'v'
 
 
 class PrivilegesResult(Model):
-    """missing: the privileges that this role lacks; grant: the statements that would give them."""
+    """missing: the privileges that this role lacks; grant: the statements that grant them."""
 
     role: str
     missing: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class PrivilegesResult(Model):
 
 
 class Privileges(Probe):
-    """Whether this role may do what the playbook needs; `owner` is what ALTER TABLE and CREATE INDEX ask for."""
+    """Whether this role has the privileges that the playbook needs; `owner` is needed for ALTER TABLE and CREATE INDEX."""
 
     kind: ClassVar[str] = "privileges"
     summary: ClassVar[str] = "what this role may do, and the GRANT that it lacks"
@@ -89,7 +89,7 @@ class Privileges(Probe):
         ]
 
     def _on_file(self, look: Look) -> PrivilegesResult:
-        """On SQLite the file's own permissions decide."""
+        """On SQLite the permissions of the file decide."""
         path = look.row("SELECT file FROM pragma_database_list WHERE name = 'main'").text("file")
         writes = [need for need in self.needs if need != "select"] + (["create"] if self.create_in_schema else [])
         if not writes or not path or os.access(path, os.W_OK):

@@ -1,4 +1,4 @@
-"""Probes on rows: a query's own figures, and how many rows there are."""
+"""Probes on rows: the figures that a query returns, and row counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _TAKEN = "it is one of this check's own figures; name it otherwise with AS"
 
 
 def _refuse_alias(text: str) -> None:
-    """Raises ValueError for a column whose name, in `that:`, would be another's; what only the database sees is found at run."""
+    """Raises ValueError for a column alias that would clash with another name in `that:`.
+
+    Only aliases in the text are found here; names that only the database knows are checked when the query runs.
+    """
     for found in _ALIAS.finditer(text):
         quoted, bare = found[1] or found[2] or found[3] or "", found[4] or ""
         if "." in quoted:
@@ -30,10 +33,10 @@ def _refuse_alias(text: str) -> None:
 
 
 class QueryProbe(Probe):
-    """The columns of a query that gives one row are names for `that:`; of several rows, only how many there are.
+    """The columns of a query that returns one row are names for `that:`; of several rows, only their number is.
 
-    show: columns whose values a person at a checkpoint and the report's reader see, at most max_rows rows.
-    rows: exactly so many rows are expected; a check on its own.
+    show: columns whose values are shown at a checkpoint and in the report, for at most max_rows rows.
+    rows: the exact number of rows expected; a check on its own.
     """
 
     kind: ClassVar[str] = "query"
@@ -83,13 +86,13 @@ class QueryProbe(Probe):
 
 
 class RowsResult(Model):
-    """rows: an exact count, in the snapshot of the check's group."""
+    """rows: an exact count, in the snapshot that the checks of a group share."""
 
     rows: int
 
 
 class RowsProbe(Probe):
-    """An exact count of a table's rows or of a query's, with the bounds that it must keep."""
+    """An exact count of the rows of a table or a query, with bounds for it."""
 
     kind: ClassVar[str] = "rows"
     summary: ClassVar[str] = "an exact count of rows"
@@ -127,12 +130,12 @@ class RowsProbe(Probe):
         rows = RowsResult.model_validate(result).rows
         faults = [
             f"expected {word} {bound}"
-            for word, bound, held in (
+            for word, bound, kept in (
                 ("at least", self.at_least, self.at_least is None or rows >= self.at_least),
                 ("at most", self.at_most, self.at_most is None or rows <= self.at_most),
                 ("exactly", self.exactly, self.exactly is None or rows == self.exactly),
             )
-            if not held
+            if not kept
         ]
         return Verdict(Answer.FAIL if faults else Answer.PASS, ", ".join([f"{rows} rows", *faults]))
 

@@ -1,4 +1,4 @@
-"""The probe on replication: how the standbys keep up, and what the slots keep."""
+"""The probe on replication: lag of the standbys, and WAL retained for slots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from steps.contract import Answer, Look, Model, Probe, Row, Seconds, Timespan, Unknown, Verdict
 
-# A base backup is no standby, nor is a subscriber of a publication: the subscribers' slots speak for them.
+# Base backups and subscribers of publications are no standbys; subscribers are covered by their slots.
 _STANDBYS = """
 SELECT coalesce(nullif(r.application_name, ''), host(r.client_addr), 'pid ' || r.pid) AS name, r.state, r.sync_state,
        r.replay_lsn IS NOT NULL AS replays, r.write_lsn IS NOT NULL AS receives,
@@ -29,14 +29,14 @@ FROM pg_catalog.pg_replication_slots ORDER BY slot_name"""
 
 
 class ReplicationResult(Model):
-    """standbys: connected, of which `streaming` keep up a stream and the rest are still catching up.
+    """standbys: connected, of which `streaming` are streaming and the rest are still catching up.
 
-    lag_bytes, lag_s: of the standby that is furthest behind in replaying; None where none is connected. lag_s is 0 for
-    one that has replayed everything, None where a standby that hasn't gives no time. synchronous: standbys that commits
-    may wait for; synchronous_missing: commits wait for one, and none is there.
-    retained_bytes: WAL kept for the slot that is furthest behind; safe_wal_bytes: what may still be written before a
-    slot is lost, None without max_slot_wal_keep_size. inactive: slots that nobody reads; unreserved: about to be lost;
-    lost: past help. logical_lag_bytes: what the furthest logical slot has not confirmed, None without one.
+    lag_bytes, lag_s: replay lag of the standby that is furthest behind; None where none is connected. lag_s is 0 where all has
+    been replayed, None where a standby that is behind reports no time. synchronous: standbys that commits may wait for;
+    synchronous_missing: commits wait for a synchronous standby, and none is connected.
+    retained_bytes: WAL kept for the slot that is furthest behind; safe_wal_bytes: how much may still be written before a slot is
+    lost, None without max_slot_wal_keep_size. inactive: slots without a consumer; unreserved: about to be lost; lost: can't be
+    used any more. logical_lag_bytes: what the logical slot furthest behind has not confirmed, None without one.
     """
 
     standbys: int
@@ -59,11 +59,11 @@ class ReplicationResult(Model):
 
 
 class Replication(Probe):
-    """Standbys' lag and the WAL that replication slots keep.
+    """Standbys' lag and the WAL that replication slots retain.
 
-    standbys: how many must stream; fewer fail, since one that has stopped is not in the list at all. With 0, no standby
-    is no lag; without it, no standby gives no figure. Raises Unknown where a standby doesn't say how far it is, or has
-    not answered within `answer_within` though there is WAL for it: no lag is not the same as no answer.
+    standbys: how many must stream; fewer fail the check, since a standby that has stopped is not listed at all. With 0, the lag
+    is 0 where there is no standby; without this field it is None. Unknown where a standby doesn't report its position, or has not
+    replied within `answer_within` although there is WAL for it: no reply must not look like no lag.
     """
 
     kind: ClassVar[str] = "replication"
@@ -99,13 +99,13 @@ class Replication(Probe):
             unreserved=named["unreserved"],
             lost_slots=len(named["lost"]),
             lost=named["lost"],
-            retained_bytes=max(_told(slots, "retained_bytes"), default=0),
-            safe_wal_bytes=min(_told(slots, "safe_wal_bytes"), default=None),
-            logical_lag_bytes=max(_told(slots, "logical_lag_bytes"), default=None),
+            retained_bytes=max(_known(slots, "retained_bytes"), default=0),
+            safe_wal_bytes=min(_known(slots, "safe_wal_bytes"), default=None),
+            logical_lag_bytes=max(_known(slots, "logical_lag_bytes"), default=None),
         )
 
     def _telling(self, found: list[Row]) -> list[Row]:
-        """The standbys, each of which says how far it is; what only receives (pg_receivewal) is none."""
+        """The standbys, all of which report their position (else Unknown); pg_receivewal, which replays nothing, is none."""
         if any(row["state"] is None for row in found):
             raise Unknown("this role can't see how far the standbys are: GRANT pg_read_all_stats (or pg_monitor) to it")
         for row in found:
@@ -122,7 +122,7 @@ class Replication(Probe):
         return max(lags, default=0 if self.standbys == 0 else None)
 
     def _worst_time(self, standbys: list[Row]) -> float | None:
-        """PostgreSQL gives no time for a standby that is idle because it has replayed all: that, and only that, is 0."""
+        """The longest lag in seconds. PostgreSQL reports no time for a standby that has replayed everything: only that is 0."""
         behind = [row for row in standbys if row.integer("lag_bytes")]
         if any(row["lag_s"] is None for row in behind):
             return None
@@ -145,5 +145,5 @@ def _names(slots: list[Row], status: str) -> tuple[str, ...]:
     return tuple(slot.text("name") for slot in slots if slot["wal_status"] == status)
 
 
-def _told(slots: list[Row], name: str) -> list[int]:
+def _known(slots: list[Row], name: str) -> list[int]:
     return [slot.integer(name) for slot in slots if slot[name] is not None]

@@ -1,4 +1,4 @@
-"""A probe that compares a random sample of rows with what they should be: the accuracy of a backfill."""
+"""A probe that compares a random sample of rows with their source: the accuracy of a backfill."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
 
-SEED = 20250601  # any number will do; a fixed one makes two runs of a check comparable
+SEED = 20250601  # arbitrary; fixed, so that two runs of a check are comparable
 SHOWN = 20  # differences that are listed
 _PRIME = 2_147_483_647
 
 
 class Difference(Model):
-    """One value that is not what the source says; None is NULL."""
+    """One value that differs from the source's; None is NULL."""
 
     key: str
     column: str
@@ -27,7 +27,7 @@ class Difference(Model):
 
 
 class SampleResult(Model):
-    """matched + mismatched + not_in_source = sampled; accuracy_pct: of those compared, None where there is none."""
+    """matched + mismatched + not_in_source = sampled; accuracy_pct: of the rows compared, None where there are none."""
 
     sampled: int
     matched: int
@@ -87,11 +87,11 @@ class Sample(Probe):
             ORDER BY 1"""
 
     def _shuffle(self, look: Look) -> str:
-        """An order that depends on key and seed only, and on neither age nor place of a row."""
+        """A pseudo-random order that depends only on key and seed, and not on a row's age or position."""
         key = f"target.{quote(self.key)}"
         if look.dialect is not Dialect.SQLITE:
             return f"md5({key}::text || ':' || CAST(:seed AS bigint)::text), {key}"
-        # SQLite has no hash: the residues of a quadratic polynomial over the row ids scatter well enough
+        # SQLite has no hash function; the residues of a quadratic polynomial in the rowid scatter well enough
         x = f"((target.rowid % {_PRIME}) * (48271 + :seed % 1000000) % {_PRIME})"
         return f"({x} * {x} + :seed + target.rowid % {_PRIME}) % {_PRIME}, {key}"
 

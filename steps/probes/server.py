@@ -1,4 +1,4 @@
-"""Probes on the server as a whole: what it is, and how big the database is."""
+"""Probes on the server as a whole: its version and role, and the size of the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SELECT current_setting('server_version_num')::int AS num, pg_is_in_recovery() AS
 
 
 class ServerResult(Model):
-    """started_s_ago is None on SQLite, which has no server."""
+    """started_s_ago: None on SQLite, which has no server."""
 
     dialect: str
     version_major: int
@@ -25,7 +25,7 @@ class ServerResult(Model):
 
 
 class ServerProbe(Probe):
-    """Version and role of the server."""
+    """The server's version, and whether it is a primary or a standby."""
 
     kind: ClassVar[str] = "server"
     summary: ClassVar[str] = "version, uptime, primary or standby"
@@ -48,14 +48,14 @@ class ServerProbe(Probe):
 
 
 class SizeResult(Model):
-    """bytes: of the whole database with its indexes."""
+    """bytes: size of the whole database with its indexes."""
 
     bytes: int
     pretty: str
 
 
 class Size(Probe):
-    """How much room the database takes."""
+    """The size of the database."""
 
     kind: ClassVar[str] = "size"
     summary: ClassVar[str] = "the database's size"

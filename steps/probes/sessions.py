@@ -1,4 +1,4 @@
-"""Probes on the sessions of the server: who waits for a lock, and how many more may connect."""
+"""Probes on the server's sessions: who waits for a lock, and how many more may connect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from steps.sql import other_sessions
 
 SHOWN = 10  # waiting sessions that are named
 
-# pg_locks and the names of applications are visible without a grant; pg_blocking_pids is asked for those that wait only.
+# pg_locks and application names are visible without a grant. pg_blocking_pids, which is expensive (it locks the whole lock
+# table for a moment), is called only for sessions that wait.
 _WAITING = """
 SELECT w.pid, w.waits_s, w.lock, pg_blocking_pids(w.pid) AS blockers, a.datname IS NOT DISTINCT FROM current_database() AS here
 FROM (SELECT pid, max(coalesce(greatest(extract(epoch FROM clock_timestamp() - waitstart), 0), 0)) AS waits_s,
@@ -45,7 +46,7 @@ FROM clients"""
 
 
 class WaitersResult(Model):
-    """count: sessions that wait; longest_s: the longest wait so far, 0 where none waits; who: the first ten of them."""
+    """count: waiting sessions; longest_s: the longest wait so far, 0 where none waits; who: the first ten of them."""
 
     count: int
     longest_s: float
@@ -53,10 +54,10 @@ class WaitersResult(Model):
 
 
 class Waiters(Probe):
-    """Sessions that wait for a lock which this run holds, also those that wait behind one that does.
+    """Sessions that wait for a lock which this run holds, directly or behind another session that waits for it.
 
-    Outside a run, as in a plan: all sessions of this database that wait for a lock. The run's own never count. Needs
-    no grant; without pg_read_all_stats only what other roles' sessions are at stays hidden.
+    Outside a run, as in a plan: all sessions of this database that wait for a lock. The run's own sessions never count. Needs
+    no grant; without pg_read_all_stats only the activity of other roles' sessions stays hidden.
     """
 
     kind: ClassVar[str] = "waiters"
@@ -81,10 +82,10 @@ class Waiters(Probe):
 
 
 def _behind(waiting: Sequence[Row], ours: Iterable[str]) -> list[Row]:
-    """Those whom our sessions block, and those whom these block in turn; never our own."""
+    """The waiting sessions that our sessions block, directly or through others; never our own."""
     roots = set(ours)
     reached = set(roots)
-    for _ in waiting:  # each round reaches one more link of the longest chain
+    for _ in waiting:  # each round follows the chains of blockers by one more link
         more = {row.text("pid") for row in waiting if reached.intersection(row.texts("blockers"))}
         if more <= reached:
             break
@@ -101,10 +102,10 @@ def _waiters(look: Look, rows: Sequence[Row]) -> Iterator[str]:
 
 
 class ConnectionsResult(Model):
-    """used: by clients, in all databases; reserved: kept for superusers and pg_use_reserved_connections.
+    """used: by clients, in all databases; reserved: for superusers and members of pg_use_reserved_connections.
 
-    free: how many more this role may open in this database; bound_by: what sets that limit ("server", "role" or
-    "database"); free_pct: of that limit. active and idle_in_transaction: of those in use.
+    free: how many more this role may open in this database; bound_by: which limit applies ("server", "role" or "database");
+    free_pct: of that limit. active and idle_in_transaction: of the connections in use.
     """
 
     free: int
@@ -118,10 +119,10 @@ class ConnectionsResult(Model):
 
 
 class Connections(Probe):
-    """How many connections are left for an ordinary session, before the reserved ones.
+    """How many connections are left for an ordinary session, not counting the reserved ones.
 
-    The limits of the server, of the role that looks and of the database count; another role's own limit doesn't.
-    Raises Unknown where other roles' sessions can't be told apart from the server's own: pg_read_all_stats.
+    The limits of the server, of the probe's role and of the database count; those of other roles don't.
+    Unknown where sessions of other roles can't be told apart from server processes, for lack of pg_read_all_stats.
     """
 
     kind: ClassVar[str] = "connections"
@@ -148,7 +149,7 @@ class Connections(Probe):
 
 
 def _limits(row: Row) -> list[tuple[int, int, str]]:
-    """(free, limit, of what) for each limit that there is."""
+    """(free, limit, whose) for each limit that applies."""
     limits = [
         (row.integer("max_connections") - row.integer("reserved"), row.integer("used"), "server"),
         (row.maybe_integer("role_limit"), row.integer("used_by_role"), "role"),

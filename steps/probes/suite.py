@@ -1,4 +1,4 @@
-"""A probe that runs a pytest suite in a process of its own and reads, test by test, what it says."""
+"""A probe that runs a pytest suite in a process of its own, and reads the outcome of each test from its JUnit report."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from steps.contract import (
 if TYPE_CHECKING:
     import xml.etree.ElementTree as ET
 
-_NONE_COLLECTED = 5  # pytest's exit code: it ran, and found no test
+_NONE_COLLECTED = 5  # pytest's exit code where it collected no tests
 
 
 class SuiteResult(Model):
-    """Names of tests; a parametrised test's name is once in the list, with its worst outcome."""
+    """Test names by outcome; a parametrised test is listed once, with its worst outcome."""
 
     passed: tuple[str, ...]
     failed: tuple[str, ...]
@@ -49,11 +49,11 @@ class SuiteResult(Model):
 
 
 class Suite(Probe):
-    """A real suite, run by argv; with `names` each of them must have passed, without it all that ran.
+    """Runs a pytest suite; with `names` each of these tests must pass, without it all tests that ran.
 
-    A name that is missing from the run is a fail, and so is a skipped one. The suite finds the database in RUNBOOK_URL
-    and libpq's variables; of our environment it has what no program can do without and what `env_from` names. It may
-    write, since nothing but its author keeps it from that.
+    A named test that is missing from the run fails, and so does a skipped one. The suite finds the database in RUNBOOK_URL and
+    libpq's variables; of our environment it gets basic variables and those that `env_from` names. Nothing but its author keeps it
+    from writing.
     """
 
     kind: ClassVar[str] = "pytest"
@@ -128,7 +128,7 @@ class Suite(Probe):
         )
 
     def _asked(self, case: _Case) -> list[str]:
-        """Under which names this case counts."""
+        """The names under which this test case counts."""
         if not self.names:
             return [case.test]
         return [name for name in self.names if name in {case.name, case.test, f"{case.owner}::{case.test}"}]
@@ -154,7 +154,7 @@ class Suite(Probe):
 @dataclass(frozen=True)
 class _Case:
     name: str  # test_x[param]
-    owner: str  # the class, or the module, that it stands in
+    owner: str  # the class or module that contains it
     outcome: str
 
     @property

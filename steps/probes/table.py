@@ -1,4 +1,4 @@
-"""The probe on a table's health: its size, dead rows, HOT updates, and what autovacuum does with it."""
+"""The probe on a table's health: size, dead rows, HOT updates, autovacuum."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from steps.catalog import catalog
 from steps.contract import Identifier, Look, Model, Probe, Row, StepError
 
-# The functions behind pg_stat_all_tables: the view itself computes its figures for every table where parts are joined.
-# Counters that began after the table was filled (a crash, an upgrade) haven't seen its rows. They have where VACUUM or
-# ANALYZE told them the whole, or where as many rows were inserted since as there were (and at least one a page).
+# This uses the functions behind pg_stat_all_tables, since the view, when joined, computes its figures for every table.
+# Counters that were reset after the table was filled (a crash, an upgrade) know nothing of its rows (counted: false). They can
+# be trusted once VACUUM or ANALYZE has run, or if as many rows were inserted since as the table has (at least one per page).
 _TABLE = """
 WITH root AS (
   SELECT c.oid, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -54,14 +54,14 @@ FROM parts"""
 
 
 class TableResult(Model):
-    """bytes: with indexes and TOAST, of which heap_bytes are the table's own and toast_bytes TOAST with its index.
+    """bytes: with indexes and TOAST; heap_bytes: of the table alone; toast_bytes: of TOAST with its index.
 
-    live_rows, dead_rows, dead_pct (dead of all): PostgreSQL's estimates, None where its counters have not seen the
-    rows: ANALYZE the table. updates, hot_updates: since the counters began; hot_pct: None before any update.
-    last_vacuum_s, last_autovacuum_s, last_analyze_s: how long ago, by hand or not, None for never since the counters
-    began; of partitions, the one longest ago. xid_age: transactions since the oldest row that isn't frozen.
-    autovacuum_running: a worker vacuums or analyzes it; autovacuum_wraparound: one that doesn't yield to others' locks,
-    None where one runs and this role can't see what it does (pg_read_all_stats).
+    live_rows, dead_rows, dead_pct (dead of all): PostgreSQL's estimates, None where its counters have not seen the rows: ANALYZE
+    the table. updates, hot_updates: since the counters were reset; hot_pct: None before any update.
+    last_vacuum_s, last_autovacuum_s, last_analyze_s: seconds ago, manual or automatic, None for never since the counters were
+    reset; of several partitions, the one longest ago. xid_age: age of the oldest row that isn't frozen, in transactions.
+    autovacuum_running: a worker vacuums or analyzes the table; autovacuum_wraparound: to prevent wraparound, and so without yielding
+    to others' locks; None where this role can't see it (pg_read_all_stats).
     """
 
     bytes: int
@@ -82,7 +82,7 @@ class TableResult(Model):
 
 
 class Table(Probe):
-    """The health of one table, or of all partitions of one; nothing is counted, so it may be asked every second."""
+    """The health of one table, or of all its partitions. It counts no rows, so it is cheap enough for every second."""
 
     kind: ClassVar[str] = "table"
     summary: ClassVar[str] = "a table's size, dead rows, HOT updates, autovacuum at work"

@@ -1,4 +1,4 @@
-"""Probes on transactions that are open for long: they hold back locks, index builds and VACUUM."""
+"""Probes on long-running transactions: they keep locks, and hold up index builds and VACUUM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from steps.contract.dialect import Dialect
 from steps.sql import other_sessions
 from steps.sql.queries import has_role
 
-SHOWN = 10  # blockers that are named
+SHOWN = 10  # at most so many transactions are named
 
 _SESSIONS = """
 SELECT pid, greatest(extract(epoch FROM clock_timestamp() - xact_start), 0) AS age_s
@@ -30,13 +30,13 @@ SELECT count(*) AS n FROM pg_catalog.pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
   AND NOT pg_catalog.pg_has_role(usesysid, 'USAGE')"""
 
-# A standby's feedback belongs to no database, an autovacuum worker to no role.
+# A standby's walsender belongs to no database, and an autovacuum worker to no role.
 _HIDDEN_HOLDERS = """
 SELECT count(*) AS n FROM pg_catalog.pg_stat_activity
 WHERE pid <> pg_backend_pid() AND NOT coalesce(pg_catalog.pg_has_role(usesysid, 'USAGE'), false)
   AND (datname = current_database() OR pid IN (SELECT pid FROM pg_catalog.pg_stat_replication))"""
 
-# Of this database, and those without one (a standby's feedback); a lazy VACUUM's own snapshot holds back nobody else's.
+# Sessions of this database, and those without one (a standby's feedback). A VACUUM's own snapshot holds back no other VACUUM.
 _HOLDERS = """
 SELECT 'pid ' || a.pid || ', ' || coalesce(a.usename || ', ', '') || coalesce(nullif(a.application_name, ''), a.backend_type)
          || coalesce(', ' || a.state, '') AS who,
@@ -64,7 +64,7 @@ FROM holders"""
 
 
 class TransactionsResult(Model):
-    """count: open for longer than asked, prepared ones included; oldest_s: seconds, 0 where none is open at all."""
+    """count: transactions older than `older_than`, prepared ones included; oldest_s: age of the oldest, 0 where none is open."""
 
     count: int
     oldest_s: float
@@ -73,9 +73,9 @@ class TransactionsResult(Model):
 
 
 class Transactions(Probe):
-    """Transactions of others in this database that are older than a span.
+    """Transactions of others in this database that are older than `older_than`.
 
-    Those of the run at hand don't count. On SQLite there is one writer and nothing to list: the count is 0.
+    Those of this run don't count. On SQLite, which can't list transactions, the count is 0.
     """
 
     kind: ClassVar[str] = "transactions"
@@ -103,10 +103,10 @@ class Transactions(Probe):
 
 
 class HorizonResult(Model):
-    """Ages count transactions. xmin_age: how far back VACUUM must keep dead rows; catalog_xmin_age: those of catalogues.
+    """Ages are numbers of transactions. xmin_age: how far back VACUUM must keep dead rows; catalog_xmin_age: those of catalogues.
 
-    holders: the first ten who keep them, the oldest first. frozen_age, multixact_age: of the database that was frozen
-    longest ago; wraparound_pct: the greater of both ages, of the one at which autovacuum is forced to freeze.
+    holders: the first ten that hold it back, oldest first. frozen_age, multixact_age: of the database that was frozen longest
+    ago; wraparound_pct: the larger of the two, in per cent of the age at which autovacuum is forced to freeze.
     """
 
     xmin_age: int
@@ -120,7 +120,7 @@ class HorizonResult(Model):
 class Horizon(Probe):
     """What keeps VACUUM from removing dead rows: open and prepared transactions, slots, standbys' feedback.
 
-    This run's own transactions count, this look's doesn't. How long a transaction is open in seconds says `transactions`.
+    This run's own transactions count, except the probe's. The probe `transactions` gives the age of transactions in seconds.
     """
 
     kind: ClassVar[str] = "horizon"

@@ -1,4 +1,4 @@
-"""A probe that writes and takes it back: a smoke test in a transaction that never commits."""
+"""A probe that runs statements in a transaction that is always rolled back: a smoke test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steps.sql.session_statements import void
 
 
 class TrialResult(Model):
-    """rows: given or touched by the last statement, None where it could not be run; error: the database's words."""
+    """rows: returned or affected by the last statement, None where one failed; error: the database's message."""
 
     rows: int | None
     seconds: float
@@ -24,9 +24,9 @@ class TrialResult(Model):
 
 
 class Trial(Probe):
-    """Statements in a transaction that is always rolled back; passes where none of them fails.
+    """Runs statements in a transaction that is always rolled back; passes where none of them fails.
 
-    What is not undone by a rollback stays: numbers taken from sequences, dead row versions, WAL.
+    What a rollback doesn't undo stays: numbers taken from sequences, dead row versions, WAL.
     """
 
     kind: ClassVar[str] = "trial"
@@ -40,7 +40,7 @@ class Trial(Probe):
     @field_validator("statements")
     @classmethod
     def _stay_inside(cls, statements: tuple[Text, ...]) -> tuple[Text, ...]:
-        """A COMMIT would keep what was to be tried, and so would what acts on the session."""
+        """Refuse statements that would outlive the trial: a COMMIT, and what acts on the session."""
         for one in statements:
             for dialect, text in one.texts.items():
                 reasons = [_why_not(text, of) for of in ([Dialect(dialect)] if dialect else Dialect)]

@@ -1,4 +1,4 @@
-"""Probes on the write-ahead log: archived, checkpointed, and how big SQLite's file of it is."""
+"""Probes on the write-ahead log: archiving, checkpoints, and the size of SQLite's WAL file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from steps.contract import Look, Model, Probe, StepError
 
-# A segment's file name is timeline, then the position's upper half and the segment's number, in hexadecimal digits.
+# A segment's file name has three groups of eight hexadecimal digits: timeline, upper half of the LSN, segment number.
 _ARCHIVER = """
 SELECT current_setting('archive_mode') <> 'off' AS archives, archived_count, failed_count,
        coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) AS failing,
@@ -49,8 +49,8 @@ FROM ({counts}) AS c CROSS JOIN pg_control_checkpoint() AS k"""
 class ArchiverResult(Model):
     """archives: archive_mode is on or always; failing: the last attempt failed; the counts are since the statistics were reset.
 
-    age_s: since the last success; behind_bytes: WAL written after what was archived last. Both None before the first
-    success. last_failed_wal: "" where none ever failed.
+    age_s: since the last success; behind_bytes: WAL written since the last archived segment. Both None before the first success.
+    last_failed_wal: "" where none has failed.
     """
 
     archives: bool
@@ -63,9 +63,10 @@ class ArchiverResult(Model):
 
 
 class Archiver(Probe):
-    """Whether WAL reaches its archive; with archive_mode off, nothing fails.
+    """Whether WAL is archived; with archive_mode off, `failing` is false.
 
-    A command that hangs doesn't fail: behind_bytes grows. It is below one segment on a healthy server. Needs no grant.
+    An archive command that hangs doesn't count as failing, but behind_bytes grows. On a healthy server that is below one segment.
+    Needs no grant.
     """
 
     kind: ClassVar[str] = "archiver"
@@ -88,11 +89,11 @@ class Archiver(Probe):
 
 
 class CheckpointsResult(Model):
-    """timed, requested: how many; write_s, sync_s, written_bytes: what they took and wrote. All since the last reset.
+    """timed, requested: numbers of checkpoints; write_s, sync_s, written_bytes: their duration and volume. All since the last reset.
 
-    session_bytes: table pages that sessions wrote themselves, because they found no clean buffer (14 and 15 count
-    every other process too, and the growth of files). since_s: since the last checkpoint began; wal_bytes: WAL since
-    then, of max_wal_bytes, near which the next one is requested.
+    session_bytes: table pages that sessions wrote themselves, for lack of a clean buffer (14 and 15 also count all other
+    processes and the extension of files). since_s: since the last checkpoint began; wal_bytes: WAL since then; near max_wal_bytes
+    the next one is requested.
     """
 
     timed: int
@@ -107,7 +108,7 @@ class CheckpointsResult(Model):
 
 
 class Checkpoints(Probe):
-    """How often checkpoints come and what they write; many requested ones say that max_wal_size is too small for this load.
+    """How often checkpoints occur and what they write; many requested ones mean that max_wal_size is too small for this load.
 
     Needs no grant.
     """
@@ -143,17 +144,16 @@ def _by_sessions(version: tuple[int, ...]) -> str:
 
 
 class WalResult(Model):
-    """bytes: of the -wal file, 0 where there is none; database_bytes: of the file beside it."""
+    """bytes: size of the -wal file, 0 where there is none; database_bytes: size of the database file."""
 
     bytes: int
     database_bytes: int
 
 
 class Wal(Probe):
-    """SQLite's write-ahead log, which grows without end while a reader stays open.
+    """The size of SQLite's write-ahead log, which grows without limit while a reader stays open.
 
-    The file keeps its length when its content has been checkpointed, and nothing shrinks it while writing is held:
-    warn or stop on it, rather than hold.
+    A checkpoint doesn't shrink the file, and while the run is on hold nothing does: warn or stop on it rather than hold.
     """
 
     kind: ClassVar[str] = "wal"
@@ -167,7 +167,7 @@ class Wal(Probe):
 
 
 def _size(path: str) -> int:
-    """By name alone: opening and closing a file of SQLite's would give up the locks that this process has on it."""
+    """A file's size, without opening it: POSIX drops all locks of a process on a file when it closes any descriptor of it."""
     try:
         return Path(path).stat().st_size
     except FileNotFoundError:

@@ -1,3 +1,3 @@
-"""SQL as text: scanned, told apart by what it does, and written for either database."""
+"""SQL as text: scanning it, classifying statements, and writing it for either database."""
 
 from __future__ import annotations

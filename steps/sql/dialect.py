@@ -1,4 +1,4 @@
-"""What differs between PostgreSQL and SQLite in writing SQL: names, parameters, and what a statement may do."""
+"""Differences between PostgreSQL and SQLite: quoting, parameters, statements outside transactions, read-only queries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from steps.sql.scanner import BadSql, Token, TokenKind, line_of, scan, split
 
 
 class BadIdentifier(StepError):
-    """A name that the database would refuse, or cut."""
+    """A name that the database would refuse or truncate."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"cannot use {name!r} as a name: {reason}")
@@ -20,7 +20,7 @@ class BadIdentifier(StepError):
 
 
 def quote(name: str) -> str:
-    """One identifier in double quotes; raises BadIdentifier."""
+    """Quote one identifier; raises BadIdentifier. The only place where names become SQL."""
     if not name:
         raise BadIdentifier(name, "it is empty")
     if "\0" in name:
@@ -40,7 +40,7 @@ def literal(text: str) -> str:
 
 
 def qualified(schema: str | None, table: str, dialect: Dialect) -> str:
-    """The quoted table with its schema where one is given; raises BadIdentifier."""
+    """The quoted table, qualified by its schema where one is given; raises BadIdentifier."""
     if dialect is Dialect.SQLITE and schema not in (None, "main"):
         raise BadIdentifier(schema or "", "SQLite has no schemas: leave it out, or write main")
     return quote(table) if schema is None else f"{quote(schema)}.{quote(table)}"
@@ -52,19 +52,18 @@ def qualified(schema: str | None, table: str, dialect: Dialect) -> str:
 def parameters(sql: str, dialect: Dialect) -> tuple[str, ...]:
     """The names of the `:name` parameters, each once, in order of appearance; raises BadSql.
 
-    A parameter is a colon and a name of ASCII letters, digits and underscores, not begun by a digit, outside literals,
-    quoted names and comments. The character before the colon is no colon (`x::int`), word character, `]`, `)` or
-    quote: those write slices (`x[1:n]`) and keys (`JSON_OBJECT('a':b)`).
+    A parameter is a colon followed by a name of ASCII letters, digits and underscores that doesn't begin with a digit, outside
+    of literals, quoted names and comments. It must not follow a colon (`x::int`), a word character, `]`, `)` or a quote, as in
+    slices (`x[1:n]`) and keys (`JSON_OBJECT('a':b)`).
     """
     found = (token.text[1:] for token in scan(sql, dialect) if token.kind is TokenKind.PARAMETER)
     return tuple(dict.fromkeys(found))
 
 
-@lru_cache(
-    maxsize=512
-)  # a backfill sends the same few texts thousands of times, and scanning one takes as long as a small query
+# A backfill sends the same few texts thousands of times, and scanning one takes as long as a small query.
+@lru_cache(maxsize=512)
 def bind(sql: str, dialect: Dialect) -> str:
-    """The text for the driver, which is always given a mapping of parameters; raises BadSql.
+    """SQL in the driver's parameter style; raises BadSql. The driver must always be given a mapping of parameters.
 
     For psycopg `:name` becomes `%(name)s` and every other % is doubled; SQLite reads `:name` itself.
     """
@@ -80,7 +79,7 @@ def bind(sql: str, dialect: Dialect) -> str:
 
 
 def _refuse_positional(sql: str, tokens: Sequence[Token], dialect: Dialect) -> None:
-    # Beside :name, the driver's own numbering would give $1 or ? the value of another parameter.
+    # mixed with :name, the driver's own numbering would give $1 or ? the value of another parameter
     signs = [token for token in tokens if dialect is Dialect.SQLITE and token.sign == "?"]
     signs += [token for token, after in pairwise(tokens) if token.sign == "$" and after.kind is TokenKind.NUMBER]
     if signs:
@@ -113,14 +112,14 @@ _NEVER_IN_TRANSACTION = {
 
 
 def first_words(sql: str, n: int = 3, *, dialect: Dialect = Dialect.POSTGRESQL) -> tuple[str, ...]:
-    """Up to n bare words at the beginning, in upper case, without comments and opening parentheses."""
+    """Up to n bare words at the beginning, in upper case, skipping comments and opening parentheses."""
     meaningful = (token for token in scan(sql, dialect) if token.means_something)
     inside = dropwhile(lambda token: token.sign == "(", meaningful)
     return tuple(token.keyword for token in islice(takewhile(lambda token: token.keyword, inside), n))
 
 
 def controls_transaction(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> bool:
-    """Whether any statement of the text begins, ends or alters a transaction; what a procedure does isn't seen."""
+    """Whether any statement of the text begins, ends or alters a transaction; what a procedure does can't be known."""
     return any(_controls(first_words(piece.text, 4, dialect=dialect)) for piece in split(sql, dialect))
 
 
@@ -132,7 +131,7 @@ def _controls(words: tuple[str, ...]) -> bool:
 
 
 def needs_autocommit(sql: str, *, dialect: Dialect = Dialect.POSTGRESQL) -> bool:
-    """Whether any statement of the text is refused inside a transaction; what a procedure does isn't seen."""
+    """Whether the database refuses any statement of the text inside a transaction; what a procedure does can't be known."""
     return any(_stands_alone(_meaningful(piece.text, dialect)) for piece in split(sql, dialect))
 
 
@@ -140,7 +139,7 @@ def _stands_alone(tokens: Sequence[Token]) -> bool:
     keywords = [token.keyword for token in tokens]
     outer = tuple(token.keyword for token in _outside_parentheses(tokens))
     if "CONCURRENTLY" in keywords:
-        return outer[0] in ("CREATE", "DROP", "REINDEX", "ALTER")  # but REFRESH … CONCURRENTLY may be in one
+        return outer[0] in ("CREATE", "DROP", "REINDEX", "ALTER")  # REFRESH … CONCURRENTLY is allowed in a transaction
     if outer[:2] == ("ALTER", "DATABASE"):
         return outer[3:5] == ("SET", "TABLESPACE")
     return outer[:1] == ("VACUUM",) or outer == ("CLUSTER",) or outer[:2] in _NEVER_IN_TRANSACTION
@@ -203,9 +202,9 @@ _PRAGMAS = _PRAGMAS_OF_A_NAME | {
 
 
 def is_single_select(sql: str, dialect: Dialect) -> str | None:
-    """None where the text is one statement that reads; else why not.
+    """None where the text is a single read-only statement, otherwise the reason why not.
 
-    A friendly refusal at load and no guard: a function can write, and only the read-only transaction stops it.
+    This gives an early and clear message, and is no protection: a function can write, and only the read-only transaction stops it.
     """
     try:
         pieces = split(sql, dialect)

@@ -1,4 +1,4 @@
-"""Other sessions of the server, described without their statements: these are not ours to keep, and a record can't be redacted."""
+"""Describes other sessions of the server without their statements: those may hold secrets, and a record can't be redacted later."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from steps.contract import Look, Row
 
-SHOWN = 5  # relations that are named
+SHOWN = 5  # at most so many relations are named
 _WORDS = (
     "SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY|BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE|EXECUTE|"
     "DEALLOCATE|DECLARE|FETCH|MOVE|CLOSE|CREATE|ALTER|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|ANALYZE|VACUUM|CLUSTER|REINDEX|REFRESH|LOCK|"
     "SET|RESET|SHOW|EXPLAIN|CALL|DO|DISCARD|CHECKPOINT|LISTEN|NOTIFY|UNLISTEN|IMPORT|SECURITY|REASSIGN|LOAD"
 )
 
-# Of a statement no more than its first word, and that only where it is one of SQL's own.
+# Of a statement only the first word is taken, and only if it is an SQL keyword.
 _SQL = rf"""
 WITH held AS MATERIALIZED (
   SELECT l.pid, l.relation::regclass::text || ' (' || string_agg(DISTINCT l.mode, ', ') || ')' AS what
@@ -30,7 +30,7 @@ FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY(:pids)"""
 
 
 def described(look: Look, pids: Sequence[int]) -> dict[int, str]:
-    """Each pid → who it is, what it is at and which tables it holds; a session that is gone is called so."""
+    """Pid → role, application, activity and locked tables of each session, in words; or that it is gone."""
     if not pids:
         return {}
     found = {row.integer("pid"): _words(row) for row in look.rows(_SQL, {"pids": [*pids]})}
@@ -38,7 +38,7 @@ def described(look: Look, pids: Sequence[int]) -> dict[int, str]:
 
 
 def ask(pid: int) -> str:
-    """The line for whoever may see another session's statement."""
+    """The query by which an operator with the privilege can see the session's statement."""
     return f"SELECT query FROM pg_stat_activity WHERE pid = {pid}"
 
 

@@ -1,4 +1,4 @@
-"""What probes and steps share when they read: queries of one SELECT, their plans, and what a role may not have seen."""
+"""Reading queries for probes and steps: single SELECTs, their plans, and rows hidden by row-level security."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from steps.contract.dialect import Dialect
 from steps.sql.dialect import first_words, is_single_select
 from steps.sql.session_statements import void
 
-_SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")  # not SHOW, EXPLAIN or PRAGMA: they can't stand in parentheses
+_SELECTS = ("SELECT", "WITH", "VALUES", "TABLE")  # not SHOW, EXPLAIN or PRAGMA, which can't be subqueries
 
 
 def _single(query: Query) -> Query:
@@ -43,7 +43,7 @@ def _why_not(text: str, dialect: Dialect) -> str | None:
 
 
 def _acts_on_a_session(text: str, dialect: Dialect) -> str | None:
-    """A lock or a setting outlives the look that takes it, or is gone with it."""
+    """Why the query acts on its session: a lock or setting outlives the read that makes it, or is gone with it."""
     found = void(text, dialect)
     return None if found is None else f"it has {found.what}: {found.why}"
 
@@ -53,14 +53,14 @@ ReadQuery = Annotated[NamedQuery, AfterValidator(_single)]
 
 
 def text_of(query: Query, look: Look) -> str:
-    """The query's text for this database, fit to stand in parentheses."""
+    """The query's text for this database, for use as a subquery; it ends with a line end, which closes a last comment."""
     return query.text(look.dialect).strip().rstrip(";").rstrip() + "\n"
 
 
 # ─── plans ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class QueryPlan:
-    """A query's plan, never run. nodes are PostgreSQL's words on both; cost in its units, None on SQLite."""
+    """A query's plan. nodes: in PostgreSQL's terms on both databases; cost: in PostgreSQL's units, None on SQLite."""
 
     nodes: tuple[str, ...]
     indexes: tuple[str, ...]
@@ -70,7 +70,7 @@ class QueryPlan:
 
 
 def explain(look: Look, sql: str, params: Params = NOTHING) -> QueryPlan:
-    """The plan of a query, without running it."""
+    """The plan of a query, which is not run."""
     if look.dialect is Dialect.SQLITE:
         return _sqlite_plan([row.text("detail") for row in look.rows("EXPLAIN QUERY PLAN " + sql, params)])
     found = look.row("EXPLAIN (VERBOSE, FORMAT JSON) " + sql, params)["QUERY PLAN"]
@@ -115,7 +115,7 @@ def _sqlite_plan(details: list[str]) -> QueryPlan:
 
 
 def _word(detail: str) -> str:
-    """SQLite's line in PostgreSQL's words, so that one playbook can say `lacks: [Seq Scan]` for both."""
+    """A line of SQLite's plan in PostgreSQL's terms, so that `lacks: [Seq Scan]` works on both."""
     if detail.startswith(("SCAN ", "SEARCH ")):
         if " USING COVERING INDEX " in detail:
             return "Index Only Scan"
@@ -127,11 +127,11 @@ def _index_of(detail: str) -> str:
     return detail.split(" INDEX ", 1)[1].split(" (", 1)[0]
 
 
-# ─── what a role may not have seen ──────────────────────────────────────────────────────────────────────────────────
+# ─── privileges ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def require_all_rows(look: Look, sql: str, params: Params = NOTHING) -> None:
     """Raises Unknown where row-level security may hide rows of this query from this role.
 
-    Each session has row_security off, so the database itself refuses such a query, for the tables that it reads and no others.
+    Each session has row_security off, with which the database refuses such a query instead of filtering it; EXPLAIN suffices.
     """
     if look.dialect is Dialect.SQLITE or not _filtered(look):
         return
@@ -146,13 +146,13 @@ def require_all_rows(look: Look, sql: str, params: Params = NOTHING) -> None:
 
 
 def _filtered(look: Look) -> bool:
-    """Whether any table's rows may be hidden; elsewhere a second plan would be time for nothing."""
+    """Whether any table in the database filters rows for this role; if not, the EXPLAIN can be saved."""
     sql = """SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class c
                             WHERE c.relrowsecurity AND pg_catalog.row_security_active(c.oid)) AS some"""
     return look.row(sql).flag("some")
 
 
 def has_role(look: Look, role: str) -> bool:
-    """Whether this connection's role may use what the predefined role may (a superuser may)."""
+    """Whether the current role has the privileges of a predefined role; a superuser always has."""
     sql = "SELECT pg_catalog.pg_has_role(current_user, CAST(:role AS name), 'USAGE') AS ok"
     return look.row(sql, {"role": role}).flag("ok")

@@ -1,4 +1,4 @@
-"""SQL as text: a scanner that knows literals and comments, and scripts cut into single statements."""
+"""A scanner for SQL that knows literals and comments, and the splitting of scripts into statements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from steps.contract.dialect import Dialect
 
 
 class BadSql(Exception):
-    """The text can't be cut into statements or bound; line counts from 1."""
+    """The text can't be scanned, split or bound; line: counted from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"cannot read SQL, line {line}: {reason}")
@@ -20,7 +20,7 @@ class BadSql(Exception):
 
 
 class TokenKind(StrEnum):
-    """What a piece of SQL text is."""
+    """The kind of a token."""
 
     SPACE = "space"
     COMMENT = "comment"
@@ -34,7 +34,7 @@ class TokenKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of the text; all tokens joined are the text."""
+    """A piece of the text; the tokens joined give the text again."""
 
     kind: TokenKind
     text: str
@@ -42,17 +42,17 @@ class Token:
 
     @property
     def keyword(self) -> str:
-        """The word in upper case; empty where it isn't a bare ASCII word (a quoted name is no keyword)."""
+        """A bare ASCII word in upper case; "" for anything else, since a quoted name is no keyword."""
         return self.text.upper() if self.kind is TokenKind.WORD and self.text.isascii() else ""
 
     @property
     def sign(self) -> str:
-        """The character of punctuation; empty for all else."""
+        """The character of an operator or punctuation; "" for anything else."""
         return self.text if self.kind is TokenKind.OTHER else ""
 
     @property
     def name(self) -> str:
-        """The name that a bare or quoted word writes, without its quotes."""
+        """The name that a bare or quoted word denotes, without quotes; letter case as written."""
         return self.text[1:-1].replace(self.text[-1] * 2, self.text[-1]) if self.kind is TokenKind.QUOTED else self.text
 
     @property
@@ -62,7 +62,7 @@ class Token:
 
 @dataclass(frozen=True)
 class StatementText:
-    """One statement without its semicolon and surrounding comments, and the line on which it begins."""
+    """One statement without its semicolon and surrounding comments, and the line where it begins."""
 
     text: str
     line: int
@@ -96,8 +96,8 @@ _POSTGRESQL_ONLY = r"""
 | (?P<dollar>\$(?:{letter}{inner_but_dollar}*)?\$)
 | (?P<openescape>[eE]')
 """
-# What a bare name has: every character beyond ASCII is a letter. Written as what is excluded, which compiles much
-# faster than a range up to the last code point does.
+# The characters of a bare name; every character beyond ASCII is a letter. Written as excluded characters, which compiles
+# much faster than a range up to the last code point.
 _LETTER = r"[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f]"  # a-z, A-Z, _
 _INNER = r"[^\x00-\x23\x25-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]"  # a-z, A-Z, _, 0-9, $
 _INNER_BUT_DOLLAR = r"[^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]"
@@ -116,15 +116,15 @@ def _tokens(dialect: Dialect) -> re.Pattern[str]:
 
 @functools.cache
 def _continued() -> re.Pattern[str]:
-    """PostgreSQL joins a literal with the next one when a line end is between them; E'' then holds for both."""
+    """The continuation of an E'…' literal: PostgreSQL joins literals with a line end between them, and E applies to all."""
     gap = r"[ \t\f\v]*(?:--[^\r\n]*)?[\r\n](?:[ \t\r\n\f\v]|--[^\r\n]*[\r\n])*+"
     return re.compile(gap + r"'(?:[^'\\]|\\.|'')*+'", re.DOTALL)
 
 
 def scan(sql: str, dialect: Dialect) -> Iterator[Token]:
-    """All tokens of the text, in order and without a gap; raises BadSql for what never ends, and for psql's commands.
+    """Yield all tokens of the text, without gaps; raises BadSql for an unclosed literal or comment, and psql's meta-commands.
 
-    Literals are read with standard_conforming_strings on, as every supported server has it by default.
+    Literals are read as with standard_conforming_strings on, which the engine ensures.
     """
     position = 0
     while position < len(sql):
@@ -197,18 +197,18 @@ _KIND = {"block": TokenKind.COMMENT, "dollar": TokenKind.STRING, "escape": Token
 
 # --- statements --------------------------------------------------------------------------------------------------
 
-_HEAD = 5  # words that tell whether a statement has a body: CREATE OR REPLACE TEMPORARY TRIGGER
+_HEAD = 5  # tokens that suffice to tell whether a statement has a body: CREATE OR REPLACE TEMPORARY TRIGGER
 
 
 @dataclass
 class _Statement:
-    """The statement being gathered: where it began, and what must still be closed."""
+    """The statement being collected, with its open parentheses and blocks."""
 
     dialect: Dialect
     tokens: list[Token] = field(default_factory=list)
     head: list[str] = field(default_factory=list)
     parentheses: int = 0
-    blocks: int = 0  # BEGIN ATOMIC and CASE that aren't ended
+    blocks: int = 0  # open BEGIN ATOMIC and CASE
 
     def add(self, token: Token) -> None:
         if len(self.tokens) < _HEAD:
@@ -227,24 +227,24 @@ class _Statement:
 
     @property
     def is_routine(self) -> bool:
-        """A PostgreSQL function, whose body may be BEGIN ATOMIC … END."""
+        """Whether this is a PostgreSQL function or procedure, whose body may be BEGIN ATOMIC … END."""
         created = [word for word in self.head if word not in ("OR", "REPLACE")][:2]
         return self.dialect is Dialect.POSTGRESQL and created in (["CREATE", "FUNCTION"], ["CREATE", "PROCEDURE"])
 
     @property
     def is_trigger(self) -> bool:
-        """A SQLite trigger, whose body always is BEGIN … ; END."""
+        """Whether this is a SQLite trigger, whose body always is BEGIN … ; END."""
         created = [word for word in self.head if word not in ("TEMP", "TEMPORARY")][:2]
         return self.dialect is Dialect.SQLITE and created == ["CREATE", "TRIGGER"]
 
     @property
     def open_end(self) -> str:
-        """Why a semicolon doesn't end the statement here; empty where it does."""
+        """Why a semicolon doesn't end the statement here; "" where it does."""
         if self.parentheses:
             return "a parenthesis is never closed"
         if self.blocks:
             return "BEGIN ATOMIC has no END"
-        # As SQLite's own sqlite3_complete() has it: END is no reserved word there, so only '; END' ends a trigger.
+        # the rule of SQLite's own sqlite3_complete(): END is not reserved there, so only '; END' ends a trigger
         if self.is_trigger and [token.keyword or token.sign for token in self.tokens[-2:]] != [";", "END"]:
             return "a trigger ends with '; END'"
         return ""
@@ -257,9 +257,9 @@ class _Statement:
 
 
 def split(sql: str, dialect: Dialect) -> list[StatementText]:
-    """The single statements of a script; empty ones and comments alone are dropped. Raises BadSql.
+    """Split a script into statements; empty ones and lone comments are dropped. Raises BadSql.
 
-    A semicolon inside parentheses (CREATE RULE … DO (…; …)), BEGIN ATOMIC … END or a SQLite trigger ends nothing.
+    A semicolon inside parentheses (CREATE RULE … DO (…; …)), BEGIN ATOMIC … END or a SQLite trigger ends no statement.
     """
     pieces: list[StatementText] = []
     statement = _Statement(dialect)

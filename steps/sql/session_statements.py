@@ -1,8 +1,8 @@
-"""Statements that act on a session or transaction: which a step can honour, which would be void, and what to write instead.
+"""Detects statements that act on a session or transaction and would have no lasting effect here, with what to write instead.
 
-Each statement is a transaction of its own, on a connection that no later statement can count on. What sets, locks or
-opens something for "the rest of the session" does nothing there, or worse, does it to somebody else. One place decides
-it for the step `sql`, its way back, `runbook sql` and everything that reads.
+Each statement runs in a transaction of its own, on a connection that no later statement is sure to get. A statement that sets,
+locks or opens something for the rest of the session has no effect there or, behind a connection pool, affects somebody else.
+This is the one place that decides it, for the step `sql` and its undo, `runbook sql`, and everything that reads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from steps.sql.scanner import BadSql, Token, TokenKind, scan
 
 
 class Void(NamedTuple):
-    """A statement that would not do what it says: its words, why, and what to write instead."""
+    """A statement that would have no lasting effect: what it is, why, and what to write instead."""
 
     what: str
     why: str
@@ -33,7 +33,7 @@ _TOGETHER = "write transaction: one"
 _REBUILD = "a table is rebuilt by the step `rebuild_table`, which checks the foreign keys before COMMIT"
 _BY_HAND = "do it by hand with the sqlite3 program, while nothing else uses the file"
 
-# The engine's own: whoever changes one changes what its record or its limits mean.
+# Settings that the engine relies on: a statement that changed one would change what its records or limits mean.
 POLICY = {
     "lock_timeout": "write lock: {wait: …} in the playbook or step",
     "statement_timeout": "write timeout: {statement: …} in the playbook or step",
@@ -59,7 +59,7 @@ SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?")
 
 
 def why_not_set(name: str) -> str:
-    """Why a step can't set this; "" where it can."""
+    """Why a step can't change this setting; "" where it can."""
     if not SETTING.fullmatch(name):
         return f"cannot set {name!r}: write a setting's name, e.g. search_path, role, work_mem"
     if name.lower() in POLICY:
@@ -68,7 +68,10 @@ def why_not_set(name: str) -> str:
 
 
 def void(sql: str, dialect: Dialect, *, together: bool = False) -> Void | None:
-    """What is void about a single statement; together: it shares its transaction with those around it. Raises BadSql."""
+    """Why a single statement would have no lasting effect; None where it has. Raises BadSql.
+
+    together: it shares one transaction with the statements around it, so that what is local to a transaction does have effect.
+    """
     tokens = [token for token in scan(sql, dialect) if token.means_something]
     words = [token.keyword for token in tokens[:8]]
     if not words:
@@ -81,10 +84,10 @@ def void(sql: str, dialect: Dialect, *, together: bool = False) -> Void | None:
 
 
 class _Read(NamedTuple):
-    """A statement as it was read."""
+    """A scanned statement."""
 
     tokens: Sequence[Token]
-    words: Sequence[str]  # its first keywords
+    words: Sequence[str]  # its first keywords, in upper case
     together: bool
 
 
@@ -108,7 +111,7 @@ def _set(read: _Read) -> Void | None:
 
 
 def _followed(tokens: Sequence[Token]) -> bool:
-    """Whether LOCAL or SESSION is a scope here, and no setting of that name."""
+    """Whether LOCAL or SESSION is a scope here (SET LOCAL x = …), and not a setting of that name (SET local = …)."""
     return len(tokens) > 2 and tokens[2].sign != "=" and tokens[2].keyword != "TO"
 
 
@@ -155,7 +158,7 @@ def _pragma(read: _Read) -> Void | None:
     return Void(what, "it is for a session or ignored within a transaction", _BY_HAND)
 
 
-_PRAGMAS_KEPT = frozenset({"user_version", "application_id", "optimize", "incremental_vacuum"})  # written, and kept
+_PRAGMAS_KEPT = frozenset({"user_version", "application_id", "optimize", "incremental_vacuum"})  # stored in the file
 
 
 def _create(read: _Read) -> Void | None:
@@ -169,7 +172,7 @@ def _create(read: _Read) -> Void | None:
 
 
 def _in_schema(tokens: Sequence[Token], schemas: tuple[str, ...]) -> bool:
-    """Whether what is made is named with one of these schemas: CREATE TABLE pg_temp.x."""
+    """Whether the created object's name is qualified by one of these schemas: CREATE TABLE pg_temp.x."""
     for number, token in enumerate(tokens[1:7], 1):
         if token.sign in {".", "("}:
             return token.sign == "." and tokens[number - 1].text.strip('"').upper() in schemas
@@ -192,7 +195,7 @@ def _copy(read: _Read) -> Void | None:
 
 
 def _follows(tokens: Sequence[Token], keyword: str, name: str) -> bool:
-    """Whether a name stands behind a keyword: at once, or behind ONLY, TABLE, or its schema and a dot."""
+    """Whether a name follows a keyword, directly or after ONLY, TABLE, or its schema and a dot."""
     for number, token in enumerate(tokens):
         behind = [one.text.strip('"').lower() for one in tokens[number + 1 : number + 5]]
         if token.keyword == keyword and name in behind and not {"(", ",", "set"} & set(behind[: behind.index(name)]):
@@ -270,7 +273,7 @@ _OF_TRANSACTION = re.compile(r"pg_(try_)?advisory_xact_lock(_shared)?")
 
 
 def _called(read: _Read) -> Void | None:
-    """Functions that act on the session, also in the body of DO; what another function does can't be seen."""
+    """Calls of functions that act on the session, also inside DO; what other functions do can't be known here."""
     if read.words[0] == "CREATE":
         return None  # a routine's body runs when it is called
     if read.words[0] == "DO" and (body := _body(read.tokens)):
@@ -309,11 +312,11 @@ def _set_config(arguments: Sequence[Sequence[Token]], *, together: bool) -> Void
 
 
 def _in_body(body: str) -> Void | None:
-    """A DO block is one transaction: what is local to it is honoured, what it leaves to the session is not."""
+    """Check the body of DO, which is one transaction: what is local to it has effect, what it leaves to the session hasn't."""
     try:
         tokens = [token for token in scan(body, Dialect.POSTGRESQL) if token.means_something]
     except BadSql:
-        return None  # the server will say what is wrong with it
+        return None  # the server will report what is wrong with it
     for number, token in enumerate(tokens):
         before = tokens[number - 1] if number else None
         starts = before is None or before.sign == ";" or before.keyword in ("BEGIN", "THEN", "ELSE", "LOOP")
@@ -325,12 +328,13 @@ def _in_body(body: str) -> Void | None:
 
 
 def _body(tokens: Sequence[Token]) -> str | None:
-    texts = [_content(token) for token in tokens if token.kind is TokenKind.STRING]  # one may be the language's name
+    """The body of DO: the longest string of the statement, since another one may name the language."""
+    texts = [_content(token) for token in tokens if token.kind is TokenKind.STRING]
     return max(texts, key=len, default=None)
 
 
 def _content(token: Token) -> str:
-    """What a literal says, as far as reading it needs."""
+    """The content of a string literal; escapes of E'…' are left as they are."""
     text = token.text
     if token.kind is not TokenKind.STRING:
         return "…"
@@ -341,7 +345,7 @@ def _content(token: Token) -> str:
 
 
 def _calls(tokens: Sequence[Token]) -> Iterator[tuple[str, list[list[Token]]]]:
-    """Every function that is called by name, with its arguments."""
+    """Every call by name, with the tokens of each argument."""
     for number, (token, after) in enumerate(pairwise(tokens)):
         if after.sign == "(" and token.kind in (TokenKind.WORD, TokenKind.QUOTED):
             yield token.text.strip('"').lower(), _arguments(tokens[number + 2 :])

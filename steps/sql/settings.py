@@ -1,4 +1,4 @@
-"""Settings of PostgreSQL that a step wants for each of its transactions: `set: {search_path: app, role: app_owner}`."""
+"""PostgreSQL settings for each of a step's transactions: `set: {search_path: app, role: app_owner}`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Settings = Annotated[Mapping[str, WantedSettings], AfterValidator(_allowed)]
 
 
 def shown(wanted: Mapping[str, WantedSettings]) -> str:
-    """As plan and trail say it; "" for none."""
+    """The settings as plan and trail show them; "" for none."""
     return ", ".join(f"{name} = {_text(name, value)}" for name, value in _in_order(wanted))
 
 
 def faults(look: Look, wanted: Mapping[str, WantedSettings]) -> list[str]:
-    """Why this role can't set them here."""
+    """Why these settings can't be set here, by this role; [] where they can."""
     if not wanted:
         return []
     if look.dialect is Dialect.SQLITE:
@@ -51,9 +51,10 @@ def faults(look: Look, wanted: Mapping[str, WantedSettings]) -> list[str]:
 
 @contextlib.contextmanager
 def applied(work: Work, wanted: Mapping[str, WantedSettings], *, local: bool) -> Iterator[None]:
-    """What is sent within has these settings; then they are as before, so that the ledger's row is written by us.
+    """Run the block with these settings, and restore the old ones after it, so that the engine's role writes the ledger's row.
 
-    local: to the transaction at hand; else to a session that ends with what is sent.
+    local: limited to the current transaction; else to the session, which ends after the block. After an error nothing is restored,
+    because the transaction is rolled back.
     """
     if not wanted:
         yield
@@ -63,20 +64,19 @@ def applied(work: Work, wanted: Mapping[str, WantedSettings], *, local: bool) ->
     _set(work, [(name, _text(name, value)) for name, value in _in_order(wanted)], local=local)
     yield
     if local:
-        work.execute(
-            "SET CONSTRAINTS ALL IMMEDIATE"
-        )  # deferred triggers belong to what was sent, not to the ledger's row
+        # deferred triggers must run with the block's role and settings, not with those restored below
+        work.execute("SET CONSTRAINTS ALL IMMEDIATE")
         _set(work, [(name, before.maybe_text(f"s{n}") or "") for n, name in reversed([*enumerate(names)])], local=True)
 
 
 def _set(work: Work, values: list[tuple[str, str]], *, local: bool) -> None:
-    """One statement each: what a role may set is asked after those before it."""
+    """Set each in a statement of its own, so that each is checked after those before it took effect."""
     for name, value in values:
         work.rows(f"SELECT set_config('{name}', :value, {str(local).lower()})", {"value": value})
 
 
 def _in_order(wanted: Mapping[str, WantedSettings]) -> list[tuple[str, WantedSettings]]:
-    """The role last: it may be allowed less."""
+    """The settings with the role last: under that role the others might not be allowed."""
     return sorted(wanted.items(), key=lambda one: one[0] == "role")
 
 
@@ -84,7 +84,7 @@ def _text(name: str, value: WantedSettings) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     text = ", ".join(map(quote, value)) if isinstance(value, tuple) else str(value)
-    # where it isn't named, pg_temp comes first, and a temporary table would stand for the real one
+    # if not named, pg_temp is searched first, and a temporary table could shadow the real one
     return f"{text}, pg_temp" if name == "search_path" and "pg_temp" not in text else text
 
 

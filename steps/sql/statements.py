@@ -1,4 +1,4 @@
-"""What a single statement does, as far as its words tell: its verb, whether it has a WHERE, and its lock."""
+"""Classifies a single statement by its keywords: its verb, whether it has a WHERE, and the lock it takes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LOCKS = {
 
 
 def is_dml(sql: str, dialect: Dialect) -> bool:
-    """Whether the statement writes rows, also after WITH."""
+    """Whether the statement is INSERT, UPDATE, DELETE, MERGE or REPLACE, possibly after WITH."""
     return _verb(list(_outer_words(sql, dialect))) in _DML
 
 
 def whole_table_verb(sql: str, dialect: Dialect) -> str:
-    """UPDATE, DELETE or TRUNCATE where nothing limits its rows, else ""."""
+    """UPDATE, DELETE or TRUNCATE where the statement has no WHERE, else ""."""
     words = list(_outer_words(sql, dialect))
     verb = _verb(words)
     if words[:1] == ["TRUNCATE"]:
@@ -41,7 +41,7 @@ def whole_table_verb(sql: str, dialect: Dialect) -> str:
 
 
 def _dropped_table(sql: str) -> str:
-    """The table that SQLite's DROP TABLE names, "" for any other statement."""
+    """The table of a DROP TABLE in SQLite, "" for any other statement."""
     tokens = list(_meaningful(sql, Dialect.SQLITE))
     if [token.keyword for token in tokens[:2]] != ["DROP", "TABLE"]:
         return ""
@@ -57,7 +57,10 @@ _TAKEN_ALONG = """SELECT m.name AS other, f."from" AS col, f.on_delete AS act FR
 
 
 def what_goes_with_it(look: Look, sql: str) -> list[str]:
-    """SQLite deletes a table's rows before it drops it, and what refers to them goes along, as its foreign key says."""
+    """Faults of a DROP TABLE in SQLite that would change rows of other tables.
+
+    SQLite deletes all rows before it drops a table, which triggers ON DELETE CASCADE, SET NULL and SET DEFAULT of foreign keys.
+    """
     table = _dropped_table(sql)
     if not table:
         return []
@@ -75,7 +78,7 @@ def what_goes_with_it(look: Look, sql: str) -> list[str]:
 
 
 def lock_of(sql: str) -> str:
-    """The strongest lock that PostgreSQL takes on the statement's table, "" where its words don't tell."""
+    """The strongest lock that PostgreSQL takes on the statement's table, "" where its keywords don't tell."""
     words = list(_outer_words(sql, Dialect.POSTGRESQL))
     first = _verb(words) or (words[0] if words else "")
     if "CONCURRENTLY" in words or (first == "REINDEX" and _says(sql, "CONCURRENTLY")):
@@ -88,10 +91,10 @@ def lock_of(sql: str) -> str:
 
 
 def waits_in_the_way(lock: str) -> bool:
-    """Whether others queue behind a statement that waits for this lock, so that its wait must be short.
+    """Whether readers or writers queue behind a statement that waits for this lock, so that its wait must be short.
 
-    Nobody who reads or writes queues behind SHARE UPDATE EXCLUSIVE. CONCURRENTLY takes it, and then waits for old transactions
-    by locks of theirs: lock_timeout would end it in the middle, and leave an INVALID index.
+    They don't queue behind SHARE UPDATE EXCLUSIVE, the lock of CONCURRENTLY. That must have no lock_timeout either: it waits for
+    old transactions through their locks, and a timeout in the middle would leave an INVALID index.
     """
     return lock != "SHARE UPDATE EXCLUSIVE"
 
@@ -101,7 +104,7 @@ def _says(sql: str, keyword: str) -> bool:
 
 
 def _is_full(sql: str) -> bool:
-    """VACUUM FULL, or FULL among the options in parentheses and not set off."""
+    """Whether this is VACUUM FULL, or VACUUM (…) with FULL among its options and not set to off."""
     words = [token.keyword or token.text.upper() for token in _meaningful(sql, Dialect.POSTGRESQL)][1:]
     if words[:1] != ["("]:
         return words[:1] == ["FULL"]
@@ -120,7 +123,7 @@ def _verb(words: list[str]) -> str:
 
 
 def _outer_words(sql: str, dialect: Dialect) -> Iterator[str]:
-    """The bare words outside of parentheses, in upper case."""
+    """The bare words outside of parentheses, in upper case: those of the outer statement."""
     depth = 0
     for token in _meaningful(sql, dialect):
         depth += {"(": 1, ")": -1}.get(token.sign, 0)

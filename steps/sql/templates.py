@@ -1,4 +1,4 @@
-"""Names put into SQL: `{{ name | ident }}` becomes one quoted identifier, wherever a scanner of SQL sees a name's place."""
+"""Templates in SQL: `{{ name | ident }}` becomes one quoted identifier, and is refused inside literals and comments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOW = "bind a parameter (:name) instead; an array of arrays is written '{ {1}, 
 
 
 class TemplateSlot(NamedTuple):
-    """A template in SQL: where it stands, and the name whose value it inserts."""
+    """A template in SQL: its position, and the name whose value it inserts ("" for an invalid template)."""
 
     start: int
     end: int
@@ -28,15 +28,15 @@ class TemplateSlot(NamedTuple):
 
 
 def has_template(text: str) -> bool:
-    """Whether `text` has anything that is not meant literally."""
+    """Whether the text contains the beginning of a template."""
     return "{{" in text or "{%" in text
 
 
 def fill(sql: str, value_of: Callable[[str], str], *, dialects: Iterable[Dialect] = tuple(Dialect)) -> str:
-    """SQL with quoted identifiers in the place of its templates; raises BadSql, and BadIdentifier.
+    """Replace the templates in SQL by quoted identifiers; raises BadSql and BadIdentifier.
 
-    dialects: those that may read the text. A name must stand for itself to each of them that can: what one of them reads
-    as the inside of a literal, of a quoted name or of a comment protects nothing there.
+    dialects: those for which the text may be meant. In each that can scan it, every template must be outside of literals, quoted
+    names and comments: what is a comment for one database may be code for the other.
     """
     if not has_template(sql):
         return sql
@@ -60,7 +60,7 @@ def fill(sql: str, value_of: Callable[[str], str], *, dialects: Iterable[Dialect
 
 
 def _places(sql: str) -> Iterator[TemplateSlot]:
-    """Every template of the text; raises BadSql for one that isn't `{{ name | ident }}`, unless it will be refused as shielded."""
+    """Every template of the text, with the name "" where it isn't `{{ name | ident }}`."""
     position = 0
     while opening := _OPENING.search(sql, position):
         found = _IDENTIFIER.match(sql, opening.start())
@@ -70,7 +70,7 @@ def _places(sql: str) -> Iterator[TemplateSlot]:
 
 
 def _readers(sql: str, dialects: Iterable[Dialect]) -> dict[Dialect, list[Token]]:
-    """The dialects that can read the text, with its tokens; raises BadSql where none can."""
+    """Dialect → tokens, for the dialects that can scan the text; raises BadSql where none can."""
     readers: dict[Dialect, list[Token]] = {}
     faults = []
     for dialect in dialects:
@@ -102,7 +102,7 @@ def _refuse_shielded(sql: str, dialect: Dialect, tokens: Iterable[Token], places
 
 
 def _prove(filled: str, dialect: Dialect, put: Iterable[tuple[int, str]]) -> None:
-    """Read the result once more: each name is one quoted identifier of its own there, or the text is refused."""
+    """Scan the result and check that each inserted name is a quoted identifier of its own; raises BadSql where one isn't."""
     tokens = list(scan(filled, dialect))
     found = {token.start: (before, token) for before, token in pairwise([Token(TokenKind.SPACE, "", 0), *tokens])}
     for start, name in put:

@@ -1,4 +1,4 @@
-"""The one step that changes nothing: it waits for criteria, approval, evidence or a time of day."""
+"""A gate: the one step that changes nothing, and waits for criteria, approvals, evidence or a time of day."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from steps.contract import (
 
 
 class EvidenceTerms(Model):
-    """How a piece of evidence is written under its name."""
+    """The properties of a piece of evidence, written under its name."""
 
     optional: bool = False
     valid_for: Seconds | None = None
@@ -37,7 +37,7 @@ WrittenEvidence = tuple[str | EvidenceNeed, ...] | NamedEvidence
 
 
 def _evidence(value: object) -> object:
-    """A list of names, or {name: required | optional}, or {name: {optional: …, valid_for: …}}."""
+    """Accepts a list of names, {name: required | optional}, or {name: {optional: …, valid_for: …}}."""
     if isinstance(value, Mapping):
         return tuple(_one_evidence(str(name), kind) for name, kind in value.items())
     if isinstance(value, list | tuple):
@@ -54,7 +54,7 @@ def _one_evidence(name: str, kind: object) -> object:
 
 
 def _moment(value: object) -> object:
-    """A wall-clock time "22:00", or a date and time with its offset."""
+    """Accepts a wall-clock time such as "22:00", or a date and time with its offset."""
     if value == "" or (isinstance(value, str) and re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value)):
         return value
     try:
@@ -71,9 +71,9 @@ Moment = Annotated[str, BeforeValidator(_moment, json_schema_input_type=MomentTe
 
 
 class Checkpoint(Step):
-    """Waits; its criteria are its preconditions and success criteria, as on every step.
+    """Waits for people or a time; its criteria are preconditions and success criteria, as on every step.
 
-    `by` names one person; `need` counts approvals; evidence is a file or statement whose digest goes into the trail.
+    `by` names one person; `need` is the number of approvals; evidence is a file or statement whose digest the trail records.
     """
 
     kind: ClassVar[str] = "checkpoint"

@@ -1,4 +1,9 @@
-"""A column before its type changed: what the catalogue had, what runs under the lock, and the way back."""
+"""The parts of a column type change: the record of the old column, the statements under the lock, and the undo.
+
+A column that holds no value is replaced: DROP COLUMN and ADD COLUMN are instant, where ALTER TYPE would rewrite the table.
+That it is empty must be proven under ACCESS EXCLUSIVE, since anybody could write a value before the lock is taken; everybody
+waits meanwhile, so the proof has a short timeout.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,9 @@ from steps.contract import QUERY_CANCELED, ColumnRef, DatabaseFault, Look, Model
 from steps.sql.dialect import literal, quote
 from steps.types import concurrent_index
 
-PROOF = "3s"  # how long everybody may wait while the column is proven empty under the lock
-_ANY_TYPE = {"btree", "hash", "brin"}  # methods that index nearly every type; gin and gist must be chosen for it
-# CAST(… AS varchar(10)) cuts what is too long; without the length the assignment that follows refuses it
+PROOF = "3s"  # timeout of the proof that the column is empty, while everybody waits for the lock
+_ANY_TYPE = {"btree", "hash", "brin"}  # methods with a default operator class for nearly every type; not gin and gist
+# An explicit CAST to varchar(10) truncates. So the cast is to the type without its length; the assignment then refuses.
 _UNBOUNDED = {
     "character varying": "character varying",
     "character": "bpchar",
@@ -24,10 +29,10 @@ _UNBOUNDED = {
 
 
 class Converted(Model):
-    """The column before: by definition, with its indexes and, where the conversion loses something, its values.
+    """The old column: definition, indexes, and, where the conversion loses information, its values.
 
-    new_default and new_collation: the column's after the change.
-    values: (old, new, key …) as texts; grants and settings as the catalogue gives them.
+    new_default, new_collation: after the change. replaced: by DROP and ADD COLUMN.
+    values: (old value, new value, key …) for each row, as text. grants, settings: see ColumnInfo.
     """
 
     column: ColumnRef
@@ -50,7 +55,7 @@ class Converted(Model):
 FILLED = "cannot replace {}: it holds values; use while_all_null: rewrite, which keeps them (and rewrites the table)"
 
 
-# ─── what runs under the lock ───────────────────────────────────────────────────────────────────────────────────────
+# ─── under the lock ─────────────────────────────────────────────────────────────────────────────────────────────────
 def lock(look: Look, column: ColumnRef) -> str:
     return f"LOCK TABLE {catalog.sql_name(look, column.table)} IN ACCESS EXCLUSIVE MODE"
 
@@ -61,7 +66,7 @@ def filled(look: Look, column: ColumnRef) -> str:
 
 
 def is_filled(work: Work, column: ColumnRef) -> bool:
-    """Whether any row has a value, by the column's index where it has one; Refused where that takes too long."""
+    """Whether any row has a value, looked up in an index where there is one; Refused where that takes too long."""
     whole = [one for one in indexes(work, column) if one.usable and one.method == "btree" and not one.predicate]
     indexed = any(one.columns[:1] == (column.column,) for one in whole)
     try:
@@ -83,12 +88,15 @@ def _setting(work: Work, name: str, value: str) -> Iterator[None]:
 
 
 def replaced(look: Look, before: Converted, *, back: bool = False) -> list[str]:
-    """Drop the column, add it with the other type, and give it back what hung on it; back: as it was before."""
+    """Statements that drop the column and add it with the other type, default, settings, grants and comment.
+
+    back: with the old type and all that belonged to it. The column moves to the end of the table.
+    """
     table, name = catalog.sql_name(look, before.column.table), quote(before.column.column)
     wanted = before.type if back else before.new_type
     collation = before.collation if back else before.new_collation
     default = before.default if back else before.new_default
-    # how a value is stored depends on its type: only the old type gets it back
+    # a storage setting may not fit the new type; only the old type gets it back
     settings = [one for one in before.settings if back or not one.startswith("SET STORAGE")]
     comment = [f"COMMENT ON COLUMN {table}.{name} IS {literal(before.comment)}"] if before.comment else []
     return [
@@ -111,7 +119,7 @@ def _grant(table: str, name: str, grant: str) -> str:
 
 
 def go_back_empty(work: Work, before: Converted) -> None:
-    """Replace it back; Refused where it has values by now, or that can't be proven in time."""
+    """Undo a replacement by a replacement; Refused where the column has values by now, or can't be proven empty in time."""
     work.execute(lock(work, before.column))
     if is_filled(work, before.column):
         raise Refused(FILLED.format(before.column))
@@ -120,7 +128,7 @@ def go_back_empty(work: Work, before: Converted) -> None:
 
 
 def go_back_filled(work: Work, before: Converted) -> None:
-    """Convert it back, with the remembered values where nobody changed them since."""
+    """Undo by ALTER TYPE, then restore the kept values where nobody changed them since."""
     work.execute(lock(work, before.column))
     table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
     default = f", ALTER COLUMN {name} SET DEFAULT {before.default}" if before.default is not None else ""
@@ -129,14 +137,14 @@ def go_back_filled(work: Work, before: Converted) -> None:
     drop = f"ALTER COLUMN {name} DROP DEFAULT, " if now.default is not None and not now.generated else ""
     using = "" if now.generated else f" USING {turned_back(name, before.type, new=before.new_type)}"
     work.execute(f"ALTER TABLE {table} {drop}ALTER COLUMN {name} TYPE {before.type}{collate}{using}{default}")
-    for one in before.settings:  # a change of type forgets how the column was stored
+    for one in before.settings:  # ALTER TYPE resets the column's storage settings
         work.execute(f"ALTER TABLE {table} ALTER COLUMN {name} {one}")
     if before.values:
         _put_back(work, before)
 
 
 def _put_back(work: Work, before: Converted) -> None:
-    """The old values, only where what the conversion wrote still stands."""
+    """Restore the kept values, in rows that still hold what the conversion wrote."""
     table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
     names = ["old", "new", *(f"k{n}" for n in range(len(before.key)))]
     lists: dict[str, Value] = {one: [row[n] for row in before.values] for n, one in enumerate(names)}
@@ -155,7 +163,7 @@ def _put_back(work: Work, before: Converted) -> None:
 
 
 def turned_back(value: str, old: str, *, new: str) -> str:
-    """A value of the new type as the old one; an element becomes an array of itself, NULL stays NULL."""
+    """SQL that converts a value of the new type to the old one; an element becomes an array of one, NULL stays NULL."""
     found = re.fullmatch(r"([a-z ]+)\(\d+\)((?:\[\])*)", old)
     kind = _UNBOUNDED[found[1]] + found[2] if found and found[1] in _UNBOUNDED else old
     if old.endswith("[]") and not new.endswith("[]"):
@@ -170,6 +178,9 @@ def indexes(look: Look, column: ColumnRef) -> list[IndexInfo]:
 
 
 def rebuildable(index: IndexInfo, *, column: str) -> bool:
-    """Whether the same definition makes the same index for another type, with nothing lost meanwhile."""
+    """Whether the index can be dropped with the column and built again with the same definition on another type.
+
+    Not a unique index, or a replica identity: something could go wrong while it is missing.
+    """
     simple = column in index.columns and index.plain and not index.predicate and index.method in _ANY_TYPE
     return simple and not (index.unique or index.partitioned or index.replica_identity)

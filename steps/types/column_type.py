@@ -1,4 +1,4 @@
-"""A column's type changed on PostgreSQL: by a rewrite that keeps the values, or in an instant where there are none."""
+"""Changes a column's type on PostgreSQL: by ALTER TYPE, which keeps the values, or instantly where there are none."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from steps.contract.look import Trace
 from steps.sql.dialect import quote
 from steps.types import column_rewrite, concurrent_index, type_trial
 
-KEPT_VALUES = 100_000  # more of them would make the ledger's row too large to be read in an incident
+KEPT_VALUES = 100_000  # kept for the undo at most, so that the ledger's row stays readable in an incident
 _DEFAULT = 'pg_catalog."default"'
-_REBUILT = {"foreign key", "statistics"}  # what ALTER TYPE carries along by itself
+_REBUILT = {"foreign key", "statistics"}  # dependants that ALTER TYPE rebuilds by itself
 
 
 class ChangeColumnType(Step[column_rewrite.Converted]):
-    """Another type for a column. Values are kept for the way back where the conversion loses something.
+    """Changes a column's type. Old values are kept for the undo where the conversion loses information.
 
-    The column keeps its collation unless `collation` names another; a constant default goes the way of the values.
+    The column keeps its collation unless `collation` names another; a constant default is converted like the values.
     """
 
     kind: ClassVar[str] = "change_column_type"
@@ -58,7 +58,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         found = catalog.columns(look, self.column.table).get(self.column.column)
         if found is None:
             return Effect(State.UNKNOWN, f"there is no {self.column}")
-        from steps.ledger import step_commits  # needed only where something ran: a playbook is read without it
+        from steps.ledger import step_commits  # imported here to keep loading a playbook fast
 
         labels = step_commits.committed_labels(look, look.place)
         if {"replace", "back"} & {*labels} and "indexes" not in labels:
@@ -81,7 +81,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
 
     def _tried(self, look: Look, found: ColumnInfo) -> type_trial.Tried:
         using = self.using or ""
-        if self._replaces and not using:  # no value has to be turned, so no cast is needed but for the default
+        if self._replaces and not using:  # no values: only the default needs a conversion, and one through text will do
             using = f"CAST(CAST({quote(self.column.column)} AS text) AS {self.to})"
         change = type_trial.TypeChange(self.column, self.to, using, self.collation or "", empty=self._replaces)
         return type_trial.tried(look, change, found)
@@ -167,9 +167,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         return self.recall(kept)
 
     def revert(self, ctx: Context, before: column_rewrite.Converted) -> None:
-        """The old type again, with the old values where nobody changed them since."""
+        """Restore the old type, with the old values where nobody changed them since."""
         if before.replaced:
-            with contextlib.suppress(Refused):  # it has values by now, or can't be proven empty: converted below
+            with contextlib.suppress(Refused):  # it has values by now, or can't be proven empty in time: convert below
                 ctx.patiently("back", lambda work: column_rewrite.go_back_empty(work, before))
         if "back" not in ctx.db.committed():
             ctx.patiently("back", lambda work: column_rewrite.go_back_filled(work, before))
@@ -205,7 +205,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             (odd, f"index {', '.join(odd)} can't be built the same way on {self.to}: drop it first (drop_index)"),
         )
         faults = [
-            f"cannot replace {self.column}: {why}; or use while_all_null: rewrite" for held, why in reasons if held
+            f"cannot replace {self.column}: {why}; or use while_all_null: rewrite"
+            for applies, why in reasons
+            if applies
         ]
         if look.row(column_rewrite.filled(look, self.column)).flag("filled"):
             faults.append(column_rewrite.FILLED.format(self.column))
@@ -229,12 +231,12 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         work.execute(column_rewrite.lock(work, self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
-        with feasibility.told(f"change {self.column} to {self.to}"):
+        with feasibility.refusal_explained(f"change {self.column} to {self.to}"):
             ctx.remember(self._with_values(work, before) if self._loses(work, found, tried) else before)
             work.execute(self._rewrite(work, tried).sql)
 
     def _loses(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> bool:
-        if not self.keep_values or found.generated:  # what is generated is computed anew on the way back too
+        if not self.keep_values or found.generated:  # the undo computes generated values anew
             return False
         return self.using is not None or not compare.conversion(look, tried.source, tried.target).keeps
 
@@ -299,4 +301,4 @@ def _build_indexes(ctx: Context, before: column_rewrite.Converted) -> None:
         concurrent_index.create(ctx, kept.build(ctx.db.dialect), label=f"index {kept.name}")
     if "indexes" not in ctx.db.committed():
         with ctx.db.commit("indexes"):
-            pass  # the mark by which verify knows that nothing is missing
+            pass  # the label tells verify that no index is missing

@@ -1,4 +1,4 @@
-"""Columns renamed and added: changes of the catalogue that touch no row."""
+"""Renames columns: a catalogue change that touches no row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from steps.types import concurrent_index
 
 
 class Renamed(Model):
-    """Both names."""
+    """A column's old and new name."""
 
     table: str
     old: str
@@ -22,7 +22,7 @@ class Renamed(Model):
 
 
 class RenameColumn(Step[Renamed]):
-    """A column under a new name; views, indexes and constraints follow, function bodies don't."""
+    """Renames a column; views, indexes and constraints follow, function bodies don't."""
 
     kind: ClassVar[str] = "rename_column"
     summary: ClassVar[str] = "rename a column: catalogue only, no row is touched"
@@ -93,7 +93,7 @@ class RenameColumn(Step[Renamed]):
         ctx.patiently("rename", lambda work: concurrent_index.execute(work, [_rename(work, back)]))
 
     def _verify_dependants(self, look: Look) -> Effect:
-        """SQLite keeps views and triggers as text, and with legacy_alter_table it leaves the old name in them."""
+        """SQLite stores views and triggers as text; with legacy_alter_table on, a rename leaves the old name in them."""
         done = Effect(State.DONE, f"{self.column.table}.{self.to} is there, {self.column.column} isn't")
         if look.dialect is Dialect.POSTGRESQL:
             return done

@@ -1,4 +1,8 @@
-"""A step that runs a program; its start is in the ledger before it works, so that no orphan stays unknown."""
+"""A step that runs a program. Its pid is committed to the ledger before it does anything, so that no orphan goes unnoticed.
+
+A program can't commit with its ledger row: "started …" is committed before, "done" after. A start without an end is unknown,
+and `applied_if` or a person must settle it.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +41,12 @@ Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_l
 
 DONE = "done"
 PULSE_S = 1.0
-SHOWN = 4096  # characters of the output's end that go into the result
+SHOWN = 4096  # characters of the end of the output that the result keeps
 _STARTED = re.compile(r"^started pid=(\d+) start=([0-9.]+)(?: boot=(\S*) ns=(\S*) ticks=(\d+))? host=(.*)$")
 
 
 class CommandResult(StepResult):
-    """How the command ended; of its output the end."""
+    """How the command ended; stdout and stderr: the end of its output."""
 
     exit_code: int
     seconds: float
@@ -51,7 +55,7 @@ class CommandResult(StepResult):
 
 
 class CommandBefore(BaseModel):
-    """What stood in the ledger before the command worked."""
+    """The process, as recorded before the command did anything."""
 
     pid: int
     started: float
@@ -60,7 +64,7 @@ class CommandBefore(BaseModel):
 
 @dataclass(frozen=True)
 class Started:
-    """One start of a command, as its label in the ledger says it."""
+    """One start of a command, read from its label in the ledger or to be written as one."""
 
     process: ProcessId
     host: str
@@ -79,15 +83,15 @@ class Started:
         return f"started pid={one.pid} start={one.started:.3f} {where} host={self.host}"
 
     def running(self) -> bool | None:
-        """Whether it still runs; None where that can't be seen from here."""
+        """Whether it still runs; None where this host can't tell."""
         return pids.alive(self.process)
 
 
 class Command(Step[CommandBefore]):
-    """Run a program by its argv, without a shell.
+    """Runs a program by its argv, without a shell.
 
-    Whether it was done comes from `applied_if` (a query whose single value is true when it was), else from the ledger:
-    a start without an end is unknown, and a person settles it.
+    Whether it is done is decided by `applied_if` (a query whose single value is true when it is), else by the ledger: there a
+    start without an end is unknown, and a person settles it.
     """
 
     kind: ClassVar[str] = "command"
@@ -128,7 +132,7 @@ class Command(Step[CommandBefore]):
             with ctx.db.look() as look:
                 gone = self.verify(look).state is State.NOT_DONE
             if gone:
-                return  # an earlier try did it, and was cut short before it could say so
+                return  # an earlier attempt completed, and was interrupted before it could record that
         self._run(ctx, self.undo_argv)
 
     def doubt(self, look: Look) -> str:
@@ -230,7 +234,7 @@ def _effect(labels: list[str]) -> Effect:
 
 
 def started(labels: list[str]) -> list[Started]:
-    """The starts among a step's labels, in order."""
+    """The starts recorded among a step's labels, in order."""
     found = (_STARTED.match(label) for label in labels)
     return [
         Started(ProcessId(int(one[1]), one[3] or "", one[4] or "", int(one[5] or 0), float(one[2])), one[6])
@@ -255,7 +259,7 @@ def _record(ctx: Context, start: Started) -> None:
 
 
 def _pulses(ctx: Context, shown: str) -> Callable[[], bool]:
-    """Reports about once a second; raises Stopped where a stop is wanted, which ends the command's group."""
+    """A `stop` callback that reports about once a second; Stopped, raised by pulse, terminates the command's group."""
     began = last = time.monotonic()
 
     def stop() -> bool:

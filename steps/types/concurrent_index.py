@@ -1,6 +1,16 @@
-"""Indexes built and dropped while their table stays in use, with the repair of what an interrupted build left.
+"""Builds and drops indexes while their table stays in use, and repairs what an interrupted build left behind.
 
-On PostgreSQL no transaction of ours is open while CONCURRENTLY runs: it would wait for its own engine for ever.
+CREATE INDEX CONCURRENTLY commits several times: it creates the index as invalid, waits until all transactions that may write
+without it have ended, scans the table, scans it again for rows added meanwhile, waits for older snapshots, and marks it valid.
+Three things follow from that:
+
+- It can't run in a transaction, so no ledger row can commit with it. Whether it succeeded is asked of the catalogue (indisvalid,
+  indisready), both after a crash and on every retry.
+- No transaction of ours may be open meanwhile: the build would wait for it, and it for the build, for ever.
+- If it fails or is killed, an INVALID index stays, which writes maintain and no query uses. It can't be completed: it is dropped
+  and built again. It must not be mistaken for a build that another session still runs (pg_stat_progress_create_index).
+
+DROP INDEX CONCURRENTLY likewise first invalidates the index, in a transaction of its own, then waits for its readers.
 """
 
 from __future__ import annotations
@@ -17,15 +27,15 @@ from steps.sql.dialect import literal
 from steps.sql.statements import waits_in_the_way
 
 UNIQUE_VIOLATION = "23505"
-TRIES = 3  # of a build that lost a deadlock; each one scans the table again
+TRIES = 3  # attempts at a build that lost a deadlock or a lock; each of them scans the table again
 WRITES_GO_ON = "builds, writes go on"
 
 
 @dataclass(frozen=True)
 class Build:
-    """An index to be there. same: what makes an index of this name another one, in words; "" when it is the one."""
+    """An index to build. differs: says how an existing index of this name differs from it, "" where it is the same."""
 
-    name: str  # as the catalogue is asked: `schema.index`
+    name: str  # `schema.index`
     table: str
     sql: str
     differs: Callable[[Look, IndexInfo], str]
@@ -33,12 +43,12 @@ class Build:
 
 
 def concurrent(definition: str) -> str:
-    """A CREATE INDEX of the catalogue's as one that lets writes go on."""
+    """A CREATE INDEX statement with CONCURRENTLY inserted, so that writes go on during the build."""
     return re.sub(r"\bINDEX\b", "INDEX CONCURRENTLY", definition, count=1)
 
 
 class KeptIndex(Model):
-    """An index as the catalogue had it, to be built again."""
+    """The definition of an existing index, kept so that it can be built again."""
 
     name: str  # schema.index
     table: str
@@ -51,7 +61,7 @@ class KeptIndex(Model):
         return cls(name=name, table=table, definition=index.definition, comment=index.comment)
 
     def build(self, dialect: Dialect) -> Build:
-        """The build that brings it back."""
+        """The build that restores it."""
         sql = concurrent(self.definition) if dialect is Dialect.POSTGRESQL else self.definition
         return Build(self.name, self.table, sql, self._differs, self.comment)
 
@@ -60,7 +70,7 @@ class KeptIndex(Model):
 
 
 def statements(look: Look, build: Build) -> list[Statement]:
-    """What has to run so that the index is there and valid: nothing, a build, or a repair."""
+    """The statements that make the index exist and be valid: none, a build, or a drop of its invalid remains and a build."""
     found = catalog.index(look, build.name)
     if found is not None and found.usable:
         return []
@@ -75,7 +85,7 @@ def statements(look: Look, build: Build) -> list[Statement]:
 
 
 def drop_statement(look: Look, name: str, *, table: str, note: str = "") -> Statement:
-    """DROP INDEX, which on PostgreSQL waits for its readers without keeping others from the table."""
+    """DROP INDEX; on PostgreSQL CONCURRENTLY, which waits for the index's readers without blocking anybody."""
     if look.dialect is Dialect.SQLITE:
         return Statement(f"DROP INDEX {catalog.sql_name(look, name)}", lock="EXCLUSIVE", length="instant", table=table)
     return Statement(
@@ -89,7 +99,7 @@ def drop_statement(look: Look, name: str, *, table: str, note: str = "") -> Stat
 
 
 def refuse_unless_free(look: Look, build: Build) -> None:
-    """Raise Refused where the name belongs to another index, or somebody is building on the table right now."""
+    """Raises Refused where another index has the name, or where its invalid index is still being built by another session."""
     found = catalog.index(look, build.name)
     if found is None:
         return
@@ -102,9 +112,11 @@ def refuse_unless_free(look: Look, build: Build) -> None:
 
 
 def create(ctx: Context, build: Build, *, label: str) -> None:
-    """Build the index unless it is there and valid; an invalid one of the same definition is dropped and built again.
+    """Build the index unless it exists and is valid; an invalid one of the same definition is dropped and built again.
 
-    Raises DatabaseFault with UNIQUE_VIOLATION where rows are in its way, after dropping what the build left.
+    Each attempt reads the catalogue anew, since the failed one has left an invalid index. Raises DatabaseFault with
+    UNIQUE_VIOLATION where duplicates prevent the build, after dropping its remains: an invalid unique index would already
+    reject new duplicates.
     """
     for attempt in range(1, TRIES + 1):
         try:
@@ -121,14 +133,14 @@ def create(ctx: Context, build: Build, *, label: str) -> None:
 
 
 def remove(ctx: Context, name: str, *, table: str, label: str) -> None:
-    """Drop the index if it is there."""
+    """Drop the index if it exists."""
     with ctx.db.look() as look:
         needed = [drop_statement(look, name, table=table)] if catalog.index(look, name) else []
     run(ctx, needed, label=label)
 
 
 def run(ctx: Context, needed: list[Statement], *, label: str) -> None:
-    """Run statements that may not share a transaction: each on its own on PostgreSQL, all in one on SQLite."""
+    """Run statements that can't be in a transaction on PostgreSQL: there each in autocommit, on SQLite all in one commit."""
     if not needed:
         return
     if ctx.db.dialect is Dialect.SQLITE:
@@ -139,7 +151,7 @@ def run(ctx: Context, needed: list[Statement], *, label: str) -> None:
 
 
 def execute(work: Work, needed: list[Statement]) -> None:
-    """Run declared statements in their order."""
+    """Execute declared statements in order."""
     for one in needed:
         work.execute(one.sql, one.params)
 

@@ -1,4 +1,9 @@
-"""Constraints added without holding the table: first for new rows (NOT VALID), then proven for the old by one scan."""
+"""Adds constraints without a long lock: first NOT VALID, which checks new rows only, then VALIDATE, which scans the old ones.
+
+ADD … NOT VALID takes a strong lock for an instant. VALIDATE scans the table under SHARE UPDATE EXCLUSIVE, so reads and writes go
+on. They are separate transactions, because a transaction keeps its strongest lock until its end. SET NOT NULL uses the validated
+CHECK (… IS NOT NULL) as its proof, and skips the scan that it would otherwise do under ACCESS EXCLUSIVE.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +38,7 @@ from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
 SHOWN_ROWS = 5
-COUNTED_ROWS = 10_000  # beyond this many violating rows "more than" says enough
+COUNTED_ROWS = 10_000  # limit for counting violating rows; the message says "more than" beyond it
 _VIOLATIONS = {"23502", "23503", "23514"}
 
 
@@ -42,7 +47,7 @@ _DEFERRABLE = {"no": "", "immediate": "DEFERRABLE", "deferred": "DEFERRABLE INIT
 
 
 class ForeignKey(Model):
-    """A foreign key. references: `table.column`, or one such word for each column."""
+    """A foreign key. references: `table.column`, one for each of `columns`."""
 
     columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     references: Annotated[
@@ -72,14 +77,14 @@ class ForeignKey(Model):
 
 
 class Earlier(Model):
-    """What stood there: a constraint that was only NOT VALID yet, or the index that became the constraint."""
+    """What existed before: the definition of a NOT VALID constraint, or the index that became the constraint."""
 
     earlier: str = ""
     index: concurrent_index.KeptIndex | None = None
 
 
 class AddConstraint(Step[Earlier]):
-    """A check, foreign key, NOT NULL, or a unique index made a constraint."""
+    """Adds a check, a foreign key or NOT NULL, or makes a unique index a constraint."""
 
     kind: ClassVar[str] = "add_constraint"
     summary: ClassVar[str] = "add a constraint for new rows at once, then prove the old ones without blocking writes"
@@ -111,7 +116,7 @@ class AddConstraint(Step[Earlier]):
     def verify(self, look: Look) -> Effect:
         try:
             return self._verify_sqlite(look) if look.dialect is Dialect.SQLITE else self._verify(look)
-        except scratch.Unusable as fault:  # nobody can say whether it is there
+        except scratch.Unusable as fault:  # without a valid definition there is nothing to compare with
             return Effect(State.UNKNOWN, str(fault))
 
     def _verify(self, look: Look) -> Effect:
@@ -164,7 +169,7 @@ class AddConstraint(Step[Earlier]):
         return [why for holds, why in reasons if holds]
 
     def _in_its_way(self, look: Look, index: IndexInfo | None, unknown: str) -> list[str]:
-        """Another constraint has the name, or the server doesn't take the condition, which is tried without a row."""
+        """Faults where the name is taken, or where the server refuses the definition on a copy of the table without rows."""
         if unknown:
             return [f"cannot add {self.name}: {unknown}"]
         try:
@@ -183,7 +188,7 @@ class AddConstraint(Step[Earlier]):
         return [f"cannot add {self.name}: a constraint of this name is there, but {difference}"] if difference else []
 
     def apply(self, ctx: Context) -> StepResult:
-        """Add and validate in transactions of their own, so that no lock on the table outlives its instant."""
+        """Add and validate in separate transactions, so that the strong lock of the first ends at once."""
         with ctx.db.look() as look:
             if faults := self.preflight(look):
                 raise Refused("; ".join(faults))
@@ -194,14 +199,14 @@ class AddConstraint(Step[Earlier]):
         return StepResult()
 
     def revert(self, ctx: Context, before: Earlier) -> None:
-        """Take the constraint away; bring back what stood there."""
+        """Drop the constraint; restore what existed before."""
         ctx.patiently("drop", lambda work: self._drop(work, before))
         if before.index is not None:
             concurrent_index.create(ctx, before.index.build(ctx.db.dialect), label="index")
 
-    # ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── statements ──────────────────────────────────────────────────────────────────────────────────────────────────
     def _phases(self, look: Look) -> Mapping[str, list[Statement]]:
-        """The statements by transaction; what is there already is left out."""
+        """Label → the statements of one transaction; phases that are already done are left out."""
         if look.dialect is Dialect.SQLITE:
             return {}
         table, name, found = catalog.sql_name(look, self.table), quote(self.name), self._found(look)
@@ -238,14 +243,14 @@ class AddConstraint(Step[Earlier]):
 
     def _run(self, ctx: Context, label: str, statements: list[Statement]) -> None:
         def act(work: Work) -> None:
-            if label == "validate":  # a scan of the whole table, and nobody waits for it
+            if label == "validate":  # a scan of the whole table, which blocks nobody
                 work.execute("SET LOCAL statement_timeout = 0")
             concurrent_index.execute(work, statements)
 
         try:
             ctx.patiently(label, act)
         except DatabaseFault as fault:
-            if label == "validate" and fault.sqlstate[:2] in ("22", "P0"):  # the condition itself fails on some row
+            if label == "validate" and fault.sqlstate[:2] in ("22", "P0"):  # evaluating the condition fails on some row
                 raise StepError(
                     f"cannot validate {self.name}: a row can't be asked: {scratch.fault_text(fault)}; the constraint stands and "
                     "guards new rows: mend that row, then resume"
@@ -264,7 +269,7 @@ class AddConstraint(Step[Earlier]):
         if before.earlier:
             work.execute(f"ALTER TABLE {table} ADD CONSTRAINT {quote(self.name)} {before.earlier}")
 
-    # ── what is there ───────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the existing constraint ─────────────────────────────────────────────────────────────────────────────────────
     def _found(self, look: Look) -> ConstraintInfo | None:
         return next((one for one in catalog.constraints(look, self.table) if one.name == self.name), None)
 
@@ -299,11 +304,11 @@ class AddConstraint(Step[Earlier]):
         return "" if same else f"it is {found.definition}"
 
     def _of_that_index(self, look: Look, found: ConstraintInfo) -> bool:
-        """The index took the constraint's name when it became one, so the earlier name must be free by now."""
+        """Whether the constraint was made from that index: USING INDEX renames it, so its former name must be free now."""
         name = self._index_name(look)
         if name.rpartition(".")[2] != self.name and catalog.index(look, name) is not None:
             return False
-        from steps.ledger import step_commits  # needed only where something ran: a playbook is read without it
+        from steps.ledger import step_commits  # imported here to keep loading a playbook fast
 
         place = look.place
         kept = step_commits.remembered(look, run=place.run, step=place.step) if place else None
@@ -320,7 +325,7 @@ class AddConstraint(Step[Earlier]):
         if key is None:
             return False
         special = {"no": "", "immediate": "DEFERRABLE", "deferred": "INITIALLY DEFERRED"}[key.deferrable]
-        if look.dialect is Dialect.SQLITE:  # which doesn't tell whether a key is deferrable
+        if look.dialect is Dialect.SQLITE:  # its pragmas don't tell whether a key is deferrable
             special = found.special
         return (
             found.columns,
@@ -339,7 +344,7 @@ class AddConstraint(Step[Earlier]):
         )
 
     def _verify_sqlite(self, look: Look) -> Effect:
-        """SQLite can't add a constraint to a table, but the table may have it by its definition."""
+        """SQLite can't add a constraint, but the table may have been created with it."""
         columns, known = catalog.columns(look, self.table), catalog.constraints(look, self.table)
         if self.not_null:
             there = self.not_null in columns and columns[self.not_null].not_null

@@ -1,4 +1,4 @@
-"""Indexes while the table stays in use: build, drop, rebuild. On PostgreSQL always CONCURRENTLY."""
+"""Builds, drops and rebuilds indexes while the table stays in use; on PostgreSQL always CONCURRENTLY."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ from steps.types import concurrent_index
 from steps.types.maintenance import Maintenance
 
 SHOWN_KEYS = 5
+# Transient names of REINDEX CONCURRENTLY; an invalid index with such a name is left over from an interrupted one.
 _LEFT_BY_REINDEX = re.compile(r"_cc(new|old)\d*$")
 
 
 class CreatedIndex(Model):
-    """The index to drop when this is taken back."""
+    """The index to drop in the undo."""
 
     name: str
     table: str
 
 
 class CreateIndexResult(StepResult):
-    """What was built."""
+    """The index that was built; bytes: its size, None on SQLite."""
 
     name: str
     bytes: int | None = None
 
 
 class CreateIndex(Step[CreatedIndex]):
-    """An index, built so that reads and writes go on; what an interrupted build left is repaired."""
+    """Builds an index while reads and writes go on; repairs what an interrupted build left."""
 
     kind: ClassVar[str] = "create_index"
     summary: ClassVar[str] = "build an index while the table stays in use; repairs an interrupted build"
@@ -76,7 +77,7 @@ class CreateIndex(Step[CreatedIndex]):
 
     @property
     def index(self) -> str:
-        """The index's name: as written, or made from table and columns, with a hash where that is too long."""
+        """The index's name: as given, or derived from table and columns, with a hash where that is too long."""
         return self.name or _default_name(self.table.rpartition(".")[2], self.columns)
 
     def describe(self) -> str:
@@ -97,7 +98,7 @@ class CreateIndex(Step[CreatedIndex]):
     def verify(self, look: Look) -> Effect:
         try:
             return self._verify(look)
-        except (Refused, scratch.Unusable) as fault:  # nobody can say whether it is there
+        except (Refused, scratch.Unusable) as fault:  # without a valid definition there is nothing to compare with
             return Effect(State.UNKNOWN, str(fault))
 
     def _verify(self, look: Look) -> Effect:
@@ -125,7 +126,7 @@ class CreateIndex(Step[CreatedIndex]):
         if state is State.DONE:
             return []
         faults = catalog.not_owned(look, self.table)
-        known = catalog.columns(look, self.table)  # SQLite would index the name itself, as a text
+        known = catalog.columns(look, self.table)  # SQLite takes an unknown "name" for a string, and would index that
         faults += [
             f"cannot index {self.table}.{name}: there is no such column"
             for name in self.columns
@@ -143,7 +144,7 @@ class CreateIndex(Step[CreatedIndex]):
         return faults or self._in_its_way(look, state, evidence)
 
     def _in_its_way(self, look: Look, state: State, evidence: str) -> list[str]:
-        """The name belongs to another index, or the server doesn't take the definition, which is tried without a row."""
+        """Faults where the name is taken, or where the server refuses the definition on a copy of the table without rows."""
         if not catalog.columns(look, self.table):
             return [f"cannot index {self.table}: there is no such table"]
         if why := feasibility.no_index_on(look, self.table, self._qualified(look)):
@@ -173,7 +174,7 @@ class CreateIndex(Step[CreatedIndex]):
             return self.result(look)
 
     def result(self, look: Look) -> CreateIndexResult:
-        """Its name and size, as the catalogue has them now."""
+        """The index's name and size, from the catalogue."""
         found = catalog.index(look, self._qualified(look)) or self._same_under_another_name(look)
         return CreateIndexResult(name=found.name if found else self.index, bytes=found.bytes if found else None)
 
@@ -187,7 +188,7 @@ class CreateIndex(Step[CreatedIndex]):
     def _build(self, look: Look) -> concurrent_index.Build:
         name, pg = self._qualified(look), look.dialect is Dialect.POSTGRESQL
         table = catalog.sql_name(look, self.table) if pg else quote(catalog.named(look, self.table)[1])
-        made = quote(self.index) if pg else catalog.sql_name(look, name)  # SQLite's schema stands before the index
+        made = quote(self.index) if pg else catalog.sql_name(look, name)  # on SQLite the index's name has the schema
         sql = self._wanted(look).made(made, table, pg=pg)
         return concurrent_index.Build(name, self.table, concurrent_index.concurrent(sql) if pg else sql, self._differs)
 
@@ -197,7 +198,7 @@ class CreateIndex(Step[CreatedIndex]):
         return compare.WantedIndex(self.table, keys, self.method, self.unique, where)
 
     def _compared(self, look: Look, column: str) -> str:
-        """The column, under the collation by which the index compares it."""
+        """The column as SQL, with the collation under which the index compares it."""
         named = self.collation.get(column)
         return f"{quote(column)} COLLATE {catalog.collation(look, named)}" if named else quote(column)
 
@@ -216,7 +217,7 @@ class CreateIndex(Step[CreatedIndex]):
         return next((one for one in near if compare.body_of(look, one) == wanted), None)
 
     def _differs(self, look: Look, found: IndexInfo) -> str:
-        """What makes it another index than the one wanted: the whole definition counts, as the server prints it."""
+        """How an existing index differs from the wanted one, by the whole definition in the server's form; "" if it doesn't."""
         if simple := self._simply_differs(look, found):
             return simple
         same = compare.body_of(look, found) == compare.index_body(look, self._wanted(look))
@@ -250,7 +251,7 @@ class CreateIndex(Step[CreatedIndex]):
 
 
 class DropIndex(Step[concurrent_index.KeptIndex]):
-    """An index taken away while its readers go on; its definition is kept for the way back."""
+    """Drops an index while its readers go on; its definition is kept for the undo."""
 
     kind: ClassVar[str] = "drop_index"
     summary: ClassVar[str] = "drop an index while the table stays in use; revert builds it again"
@@ -295,7 +296,7 @@ class DropIndex(Step[concurrent_index.KeptIndex]):
             (found.replica_identity, f"it is the replica identity of {found.table}: choose another first"),
             (found.partitioned, "it belongs to a partitioned table, where CONCURRENTLY doesn't exist"),
         )
-        faults = [f"cannot drop index {self.index}: {why}" for held, why in reasons if held]
+        faults = [f"cannot drop index {self.index}: {why}" for applies, why in reasons if applies]
         return faults + catalog.not_owned(look, f"{found.schema}.{found.table}")
 
     def apply(self, ctx: Context) -> StepResult:
@@ -310,12 +311,12 @@ class DropIndex(Step[concurrent_index.KeptIndex]):
         return StepResult()
 
     def revert(self, ctx: Context, before: concurrent_index.KeptIndex) -> None:
-        """Build the index again as it was."""
+        """Build the index again with its old definition."""
         concurrent_index.create(ctx, before.build(ctx.db.dialect), label="build")
 
 
 class Reindex(Maintenance):
-    """An index, or all of a table's, built anew beside the old one; clears away what an interrupted rebuild left."""
+    """Rebuilds an index, or all of a table, beside the old one; removes what an interrupted rebuild left."""
 
     kind: ClassVar[str] = "reindex"
     summary: ClassVar[str] = "rebuild an index, or all of a table's, while the table stays in use"
@@ -342,7 +343,7 @@ class Reindex(Maintenance):
         ]
         if self.index:
             return [*drops, self._again(look, f"INDEX CONCURRENTLY {catalog.sql_name(look, self.index)}")]
-        # REINDEX TABLE skips an invalid index with a mere warning
+        # REINDEX TABLE CONCURRENTLY skips invalid indexes with only a warning, so each is rebuilt by name
         invalid = [one for one in self._known(look) if not one.usable and one not in self._left(look)]
         return [
             *drops,

@@ -1,4 +1,4 @@
-"""What maintenance steps share: the catalogue doesn't show their work, so a mark in the ledger says that it ran."""
+"""Base class of maintenance steps. The catalogue doesn't show that they ran, so a commit label in the ledger does."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ DONE = "done"
 
 
 class Maintenance(Step):
-    """Runs each time; `statements` is all that it does."""
+    """A step that runs every time; `statements` is all that it does."""
 
     lasting: ClassVar[bool] = False
 
     def statements(self, look: Look) -> list[Statement]:
-        """What runs, each statement on its own."""
+        """The statements to run, each on its own."""
         raise NotImplementedError
 
     def preflight(self, look: Look) -> list[str]:
-        """What would make it fail, or do nothing without saying so."""
+        """Faults that would make it fail, or silently do nothing."""
         raise NotImplementedError
 
     def left_over(self, look: Look) -> str:
-        """What a run that was interrupted left behind, in words."""
+        """What an interrupted run left behind, in words; "" for nothing."""
         del look
         return ""
 
     def verify(self, look: Look) -> Effect:
-        """Done when this run's mark is in the ledger: nothing else shows that maintenance ran."""
+        """DONE if this run's label is in the ledger: nothing else shows that maintenance ran."""
         if left := self.left_over(look):
             return Effect(State.PARTLY, left)
         if DONE in step_commits.committed_labels(look, look.place):
@@ -39,7 +39,7 @@ class Maintenance(Step):
         return Effect(State.NOT_DONE, "runs each time: nothing in the catalogue shows it")
 
     def apply(self, ctx: Context) -> StepResult:
-        """Run the statements, then leave the mark; after a kill they run again."""
+        """Run the statements, then commit the label; after a crash in between they run again, which does no harm."""
         with ctx.db.look() as look:
             faults, needed = self.preflight(look), self.statements(look)
         if faults:
@@ -49,5 +49,5 @@ class Maintenance(Step):
         elif DONE not in ctx.db.committed():
             concurrent_index.run(ctx, needed, label=self.kind)
             with ctx.db.commit(DONE):
-                pass  # the mark is the ledger's own row
+                pass  # the ledger's row is all that this commit writes
         return StepResult()

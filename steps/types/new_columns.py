@@ -1,4 +1,4 @@
-"""Columns added: a change of the catalogue that touches no row, unless each row gets a value of its own."""
+"""Adds columns: a catalogue change that rewrites no row, unless the default differs from row to row."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ OWN_FIELDS = "collation, identity, generated, default, not_null, references and 
 
 
 class Added(Model):
-    """The column to take away again.
+    """The column to drop in the undo.
 
-    transaction: that gave each row a value of its own, "" where none did. value: that each row has from the default, as text.
+    transaction: the id (xmin) of the transaction that gave each row its own value, "" where none did.
+    value: the default's value in each row, as text.
     """
 
     table: str
@@ -47,13 +48,16 @@ class Added(Model):
 
 
 class AddColumnBack(StepResult):
-    """lost: the values of others that went with the column (`taken_back: drop`)."""
+    """lost: rows with values written by others that were dropped with the column (`taken_back: drop`)."""
 
     lost: int = 0
 
 
 class WantedColumn(NamedTuple):
-    """The column as the server makes it of the playbook's words, in a table without rows. check: its condition's text."""
+    """The column as the server creates it from the playbook's definition, in a table without rows.
+
+    check: its condition in the server's form. rewrites: adding it rewrites the table.
+    """
 
     column: ColumnInfo
     check: str
@@ -63,7 +67,7 @@ class WantedColumn(NamedTuple):
 
 
 class AddColumn(Step[Added]):
-    """A new column. Taken back while nobody has written into it, or with all that is in it (`taken_back: drop`).
+    """Adds a column. The undo drops it while nobody else has written to it, or with everything in it (`taken_back: drop`).
 
     of_type is a type and nothing else: collation, identity, generated, default, not_null, references and check are fields.
     """
@@ -105,19 +109,21 @@ class AddColumn(Step[Added]):
         return " ".join([f"add column {self.column} {types}", *more])
 
     def back_if(self, look: Look | None) -> str:
-        """On what taking back depends, in words that go on after "yes, "."""
+        """The condition of the undo, in words that continue "yes, "."""
         if self.generated is not None:
             return ""
         if self.taken_back == "unless_written":
             return "unless somebody writes into it by then (taken_back: drop would drop it all the same)"
-        held = self._held(look) if look is not None else 0
-        return f"with all that is in it by then (taken_back: drop){f'; now {held} values of others' if held else ''}"
+        written = self._count_written_by_others(look) if look is not None else 0
+        return (
+            f"with all that is in it by then (taken_back: drop){f'; now {written} values of others' if written else ''}"
+        )
 
     def only_way_back_differs(self, before: Step) -> bool:
-        """Whether `before` adds the same column, with another word on what may be dropped."""
+        """Whether `before` is the same step but for `taken_back`."""
         return isinstance(before, AddColumn) and before.model_copy(update={"taken_back": self.taken_back}) == self
 
-    def _held(self, look: Look) -> int:
+    def _count_written_by_others(self, look: Look) -> int:
         there = self.column.column in catalog.columns(look, self.column.table)
         return self._written(look, Added(table=self.column.table, column=self.column.column)) if there else 0
 
@@ -126,7 +132,7 @@ class AddColumn(Step[Added]):
         self._later = later_steps.Later(tuple(later))
 
     def verify(self, look: Look) -> Effect:
-        """Also done where later steps of the playbook have renamed the column or changed it since."""
+        """Also DONE where later steps of the playbook have since renamed or altered the column."""
         there, names = (
             catalog.columns(look, self.column.table),
             self._later.names(look, self.column.table, self.column.column),
@@ -212,14 +218,14 @@ class AddColumn(Step[Added]):
         )
 
     def _wanted(self, look: Look) -> WantedColumn:
-        """The column made in a table without rows; raises scratch.Unusable where the server doesn't take it."""
+        """Create the column in a table without rows, and read it back; raises scratch.Unusable where the server refuses it."""
         for one in (self.default, self.generated, self.check):
             if one is not None:
                 scratch.one_piece(one.text(look.dialect), look.dialect)
         return self._wanted_sqlite(look) if look.dialect is Dialect.SQLITE else self._wanted_postgresql(look)
 
     def _wanted_postgresql(self, look: Look) -> WantedColumn:
-        # other generated columns count, because none may be made of them
+        # existing generated columns must be so in the twin too: no generated column can be computed from another
         with scratch.twin(look, self.column.table, like="INCLUDING GENERATED" if self.generated else "") as twin:
             with _a_type_alone():
                 scratch.type_of(twin.work, self.of_type.text(look.dialect))
@@ -230,7 +236,7 @@ class AddColumn(Step[Added]):
                 twin.work.execute(f"ALTER TABLE {twin.name} ADD COLUMN {name} {self._clauses(look)}")
             found = catalog.columns(twin.work, twin.table)[self.column.column]
             checks = [one for one in catalog.constraints(twin.work, twin.table) if one.kind == "check"]
-            if checks and self.column.column not in checks[0].columns:  # it would stay where the column goes
+            if checks and self.column.column not in checks[0].columns:  # it would survive DROP COLUMN in the undo
                 raise scratch.Unusable(f"the check doesn't name {self.column.column}; use add_constraint for it")
             alone = bool(checks) and checks[0].columns == (self.column.column,)
             rewrites = twin.file() != file
@@ -238,7 +244,10 @@ class AddColumn(Step[Added]):
             return WantedColumn(found, checks[0].expression if checks else "", rewrites, alone, volatile)
 
     def _volatile(self, look: Look, twin: scratch.Twin, kind: str) -> bool:
-        """Whether the default alone rewrites the table: a domain that refuses values does too."""
+        """Whether the default itself causes the rewrite, since it differs from row to row.
+
+        A domain with constraints causes one as well; so the default is tried again with the domain's base type.
+        """
         default = self.default.text(look.dialect) if self.default else feasibility.domain_default_of(twin.work, kind)
         file, plain = twin.file(), feasibility.without_domain(twin.work, kind)
         if default:
@@ -261,7 +270,10 @@ class AddColumn(Step[Added]):
             return WantedColumn(found._replace(collation=collation), "", rewrites=False)
 
     def _clauses(self, look: Look, *, whole: bool = False, checked: bool = True) -> str:
-        """What stands behind the column's name; whole: with the foreign key, which a temporary table can't have."""
+        """The definition that follows the column's name.
+
+        whole: include the foreign key, which a temporary table can't have. checked: include the check.
+        """
         pg, words = look.dialect is Dialect.POSTGRESQL, [self.of_type.text(look.dialect)]
         if self.collation:
             words.append(f"COLLATE {catalog.collation(look, self.collation)}")
@@ -331,7 +343,7 @@ class AddColumn(Step[Added]):
         return faults
 
     def _try(self, look: Look, wanted: WantedColumn) -> None:
-        """What is there takes the column: its rows, and the table that it refers to. Raises scratch.Unusable."""
+        """Raises scratch.Unusable where existing rows, or the referenced table, don't permit the column."""
         pg = look.dialect is Dialect.POSTGRESQL
         if self.references and pg:
             target, adds = self.references, self.of_type.text(look.dialect)
@@ -339,7 +351,7 @@ class AddColumn(Step[Added]):
                 look, self.column.table, (self.column.column,), target.table, (target.column,), adds=adds
             )
         if wanted.volatile or self.generated or not _has_rows(look, self.column.table):
-            return  # a default that differs from row to row, such as nextval(), would be used up
+            return  # evaluating a default that differs from row to row has side effects: nextval() consumes numbers
         if self.references and self.default and pg:
             value = f"CAST(({self.default.text(look.dialect)}) AS {wanted.column.type})"
             feasibility.refuse_unless_there(look, self.references.table, self.references.column, value)
@@ -362,24 +374,27 @@ class AddColumn(Step[Added]):
 
     def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
         own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
-        with feasibility.told(f"add {self.column}"):
+        with feasibility.refusal_explained(f"add {self.column}"):
             concurrent_index.execute(work, statements)
         value = None if rewrites else self._value(work)
         ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own, value=value))
 
     def _value(self, work: Work) -> str | None:
-        """What stands in each row from now on: a default such as now() is asked once, and this transaction's answer holds."""
+        """The value that each row now has from the default; None where it isn't needed.
+
+        A default such as now() is evaluated once by ADD COLUMN; evaluated again in the same transaction, it gives the same value.
+        """
         if work.dialect is Dialect.SQLITE or self.identity or self.generated:
-            return None  # a default of SQLite's is constant, and asked again on the way back
+            return None  # in SQLite an added column's default is constant: the undo can evaluate it again
         kind = catalog.columns(work, self.column.table)[self.column.column].type
         default = self.default.text(work.dialect) if self.default else feasibility.domain_default_of(work, kind)
         if not default:
             return None
         return work.row(f"SELECT CAST(CAST(({default}) AS {kind}) AS text) AS text").maybe_text("text")
 
-    # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: Added) -> AddColumnBack:
-        """Drop the column again, unless somebody wrote values into it that the playbook doesn't give up."""
+        """Drop the column; raises StepError where others have written to it, unless `taken_back: drop`."""
         column = ColumnRef(table=before.table, column=before.column)
         with ctx.db.look() as look:
             there = before.column in catalog.columns(look, before.table)
@@ -393,19 +408,19 @@ class AddColumn(Step[Added]):
         return AddColumnBack(lost=lost)
 
     def _written(self, look: Look, before: Added) -> int:
-        """In how many rows something stands that the step itself didn't put there."""
+        """The number of rows with a value that the step itself didn't write."""
         if self.generated is not None:
             return 0
         table, name = catalog.sql_name(look, before.table), quote(before.column)
         default = self.default.text(look.dialect) if self.default else ""
         written = f"{name} IS NOT NULL"
-        if before.transaction:  # each row has a value of its own: only who wrote the row last can be told
+        if before.transaction:  # each row has its own value: xmin tells whether another transaction wrote it since
             written = f"CAST(xmin AS text) <> {literal(before.transaction)}"
         elif default and look.dialect is Dialect.SQLITE:
             written = f"{name} IS NOT ({default})"
         elif before.value is not None:  # as texts, because a json has no equality
             written = f"CAST({name} AS text) IS DISTINCT FROM {literal(before.value)}"
-        elif default:  # an older run didn't remember it
+        elif default:  # a run of an earlier version, which didn't record the value
             kind = catalog.columns(look, before.table)[before.column].type
             written = f"CAST({name} AS text) IS DISTINCT FROM CAST(CAST(({default}) AS {kind}) AS text)"
         return look.row(f"SELECT count(*) AS n FROM {table} WHERE {written}").integer("n")

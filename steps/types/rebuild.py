@@ -1,8 +1,8 @@
-"""A table of SQLite made anew, for what its ALTER TABLE can't do, as SQLite's manual says (lang_altertable.html, section 7).
+"""Rebuilds a SQLite table for changes that its ALTER TABLE can't make, by the procedure of SQLite's manual (lang_altertable.html, 7).
 
-All in one transaction, with foreign keys off from before it: a new table, the rows, the old table dropped, the new one renamed,
-indexes and triggers made again, foreign keys checked before COMMIT. A plain copy of the old rows stays for the way back, which
-makes the old table again; it has no constraints, so that it holds nobody up.
+One transaction, with foreign keys off since before BEGIN: create the new table, copy the rows, drop the old table, rename the
+new one, recreate indexes and triggers, check foreign keys, COMMIT. A plain copy of the old rows is kept for the undo, which
+restores the old table from it; the copy has no constraints, so that it blocks nobody's writes or deletes.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ _LENGTH = "one rewrite"
 
 
 class RebuildResult(StepResult):
-    """kept: the table with a copy of the old rows; drop it when the way back isn't wanted any more. "" where none was kept."""
+    """kept: the table with a copy of the old rows, "" where none was kept; drop it when the undo isn't needed any more."""
 
     rows: int
     kept: str = ""
 
 
 class RebuildBack(StepResult):
-    """lost: rows with values that the old definition has no place for (`taken_back: drop`)."""
+    """lost: rows whose values in columns that the old definition doesn't have were dropped (`taken_back: drop`)."""
 
     lost: int = 0
 
 
 class RebuildTable(Step[Rebuilt]):
-    """A new definition for a table of SQLite; rows, indexes, triggers and what other tables refer to stay.
+    """Gives a SQLite table a new definition; rows, indexes, triggers and other tables' references to it are kept.
 
-    definition: what stands behind CREATE TABLE name. values: a new column's value, as SQL over the old row; without one it is
-    the column of the same name, or its default. drops: columns that the new definition doesn't have.
+    definition: the text that follows CREATE TABLE name. values: a column's value, as SQL over the old row; by default that of the
+    old column of the same name, or else the new column's default. drops: old columns that the new definition leaves out.
     """
 
     kind: ClassVar[str] = "rebuild_table"
@@ -83,11 +83,11 @@ class RebuildTable(Step[Rebuilt]):
         return f"{there}, unless somebody writes by then what the old definition has no place for"
 
     def only_way_back_differs(self, before: Step) -> bool:
-        """Whether `before` is the same rebuild, with another word on what may be dropped."""
+        """Whether `before` is the same rebuild but for `taken_back`."""
         return isinstance(before, RebuildTable) and before.model_copy(update={"taken_back": self.taken_back}) == self
 
     def misfits(self, dialect: Dialect) -> list[str]:
-        """What the text alone shows."""
+        """Faults that the text alone shows."""
         del dialect
         if self.definition.lstrip().startswith("("):
             return []
@@ -144,7 +144,7 @@ class RebuildTable(Step[Rebuilt]):
         return [f"cannot rebuild {self.table}: {one}" for one in faults]
 
     def _try(self, memory: scratch.ScratchDatabase, move: Move) -> None:
-        """All of it where there are no rows: what the definition, an index, a trigger or a view has against it shows here."""
+        """Rehearse the whole rebuild in memory, without rows: finds conflicts with indexes, triggers and views."""
         with scratch.understood(f"rebuild {self.table}"):
             rebuild_parts.safely(memory, lambda: move.carry_out(memory))
         after = self.verify(memory)
@@ -154,7 +154,7 @@ class RebuildTable(Step[Rebuilt]):
             )
 
     def _unfit(self, look: Look, move: Move) -> list[str]:
-        """What the rows at hand, and what is missing or left over, have against it."""
+        """Faults of the columns (missing or left over) and of the existing rows."""
         gone = [one for one in move.old if one not in move.new and one not in self.drops]
         reasons = [f"the new definition has no {one}; name it under drops, or keep it" for one in gone]
         reasons += [
@@ -193,7 +193,7 @@ class RebuildTable(Step[Rebuilt]):
             return self.result(look)
 
     def result(self, look: Look) -> RebuildResult:
-        """The rows that it has, and where the old ones are kept."""
+        """The table's row count, and where the old rows are kept."""
         rows = look.row(f"SELECT count(*) AS n FROM {quote(self._bare(look))}").integer("n")
         kept = self._kept() if catalog.relation(look, self._kept()) else ""
         return RebuildResult(rows=rows, kept=kept)
@@ -202,12 +202,12 @@ class RebuildTable(Step[Rebuilt]):
         with scratch.memory(work) as memory:
             move = self._move(memory)
         ctx.remember(move.before(catalog.definition(work, self.table), rebuild_parts.pieces(work, move.table)))
-        with feasibility.told(f"rebuild {self.table}"):
+        with feasibility.refusal_explained(f"rebuild {self.table}"):
             rebuild_parts.safely(work, lambda: move.carry_out(work))
 
-    # ── the way back ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: Rebuilt) -> RebuildBack:
-        """Make the old table again: its rows where nobody changed them since, else as they are now."""
+        """Restore the old table: with old values where nobody changed them since, else with the current ones."""
         found: list[int] = []
         ctx.patiently("back", lambda work: found.append(self._go_back(work, before)), off=OFF)
         return RebuildBack(lost=sum(found))
@@ -224,7 +224,9 @@ class RebuildTable(Step[Rebuilt]):
                 f"the old definition has no place for, in {', '.join(before.only_new)}; save and clear them, or write "
                 "taken_back: drop, then roll back again"
             )
-        with feasibility.told(f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"):
+        with feasibility.refusal_explained(
+            f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"
+        ):
             rebuild_parts.safely(work, lambda: rebuild_parts.go_back(work, before))
         return lost
 
@@ -237,8 +239,8 @@ class RebuildTable(Step[Rebuilt]):
 
     def _kept(self) -> str:
         name = self.table.rpartition(".")[2]
-        told = hashlib.sha256(f"{name} {compare.plain_sql(self.definition)}".encode()).hexdigest()[:8]
-        return f"runbook_kept_{name.encode()[:40].decode(errors='ignore')}_{told}"
+        suffix = hashlib.sha256(f"{name} {compare.plain_sql(self.definition)}".encode()).hexdigest()[:8]
+        return f"runbook_kept_{name.encode()[:40].decode(errors='ignore')}_{suffix}"
 
     def _move(self, memory: scratch.ScratchDatabase) -> Move:
         for one in self.values.values():

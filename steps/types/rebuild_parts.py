@@ -1,4 +1,7 @@
-"""What runs while a table of SQLite is rebuilt, there and back. No foreign key may be in force: see OFF."""
+"""The statements of a SQLite table rebuild and of its undo. Foreign keys must be off throughout: see OFF.
+
+Everything happens in one transaction, DDL included, so a crash at any point leaves the old table as it was.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
 from steps.sql.scanner import scan
 
-OFF = (
-    "foreign_keys",
-)  # for the transaction, from before it: DROP TABLE would take the rows that refer to the table along
+# Must be off before BEGIN, because the PRAGMA is ignored inside a transaction. Otherwise DROP TABLE would first delete all rows
+# of the table, and with ON DELETE CASCADE those that refer to them.
+OFF = ("foreign_keys",)
 NEW = "runbook_new"
 _MAPPED = "runbook_wrote_"
 
@@ -29,7 +32,11 @@ class TablePart(Model):
 
 
 class Rebuilt(Model):
-    """The table before: its own text, and what the rebuild wrote into each new column, as SQL over the old row."""
+    """What the undo needs: the old definition, and what the rebuild wrote into each column, as SQL over the old row.
+
+    kept: the table with a copy of the old rows. pieces: indexes and triggers. old: the old table's columns.
+    wrote: new column → SQL; evaluated over a kept row, it gives again the value that the rebuild wrote.
+    """
 
     table: str
     kept: str
@@ -41,14 +48,14 @@ class Rebuilt(Model):
 
     @property
     def only_new(self) -> list[str]:
-        """Columns for which the old table has no place."""
+        """Columns that only the new table has."""
         return [one for one in self.wrote if one not in self.old]
 
 
 @dataclass(frozen=True)
 class Move:
-    """A rebuild in its parts. old, new: columns that hold values; wrote: new column → SQL over the old row; rowid: "" where it
-    need not be copied."""
+    """A rebuild, resolved. old, new: columns that store values (not generated ones); wrote: new column → SQL over the old row;
+    rowid: the name by which the rowid is copied, "" where it need not be."""
 
     table: str
     create: str
@@ -61,7 +68,7 @@ class Move:
     rowid: str
 
     def before(self, definition: str, own: Sequence[TablePart]) -> Rebuilt:
-        """What the way back needs."""
+        """The record for the undo."""
         return Rebuilt(
             table=self.table,
             kept=self.kept,
@@ -73,7 +80,11 @@ class Move:
         )
 
     def statements(self) -> list[str]:
-        """What runs, in order; indexes and triggers are made again after it."""
+        """The statements in order; indexes and triggers, which go with the old table, are created again afterwards.
+
+        The new table is filled under a temporary name, and takes the old name only when the old table is gone: SQLite's manual
+        warns of the other order, in which the first rename would redirect references of other tables.
+        """
         names = [*([self.rowid] if self.rowid else []), *map(quote, self.wrote)]
         values = [*([self.rowid] if self.rowid else []), *(f"({one})" for one in self.wrote.values())]
         table = quote(self.table)
@@ -82,14 +93,14 @@ class Move:
         return [
             *keep,
             self.create,
-            # OR ABORT: with the definition's own ON CONFLICT REPLACE or IGNORE, rows would be gone without a word
+            # OR ABORT overrides ON CONFLICT REPLACE or IGNORE in the definition, with which rows would silently disappear
             f"INSERT OR ABORT INTO {quote(NEW)} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table}",
             f"DROP TABLE {table}",
             f"ALTER TABLE {quote(NEW)} RENAME TO {table}",
         ]
 
     def carry_out(self, work: Work) -> None:
-        """The statements, and what belongs to the table again."""
+        """Run the statements, then restore the table's indexes, triggers and AUTOINCREMENT counter."""
         own, number = pieces(work, self.table), _sequence(work, self.table)
         _rename_nothing_else(work)
         for sql in self.statements():
@@ -99,7 +110,7 @@ class Move:
             work.execute(one.sql)
 
     def nulls(self, look: Look) -> list[str]:
-        """Rows that the new definition's NOT NULL would refuse."""
+        """Faults for rows that would violate NOT NULL in the new definition."""
         bad = []
         for name, column in self.new.items():
             if column.not_null and name in self.wrote:
@@ -112,7 +123,7 @@ class Move:
 
 
 def move(memory: ScratchDatabase, table: str, *, create: str, values: Mapping[str, str], kept: str) -> Move:
-    """Read the old and the new definition; makes and drops the new table in memory."""
+    """Resolve a rebuild from the old and the new definition; creates the new table in memory and drops it there."""
     memory.execute(create)
     old, new = _holding(memory, table), _holding(memory, NEW)
     both = {name: quote(name) for name in new if name in catalog.columns(memory, table)}
@@ -133,12 +144,12 @@ def move(memory: ScratchDatabase, table: str, *, create: str, values: Mapping[st
 
 
 def same(wanted: str, found: str) -> bool:
-    """Whether two CREATE TABLE make the same, by SQLite's own text of them under one name."""
+    """Whether two CREATE TABLE statements define the same table, whatever its name."""
     return _text(wanted) == _text(found)
 
 
 def pieces(look: Look, table: str) -> list[TablePart]:
-    """The table's indexes and triggers, as they were written."""
+    """The table's indexes and triggers with their original SQL; automatic indexes of constraints have none."""
     rows = catalog.answers(look, "whole_schema", {})
     own = [row for row in rows if row.text("type") in {"index", "trigger"}]
     mine = [row for row in own if row.text("table_name").lower() == table.lower()]
@@ -146,7 +157,10 @@ def pieces(look: Look, table: str) -> list[TablePart]:
 
 
 def safely(work: Work, act: Callable[[], None]) -> None:
-    """Do it, and refuse it where afterwards a row refers to nothing, or a view or trigger works no more."""
+    """Run `act`; raises StepError, so that all is rolled back, where it orphans rows or breaks a view or trigger.
+
+    Foreign keys are off, so they are checked here, before COMMIT. What was orphaned or broken before doesn't count.
+    """
     orphans, broken = _orphans(work), _broken(work)
     act()
     worse = [
@@ -159,12 +173,12 @@ def safely(work: Work, act: Callable[[], None]) -> None:
         raise StepError(f"cannot leave it so, and nothing was changed: {'; '.join(worse)}")
 
 
-# ─── the way back ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── undo ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def homeless(look: Look, before: Rebuilt) -> int:
-    """In how many rows somebody wrote a value that the old table has no place for."""
+    """The number of rows with a value that somebody else wrote, in a column that the old table doesn't have."""
     if not before.only_new:
         return 0
-    # of a row that the application added, only the column's default is nobody's value
+    # in a row added since (no kept row), any value counts as somebody's
     changed = " OR ".join(
         f"CASE WHEN {_matched(before)} THEN {_changed(one)} ELSE now.{quote(one)} IS NOT NULL END"
         for one in before.only_new
@@ -173,7 +187,10 @@ def homeless(look: Look, before: Rebuilt) -> int:
 
 
 def go_back(work: Work, before: Rebuilt) -> None:
-    """The old table again, with its old values where what the rebuild wrote still stands."""
+    """Restore the old table: with the old values where the rebuild's are unchanged, otherwise with the current ones.
+
+    Rows added since are kept, rows deleted since stay deleted. Indexes and triggers created since are restored too.
+    """
     table, known = quote(before.table), {one.name for one in before.pieces}
     since = [one for one in pieces(work, before.table) if one.name not in known]
     number = _sequence(work, before.table)
@@ -206,7 +223,10 @@ def _value(before: Rebuilt, column: str, default: str | None) -> str:
 
 
 def _joined(before: Rebuilt, now: str) -> str:
-    """The rows as they are now beside their old selves, with what the rebuild wrote of these."""
+    """A FROM clause: each current row (now) with its kept row (old) and the values that the rebuild computed from that.
+
+    The kept table gets the original table's name as its alias, since the expressions in `wrote` may use it.
+    """
     wrote = "".join(f", ({sql}) AS {quote(_MAPPED + name)}" for name, sql in before.wrote.items())
     old = f"(SELECT *{wrote} FROM {quote(before.kept)} AS {quote(before.table)}) AS old"
     same = " AND ".join(f"old.{quote(one)} = now.{quote(one)}" for one in before.key)
@@ -218,12 +238,13 @@ def _matched(before: Rebuilt) -> str:
 
 
 def _changed(column: str) -> str:
+    """SQL that tells whether somebody changed the column since the rebuild; BINARY, since letter case counts as a change."""
     return f"(now.{quote(column)} COLLATE BINARY IS NOT old.{quote(_MAPPED + column)})"
 
 
-# ─── what SQLite has ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ─── SQLite ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _rename_nothing_else(work: Work) -> None:
-    """A rename would otherwise be carried into views, triggers and foreign keys, which mean the name and not this table."""
+    """Keep ALTER TABLE RENAME from rewriting references in views, triggers and foreign keys: they must keep the old name."""
     work.execute("PRAGMA legacy_alter_table = ON")
 
 
@@ -232,13 +253,16 @@ def _holding(look: Look, table: str) -> dict[str, ColumnInfo]:
 
 
 def _whole_key(look: Look, table: str) -> bool:
-    """Whether a column is the rowid itself: INTEGER PRIMARY KEY."""
+    """Whether a column is an alias of the rowid: INTEGER PRIMARY KEY. Copying that column copies the rowid."""
     key = catalog.primary_key(look, table)
     return len(key) == 1 and catalog.columns(look, table)[key[0]].type == "integer"
 
 
 def _rowid(memory: ScratchDatabase, table: str, *, new: Mapping[str, ColumnInfo] | None) -> str:
-    """The name of the rowid, where rows have one that no column holds; new: of the table to which it is copied."""
+    """The name by which a table's rowid can be copied; "" where there is none, or a column is it already.
+
+    Rowids are kept although nothing need refer to them: FTS tables and applications do. new: the target table's columns.
+    """
     if new is not None and (_whole_key(memory, NEW) or not _has_rowid(memory, NEW)):
         return ""
     taken = {one.lower() for one in (*catalog.columns(memory, table), *(new or ()))}
@@ -271,7 +295,7 @@ def _broken(work: Work) -> dict[str, str]:
 
 
 def _sequence(work: Work, table: str) -> int:
-    """The highest number that AUTOINCREMENT gave in this table."""
+    """The highest number that AUTOINCREMENT has given out in this table; 0 where it has none."""
     if not work.rows("SELECT 1 AS one FROM sqlite_master WHERE name = 'sqlite_sequence'"):
         return 0
     rows = work.rows("SELECT seq FROM sqlite_sequence WHERE name = :table COLLATE NOCASE", {"table": table})
@@ -279,6 +303,7 @@ def _sequence(work: Work, table: str) -> int:
 
 
 def _go_on_counting(work: Work, table: str, number: int, create: str) -> None:
+    """Restore the AUTOINCREMENT counter: DROP TABLE deleted it, and numbers of deleted rows would be given out again."""
     counts = any(token.keyword == "AUTOINCREMENT" for token in scan(create, Dialect.SQLITE))
     if number > _sequence(work, table) and counts:
         work.execute("DELETE FROM sqlite_sequence WHERE name = :table COLLATE NOCASE", {"table": table})

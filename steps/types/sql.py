@@ -1,4 +1,4 @@
-"""Statements of the playbook's own: each sent alone, recorded alone, resumed at the first that isn't done."""
+"""Runs the playbook's own SQL: each statement is a commit of its own, and a resume continues with the first that isn't done."""
 
 from __future__ import annotations
 
@@ -57,32 +57,32 @@ from steps.types.sql_back import (
     without_end,
 )
 
-TOGETHER = "statements"  # the ledger's label of them all, where they share a transaction
+TOGETHER = "statements"  # label of the commit where all statements share one transaction
 
 
 class SqlBefore(Model):
-    """Nothing but the fact that the step began: the way back is in the playbook."""
+    """Records that the step began, and with which parameters; the SQL of the undo is in the playbook."""
 
     statements: int
-    figures: Mapping[str, JsonValue] = {}  # what earlier steps had found, as it was bound
+    figures: Mapping[str, JsonValue] = {}  # values of earlier steps' figures, as they were bound
 
 
 class SqlResult(StepResult):
-    """rows: touched by the statements that this attempt sent (those done before a resume are not counted again)."""
+    """rows: affected by the statements that this attempt sent; those done before a resume are not counted again."""
 
     statements: int
     rows: int
 
 
 class Sql(Step[SqlBefore]):
-    """Runs SQL. A statement that touches no row fails, unless `expect_rows` says otherwise: zero rows is a decision.
+    """Runs SQL. A statement that affects no row fails, unless `expect_rows` permits it.
 
-    transaction: `each` statement in one of its own, or all in `one`. What can't be in a transaction is sent outside.
-    set: settings for each of these transactions, and for those of the way back. SET, PRAGMA, LOCK and their like are
-    refused where nothing would be left of them.
+    transaction: `each` statement in its own, or all in `one`. What can't run in a transaction is sent outside.
+    set: settings for each of these transactions, and for those of the undo. SET, PRAGMA, LOCK and the like are refused where
+    they would have no effect on what follows.
     `applied_if` asks the database whether the change is there; without it the ledger says which statements committed.
-    `revert` is the way back of the whole step; a statement may have its own instead ({run: …, revert: …}), which is sent
-    only where the statement was committed, the last first.
+    `revert` is the undo of the whole step; a statement may have its own instead ({run: …, revert: …}), which is sent only where
+    the statement was committed, last first.
     """
 
     kind: ClassVar[str] = "sql"
@@ -98,7 +98,7 @@ class Sql(Step[SqlBefore]):
     whole_table: bool = False
     params: Mapping[str, str | int | float | bool | Figure | None] = {}
     wanted: settings.Settings = Field(default={}, alias="set")
-    _bound: dict[str, Value] = PrivateAttr(default_factory=dict)  # the figures by name, when the step's turn has come
+    _bound: dict[str, Value] = PrivateAttr(default_factory=dict)  # values of earlier steps' figures, set when it starts
 
     @model_validator(mode="after")
     def _one_source(self) -> Sql:
@@ -205,17 +205,19 @@ class Sql(Step[SqlBefore]):
         return self._from_ledger(set(labels), self._labels(look.dialect))
 
     def _still(self, look: Look) -> Effect | None:
-        """What the database says on the way back, where the playbook has a question for it."""
+        """The answer of `applied_if` during an undo; None without one."""
         return _asked(look, self.applied_if, some=False) if self.applied_if is not None else None
 
     def _between(self, done: list[str], dialect: Dialect) -> Effect:
-        """Of a way back that did not come to its end only a person can tell what it left."""
+        """The state during an unfinished undo: without `applied_if` only a person can tell what it left."""
         if not done:
             return Effect(State.NOT_DONE, "none of its statements was committed")
-        told = f"{self._told(set(done), dialect)}, and their way back did not come to its end"
-        return Effect(State.UNKNOWN, f"{told}: without applied_if only a person can say whether anything still stands")
+        evidence = f"{self._committed_text(set(done), dialect)}, and their way back did not come to its end"
+        return Effect(
+            State.UNKNOWN, f"{evidence}: without applied_if only a person can say whether anything still stands"
+        )
 
-    def _told(self, done: set[str], dialect: Dialect) -> str:
+    def _committed_text(self, done: set[str], dialect: Dialect) -> str:
         labels = self._labels(dialect)
         return f"{sum(label in done for label in labels)} of {len(labels)} statements committed"
 
@@ -233,8 +235,8 @@ class Sql(Step[SqlBefore]):
                 f"{doubt[0]} was sent outside of a transaction and its end is not known: look, then settle",
             )
         count = sum(label in done for label in labels)
-        told = f"{count} of {len(labels)} statements committed"
-        return Effect(State.DONE if count == len(labels) else State.PARTLY if count else State.NOT_DONE, told)
+        evidence = f"{count} of {len(labels)} statements committed"
+        return Effect(State.DONE if count == len(labels) else State.PARTLY if count else State.NOT_DONE, evidence)
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> SqlResult:
@@ -274,7 +276,7 @@ class Sql(Step[SqlBefore]):
         return bound
 
     def bind(self, values: Mapping[str, Value]) -> None:
-        """Of the copy that is sent: the figures' values."""
+        """Set the values of earlier steps' figures; called on the copy that runs."""
         self._bound = dict(values)
 
     def one_way(self) -> str:
@@ -301,7 +303,7 @@ class Sql(Step[SqlBefore]):
         labels = self._labels(look.dialect)
         count = sum(label in done for label in labels)
         if self.way_back is not None and 0 < count < len(labels):
-            return f"{self._told(set(done), look.dialect)}, and its revert is for all of them"
+            return f"{self._committed_text(set(done), look.dialect)}, and its revert is for all of them"
         return ""
 
     def _is_there(self, look: Look) -> bool:
@@ -315,7 +317,7 @@ class Sql(Step[SqlBefore]):
         return self.model_copy(update={"way_back": None, "statement_list": items})
 
     def _run(self, ctx: Context, statements: list[str]) -> int:
-        """The statements that the ledger hasn't got yet; how many rows they touched."""
+        """Run the statements that aren't in the ledger yet; returns the number of rows they affected."""
         if self.transaction == "one":
             return self._together(ctx, statements, counted=True)
         return self._each(ctx, statements, numbered(statements), counted=True)
@@ -339,7 +341,11 @@ class Sql(Step[SqlBefore]):
             self._outside(ctx, label, sql, counts=counts, counted=counted)
 
     def _outside(self, ctx: Context, label: str, sql: str, *, counts: list[int], counted: bool) -> None:
-        """Between two marks in the ledger, so that a kill in the middle is seen as doubt."""
+        """Run one statement in autocommit, between two commits of labels, so that a crash in between leaves a visible doubt.
+
+        The window can't be closed: the statement may take effect and the process die before the second label commits. So a start
+        without an end is never repeated on its own authority, but settled by `applied_if` or a person.
+        """
 
         def act(work: Work) -> None:
             with settings.applied(work, self.wanted, local=False):
@@ -351,7 +357,7 @@ class Sql(Step[SqlBefore]):
         try:
             ctx.patiently_outside(label, act, bounded=waits_in_the_way(lock_of(sql)))
         except DatabaseFault as fault:
-            if fault.sqlstate == LOCK_NOT_AVAILABLE:  # it did nothing, so there is no doubt
+            if fault.sqlstate == LOCK_NOT_AVAILABLE:  # it certainly did nothing, so no doubt is left behind
                 with ctx.db.commit(f"{label}{GIVEN_UP} {vain + 1}"):
                     pass
             raise
@@ -382,7 +388,7 @@ class Sql(Step[SqlBefore]):
         return Statement(sql, self._values(sql, dialect), lock=lock, transactional=not alone, note=note)
 
     def _why_void(self, text: str, dialect: Dialect) -> str:
-        """Why one of these statements would not do what it says; "" where all do, or where none can be read."""
+        """Why one of the statements would have no effect as written (see void); "" where all have, or can't be parsed."""
         with contextlib.suppress(BadSql):
             found = (void(piece.text, dialect, together=self.transaction == "one") for piece in split(text, dialect))
             return next((str(one) for one in found if one is not None), "")
@@ -397,7 +403,7 @@ class Sql(Step[SqlBefore]):
         return given
 
     def _all_texts(self) -> tuple[Text, ...]:
-        """All that may be sent: there, and back."""
+        """All texts that may be sent, those of the undo included."""
         own = [text for one in self.statement_list for text in (one.run, *(one.revert or ()))]
         return (*((self.text,) if self.text else ()), *own, *(self.way_back or ()))
 
@@ -405,12 +411,13 @@ class Sql(Step[SqlBefore]):
         return pieces((self.text,) if self.text else [one.run for one in self.statement_list], dialect)
 
     def _back(self, dialect: Dialect) -> list[str]:
-        """All of the way back."""
+        """All statements of the undo."""
         return self._due({*self._labels(dialect)}, dialect)
 
     def _due(self, done: set[str], dialect: Dialect) -> list[str]:
-        """What of the way back is to be sent, after these labels of the way there."""
-        known = {*done, *(label.partition(BEGUN)[0] for label in done)}  # a person settled what has no end
+        """The statements of the undo that are due, given the committed labels of `apply`."""
+        # a start without an end counts as done: a person has settled it so, else no undo would run
+        known = {*done, *(label.partition(BEGUN)[0] for label in done)}
         if self.way_back is not None:
             return pieces(self.way_back, dialect) if known else []
         if self.one_way():
@@ -440,7 +447,7 @@ def _asked(look: Look, query: Query, *, some: bool) -> Effect:
 
 
 def _unkept(value: Value) -> str:
-    """Why SQLite can't keep the value; "" where it can."""
+    """Why SQLite can't store the value; "" where it can."""
     try:
         for_sqlite(value)
     except NoPlace as error:
@@ -455,7 +462,7 @@ def _refuse_unreadable(texts: Iterable[Text]) -> None:
 
 
 def _refuse(text: str, dialects: list[Dialect]) -> None:
-    """Raises ValueError unless one of the dialects can read the text as statements without transaction control."""
+    """Raises ValueError unless at least one of the dialects can parse the text into statements."""
     reasons = [_why_not(text, dialect) for dialect in dialects]
     if all(reasons):
         raise ValueError(reasons[0])

@@ -1,4 +1,9 @@
-"""The way back of the step `sql`: what of it is due, by what the ledger has of the way there."""
+"""The undo of the step `sql`: labels of its statements in the ledger, and which of the undo's statements are due.
+
+A statement outside of a transaction can't commit with its ledger row. It is sent between two commits, labelled "… begun" and
+then as the statement itself: a start without an end means that the process died in between, and only a person can say
+whether the statement took effect.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,9 @@ from steps.contract.dialect import Dialect
 from steps.contract.written import SQL, named
 from steps.sql.scanner import BadSql, split
 
-BEGUN = " begun"
-GIVEN_UP = " given up"
-ENDED = "taken back"  # the ledger's label behind the last statement of the way back
+BEGUN = " begun"  # suffix: about to be sent outside of a transaction
+GIVEN_UP = " given up"  # suffix: it didn't get its lock, and did nothing
+ENDED = "taken back"  # label of the commit after the last statement of the undo
 
 
 def _several(value: object) -> object:
@@ -29,7 +34,7 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_several, json_schema_input_
 
 
 class Item(Model):
-    """One statement, alone or with its own way back: SQL, or {run: SQL, revert: SQL}."""
+    """One statement, alone or with its own undo: SQL, or {run: SQL, revert: SQL}."""
 
     run: Text
     revert: Texts | None = None
@@ -50,34 +55,34 @@ Items = Annotated[tuple[Item, ...], BeforeValidator(_several, json_schema_input_
 
 
 def pieces(texts: Iterable[Text], dialect: Dialect) -> list[str]:
-    """The single statements of some texts, in order."""
+    """The texts split into single statements, in order."""
     return [piece for one in texts for piece in _cut(one.text(dialect), dialect)]
 
 
-@functools.lru_cache(maxsize=4096)  # asked again at each commit, of all the step's texts
+@functools.lru_cache(maxsize=4096)  # called at each commit, for all of the step's texts
 def _cut(text: str, dialect: Dialect) -> tuple[str, ...]:
     return tuple(piece.text for piece in split(text, dialect))
 
 
 def numbered(statements: Sequence[str]) -> list[str]:
-    """The ledger's labels of statements on the way there."""
+    """The ledger's labels for the statements of `apply`."""
     return [f"statement {n}" for n in range(1, len(statements) + 1)]
 
 
 def given_up(label: str, done: Iterable[str]) -> int:
-    """How often this statement was sent outside of a transaction and never had its lock."""
+    """How often this statement was sent outside of a transaction and failed to get its lock."""
     return sum(one.startswith(f"{label}{GIVEN_UP} ") for one in done)
 
 
 def begun_label(label: str, vain: int) -> str:
-    """The ledger's label before it is sent, after so many times in vain."""
+    """The label to commit before a statement is sent, after `vain` failed attempts."""
     return label + BEGUN + (f" {vain + 1}" if vain else "")
 
 
 def back_labels(statements: Sequence[str], known: set[str]) -> list[str]:
-    """Those of statements on the way back: named for their text, so that a mended list doesn't take one for another.
+    """The ledger's labels for the statements of the undo: a hash of the text, so that edits of the list don't shift them.
 
-    Earlier versions numbered them; where the ledger has such a label it still counts.
+    Earlier versions numbered them; a numbered label in the ledger still counts.
     """
     found: list[str] = []
     for old, text in zip(numbered(statements), statements, strict=True):
@@ -88,7 +93,7 @@ def back_labels(statements: Sequence[str], known: set[str]) -> list[str]:
 
 
 def most_pieces(texts: Iterable[Text]) -> int:
-    """How many statements that is, at most: the dialects may differ."""
+    """The number of statements in the texts; the larger one where the dialects differ."""
     return sum(max((_count(text, name) for name, text in one.texts.items()), default=0) for one in texts)
 
 
@@ -103,6 +108,6 @@ def _count(text: str, dialect: str) -> int:
 
 
 def without_end(done: Iterable[str]) -> list[str]:
-    """The statements that were sent outside of a transaction, and of which no end is known."""
+    """The statements that were sent outside of a transaction and whose outcome is unknown."""
     known = set(done)
     return [one.removesuffix(BEGUN) for one in done if one.endswith(BEGUN) and one.removesuffix(BEGUN) not in known]

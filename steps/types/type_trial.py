@@ -1,4 +1,4 @@
-"""A change of type tried on a table without rows: what it costs, what becomes of default and collation, what is in its way."""
+"""Tries a column type change on a copy of the table without rows: its cost, the default and collation after it, its faults."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _WHOLE_NUMBERS = {"smallint", "integer", "bigint"}
 
 
 class TypeChange(NamedTuple):
-    """A change of type as the playbook writes it. using: SQL, "" for the type's own cast; collation: "" to keep it.
+    """A type change as the playbook defines it. using: SQL, "" for the default cast; collation: "" to keep the current one.
 
-    empty: there are no values, so that only the default has to be turned.
+    empty: the column holds no values, so that only its default must be converted.
     """
 
     column: ColumnRef
@@ -28,7 +28,8 @@ class TypeChange(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """What the server made of it. actions: of one ALTER TABLE; default: the column's new one, None where it has none."""
+    """The outcome of the trial. actions: those of one ALTER TABLE; default: the new one, None where there is none;
+    length, note: how long the lock is held, and for what (see Statement); faults: what prevents the change."""
 
     source: Type
     target: Type
@@ -41,7 +42,7 @@ class Tried(NamedTuple):
 
 
 def tried(look: Look, change: TypeChange, found: ColumnInfo) -> Tried:
-    """Make the change where there are no rows; raises scratch.Unusable where type, collation or USING mean nothing."""
+    """Try the change on an empty twin; raises scratch.Unusable where the type, the collation or USING is invalid."""
     like = f"INCLUDING INDEXES INCLUDING CONSTRAINTS{' INCLUDING GENERATED' * bool(found.generated)}"
     with scratch.twin(look, change.column.table, like=like) as twin:
         work, name = twin.work, quote(change.column.column)
@@ -72,7 +73,7 @@ def tried(look: Look, change: TypeChange, found: ColumnInfo) -> Tried:
 
 
 def _collation(look: Look, change: TypeChange, found: ColumnInfo, target: Type) -> str:
-    """The one that the playbook names, else the column's own where the new type has collations at all."""
+    """The collation that the playbook names; else the column's own, if the new type has collations."""
     if change.collation:
         return catalog.collation(look, change.collation)
     return found.collation if target.collation else ""
@@ -89,9 +90,9 @@ def _of_the_session(twin: Twin, change: TypeChange, source: Type, target: Type) 
 
 # ─── the default ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _default(twin: Twin, change: TypeChange, found: ColumnInfo, action: str) -> tuple[str | None, list[str]]:
-    """The default that has to be written, None where PostgreSQL makes the right one by itself; and what is in the way.
+    """(the default to set explicitly, None where PostgreSQL converts it correctly by itself; faults).
 
-    A constant goes the way of the values, through USING too; what is computed anew each time can only be cast.
+    A constant is converted like the values, by USING too, which ALTER TYPE doesn't do. A volatile expression can only be cast.
     """
     if found.default is None:
         return None, []
@@ -107,7 +108,7 @@ def _default(twin: Twin, change: TypeChange, found: ColumnInfo, action: str) -> 
 
 
 def _by_itself(twin: Twin, change: TypeChange, found: ColumnInfo, action: str) -> str | None:
-    """The default as PostgreSQL casts it, None where it can't."""
+    """The default after PostgreSQL's own conversion; None where it can't convert it."""
     work = twin.work
     work.execute("SAVEPOINT runbook_default")
     try:
@@ -129,7 +130,7 @@ def _set_default(twin: Twin, change: TypeChange, found: ColumnInfo) -> None:
 
 
 def _turned(twin: Twin, change: TypeChange, found: ColumnInfo) -> tuple[str, str | None]:
-    """A constant default through the same conversion as the values: as SQL, and its text."""
+    """A constant default after the same conversion as the values: (SQL, its value as text)."""
     name, table = quote(change.column.column), quote(change.column.table.rpartition(".")[2])
     row = f"(SELECT CAST(({found.default}) AS {found.type}) AS {name}) AS {table}"
     with scratch.understood(f"turn the default {found.default} of {change.column} into {change.to}"):
@@ -144,7 +145,7 @@ def _text(twin: Twin, expression: str) -> str | None:
 
 # ─── the cost ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _files(twin: Twin) -> dict[str, int]:
-    """The files of the twin ("" is the table's own) and of its indexes, by their keys' text."""
+    """The file numbers of the twin ("") and of its indexes, by the text of their keys; a rewrite changes them."""
     made = {"": twin.file()}
     for row in catalog.answers(twin.work, "files_of_indexes", {"name": twin.name}):
         made[row.text("name")] = row.integer("file")
@@ -152,7 +153,7 @@ def _files(twin: Twin) -> dict[str, int]:
 
 
 def _cost(look: Look, change: TypeChange, before: dict[str, int], after: dict[str, int]) -> tuple[str, str]:
-    """How long the lock is held, in kind: by which files are new, and which constraints are proven again."""
+    """(how long the lock is held, why): judged by which files were rewritten, and which checks must be validated again."""
     if after[""] != before[""]:
         return "one rewrite", ""
     rebuilt = sorted(set(after.items()) - set(before.items()))
@@ -161,6 +162,6 @@ def _cost(look: Look, change: TypeChange, before: dict[str, int], after: dict[st
         for one in catalog.constraints(look, change.column.table)
         if one.kind == "check" and change.column.column in one.columns
     ]
-    told = [f"{len(rebuilt)} index{'es' * (len(rebuilt) > 1)} built anew"] * bool(rebuilt)
-    told += [f"{', '.join(proven)} proven again"] * bool(proven)
-    return ("one scan", " and ".join(told)) if told else ("instant", "")
+    reasons = [f"{len(rebuilt)} index{'es' * (len(rebuilt) > 1)} built anew"] * bool(rebuilt)
+    reasons += [f"{', '.join(proven)} proven again"] * bool(proven)
+    return ("one scan", " and ".join(reasons)) if reasons else ("instant", "")

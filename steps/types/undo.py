@@ -1,4 +1,4 @@
-"""Takes back another playbook's run: what its steps remembered, in reverse order."""
+"""Undoes another playbook's run: reverts its steps from what they remembered, in reverse order."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from steps.contract import Context, Effect, Look, Refused, RunPosition, RunTaken
 from steps.ledger import step_commits, tables
 from steps.ledger.runs import RunRow, latest_runs, latest_standing
 
-UNDONE = "undone"  # the ledger's label of the end; in its row stands what it came to
+UNDONE = "undone"  # label of the commit that ends the undo; its row holds the result
 
 
 class Undo(Step):
-    """Takes back the latest run of a playbook on this target, or some of its steps; what was taken back is skipped.
+    """Undoes the latest run of a playbook on this target, or some of its steps; steps that are already undone are skipped.
 
-    Its criteria are not met where rows were refused or a step of that run is left standing.
+    Its criteria fail where rows were left alone, or where a step of that run still stands.
     """
 
     kind: ClassVar[str] = "undo"
@@ -25,7 +25,7 @@ class Undo(Step):
 
     of: Annotated[str, Field(min_length=1)]
     steps: tuple[str, ...] = ()
-    expect_run: bool = True  # a playbook that never ran here: a mistyped name, or (false) nothing to take back
+    expect_run: bool = True  # fail where the playbook never ran here (its name may be mistyped); False: nothing to undo
 
     def describe(self) -> str:
         part = f"{', '.join(self.steps)} of " if self.steps else ""
@@ -62,7 +62,10 @@ class Undo(Step):
         return Effect(state, f"run {standing.run} of {self.of} ({standing.state}) stands")
 
     def _begun(self, look: Look) -> Effect | None:
-        """Of the run that this step has chosen already; None before that."""
+        """The state of the run that this step chose when it began; None before that.
+
+        Once chosen, the run is fixed: after a crash the latest standing run may be another one, since this one is half undone.
+        """
         place = look.place
         if place is None or not tables.exists(look):
             return None
@@ -75,7 +78,7 @@ class Undo(Step):
         return Effect(State.PARTLY, f"taking back run {run} of {self.of} began and did not end")
 
     def result(self, look: Look) -> RunTakenBack:
-        """What it came to, from the ledger."""
+        """The result, from the ledger."""
         place = look.place
         text = (
             step_commits.remembered(look, run=place.run, step=place.step, last=True)

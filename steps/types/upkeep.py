@@ -1,4 +1,4 @@
-"""VACUUM and ANALYZE of one table: what a backfill leaves to be cleared up, and statistics for good plans."""
+"""VACUUM and ANALYZE of one table: removes a backfill's dead rows, and gathers statistics for the planner."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from steps.types.maintenance import Maintenance
 
 
 class Vacuum(Maintenance):
-    """Clears dead rows and marks pages all-visible, which index-only scans need."""
+    """Removes dead rows and marks pages all-visible, which index-only scans need."""
 
     kind: ClassVar[str] = "vacuum"
     summary: ClassVar[str] = "clear a table's dead rows, with fresh statistics; SQLite: statistics only"
@@ -23,7 +23,7 @@ class Vacuum(Maintenance):
         return f"vacuum{' and analyze' if self.analyze else ''} {self.table}"
 
     def statements(self, look: Look) -> list[Statement]:
-        """SQLite's VACUUM rewrites the whole file and blocks everybody, which nobody means here: ANALYZE there."""
+        """VACUUM; on SQLite only ANALYZE, because its VACUUM rewrites the whole file and blocks everybody meanwhile."""
         if look.dialect is Dialect.SQLITE:
             return [_analyze(look, self.table, note="on SQLite instead of VACUUM, which would rewrite the whole file")]
         options = " (ANALYZE)" if self.analyze else ""
@@ -43,7 +43,7 @@ class Vacuum(Maintenance):
 
 
 class Analyze(Maintenance):
-    """Gathers the statistics from which plans are made."""
+    """Gathers the statistics that the planner uses."""
 
     kind: ClassVar[str] = "analyze"
     summary: ClassVar[str] = "gather a table's statistics, from which plans are made"
@@ -67,7 +67,7 @@ def _analyze(look: Look, table: str, *, note: str = "") -> Statement:
 
 
 def _not_allowed(look: Look, table: str) -> list[str]:
-    """VACUUM and ANALYZE skip with a mere warning what this role may not touch, so it is asked beforehand."""
+    """Faults of privileges, checked beforehand: VACUUM and ANALYZE skip a table of another role with only a warning."""
     if catalog.may_maintain(look, table):
         return []
     return [f"cannot vacuum or analyze {table}: it isn't this role's; connect as its owner, or GRANT MAINTAIN (17 on)"]

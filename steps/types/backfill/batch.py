@@ -1,4 +1,8 @@
-"""One batch of a backfill: data, cursor, undo payload and counters, in one transaction."""
+"""One batch of a backfill: data, cursor, undo payload and counters commit in one transaction.
+
+After a crash a batch is therefore either wholly done and recorded or not done at all, and a resume continues at the cursor of
+the last committed one. On PostgreSQL the batch is a single statement of data-modifying CTEs, which all see the same snapshot.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from steps.contract import Change, Row, RunPosition, StepError, Value, Work
 from steps.ledger.tables import BEGAN, table
 from steps.sql.dialect import literal, quote
 from steps.types.backfill import store
-from steps.types.backfill.payload import UndoPayload, drop, fallen, other, prune
+from steps.types.backfill.payload import UndoPayload, altered_keys, blanked_keys, drop, prune
 from steps.types.backfill.sql import (
     Shape,
     Window,
@@ -28,8 +32,9 @@ from steps.types.backfill.sql import (
 from steps.types.backfill.store import DEAD_ACTION, DEFERRED, Totals, label_of, read_totals
 
 TEMP = "temp.runbook_window"
-# In a message of several transactions the server's statement_timestamp() is the message's.
-_SET = f"nullif(current_setting('{BEGAN}', true), '')"  # empty once another transaction of this session had set it
+# The start of the batch. statement_timestamp() is not enough: with pipelined transactions it is that of the whole message.
+# A SET LOCAL leaves '' behind, and not NULL, once its transaction is over; hence nullif.
+_SET = f"nullif(current_setting('{BEGAN}', true), '')"
 HELD = "held or changed by another transaction"
 BLANKED = "a trigger of the table set it back to NULL"
 REWRITTEN = "a trigger of the table wrote another value than that of the source"
@@ -41,9 +46,10 @@ _BEGAN = f"greatest(statement_timestamp(), to_timestamp(CAST({_SET} AS double pr
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """What to do in one transaction. returned: rows of a listed window that had been deferred and counted before.
+    """A batch to run. n: its number in the step; worker: the number of its range; lo: the cursor where it starts.
 
-    skip_locked: rows that the application holds are left out instead of waited for.
+    skip_locked: skip rows that others have locked instead of waiting for them.
+    returned: how many rows of a listed window were counted before, as deferred.
     """
 
     n: int
@@ -56,68 +62,69 @@ class BatchSpec:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What one transaction did. taken: rows that the window held; hi: where it ended."""
+    """The outcome of one batch. taken: the number of rows in the window; hi: the cursor where it ended."""
 
     figures: Totals
     taken: int
     hi: str
-    heap: int = 0  # the file that the pages were in, where the window was one of pages
+    heap: int = 0  # the heap's file (relfilenode) for a window of pages: another one than expected means a rewrite
 
 
-def run_batch(work: Work, place: RunPosition, shape: Shape, order: BatchSpec) -> BatchResult:
-    """Write one batch with its ledger rows; raises StepError where the source has several rows for one key."""
-    params = batch_params(place, order)
+def run_batch(work: Work, place: RunPosition, shape: Shape, spec: BatchSpec) -> BatchResult:
+    """Run one batch inside the caller's transaction; raises StepError where the source has several rows for one key."""
+    params = batch_params(place, spec)
     if shape.pg:
-        row = work.row(statement(shape, order.window, skip_locked=order.skip_locked), params)
+        row = work.row(statement(shape, spec.window, skip_locked=spec.skip_locked), params)
         outcome = outcome_of(row, shape)
-        return _after_triggers(work, place, shape, order, outcome) if shape.triggers else outcome
+        return _after_triggers(work, place, shape, spec, outcome) if shape.triggers else outcome
     began = time.perf_counter()
-    *steps, last = sqlite_statements(shape, order.window)
+    *steps, last = sqlite_statements(shape, spec.window)
     for sql in steps:
         work.execute(sql, {**params, "ms": (time.perf_counter() - began) * 1000})
     return outcome_of(work.row(last, params), shape)
 
 
-def _after_triggers(
-    work: Work, place: RunPosition, shape: Shape, order: BatchSpec, outcome: BatchResult
-) -> BatchResult:
-    """What AFTER triggers set back to NULL is dead by name: they have acted when a statement ends, deferred ones by order."""
-    held = UndoPayload.of(shape)
+def _after_triggers(work: Work, place: RunPosition, shape: Shape, spec: BatchSpec, outcome: BatchResult) -> BatchResult:
+    """Count rows that AFTER triggers changed as dead: RETURNING saw the row before these triggers fired.
+
+    Deferred triggers would fire only at COMMIT, when nothing can be recorded any more; SET CONSTRAINTS makes them fire now.
+    """
+    payload = UndoPayload.of(shape)
     if outcome.figures.written:
         work.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for message, found in ((BLANKED, fallen), (REWRITTEN, other)):
-            keys = found(work, place, held, n=order.n)
+        for message, changed_keys in ((BLANKED, blanked_keys), (REWRITTEN, altered_keys)):
+            keys = changed_keys(work, place, payload, n=spec.n)
             if keys:
-                prune(work, place, held, n=order.n, keys=keys, now=True)
-                store.bury(work, place, keys, message=message, n=order.n)
+                prune(work, place, payload, n=spec.n, keys=keys, now=True)
+                store.bury(work, place, keys, message=message, n=spec.n)
                 moved = Totals(written=-len(keys), dead=len(keys))
                 outcome = dataclasses.replace(outcome, figures=outcome.figures.plus(moved))
     if not shape.undo:
-        drop(work, place, n=order.n)
+        drop(work, place, n=spec.n)
     return outcome
 
 
-def change(place: RunPosition, shape: Shape, order: BatchSpec) -> Change:
-    """The batch as a transaction of PostgreSQL's that nobody looks into before COMMIT; `outcome_of` reads its row."""
-    return Change(label_of(order.n), statement(shape, order.window, strict=True), batch_params(place, order))
+def change(place: RunPosition, shape: Shape, spec: BatchSpec) -> Change:
+    """The batch as a pipelined PostgreSQL transaction, whose row is read only after COMMIT (with `outcome_of`)."""
+    return Change(label_of(spec.n), statement(shape, spec.window, strict=True), batch_params(place, spec))
 
 
-def batch_params(place: RunPosition, order: BatchSpec) -> dict[str, Value]:
-    """The values for the statements below."""
+def batch_params(place: RunPosition, spec: BatchSpec) -> dict[str, Value]:
+    """The parameters of the statements below."""
     own: dict[str, Value] = {
         "run": place.run,
         "step": place.step,
-        "n": order.n,
-        "worker": order.worker,
-        "lo": order.lo,
-        "end": order.window.end,
-        "returned": order.returned,
+        "n": spec.n,
+        "worker": spec.worker,
+        "lo": spec.lo,
+        "end": spec.window.end,
+        "returned": spec.returned,
     }
-    return {**order.window.all_params(), **own}
+    return {**spec.window.all_params(), **own}
 
 
 def outcome_of(row: Row, shape: Shape) -> BatchResult:
-    """What a batch's row says; raises StepError where the source has several rows for one key."""
+    """Read the row that a batch returned; raises StepError where the source has several rows for one key."""
     if row.integer("duplicate_source_rows"):
         found = ", ".join(pair.column for pair in shape.pairs)
         raise StepError(
@@ -131,14 +138,18 @@ def outcome_of(row: Row, shape: Shape) -> BatchResult:
 
 # ─── PostgreSQL: one statement ──────────────────────────────────────────────────────────────────────────────────────
 def statement(shape: Shape, window: Window, *, skip_locked: bool = False, strict: bool = False) -> str:
-    """The whole batch. What it examined and what it writes is the same version of a row, because of xmin.
+    """The whole batch as one statement.
 
-    A row that the application changes in between is not written but deferred; its own values are never overwritten.
-    strict: where the source has several rows for a key the server divides by zero, so that it can't be committed.
+    It writes only the very row version that it examined, identified by xmin: a row that another transaction changes in
+    between is deferred, and nobody's values are overwritten.
+    strict: divide by zero where the source has several rows for a key, so that a pipelined transaction can't commit.
     """
     return _statement(shape, window.form, skip_locked, strict)
 
 
+# The CTEs: rb_j examines and judges; MATERIALIZED, because it is read several times and must be evaluated only once, before
+# the UPDATE. rb_u updates. rb_tally counts. rb_undo, rb_late and rb_batch write the ledger's rows. A data-modifying CTE runs
+# even where nothing reads it; the order in which they run is determined only by who reads whom.
 @functools.lru_cache(maxsize=32)
 def _statement(shape: Shape, window: Window, skip_locked: bool, strict: bool) -> str:  # noqa: FBT001 - of a cached function
     return f"""WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window), known=window.fresh)}),
@@ -160,6 +171,7 @@ def update(shape: Shape, window: Window, *, skip_locked: bool = False) -> str:
     written = ", ".join(
         f"CASE WHEN rb_j.rb_n{n} THEN CAST(target.{c.sql} AS text) END AS rb_o{n}" for n, c in enumerate(shape.fill)
     )
+    # the same page range as in rb_j, so that the planner can use a TID range scan
     bounds = f" AND {window.condition}" if window.pages else ""
     return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM {"rb_locked AS rb_j" if skip_locked else "rb_j"}
         WHERE {_same_version(shape)} AND rb_j.rb_c = 'written'{bounds}
@@ -167,7 +179,7 @@ def update(shape: Shape, window: Window, *, skip_locked: bool = False) -> str:
 
 
 def blank_in_it(shape: Shape) -> str:
-    """Whether a value that the row was to get isn't in it: a BEFORE trigger has the last word."""
+    """SQL that tells whether a value that the UPDATE set is NULL in the row: a BEFORE trigger may have removed it."""
     each = [
         f"(rb_j.rb_n{n} AND {is_value(c, f'rb_j.rb_v{n}')} AND {is_null(c, f'target.{c.sql}')})"
         for n, c in enumerate(shape.fill)
@@ -176,7 +188,10 @@ def blank_in_it(shape: Shape) -> str:
 
 
 def not_in_it(shape: Shape) -> str:
-    """Whether anything else stands in the row than it was to get, as its column writes that: NULL, or a trigger's own value."""
+    """SQL that tells whether the row has another value than the UPDATE set: NULL, or one of a BEFORE trigger.
+
+    Compared as text after a cast to the column's type, which may round or pad (numeric(10,2), char(5)).
+    """
     if not shape.triggers:
         return blank_in_it(shape)
     each = [
@@ -191,7 +206,10 @@ def _identity(alias: str, shape: Shape) -> str:
 
 
 def _same_version(shape: Shape) -> str:
-    """By ctid to find it; by xmin because older servers don't look at the ctid again after waiting for a lock."""
+    """SQL that matches the examined version of a row: ctid finds it, xmin proves that it is still the same version.
+
+    ctid alone does not: after waiting for a row lock, older servers don't check it again on the new version.
+    """
     found = "target.ctid = rb_j.rb_tid AND target.xmin = rb_j.rb_xmin"
     if not shape.many:
         return found
@@ -200,12 +218,21 @@ def _same_version(shape: Shape) -> str:
 
 
 def _locks(shape: Shape) -> str:
+    """A CTE that locks the rows to be written, skipping those that others have locked.
+
+    FOR NO KEY UPDATE is the lock of an UPDATE that changes no key; it doesn't conflict with foreign key checks (FOR KEY SHARE).
+    """
     return f"""rb_locked AS MATERIALIZED (SELECT rb_j.* FROM {shape.table} AS target JOIN rb_j
         ON {_same_version(shape)} WHERE rb_j.rb_c = 'written' FOR NO KEY UPDATE OF target SKIP LOCKED),"""
 
 
 def _tally(shape: Shape, window: Window, *, skip_locked: bool) -> str:
-    """Aggregates of rb_j come first; then the UPDATE runs, because it is counted; then what time and WAL it took."""
+    """The counters of the batch, with the duration and the WAL of its UPDATE.
+
+    The nested subqueries fix the order of evaluation: first the aggregates of rb_j, with the WAL position before the UPDATE; then
+    the count of rb_u, which runs the UPDATE; then the clock and the WAL position. OFFSET 0 keeps the planner from merging them.
+    `both` counts rb_u in one scan: all its rows, and those in which a trigger changed a value.
+    """
     last = "CAST(:end AS text)"
     if window.order:
         cursor = (
@@ -215,6 +242,7 @@ def _tally(shape: Shape, window: Window, *, skip_locked: bool) -> str:
         )
         reached = f"(SELECT {cursor} FROM rb_j AS rb_e ORDER BY rb_e.rb_at DESC LIMIT 1)"
         last = f"CASE WHEN rb_c.taken < CAST(:rb_rows AS bigint) THEN {last} ELSE {reached} END"
+    # A row with two source rows is joined twice and updated once. So there can be duplicates only where the counts differ.
     duplicate_source_rows = f"""CASE WHEN rb_c.wanted > rb_c.written THEN
         (SELECT count(*) - count(DISTINCT ({_identity("rb_e", shape)})) FROM rb_j AS rb_e) ELSE 0 END"""
     return f"""SELECT 1 AS batches, rb_c.taken, rb_c.seen - CAST(:returned AS bigint) AS seen, rb_c.written,
@@ -231,11 +259,15 @@ def _tally(shape: Shape, window: Window, *, skip_locked: bool) -> str:
 
 
 def _dead(*, skip_locked: bool) -> str:
-    """Rows that a trigger blanked or, where the row was held by us and of the same version, left out."""
+    """SQL for the number of rows that a trigger refused: it changed a value, or skipped a row that we had locked.
+
+    Without rb_locked, a skipped row can't be told from one that another transaction changed; it counts as deferred then.
+    """
     return "(SELECT count(*) FROM rb_locked) - rb_g.both[1] + rb_g.both[2]" if skip_locked else "rb_g.both[2]"
 
 
 def _heap(shape: Shape, window: Window) -> str:
+    """SQL for the heap's file: VACUUM FULL or CLUSTER in between gave all rows other TIDs, and the range means nothing then."""
     name = literal(shape.table)
     return f"coalesce(CAST(pg_relation_filenode(CAST({name} AS regclass)) AS bigint), 0)" if window.pages else "0"
 
@@ -245,7 +277,10 @@ def _column(n: int) -> str:
 
 
 def _undo(shape: Shape) -> str:
-    """What was written, a row of texts for each: the key's values, then each column's, NULL where it wasn't ours."""
+    """The INSERT of the undo payload: for each row the key's values, then each written column's value or NULL, all as text.
+
+    A row in which a trigger changed values is kept only if it holds any value at all.
+    """
     values = [f"rb_u.rb_k{n}" for n in range(len(shape.key))] + [f"rb_u.rb_o{n}" for n in range(len(shape.fill))]
     some = f"num_nonnulls({', '.join(values[len(shape.key) :])}) > 0"
     return f"""INSERT INTO {table("undo", shape.dialect)} (run, step, n, rows, payload)
@@ -255,7 +290,10 @@ def _undo(shape: Shape) -> str:
 
 
 def _late(shape: Shape, *, skip_locked: bool) -> str:
-    """Keys of rows that were not written, and why; looked for only where the counts differ."""
+    """The INSERT of the rows that were not written, and why.
+
+    `wanted > written` is a one-time filter: usually nothing is missing, and the anti-join over the batch is skipped.
+    """
     mine, theirs = _identity("rb_j", shape), _identity("rb_u", shape)
     dead = f"({mine}) IN (SELECT {theirs} FROM rb_u)"
     blanked = f"WHEN ({mine}) IN (SELECT {theirs} FROM rb_u WHERE rb_u.rb_null) THEN '{BLANKED}' "
@@ -280,15 +318,18 @@ def _batch(shape: Shape) -> str:
         FROM rb_tally"""
 
 
-# ─── SQLite: one transaction, which nobody else writes in ───────────────────────────────────────────────────────────
+# ─── SQLite: several statements; BEGIN IMMEDIATE keeps all other writers out until COMMIT ───────────────────────────
 def sqlite_statements(shape: Shape, window: Window) -> list[str]:
-    """The batch in order; the last one gives the figures."""
+    """The statements of a batch, in order; the last one returns the counters.
+
+    SQLite has no data-modifying CTEs, so a temporary table takes the place of rb_j.
+    """
     same = " AND ".join(f"target.{c.sql} = rb_j.rb_k{n}" for n, c in enumerate(shape.key))
     sets = ", ".join(f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill))
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
         f"CREATE TEMP TABLE runbook_window AS {judged(shape, looked_at(shape, window))}",
-        # OR ABORT: a constraint's own ON CONFLICT REPLACE would delete the rows that are in the way, IGNORE pass over them
+        # OR ABORT overrides a constraint's own ON CONFLICT clause: REPLACE would delete conflicting rows, IGNORE skip ours
         f"UPDATE OR ABORT {shape.table} AS target SET {sets} FROM {TEMP} AS rb_j WHERE {same} AND rb_j.rb_c = 'written'",
         *([_sqlite_recount(shape, same), _sqlite_dead(shape)] if shape.triggers else []),
         *([_sqlite_undo(shape, same)] if shape.undo else []),
@@ -298,7 +339,7 @@ def sqlite_statements(shape: Shape, window: Window) -> list[str]:
 
 
 def _sqlite_recount(shape: Shape, same: str) -> str:
-    """Rows in which not all stands that they were to get: a trigger has the last word, and a key may be NULL."""
+    """Mark rows as dead that lack a value they should have got: a trigger changed it, or the row's key is NULL."""
     all_there = " AND ".join(
         f"(NOT rb_j.rb_n{n} OR rb_j.rb_v{n} IS NULL OR target.{c.sql} COLLATE BINARY = rb_j.rb_v{n})"
         for n, c in enumerate(shape.fill)

@@ -1,4 +1,4 @@
-"""What a database's refusal means for a backfill: wait, look closer, or stop; and how far that has come."""
+"""Classifies the database's errors for a backfill (retry, bisect or stop), and keeps the retry state."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, QUERY_CANCELED, SERIALI
 from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG
 
-# What a row can be at fault for: its data, a constraint, what a trigger or check option says, too long an index entry.
+# SQLSTATE classes that a single row can cause: data, constraints, triggers, check options, too large an index entry.
 _DATA_CLASSES = ("21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")
 
 
 class Meaning(StrEnum):
-    """What to do about a fault."""
+    """How to react to a database error."""
 
-    LOCK = "lock"  # the application was there first: try again
-    DATA = "data"  # a row in this batch is at fault, or the batch takes too long: make it smaller
-    FATAL = "fatal"  # no row is to blame: stop
+    LOCK = "lock"  # another transaction is in the way: retry
+    DATA = "data"  # a row of this batch causes it, or the batch takes too long: make it smaller
+    FATAL = "fatal"  # no row causes it: stop
 
 
 def meaning(fault: DatabaseFault, dialect: Dialect) -> Meaning:
-    """By SQLSTATE only. SQLite has one error for broken JSON and for much else, so a row is suspected first."""
+    """Classify by SQLSTATE alone. SQLite's generic error may be a row's (malformed JSON), so a row is suspected first."""
     if fault.lost:
         return Meaning.FATAL
     if fault.sqlstate in (LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION):
@@ -35,9 +35,10 @@ def meaning(fault: DatabaseFault, dialect: Dialect) -> Meaning:
 
 @dataclass
 class RetryState:
-    """What the rows at hand have come to, until they are done.
+    """Retry state of the current rows, until they are done.
 
-    cap: rows at most; suspects: rows among which the fault must be; skip_locked: rows that others hold are left out.
+    cap: the maximum batch size; suspects: how many of the next rows contain the faulty one; skip_locked: skip locked rows;
+    tries: attempts so far.
     """
 
     cap: int | None = None
@@ -46,11 +47,11 @@ class RetryState:
     tries: int = 0
 
     def halve(self, rows: int) -> None:
-        """A batch of so many rows failed: look at half of them."""
+        """A batch of this size failed: continue with half of it, to isolate the faulty row."""
         self.cap, self.suspects, self.tries = max(1, rows // 2), max(self.suspects, rows), 0
 
     def passed(self, rows: int) -> None:
-        """So many rows are done; once all suspects are, the size is free again."""
+        """This many rows are done; once all suspects are, the size cap is lifted."""
         self.suspects -= rows
         self.skip_locked, self.tries = False, 0
         if self.suspects <= 0:

@@ -1,4 +1,4 @@
-"""Whether a backfill's key tells its rows apart: in all the tables they lie in, as the ledger writes it, by operators in sight."""
+"""Checks that a backfill's key identifies its rows: in all tables, after a round trip through text, and by visible operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOREIGN = "f"
 
 
 def key_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
-    """What would let rows be missed, or taken for each other."""
+    """Faults of the key that would make the pass miss rows or confuse them with each other."""
     names = tuple(one.name for one in shape.key if one != TABLEOID)
     twice = [name for name in names if name in {one.name for one in shape.fill}]
     if twice:
@@ -76,7 +76,10 @@ def _not_unique(text: str) -> str:
 
 
 def operator_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
-    """Types of the key and the match whose operators the search path hides: SQL would compare them as another type does."""
+    """Types in the key or the match whose operators aren't on the search path.
+
+    SQL would silently fall back to an operator of another type (citext compared as text, say) and match other rows.
+    """
     if not shape.pg:
         return
     wanted: dict[int, list[str]] = {}
@@ -119,7 +122,7 @@ def _on_sqlite(look: Look, table: str, shape: Shape, names: tuple[str, ...]) -> 
 
 
 def _stored(look: Look, shape: Shape, loose: list[str]) -> Iterator[str]:
-    """What stands in the key, whatever its type says: SQLite's primary keys may be NULL, and most columns hold anything."""
+    """Faults of the stored keys themselves: SQLite allows NULL in most primary keys, and any kind of value in most columns."""
     if loose:
         sql = f"SELECT count(*) AS n FROM {shape.table} WHERE {' OR '.join(f'{quote(name)} IS NULL' for name in loose)}"
         rows = look.row(sql).integer("n")
@@ -141,7 +144,7 @@ def _stored(look: Look, shape: Shape, loose: list[str]) -> Iterator[str]:
 
 
 def _equal(look: Look, shape: Shape, text: str) -> Iterator[str]:
-    """Rows that the column's own collation takes for equal, where the unique index has another one."""
+    """Rows that are equal under the column's collation, though distinct under another collation of the unique index."""
     sql = f"SELECT 1 AS one FROM {shape.table} GROUP BY {', '.join(one.sql for one in shape.key)} HAVING count(*) > 1 LIMIT 1"
     if look.rows(sql):
         yield (

@@ -1,4 +1,4 @@
-"""Reads a backfill's `match`: which column of the source equals which expression over the target."""
+"""Parses a backfill's `match`: pairs of a source column and an expression over the target that must be equal."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from steps.contract import StepError
 from steps.contract.dialect import Dialect
 from steps.sql.scanner import Token, TokenKind, scan
 
-_COMPARES = set("<>!=:~@#&|*/%^-+")  # beside an =, one of these makes it another operator
+_COMPARES = set("<>!=:~@#&|*/%^-+")  # next to one of these, = is part of another operator (>=, ~=)
 _FORM = "write source.column = an expression over target, joined by AND where there are several"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """source.column = expression, whose names are the target's."""
+    """One equality: source.column = expression over the target's columns."""
 
     column: str
     expression: str
 
 
 def read_match(text: str, dialect: Dialect) -> tuple[Pair, ...]:
-    """The equalities of a match, so that a missing key can be told from a missing source row; raises StepError."""
+    """Parse a match into its equalities; raises StepError for any other form.
+
+    They are needed apart, since a NULL on the target's side (no_key) counts differently from a missing source row.
+    """
     tokens = [token for token in scan(text, dialect) if token.kind is not TokenKind.COMMENT]
     pairs = tuple(_pair(part, text) for part in _parts(tokens))
     if not pairs:
@@ -32,7 +35,7 @@ def read_match(text: str, dialect: Dialect) -> tuple[Pair, ...]:
 
 
 def _parts(tokens: Sequence[Token]) -> Iterator[list[Token]]:
-    """Cut at each AND that stands outside of parentheses and CASE."""
+    """Split at each AND outside of parentheses and CASE."""
     part: list[Token] = []
     for token, depth in _depths(tokens):
         if token.keyword == "AND" and depth == 0:

@@ -1,4 +1,8 @@
-"""What a run's undo table holds of its batches, set beside what stands in the table now."""
+"""The undo payload: the keys and values that a run wrote, compared with the table's current rows.
+
+One ledger row per batch. PostgreSQL: a two-dimensional text[], one inner array per row. SQLite: a JSON array of arrays. In the SQL
+`rb_d` is a payload's row, and `target` the table's.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from steps.types.backfill.sql import Named, Shape, is_null, is_value, unwrap
 
 @dataclass(frozen=True)
 class UndoPayload:
-    """Where the rows of a payload are. table: qualified and quoted; fill: the columns that it has values of."""
+    """The layout of a payload. table: qualified and quoted; fill: the columns whose values it holds."""
 
     dialect: Dialect
     table: str
@@ -38,8 +42,8 @@ class UndoPayload:
         return [f"rb_o{n}" for n in range(len(self.fill))]
 
     @property
-    def found(self) -> str:
-        """Whether `target` is the row of `rb_d`."""
+    def matches(self) -> str:
+        """SQL that tells whether `target` is the row of `rb_d`, by key."""
         if self.pg:
             same = [f"target.{c.sql} = CAST(rb_d.rb_k{n} AS {c.type})" for n, c in enumerate(self.key)]
         else:
@@ -47,18 +51,18 @@ class UndoPayload:
         return " AND ".join(same)
 
     @property
-    def gone(self) -> str:
-        """Whether any of the values that were written is NULL now."""
+    def blanked(self) -> str:
+        """SQL that tells whether any of the written values is NULL now."""
         return self._any(is_null)
 
     @property
-    def back(self) -> str:
-        """Whether any of the columns that were set to NULL holds a value now."""
+    def refilled(self) -> str:
+        """SQL that tells whether any of the columns that the undo set to NULL holds a value now."""
         return self._any(is_value)
 
     @property
-    def other(self) -> str:
-        """Whether any of the columns holds another value than the one that was written."""
+    def altered(self) -> str:
+        """SQL that tells whether any of the columns holds another value than the written one."""
         each = [f"rb_d.rb_o{n} <> CAST(target.{column.sql} AS text)" for n, column in enumerate(self.fill)]
         return "(" + " OR ".join(each) + ")"
 
@@ -69,18 +73,22 @@ class UndoPayload:
         return "(" + " OR ".join(f"({one})" for one in each) + ")"
 
     def key_text(self, alias: str = "rb_d") -> str:
-        """A payload's key as the ledger's other tables write it."""
+        """SQL for a payload row's key as the ledger's other tables store it."""
         names = ", ".join(f"{alias}.{'rb_k' if self.pg else 'rb_q'}{n}" for n in range(len(self.key)))
         return f"CAST(json_build_array({names}) AS text)" if self.pg else f"json_array({names})"
 
 
-def rows_of(held: UndoPayload, *, where: str = "", values: bool = True) -> str:
-    """The SELECT of a payload's rows: rb_n, its batch; rb_at, its number there; keys and values as text; rb_q: a key as it is kept."""
-    undo, narrower = ledger_table("undo", held.dialect), f" AND {where}" if where else ""
+def rows_of(payload: UndoPayload, *, where: str = "", values: bool = True) -> str:
+    """The SELECT of payload rows: batch (rb_n), number in it (rb_at), keys (rb_k0 …) and values (rb_o0 …) as text.
+
+    On SQLite also rb_q0 …: the keys as they are stored, still wrapped.
+    unnest flattens a two-dimensional array, so element `at` belongs to row (at - 1) / width and column (at - 1) % width.
+    """
+    undo, narrower = ledger_table("undo", payload.dialect), f" AND {where}" if where else ""
     ours = f"rb_x.run = :run AND rb_x.step = :step{narrower}"
-    keys, width = len(held.key), len(held.key) + len(held.fill)
-    names = [*held.keys, *(held.values if values else [])]
-    if held.pg:
+    keys, width = len(payload.key), len(payload.key) + len(payload.fill)
+    names = [*payload.keys, *(payload.values if values else [])]
+    if payload.pg:
         read = [
             f"max(rb_e.text) FILTER (WHERE (rb_e.at - 1) % {width} = {n}) AS {name}" for n, name in enumerate(names)
         ]
@@ -96,49 +104,55 @@ def rows_of(held: UndoPayload, *, where: str = "", values: bool = True) -> str:
 
 
 def listed(dialect: Dialect) -> str:
-    """The SELECT of the keys that :keys names."""
+    """The SELECT that unpacks the JSON array of keys in :keys."""
     if dialect is Dialect.POSTGRESQL:
         return "SELECT value FROM json_array_elements_text(CAST(:keys AS json))"
     return "SELECT value FROM json_each(:keys)"
 
 
-def written_before(look: Look, place: RunPosition, held: UndoPayload, keys: Sequence[str]) -> list[tuple[int, str]]:
-    """(batch, key) of those keys that this run has written already."""
+def written_before(look: Look, place: RunPosition, payload: UndoPayload, keys: Sequence[str]) -> list[tuple[int, str]]:
+    """(batch, key) for those of the keys that this run has already written."""
     if not keys:
         return []
-    key = held.key_text()
-    sql = f"""SELECT rb_d.rb_n AS n, {key} AS key FROM ({rows_of(held, values=False)}) AS rb_d
-        WHERE {key} IN ({listed(held.dialect)})"""
+    key = payload.key_text()
+    sql = f"""SELECT rb_d.rb_n AS n, {key} AS key FROM ({rows_of(payload, values=False)}) AS rb_d
+        WHERE {key} IN ({listed(payload.dialect)})"""
     rows = look.rows(sql, {**_ours(place), "keys": json.dumps(list(keys))})
     return [(row.integer("n"), row.text("key")) for row in rows]
 
 
-def fallen(look: Look, place: RunPosition, held: UndoPayload, *, n: int) -> list[str]:
-    """The keys of a batch's rows in which a value that it wrote is NULL again; without those that are dead already."""
-    return _not_dead(look, place, held, n=n, where=held.gone)
+def blanked_keys(look: Look, place: RunPosition, payload: UndoPayload, *, n: int) -> list[str]:
+    """The keys of a batch's rows in which a written value is NULL again, without those already recorded as dead."""
+    return _not_dead(look, place, payload, n=n, where=payload.blanked)
 
 
-def other(look: Look, place: RunPosition, held: UndoPayload, *, n: int) -> list[str]:
-    """The same of those in which another value stands than the one that was written (PostgreSQL: as the server writes both)."""
-    return _not_dead(look, place, held, n=n, where=held.other)
+def altered_keys(look: Look, place: RunPosition, payload: UndoPayload, *, n: int) -> list[str]:
+    """The keys of a batch's rows that hold another value than the written one, without those already recorded as dead.
+
+    On PostgreSQL values are compared as the server's text.
+    """
+    return _not_dead(look, place, payload, n=n, where=payload.altered)
 
 
-def _not_dead(look: Look, place: RunPosition, held: UndoPayload, *, n: int, where: str) -> list[str]:
-    skipped = ledger_table("skipped_row", held.dialect)
-    sql = f"""SELECT {held.key_text()} AS key FROM ({rows_of(held, where="rb_x.n = :n")}) AS rb_d
-        JOIN {held.table} AS target ON {held.found} WHERE {where} AND NOT EXISTS (SELECT 1 FROM {skipped} AS rb_l
-        WHERE rb_l.run = :run AND rb_l.step = :step AND rb_l.action = 'apply' AND rb_l.key = {held.key_text()})"""
+def _not_dead(look: Look, place: RunPosition, payload: UndoPayload, *, n: int, where: str) -> list[str]:
+    skipped = ledger_table("skipped_row", payload.dialect)
+    sql = f"""SELECT {payload.key_text()} AS key FROM ({rows_of(payload, where="rb_x.n = :n")}) AS rb_d
+        JOIN {payload.table} AS target ON {payload.matches} WHERE {where} AND NOT EXISTS (SELECT 1 FROM {skipped} AS rb_l
+        WHERE rb_l.run = :run AND rb_l.step = :step AND rb_l.action = 'apply' AND rb_l.key = {payload.key_text()})"""
     return [row.text("key") for row in look.rows(sql, {**_ours(place), "n": n})]
 
 
-def prune(work: Work, place: RunPosition, held: UndoPayload, *, n: int, keys: Sequence[str], now: bool = False) -> None:
-    """Take out of a batch's payload what is NULL again in the rows of these keys: nothing of it is left to take back.
+def prune(
+    work: Work, place: RunPosition, payload: UndoPayload, *, n: int, keys: Sequence[str], now: bool = False
+) -> None:
+    """Remove from a batch's payload the values that are NULL again in these rows, since nothing of them is left to undo.
 
-    now: in the transaction that wrote them (PostgreSQL), so that what a trigger made of a value is what is taken back.
+    now: called in the transaction that wrote the rows (PostgreSQL): where a trigger changed a value, the payload gets the
+    trigger's value, so that the undo recognises it.
     """
-    undo = ledger_table("undo", held.dialect)
+    undo = ledger_table("undo", payload.dialect)
     params = {**_ours(place), "n": n, "keys": json.dumps(list(keys))}
-    there = "target.ctid IS NOT NULL" if held.pg else f"target.{held.key[0].sql} IS NOT NULL"
+    there = "target.ctid IS NOT NULL" if payload.pg else f"target.{payload.key[0].sql} IS NOT NULL"
 
     def standing(m: int, column: str) -> str:
         was = f"rb_d.rb_o{m}"
@@ -146,21 +160,21 @@ def prune(work: Work, place: RunPosition, held: UndoPayload, *, n: int, keys: Se
 
     kept = [
         f"CASE WHEN {there} AND {is_null(c, f'target.{c.sql}')} THEN NULL ELSE {standing(m, f'target.{c.sql}')} END AS rb_o{m}"
-        for m, c in enumerate(held.fill)
+        for m, c in enumerate(payload.fill)
     ]
-    names = [f"{'rb_k' if held.pg else 'rb_q'}{m}" for m in range(len(held.key))]
+    names = [f"{'rb_k' if payload.pg else 'rb_q'}{m}" for m in range(len(payload.key))]
     rows = f"""SELECT rb_d.rb_at, {", ".join([*(f"rb_d.{name}" for name in names), *kept])}
-        FROM ({rows_of(held, where="rb_x.n = :n")}) AS rb_d
-        LEFT JOIN ({listed(held.dialect)}) AS rb_l ON rb_l.value = {held.key_text()}
-        LEFT JOIN {held.table} AS target ON rb_l.value IS NOT NULL AND {held.found}"""
-    inside = ", ".join([*names, *held.values])
+        FROM ({rows_of(payload, where="rb_x.n = :n")}) AS rb_d
+        LEFT JOIN ({listed(payload.dialect)}) AS rb_l ON rb_l.value = {payload.key_text()}
+        LEFT JOIN {payload.table} AS target ON rb_l.value IS NOT NULL AND {payload.matches}"""
+    inside = ", ".join([*names, *payload.values])
     # array_agg needs an order; json_group_array takes what comes, and the rows of a payload are independent of each other
     whole = (
         f"coalesce(array_agg(ARRAY[{inside}] ORDER BY rb_at), '{{}}')"
-        if held.pg
+        if payload.pg
         else f"json_group_array(json_array({inside}))"
     )
-    some = " OR ".join(f"{name} IS NOT NULL" for name in held.values)
+    some = " OR ".join(f"{name} IS NOT NULL" for name in payload.values)
     work.execute(
         f"""UPDATE {undo} SET (rows, payload) = (SELECT count(*), {whole} FROM ({rows}) AS rb_f WHERE {some})
             WHERE run = :run AND step = :step AND n = :n""",
@@ -170,7 +184,7 @@ def prune(work: Work, place: RunPosition, held: UndoPayload, *, n: int, keys: Se
 
 
 def drop(work: Work, place: RunPosition, *, n: int) -> None:
-    """Forget a batch's payload."""
+    """Delete a batch's payload."""
     work.execute(
         f"DELETE FROM {ledger_table('undo', work.dialect)} WHERE run = :run AND step = :step AND n = :n", _of(place, n)
     )

@@ -1,4 +1,4 @@
-"""How PostgreSQL would plan a batch: what it reads as a whole, and which of its joins a batch must not use."""
+"""How PostgreSQL plans a batch: which tables it would read completely, and which planner methods to disable."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from steps.contract import Look
 from steps.types.backfill.batch import update
 from steps.types.backfill.sql import Shape, Window, judged, looked_at
 
-# Both read all of the source for each batch, however few of its rows that needs.
+# Both read the whole source for each batch, however few of its rows are needed.
 JOINS = ("hashjoin", "mergejoin")
-LOOKUP = 5  # rows of a source that are hashed in the time in which one is found by its index, as measured; the planner thinks of more
+LOOKUP = 5  # source rows that can be hashed in the time of one index lookup (measured); the planner assumes more
 
 
 @dataclass(frozen=True)
 class JoinChoice:
-    """How batches of one kind may find their rows.
+    """The planner methods to disable for batches of one kind.
 
-    off: what is never right for them; indexed: whether the source's rows can be looked up; source_rows: about how many.
+    off: always disabled. indexed: whether an index finds the source's rows. source_rows: their estimated number.
     """
 
     off: tuple[str, ...] = ()
@@ -28,12 +28,16 @@ class JoinChoice:
     source_rows: float = 0.0
 
     def off_for(self, rows: int) -> tuple[str, ...]:
-        """What the planner shall do without for a batch of so many rows."""
+        """The planner methods to disable for a batch of this size."""
         return (*self.off, *JOINS) if self.indexed and self.source_rows > LOOKUP * rows else self.off
 
 
 def joining(look: Look, shape: Shape, window: Window) -> JoinChoice:
-    """How windows like this one may be joined; by ranges of pages the planner knows by itself how little it reads."""
+    """The planner methods to disable for windows like this one.
+
+    Sequential scans are disabled, since a scan of the whole table per batch would make the pass quadratic; but not for page
+    ranges, where the planner itself knows how little it reads.
+    """
     if not shape.pg:
         return JoinChoice()
     off = () if window.pages and window.limit is None else ("seqscan",)
@@ -48,7 +52,7 @@ def _indexed(look: Look, shape: Shape, window: Window) -> bool:
 
 
 def scans(look: Look, shape: Shape, window: Window) -> list[tuple[str, str]]:
-    """(schema, table) of what a batch would read as a whole, as planned and never run."""
+    """The tables, as (schema, name), that a batch would read completely; it is planned, not run."""
     sql = f"WITH rb_j AS MATERIALIZED ({judged(shape, looked_at(shape, window))}) {update(shape, window)}"
     return list(dict.fromkeys(_seq_scans(_plan(look, sql, window))))
 

@@ -1,4 +1,4 @@
-"""What would make a backfill fail or hurt, looked for before it begins; each fault says what to do."""
+"""Checks, before a backfill starts, for what would make it fail or harm others; each fault says what to do."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from steps.types.backfill.tables import members
 TABLES = ("table", "partition", "partitioned table")
 _PAGES = """SELECT coalesce(max(c.relpages), 0) AS n FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace WHERE s.nspname = :schema AND c.relname = :name"""
-LARGE = 2_000  # pages; a scan of less is nothing beside a batch
+LARGE = 2_000  # pages; scanning a smaller table costs little compared with a batch
 
 
 def faults(
     look: Look, table: str, shape: Shape, *, route: Callable[[], Route], triggers_acknowledged: bool
 ) -> list[str]:
-    """All faults; those of the statement itself only where nothing simpler explains them."""
+    """All faults of a backfill. The source and the statement are checked only where the table and the key have none."""
     found = [
         *_table_faults(look, table, shape),
         *key_faults(look, table, shape),
@@ -35,7 +35,7 @@ def faults(
         return list(_source_faults(look, table, shape)) or list(_plan_faults(look, shape, route()))
     except (DatabaseFault, StepError) as fault:
         if isinstance(fault, DatabaseFault) and fault.sqlstate in UNDEFINED and look.assumed:
-            raise  # what an earlier step of the plan will make isn't there yet: no fault of this one
+            raise  # an earlier step of the plan will create it: not a fault of this step
         return [f"cannot backfill {table}: {fault}"]
 
 
@@ -119,7 +119,7 @@ def _source_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
 
 
 def _plan_faults(look: Look, shape: Shape, route: Route) -> Iterator[str]:
-    """Plan one batch, never run it: types, names and privileges show there, and a batch that would read everything."""
+    """Plan one batch without running it: finds wrong types, names and privileges, and a scan of a whole large table."""
     start = begin(look, shape, route, counted=False)
     if not start.ranges:
         return
@@ -142,7 +142,7 @@ def _compared(shape: Shape) -> str:
 
 
 def _middle(look: Look, shape: Shape, route: Route) -> str:
-    """Any position that is not the first: the plan of a later batch is what counts."""
+    """Any position, so that a later batch with a lower bound is planned, and not the first one."""
     return last_position(look, shape, route.columns, descending=False) if route.columns else ""
 
 

@@ -1,4 +1,4 @@
-"""What a backfill says of itself: its figures for guards and criteria, its progress, and the forecast at a pause."""
+"""A backfill's reporting: its figures for guards and criteria, its progress, and the forecast at a pause."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNNING = RunningFigures(
 
 
 def figures(totals: Totals, start: Start) -> dict[str, Value]:
-    """The names that guards may read, as far as the ledger has them."""
+    """The figures that guards can read, as far as the ledger has them."""
     return {
         "in_range": max(start.rows, totals.seen),
         "visited": totals.seen,
@@ -34,7 +34,7 @@ def figures(totals: Totals, start: Start) -> dict[str, Value]:
 
 
 def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float, pace: Pace) -> Progress:
-    """Where the pass is: rows visited of those in range, never rows changed."""
+    """Progress of the pass: rows visited of those in range (rows changed would never reach the total)."""
     speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
     speed |= {"others_per_second": round(pace.others, 1), "at_rest_pct": round(100 * pace.at_rest, 1)}
     size = f" · batches of {rows:,} in {ms:.0f} ms" if totals.batches else ""
@@ -44,7 +44,7 @@ def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float,
 
 
 def _beside(pace: Pace) -> str:
-    """That others work is seen at once, how much only after some seconds of counting."""
+    """The part of the progress note on other sessions' work; their rate is known only after some seconds of counting."""
     if not pace.busy:
         return ""
     others = f"{pace.others:,.0f} transactions/s of others" if round(pace.others) else "others at work"
@@ -52,19 +52,19 @@ def _beside(pace: Pace) -> str:
 
 
 def share(part: int, whole: int) -> float:
-    """In per cent; 0 of nothing."""
+    """The part in per cent of the whole; 0 where the whole is 0."""
     return round(100.0 * part / whole, 3) if whole else 0.0
 
 
 def size(look: Look, shape: Shape) -> int:
-    """Bytes of the table with all that belongs to it; on SQLite of the whole file."""
+    """The size in bytes of the table with indexes, TOAST and partitions; on SQLite of the whole file."""
     if shape.pg:
         return look.row(f"SELECT {TREE_BYTES} AS n", {"name": shape.table}).integer("n")
     return look.row("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size").integer("n")
 
 
 def forecast(totals: Totals, start: Start, *, seconds: float, bytes_now: int, wal: int) -> str:
-    """The sentence of a pause: what was done, how fast, what it cost, and what the rest would take at this rate."""
+    """The message of a pause: work done, rate, growth and WAL so far, and an extrapolation for the remaining rows."""
     seconds = max(seconds, 0.001)
     rest, grown = max(start.rows - totals.seen, 0), max(bytes_now - start.bytes, 0)
     factor = rest / max(totals.seen, 1)
@@ -79,7 +79,7 @@ def forecast(totals: Totals, start: Start, *, seconds: float, bytes_now: int, wa
 
 
 def rest_s(totals: Totals, start: Start, *, seconds: float) -> float:
-    """How long the rest would take at this rate."""
+    """The expected duration of the remaining rows, in seconds, at the rate so far."""
     return max(seconds, 0.001) * max(start.rows - totals.seen, 0) / max(totals.seen, 1)
 
 

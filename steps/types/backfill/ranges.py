@@ -1,4 +1,4 @@
-"""In which order a backfill goes over its table, from where to where, and which rows the next batch looks at."""
+"""The order in which a backfill visits its table, the ranges it is divided into, and the window of the next batch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from steps.contract.dialect import Dialect
 from steps.types.backfill.sql import ROWID, Named, Shape, Window, as_text, counting, json_of, keys, pages
 from steps.types.backfill.tables import TypedColumns, has_row_numbers
 
-PARTS = 8  # ranges of a heap at least: how many workers a running pass may be given
-REST = 0.3  # of a batch: where no more than this is left of a range, the batch takes it too
+PARTS = 8  # minimum number of ranges of a heap: a running pass can be tuned up to this many workers
+REST = 0.3  # fraction of a batch: where no more is left of a range, the batch takes it too, and no tiny batch follows
 SMALLEST_PART = 16  # pages; fewer are not worth a range of their own
 HEAP = "coalesce(CAST(pg_relation_filenode(CAST(:name AS regclass)) AS bigint), 0)"
 
 
 class Range(Model):
-    """A part of the table, fixed when the pass begins. kind: pages of the heap, keys in order, NULLs of the order.
+    """A part of the table, fixed when the pass begins; each is worked on by one worker at a time.
 
-    heap: the file that the pages are in.
+    kind: "pages" of the heap, "keys" in order, or "nulls": rows whose ordering column is NULL.
+    lo, hi: TIDs for pages, else JSON arrays. heap: the file (relfilenode) that the pages are in.
     """
 
     kind: Literal["pages", "keys", "nulls"]
@@ -31,9 +32,11 @@ class Range(Model):
 
 
 class Start(Model):
-    """What is fixed when a pass begins. rows: in range then; heap: the file it is in, so that a rewrite is seen.
+    """What is fixed when a pass begins.
 
-    oid, key: the table, and what tells its rows apart; so another table under its name is seen.
+    rows: in range at that moment. heap: the table's file, by which a rewrite (VACUUM FULL) is detected.
+    oid, key: by these another table of the same name is detected. start_xid: the next transaction id then: a row version with
+    this xmin or a later one was created since. rows_per_page: the average at that moment.
     """
 
     ranges: tuple[Range, ...]
@@ -46,12 +49,12 @@ class Start(Model):
     rows_per_page: float = 1.0
 
     def stands(self, part: Range) -> bool:
-        """Whether the range is of this heap: VACUUM FULL gives rows new places in a new file."""
+        """Whether the range is still valid: VACUUM FULL writes a new file, in which all rows have other TIDs."""
         return part.kind != "pages" or part.heap == self.heap
 
 
 class Route(Model):
-    """The order of the pass, and why. columns: what it is ordered by; () for pages."""
+    """The order of the pass, with the reason for it. columns: what it is ordered by; () for pages."""
 
     kind: Literal["heap", "key", "column"]
     columns: tuple[Named, ...]
@@ -60,7 +63,7 @@ class Route(Model):
 
 # ─── choosing ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def choose(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
-    """The route over the table; raises StepError where the wish can't be had."""
+    """Choose the route. wish: "auto", "heap", "key" or a column; raises StepError where it isn't possible."""
     if wish == "key":
         return Route(kind="key", columns=shape.key, why="the playbook asks for the key's order")
     if wish not in ("auto", "heap"):
@@ -104,7 +107,7 @@ def _by_column(look: Look, table: str, shape: Shape, *, wish: str) -> Route:
     return Route(kind="column", columns=columns, why="the playbook names an indexed column")
 
 
-# Table :name with all that belongs to it, and its partitions or children: a parent itself has no bytes.
+# The size of table :name with indexes and TOAST, including partitions and children: a partitioned table itself has no storage.
 TREE_BYTES = """(WITH RECURSIVE tree (oid) AS (
                SELECT CAST(CAST(:name AS regclass) AS oid)
                UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON tree.oid = i.inhparent)
@@ -113,9 +116,9 @@ TREE_BYTES = """(WITH RECURSIVE tree (oid) AS (
 
 # ─── the start ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: bool = True) -> Start:
-    """The bounds of the pass and how much lies in them, of one moment; ranges enough for so many workers.
+    """Fix the bounds of the pass and count what is in them, in the look's one snapshot; at least as many ranges as workers.
 
-    counted False: the rows are not counted, and as many as the statistics say are taken to lie on a page.
+    counted: False to skip counting the rows, and to estimate rows_per_page from the statistics.
     """
     if not shape.pg:
         ranges = tuple(_ranges(look, shape, route, workers=1))
@@ -123,6 +126,7 @@ def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: 
         rows = _count(look, shape, ranges, route) if counted else 0
         return Start(ranges=ranges, rows=rows, bytes=size, key=key_names(shape))
     ranges = tuple(_ranges(look, shape, route, workers=workers))
+    # the low 32 bits of the first id not yet assigned: xmin, with which it is compared, has no epoch
     xid = "CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS numeric) % 4294967296"
     sql = f"""SELECT CAST({xid} AS text) AS xid,
              {TREE_BYTES} AS bytes, {HEAP} AS heap,
@@ -144,7 +148,7 @@ def begin(look: Look, shape: Shape, route: Route, *, workers: int = 1, counted: 
 
 
 def key_names(shape: Shape) -> tuple[str, ...]:
-    """What tells the rows apart."""
+    """The names of the key's columns."""
     return tuple(one.name for one in shape.key)
 
 
@@ -165,7 +169,7 @@ def _ranges(look: Look, shape: Shape, route: Route, *, workers: int) -> list[Ran
 
 
 def _heap_ranges(look: Look, shape: Shape, *, workers: int) -> list[Range]:
-    """About as many pages each; there are enough of them that a running pass can be given more workers."""
+    """Ranges of about the same number of pages, enough of them that a running pass can be given more workers."""
     sql = f"""SELECT pg_relation_size(CAST(:name AS regclass)) / CAST(current_setting('block_size') AS bigint) AS n,
               {HEAP} AS heap"""
     row = look.row(sql, {"name": shape.table})
@@ -176,7 +180,7 @@ def _heap_ranges(look: Look, shape: Shape, *, workers: int) -> list[Range]:
 
 
 def _boundaries(look: Look, shape: Shape, columns: Sequence[Named], *, condition: str, parts: int) -> list[str]:
-    """The positions that cut the order into about equal parts: one walk over its index."""
+    """The positions that divide the order into about equal parts; one scan of its index."""
     where = f" WHERE {condition}" if condition else ""
     names = [f"target.{column.sql}" for column in columns]
     inner = ", ".join(f"{name} AS rb_c{n}" for n, name in enumerate(names))
@@ -190,7 +194,7 @@ def _boundaries(look: Look, shape: Shape, columns: Sequence[Named], *, condition
 def last_position(
     look: Look, shape: Shape, columns: Sequence[Named], *, condition: str = "", descending: bool = True
 ) -> str:
-    """The greatest (or the first) position now, as the database orders it; "" where there is no row."""
+    """The last position at present (the first, if not descending), as the database orders; "" where there is no row."""
     place = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in columns])
     order = ", ".join(f"target.{column.sql}{' DESC' if descending else ''}" for column in columns)
     where = f" WHERE {condition}" if condition else ""
@@ -200,7 +204,7 @@ def last_position(
 
 def _count(look: Look, shape: Shape, ranges: Sequence[Range], route: Route) -> int:
     if any(one.kind == "pages" for one in ranges):
-        # All of the table; an index would do only where VACUUM has just been, and the planner believes so for too long.
+        # An index-only scan is fast only where VACUUM has just marked the pages, and the planner trusts old figures of that.
         look.rows("SELECT set_config('enable_indexonlyscan', 'off', true)")
         return look.row(counting(shape, Window("true", {}))).integer("n")
     start = Start(ranges=(), rows=0, bytes=0, start_xid="0")
@@ -224,9 +228,11 @@ def window(  # noqa: PLR0913 - what a window follows from
     exact: bool = False,
     density: float = 0.0,
 ) -> Window:
-    """The next rows of a range after `lo`; rows None: all the rest. exact: no row more than that, also by pages.
+    """The window of the next `rows` rows of a range after `lo`; None: all the rest.
 
-    density: rows on a page where the last batch was; pages that are emptier than most don't make the next batch larger.
+    exact: never more rows than that; a range of pages may otherwise hold more.
+    density: rows per page in the last batch. The larger of it and the average is used, so that sparse pages don't make the next
+    batch too large where denser ones follow.
     """
     if part.kind != "pages":
         columns, extra = (
@@ -244,7 +250,7 @@ def window(  # noqa: PLR0913 - what a window follows from
 
 
 def first_of(shape: Shape, within: Window) -> str:
-    """The SELECT of the key and the position of a window's first row."""
+    """The SELECT of a window's first rows (:rb_rows of them): key and position."""
     names = [f"target.{column.sql}" for column in within.order]
     place = as_text(shape, names[0]) if within.pages else json_of(shape, [as_text(shape, name) for name in names])
     key = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
@@ -253,19 +259,22 @@ def first_of(shape: Shape, within: Window) -> str:
 
 
 def again(look: Look, shape: Shape, start: Start) -> Start:
-    """The start with one more range over the heap's new file, where VACUUM FULL or CLUSTER gave rows new places."""
+    """The start with further ranges over the heap's new file, after VACUUM FULL or CLUSTER gave all rows other TIDs.
+
+    The table is visited from its beginning again; rows that are done already need nothing any more.
+    """
     workers = max(1, sum(start.stands(one) for one in start.ranges) // 2)
     fresh = _heap_ranges(look, shape, workers=workers)
     return start.model_copy(update={"ranges": (*start.ranges, *fresh), "heap": heap_of(look, shape)})
 
 
 def heap_of(look: Look, shape: Shape) -> int:
-    """The file that the heap is in now, 0 where there is none."""
+    """The heap's current file (relfilenode); 0 on SQLite, and for a table without storage."""
     if not shape.pg:
         return 0
     return look.row(f"SELECT {HEAP} AS heap", {"name": shape.table}).integer("heap")
 
 
 def page(tid: str) -> int:
-    """The page of a place in the heap."""
+    """The page number of a TID such as "(12,3)"."""
     return int(tid.strip("()").split(",")[0])

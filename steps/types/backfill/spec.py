@@ -1,4 +1,4 @@
-"""From a playbook's words to a backfill's shape: table, key, columns and source, as this database has them."""
+"""Resolves a backfill's fields from the playbook (table, key, columns, source) against the database, into a Shape."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from steps.types.backfill.tables import TABLEOID, Member, TypedColumns, is_rowid
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a playbook says of a backfill. key: () for the primary key; undo: whether it can be taken back."""
+class BackfillFields:
+    """A backfill's fields from the playbook. key: () for the primary key; undo: whether to keep undo payloads."""
 
     table: str
     key: tuple[str, ...]
@@ -27,13 +27,13 @@ class Words:
     undo: bool = True
 
 
-def read_shape(look: Look, words: Words) -> Shape:
-    """What the SQL is made of; raises StepError where a table or column isn't there."""
-    table = words.table
+def read_shape(look: Look, fields: BackfillFields) -> Shape:
+    """Build the Shape; raises StepError where the table, a column or a key is missing."""
+    table = fields.table
     found = catalog.relation(look, table)
     if found is None:
         raise StepError(f"cannot find the table {table}: look at its name and schema")
-    names = words.key or catalog.primary_key(look, table)
+    names = fields.key or catalog.primary_key(look, table)
     if not names:
         raise StepError(f"cannot tell the rows of {table} apart: it has no primary key; name a unique one with key")
     found_in, named = members(look, found.oid, names), TypedColumns(look, found.oid, table)
@@ -42,20 +42,20 @@ def read_shape(look: Look, words: Words) -> Shape:
         dialect=look.dialect,
         table=qualified(*catalog.named(look, table), look.dialect),
         key=(*key, TABLEOID) if needs_table(found_in) else key,
-        fill=tuple(named(name) for name in words.fill),
-        source=words.source.text(look.dialect).strip().rstrip(";").rstrip(),
-        pairs=read_match(words.match.text(look.dialect), look.dialect),
-        where=words.where.text(look.dialect) if words.where else "",
+        fill=tuple(named(name) for name in fields.fill),
+        source=fields.source.text(look.dialect).strip().rstrip(";").rstrip(),
+        pairs=read_match(fields.match.text(look.dialect), look.dialect),
+        where=fields.where.text(look.dialect) if fields.where else "",
         many=found.kind == "partitioned table" or len(found_in) > 1,
-        undo=words.undo,
-        touched_columns=catalog.touched_columns(look, found.oid, words.fill),
+        undo=fields.undo,
+        touched_columns=catalog.touched_columns(look, found.oid, fields.fill),
         oid=found.oid or 0,
         triggers=_may_change(look, table, names, found_in),
     )
 
 
 def _may_change(look: Look, table: str, key: tuple[str, ...], found: Sequence[Member]) -> bool:
-    """Whether a row may turn out otherwise than the UPDATE says: by triggers, or because its key is NULL, on SQLite."""
+    """Whether a row may end up different from what the UPDATE set: by a trigger, or on SQLite because its key is NULL."""
     if look.dialect is Dialect.POSTGRESQL:
         return any(one.triggers for one in found)
     columns = catalog.columns(look, table)

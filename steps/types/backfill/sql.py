@@ -1,7 +1,9 @@
-"""The SQL of a backfill that both databases share: which rows a window holds, and what each of them needs.
+"""SQL that a backfill uses on both databases: the rows of a window, and the verdict on each of them.
 
-Every name made up here begins with rb_, so that a playbook's own expressions over `target` and `source` never meet it.
-The verdict on a row is its rb_c: written, already (nothing to fill), no_key, not_in_source, or outside (of `where`).
+Every alias made up here begins with rb_, so that it can't collide with names in a playbook's expressions over `target` and
+`source`. Columns of a row: rb_k0… its key, rb_n0… whether the column to fill is NULL, rb_m0… the values of `match`, rb_v0… the
+source's values, rb_o0… its position in the pass's order, rb_c the verdict: written, already (nothing to fill), no_key,
+not_in_source, or outside (of `where`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ ROWID = "rowid"
 
 @dataclass(frozen=True)
 class Named:
-    """A column with its type as the catalogue writes it: of a domain, the type below it. row: it is a composite one."""
+    """A column with its type as the catalogue writes it, a domain's base type for a domain. row: it is of a composite type."""
 
     name: str
     type: str
@@ -34,10 +36,11 @@ class Named:
 
 @dataclass(frozen=True)
 class Shape:
-    """A backfill as SQL sees it. table: qualified and quoted; many: the table's rows lie in several heaps.
+    """The parts of a backfill's SQL, resolved against this database.
 
-    touched_columns: columns that are set to themselves in each written row (`catalog.touched_columns` says why); oid: of the table, 0
-    where it has none; triggers: what was written may have been changed by others, in the same transaction.
+    table: qualified and quoted. many: its rows are in several heaps (partitions, inheritance).
+    touched_columns: set to themselves in each written row; see `catalog.touched_columns`. oid: 0 on SQLite.
+    triggers: a trigger may change what the UPDATE writes, in the same transaction.
     """
 
     dialect: Dialect
@@ -60,10 +63,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Window:
-    """Rows to look at: a condition over target, with its parameters.
+    """The rows that one batch examines: a condition over target, with its parameters.
 
-    order: the columns whose last values are the cursor, () where `end` is; limit: rows at most; fresh: row versions
-    made since the pass began may be met again, and then don't count; listed: the rows are named one by one.
+    order: the columns whose last values become the cursor; () where the cursor is `end`. limit: the maximum number of rows.
+    fresh: row versions created since the pass began may be met a second time, and must not be counted again: an UPDATE moves
+    a row to another place in the heap. listed: the rows are given by their keys. pages: a range of heap pages.
     """
 
     condition: str
@@ -77,12 +81,12 @@ class Window:
 
     @property
     def split(self) -> bool:
-        """Whether rows that need nothing are counted by a look of their own: where they are many, that is much cheaper."""
+        """Whether rows that need nothing are counted by a query of their own: where there are many, that is much cheaper."""
         return self.pages and self.limit is None
 
     @property
     def form(self) -> Window:
-        """The same for all windows whose SQL differs in its parameters only."""
+        """The window without its parameters: equal for all windows with the same SQL, so that the text can be cached."""
         return replace(self, params={}, end="", limit=None if self.limit is None else 0)
 
     def all_params(self) -> dict[str, Value]:
@@ -92,7 +96,7 @@ class Window:
 
 # ─── windows ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def pages(lo: str, hi: str, *, start_xid: str, limit: int | None = None) -> Window:
-    """Rows by their place in the heap, from one TID (without it) to another (without it)."""
+    """The rows between two TIDs, both exclusive."""
     condition = "target.ctid > CAST(:rb_lo AS tid) AND target.ctid < CAST(:rb_hi AS tid)"
     params: dict[str, Value] = {"rb_lo": lo, "rb_hi": hi, "rb_xid": start_xid}
     order = () if limit is None else (Named("ctid", "tid"),)
@@ -100,7 +104,10 @@ def pages(lo: str, hi: str, *, start_xid: str, limit: int | None = None) -> Wind
 
 
 def keys(shape: Shape, order: tuple[Named, ...], *, lo: str, hi: str, limit: int | None, extra: str = "") -> Window:
-    """Rows after `lo` ("": from the first) up to and with `hi`, both JSON arrays; compared in the server only."""
+    """The rows after `lo` ("": from the first) up to and including `hi`, both JSON arrays of `order`'s values.
+
+    Positions are compared by the server alone, since only it knows the order of its types and collations.
+    """
     names = ", ".join(f"target.{column.sql}" for column in order)
     parts, params = [extra] if extra else [], dict[str, Value]()
     for sign, text, letter in ((">", lo, "lo"), ("<=", hi, "hi")):
@@ -114,7 +121,7 @@ def keys(shape: Shape, order: tuple[Named, ...], *, lo: str, hi: str, limit: int
 
 
 def listed(shape: Shape, wanted: Sequence[str]) -> Window:
-    """The rows of these keys, each a JSON array."""
+    """The rows with these keys, each a JSON array."""
     values = json.dumps([json.loads(key) for key in wanted])
     end = wanted[-1] if wanted else ""
     same = " AND ".join(f"target.{c.sql} = {cast_to(shape, c, _element(shape, n))}" for n, c in enumerate(shape.key))
@@ -122,7 +129,7 @@ def listed(shape: Shape, wanted: Sequence[str]) -> Window:
 
 
 def position(shape: Shape, text: str) -> list[Value]:
-    """The values of a cursor."""
+    """The values of a cursor, a JSON array; TypeError for any other JSON."""
     values = json.loads(text)
     if not isinstance(values, list):
         raise TypeError(f"cannot read the cursor {text!r}: it isn't a list")
@@ -130,7 +137,7 @@ def position(shape: Shape, text: str) -> list[Value]:
 
 
 def cast_to(shape: Shape, column: Named, expression: str) -> str:
-    """A text as a value of the column's type; SQLite's values carry their own."""
+    """SQL that turns a text into a value of the column's type; a SQLite value carries its own type."""
     return f"CAST(CAST({expression} AS text) AS {column.type})" if shape.pg else expression
 
 
@@ -139,14 +146,14 @@ def as_text(shape: Shape, expression: str) -> str:
 
 
 def json_of(shape: Shape, expressions: Sequence[str]) -> str:
-    """A JSON array of these values of a key or an order, as text."""
+    """SQL for a JSON array of these values, as text: how keys and cursors are stored."""
     if shape.pg:
         return f"CAST(json_build_array({', '.join(expressions)}) AS text)"
     return f"json_array({', '.join(wrap(one) for one in expressions)})"
 
 
 def key_text(shape: Shape, alias: str) -> str:
-    """A row's key as the ledger writes it."""
+    """SQL for a row's key as the ledger stores it."""
     return json_of(shape, [f"{alias}.rb_k{n}" for n in range(len(shape.key))])
 
 
@@ -155,7 +162,7 @@ def _element(shape: Shape, n: int) -> str:
 
 
 def is_null(column: Named, expression: str) -> str:
-    """Whether nothing is stored: `IS NULL` also says so of a composite value whose fields are all NULL."""
+    """SQL that tells whether the value itself is NULL: `IS NULL` is also true for a composite value of only NULL fields."""
     return f"{expression} IS NOT DISTINCT FROM NULL" if column.row else f"{expression} IS NULL"
 
 
@@ -164,14 +171,17 @@ def is_value(column: Named, expression: str) -> str:
 
 
 # ─── SQLite's values in JSON ────────────────────────────────────────────────────────────────────────────────────────
-# Any column may hold any kind of value, whatever its type says. JSON has no bytes, and cuts reals at 15 digits.
+# A SQLite column may hold any kind of value, whatever its declared type. SQLite's JSON has no blobs, and rounds reals to 15 digits.
 REAL, BLOB, TEXT, NULS = "real:", "blob:", "text:", "nulx:"
 _DIGITS = "'0123456789ABCDEF'"
 _BYTES = "x'" + bytes(range(256)).hex() + "'"
 
 
 def wrap(expression: str) -> str:
-    """A value as the ledger's JSON holds it: `real:0.1`, `blob:00FF`, `nulx:610062` for a text with NULs; what looks so is a `text:…`."""
+    """SQL that encodes a value for the ledger's JSON: `real:0.1`, `blob:00FF`, `nulx:610062` for a text with NULs.
+
+    A text that begins like one of these is escaped as `text:…`; all else stays as it is.
+    """
     looks = f"substr({expression}, 1, 5) IN ('{REAL}', '{BLOB}', '{TEXT}', '{NULS}')"
     nuls = f"instr(CAST({expression} AS BLOB), x'00')"  # SQLite's JSON ends a text at its first NUL
     return f"""CASE typeof({expression}) WHEN 'real' THEN '{REAL}' || quote({expression})
@@ -181,7 +191,7 @@ def wrap(expression: str) -> str:
 
 
 def unwrap(expression: str) -> str:
-    """The value again."""
+    """SQL that decodes what `wrap` encoded."""
     rest = f"substr({expression}, 6)"
     return f"""CASE WHEN typeof({expression}) <> 'text' THEN {expression} ELSE CASE substr({expression}, 1, 5)
         WHEN '{TEXT}' THEN {rest} WHEN '{BLOB}' THEN {_unhex(rest)} WHEN '{NULS}' THEN CAST({_unhex(rest)} AS TEXT)
@@ -190,7 +200,10 @@ def unwrap(expression: str) -> str:
 
 
 def _unhex(text: str) -> str:
-    """SQLite has unhex() since 3.41 only: two digits at a time, each pair looked up in all the bytes there are."""
+    """SQL that decodes hexadecimal digits, for SQLite before 3.41, which has no unhex().
+
+    A recursive query takes two digits at a time and looks their byte up in a blob of all 256 bytes.
+    """
     high, low = (f"instr({_DIGITS}, substr(rb_h, {at}, 1))" for at in ("rb_at", "rb_at + 1"))
     return f"""(WITH RECURSIVE rb_hex(rb_h, rb_at, rb_b) AS (SELECT {text}, 1, '' UNION ALL
         SELECT rb_h, rb_at + 2, rb_b || substr({_BYTES}, 16 * {high} + {low} - 16, 1) FROM rb_hex WHERE rb_at < length(rb_h))
@@ -198,7 +211,7 @@ def _unhex(text: str) -> str:
 
 
 def unwrapped(value: Value) -> Value:
-    """The same for a value that JSON has already been read from."""
+    """`unwrap` in Python, for a value that was already parsed from JSON."""
     if not isinstance(value, str) or value[:5] not in (REAL, BLOB, TEXT, NULS):
         return value
     rest = value[5:]
@@ -209,19 +222,20 @@ def unwrapped(value: Value) -> Value:
 
 # ─── rows and verdicts ──────────────────────────────────────────────────────────────────────────────────────────────
 def needs(shape: Shape) -> str:
-    """Whether anything could be filled in a row."""
+    """SQL that tells whether any column to fill is NULL."""
     return "(" + " OR ".join(is_null(column, f"target.{column.sql}") for column in shape.fill) + ")"
 
 
 def inside(shape: Shape) -> str:
-    """Whether a row belongs to the scope."""
+    """SQL that tells whether a row is in scope, by the playbook's `where` (the line end closes a comment in it)."""
     return f"(({shape.where}\n) IS TRUE)" if shape.where else "true"
 
 
 def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
-    """The SELECT of a window's rows, of a split one only those that need something.
+    """The SELECT of a window's rows; of a split window only those that need something.
 
-    unless: a condition under which a row's match isn't evaluated.
+    unless: a condition under which a row's match isn't evaluated. `match` is evaluated for no row that needs nothing or is out of
+    scope either: such a row might make the expression fail.
     """
     columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
     columns += [f"{is_null(c, f'target.{c.sql}')} AS rb_n{n}" for n, c in enumerate(shape.fill)]
@@ -247,7 +261,7 @@ def _place_columns(shape: Shape, window: Window) -> list[str]:
 
 
 def _fresh() -> str:
-    """Whether this version of the row was made since the pass began; age() is negative for what is older than 2^31."""
+    """SQL that tells whether this row version was created since the pass began; age() is negative beyond 2^31 transactions."""
     return "(age(target.xmin) BETWEEN 0 AND age(CAST(:rb_xid AS xid)))"
 
 
@@ -270,9 +284,10 @@ def _ordering(window: Window) -> str:
 
 
 def judged(shape: Shape, rows: str, *, known: bool = False) -> str:
-    """The SELECT that joins the source to looked-at rows and gives each its verdict.
+    """The SELECT that joins the source to examined rows and adds the verdict rb_c to each.
 
-    known: a version made since the pass began is outside where its row is dead or deferred: it was counted as such.
+    known: a row version created since the pass began gets the verdict outside if its row is dead or deferred: it was already
+    counted as such.
     """
     values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
     found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
@@ -291,7 +306,11 @@ def judged(shape: Shape, rows: str, *, known: bool = False) -> str:
 
 
 def counts(*, split: bool = False) -> str:
-    """The figures of judged rows rb_j, by name; taken counts all of them, and of a split window those of rb_rest too."""
+    """The counters of the judged rows rb_j, by name. taken: all rows of the window.
+
+    A split window's rb_j lacks the rows that need nothing; rb_rest counted all rows. So `seen` and `already` get the difference:
+    the rows of rb_rest that are older than the pass and in scope, less those of them that are in rb_j.
+    """
     old = "NOT (rb_j.rb_fresh AND rb_j.rb_c = 'already')"
     each = ", ".join(f"count(*) FILTER (WHERE rb_j.rb_c = '{name}') AS {name}" for name in ("no_key", "not_in_source"))
     taken, settled = "count(*)", ""
@@ -304,20 +323,20 @@ def counts(*, split: bool = False) -> str:
 
 
 def rest(shape: Shape, window: Window) -> str:
-    """Counts all rows of a split window, and those in scope that are no younger than the pass."""
+    """Counts all rows of a split window (n), and those in scope that are older than the pass (old)."""
     old = f"count(*) FILTER (WHERE {inside(shape)} AND NOT {_fresh()})"
     return f"SELECT count(*) AS n, {old} AS old FROM {shape.table} AS target WHERE {window.condition}"
 
 
 # ─── looking only ───────────────────────────────────────────────────────────────────────────────────────────────────
 def preview(shape: Shape, window: Window) -> str:
-    """What a batch of this window would do, counted."""
+    """The counters that a batch of this window would produce, without writing anything."""
     others = f"WITH rb_rest AS ({rest(shape, window)}) " if window.split else ""
     return f"{others}SELECT {counts(split=window.split)} FROM ({judged(shape, looked_at(shape, window))}) AS rb_j"
 
 
 def missed(shape: Shape, window: Window, *, limit: int) -> tuple[str, dict[str, Value]]:
-    """The keys of rows that could still be filled, in order; those that are dead or deferred are known and left out."""
+    """The keys of rows that could still be filled, in order, without dead and deferred rows, which are listed already."""
     order = ", ".join(f"rb_j.rb_k{n}" for n in range(len(shape.key)))
     sql = f"""SELECT {key_text(shape, "rb_j")} AS key FROM ({_fillable(shape, window)}) AS rb_j
               WHERE rb_j.rb_c = 'written' ORDER BY {order} LIMIT :rb_most"""
@@ -325,7 +344,7 @@ def missed(shape: Shape, window: Window, *, limit: int) -> tuple[str, dict[str, 
 
 
 def left(shape: Shape, window: Window) -> str:
-    """Counts the rows that could still be filled, also those that came since the pass began."""
+    """Counts the rows that could still be filled, including rows added since the pass began."""
     return f"SELECT count(*) AS n FROM ({_fillable(shape, window)}) AS rb_j WHERE rb_j.rb_c = 'written'"
 
 
@@ -337,7 +356,7 @@ def _fillable(shape: Shape, window: Window) -> str:
 
 
 def set_aside(shape: Shape, key: str) -> str:
-    """Whether the row of this key is dead or deferred."""
+    """SQL that tells whether the row with this key is dead or deferred."""
     return f"""EXISTS (SELECT 1 FROM {ledger_table("skipped_row", shape.dialect)} AS rb_d
         WHERE rb_d.run = :run AND rb_d.step = :step AND rb_d.action IN ('apply', 'deferred') AND rb_d.key = {key})"""
 

@@ -34,7 +34,7 @@ from steps.types.backfill.passes import Pass
 from steps.types.backfill.preflight import faults
 from steps.types.backfill.progress import RUNNING, share
 from steps.types.backfill.ranges import Route, begin, choose, window
-from steps.types.backfill.spec import Words, read_shape
+from steps.types.backfill.spec import BackfillFields, read_shape
 from steps.types.backfill.sql import Shape
 from steps.types.backfill.throttle import UNTHROTTLED, Throttle
 from steps.types.backfill.undo import Written
@@ -44,7 +44,7 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class BatchSize(Model):
-    """How long a batch should take, and between how many rows it may choose to get there."""
+    """The target duration of a batch, and the range of rows within which its size adapts."""
 
     time: Annotated[Seconds, Field(gt=0, le=60)] = 0.25
     rows: tuple[Count, Count] = (100, 10_000)
@@ -57,7 +57,7 @@ class BatchSize(Model):
 
 
 class PauseAfter(Model):
-    """Where the pass waits once for a person: after so many rows written, or so many batches."""
+    """When the pass pauses once for a person: after so many rows written, or so many batches."""
 
     written: Annotated[int, Field(ge=1)] | None = None
     batches: Annotated[int, Field(ge=1)] | None = None
@@ -70,19 +70,19 @@ class PauseAfter(Model):
 
 
 class DeadLetters(Model):
-    """How many rows may be set aside before the step stops: a number and a share of the rows in range, both hold."""
+    """How many rows may be skipped as dead before the step stops: a number and a share of the rows in range; both limits apply."""
 
     max: Annotated[int, Field(ge=0)] = 100
     pct: Annotated[float, Field(ge=0, le=100)] = 1.0
 
 
 class BackfillResult(StepResult):
-    """What a pass came to. visited = written + already + no_key + not_in_source + deferred + dead, each row once.
+    """The counters of a pass. visited = written + already + no_key + not_in_source + deferred + dead; each row counts once.
 
-    in_range: rows that the pass had to answer for: those it visited, and those `left`, which it missed; at_start: rows
-    in range when it began; already: nothing to fill; no_key: the match is NULL; not_in_source: no source row for the
-    key; deferred: held or changed by others to the end; late: what the sweep at the end reached; seconds: from its
-    first batch to its last, rests and holds included, without the time in which no process was at it.
+    in_range: all rows that the pass had to visit: visited + left, where left are those it missed; at_start: rows in range when
+    it began; already: nothing to fill; no_key: the match is NULL; not_in_source: the source has no row for the key;
+    deferred: locked or changed by others until the end; late: visited only by the final sweep; seconds: from the first batch to
+    the last, with rests and holds, without the time in which no process worked on it.
     """
 
     in_range: int
@@ -103,11 +103,11 @@ class BackfillResult(StepResult):
 
 
 class Backfill(Step[Written]):
-    """Fills each row's NULL columns from the source row that `match` names; what isn't NULL is never changed.
+    """Fills each row's NULL columns from the source row that `match` names; values that aren't NULL are never changed.
 
-    Every row is visited once, in the heap's or a key's order; progress is rows visited, so that rows which never match
-    can't keep it going. Bounds are fixed at the beginning; the sweep at the end looks at the whole table. What was written
-    can be taken back for exactly its rows.
+    Every row is visited once, in heap order or in the order of a key. Progress counts rows visited, so rows that never match
+    can't make the pass run for ever. Bounds are fixed at the start, and a final sweep covers the whole table. The undo resets
+    exactly the rows that were written.
     """
 
     kind: ClassVar[str] = "backfill"
@@ -172,7 +172,7 @@ class Backfill(Step[Written]):
         )
 
     def statements(self, look: Look) -> list[Statement]:
-        """The first batch as it will be sent; the others differ in their bounds only."""
+        """The first batch as it will be sent; all others differ only in their bounds."""
         shape = self._shape(look)
         route = self._route(look, shape)
         start = begin(look, shape, route, counted=False)
@@ -206,17 +206,17 @@ class Backfill(Step[Written]):
     def _found(self, look: Look, place: RunPosition, document: PassState) -> Effect:
         totals = store.totals(look, RunPosition(place.run, place.step, "apply"))
         back = taking_back.state_of(look, run=place.run, step=place.step)
-        told = (
+        evidence = (
             f"{totals.seen:,} of {document.start.rows:,} rows visited, {totals.written:,} written, {totals.dead} dead"
         )
         if back.taken or back.ended:
             state = State.NOT_DONE if back.ended else State.PARTLY
-            return Effect(state, f"{told}; {back.taken} of {back.kept} batches taken back")
+            return Effect(state, f"{evidence}; {back.taken} of {back.kept} batches taken back")
         if totals.deferred:
-            told += f"; {totals.deferred} held by others to the end"
+            evidence += f"; {totals.deferred} held by others to the end"
         if document.ended(self._settings(), deferred=totals.deferred):
-            return Effect(State.DONE, f"{told}; {document.left} left")
-        return Effect(State.PARTLY, f"{told}; {f'{document.left} left' if document.finished else 'not finished'}")
+            return Effect(State.DONE, f"{evidence}; {document.left} left")
+        return Effect(State.PARTLY, f"{evidence}; {f'{document.left} left' if document.finished else 'not finished'}")
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> BackfillResult:
@@ -245,11 +245,11 @@ class Backfill(Step[Written]):
         return found.dead + found.deferred
 
     def reopen(self, ctx: Context) -> None:
-        """Try again the rows that were set aside, dead and locked ones; those that still can't be written are set aside again."""
+        """Retry the dead and the deferred rows; those that still can't be written are skipped again."""
         self._pass(ctx).reopen()
 
     def result(self, look: Look) -> BackfillResult:
-        """The counters again, from the ledger: sums of the batches, so that a resume can't count twice."""
+        """The counters from the ledger: sums of committed batches, so that a resume can't count a row twice."""
         place = look.place
         text = store.document(look, place) if place is not None else None
         if place is None or text is None:
@@ -264,8 +264,8 @@ class Backfill(Step[Written]):
         return "" if self.undo else "undo: false keeps no record of what it writes"
 
     def _shape(self, look: Look) -> Shape:
-        words = Words(self.table, self.key, self.source, self.match, self.fill, self.where, self.undo)
-        return read_shape(look, words)
+        fields = BackfillFields(self.table, self.key, self.source, self.match, self.fill, self.where, self.undo)
+        return read_shape(look, fields)
 
     def _route(self, look: Look, shape: Shape) -> Route:
         return choose(look, self.table, shape, wish=self.order)
@@ -296,9 +296,8 @@ class Backfill(Step[Written]):
 
 def _result(look: Look, place: RunPosition, document: PassState) -> BackfillResult:
     totals = store.totals(look, place)
-    late = max(
-        store.totals(look, place, worker=store.SWEEP).seen, 0
-    )  # a locked row that was deleted is not seen after all
+    # negative where the sweep settled nothing but deferred rows that were deleted meanwhile
+    late = max(store.totals(look, place, worker=store.SWEEP).seen, 0)
     seconds = store.seconds(look, place)
     return BackfillResult(
         in_range=totals.seen + document.left,

@@ -1,4 +1,7 @@
-"""The ledger's tables backfill_pass, batch, undo and skipped_row: how far a pass over a table came, as sums of what was committed."""
+"""A backfill's ledger tables: backfill_pass, batch, undo and skipped_row.
+
+Progress is always the sum of committed batches and is stored nowhere else, so that no crash can make the two differ.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,19 @@ from steps.contract.dialect import Dialect
 from steps.ledger.step_commits import place_params
 from steps.ledger.tables import exists, table
 
-SWEEP = -1  # the number, in the batch table, of what goes after rows that the ranges of a pass did not settle
-DEFERRED = "deferred"  # the action, in skipped_row, of rows that were locked: they are returned to
-DEAD_ACTION = "apply"  # of rows that could not be written
-AGAIN = "again"  # the action, in skipped_row, of rows that were NULL again after they had been written, and were written anew
-REFUSED = "revert"  # the action, in skipped_row, of rows that are not taken back
-_LABEL = "batch "  # and its number: what the ledger calls a batch's transaction
+SWEEP = -1  # batch.worker of the final sweep, which visits rows that the ranges left unsettled
+# skipped_row.action:
+DEFERRED = "deferred"  # rows locked or changed by others, to be retried
+DEAD_ACTION = "apply"  # rows that could not be written
+AGAIN = "again"  # rows that had been written, were NULL again, and were written anew
+REFUSED = "revert"  # rows that an undo leaves alone
+_LABEL = "batch "  # followed by its number: the label of a batch's commit
 _MESSAGE_LIMIT = 500  # characters; a driver's message can carry a whole row
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums of a pass's batches. seen = written + already + no_key + not_in_source + deferred + dead."""
+    """The counters of one batch or the sums of many. seen = written + already + no_key + not_in_source + deferred + dead."""
 
     batches: int = 0
     seen: int = 0
@@ -41,7 +45,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Batch:
-    """One committed batch. worker: the number of its range in the pass, or SWEEP; lo, hi: where it began and ended."""
+    """One committed batch. worker: the number of its range in the pass, or SWEEP; lo, hi: the cursor before and after."""
 
     n: int
     worker: int
@@ -56,7 +60,7 @@ _OURS = "run = :run AND step = :step AND action = :action"
 
 # ─── the pass ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def document(look: Look, place: RunPosition) -> str | None:
-    """The pass's document (JSON); None before it began, or where there is no ledger."""
+    """The pass's state (JSON); None before the pass began, or where there is no ledger."""
     if not exists(look):
         return None
     rows = look.rows(f"SELECT document FROM {table('backfill_pass', look.dialect)} WHERE {_OURS}", place_params(place))
@@ -64,7 +68,7 @@ def document(look: Look, place: RunPosition) -> str | None:
 
 
 def keep_document(work: Work, place: RunPosition, text: str) -> None:
-    """Store the pass's document, the first time or again."""
+    """Insert or replace the pass's state."""
     sql = f"""INSERT INTO {table("backfill_pass", work.dialect)} (run, step, action, document)
               VALUES (:run, :step, :action, :document)
               ON CONFLICT (run, step, action) DO UPDATE SET document = excluded.document"""
@@ -73,7 +77,7 @@ def keep_document(work: Work, place: RunPosition, text: str) -> None:
 
 # ─── batches ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def totals(look: Look, place: RunPosition, *, worker: int | None = None) -> Totals:
-    """What the pass did so far, of all ranges or of one."""
+    """The sums of a pass's committed batches, of all ranges or of one; raises StepError where they are inconsistent."""
     sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _FIGURES)
     only, params = (
         ("", place_params(place))
@@ -86,7 +90,7 @@ def totals(look: Look, place: RunPosition, *, worker: int | None = None) -> Tota
 
 
 def _sound(found: Totals, place: RunPosition) -> Totals:
-    """Raises StepError where a sum is negative, or the parts aren't the whole: such figures prove nothing."""
+    """Raises StepError where a sum is negative, or the parts don't add up: ledger rows were lost or altered."""
     parts = found.written + found.already + found.no_key + found.not_in_source + found.deferred + found.dead
     negative = [one.name for one in fields(Totals) if getattr(found, one.name) < 0]
     if negative or parts != found.seen:
@@ -96,12 +100,15 @@ def _sound(found: Totals, place: RunPosition) -> Totals:
 
 
 def label_of(n: int) -> str:
-    """The ledger's label for the transaction of a batch."""
+    """The label of a batch's commit in the ledger."""
     return f"{_LABEL}{n}"
 
 
 def seconds(look: Look, place: RunPosition) -> float:
-    """How long processes were at it, rests and holds included: of each (an epoch), from its first batch to its last."""
+    """The time that processes worked on the pass, rests and holds included.
+
+    A process has one epoch of the lease; for each epoch this is the time from its first batch's start to its last batch's end.
+    """
     span = "extract(epoch FROM max(b.at) - min(b.at - b.ms * interval '1 ms'))"
     if look.dialect is Dialect.SQLITE:
         span = "86400.0 * (max(julianday(b.at)) - min(julianday(b.at) - b.ms / 86400000.0))"
@@ -113,7 +120,7 @@ def seconds(look: Look, place: RunPosition) -> float:
 
 
 def without_figures(look: Look, place: RunPosition) -> int:
-    """How many batches were committed of which the ledger has no figures (any more)."""
+    """The number of batches that are committed, but missing from the batch table: rows of the ledger were deleted."""
     sql = f"""SELECT count(*) AS n FROM {table("step_commit", look.dialect)} AS a WHERE a.run = :run AND a.step = :step
               AND a.action = :action AND a.label LIKE '{_LABEL}%' AND NOT EXISTS (SELECT 1 FROM {table("batch", look.dialect)}
               AS b WHERE b.run = a.run AND b.step = a.step AND b.action = a.action AND a.label = :label || b.n)"""
@@ -121,19 +128,19 @@ def without_figures(look: Look, place: RunPosition) -> int:
 
 
 def server_wal(look: Look, place: RunPosition) -> int:
-    """Bytes of WAL that the whole server wrote during the batches so far; 0 where there is none."""
+    """Bytes of WAL that the whole server, other sessions included, wrote during the batches so far; 0 on SQLite."""
     sql = f"SELECT coalesce(sum(server_wal_bytes), 0) AS n FROM {table('batch', look.dialect)} WHERE {_OURS}"
     return look.row(sql, place_params(place)).integer("n")
 
 
 def read_totals(row: Row) -> Totals:
-    """The figures of a row that has them all, of one batch or of many."""
+    """Read the counters from a row with a column for each of them."""
     counts = {one.name: row.integer(one.name) for one in fields(Totals) if one.name != "ms"}
     return Totals(**counts, ms=row.number("ms"))
 
 
 def cursors(look: Look, place: RunPosition) -> dict[int, str]:
-    """Where the last committed batch of each range ended; without those that have none."""
+    """Range → the cursor after its last committed batch; ranges without one are absent."""
     sql = f"""SELECT worker, hi FROM (SELECT worker, hi, row_number() OVER (PARTITION BY worker ORDER BY n DESC) AS latest
               FROM {table("batch", look.dialect)} WHERE {_OURS} AND worker >= 0) AS each WHERE latest = 1"""
     return {row.integer("worker"): row.text("hi") for row in look.rows(sql, place_params(place))}
@@ -148,7 +155,7 @@ def batches(look: Look, place: RunPosition, *, first: int, last: int) -> list[Ba
 
 
 def reached(look: Look, place: RunPosition) -> dict[int, int]:
-    """How many rows of each batch's payload were gone over on the way back."""
+    """Batch → how many rows of its payload an undo has processed."""
     sql = f"SELECT n, hi FROM {table('batch', look.dialect)} WHERE {_OURS} AND hi IS NOT NULL"
     return {row.integer("n"): row.integer("hi") for row in look.rows(sql, place_params(place))}
 
@@ -180,7 +187,7 @@ class DeadRow:
 
 
 def set_aside(work: Work, place: RunPosition, letter: DeadRow, *, action: str) -> int:
-    """Keep a row aside; 1 where it had been deferred before (its attempts go on counting), 0 where it is new."""
+    """Record a skipped row; returns 1 where it had been deferred before (its attempt count goes up), 0 where it is new."""
     values = {
         **place_params(place),
         "key": letter.key,
@@ -201,14 +208,14 @@ def set_aside(work: Work, place: RunPosition, letter: DeadRow, *, action: str) -
 
 
 def bury(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, n: int) -> None:
-    """Make rows that batch `n` has counted as written dead ones."""
+    """Turn rows that batch `n` counted as written into dead ones."""
     recall(work, place, keys, message=message, action=DEAD_ACTION)
     sql = f"UPDATE {table('batch', work.dialect)} SET written = written - :rows, dead = dead + :rows WHERE {_OURS} AND n = :n"
     work.execute(sql, {**place_params(place), "rows": len(keys), "n": n})
 
 
 def recall(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, action: str) -> None:
-    """Set rows that were counted as written aside under this action; the caller's batch takes them out of its sums."""
+    """Record rows that were counted as written as skipped; the caller corrects the batch's counters."""
     skipped = table("skipped_row", work.dialect)
     rows = {**place_params(place), "action": action, "message": message, "keys": json.dumps(list(keys))}
     sqlstate = "55P03" if action == DEFERRED else ""
@@ -222,21 +229,21 @@ def recall(work: Work, place: RunPosition, keys: Sequence[str], *, message: str,
 
 
 def reopen(work: Work, place: RunPosition) -> int:
-    """Make dead rows deferred ones, which a pass returns to; how many there were."""
+    """Turn dead rows into deferred ones, which a pass retries; returns how many there were."""
     sql = f"""UPDATE {table("skipped_row", work.dialect)} SET action = '{DEFERRED}'
               WHERE run = :run AND step = :step AND action = '{DEAD_ACTION}'"""
     return work.execute(sql, {"run": place.run, "step": place.step})
 
 
 def letters(look: Look, *, run: str, step: str, action: str) -> list[DeadRow]:
-    """The rows kept aside under this action, in the order of their keys."""
+    """The skipped rows with this action, in key order."""
     sql = f"""SELECT key, sqlstate, message, attempt FROM {table("skipped_row", look.dialect)} WHERE {_OURS} ORDER BY key"""
     rows = look.rows(sql, {"run": run, "step": step, "action": action})
     return [DeadRow(r.text("key"), r.text("sqlstate"), r.text("message"), r.integer("attempt")) for r in rows]
 
 
 def forget_deferred(work: Work, place: RunPosition, keys: str) -> int:
-    """Drop the notes on deferred rows (keys: a JSON array of JSON texts); how many there were."""
+    """Delete the records of deferred rows (keys: a JSON array of JSON texts); returns how many there were."""
     sql = f"DELETE FROM {table('skipped_row', work.dialect)} WHERE {_OURS} AND key IN ({_listed(work)})"
     return work.execute(sql, {**place_params(place), "action": DEFERRED, "keys": keys})
 
@@ -252,13 +259,13 @@ def _listed(work: Work) -> str:
 # ─── undo ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class UndoCounts:
-    """How many rows of a batch can be taken back."""
+    """The number of rows of one batch that can be undone."""
 
     n: int
     rows: int
 
 
 def kept(look: Look, *, run: str, step: str) -> list[UndoCounts]:
-    """The batches of a step that wrote rows, the newest first."""
+    """The batches of a step that have an undo payload, newest first."""
     sql = f"SELECT n, rows FROM {table('undo', look.dialect)} WHERE run = :run AND step = :step ORDER BY n DESC"
     return [UndoCounts(row.integer("n"), row.integer("rows")) for row in look.rows(sql, {"run": run, "step": step})]

@@ -1,4 +1,4 @@
-"""The tables that a backfill's rows lie in, and by which key a row is the same one in all of them."""
+"""The tables that store a backfill's rows (partitions, inheritance children), and whether its key identifies rows in all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from steps.contract import Look, StepError
 from steps.contract.dialect import Dialect
 from steps.types.backfill.sql import ROWID, Named
 
-TABLEOID = Named("tableoid", "oid")  # beside a key that holds in each table, but not over all of them
+TABLEOID = Named("tableoid", "oid")  # completes a key that is unique within each table, but not across them
 _HOLDS_ROWS = ("r", "f")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A table of those that one name stands for. kind: as in pg_class; unique: the key is one here; ruled: it has a rule on UPDATE."""
+    """One of the tables behind a name. kind: pg_class.relkind; unique: it has a unique index on the key; ruled: it has a rule
+    on UPDATE; triggers: those that fire on UPDATE."""
 
     oid: int
     name: str
@@ -28,7 +29,7 @@ class Member:
 
 
 def members(look: Look, oid: int | None, key: Sequence[str]) -> tuple[Member, ...]:
-    """The table itself and all that inherits from it, partitions included; () on SQLite, where nothing does."""
+    """The table itself and everything that inherits from it, partitions included; () on SQLite."""
     if look.dialect is Dialect.SQLITE or oid is None:
         return ()
     return tuple(
@@ -46,13 +47,13 @@ def members(look: Look, oid: int | None, key: Sequence[str]) -> tuple[Member, ..
 
 
 def needs_table(found: Sequence[Member]) -> bool:
-    """Whether two rows of these tables may have the same key: inheritance hands down no index."""
+    """Whether rows in different tables may have the same key: unlike partitions, inheritance children share no index."""
     partitioned = bool(found) and found[0].kind == "p" and found[0].unique
     return len(found) > 1 and not partitioned
 
 
 def not_identified(found: Sequence[Member]) -> list[Member]:
-    """Those in which the key doesn't tell rows apart, or may be NULL."""
+    """The tables in which the key doesn't identify rows, or may be NULL."""
     if not needs_table(found):
         return [one for one in found[:1] if not one.unique]
     return [one for one in found if one.kind in _HOLDS_ROWS and (not one.unique or one.nullable)]
@@ -62,11 +63,11 @@ def not_identified(found: Sequence[Member]) -> list[Member]:
 
 
 class TypedColumns:
-    """The columns of a table, each with the type that a cast to it may name."""
+    """A table's columns, each with a type name that is valid in a cast; StepError for an unknown column."""
 
     def __init__(self, look: Look, oid: int | None, table: str) -> None:
         self._table = table
-        # by catalog.columns, which also knows those that an earlier step of a plan will have made
+        # catalog.columns also has those that earlier steps of the plan will add
         self._all = {one.name: Named(one.name, one.type) for one in catalog.columns(look, table).values()}
         if look.dialect is Dialect.POSTGRESQL:
             rows = catalog.answers(look, "plain_types", {"oid": oid})
@@ -84,7 +85,7 @@ class TypedColumns:
 
 # ─── SQLite ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def without_rowid(look: Look, table: str) -> bool:
-    """Whether the table is SQLite's kind that lies in its primary key."""
+    """Whether the table is a WITHOUT ROWID table of SQLite."""
     if look.dialect is not Dialect.SQLITE:
         return False
     schema, name = catalog.named(look, table)
@@ -94,16 +95,16 @@ def without_rowid(look: Look, table: str) -> bool:
 
 
 def is_rowid(look: Look, table: str, names: tuple[str, ...]) -> bool:
-    """Whether the key is SQLite's own number of a row: INTEGER PRIMARY KEY, which is no index and never NULL."""
+    """Whether the key is SQLite's rowid: an INTEGER PRIMARY KEY, which needs no index and is never NULL."""
     if look.dialect is not Dialect.SQLITE or names != catalog.primary_key(look, table) or without_rowid(look, table):
         return False
     if len(names) != 1 or catalog.columns(look, table)[names[0]].type.upper() != "INTEGER":
         return False
-    # INTEGER PRIMARY KEY DESC is an ordinary index, for historical reasons, and so has one of its own.
+    # INTEGER PRIMARY KEY DESC is no rowid alias, by a documented quirk of SQLite: such a key has an index of its own.
     return not any(one.primary for one in catalog.indexes(look, table))
 
 
 def has_row_numbers(look: Look, table: str) -> bool:
-    """Whether SQLite's rows can be gone over by `rowid`: no column may have taken that name."""
+    """Whether SQLite's rows can be visited in rowid order: no column may hide that name."""
     hidden = ROWID in {column.lower() for column in catalog.columns(look, table)}
     return not hidden and not without_rowid(look, table)

@@ -1,4 +1,4 @@
-"""How fast a backfill may go beside others: smaller batches, and rests in which all of them are on disk."""
+"""Throttles a backfill while other sessions work: smaller batches, and rests between them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import Field
 from steps.contract import Database, DatabaseFault, Model, Seconds, Timespan, Tuning
 from steps.contract.dialect import Dialect
 
-LOOK_S = 1.0
-WINDOW_S = 4.0  # of counting; the server's sessions report their counts once a second at most
-SURE_S = 2.5  # of counting, before nothing counted means that nobody works
-SHORTEST_S = 0.005
-REST_S = 0.25  # between two safe points of a rest
+LOOK_S = 1.0  # between two looks at the server's activity
+WINDOW_S = 4.0  # of the moving average of transactions; sessions report their counts once a second at most
+SURE_S = 2.5  # of counting, before a count of zero is taken to mean that nobody works
+SHORTEST_S = 0.005  # lower bound of the batch time
+REST_S = 0.25  # between two safe points within a rest
 AS_WRITTEN = Tuning()
-SHRINK, GROW = 0.5, 1.25  # of the batch time, at each look: where somebody waits for a lock, and where nobody does
+SHRINK, GROW = 0.5, 1.25  # factors on the batch time at each look: if anybody waits for a row lock, and if nobody does
 
 _ACTIVITY = """
 SELECT d.xact_commit + d.xact_rollback AS transactions,
@@ -30,10 +30,10 @@ FROM pg_catalog.pg_stat_database AS d WHERE d.datname = current_database()"""
 
 
 class Throttle(Model):
-    """What a pass does while others work: from so many transactions a second of theirs on.
+    """How a pass gives way to others. traffic: from how many transactions a second of theirs.
 
-    batch: how long a batch may take then, with its locks; rest: how long the pass rests afterwards, as a multiple of the
-    time for which it worked: at 9 it works a tenth of the time, and 9 of 10 transactions of others don't meet it.
+    batch: how long a batch may then take, and so hold its locks; rest: how long the pass rests after each, as a multiple of
+    the time it worked: at 9 it works a tenth of the time, and 9 of 10 transactions of others don't overlap with it.
     """
 
     traffic: Annotated[float, Field(ge=0)] = 20.0
@@ -41,11 +41,11 @@ class Throttle(Model):
     rest: Annotated[float, Field(ge=0, le=100)] = 9.0
 
 
-UNTHROTTLED = Throttle(rest=0.25)  # `none`: as fast as it can be while a fifth of the time is others' alone
+UNTHROTTLED = Throttle(rest=0.25)  # `throttle: none`: at full speed, yet a fifth of the time is left to others
 
 
 def rest_for(seconds: float, pulse: Callable[[], object]) -> None:
-    """Between transactions, never in one; whoever wants us to stop or to hold (`pulse`) needn't wait for its end."""
+    """Sleep between transactions, never inside one; `pulse` is called meanwhile, so that stop and hold take effect at once."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(left, REST_S))
@@ -54,20 +54,23 @@ def rest_for(seconds: float, pulse: Callable[[], object]) -> None:
 
 
 class Pace:
-    """Looks at what others do about once a second; asked by all workers of a pass, by one at a time."""
+    """Measures the activity of other sessions about once a second, and derives batch time and rest from it.
+
+    Shared by all workers of a pass. `look` is not thread-safe: the caller lets in one worker at a time.
+    """
 
     def __init__(self, db: Database, throttle: Throttle) -> None:
         self._db, self._throttle = db, throttle
-        self._seen: deque[tuple[float, int]] = deque()  # when, and how many transactions that weren't ours
-        self._next = 0.0
+        self._seen: deque[tuple[float, int]] = deque()  # (time, number of other sessions' transactions by then)
+        self._next = 0.0  # time of the next look
         self._looks = 0
-        self._limit = float(throttle.batch)
-        self._asked: float | None = None  # a person's wish for `rest`
-        self.others = 0.0  # transactions a second
-        self.busy = False  # whether others work here now
+        self._limit = float(throttle.batch)  # seconds that a batch may take now
+        self._asked: float | None = None  # `rest` as set by `runbook tune`
+        self.others = 0.0  # transactions a second of other sessions
+        self.busy = False  # whether other sessions are at work now
 
     def look(self, batches: int, tuning: Tuning = AS_WRITTEN) -> None:
-        """Take in what a person and the server say; batches: how many transactions of the pass itself there were so far."""
+        """Update from the tuning and the server's activity. batches: the number of the pass's own transactions so far."""
         self._asked, now = tuning.rest, time.monotonic()
         if self._db.dialect is Dialect.SQLITE or now < self._next:
             return
@@ -76,10 +79,10 @@ class Pace:
             with self._db.look() as look:
                 row = look.row(_ACTIVITY)
         except DatabaseFault:
-            return  # the batch that follows will say what is wrong
-        self._looks += 1  # each is a transaction too
+            return  # the next batch will report what is wrong
+        self._looks += 1  # each look is a transaction too
         self._count(now, row.integer("transactions") - batches - self._looks)
-        # This run's guards and heartbeat are transactions too, and are in the count: so a session must have been seen at work.
+        # The count includes transactions of this run's guards and heartbeat; so a session of others must be active as well.
         many = self.others > self._throttle.traffic or not self._sure()
         self.busy = row.integer("sessions") > 0 and many
         self._adapt(waiting=row.integer("waiting"))
@@ -99,19 +102,19 @@ class Pace:
         self._limit = min(max(self._limit * factor, SHORTEST_S), float(self._throttle.batch))
 
     def seconds(self, wanted: float) -> float:
-        """How long the next batch should take, where `wanted` is asked for."""
+        """The target duration of the next batch: `wanted`, or less while others work."""
         return min(wanted, self._limit) if self.busy else wanted
 
     def rest(self, seconds: float) -> float:
-        """How long to rest after a batch that took so long; between transactions, never in one.
+        """How long to rest after a batch that took `seconds`.
 
-        What it took beyond twice the wanted time it waited for somebody's lock, and no rest would make up for that.
+        Time beyond twice the target was probably spent waiting for a lock, and isn't work to be made up for by a rest.
         """
         return min(seconds, 2 * self._limit) * self._times() if self.busy else 0.0
 
     @property
     def at_rest(self) -> float:
-        """The share of the time, now."""
+        """The fraction of the time that the pass rests at present."""
         return self._times() / (1 + self._times()) if self.busy else 0.0
 
     def _times(self) -> float:

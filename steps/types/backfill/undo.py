@@ -1,4 +1,4 @@
-"""Takes back what a backfill wrote: exactly its rows, only where they still hold what it wrote, batch by batch."""
+"""The undo of a backfill: resets exactly the rows that it wrote, where they still hold the written values, batch by batch."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from steps.types.backfill.tables import members
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
 
 TEMP = "temp.runbook_back"
-# Why a row is refused.
+# Why a row is left alone.
 CHANGED = "changed since"
 KEPT = "a trigger of the table kept it as it is, or somebody changed it just then"
 REWRITTEN = "a trigger of the table wrote it back"
 _FROM_A_BACKUP = "nothing of it was taken back; bring the ledger's rows back from a backup, or leave the step standing"
 FIRST = 1000  # rows of the first batch
-FEWEST = 100
-SECONDS = 0.25  # that a batch may take; less while others work
+FEWEST = 100  # rows of any batch
+SECONDS = 0.25  # target duration of a batch; less while others work
 
 
 class Written(Model):
-    """What a backfill keeps before its first change: where its rows are, and which columns it may fill."""
+    """What a backfill records before its first change: the table, its key, and the columns it may fill."""
 
     table: str  # qualified and quoted
     key: tuple[Named, ...]
@@ -41,23 +41,27 @@ class Written(Model):
 
 @dataclass(frozen=True)
 class Taken:
-    """Rows set back to NULL where the run had written, and rows left alone because somebody changed them since."""
+    """Rows reset to NULL, and rows left alone because somebody changed them since."""
 
     restored: int
     refused: int
 
 
 def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
-    """Undo the batches of this place's step, the newest first; goes on where it stood; raises StepError, Stopped."""
+    """Undo the batches of the step that this connection serves, newest first; a repeated call continues where it stopped.
+
+    Raises StepError where the ledger or the table don't permit it, and Stopped.
+    """
     with ctx.db.look() as look:
         place = _position(look)
         kept, done = store.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
         taken = _so_far(look, place)
         reached = store.reached(look, RunPosition(place.run, place.step, "revert"))
-        way = _way(look, written)
+        spec = _undo_spec(look, written)
     total = sum(one.rows for one in kept)
     pace, speed = Pace(ctx.db, throttle), 0.0
     for one in kept:
+        # the label without "to …" is that of a batch's last part: the batch is done
         at = one.rows if f"undo {one.n}" in done else reached.get(one.n, 0)
         while at < one.rows:
             tuning = ctx.pulse(_progress(taken, total))
@@ -67,7 +71,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
             upto = min(at + max(wanted, FEWEST), one.rows) if ctx.db.dialect is Dialect.POSTGRESQL else one.rows
             part, began = Part(one.n, at, upto), time.monotonic()
             label = f"undo {one.n}" + (f" to {upto}" if upto < one.rows else "")
-            _patiently(ctx, label, place, way, part)
+            _undo_with_retries(ctx, label, place, spec, part)
             done.add(label)
             seconds = max(time.monotonic() - began, 0.001)
             speed, at = (upto - at) / seconds, upto
@@ -86,15 +90,15 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
 
 
 def _position(look: Look) -> RunPosition:
-    """Where in a run this is, with all that the ledger must have of the step."""
+    """The run, step and action of this connection; raises StepError where the ledger's record of the step is incomplete."""
     if look.place is None:
         raise StepError("cannot take back rows outside of a run")
-    _whole(look, look.place)
+    _require_complete(look, look.place)
     return look.place
 
 
-def _whole(look: Look, place: RunPosition) -> None:
-    """Raises StepError where the ledger has lost batches, or what they wrote: that it is silent is no proof."""
+def _require_complete(look: Look, place: RunPosition) -> None:
+    """Raises StepError where batches or payloads are missing from the ledger: an undo would silently leave rows behind."""
     there = RunPosition(place.run, place.step, "apply")
     lost = store.without_figures(look, there)
     if lost:
@@ -110,7 +114,7 @@ def _whole(look: Look, place: RunPosition) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of one batch of the way forward, by their numbers in its payload: from `lo` up to and without `hi`."""
+    """A slice of one batch's payload: the rows numbered from `lo` (inclusive) to `hi` (exclusive), in one transaction."""
 
     n: int
     lo: int
@@ -118,11 +122,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How the rows are set back. touched_columns: as on the way forward; triggers: whether an UPDATE of them fires any.
+class UndoSpec:
+    """How rows are reset. touched_columns: as for the backfill itself; triggers: whether an UPDATE fires any.
 
-    parsed: a text that differs is read and written once more before it counts as changed, since settings of the session
-    (the time zone) show in texts.
+    parsed: where the text of a value differs, compare again after a cast to its type and back, since settings of the session
+    (such as the time zone) affect the text.
     """
 
     written: Written
@@ -132,14 +136,14 @@ class Way:
     parsed: bool = True
 
     @property
-    def held(self) -> UndoPayload:
+    def payload(self) -> UndoPayload:
         return UndoPayload(self.dialect, self.written.table, self.written.key, self.written.fill)
 
 
-def _way(look: Look, written: Written) -> Way:
-    """Raises StepError where the table isn't the one that was filled."""
+def _undo_spec(look: Look, written: Written) -> UndoSpec:
+    """How to reset this table's rows; raises StepError where it isn't the table that was filled."""
     if look.dialect is Dialect.SQLITE:
-        return Way(written, look.dialect)
+        return UndoSpec(written, look.dialect)
     found = look.row("SELECT CAST(to_regclass(:name) AS oid)::bigint AS oid", {"name": written.table}).maybe_integer(
         "oid"
     )
@@ -152,22 +156,26 @@ def _way(look: Look, written: Written) -> Way:
         )
     fill, key = [one.name for one in written.fill], [one.name for one in written.key]
     triggers = any(one.triggers for one in members(look, found, key))
-    return Way(written, look.dialect, catalog.touched_columns(look, found, fill), triggers)
+    return UndoSpec(written, look.dialect, catalog.touched_columns(look, found, fill), triggers)
 
 
-def _patiently(ctx: Context, label: str, place: RunPosition, way: Way, part: Part) -> None:
-    """One part in one transaction. What can't be read as its type any more (a renamed word of an enum) is compared as text."""
+def _undo_with_retries(ctx: Context, label: str, place: RunPosition, spec: UndoSpec, part: Part) -> None:
+    """Undo one part in one transaction.
+
+    A written value may no longer be valid for its type (a renamed enum label), so that casting it fails: then the part is
+    repeated with values compared only as text.
+    """
     try:
-        ctx.patiently(label, lambda work: _one(work, place, way, part))
+        ctx.patiently(label, lambda work: _undo_part(work, place, spec, part))
     except DatabaseFault as fault:
-        if fault.sqlstate == KEPT_TOO_LONG or meaning(fault, way.dialect) is not Meaning.DATA:
+        if fault.sqlstate == KEPT_TOO_LONG or meaning(fault, spec.dialect) is not Meaning.DATA:
             raise
-        ctx.patiently(label, lambda work: _one(work, place, replace(way, parsed=False), part))
+        ctx.patiently(label, lambda work: _undo_part(work, place, replace(spec, parsed=False), part))
 
 
 @dataclass(frozen=True)
 class UndoProgress:
-    """How far a step was taken back: batches that wrote rows, batches of them taken back, and whether it came to its end."""
+    """How far the undo of a step has come: batches with a payload, batches undone, and whether it is complete."""
 
     kept: int
     taken: int
@@ -175,7 +183,7 @@ class UndoProgress:
 
 
 def state_of(look: Look, *, run: str, step: str) -> UndoProgress:
-    """As the ledger has it."""
+    """The progress of a step's undo, from the ledger."""
     place = RunPosition(run, step, "revert")
     ended = store.document(look, place) is not None
     return UndoProgress(len(store.kept(look, run=run, step=step)), store.totals(look, place).batches, ended)
@@ -194,18 +202,19 @@ def _progress(taken: Taken, total: int) -> Progress:
     )
 
 
-def _one(work: Work, place: RunPosition, way: Way, part: Part) -> None:
-    """One batch, with the list of what was refused, in one transaction."""
+def _undo_part(work: Work, place: RunPosition, spec: UndoSpec, part: Part) -> None:
+    """Undo one part inside the caller's transaction, and record the counters and the rows left alone."""
     params: dict[str, Value] = {"run": place.run, "step": place.step, "n": part.n}
     if work.dialect is Dialect.SQLITE:
-        for sql in _sqlite(way):
+        for sql in _sqlite(spec):
             work.execute(sql, params)
         return
     params |= {"lo": part.lo, "hi": part.hi}
-    work.row(_statement(way), params)
-    if way.triggers:
-        work.execute("SET CONSTRAINTS ALL IMMEDIATE")  # deferred triggers act now, where it can still be seen
-        rows = work.execute(_written_back(way), params)
+    work.row(_statement(spec), params)
+    if spec.triggers:
+        # deferred triggers would fire at COMMIT, when their effect can't be recorded any more
+        work.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        rows = work.execute(_written_back(spec), params)
         sql = f"""UPDATE {ledger_table("batch", work.dialect)} SET written = written - :rows, dead = dead + :rows
             WHERE run = :run AND step = :step AND action = 'revert' AND n = :n"""
         work.execute(sql, {"run": place.run, "step": place.step, "n": part.n, "rows": rows})
@@ -222,29 +231,32 @@ def _names(written: Written, alias: str) -> list[str]:
     return [f"{alias}.rb_k{n}" for n in range(len(written.key))]
 
 
+# A slice of a payload: unnest numbers the elements of the flattened array from 1, and each row has `width` of them.
 _PART = "rb_x.n = :n AND rb_e.at > CAST(:lo AS bigint) * {width} AND rb_e.at <= CAST(:hi AS bigint) * {width}"
 
 
-def _payload(way: Way) -> str:
-    return rows_of(way.held, where=_PART.format(width=len(way.written.key) + len(way.written.fill)))
+def _part_rows(spec: UndoSpec) -> str:
+    return rows_of(spec.payload, where=_PART.format(width=len(spec.written.key) + len(spec.written.fill)))
 
 
-def _statement(way: Way) -> str:
-    held, written = way.held, way.written
-    ours = [f"(rb_d.rb_o{n} IS NULL OR {_same(c, n, parsed=way.parsed)})" for n, c in enumerate(written.fill)]
-    same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in held.keys)
-    again = [f"{quote(name)} = target.{quote(name)}" for name in way.touched_columns]
+def _statement(spec: UndoSpec) -> str:
+    """One part as one statement. rb_d: the payload's rows; rb_u: the UPDATE, only of rows that still hold what was written;
+    rb_t: the counters; rb_r: the rows left alone, with the reason; rb_b: the batch's row, which sums up all its parts."""
+    payload, written = spec.payload, spec.written
+    ours = [f"(rb_d.rb_o{n} IS NULL OR {_unchanged(c, n, parsed=spec.parsed)})" for n, c in enumerate(written.fill)]
+    same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in payload.keys)
+    again = [f"{quote(name)} = target.{quote(name)}" for name in spec.touched_columns]
     batch, skipped = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "skipped_row"))
-    return f"""WITH rb_d AS MATERIALIZED ({_payload(way)}),
+    return f"""WITH rb_d AS MATERIALIZED ({_part_rows(spec)}),
         rb_u AS (UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d
-            WHERE {" AND ".join([held.found, *ours])}
-            RETURNING {", ".join(_names(written, "rb_d"))}, {held.back} AS rb_back),
+            WHERE {" AND ".join([payload.matches, *ours])}
+            RETURNING {", ".join(_names(written, "rb_d"))}, {payload.refilled} AS rb_back),
         rb_t AS MATERIALIZED (SELECT (SELECT count(*) FROM rb_d) AS seen,
             (SELECT count(*) FROM rb_u WHERE NOT rb_u.rb_back) AS written),
         rb_r AS (INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
-            SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {held.key_text()}, '',
+            SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {payload.key_text()}, '',
             CASE WHEN EXISTS (SELECT 1 FROM rb_u WHERE {same}) THEN '{REWRITTEN}' WHEN EXISTS (SELECT 1 FROM {written.table}
-                 AS target WHERE {" AND ".join([held.found, *ours])}) THEN '{KEPT}' ELSE '{CHANGED}' END, 1 FROM rb_d
+                 AS target WHERE {" AND ".join([payload.matches, *ours])}) THEN '{KEPT}' ELSE '{CHANGED}' END, 1 FROM rb_d
             WHERE (SELECT seen > written FROM rb_t) AND NOT EXISTS (SELECT 1 FROM rb_u WHERE NOT rb_u.rb_back AND {same})
             ON CONFLICT DO NOTHING),
         rb_b AS (INSERT INTO {batch} AS rb_was (run, step, action, n, worker, hi, seen, written, already, no_key,
@@ -258,20 +270,20 @@ def _statement(way: Way) -> str:
                seen - written AS dead, 0 AS ms FROM rb_t"""
 
 
-def _written_back(way: Way) -> str:
-    """Refuses the rows of a part in which a value stands again that was set to NULL a moment ago: by AFTER triggers."""
-    held, skipped = way.held, ledger_table("skipped_row", way.dialect)
+def _written_back(spec: UndoSpec) -> str:
+    """The INSERT that records rows of a part whose values AFTER triggers have written back."""
+    payload, skipped = spec.payload, ledger_table("skipped_row", spec.dialect)
     return f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
-        SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {held.key_text()}, '', '{REWRITTEN}', 1
-        FROM ({_payload(way)}) AS rb_d JOIN {held.table} AS target ON {held.found} WHERE {held.back}
+        SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {payload.key_text()}, '', '{REWRITTEN}', 1
+        FROM ({_part_rows(spec)}) AS rb_d JOIN {payload.table} AS target ON {payload.matches} WHERE {payload.refilled}
         ON CONFLICT DO NOTHING"""
 
 
-def _same(column: Named, n: int, *, parsed: bool) -> str:
-    """Whether the column still holds what was written, as the server writes both.
+def _unchanged(column: Named, n: int, *, parsed: bool) -> str:
+    """SQL that tells whether the column still holds the written value, compared as the server's text of both.
 
-    As text, because that is what every type has: some have no equality, others one that takes different values for
-    equal (letters under a collation, 1.0 and 1.00), and the operators of an extension's type may not be in sight.
+    Every type has a text form, but some have no equality operator (json), some treat different values as equal (a
+    case-insensitive collation; 1.0 and 1.00), and an extension's operators may not be on the search path.
     """
     text = f'CAST(target.{column.sql} AS text) COLLATE "C"'
     if not parsed:
@@ -281,21 +293,21 @@ def _same(column: Named, n: int, *, parsed: bool) -> str:
     )
 
 
-def _sqlite(way: Way) -> list[str]:
-    held, written = way.held, way.written
+def _sqlite(spec: UndoSpec) -> list[str]:
+    payload, written = spec.payload, spec.written
     ours = " AND ".join(
         f"(rb_d.rb_o{n} IS NULL OR quote(target.{c.sql}) = rb_d.rb_o{n})" for n, c in enumerate(written.fill)
     )
     batch, skipped = (ledger_table(name, Dialect.SQLITE) for name in ("batch", "skipped_row"))
-    there = f"EXISTS (SELECT 1 FROM {written.table} AS target WHERE {held.found} AND "
+    there = f"EXISTS (SELECT 1 FROM {written.table} AS target WHERE {payload.matches} AND "
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
-        f"CREATE TEMP TABLE runbook_back AS SELECT rb_d.*, '{CHANGED}' AS rb_why FROM ({rows_of(held, where='rb_x.n = :n')}) AS rb_d",
+        f"CREATE TEMP TABLE runbook_back AS SELECT rb_d.*, '{CHANGED}' AS rb_why FROM ({rows_of(payload, where='rb_x.n = :n')}) AS rb_d",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '' WHERE {there}{ours})",
-        f"UPDATE OR ABORT {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {held.found} AND rb_d.rb_why = ''",
-        f"UPDATE {TEMP} AS rb_d SET rb_why = '{REWRITTEN}' WHERE rb_d.rb_why = '' AND {there}{held.back})",
+        f"UPDATE OR ABORT {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {payload.matches} AND rb_d.rb_why = ''",
+        f"UPDATE {TEMP} AS rb_d SET rb_why = '{REWRITTEN}' WHERE rb_d.rb_why = '' AND {there}{payload.refilled})",
         f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
-            SELECT :run, :step, '{REFUSED}', {held.key_text()}, '', rb_d.rb_why, 1
+            SELECT :run, :step, '{REFUSED}', {payload.key_text()}, '', rb_d.rb_why, 1
             FROM {TEMP} AS rb_d WHERE rb_d.rb_why <> '' ON CONFLICT DO NOTHING""",
         f"""INSERT INTO {batch} (run, step, action, n, worker, seen, written, already, no_key, not_in_source,
                 deferred, dead, ms)
