@@ -17,7 +17,7 @@ RULES = [  # masks: the forms of a secret; syntax: YAML
     (
         "quoting a text",
         r"replace\(\"'\", \"''\"\)",
-        {"steps/catalog/catalog.py", "runner/common/secrets.py", "runner/playbook/yaml_advice.py"},
+        {"steps/sql/dialect.py", "runner/common/secrets.py", "runner/playbook/yaml_advice.py"},
     ),
     ("filling names into SQL", r"\|\\s\*ident", {"steps/sql/templates.py"}),
     ("scanning SQL", r"\$\(\?:\{letter\}|\(\?P<(dollar|tag)>", {"steps/sql/scanner.py"}),
