@@ -6,6 +6,7 @@ statements in flight is the exception, for when no safe point is reached in time
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import threading
@@ -64,9 +65,12 @@ class Control:
 
     def ask_stop(self, by: str, reason: str) -> None:
         """Ask for a stop at the next safe point; the first reason counts."""
+        self._note_stop(by, reason)
+        self.changed.set()
+
+    def _note_stop(self, by: str, reason: str) -> None:
         if not self.stop_by:
             self.stop_by, self.stop_reason = by, reason
-        self.changed.set()
 
     def go_on(self) -> None:
         """Clear the stop request and all holds, before a rollback: what stopped the run must not stop its rollback."""
@@ -131,10 +135,19 @@ class Control:
     def interrupt(self) -> None:
         """Cancel statements in flight; if the server doesn't respond to that, shut down the connections."""
         self.interrupted = True
-        self.changed.set()
-        # In threads, because this is called from the signal handler, and cancelling waits for the network.
-        threading.Thread(target=self._insist, daemon=True).start()
-        threading.Thread(target=self._cut_off, args=(time.monotonic(),), daemon=True).start()
+        self._outside_of_the_handler(self.changed.set)
+        self._outside_of_the_handler(self._insist)
+        self._outside_of_the_handler(self._cut_off, time.monotonic())
+
+    @staticmethod
+    def _outside_of_the_handler(act: Callable[..., None], *arguments: object) -> None:
+        """Run something in a thread of its own, because cancelling waits for the network, and because of locks.
+
+        A signal handler may have interrupted the main thread while it held the lock of an event, or that with which the
+        module threading starts its threads. Neither can be taken twice: waiting for it would never end.
+        """
+        with contextlib.suppress(RuntimeError):  # no more threads can be started
+            _thread.start_new_thread(act, arguments)
 
     def _insist(self) -> None:
         """Cancel repeatedly until the step reacts: a single attempt may fall into the gap between two statements."""
@@ -165,7 +178,8 @@ class Control:
             self.interrupt()
             return
         self.signalled = True
-        self.ask_stop(name, "from the terminal or the system")
+        self._note_stop(name, "from the terminal or the system")
+        self._outside_of_the_handler(self.changed.set)
         # RuntimeError: the signal interrupted a write to the same stream (reentrant call). OSError: the terminal is gone.
         with contextlib.suppress(RuntimeError, OSError):
             if self.say is not None:
