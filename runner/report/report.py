@@ -164,9 +164,12 @@ def _standing(playbook: Playbook, status: RunStatus, here: next_commands.Here) -
     lines = told.then.split("\n")
     then = "<br>".join(code(line) if line.startswith("runbook ") else escaped(line) for line in lines)
     rows = [
-        ["**state**", escaped(told.state)], ["**leave it?**", escaped(told.leave)],
-        ["**take back**", escaped(told.back)], ["**call**", escaped(told.call)], ["**next**", then],
-    ]  # fmt: skip
+        ["**state**", escaped(told.state)],
+        ["**leave it?**", escaped(told.leave)],
+        ["**take back**", escaped(told.back)],
+        ["**call**", escaped(told.call)],
+        ["**next**", then],
+    ]
     return table(["", ""], rows[:-1] if told.then.startswith("runbook report") and "--rows" not in told.then else rows)
 
 
@@ -272,14 +275,18 @@ def _anchor(found: Found) -> list[str]:
     torn = "; its last line is torn" if verified.torn else ""
     command = f"runbook trail verify {found.status.run} --against-target"
     return [
-        *table(["", ""], [
-            ["**path**", code(str(found.trail))], ["**head**", code(found.status.head)],
-            ["**length**", f"{found.status.length} records; the chain {word}{torn}"],
-            ["**record**", escaped(trust.trusted(found).words)],
-        ]),
+        *table(
+            ["", ""],
+            [
+                ["**path**", code(str(found.trail))],
+                ["**head**", code(found.status.head)],
+                ["**length**", f"{found.status.length} records; the chain {word}{torn}"],
+                ["**record**", escaped(trust.trusted(found).words)],
+            ],
+        ),
         "",
         f"Keep the head elsewhere: a chain alone can't show a cut tail. {code(command)} asks the target's ledger too.",
-    ]  # fmt: skip
+    ]
 
 
 # ─── rows ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -156,8 +156,12 @@ def _end_row(
         with database.own() as work:
             _record(work, row.run, word)
             runs.end_run(
-                work, run=row.run, state=RunState.CLOSED, figures=json.dumps(json.loads(row.figures)),
-                head=row.trail_head, length=row.trail_length,
-            )  # fmt: skip
+                work,
+                run=row.run,
+                state=RunState.CLOSED,
+                figures=json.dumps(json.loads(row.figures)),
+                head=row.trail_head,
+                length=row.trail_length,
+            )
     finally:
         holder.give_back()

@@ -242,10 +242,14 @@ class StepContext:
                 pause = random.uniform(0, min(60.0, 0.1 * 2 ** min(attempt - 1, 10), left))  # noqa: S311 - jitter
                 self.emit(
                     LockWaited(
-                        step=self.entry.id, label=label, attempt=attempt, sqlstate=fault.sqlstate,
-                        blockers=tuple(blocking), next_try_s=round(pause, 2),
+                        step=self.entry.id,
+                        label=label,
+                        attempt=attempt,
+                        sqlstate=fault.sqlstate,
+                        blockers=tuple(blocking),
+                        next_try_s=round(pause, 2),
                     )
-                )  # fmt: skip
+                )
                 if not left:
                     raise
             self._consult(enders, attempt)

@@ -319,9 +319,11 @@ class Engine:
         entry, control = step.entry, self.session.control
         if control.lease_lost:
             raise LeaseLost(
-                f"step {entry.id} ({entry.mark}) was cut short: another run took over this target", why=str(error),
-                state="what this run committed stays; nothing more is sent", then="runbook status",
-            ) from error  # fmt: skip
+                f"step {entry.id} ({entry.mark}) was cut short: another run took over this target",
+                why=str(error),
+                state="what this run committed stays; nothing more is sent",
+                then="runbook status",
+            ) from error
         if control.interrupted:
             step.end(StepOutcome.STOPPED, began=began, error=f"cancelled: {error}", result=step.recounted())
             self._stopped(entry, f"a second signal cancelled it: {error}")

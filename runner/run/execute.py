@@ -118,10 +118,15 @@ def execute(path: Path, orders: RunOptions) -> str:
 def beginning(playbook: Playbook, target: Connected, orders: RunOptions) -> Beginning:
     """The checks before the start of a run, for exec and for the plan."""
     return Beginning(
-        playbook=playbook, target=target, runs=orders.place.runs_directory(target.target), load=stored,
-        operator=identity.process(orders.operator).operator, approval=approval_digest(playbook, target),
-        until=orders.until, begin_at=orders.begin_at,
-    )  # fmt: skip
+        playbook=playbook,
+        target=target,
+        runs=orders.place.runs_directory(target.target),
+        load=stored,
+        operator=identity.process(orders.operator).operator,
+        approval=approval_digest(playbook, target),
+        until=orders.until,
+        begin_at=orders.begin_at,
+    )
 
 
 def masks_of(playbook: Playbook) -> Masks:
@@ -162,13 +167,26 @@ def _started(playbook: Playbook, target: Connected, orders: RunOptions, name: st
     with target.database.look() as look:
         process.versions["server"] = identity.server_words(look)
     return RunStarted(
-        run=name, kind=orders.kind, playbook=playbook.name, title=playbook.title, file=playbook.file, digest=playbook.digest,
+        run=name,
+        kind=orders.kind,
+        playbook=playbook.name,
+        title=playbook.title,
+        file=playbook.file,
+        digest=playbook.digest,
         approval_digest=approval_digest(playbook, target),
-        source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
-        inputs=readable_all(playbook.meant), limits=readable_all(playbook.limits), target=target.name, identity=target.identity,
-        process=process, until=orders.until, from_checkpoint=orders.begin_at, programs=dict(playbook.programs),
-        system_programs=machine_programs(playbook), search_path=target.database.path,
-    )  # fmt: skip
+        source=dict(playbook.source),
+        steps={entry.id: entry.digest for entry in playbook.entries},
+        inputs=readable_all(playbook.meant),
+        limits=readable_all(playbook.limits),
+        target=target.name,
+        identity=target.identity,
+        process=process,
+        until=orders.until,
+        from_checkpoint=orders.begin_at,
+        programs=dict(playbook.programs),
+        system_programs=machine_programs(playbook),
+        search_path=target.database.path,
+    )
 
 
 def approval_digest(playbook: Playbook, target: Connected, *, exchanged: Mapping[str, str] | None = None) -> str:
@@ -208,10 +226,16 @@ def open_session(
     )
     try:
         yield RunSession(
-            playbook=playbook, database=target.database, trail=trail, status=status, control=control,
-            watcher=_Both(watcher, orders.view), now=server_clock(target.database),
-            listeners=[watcher.heard, orders.view.heard], scope=_scope(playbook, scope),
-        )  # fmt: skip
+            playbook=playbook,
+            database=target.database,
+            trail=trail,
+            status=status,
+            control=control,
+            watcher=_Both(watcher, orders.view),
+            now=server_clock(target.database),
+            listeners=[watcher.heard, orders.view.heard],
+            scope=_scope(playbook, scope),
+        )
     finally:
         watcher.close()
         trail.close()

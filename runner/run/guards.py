@@ -162,7 +162,12 @@ class GuardMonitor:
             return
         figures = progress.figures or {}
         left = self._rate.seconds_left(progress.total)
-        values = {**figures, "done": progress.done, "total": progress.total, "eta_s": None if left is None else round(left, 1)}  # fmt: skip
+        values = {
+            **figures,
+            "done": progress.done,
+            "total": progress.total,
+            "eta_s": None if left is None else round(left, 1),
+        }
         milliseconds = figures.get(running_figures(self.entry.step).batch_ms)
         seconds = float(milliseconds) / 1000 if isinstance(milliseconds, int | float) and milliseconds > 0 else None
         self._latest = Latest(values, seconds)

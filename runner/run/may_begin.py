@@ -83,8 +83,13 @@ class Beginning:
         clock = server_clock(self.target.database)
         with self._look() as look:
             self.passed_in = starting_point.passed_earlier(
-                self.playbook, look, begin_at=self.begin_at, approval_digest=self.approval, operator=self.operator, now=clock()
-            )  # fmt: skip
+                self.playbook,
+                look,
+                begin_at=self.begin_at,
+                approval_digest=self.approval,
+                operator=self.operator,
+                now=clock(),
+            )
 
     def _alone(self) -> None:
         """Refuse to run beside another run; before this run has a folder that `latest` could refer to."""

@@ -139,11 +139,21 @@ def _started(found: _Known) -> RunStarted:
     row, playbook = found.row, found.playbook
     who = Process(operator=row.operator, user="", host=row.host, pid=0, started=0.0, versions={})
     return RunStarted(
-        run=row.run, kind=RunKind(row.kind), playbook=row.playbook, title=playbook.title, file=playbook.file, digest=row.digest,
-        approval_digest=row.approval_digest, source=json.loads(row.source), steps=json.loads(row.steps),
-        inputs=json.loads(row.inputs), limits=readable_all(playbook.limits), target=row.target,
-        identity=json.loads(row.identity), process=who,
-    )  # fmt: skip
+        run=row.run,
+        kind=RunKind(row.kind),
+        playbook=row.playbook,
+        title=playbook.title,
+        file=playbook.file,
+        digest=row.digest,
+        approval_digest=row.approval_digest,
+        source=json.loads(row.source),
+        steps=json.loads(row.steps),
+        inputs=json.loads(row.inputs),
+        limits=readable_all(playbook.limits),
+        target=row.target,
+        identity=json.loads(row.identity),
+        process=who,
+    )
 
 
 def _steps(found: _Known, action: str) -> Iterable[Event]:

@@ -347,11 +347,17 @@ def _with_changes(
     asked = {check.id: original_gates.question(check) for check in before.preconditions}
     anew = [check.id for check in playbook.preconditions if original_gates.question(check) != asked.get(check.id)]
     return RunResumed(
-        process=process, reason=accepted.reason, changed_steps=tuple(changed), digest=playbook.digest,
-        source=dict(playbook.source), steps={entry.id: entry.digest for entry in playbook.entries},
-        approval_digest=status.approval_digest, programs=dict(playbook.programs), system_programs=machine,
+        process=process,
+        reason=accepted.reason,
+        changed_steps=tuple(changed),
+        digest=playbook.digest,
+        source=dict(playbook.source),
+        steps={entry.id: entry.digest for entry in playbook.entries},
+        approval_digest=status.approval_digest,
+        programs=dict(playbook.programs),
+        system_programs=machine,
         changed_checks=tuple(anew),
-    )  # fmt: skip
+    )
 
 
 def _means_the_same(playbook: Playbook, status: RunStatus) -> bool:

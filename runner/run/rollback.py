@@ -266,10 +266,14 @@ class Reverser:
         seconds = round(time.monotonic() - began, 3)
         self.session.emit(
             StepEnded(
-                step=self.prefix + entry.id, action="revert", outcome=StepOutcome.REVERTED, seconds=seconds,
-                results=results, error=told,
+                step=self.prefix + entry.id,
+                action="revert",
+                outcome=StepOutcome.REVERTED,
+                seconds=seconds,
+                results=results,
+                error=told,
             )
-        )  # fmt: skip
+        )
         self.session.anchor(RunPosition(self.run, entry.id, "revert"), outcome=StepOutcome.REVERTED, results=results)
 
     def _gone_by_word(self, entry: Entry, name: str) -> bool:

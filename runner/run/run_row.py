@@ -49,12 +49,23 @@ def keep_row(session: RunSession) -> None:
     if known is not None and (known.digest, known.approval_digest, json.loads(known.source)) == now:
         return
     row = runs.RunRow(
-        run=started.run, playbook=started.playbook, digest=status.digest, approval_digest=status.approval_digest,
-        kind=started.kind, state="running", target=started.target, identity=json.dumps(started.identity),
-        inputs=json.dumps(started.inputs), operator=started.process.operator, host=started.process.host,
-        steps=json.dumps({entry.id: entry.digest for entry in session.playbook.entries}), source=json.dumps(status.source),
-        figures="{}", trail_head=session.trail.head, trail_length=session.trail.length,
-    )  # fmt: skip
+        run=started.run,
+        playbook=started.playbook,
+        digest=status.digest,
+        approval_digest=status.approval_digest,
+        kind=started.kind,
+        state="running",
+        target=started.target,
+        identity=json.dumps(started.identity),
+        inputs=json.dumps(started.inputs),
+        operator=started.process.operator,
+        host=started.process.host,
+        steps=json.dumps({entry.id: entry.digest for entry in session.playbook.entries}),
+        source=json.dumps(status.source),
+        figures="{}",
+        trail_head=session.trail.head,
+        trail_length=session.trail.length,
+    )
     try:
         with session.database.own() as work:
             (runs.add_run if known is None else runs.change_run)(work, row)
@@ -76,9 +87,13 @@ def record_end(session: RunSession, state: RunState, code: int, *, what: str = "
             session.emit(ended)
             written = True
             runs.end_run(
-                work, run=session.status.run, state=state, figures=in_json(session.status.figures),
-                head=session.trail.head, length=session.trail.length,
-            )  # fmt: skip
+                work,
+                run=session.status.run,
+                state=state,
+                figures=in_json(session.status.figures),
+                head=session.trail.head,
+                length=session.trail.length,
+            )
     # The database is gone: record it in the trail alone, where `append` refuses if another process has taken over.
     if not written:
         session.emit(ended)

@@ -84,10 +84,17 @@ class RunSession:
     def context(self, entry: Entry, *, forward: bool = True) -> StepContext:
         """The context for a step. forward: check the trail and the window at each safe point; a rollback does neither."""
         context = StepContext(
-            db=self.database, entry=entry, run=self.status.run, emit=self.emit, control=self.control, watcher=self.watcher,
-            scope=self.scope, lock=entry.lock, steered=self.recorded,
+            db=self.database,
+            entry=entry,
+            run=self.status.run,
+            emit=self.emit,
+            control=self.control,
+            watcher=self.watcher,
+            scope=self.scope,
+            lock=entry.lock,
+            steered=self.recorded,
             operator=self.status.process.operator if self.status.process else "",
-        )  # fmt: skip
+        )
         if forward:
             context.intact = self.trail.intact
             context.window_left = self._window_of(entry)

@@ -183,9 +183,13 @@ class StepRun:
 
         session = self.session
         return GuardMonitor(
-            entry=guarded, look=session.database.look, scope=session.scope, emit=session.emit, control=session.control,
+            entry=guarded,
+            look=session.database.look,
+            scope=session.scope,
+            emit=session.emit,
+            control=session.control,
             window_left=lambda: session.window_left(guarded),
-        )  # fmt: skip
+        )
 
     def recounted(self) -> StepResult:
         """The step's result as recomputed from the ledger; an empty one if it stores none."""

@@ -141,9 +141,11 @@ def _started(
         else {}
     )
     given = {
-        "steps": [entry.id for entry in entries], "reason": asked.reason, "kept": reverser.kept(),
+        "steps": [entry.id for entry in entries],
+        "reason": asked.reason,
+        "kept": reverser.kept(),
         "process": identity.process(orders.operator),
-    }  # fmt: skip
+    }
     return RollbackStarted.model_validate({**given, **changed})
 
 

@@ -110,5 +110,6 @@ def _runs(look: Look, *, where: str, params: Mapping[str, Value]) -> list[RunRow
 def _run(row: Row) -> RunRow:
     texts = {name.strip(): row.text(name.strip()) for name in _COLUMNS.split(",") if name.strip() != "trail_length"}
     length, age = row.integer("trail_length"), row.number("age_s")
-    return RunRow(**texts, trail_length=length, age_s=age, rolled_back=row.flag("rolled_back"),
-                  going_back=row.flag("going_back"))  # fmt: skip
+    return RunRow(
+        **texts, trail_length=length, age_s=age, rolled_back=row.flag("rolled_back"), going_back=row.flag("going_back")
+    )

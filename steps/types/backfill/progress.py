@@ -9,12 +9,27 @@ from steps.types.backfill.store import Totals
 from steps.types.backfill.throttle import Pace
 
 RUNNING = RunningFigures(
-    names=("visited", "written", "already", "no_key", "not_in_source", "deferred", "dead", "dead_pct", "in_range", "batches",
-           "visited_per_second", "others_per_second", "at_rest_pct", "batch_rows", "batch_ms"),
+    names=(
+        "visited",
+        "written",
+        "already",
+        "no_key",
+        "not_in_source",
+        "deferred",
+        "dead",
+        "dead_pct",
+        "in_range",
+        "batches",
+        "visited_per_second",
+        "others_per_second",
+        "at_rest_pct",
+        "batch_rows",
+        "batch_ms",
+    ),
     counted=("visited", "written"),
     set_aside="dead",
     batch_ms="batch_ms",
-)  # fmt: skip
+)
 
 
 def figures(totals: Totals, start: Start) -> dict[str, Value]:
