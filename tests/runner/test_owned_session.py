@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import psycopg
 import pytest
 from databases import Database, Databases, kind_or_skip
 from inside import InProcessCli
+from opened import opened
 
 from runner.format import examples
 from runner.playbook.load import load_file
@@ -19,7 +19,6 @@ from runner.run.dry_run import dry_run
 from runner.run.execute import RunOptions, execute
 from runner.target import session_settings
 from runner.target.database import RunDatabase
-from runner.target.resolve import ConnectArguments
 from runner.target.workplace import Workplace
 from steps.registry import probe_types
 
@@ -356,11 +355,6 @@ def test_the_table_for_people_is_the_table_in_use() -> None:
     asked = session_settings.to_set(session_settings.SessionSettings("x", 1, 1, ("public",)))[1]
     assert set(told) == {*asked, "client_encoding"}
     assert told["idle_in_transaction_session_timeout"] == f"`{session_settings.IDLE}`"
-
-
-def opened(url: str) -> contextlib.closing[RunDatabase]:
-    words = {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items()}
-    return contextlib.closing(RunDatabase(ConnectArguments(url=url, dialect="postgresql", libpq=words)))
 
 
 @pytest.fixture

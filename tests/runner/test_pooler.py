@@ -101,6 +101,6 @@ def test_backfill_through_a_pooler_goes_batch_by_batch(pooled: tuple[str, Databa
         time.sleep(0.3)  # until it is seen
         done = desk.runbook("exec", "fill.yaml")
     assert done.code == 0, done.text
-    assert "gently beside" in done.text
+    assert database.value("SELECT count(*) FROM runbook.batch") > 20  # alone it takes few: it saw that others work
     assert database.rows("SELECT message FROM runbook.batch GROUP BY message HAVING count(*) > 1") == []
     proves_all(desk, database, rows=2000)

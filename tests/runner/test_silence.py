@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from databases import Database, Databases, kind_or_skip
 from inside import InProcessCli, until
+from opened import opened
 from silence import Silence
 
 from runner.target import network_waits
@@ -125,8 +126,6 @@ def test_silence_ends_a_run_within_half_a_minute(database: Database, tmp_path: P
 
 def test_long_statement_is_no_silence(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked into again and again, and found at work."""
-    from test_owned_session import opened
-
     impatient(monkeypatch)
     monkeypatch.setattr(network_waits, "AGAIN_S", 0.2)
     with opened(database.url) as there, there.own(fenced=False) as work:
@@ -134,8 +133,6 @@ def test_long_statement_is_no_silence(database: Database, monkeypatch: pytest.Mo
 
 
 def test_wait_beyond_all_timeouts_is_ended(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_owned_session import opened
-
     from steps.contract import DatabaseFault
 
     monkeypatch.setattr(network_waits, "MARGIN_S", 0.2)
