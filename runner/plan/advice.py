@@ -13,7 +13,7 @@ from runner.common.durations import format_duration, when
 from runner.plan import judgements, plan, window
 from runner.plan.next_commands import REASON, Here, onward, waits_for
 from runner.playbook.model import Entry, Playbook
-from runner.target import identity
+from runner.trail import run_process
 from runner.trail.events import RunState
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Resting
@@ -66,7 +66,7 @@ def alive(status: RunStatus) -> bool | None:
     """Whether the run's process is alive; None if that can't be determined from here."""
     if status.state is not RunState.RUNNING:
         return False
-    return identity.alive(status.process) if status.process is not None else None
+    return run_process.alive(status.process) if status.process is not None else None
 
 
 def state_word(status: RunStatus, *, living: bool | None) -> str:

@@ -15,10 +15,10 @@ from runner.run.control import Control
 from runner.run.execute import RunOptions, given_again, masks_given, masks_of_run, open_session, run_under_lease, stored
 from runner.run.lease import Holder
 from runner.run.resume import refuse_broken, refuse_held, refuse_running, runs_of, same_target
-from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
 from runner.target.runs import Found, find_run
 from runner.target.workplace import Connected, connected
+from runner.trail import run_process
 from runner.trail.events import Closed, RunEnded, RunState
 from runner.trail.status import RunStatus
 from runner.trail.trail import Trail
@@ -150,7 +150,9 @@ def _end_row(
     scope = playbook.scope if playbook is not None else "target"
     refuse_if_held(database, scope)
     database.session.run = row.run
-    holder = Holder(database, Control(cancel=database.cancel), row.run, scope, identity.process(orders.operator))
+    holder = Holder(
+        database, Control(cancel=database.cancel), row.run, scope, run_process.this_process(orders.operator)
+    )
     holder.take()
     try:
         with database.own() as work:

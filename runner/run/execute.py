@@ -46,6 +46,7 @@ from runner.target import identity, resolve
 from runner.target.runs import new_run
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, Workplace, connected, now, options_for
+from runner.trail import run_process
 from runner.trail.events import Event, Json, LedgerCreated, RollbackStarted, RunKind, RunStarted, RunState
 from runner.trail.status import RunStatus
 from runner.trail.status_file import StatusFile
@@ -122,7 +123,7 @@ def beginning(playbook: Playbook, target: Connected, orders: RunOptions) -> Begi
         target=target,
         runs=orders.place.runs_directory(target.target),
         load=stored,
-        operator=identity.process(orders.operator).operator,
+        operator=run_process.this_process(orders.operator).operator,
         approval=approval_digest(playbook, target),
         until=orders.until,
         begin_at=orders.begin_at,
@@ -163,7 +164,7 @@ def masks_given(inputs: Mapping[str, object], orders: RunOptions) -> Masks:
 
 
 def _started(playbook: Playbook, target: Connected, orders: RunOptions, name: str) -> RunStarted:
-    process = identity.process(orders.operator)
+    process = run_process.this_process(orders.operator)
     with target.database.look() as look:
         process.versions["server"] = identity.server_words(look)
     return RunStarted(
@@ -383,7 +384,7 @@ class _Hold:
             self._begin()
             return
         created = run_row.make_ledger(session)
-        process = identity.process(orders.operator)
+        process = run_process.this_process(orders.operator)
         self.holder = Holder(session.database, session.control, session.status.run, session.playbook.scope, process)
         taken = self.holder.take()
         self._begin()
@@ -454,7 +455,7 @@ def roll_back_after(session: RunSession, error: RunbookError) -> RunbookError:
     reverser = Reverser(session, session.status.run, session.playbook)
     try:
         entries = reverser.order()
-        process = session.status.process or identity.process(None)
+        process = session.status.process or run_process.this_process(None)
         steps = tuple(entry.id for entry in entries)
         session.emit(RollbackStarted(steps=steps, reason=error.what, process=process, kept=reverser.kept()))
         reverser.revert(entries)

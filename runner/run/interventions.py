@@ -25,6 +25,7 @@ from runner.target import identity
 from runner.target.runs import Found, find_run
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected, connected, told_masked
+from runner.trail import run_process
 from runner.trail.events import (
     Approved,
     Event,
@@ -115,7 +116,7 @@ def approve(
     by = person_names.named(by)
     with _desk(name, orders, what="approve") as desk:
         entry, now, anchored = _approve(desk, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
-        said = _same_user(desk.found.status, identity.process(by))
+        said = _same_user(desk.found.status, run_process.this_process(by))
     return _still_open(name, orders, entry, now, anchored + said)
 
 
@@ -128,7 +129,7 @@ def _approve(
     entry = _gate(playbook, found, step)
     needs = original_gates.needs(entry, playbook.kept_gates)
     fitting = _fitting([one.approval for one in needs if one.approval is not None], found.status, entry, by, role)
-    who = identity.process(by)
+    who = run_process.this_process(by)
     now, server_at = desk.now()
     expires = min(filter(None, (approvals.expiry(one, given_s=valid_s, now=now) for one in fitting)), default="")
     event = Approved(
@@ -222,7 +223,7 @@ def submit_evidence(
         expires = approvals.expiry(wanted[evidence], given_s=None, now=now)
         event = EvidenceGiven(
             step=entry.id, name=evidence, by=by, reason=reason, file=str(file or ""), sha256=sha, expires=expires,
-            approval_digest=desk.found.status.approval_digest, user=identity.process(by).user, trust=desk.trust,
+            approval_digest=desk.found.status.approval_digest, user=run_process.this_process(by).user, trust=desk.trust,
             server_at=server_at,
         )  # fmt: skip
         anchored = desk.write(event, what=f"the evidence for {entry.id}")
@@ -283,7 +284,7 @@ def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str,
                 ),
             )
         step = next(step for step, one in judgements.every(playbook) if one.id == check)
-        who = identity.process(by)
+        who = run_process.this_process(by)
         event = Judged(
             step=step, id=check, answer=answer, name=by, role=role, reason=reason, approval_digest=status.approval_digest,
             chain_head=status.head, user=who.user, host=who.host, trust=desk.trust,
@@ -437,7 +438,7 @@ def _running(found: Found) -> bool | None:
     process = found.status.process
     if found.status.state is not RunState.RUNNING or process is None:
         return False
-    return identity.alive(process)
+    return run_process.alive(process)
 
 
 def _found(name: str, orders: RunOptions) -> Found:

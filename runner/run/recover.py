@@ -14,10 +14,10 @@ from runner.plan import open_runs
 from runner.playbook.model import Playbook
 from runner.run.execute import STATES, RunOptions, stored
 from runner.run.resume import same_target
-from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
 from runner.target.runs import load_run
 from runner.target.workplace import Connected, connected
+from runner.trail import run_process
 from runner.trail.events import (
     Event,
     LeftStanding,
@@ -72,7 +72,7 @@ def recover(name: str, orders: RunOptions) -> Again:
             )
         found = _known(name, target)
         refuse_if_held(target.database, found.playbook.scope)
-        process = identity.process(orders.operator)
+        process = run_process.this_process(orders.operator)
         events = list(_events(found, process))
         same_target(_begun(events), target)
         head, length = _write(directory, events, found)

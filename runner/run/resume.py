@@ -33,6 +33,7 @@ from runner.target import identity
 from runner.target.lease_holder import refuse_if_held
 from runner.target.runs import Found, find_run
 from runner.target.workplace import Connected, Workplace, connected, now, pointed
+from runner.trail import run_process
 from runner.trail.events import Process, RowsRequeued, RunResumed, RunStarted, RunState, StepOutcome
 from runner.trail.status import RunStatus
 from steps.contract import Gate, Requeueable
@@ -242,7 +243,7 @@ def runs_of(orders: RunOptions) -> Path:
 
 
 def refuse_running(status: RunStatus) -> None:
-    if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
+    if status.state is RunState.RUNNING and status.process is not None and run_process.alive(status.process):
         raise RunRefused(
             f"cannot resume {status.run}: its process still runs (pid {status.process.pid})",
             then=f"runbook status {status.run}",
@@ -283,7 +284,7 @@ def _playbook_again(found: Found, orders: RunOptions, accepted: Accepted) -> tup
             why="the trail has no secret, so they must be given again",
             then=f"set RUNBOOK_INPUT_{masked[0].upper()}, then runbook resume {status.run}",
         )
-    process = identity.process(orders.operator)
+    process = run_process.this_process(orders.operator)
     path = Path(started.file)
     playbook = (
         read_playbook(path, given)

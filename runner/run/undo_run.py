@@ -11,8 +11,8 @@ from runner.record import known
 from runner.run.lease import Holder, other_scope
 from runner.run.rollback import Reverser
 from runner.run.session import RunSession
-from runner.target import identity
 from runner.target.database import RunDatabase, Session
+from runner.trail import run_process
 from runner.trail.events import StepOutcome
 from steps.contract import AlreadyCommitted, RunTakenBack, StepError, UndoesRun
 from steps.ledger import runs, step_commits
@@ -45,7 +45,7 @@ def _under_lease(
     """Take the lease of that run's scope while the block runs, if it is another scope than ours."""
     if scope == session.playbook.scope:
         return contextlib.nullcontext()
-    process = session.status.process or identity.process(None)
+    process = session.status.process or run_process.this_process(None)
     holder = Holder(session.database, session.control, session.status.run, scope, process)
     return other_scope(holder, connect, session.emit)
 

@@ -18,9 +18,9 @@ from runner.run.execute import RunOptions, given_again, masks_of, open_session, 
 from runner.run.resume import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
 from runner.run.rollback import Choice, Reverser
 from runner.run.session import RunSession
-from runner.target import identity
 from runner.target.runs import find_run
 from runner.target.workplace import Connected, connected
+from runner.trail import run_process
 from runner.trail.events import RollbackStarted, RunState
 from runner.trail.status import RunStatus
 from steps.contract import Mendable
@@ -58,7 +58,7 @@ def rollback(name: str, orders: RunOptions, asked: Asked) -> RunRollback:
     """Roll back a run. Raises RolledBackInPart if something is left in place."""
     found = find_run(runs_of(orders), name)
     status = found.status
-    if status.state is RunState.RUNNING and status.process is not None and identity.alive(status.process):
+    if status.state is RunState.RUNNING and status.process is not None and run_process.alive(status.process):
         raise RunRefused(
             f"cannot roll back {status.run} while it runs",
             state="it goes on; nothing was taken back",
@@ -144,7 +144,7 @@ def _started(
         "steps": [entry.id for entry in entries],
         "reason": asked.reason,
         "kept": reverser.kept(),
-        "process": identity.process(orders.operator),
+        "process": run_process.this_process(orders.operator),
     }
     return RollbackStarted.model_validate({**given, **changed})
 
@@ -187,7 +187,7 @@ def _carry_back(
         # Before anything is undone: if killed from here on, the run must not count as succeeded any more.
         with session.database.own() as work:
             runs.take_up_run(work, run=session.status.run, head=session.trail.head, length=session.trail.length)
-        reverser.leave(identity.process(orders.operator).operator)
+        reverser.leave(run_process.this_process(orders.operator).operator)
         reverser.revert([session.playbook.entry(name) for name in first.steps])
         told = reverser.balance()
         words = told.words() or (f"taken back: {', '.join(first.steps)}" if first.steps else "it had changed nothing")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import platform
 import re
 import socket
 from collections.abc import Mapping
@@ -12,14 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.common import person_names
 from runner.common.durations import when
 from runner.playbook import digest
 from runner.target.drivers import describe_arguments
-from runner.trail.events import Json, Process
-from steps.contract import DatabaseFault, Look, cutting, pids
+from runner.trail.events import Json
+from steps.contract import DatabaseFault, Look
 from steps.contract.dialect import Dialect
-from steps.contract.pids import ProcessId
 
 if TYPE_CHECKING:
     from runner.target.database import RunDatabase
@@ -149,46 +144,3 @@ def _same_place(one: Mapping[str, Json], other: Mapping[str, Json]) -> bool:
     return any(one.get(key) and one.get(key) == other.get(key) for key in proofs) or all(
         one.get(key) == other.get(key) for key in way
     )
-
-
-def process(operator: str | None) -> Process:
-    """This process, with the operator's name as given, else the OS user."""
-    user, own = _user(), pids.identify(os.getpid())
-    return Process(
-        operator=user if operator is None else cutting.masked(person_names.named(operator, option="--operator")),
-        user=user,
-        host=socket.gethostname(),
-        pid=own.pid,
-        started=own.started,
-        boot_id=own.boot,
-        pid_ns=own.namespace,
-        ticks=own.ticks,
-        versions={
-            "runbook": version(),
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.release()}",
-        },
-    )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a uid without a passwd entry, as in some containers
-        return str(os.getuid())
-
-
-def alive(process: Process) -> bool | None:
-    """Whether this very process still runs; None if that can't be determined from here (another host)."""
-    return pids.alive(ProcessId(process.pid, process.boot_id, process.pid_ns, process.ticks, process.started))
-
-
-def version() -> str:
-    """The version of the engine."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("runbook-engine")
-    except PackageNotFoundError:
-        return "0+source"

@@ -11,8 +11,9 @@ import time
 from pydantic import ValidationError
 
 from runner.common.errors import RunRefused
-from runner.target import identity, ledger_check
+from runner.target import ledger_check
 from runner.target.database import RunDatabase
+from runner.trail import run_process
 from runner.trail.events import Process
 from steps.contract import Look
 from steps.ledger import leases, tables
@@ -32,7 +33,7 @@ def refuse_if_held(database: RunDatabase, scope: str) -> leases.Lease | None:
     if found is None or not found.run:
         return found
     holder = _holder(found)
-    alive = identity.alive(holder) if holder is not None else None
+    alive = run_process.alive(holder) if holder is not None else None
     if alive is False or _silent(database, found):
         return found
     raise _held(found, holder)
@@ -43,7 +44,7 @@ def refuse_any_held(look: Look) -> None:
     for scope in leases.scopes_held(look) if {"lease", "heartbeat"} <= tables.tables(look) else []:
         found = leases.lease(look, scope)
         holder = _holder(found) if found is not None else None
-        dead = holder is not None and identity.alive(holder) is False
+        dead = holder is not None and run_process.alive(holder) is False
         if found is not None and not dead and found.silent_s <= SILENT_S:
             raise _held(found, holder)
 

@@ -14,8 +14,7 @@ from filling import ledger as named
 from inside import InProcessCli, session
 from transplant import transplant
 
-from runner.target import identity
-from runner.trail import old_words, trail
+from runner.trail import old_words, run_process, trail
 from steps.ledger import tables as ledger
 
 VERSION_2 = Path(__file__).parents[1] / "support" / "version2"
@@ -223,7 +222,7 @@ def test_living_run_keeps_the_migration_away(desk: InProcessCli, empty_database:
     lease, beat = named(empty_database, "lease"), named(empty_database, "heartbeat")
     dead = empty_database.value(f"SELECT holder FROM {lease}")
     hold = f"UPDATE {lease} SET holder = {'?' if empty_database.dialect == 'sqlite' else '%s'}"
-    empty_database.rows(hold, [identity.process("kim").model_dump_json()])  # this one, which lives
+    empty_database.rows(hold, [run_process.this_process("kim").model_dump_json()])  # this one, which lives
     empty_database.script(f"UPDATE {beat} SET beat_at = {now(empty_database)}")
     refused = desk.runbook("target", "init")
     assert (refused.code, f"run {run} (kim" in refused.err) == (6, True), refused.text

@@ -8,7 +8,7 @@ import pytest
 from databases import Database
 from inside import InProcessCli, written
 
-from runner.target import identity
+from runner.trail import run_process
 
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg15"], indirect=True)
 on_sqlite = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
@@ -57,7 +57,7 @@ def test_scope_is_held_while_it_is_taken_back(desk: InProcessCli, empty_database
 def test_scope_that_another_run_holds_is_left_alone(desk: InProcessCli, empty_database: Database) -> None:
     """Another process of whatever run lives in that scope: nothing of it is taken back meanwhile."""
     assert desk.runbook("exec", "change.yaml").code == 0
-    holder = identity.process("dana").model_dump_json().replace("'", "''")
+    holder = run_process.this_process("dana").model_dump_json().replace("'", "''")
     empty_database.script(f"UPDATE runbook_lease SET run = 'other', holder = '{holder}' WHERE scope = 'orders'")
     refused = desk.runbook("exec", "back.yaml")
     assert refused.code == 6 and "run other" in refused.err, refused.text
