@@ -63,7 +63,7 @@ def steps_of_run(ctx: click.Context, param: click.Parameter, begun: str) -> list
     del param
     found: list[str] = []
     with _quietly():
-        from runner.run.interventions import playbook_of
+        from runner.run.opened_run import playbook_of
         from runner.target.runs import find_run
         from runner.target.workplace import runs_of
 

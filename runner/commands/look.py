@@ -17,7 +17,7 @@ from runner.common.errors import RunRefused, TrailBroken
 from runner.plan import advice, next_commands
 from runner.playbook.model import Entry
 from runner.run import resume
-from runner.run.interventions import in_force
+from runner.run.opened_run import in_force
 from runner.target.runs import all_runs, find_run, find_trail
 from runner.target.workplace import Workplace, connected, runs_of
 from runner.trail.events import RunState

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from runner.common import person_names
-from runner.common.errors import BadInput, RunRefused, StepFailed, TargetUnreachable
-from runner.common.secrets import Masks
+from runner.common.errors import RunRefused, StepFailed
 from runner.plan import advice, approvals, judgements, open_runs, original_gates
 from runner.plan.next_commands import REASON
 from runner.plan.preflight import writing_session
 from runner.playbook.model import Entry, Playbook
 from runner.record import trust
 from runner.run import resume
-from runner.run.execute import RunOptions, given_again, masks_of_run, path_of, stored
+from runner.run.execute import RunOptions, masks_of_run, path_of
+from runner.run.opened_run import OpenedRun, append_event, in_force, open_run, playbook_of, schema_of
 from runner.run.resume import runs_of, same_target
-from runner.target import identity
 from runner.target.runs import Found, find_run
-from runner.target.server_clock import server_clock
-from runner.target.workplace import Connected, connected, told_masked
+from runner.target.workplace import Connected, connected
 from runner.trail import run_process
 from runner.trail.events import (
     Approved,
-    Event,
     EvidenceGiven,
     Judged,
     Noted,
@@ -39,74 +35,13 @@ from runner.trail.events import (
     order_words,
 )
 from runner.trail.status import RunStatus
-from runner.trail.trail import Trail, utc_now
 from steps.contract import Answer, ApprovalNeed, DatabaseFault, Gate, StepError, Value, Work
 from steps.contract.dialect import Dialect
-from steps.ledger import anchors, commands, runs
+from steps.ledger import anchors, commands
 from steps.sql.dialect import needs_autocommit
 from steps.sql.scanner import split
 from steps.sql.session_statements import void
 from steps.sql.statements import lock_of, waits_in_the_way
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A run opened for an action of a person; target: None if it can't be reached from here."""
-
-    found: Found
-    masks: Masks
-    target: Connected | None
-    trust: str
-
-    def now(self) -> tuple[datetime, str]:
-        """The target's time, and its text for the record; this machine's time and "" if the target can't be asked."""
-        if self.target is None:
-            return utc_now(), ""
-        there = server_clock(self.target.database)()
-        return there, there.isoformat(timespec="milliseconds")
-
-    def write(self, event: Event, *, what: str) -> str:
-        """Append an event and anchor the new head in the target's ledger; returns "" or why it could not be anchored."""
-        head, length = _append(self.found, event, self.masks)
-        if self.target is None:
-            return " (the target was not asked, so no ledger vouches for it yet)"
-        run = self.found.status.run
-        try:
-            with self.target.database.own(fenced=False) as work:
-                if runs.find_run(work, run) is None:
-                    return ""
-                anchors.add_anchor(work, run=run, what=what, head=head, length=length)
-        except DatabaseFault as fault:
-            return f" (no ledger vouches for it yet: {fault})"
-        return ""
-
-
-@contextlib.contextmanager
-def _desk(name: str, orders: RunOptions, *, what: str, contradicted: bool = False) -> Iterator[Desk]:
-    """Open a run by name; raises TrailBroken if its record is contradicted (unless `contradicted` allows it)."""
-    found = find_run(runs_of(orders), name)
-    masks = masks_of_run(found.status, orders)
-    with told_masked(masks), contextlib.ExitStack() as stack:
-        target = _reachable(stack, found, orders, masks)
-        verdict = trust.trusted(found, target.database if target is not None else None)
-        if verdict.answer is trust.RecordTrust.CONTRADICTED and not contradicted:
-            raise trust.refusal(found, verdict, what)
-        yield Desk(found, masks, target, verdict.answer.value)
-
-
-def _reachable(stack: contextlib.ExitStack, found: Found, orders: RunOptions, masks: Masks) -> Connected | None:
-    """The run's target; None if it can't be reached from here or isn't the one on which the run started."""
-    with contextlib.suppress(TargetUnreachable, BadInput):
-        target = stack.enter_context(connected(orders.place, schema=_schema(found), masks=masks))
-        then = found.status.started.identity if found.status.started else {}
-        return None if identity.differences(then, target.identity) else target
-    return None
-
-
-def _schema(found: Found) -> str:
-    """The schema in which the run works."""
-    then = found.status.started.identity if found.status.started else {}
-    return str(then.get("schema") or "public")
 
 
 def approve(
@@ -114,30 +49,30 @@ def approve(
 ) -> str:
     """Record an approval of a gate, bound to the approval digest. It is unsigned, so only a claim, as every report says."""
     by = person_names.named(by)
-    with _desk(name, orders, what="approve") as desk:
-        entry, now, anchored = _approve(desk, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
-        said = _same_user(desk.found.status, run_process.this_process(by))
+    with open_run(name, orders, what="approve") as opened:
+        entry, now, anchored = _approve(opened, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
+        said = _same_user(opened.found.status, run_process.this_process(by))
     return _still_open(name, orders, entry, now, anchored + said)
 
 
 def _approve(
-    desk: Desk, *, step: str, by: str, role: str, reason: str, valid_s: float | None
+    opened: OpenedRun, *, step: str, by: str, role: str, reason: str, valid_s: float | None
 ) -> tuple[Entry, datetime, str]:
-    found = desk.found
+    found = opened.found
     _refuse_ended(found.status, what="approve anything in")
     playbook = in_force(found)
     entry = _gate(playbook, found, step)
     needs = original_gates.needs(entry, playbook.kept_gates)
     fitting = _fitting([one.approval for one in needs if one.approval is not None], found.status, entry, by, role)
     who = run_process.this_process(by)
-    now, server_at = desk.now()
+    now, server_at = opened.now()
     expires = min(filter(None, (approvals.expiry(one, given_s=valid_s, now=now) for one in fitting)), default="")
     event = Approved(
         step=entry.id, name=by, role=role, reason=reason, approval_digest=found.status.approval_digest,
-        chain_head=found.status.head, expires=expires, user=who.user, host=who.host, trust=desk.trust,
+        chain_head=found.status.head, expires=expires, user=who.user, host=who.host, trust=opened.trust,
         server_at=server_at,
     )  # fmt: skip
-    return entry, now, desk.write(event, what=f"the approval of {entry.id}")
+    return entry, now, opened.write(event, what=f"the approval of {entry.id}")
 
 
 def _refuse_ended(status: RunStatus, *, what: str) -> None:
@@ -204,29 +139,29 @@ def submit_evidence(
 ) -> str:
     """Record evidence for a gate, bound to the approval digest; a file is identified by its SHA-256."""
     by = person_names.named(by)
-    with _desk(name, orders, what="take evidence for") as desk:
-        _refuse_ended(desk.found.status, what="take evidence for")
-        playbook = in_force(desk.found)
-        entry = _gate(playbook, desk.found, step)
+    with open_run(name, orders, what="take evidence for") as opened:
+        _refuse_ended(opened.found.status, what="take evidence for")
+        playbook = in_force(opened.found)
+        entry = _gate(playbook, opened.found, step)
         wanted = {one.name: one for need in original_gates.needs(entry, playbook.kept_gates) for one in need.evidence}
         if evidence not in wanted:
             raise RunRefused(
                 f"cannot take evidence {evidence!r}: {entry.id} asks for {', '.join(wanted) or 'none'}",
                 then="\n".join(
-                    f"runbook approve {desk.found.status.run} --step {entry.id} --evidence {shlex.quote(one)} {REASON}"
+                    f"runbook approve {opened.found.status.run} --step {entry.id} --evidence {shlex.quote(one)} {REASON}"
                     for one in wanted
                 )
-                or f"runbook status {desk.found.status.run}",
+                or f"runbook status {opened.found.status.run}",
             )
         sha = _sha256(file) if file is not None else ""
-        now, server_at = desk.now()
+        now, server_at = opened.now()
         expires = approvals.expiry(wanted[evidence], given_s=None, now=now)
         event = EvidenceGiven(
             step=entry.id, name=evidence, by=by, reason=reason, file=str(file or ""), sha256=sha, expires=expires,
-            approval_digest=desk.found.status.approval_digest, user=run_process.this_process(by).user, trust=desk.trust,
+            approval_digest=opened.found.status.approval_digest, user=run_process.this_process(by).user, trust=opened.trust,
             server_at=server_at,
         )  # fmt: skip
-        anchored = desk.write(event, what=f"the evidence for {entry.id}")
+        anchored = opened.write(event, what=f"the evidence for {entry.id}")
     return _still_open(name, orders, entry, now, anchored)
 
 
@@ -246,9 +181,9 @@ def _next(found: Found) -> str:
 def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, reason: str) -> str:
     """Record whether a step in doubt was done. Also possible if the record is contradicted; the event says so."""
     by = person_names.named(by)
-    with _desk(name, orders, what="settle", contradicted=True) as desk:
-        status = desk.found.status
-        if _running(desk.found):
+    with open_run(name, orders, what="settle", contradicted=True) as opened:
+        status = opened.found.status
+        if _running(opened.found):
             raise RunRefused(f"cannot settle {step}: {status.run} still runs", then=f"runbook status {status.run}")
         doubtful = [one.id for one in status.steps.values() if one.open or one.doubtful]
         if step not in doubtful:
@@ -257,17 +192,17 @@ def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, rea
                 why=f"in doubt: {', '.join(doubtful) or 'no step'}",
                 then=f"runbook status {status.run}",
             )
-        event = Settled(step=step, done=done, by=by, reason=reason, trust=desk.trust)
-        anchored = desk.write(event, what=f"the settling of {step}")
+        event = Settled(step=step, done=done, by=by, reason=reason, trust=opened.trust)
+        anchored = opened.write(event, what=f"the settling of {step}")
     return f"settled: {step} is {'done' if done else 'not done'}{anchored}\n{_next(_found(name, orders))}"
 
 
 def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
     """Record a person's answer to a check that could not decide, if the playbook allows it (`judge:`)."""
     by = person_names.named(by)
-    with _desk(name, orders, what="judge") as desk:
-        _refuse_ended(desk.found.status, what="judge anything in")
-        status, playbook = desk.found.status, in_force(desk.found)
+    with open_run(name, orders, what="judge") as opened:
+        _refuse_ended(opened.found.status, what="judge anything in")
+        status, playbook = opened.found.status, in_force(opened.found)
         waiting = judgements.open_ones(playbook, status)
         if check not in waiting:
             raise RunRefused(
@@ -287,18 +222,18 @@ def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str,
         who = run_process.this_process(by)
         event = Judged(
             step=step, id=check, answer=answer, name=by, role=role, reason=reason, approval_digest=status.approval_digest,
-            chain_head=status.head, user=who.user, host=who.host, trust=desk.trust,
+            chain_head=status.head, user=who.user, host=who.host, trust=opened.trust,
         )  # fmt: skip
-        anchored = desk.write(event, what=f"the judgement of {check}")
+        anchored = opened.write(event, what=f"the judgement of {check}")
     return f"judged: {check} is a {answer.value}{anchored}\n{_next(_found(name, orders))}"
 
 
 def note(name: str, orders: RunOptions, *, text: str, by: str) -> str:
     """Record a note in the run's timeline."""
     by = person_names.named(by)
-    with _desk(name, orders, what="note anything in") as desk:
-        anchored = desk.write(Noted(by=by, text=text, trust=desk.trust), what="a note")
-    return f"noted in {desk.found.status.run}{anchored}"
+    with open_run(name, orders, what="note anything in") as opened:
+        anchored = opened.write(Noted(by=by, text=text, trust=opened.trust), what="a note")
+    return f"noted in {opened.found.status.run}{anchored}"
 
 
 def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, reason: str) -> str:
@@ -312,7 +247,7 @@ def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, 
         )
     _known_limits(found.status, order)
     masks = masks_of_run(found.status, orders)
-    with connected(orders.place, schema=_schema(found), masks=masks) as target:
+    with connected(orders.place, schema=schema_of(found), masks=masks) as target:
         same_target(found.status, target)
         trust.uncontradicted(found, target.database, what="steer")
         by, reason = masks.mask(by), masks.mask(reason)
@@ -405,10 +340,10 @@ class _Hand:
     def send(self, text: str) -> SqlByHand:
         """Send one statement. It is recorded on disk before, and anchored in the ledger with it, so a kill hides nothing."""
         words = f"sends by hand ({self.reason}): {text}"
-        head, length = _append(self.found, Noted(by=self.by, text=words), self.target.masks)
+        head, length = append_event(self.found, Noted(by=self.by, text=words), self.target.masks)
         rows, error = self._sent(text, head, length)
         event = SqlByHand(by=self.by, reason=self.reason, sql=text, rows=rows, error=error)
-        self._anchor(*_append(self.found, event, self.target.masks))
+        self._anchor(*append_event(self.found, event, self.target.masks))
         return event.model_copy(update={"sql": self.target.masks.mask(text), "error": self.target.masks.mask(error)})
 
     def _sent(self, text: str, head: str, length: int) -> tuple[int, str]:
@@ -445,20 +380,6 @@ def _found(name: str, orders: RunOptions) -> Found:
     return find_run(runs_of(orders), name)
 
 
-def playbook_of(found: Found) -> Playbook:
-    """The playbook as stored in the run's trail."""
-    return stored(found.status.source, given_again(found.status))
-
-
-def in_force(found: Found) -> Playbook:
-    """The stored playbook; if it was edited since the run started, with the original gates kept in force."""
-    status, playbook = found.status, playbook_of(found)
-    if status.started is None or status.started.digest == status.digest:
-        return playbook
-    began = stored(status.started.source, given_again(status), programs=status.started.programs)
-    return original_gates.with_gates_of(playbook, began)
-
-
 def _gate(playbook: Playbook, found: Found, step: str) -> Entry:
     """The gate with this id; without an id the one at which the run waits, or the only one not passed yet."""
     gates = [entry for entry in playbook.entries if isinstance(entry.step, Gate)]
@@ -478,16 +399,6 @@ def _gate(playbook: Playbook, found: Found, step: str) -> Entry:
         )
         or f"runbook status {found.status.run}",
     )
-
-
-def _append(found: Found, event: Event, masks: Masks) -> tuple[str, int]:
-    """Append after the part of the trail that was read; returns the chain's new head and length."""
-    trail = Trail(found.trail, masks=masks, seen=found.seen)
-    try:
-        trail.append(event)
-        return trail.head, trail.length
-    finally:
-        trail.close()
 
 
 def _sha256(file: Path) -> str:

@@ -11,7 +11,7 @@ from inside import InProcessCli, written
 
 from runner.common.errors import RunRefused
 from runner.plan import approvals
-from runner.run import interventions
+from runner.run import opened_run
 from runner.trail import trail
 from runner.trail.events import Approved, EvidenceGiven
 from runner.trail.status import Given, RunStatus
@@ -301,11 +301,11 @@ def test_approval_of_a_machine_whose_clock_is_ahead(desk: InProcessCli, monkeypa
     written(desk, f"{GATE.replace('not: operator', 'not: operator, valid_for: 1 s')}\n{RAISE}")
     assert desk.runbook("exec", "change.yaml", "--operator", "dana").code == 5
     with monkeypatch.context() as wrong:
-        wrong.setattr(interventions, "utc_now", lambda: datetime.now(UTC) + timedelta(days=10))
+        wrong.setattr(opened_run, "utc_now", lambda: datetime.now(UTC) + timedelta(days=10))
         wrong.setattr(
             trail.Trail.__init__,
             "__kwdefaults__",
-            {**trail.Trail.__init__.__kwdefaults__, "now": interventions.utc_now},
+            {**trail.Trail.__init__.__kwdefaults__, "now": opened_run.utc_now},
         )
         assert approve(desk, "ines") == 0
     time.sleep(1.1)

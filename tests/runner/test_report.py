@@ -15,7 +15,7 @@ from command import proven
 from runner.common.errors import RunbookError
 from runner.report import checks_table, report
 from runner.report.timeline import timeline
-from runner.run import interventions
+from runner.run import interventions, opened_run
 from runner.run.execute import RunOptions, execute
 from runner.run.resume import resume
 from runner.run.way_back import Asked, rollback
@@ -98,7 +98,7 @@ class Runs:
         return find_run(self.directory / "runs", "latest")
 
     def report(self) -> str:
-        return report.markdown(self.found(), interventions.playbook_of(self.found()))
+        return report.markdown(self.found(), opened_run.playbook_of(self.found()))
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_timeline_tells_waits_for_one_lock_in_one_line() -> None:
 
 
 def test_a_guard_asked_often_is_one_row(runs: Runs) -> None:
-    playbook = interventions.playbook_of(runs.execute(FAILS))
+    playbook = opened_run.playbook_of(runs.execute(FAILS))
     asked = [CheckAnswered(step="one", role="guard", id="disk", probe="disk", answer=answer, text="free_pct=9", that="free_pct >= 10")
              for answer in (Answer.PASS, Answer.FAIL, Answer.PASS)]  # fmt: skip
     rows = checks_table.checks(
