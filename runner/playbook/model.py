@@ -35,6 +35,9 @@ class Input(Model):
     type: Literal["text", "integer", "number", "boolean", "time span"] = "text"
     default: JsonValue = None
     required: bool = False
+    required_in: Annotated[
+        tuple[str, ...], BeforeValidator(one_or_more)
+    ] = ()  # environments in which a default won't do
     min: float | None = None
     max: float | None = None
     pattern: str = ""
@@ -146,6 +149,7 @@ class Check(Model):
     why: str = ""
     due: str = ""
     record_only: str = ""
+    otherwise: str = ""  # the playbook to run next where it is not met
     judge: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # roles that may answer if the check can't
     within: Seconds | None = None  # how long it may take until it holds
     every: Annotated[Seconds, Field(gt=0)] = 10.0

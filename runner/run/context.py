@@ -52,6 +52,8 @@ class Watcher(Protocol):
     """Receives the progress of a step: the live view, status.json."""
 
     def progress(self, step: str, progress: Progress) -> None: ...
+    def status_age(self) -> float | None:
+        """Seconds since the status file that is furthest behind was written; None if there is none."""
 
 
 @dataclass

@@ -87,6 +87,7 @@ class RunOptions:
     until: str = ""
     begin_at: str = ""
     status_dir: Path | None = None
+    status_name: str = ""  # of the file in status_dir, before the run's time; "": it is status.json
     kind: RunKind = RunKind.REAL
     view: View = field(default_factory=View)
 
@@ -217,11 +218,9 @@ def open_session(
 ) -> Iterator[RunSession]:
     """The run's trail and status file, held open. seen: the bytes of the trail that it goes on from; None for a new one."""
     trail = Trail(directory / "trail.jsonl", masks=target.masks, seen=seen, own=True)
-    places = (directory, orders.status_dir) if orders.status_dir else (directory,)
-    if orders.status_dir:
-        private_files.make_directory(orders.status_dir)
     found = functools.partial(options_for, directory, target.name, orders.place)
-    watcher = StatusFile(places, status, lambda: {"stop": _standing(playbook, status, found())})
+    files = (directory / "status.json", *_further_status_file(orders, directory.name))
+    watcher = StatusFile(files, status, lambda: {"stop": _standing(playbook, status, found())})
     control = Control(
         cancel=target.database.cancel, cut_off=target.database.cut_off, say=orders.view.say, ask=orders.view.ask
     )
@@ -240,6 +239,15 @@ def open_session(
     finally:
         watcher.close()
         trail.close()
+
+
+def _further_status_file(orders: RunOptions, run: str) -> tuple[Path, ...]:
+    """The file that --status-dir asks for: status.json, or NAME and the time at which the run began."""
+    if orders.status_dir is None:
+        return ()
+    private_files.make_directory(orders.status_dir)
+    name = f"{orders.status_name}_{'-'.join(run.rsplit('-', 3)[1:])}.json" if orders.status_name else "status.json"
+    return (orders.status_dir / name,)
 
 
 def engine_of(
@@ -278,6 +286,9 @@ class _Both:
     def progress(self, step: str, progress: Progress) -> None:
         self.file.progress(step, progress)
         self.view.progress(step, progress)
+
+    def status_age(self) -> float | None:
+        return self.file.age()
 
 
 def _scope(playbook: Playbook, more: Mapping[str, Value]) -> Scope:
