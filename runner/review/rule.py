@@ -1,0 +1,64 @@
+"""A rule of lint: its code, its severity, and the function that finds; its documentation is the function's docstring."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from runner.playbook.yaml_reader import Mark
+from runner.review.findings import LINT, RuleSummary, Severity
+from runner.review.subject import Subject
+
+
+class Found(NamedTuple):
+    """What a rule says of one place; code and severity are the rule's."""
+
+    mark: Mark
+    why: str
+    instead: str = ""
+    step: str = ""
+
+
+Finder = Callable[[Subject], Iterator[Found]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. parsed: it reads the parse tree of SQL, for which the extra `lint` must be installed.
+
+    allowable: whether a comment in the file can allow what it finds; not where a run would fail anyway.
+    """
+
+    code: str
+    severity: Severity
+    find: Finder
+    parsed: bool
+    allowable: bool
+
+    @property
+    def documentation(self) -> str:
+        """The docstring, which is also its page: title, reason, and an example of each kind."""
+        return inspect.cleandoc(self.find.__doc__ or "")
+
+    @property
+    def summary(self) -> RuleSummary:
+        title = self.documentation.partition("\n")[0].rstrip(".")
+        return RuleSummary(self.code, self.severity, title, LINT if self.parsed else "")
+
+
+RULES: dict[str, Rule] = {}
+"""All rules by code; a module of runner.review.rules adds its own when it is imported."""
+
+
+def rule(code: str, severity: Severity, *, parsed: bool = False, allowable: bool = True) -> Callable[[Finder], Finder]:
+    """Make a function a rule."""
+
+    def register(find: Finder) -> Finder:
+        if code in RULES:
+            raise ValueError(f"{code} is a rule already")
+        RULES[code] = Rule(code, severity, find, parsed, allowable)
+        return find
+
+    return register
