@@ -286,13 +286,17 @@ def _must_prove(sources: Sources, built: Mapping[str, Any]) -> None:
 def _meaning(
     sources: Sources, raw: Mapping[str, Data], built: Mapping[str, Any], kept: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """The playbook's digest, its programs, and the included inputs that it doesn't use."""
+    """The playbook's digest, its programs, and the included names that it doesn't use."""
     idle = included.unused(raw, included=sources.origin, spoken=digest.SPOKEN)
     probes = [*built["preconditions"], *built.get("success_criteria", ())]
     uses = [one for entry in built["entries"] for one in programs.of_entry(entry)] + programs.used((), probes)
     files = programs.beside(uses, Path(sources.main.file).parent) if kept is None else kept
     meant = included.without({key: value for key, value in raw.items() if key != "include"}, idle)
-    return {"digest": digest.of_playbook(meant, files), "programs": files, "idle_inputs": frozenset(idle["inputs"])}
+    return {
+        "digest": digest.of_playbook(meant, files),
+        "programs": files,
+        "idle": {key: frozenset(names) for key, names in idle.items()},
+    }
 
 
 _PLAIN = _ABOUT | {"name", "contacts", "window", "open", "scope", "target", "limits", "inputs", "search_path"}

@@ -301,7 +301,7 @@ class Playbook(Model):
     source: Mapping[str, str]
     digest: str
     programs: Mapping[str, str] = {}  # its own files that it executes → SHA-256; part of the digest
-    idle_inputs: frozenset[str] = frozenset()  # included inputs that it doesn't use
+    idle: Mapping[str, frozenset[str]] = {}  # limits, queries, inputs → included names that it doesn't use
     # Gates as they were when the run started, where an edit has weakened them.
     kept_gates: Mapping[str, InstanceOf[Entry]] = {}
 
@@ -326,7 +326,7 @@ class Playbook(Model):
     @property
     def meant(self) -> Mapping[str, JsonValue]:
         """The inputs that it uses."""
-        return {name: value for name, value in self.values.items() if name not in self.idle_inputs}
+        return {name: value for name, value in self.values.items() if name not in self.idle.get("inputs", ())}
 
     @property
     def secrets(self) -> frozenset[str]:
