@@ -1,0 +1,98 @@
+"""What the rules of lint look at: one playbook, its text, and its SQL as parsed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from runner.common.plain_data import Data
+from runner.playbook.load import Written
+from runner.playbook.model import Check, Entry, Playbook
+from runner.playbook.sources import Place
+from runner.playbook.yaml_reader import Mark
+from runner.review import parse_tree
+from runner.review.parse_tree import Parsed, SyntaxFault
+from runner.review.sql_texts import Role, SqlText, texts_of
+from steps.contract.dialect import Dialect
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A playbook under review. environment: of the target that was named, as targets.yaml has it ("production")."""
+
+    written: Written
+    today: date
+    environment: str = ""
+
+    @property
+    def playbook(self) -> Playbook:
+        return self.written.playbook
+
+    def mark(self, *path: str | int, key: bool = False) -> Mark:
+        """The place of a value, or of its key; of the nearest value above it where there is none."""
+        return self.written.sources.mark(path, key=key)
+
+    def value(self, *path: str | int) -> Data:
+        """What is written at a path, None where nothing is."""
+        found: Data = dict(self.written.data)
+        for part in path:
+            if isinstance(found, dict) and isinstance(part, str):
+                found = found.get(part)
+            elif isinstance(found, list) and isinstance(part, int) and part < len(found):
+                found = found[part]
+            else:
+                return None
+        return found
+
+    def steps(self) -> Iterator[tuple[Place, Entry, Mapping[str, Data]]]:
+        """Each step: its path, as loaded, and as written."""
+        for index, entry in enumerate(self.playbook.entries):
+            written = self.value("steps", index)
+            yield ("steps", index), entry, written if isinstance(written, dict) else {}
+
+    def checks(self) -> Iterator[Check]:
+        """All preconditions, criteria and guards."""
+        yield from self.playbook.preconditions
+        for entry in self.playbook.entries:
+            yield from (*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards))
+        yield from self.playbook.success_criteria
+
+    @functools.cached_property
+    def declared(self) -> tuple[Dialect, ...]:
+        """The databases that `target:` names; () where it names none."""
+        needs = self.playbook.target
+        return tuple(one for one in Dialect if getattr(needs, one.value))
+
+    @property
+    def dialects(self) -> tuple[Dialect, ...]:
+        """The databases on which it may run."""
+        return self.declared or tuple(Dialect)
+
+    @functools.cached_property
+    def texts(self) -> tuple[SqlText, ...]:
+        """All SQL of the playbook."""
+        return tuple(texts_of(self.written))
+
+    def texts_for(self, dialect: Dialect) -> Iterator[SqlText]:
+        """The SQL that is sent to this kind of database."""
+        return (one for one in self.texts if one.dialect == dialect or (not one.dialect and dialect in self.dialects))
+
+    @functools.cached_property
+    def _read(self) -> tuple[tuple[SqlText, list[Parsed] | SyntaxFault], ...]:
+        return tuple((one, parse_tree.parse(one)) for one in self.texts_for(Dialect.POSTGRESQL))
+
+    @functools.cached_property
+    def parsed(self) -> tuple[Parsed, ...]:
+        """All statements, queries and conditions for PostgreSQL that its grammar can read."""
+        return tuple(one for _text, found in self._read if not isinstance(found, SyntaxFault) for one in found)
+
+    def parsed_as(self, *roles: Role) -> Iterator[Parsed]:
+        """Those that are for this."""
+        return (one for one in self.parsed if one.text.role in roles)
+
+    @property
+    def unreadable(self) -> Iterator[tuple[SqlText, SyntaxFault]]:
+        """The SQL that PostgreSQL can't read."""
+        return ((text, found) for text, found in self._read if isinstance(found, SyntaxFault))
