@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from runner.common.durations import age
@@ -41,7 +42,8 @@ def render(playbook: Playbook) -> str:
         _inputs(playbook),
         _queries(playbook),
     ]
-    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+    text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+    return text.replace(f"{Path(playbook.file).resolve().parent}/", "")  # files beside it, wherever it lies
 
 
 def _paragraph(text: str) -> list[str]:
