@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps.contract import Look, Model, Probe, Seconds, StepError, Timespan, Unknown, Uses, cutting, processes
 from steps.contract.dialect import Dialect
+from steps.contract.direction import HIGHER
 from steps.sql.queries import has_role
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _HostProbe(Probe):
     host: Literal["database", "runner"]
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     url: str | None = None
-    timeout: Seconds = Timespan(10)
+    timeout: Annotated[Seconds, HIGHER] = Timespan(10)
 
     def programs(self) -> tuple[Uses, ...]:
         return (Uses(self.command),) if self.command else ()

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps.contract import Answer, Identifier, Look, Model, Probe, Row, Unknown, Value, Verdict
+from steps.contract.direction import FEWER, LOWER, UNSET
 from steps.contract.values import exact, sortable
 from steps.sql.queries import NOT_RUN, ReadQuery, analyze, explain, require_all_rows, text_of
 
@@ -46,9 +47,9 @@ class PlanProbe(Probe):
 
     query: ReadQuery
     analyze: bool = False
-    uses: Identifier | None = None
-    has: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
+    uses: Annotated[Identifier | None, UNSET] = None
+    has: Annotated[tuple[str, ...], FEWER] = ()
+    lacks: Annotated[tuple[str, ...], FEWER] = ()
 
     def observe(self, look: Look) -> PlanResult:
         sql = text_of(self.query, look)
@@ -112,8 +113,8 @@ class Compare(Probe):
 
     a: ReadQuery
     b: ReadQuery
-    runs: Annotated[int, Field(ge=3, le=101)] = 7
-    warm_up: Annotated[int, Field(ge=1, le=20)] = 1
+    runs: Annotated[int, Field(ge=3, le=101), LOWER] = 7
+    warm_up: Annotated[int, Field(ge=1, le=20), LOWER] = 1
     agree: str = "exact"
 
     @field_validator("agree")

@@ -25,6 +25,7 @@ from steps.contract import (
     cutting,
     processes,
 )
+from steps.contract.direction import FEWER, HIGHER, NO_EFFECT
 
 if TYPE_CHECKING:
     import xml.etree.ElementTree as ET
@@ -64,10 +65,10 @@ class Suite(Probe):
     Result: ClassVar[type[BaseModel]] = SuiteResult
 
     path: BesideFile
-    names: tuple[str, ...] = ()
+    names: Annotated[tuple[str, ...], FEWER] = ()
     marker: str | None = None
-    timeout: Seconds = Timespan(600)
-    env_from: tuple[str, ...] = ()
+    timeout: Annotated[Seconds, HIGHER] = Timespan(600)
+    env_from: Annotated[tuple[str, ...], NO_EFFECT] = ()
     python: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     def programs(self) -> tuple[Uses, ...]:

@@ -13,7 +13,7 @@ from command import Cli
 from runner.playbook.find import read_playbook
 from runner.review.render import render
 
-PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 EVERY = sorted([*PLAYBOOKS.glob("adr007-*.yaml"), *PLAYBOOKS.glob("examples/*.yaml")])
 NAMES = [path for path in EVERY if "steps:" in path.read_text()]
 

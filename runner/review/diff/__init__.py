@@ -1,0 +1,1 @@
+"""`runbook diff`: what gets weaker, stricter or different from one version of playbooks to another."""
