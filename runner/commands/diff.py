@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.commands import complete, options
-from runner.common import terminal
 from runner.common.errors import PlaybookFaulty
 
 if TYPE_CHECKING:
     from runner.review.diff.verdict import Verdict
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
 WEAKER = 15  # the exit code where a change weakens, or may weaken
 
 
@@ -25,12 +25,9 @@ WEAKER = 15  # the exit code where a change weakens, or may weaken
 @click.argument("paths", nargs=-1, metavar="[PATH…]")
 @options.runs
 @click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "markdown", "sarif"]),
-    default="text",
-    help="How the verdict is printed.",
+    "--markdown", type=_FILE, metavar="FILE", help="Write it to this file as Markdown, for a comment on a pull request."
 )
+@click.option("--sarif", type=_FILE, metavar="FILE", help="Write what counts to this file as SARIF.")
 @options.as_json
 def diff_command(*, old: str, new: str, paths: tuple[str, ...], runs: Path | None, form: str, as_json: bool) -> None:
     """Compare two versions of playbooks by what they mean: what gets weaker, stricter, or has another effect.
@@ -44,7 +41,7 @@ def diff_command(*, old: str, new: str, paths: tuple[str, ...], runs: Path | Non
     \b
     runbook diff old.yaml new.yaml
     runbook diff main...HEAD playbooks/
-    runbook diff main..HEAD --format markdown
+    runbook diff main...HEAD --markdown comment.md --sarif diff.sarif
     runbook diff release-12:playbooks playbooks --json
     """
     from runner.review.diff.sides import sides
@@ -55,35 +52,41 @@ def diff_command(*, old: str, new: str, paths: tuple[str, ...], runs: Path | Non
         verdict = judge(before, after)
         if runs is not None:
             verdict = with_runs(verdict, runs)
-        _show(verdict, "json" if as_json else form)
+        _show(verdict, as_json=as_json)
+        _write(verdict, markdown, sarif)
         _refuse_invalid(verdict)
     if verdict.direction.counts:
         sys.exit(WEAKER)
 
 
-def _show(verdict: Verdict, form: str) -> None:
+def _show(verdict: Verdict, *, as_json: bool) -> None:
     from runner.review.diff import show
 
-    if form == "text":
-        show.show(verdict)
-    elif form == "markdown":
-        terminal.hand_over(show.markdown(verdict))
-    elif form == "json":
+    if as_json:
         options.print_json(verdict.document())
     else:
-        from runner.playbook.yaml_reader import Mark
-        from runner.review import sarif
-
-        first = next((verdict.new.path(one.file) for one in verdict.new.playbooks.values()), "playbooks")
-        found = show.findings(verdict.changes, otherwise=Mark(first, 1, 1))
-        document = sarif.document(found, show.rules(), version=_version())
-        terminal.hand_over(terminal.machine_text(json.dumps(document, indent=1)) + "\n")
+        show.show(verdict)
 
 
-def _version() -> str:
+def _write(verdict: Verdict, markdown: Path | None, sarif: Path | None) -> None:
+    from runner.review.diff import show
+
+    if markdown is not None:
+        markdown.write_text(show.markdown(verdict), encoding="utf-8")
+    if sarif is not None:
+        sarif.write_text(json.dumps(_sarif(verdict), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _sarif(verdict: Verdict) -> object:
     from importlib.metadata import version
 
-    return version("runbook-engine")
+    from runner.playbook.yaml_reader import Mark
+    from runner.review import sarif
+    from runner.review.diff import show
+
+    first = next((verdict.new.path(one.file) for one in verdict.new.playbooks.values()), "playbooks")
+    found = show.findings(verdict.changes, otherwise=Mark(first, 1, 1))
+    return sarif.document(found, show.rules(), version=version("runbook-engine"))
 
 
 def _refuse_invalid(verdict: Verdict) -> None:

@@ -330,13 +330,15 @@ def test_markdown_and_sarif(repository: Cli):
     change(repository, "adr007-phase3.yaml", "need: 2, not: operator", "need: 1")
     change(repository, "adr007-phase3.yaml", "window: 2 h", "window: 1 h")
     commit(repository, "weaker")
-    text = repository.runbook("diff", "main..HEAD", "--format", "markdown").out
+    done = repository.runbook("diff", "main..HEAD", "--markdown", "comment.md", "--sarif", "diff.sarif")
+    assert done.code == 15
+    text = (repository.directory / "comment.md").read_text()
     assert (
         text.index("2 weakening") < text.index("### Weakens") < text.index("### Strengthens") < text.index("<details>")
     )
     assert "`2` → `1`" in text and "playbooks/adr007-phase3.yaml:" in text
     assert "the steps as they are now" in text and "| 1 |" in text
-    sarif = json.loads(repository.runbook("diff", "main..HEAD", "--format", "sarif").out)
+    sarif = json.loads((repository.directory / "diff.sarif").read_text())
     results = sarif["runs"][0]["results"]
     assert [one["ruleId"] for one in results] == ["DIFF1", "DIFF1"]
     (place,) = {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in results}
