@@ -29,7 +29,16 @@ WEAKER = 15  # the exit code where a change weakens, or may weaken
 )
 @click.option("--sarif", type=_FILE, metavar="FILE", help="Write what counts to this file as SARIF.")
 @options.as_json
-def diff_command(*, old: str, new: str, paths: tuple[str, ...], runs: Path | None, form: str, as_json: bool) -> None:
+def diff_command(
+    *,
+    old: str,
+    new: str,
+    paths: tuple[str, ...],
+    runs: Path | None,
+    markdown: Path | None,
+    sarif: Path | None,
+    as_json: bool,
+) -> None:
     """Compare two versions of playbooks by what they mean: what gets weaker, stricter, or has another effect.
 
     OLD and NEW are files, folders, or REVISION:PATH. With git revisions, `A..B` compares two, `A...B` compares B with what it
