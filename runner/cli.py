@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Review": {
         "plan": ("review", "Show what a playbook would do, step by step"),
         "validate": ("review", "List all faults of a playbook, with their places"),
+        "lint": ("lint", "Say what a playbook's text shows: faults and dangers"),
         "schema": ("review", "Print the JSON Schema of playbooks, for editors"),
         "steps": ("review", "List step types and probes, with their fields"),
     },

@@ -89,7 +89,7 @@ def _altered(node: Node, statement: Parsed) -> StatementEffect:
     if kind == "AT_AddColumn":
         return _added(node, statement)
     if kind == "AT_AddConstraint":
-        return _constrained(node.message.__getattribute__("def").constraint)
+        return _constrained(getattr(node.message, "def").constraint)
     return _ALTERED.get(kind, StatementEffect("ACCESS EXCLUSIVE", INSTANT))
 
 
@@ -177,7 +177,7 @@ def _refresh(root: Node, _statement: Parsed) -> StatementEffect:
 
 
 def _lock(root: Node, _statement: Parsed) -> StatementEffect:
-    return StatementEffect(_ORDER[max(min(root.message.mode, len(_ORDER)), 1) - 1], "as long as its transaction takes")
+    return StatementEffect(_ORDER[max(min(root.message.mode, len(_ORDER)), 1) - 1], ROWS)
 
 
 def _explain(root: Node, statement: Parsed) -> StatementEffect:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -41,6 +43,21 @@ class Rule:
     def documentation(self) -> str:
         """The docstring, which is also its page: title, reason, and an example of each kind."""
         return inspect.cleandoc(self.find.__doc__ or "")
+
+    @property
+    def found_in(self) -> str:
+        """A part of a playbook in which the rule finds something."""
+        return self._example("Found in::")
+
+    @property
+    def instead(self) -> str:
+        """The same in its safe form, in which it finds nothing."""
+        return self._example("Instead::")
+
+    def _example(self, title: str) -> str:
+        behind = self.documentation.partition(f"{title}\n\n")[2]
+        lines = itertools.takewhile(lambda line: not line or line.startswith(" "), behind.split("\n"))
+        return textwrap.dedent("\n".join(lines)).strip() + "\n"
 
     @property
     def summary(self) -> RuleSummary:

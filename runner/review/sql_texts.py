@@ -113,7 +113,9 @@ class _Collector:
                 use = Use(group, kind, str(one.get("id")), "", decides=decides)
                 self._fields(registry.probe_types()[kind], one, (*path, index), use)
 
-    def leaves(self, data: Data, path: Place, role: Role, uses: tuple[Use, ...], dialect: str = "") -> Iterator[SqlText]:
+    def leaves(
+        self, data: Data, path: Place, role: Role, uses: tuple[Use, ...], dialect: str = ""
+    ) -> Iterator[SqlText]:
         """The texts of a value: one, one for each dialect, or a list of them."""
         if isinstance(data, str):
             yield SqlText(path, data, dialect, role, uses, self.written)
