@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shlex
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 
 from pydantic import JsonValue
 
-from runner.common.errors import BadInput
+from runner.common.errors import BadInput, PlaybookFaulty
 from runner.playbook.load import Written
 from runner.review import parse_tree, rules, squawk, suppressions
 from runner.review.effects import effect_of
@@ -61,14 +62,24 @@ def lint(playbooks: Iterable[Written], *, environment: str = "", today: date | N
     )
 
 
-def errors(written: Written) -> list[Finding]:
-    """What would make a run fail, as far as that can be known without extras: `validate` and `exec` refuse it."""
+def refuse_errors(written: Written) -> None:
+    """Raise PlaybookFaulty for what would make a run fail, as far as that can be known without extras.
+
+    So `validate` refuses it, and exec before it begins.
+    """
     subject = Subject(written, datetime.now(UTC).date())
     wanted = [one for one in load_rules().values() if one.severity is Severity.ERROR and not one.parsed]
-    never = frozenset(one.code for one in wanted if not one.allowable)
     found = list(_of(subject, wanted))
+    never = frozenset(one.code for one in wanted if not one.allowable)
     judged = suppressions.apply(found, suppressions.of_playbook(written) if found else (), never=never)
-    return [one for one in in_order(judged) if not one.allowed]
+    bad = [one for one in in_order(judged) if not one.allowed]
+    if bad:
+        file = written.sources.main.file
+        raise PlaybookFaulty(
+            f"cannot run {file}: {len(bad)} fault{'s' if len(bad) != 1 else ''}\n" + "\n".join(map(str, bad)),
+            state="nothing was run",
+            then=f"mend what is named above, then runbook validate {shlex.quote(file)}",
+        )
 
 
 def effects(playbooks: Iterable[Written]) -> list[dict[str, JsonValue]]:

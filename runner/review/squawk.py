@@ -94,7 +94,7 @@ _TARGET = re.compile(r"\d+")
 
 @functools.cache
 def program() -> str | None:
-    """squawk's program: beside this Python, or on the path."""
+    """Squawk's program: beside this Python, or on the path."""
     beside = Path(sys.executable).with_name("squawk")
     return str(beside) if beside.is_file() else shutil.which("squawk")
 

@@ -97,7 +97,7 @@ def _fallback(value: Any) -> str:
     return text if len(text) <= 12 else ""
 
 
-_PERSONAL = re.compile(r"(?i)(e?mail|phone|passw|secret|token|address|birth|iban|card|name$|ssn|salary|ip$|_ip_)")
+_PERSONAL = re.compile(r"(?i)(e?mail|phone|passw|secret|token|address|birth|iban|card|name$|ssn|salary|(^|_)ip$)")
 _WIDE = 8  # columns that a reviewer can still take in, and that a report should hold
 
 
@@ -113,7 +113,7 @@ def shows_others_data(subject: Subject) -> Iterator[Found]:
           - id: go
             type: checkpoint
             success_criteria:
-              - {id: some, check: query, query: "SELECT * FROM public.customers ORDER BY id LIMIT 10", show: [id, email, phone], rows: 10}
+              - {id: some, check: query, query: SELECT * FROM public.customers WHERE id < 9, show: [id, email], rows: 8}
 
     Instead::
 
@@ -121,7 +121,7 @@ def shows_others_data(subject: Subject) -> Iterator[Found]:
           - id: go
             type: checkpoint
             success_criteria:
-              - {id: some, check: query, query: "SELECT id, country FROM public.customers ORDER BY id LIMIT 10", show: [id, country], rows: 10}
+              - {id: some, check: query, query: SELECT * FROM public.customers WHERE id < 9, show: [id, country], rows: 8}
     """
     for check in subject.checks():
         shown = getattr(check.probe, "show", ())

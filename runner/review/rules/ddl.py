@@ -102,17 +102,12 @@ def values_are_lost(subject: Subject) -> Iterator[Found]:
     """
     for statement in subject.parsed_as(Role.STATEMENT):
         lost = effect_of(statement).one_way
-        if (
-            lost
-            and statement.root.kind in ("DropStmt", "TruncateStmt", "AlterTableStmt")
-            and "doesn't hold" not in lost
-        ):
-            if not _own_table(statement, subject):
-                names = ", ".join(_dropped(statement)) or _table(statement)
-                why = f"{names}: {lost} are gone for good, and no rollback brings them back"
-                yield Found(
-                    statement.mark(), why, f"rename {names} first, and drop it later behind a gate", statement.text.step
-                )
+        takes = statement.root.kind in ("DropStmt", "TruncateStmt", "AlterTableStmt") and "doesn't hold" not in lost
+        if lost and takes and not _own_table(statement, subject):
+            names = ", ".join(_dropped(statement)) or _table(statement)
+            why = f"{names}: {lost} are gone for good, and no rollback brings them back"
+            instead = f"rename {names} first, and drop it later behind a gate"
+            yield Found(statement.mark(), why, instead, statement.text.step)
 
 
 @rule("RB207", Severity.WARNING, parsed=True)
@@ -149,9 +144,11 @@ def _dropped(statement: Parsed) -> list[str]:
             kind = one.WhichOneof("node")
             parts = one.list.items if kind == "list" else [one]
             found.append(".".join(part.string.sval for part in parts if part.WhichOneof("node") == "string"))
-    for node in statement.find("AlterTableCmd"):
-        if _name("AlterTableType", node.message.subtype) == "AT_DropColumn":
-            found.append(f"{_table(statement)}.{node.message.name}")
+    found += [
+        f"{_table(statement)}.{node.message.name}"
+        for node in statement.find("AlterTableCmd")
+        if _name("AlterTableType", node.message.subtype) == "AT_DropColumn"
+    ]
     return [one for one in found if one]
 
 

@@ -91,11 +91,11 @@ def _is_value(side: Any) -> bool:
         return _is_value(side.type_cast.arg)
     if kind == "list":
         return all(_is_value(one) for one in side.list.items)
-    return kind == "param_ref" or (kind == "a_const" and not side.a_const.isnull)
+    return kind == "param_ref" or bool(kind == "a_const" and not side.a_const.isnull)
 
 
 def _is_column(side: Any) -> bool:
-    return side.WhichOneof("node") == "column_ref"
+    return bool(side.WhichOneof("node") == "column_ref")
 
 
 def _verb(node: Node) -> str:
@@ -179,4 +179,6 @@ def _page(statement: Parsed, node: Node, why: str) -> Found:
 
 
 def _is_zero(node: Any) -> bool:
-    return node.WhichOneof("node") == "a_const" and node.a_const.ival.ival == 0 and not node.a_const.HasField("sval")
+    return bool(
+        node.WhichOneof("node") == "a_const" and node.a_const.ival.ival == 0 and not node.a_const.HasField("sval")
+    )

@@ -173,13 +173,12 @@ def _too_long(subject: Subject, entry: Entry, rate: _Said) -> Iterator[Found]:
 
 def _batches(subject: Subject, path: tuple[str | int, ...], entry: Entry, rate: _Said) -> Iterator[Found]:
     """`batch: {time: 5 s, rows: [1000, 1000]}` fulfils no rate above 200 rows/s, if a batch takes the time that it may."""
-    written = subject.value(*path, "batch")
-    span = _span(str(written.get("time", ""))) if isinstance(written, dict) else None
-    rows = written.get("rows") if isinstance(written, dict) else None
+    time, rows = subject.value(*path, "batch", "time"), subject.value(*path, "batch", "rows")
+    span = _span(str(time))
     if span and isinstance(rows, list) and len(rows) == 2 and isinstance(most := rows[1], int):
         possible = most / span[0]
         if possible * _SLACK < rate.value:
-            why = f"batches of {most:,} rows in {written.get('time')} are {possible:,.0f} rows/s, and {rate.words} is asked for"
+            why = f"batches of {most:,} rows in {time} are {possible:,.0f} rows/s, and {rate.words} is asked for"
             yield Found(subject.mark(*path, "batch"), why, "shorten the batch's time, or ask for less", entry.id)
 
 

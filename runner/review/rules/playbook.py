@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from runner.review.findings import Severity
 from runner.review.rule import Found, rule
-from runner.review.subject import Subject
+from runner.review.subject import Subject, able
 from steps.contract import Gate, HalfDone, Resting, running_figures
 
 
@@ -112,7 +112,7 @@ def long_step_without_guard(subject: Subject) -> Iterator[Found]:
               - {id: queue, check: waiters, that: longest_s <= 1, else: smaller_batches}
     """
     for path, entry, _written in subject.steps():
-        long = running_figures(entry.step).batch_ms or isinstance(entry.step, Resting)
+        long = running_figures(entry.step).batch_ms or able(entry.step, Resting)
         if long and not entry.guards:
             instead = "write e.g. guards: [{id: queue, check: waiters, that: longest_s <= 1, else: smaller_batches}]"
             yield Found(
@@ -150,7 +150,7 @@ def no_time_on_production(subject: Subject) -> Iterator[Found]:
             subject.mark("name", key=True), "no `window:` or `open:`, on a target of production", "write window: 2 h"
         )
     for path, entry, _written in subject.steps():
-        need = entry.step.needs().approval if isinstance(entry.step, Gate) else None
+        need = entry.step.needs().approval if able(entry.step, Gate) else None
         if need is not None and need.valid_for is None:
             why = f"the approval at {entry.id} never ends, on a target of production"
             yield Found(subject.mark(*path, "approval"), why, "write valid_for: 12 h", entry.id)
@@ -215,7 +215,7 @@ def half_done(subject: Subject) -> Iterator[Found]:
             revert: UPDATE sessions SET seen = false WHERE id IN (1, 2)
     """
     for path, entry, _written in subject.steps():
-        why = entry.step.half_way_back() if isinstance(entry.step, HalfDone) else ""
+        why = entry.step.half_way_back() if able(entry.step, HalfDone) else ""
         if why:
             said = f"step {entry.id} can't be taken back by itself where it ends half done: {why}"
             yield Found(subject.mark(*path), said, step=entry.id)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import NamedTuple
 
-from runner.playbook.yaml_reader import Mark
 from runner.review.findings import Severity
 from runner.review.rule import Found, rule
-from runner.review.subject import Subject
-from steps.contract import RunsPrograms
+from runner.review.subject import Program, Subject
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
 _LOCAL = frozenset({"df", "du", "free", "vmstat", "iostat", "top", "uptime", "lsblk", "nproc"})
@@ -19,35 +16,19 @@ _CLIENTS = frozenset({"psql", "sqlite3", "pgcli"})
 _REACHES = frozenset({"ssh", "kubectl", "docker", "podman", "oc", "salt", "ansible"})
 
 
-class _Program(NamedTuple):
-    """A program that a step or check runs, with the place of the step or check."""
-
-    words: tuple[str, ...]
-    mark: Mark
-    id: str
-
-    @property
-    def names(self) -> list[str]:
-        """The programs that are called: the first word, and within a shell's text the first words of its commands."""
-        first = PurePath(self.words[0]).name if self.words else ""
-        inner = [PurePath(one).name for one in re.findall(r"(?:^|[|;&(]\s*)([\w./-]+)", self.script)]
-        return [first, *inner]
-
-    @property
-    def script(self) -> str:
-        """The text that a shell is given by -c; "" for any other program."""
-        shell = PurePath(self.words[0]).name in _SHELLS if self.words else False
-        flags = [n for n, one in enumerate(self.words) if re.fullmatch(r"-[a-z]*c[a-z]*", one)]
-        return self.words[flags[0] + 1] if shell and flags and flags[0] + 1 < len(self.words) else ""
+def _script(program: Program) -> str:
+    """The text that a shell is given by -c; "" for any other program."""
+    words = program.words
+    flags = [n for n, one in enumerate(words) if re.fullmatch(r"-[a-z]*c[a-z]*", one)]
+    shell = bool(words) and PurePath(words[0]).name in _SHELLS
+    return words[flags[0] + 1] if shell and flags and flags[0] + 1 < len(words) else ""
 
 
-def _programs(subject: Subject) -> Iterator[_Program]:
-    for entry in subject.playbook.entries:
-        if isinstance(entry.step, RunsPrograms):
-            yield from (_Program(one.words, entry.mark, entry.id) for one in entry.step.programs() if not one.suite)
-    for check in subject.checks():
-        if isinstance(check.probe, RunsPrograms):
-            yield from (_Program(one.words, check.mark, check.id) for one in check.probe.programs() if not one.suite)
+def _names(program: Program) -> set[str]:
+    """The programs that are called: the first word, and within a shell's text the first words of its commands."""
+    first = program.words[:1]
+    inner = re.findall(r"(?:^|[|;&(]\s*)([\w./-]+)", _script(program))
+    return {PurePath(one).name for one in (*first, *inner)}
 
 
 @rule("RB401", Severity.WARNING)
@@ -67,10 +48,12 @@ def pipe_hides_the_end(subject: Subject) -> Iterator[Found]:
         steps:
           - {id: fill, type: command, argv: [fill, --all]}
     """
-    for one in _programs(subject):
-        piped = re.search(r"(?<!\|)\|(?!\|)", one.script)
-        if (piped and "pipefail" not in one.script) or re.search(r"\|\|\s*(true|:)|;\s*(true|exit 0)\b", one.script):
-            why = f"the exit code of {one.script[:60]!r} is that of its last program: a failure before it looks like success"
+    for one in subject.programs:
+        piped = re.search(r"(?<!\|)\|(?!\|)", _script(one))
+        if (piped and "pipefail" not in _script(one)) or re.search(
+            r"\|\|\s*(true|:)|;\s*(true|exit 0)\b", _script(one)
+        ):
+            why = f"the exit code of {_script(one)[:60]!r} is that of its last program: a failure before it looks like success"
             yield Found(one.mark, why, "run the program by its argv; its output is recorded", one.id)
 
 
@@ -90,12 +73,12 @@ def looks_at_this_host(subject: Subject) -> Iterator[Found]:
     Instead::
 
         preconditions:
-          - {id: room, check: disk, host: database, path: /var/lib/postgresql, command: [ssh, db1, df, -P, /var/lib/postgresql], that: free_pct > 10}
+          - {id: room, check: disk, host: database, command: [ssh, db1, df, -P, /var/lib/postgresql], that: free_pct > 10}
         steps:
           - {id: mark, type: sql, text: UPDATE sessions SET seen = true WHERE id = 1}
     """
-    for one in _programs(subject):
-        if not _REACHES.intersection(one.names) and (found := _LOCAL.intersection(one.names)):
+    for one in subject.programs:
+        if not _names(one) & _REACHES and (found := _names(one) & _LOCAL):
             why = f"{min(found)} measures the host that runs the playbook, not the database's"
             yield Found(one.mark, why, "use `check: disk` or `check: memory` with host: database", one.id)
     for check in subject.checks():
@@ -131,8 +114,8 @@ def timed_once(subject: Subject) -> Iterator[Found]:
             success_criteria:
               - {id: fast, check: compare, a: new, b: old, that: speedup >= 2}
     """
-    for one in _programs(subject):
-        if "time" in one.names or re.search(r"(^|[;&|]\s*)time\s", one.script):
+    for one in subject.programs:
+        if "time" in _names(one) or re.search(r"(^|[;&|]\s*)time\s", _script(one)):
             why = "one timing from outside measures the program's start and the cache, not the query"
             yield Found(one.mark, why, "use `check: compare`, which runs both queries several times", one.id)
 
@@ -154,7 +137,7 @@ def client_in_a_command(subject: Subject) -> Iterator[Found]:
         steps:
           - {id: name, type: rename_column, column: sessions.ip_types, to: ip_type}
     """
-    for one in _programs(subject):
-        if found := _CLIENTS.intersection(one.names):
+    for one in subject.programs:
+        if found := _names(one) & _CLIENTS:
             why = f"{min(found)} sends SQL past the engine: no lock timeout, no record, no way back"
             yield Found(one.mark, why, "write the SQL as a step (`type: sql`) or a check (`check: query`)", one.id)

@@ -89,9 +89,7 @@ def unordered_sample(subject: Subject) -> Iterator[Found]:
     """
     for statement in subject.parsed:
         for node in statement.find("SelectStmt"):
-            if node.above("UpdateStmt", "DeleteStmt", "SubLink") or not node.message.HasField("limit_count"):
-                continue
-            if _aggregates(statement, node) or _is_one(node.message.limit_count) or not node.message.from_clause:
+            if not _takes_some(statement, node):
                 continue
             if not node.message.sort_clause:
                 yield _unordered(
@@ -102,6 +100,14 @@ def unordered_sample(subject: Subject) -> Iterator[Found]:
         for node in statement.find("RangeTableSample"):
             if not node.message.HasField("repeatable"):
                 yield _unordered(statement, node, "TABLESAMPLE without REPEATABLE takes other rows each time")
+
+
+def _takes_some(statement: Parsed, select: Node) -> bool:
+    """Whether a SELECT takes some of a table's rows by LIMIT."""
+    message = select.message
+    if not message.HasField("limit_count") or not message.from_clause or _is_one(message.limit_count):
+        return False
+    return not select.above("UpdateStmt", "DeleteStmt", "SubLink") and not _aggregates(statement, select)
 
 
 def _unordered(statement: Parsed, node: Node, why: str) -> Found:
@@ -154,14 +160,18 @@ def nulls_as_mismatches(subject: Subject) -> Iterator[Found]:
     Found in::
 
         queries:
-          same: SELECT sum(CASE WHEN s.asn = i.asn THEN 1 ELSE 0 END) AS n FROM a.sessions AS s LEFT JOIN a.inventory AS i USING (ip)
+          same: >-
+            SELECT sum(CASE WHEN s.asn = i.asn THEN 1 ELSE 0 END) AS n
+            FROM a.sessions AS s LEFT JOIN a.inventory AS i USING (ip)
         steps:
           - {id: go, type: checkpoint, success_criteria: [{id: enough, check: query, query: same, that: n > 990}]}
 
     Instead::
 
         queries:
-          same: SELECT count(*) FILTER (WHERE s.asn IS NOT DISTINCT FROM i.asn) AS n FROM a.sessions AS s LEFT JOIN a.inventory AS i USING (ip)
+          same: >-
+            SELECT count(*) FILTER (WHERE s.asn IS NOT DISTINCT FROM i.asn) AS n
+            FROM a.sessions AS s LEFT JOIN a.inventory AS i USING (ip)
         steps:
           - {id: go, type: checkpoint, success_criteria: [{id: enough, check: query, query: same, that: n > 990}]}
     """

@@ -11,7 +11,7 @@ from runner.playbook.yaml_reader import Mark
 from runner.review.findings import Severity
 from runner.review.rule import Found, rule
 from runner.review.sql_texts import Role, without_templates
-from runner.review.subject import Subject
+from runner.review.subject import Subject, able
 from runner.review.suppressions import texts_of_files
 from steps.contract import NoText, Query, StaticallyChecked, Text
 from steps.contract.dialect import Dialect
@@ -37,9 +37,9 @@ def step_cannot_run(subject: Subject) -> Iterator[Found]:
     """
     for path, entry, _written in subject.steps():
         step = entry.step
-        if not isinstance(step, StaticallyChecked) or _elsewhere(step.only, subject):
+        if not able(step, StaticallyChecked) or _elsewhere(entry.step.only, subject):
             continue
-        reasons = {dialect: _misfits(step, dialect) for dialect in subject.dialects if step.only in ("", dialect)}
+        reasons = {dialect: _misfits(step, dialect) for dialect in subject.dialects if entry.step.only in ("", dialect)}
         if subject.declared or all(reasons.values()):
             for why in dict.fromkeys(one for each in reasons.values() for one in each):
                 yield Found(subject.mark(*path), f"step {entry.id}: {why}", step=entry.id)
@@ -80,7 +80,7 @@ def not_on_this_database(subject: Subject) -> Iterator[Found]:
         if entry.step.only and subject.declared and entry.step.only not in subject.declared:
             why = f"step {entry.id}: {entry.step.kind} exists on {entry.step.only} only, and `target:` names {subject.declared[0]}"
             yield Found(subject.mark(*path, "type"), why, step=entry.id)
-        if not entry.step.only and not isinstance(entry.step, StaticallyChecked):  # RB001 says it of those
+        if not entry.step.only and not able(entry.step, StaticallyChecked):  # RB001 says it of those
             for dialect in _missing(entry.step, subject):
                 yield Found(subject.mark(*path), f"step {entry.id} has no SQL for {dialect}", step=entry.id)
     for check in subject.checks():

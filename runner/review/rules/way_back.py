@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from runner.plan.plan import one_way, taking_back
+from runner.plan.plan import taking_back
 from runner.review.findings import Severity
 from runner.review.parse_tree import Node, Parsed
 from runner.review.rule import Found, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import Subject, able
 from steps.contract import Gate
 
 
@@ -35,8 +35,8 @@ def no_way_back(subject: Subject) -> Iterator[Found]:
     """
     playbook = subject.playbook
     lasting = [entry for entry in playbook.entries if entry.step.changes and entry.step.lasting]
-    if lasting and playbook.rollback != "none" and all(one_way(entry) for entry in lasting):
-        why = f"nothing of it can be taken back: {lasting[0].id}: {one_way(lasting[0])}"
+    if lasting and playbook.rollback != "none" and all(entry.id in subject.one_way for entry in lasting):
+        why = f"nothing of it can be taken back: {lasting[0].id}: {subject.one_way[lasting[0].id]}"
         instead = "write `revert:` where there is one, or `rollback: {none: the reason}`"
         yield Found(lasting[0].mark, why, instead)
 
@@ -91,9 +91,9 @@ def one_way_before_a_gate(subject: Subject) -> Iterator[Found]:
           - {id: drop, type: sql, text: DROP TABLE old_sessions}
     """
     entries = subject.playbook.entries
-    gates = [n for n, entry in enumerate(entries) if isinstance(entry.step, Gate)]
+    gates = [n for n, entry in enumerate(entries) if able(entry.step, Gate)]
     for n, entry in enumerate(entries):
-        if (reason := one_way(entry)) and gates and n < gates[-1]:
+        if (reason := subject.one_way.get(entry.id)) and gates and n < gates[-1]:
             why = f"step {entry.id} can't be taken back ({reason}), and the gate {entries[gates[-1]].id} decides only after it"
             yield Found(entry.mark, why, f"move it behind {entries[gates[-1]].id}, or give it a way back", entry.id)
 
