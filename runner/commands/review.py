@@ -125,7 +125,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     """
     from runner.common.errors import PlaybookFaulty
     from runner.plan import plan
-    from runner.review import lint
+    from runner.review.refusal import refuse_errors
 
     cwd = Path.cwd()
     faults: list[str] = []
@@ -135,7 +135,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
         try:
             written = read_written(path)
             playbook = written.playbook
-            lint.refuse_errors(written)
+            refuse_errors(written)
         except PlaybookFaulty as error:
             faults.append(error.what)
         else:

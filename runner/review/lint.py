@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import shlex
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 
 from pydantic import JsonValue
 
-from runner.common.errors import BadInput, PlaybookFaulty
+from runner.common.errors import BadInput
 from runner.playbook.load import Written
 from runner.review import parse_tree, rules, squawk, suppressions
 from runner.review.effects import effect_of
 from runner.review.findings import INSTALL, Finding, LintResult, Reviewed, RuleSummary, Severity, in_order
-from runner.review.rule import RULES, Rule
+from runner.review.rule import RULES, Rule, apply_rules
 from runner.review.sql_texts import Role
 from runner.review.subject import Subject
 
@@ -41,7 +40,7 @@ def lint(playbooks: Iterable[Written], *, environment: str = "", today: date | N
     known = load_rules()
     able = parse_tree.available()
     applied = [one for one in known.values() if able or not one.parsed]
-    found = [finding for subject in subjects for finding in _of(subject, applied)]
+    found = [finding for subject in subjects for finding in apply_rules(subject, applied)]
     foreign = squawk.available() if able else False
     if foreign:
         found += squawk.findings(subjects, instead_of=found)
@@ -60,26 +59,6 @@ def lint(playbooks: Iterable[Written], *, environment: str = "", today: date | N
         skipped=tuple(sorted((one for one in summaries if one.code not in usable), key=lambda one: one.code)),
         versions=_versions(foreign=foreign, able=able),
     )
-
-
-def refuse_errors(written: Written) -> None:
-    """Raise PlaybookFaulty for what would make a run fail, as far as that can be known without extras.
-
-    So `validate` refuses it, and exec before it begins.
-    """
-    subject = Subject(written, datetime.now(UTC).date())
-    wanted = [one for one in load_rules().values() if one.severity is Severity.ERROR and not one.parsed]
-    found = list(_of(subject, wanted))
-    never = frozenset(one.code for one in wanted if not one.allowable)
-    judged = suppressions.apply(found, suppressions.of_playbook(written) if found else (), never=never)
-    bad = [one for one in in_order(judged) if not one.allowed]
-    if bad:
-        file = written.sources.main.file
-        raise PlaybookFaulty(
-            f"cannot run {file}: {len(bad)} fault{'s' if len(bad) != 1 else ''}\n" + "\n".join(map(str, bad)),
-            state="nothing was run",
-            then=f"mend what is named above, then runbook validate {shlex.quote(file)}",
-        )
 
 
 def effects(playbooks: Iterable[Written]) -> list[dict[str, JsonValue]]:
@@ -106,12 +85,6 @@ def effects(playbooks: Iterable[Written]) -> list[dict[str, JsonValue]]:
                 }
             )
     return found
-
-
-def _of(subject: Subject, applied: Iterable[Rule]) -> Iterator[Finding]:
-    for one in applied:
-        for found in one.find(subject):
-            yield Finding(one.code, one.severity, found.mark, found.why, found.instead, found.step)
 
 
 def _of_comments(

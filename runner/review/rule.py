@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import itertools
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from runner.playbook.yaml_reader import Mark
-from runner.review.findings import LINT, RuleSummary, Severity
+from runner.review.findings import LINT, Finding, RuleSummary, Severity
 from runner.review.subject import Subject
 
 
@@ -79,3 +79,10 @@ def rule(code: str, severity: Severity, *, parsed: bool = False, allowable: bool
         return find
 
     return register
+
+
+def apply_rules(subject: Subject, applied: Iterable[Rule]) -> Iterator[Finding]:
+    """What these rules find in a playbook."""
+    for one in applied:
+        for found in one.find(subject):
+            yield Finding(one.code, one.severity, found.mark, found.why, found.instead, found.step)

@@ -75,14 +75,25 @@ def unbounded(subject: Subject) -> Iterator[Found]:
 
 
 def _bounded(statement: Parsed, update: Node) -> bool:
-    """Whether the WHERE compares a column with a value: a key, a list of keys, or a range."""
+    """Whether the WHERE names values of a column, or a range of them with both ends."""
+    ends: set[tuple[str, str]] = set()
     for node in statement.find("A_Expr"):
         if node.above(*_WRITES) is not update or not node.within("where_clause", update):
             continue
-        sides = [node.message.lexpr, node.message.rexpr]
-        if any(_is_value(one) for one in sides) and any(_is_column(one) for one in sides):
+        left, right = node.message.lexpr, node.message.rexpr
+        sign = node.message.name[-1].string.sval
+        if _is_column(right) and _is_value(left):
+            left, right, sign = right, left, sign.translate(_MIRROR)
+        if not (_is_column(left) and _is_value(right)):
+            continue
+        if sign in ("=", "BETWEEN"):
             return True
-    return False
+        if sign in ("<", "<=", ">", ">="):
+            ends.add((left.column_ref.fields[-1].string.sval, sign[0]))
+    return any((column, "<") in ends for column, sign in ends if sign == ">")
+
+
+_MIRROR = str.maketrans("<>", "><")
 
 
 def _is_value(side: Any) -> bool:
