@@ -11,7 +11,7 @@ import click
 
 from runner.commands import complete, options
 from runner.common import terminal
-from runner.playbook.find import find_playbook, read_playbook
+from runner.playbook.find import find_playbook, read_playbook, read_written
 
 if TYPE_CHECKING:
     from runner.run.dry_run import DryRun
@@ -117,12 +117,15 @@ def dry_runs(
 def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     """List all faults of playbooks with file:line:column. Nothing is run, and no database is used.
 
+    These are the errors of `runbook lint` that need no extra; `runbook lint` also says what is dangerous or proves nothing.
+
     \b
     runbook validate adr007-phase1 adr007-phase3
     runbook validate playbooks/examples/*.yaml --json
     """
     from runner.common.errors import PlaybookFaulty
     from runner.plan import plan
+    from runner.review.refusal import refuse_errors
 
     cwd = Path.cwd()
     faults: list[str] = []
@@ -130,7 +133,9 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     for name in playbooks:
         path = find_playbook(name, cwd)
         try:
-            playbook = read_playbook(path)
+            written = read_written(path)
+            playbook = written.playbook
+            refuse_errors(written)
         except PlaybookFaulty as error:
             faults.append(error.what)
         else:

@@ -18,7 +18,14 @@ _BLOCKS = {
     "ROW SHARE": "writes to the same rows",
     "ACCESS SHARE": "",
 }
-_ORDER = ("ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE")
+_ORDER: tuple[str, ...] = (
+    "ACCESS SHARE",
+    "ROW SHARE",
+    "ROW EXCLUSIVE",
+    "SHARE UPDATE EXCLUSIVE",
+    "SHARE",
+    "SHARE ROW EXCLUSIVE",
+)
 _ORDER += ("EXCLUSIVE", "ACCESS EXCLUSIVE")
 _LENGTHS = ("", INSTANT, ROWS, SCAN, REWRITE)
 
@@ -78,7 +85,7 @@ def _select(root: Node, _statement: Parsed) -> StatementEffect:
     return StatementEffect("ROW SHARE", ROWS) if root.message.locking_clause else StatementEffect("ACCESS SHARE", ROWS)
 
 
-def _alter(root: Node, statement: Parsed) -> StatementEffect:
+def _alter(_root: Node, statement: Parsed) -> StatementEffect:
     parts = [_altered(one, statement) for one in statement.find("AlterTableCmd")]
     return max(parts, key=lambda one: one.strength, default=StatementEffect("ACCESS EXCLUSIVE", INSTANT))
 
@@ -89,7 +96,7 @@ def _altered(node: Node, statement: Parsed) -> StatementEffect:
     if kind == "AT_AddColumn":
         return _added(node, statement)
     if kind == "AT_AddConstraint":
-        return _constrained(node.message.__getattribute__("def").constraint)
+        return _constrained(getattr(node.message, "def").constraint)
     return _ALTERED.get(kind, StatementEffect("ACCESS EXCLUSIVE", INSTANT))
 
 
@@ -160,11 +167,11 @@ def _drop(root: Node, _statement: Parsed) -> StatementEffect:
     return StatementEffect(lock, INSTANT, _HOLDS_DATA.get(kind, ""))
 
 
-def _reindex(root: Node, statement: Parsed) -> StatementEffect:
+def _reindex(_root: Node, statement: Parsed) -> StatementEffect:
     return StatementEffect(_OWN if _option(statement, "concurrently") else _EXCLUSIVE, SCAN)
 
 
-def _vacuum(root: Node, statement: Parsed) -> StatementEffect:
+def _vacuum(_root: Node, statement: Parsed) -> StatementEffect:
     return StatementEffect(_EXCLUSIVE, REWRITE) if _option(statement, "full") else StatementEffect(_OWN, SCAN)
 
 
@@ -177,7 +184,7 @@ def _refresh(root: Node, _statement: Parsed) -> StatementEffect:
 
 
 def _lock(root: Node, _statement: Parsed) -> StatementEffect:
-    return StatementEffect(_ORDER[max(min(root.message.mode, len(_ORDER)), 1) - 1], "as long as its transaction takes")
+    return StatementEffect(_ORDER[max(min(root.message.mode, len(_ORDER)), 1) - 1], ROWS)
 
 
 def _explain(root: Node, statement: Parsed) -> StatementEffect:

@@ -104,13 +104,13 @@ _FRAME = {Role.CONDITION: ("SELECT 1 WHERE (", "\n)"), Role.VALUE: ("SELECT (", 
 def parse(text: SqlText) -> list[Parsed] | SyntaxFault:
     """The statements of a text that is meant for PostgreSQL."""
     before, behind = _FRAME.get(text.role, ("", ""))
-    found = _trees(before + _plain(text.text) + behind)
+    found = _trees(before + plain(text.text) + behind)
     if isinstance(found, SyntaxFault):
         return found._replace(position=max(found.position - len(before), 0))
     return [Parsed(text, tree, len(before)) for tree in found]
 
 
-def _plain(sql: str) -> str:
+def plain(sql: str) -> str:
     """Parameters as $n, templates as quoted names; of the same length, so that positions stay."""
     sql = without_templates(sql)
     if ":" not in sql:

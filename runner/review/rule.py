@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import itertools
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from runner.playbook.yaml_reader import Mark
-from runner.review.findings import LINT, RuleSummary, Severity
+from runner.review.findings import LINT, Finding, RuleSummary, Severity
 from runner.review.subject import Subject
 
 
@@ -43,6 +45,21 @@ class Rule:
         return inspect.cleandoc(self.find.__doc__ or "")
 
     @property
+    def found_in(self) -> str:
+        """A part of a playbook in which the rule finds something."""
+        return self._example("Found in::")
+
+    @property
+    def instead(self) -> str:
+        """The same in its safe form, in which it finds nothing."""
+        return self._example("Instead::")
+
+    def _example(self, title: str) -> str:
+        behind = self.documentation.partition(f"{title}\n\n")[2]
+        lines = itertools.takewhile(lambda line: not line or line.startswith(" "), behind.split("\n"))
+        return textwrap.dedent("\n".join(lines)).strip() + "\n"
+
+    @property
     def summary(self) -> RuleSummary:
         title = self.documentation.partition("\n")[0].rstrip(".")
         return RuleSummary(self.code, self.severity, title, LINT if self.parsed else "")
@@ -62,3 +79,10 @@ def rule(code: str, severity: Severity, *, parsed: bool = False, allowable: bool
         return find
 
     return register
+
+
+def apply_rules(subject: Subject, applied: Iterable[Rule]) -> Iterator[Finding]:
+    """What these rules find in a playbook."""
+    for one in applied:
+        for found in one.find(subject):
+            yield Finding(one.code, one.severity, found.mark, found.why, found.instead, found.step)

@@ -6,8 +6,10 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple, TypeGuard, TypeVar
 
 from runner.common.plain_data import Data
+from runner.plan import plan
 from runner.playbook.load import Written
 from runner.playbook.model import Check, Entry, Playbook
 from runner.playbook.sources import Place
@@ -15,7 +17,29 @@ from runner.playbook.yaml_reader import Mark
 from runner.review import parse_tree
 from runner.review.parse_tree import Parsed, SyntaxFault
 from runner.review.sql_texts import Role, SqlText, texts_of
+from steps.contract import RunsPrograms
 from steps.contract.dialect import Dialect
+
+A = TypeVar("A")
+
+
+def able(step: object, ability: type[A]) -> TypeGuard[A]:
+    """Whether a step or probe has an ability; as isinstance, which takes long for protocols, asked once a type."""
+    kinds: tuple[type, type] = (type(step), ability)
+    if kinds not in _ABLE:
+        _ABLE[kinds] = issubclass(*kinds)
+    return _ABLE[kinds]
+
+
+_ABLE: dict[tuple[type, type], bool] = {}
+
+
+class Program(NamedTuple):
+    """A program that a step or check runs, with the place of the step or check."""
+
+    words: tuple[str, ...]
+    mark: Mark
+    id: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,25 @@ class Subject:
         for entry in self.playbook.entries:
             yield from (*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards))
         yield from self.playbook.success_criteria
+
+    @functools.cached_property
+    def one_way(self) -> Mapping[str, str]:
+        """Step → why it can't be taken back, for those that can't."""
+        reasons = ((entry.id, plan.one_way(entry)) for entry in self.playbook.entries)
+        return {name: reason for name, reason in reasons if reason}
+
+    @functools.cached_property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs that steps and checks run."""
+        steps = ((entry.step, entry.mark, entry.id) for entry in self.playbook.entries)
+        probes = ((check.probe, check.mark, check.id) for check in self.checks())
+        return tuple(
+            Program(one.words, mark, name)
+            for each, mark, name in (*steps, *probes)
+            if able(each, RunsPrograms)
+            for one in each.programs()
+            if not one.suite
+        )
 
     @functools.cached_property
     def declared(self) -> tuple[Dialect, ...]:

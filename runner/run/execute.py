@@ -32,10 +32,11 @@ from runner.common.errors import (
 from runner.common.secrets import MASK, Masks, SecretTooShort
 from runner.plan import advice, next_commands, preflight
 from runner.playbook import digest, programs
-from runner.playbook.find import read_playbook
+from runner.playbook.find import read_written
 from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
+from runner.review.refusal import refuse_errors
 from runner.run import run_row
 from runner.run.control import Control, signals
 from runner.run.engine import Engine
@@ -95,7 +96,9 @@ class RunOptions:
 # ─── exec ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def execute(path: Path, orders: RunOptions) -> str:
     """Load the playbook, connect, refuse what can't run, and run it. Returns the run's name; raises RunbookError."""
-    playbook = read_playbook(path, orders.inputs)
+    written = read_written(path, orders.inputs)
+    refuse_errors(written)
+    playbook = written.playbook
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
         runs = orders.place.runs_directory(target.target)

@@ -105,6 +105,9 @@ _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _NO_NAME_END = re.compile(r"[$]|[^\x00-\x7f]")
 
 
+SHORT = 4000  # characters; what is longer isn't kept
+
+
 @functools.cache  # compiled at first use: loading a playbook's types must stay fast
 def _tokens(dialect: Dialect) -> re.Pattern[str]:
     names = {"letter": _LETTER, "inner": _INNER, "inner_but_dollar": _INNER_BUT_DOLLAR}
@@ -126,6 +129,20 @@ def scan(sql: str, dialect: Dialect) -> Iterator[Token]:
 
     Literals are read as with standard_conforming_strings on, which the engine ensures.
     """
+    known = _scanned(sql, dialect) if len(sql) <= SHORT else None
+    return iter(known) if known is not None else _scan(sql, dialect)
+
+
+@functools.lru_cache(maxsize=512)  # a statement is scanned ten times and more while its playbook is read
+def _scanned(sql: str, dialect: Dialect) -> tuple[Token, ...] | None:
+    """The tokens of a text; None where it can't be scanned to its end."""
+    try:
+        return tuple(_scan(sql, dialect))
+    except BadSql:
+        return None
+
+
+def _scan(sql: str, dialect: Dialect) -> Iterator[Token]:
     position = 0
     while position < len(sql):
         found = _tokens(dialect).match(sql, position)
@@ -261,6 +278,11 @@ def split(sql: str, dialect: Dialect) -> list[StatementText]:
 
     A semicolon inside parentheses (CREATE RULE … DO (…; …)), BEGIN ATOMIC … END or a SQLite trigger ends no statement.
     """
+    return list(_split(sql, dialect) if len(sql) <= SHORT else _split.__wrapped__(sql, dialect))
+
+
+@functools.lru_cache(maxsize=16_384)  # all of a hundred playbooks, which a review reads twice
+def _split(sql: str, dialect: Dialect) -> tuple[StatementText, ...]:
     pieces: list[StatementText] = []
     statement = _Statement(dialect)
     for token in scan(sql, dialect):
@@ -273,4 +295,4 @@ def split(sql: str, dialect: Dialect) -> list[StatementText]:
         if reason := statement.open_end:
             raise BadSql(line_of(sql, statement.tokens[0].start), f"in the statement that begins here {reason}")
         pieces.append(statement.piece(sql))
-    return pieces
+    return tuple(pieces)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ from runner.review.diff import decide
 from runner.review.diff.change import Change, Direction, Reach
 from runner.review.diff.fields import Difference, Versions, differences, same_sql, sql_diff
 from steps.contract import Gate, Query, Value
+from steps.expressions.evaluate import Expression
 
 _OWN = frozenset(
     {"entries", "preconditions", "success_criteria", "rollback", "rollback_steps", "limits", "queries", "monitors"}
@@ -35,8 +36,19 @@ class Pair:
         folders = (str(Path(self.old.file).parent), str(Path(self.new.file).parent))
         return Versions(_limits(self.old), _limits(self.new), folders)
 
-    def reach(self, where: str, direction: Direction) -> tuple[Reach, ...]:
-        return (Reach(self.new.name, where, direction),)
+    def change(
+        self,
+        direction: Direction,
+        subject: str,
+        old: str,
+        new: str,
+        *,
+        where: str = "",
+        mark: Mark | None = None,
+        why: str = "",
+    ) -> Change:
+        """A change in one place of this playbook."""
+        return Change(direction, subject, old, new, mark, (Reach(self.new.name, where, direction),), why)
 
 
 def _limits(playbook: Playbook) -> Mapping[str, Value]:
@@ -67,7 +79,8 @@ def _change(
     direction = Direction.NEUTRAL if idle else found.direction
     path = ".".join(found.path)
     words = " ".join(part for part in (subject, path) if part)
-    return Change(direction, words, found.old, found.new, mark, pair.reach(where, direction), lines=found.lines)
+    change = pair.change(direction, words, found.old, found.new, where=where, mark=mark, why=found.why)
+    return replace(change, lines=found.lines)
 
 
 # ─── checks and guards ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,12 +102,12 @@ def _decides(check: Check) -> bool:
 
 def _removed(pair: Pair, where: str, check: Check, counts: bool) -> Change:  # noqa: FBT001
     direction = Direction.WEAKENS if counts else Direction.NEUTRAL
-    return Change(direction, where, question(check) or check.due, "", None, pair.reach(where, direction))
+    return pair.change(direction, where, question(check) or check.due, "", where=where)
 
 
 def _added(pair: Pair, where: str, check: Check, counts: bool) -> Change:  # noqa: FBT001
     direction = Direction.STRENGTHENS if counts else Direction.NEUTRAL
-    return Change(direction, where, "", question(check) or check.due, check.mark, pair.reach(where, direction))
+    return pair.change(direction, where, "", question(check) or check.due, where=where, mark=check.mark)
 
 
 def _check(pair: Pair, where: str, old: Check, new: Check) -> Iterator[Change]:
@@ -109,7 +122,7 @@ def _probe(pair: Pair, where: str, old: Check, new: Check, *, idle: bool) -> Ite
         if old.probe != new.probe:
             direction = Direction.NEUTRAL if idle else Direction.CHANGES
             kinds = [one.probe.kind if one.probe is not None else "the step's own figures" for one in (old, new)]
-            yield Change(direction, f"{where} check", *kinds, new.mark, pair.reach(where, direction))
+            yield pair.change(direction, f"{where} check", kinds[0], kinds[1], where=where, mark=new.mark)
         return
     for found in differences(old.probe, new.probe, pair.versions):
         yield _change(pair, found, subject=where, where=where, mark=new.mark, idle=idle)
@@ -150,14 +163,14 @@ def _steps(pair: Pair) -> Iterator[Change]:
 def _step_gone(pair: Pair, entry: Entry) -> Change:
     direction = Direction.WEAKENS if isinstance(entry.step, Gate) else Direction.CHANGES
     what = "gate" if isinstance(entry.step, Gate) else "step"
-    return Change(direction, f"{what} {entry.id}", entry.step.describe(), "", None, pair.reach("", direction))
+    return pair.change(direction, f"{what} {entry.id}", entry.step.describe(), "")
 
 
 def _step_new(pair: Pair, entry: Entry) -> Change:
     gate = isinstance(entry.step, Gate)
     direction = Direction.STRENGTHENS if gate else Direction.CHANGES
     subject = f"{'gate' if gate else 'step'} {entry.id}"
-    return Change(direction, subject, "", entry.step.describe(), entry.mark, pair.reach("", direction))
+    return pair.change(direction, subject, "", entry.step.describe(), mark=entry.mark)
 
 
 def _step(pair: Pair, old: Entry, new: Entry) -> Iterator[Change]:
@@ -165,14 +178,8 @@ def _step(pair: Pair, old: Entry, new: Entry) -> Iterator[Change]:
     for found in differences(old, new, pair.versions, skip=_OF_ENTRY):
         yield _change(pair, found, subject=where, where=where, mark=new.mark)
     if type(old.step) is not type(new.step):
-        yield Change(
-            Direction.CHANGES,
-            f"{where} type",
-            old.step.kind,
-            new.step.kind,
-            new.mark,
-            pair.reach(where, Direction.CHANGES),
-        )
+        kinds = old.step.kind, new.step.kind
+        yield pair.change(Direction.CHANGES, f"{where} type", kinds[0], kinds[1], where=where, mark=new.mark)
     else:
         for found in differences(old.step, new.step, pair.versions):
             yield _change(pair, found, subject=where, where=where, mark=new.mark)
@@ -186,35 +193,31 @@ def _one_way(pair: Pair, where: str, old: Entry, new: Entry) -> Iterator[Change]
     before, after = plan.one_way(old), plan.one_way(new)
     if bool(before) != bool(after):
         direction = Direction.WEAKENS if after else Direction.STRENGTHENS
-        texts = [f"one way: {reason}" if reason else "yes" for reason in (before, after)]
-        yield Change(direction, f"{where} taking back", *texts, new.mark, pair.reach(where, direction))
+        was, now = (f"one way: {reason}" if reason else "yes" for reason in (before, after))
+        yield pair.change(direction, f"{where} taking back", was, now, where=where, mark=new.mark)
 
 
 def _order(pair: Pair) -> Iterator[Change]:
     """Steps that stand elsewhere among those that both versions have; a change that left a gate behind it is weaker."""
-    old, new = pair.old.ids, pair.new.ids
-    both = [name for name in new if name in old]
-    stayed = _longest_common([name for name in old if name in new], both)
-    escaped = {
-        name for name in both if _gates_before(pair.old, name) - _gates_before(pair.new, name) - (set(old) - set(new))
-    }
+    both = [name for name in pair.new.ids if name in pair.old.ids]
+    stayed = _longest_common([name for name in pair.old.ids if name in both], both)
     for name in both:
-        entry = pair.new.entry(name)
-        where = f"step {name}"
-        if name in escaped and entry.step.changes:
-            passed = _gates_before(pair.old, name) - _gates_before(pair.new, name)
-            gates = ", ".join(gate for gate in old if gate in passed)
-            yield Change(
-                Direction.WEAKENS,
-                f"{where} order",
-                f"after {gates}",
-                f"before {gates}",
-                entry.mark,
-                pair.reach(where, Direction.WEAKENS),
-            )
+        entry, where = pair.new.entry(name), f"step {name}"
+        passed = _gates_passed(pair, name) if entry.step.changes else ""
+        if passed:
+            was, now, direction = f"after {passed}", f"before {passed}", Direction.WEAKENS
         elif name not in stayed and not isinstance(entry.step, Gate):
-            texts = [f"after {_before(one.ids, name)}" for one in (pair.old, pair.new)]
-            yield Change(Direction.CHANGES, f"{where} order", *texts, entry.mark, pair.reach(where, Direction.CHANGES))
+            was, now = (f"after {_before(one.ids, name)}" for one in (pair.old, pair.new))
+            direction = Direction.CHANGES
+        else:
+            continue
+        yield pair.change(direction, f"{where} order", was, now, where=where, mark=entry.mark)
+
+
+def _gates_passed(pair: Pair, name: str) -> str:
+    """Gates that stood before this step, and stand after it now."""
+    passed = (_gates_before(pair.old, name) - _gates_before(pair.new, name)) & set(pair.new.ids)
+    return ", ".join(gate for gate in pair.old.ids if gate in passed)
 
 
 def _gates_before(playbook: Playbook, name: str) -> set[str]:
@@ -239,12 +242,11 @@ def _way_back(pair: Pair) -> Iterator[Change]:
     old, new = (_taken_back(one) for one in (pair.old, pair.new))
     kept = [name for name in old if name not in new and name in pair.new.ids]
     gained = [name for name in new if name not in old and name in pair.old.ids]
-    texts = [_rollback(one) for one in (pair.old, pair.new)]
     direction = Direction.WEAKENS if kept else Direction.STRENGTHENS if gained else Direction.CHANGES
     both = [[name for name in names if name in old and name in new] for names in (old, new)]
     if kept or gained or both[0] != both[1]:
         why = f"a rollback leaves {', '.join(kept)} standing" if kept else ""
-        yield Change(direction, "rollback", *texts, None, pair.reach("", direction), why)
+        yield pair.change(direction, "rollback", _rollback(pair.old), _rollback(pair.new), why=why)
 
 
 def _taken_back(playbook: Playbook) -> list[str]:
@@ -289,11 +291,11 @@ def _limit(pair: Pair, name: str) -> Iterator[Change]:
             reaches.append(Reach(pair.new.name, where, turned.get(direction, direction) if reverse else direction))
     if reaches:
         direction = min((one.direction for one in reaches), key=lambda one: one.order)
-        texts = [str(one[name]) if name in one else "" for one in (pair.old.limits, pair.new.limits)]
-        yield Change(direction, f"limit {name}", *texts, None, tuple(reaches))
+        was, now = (str(one.get(name, "")) for one in (pair.old.limits, pair.new.limits))
+        yield Change(direction, f"limit {name}", was, now, None, tuple(reaches))
 
 
-def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, decide.Expression, bool]]:
+def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, Expression, bool]]:
     """Every expression, with its check and whether it makes something stop where it holds."""
     for where, check, guard in _every(playbook):
         yield from ((where, check, one, False) for one in (check.that, check.warn) if one is not None)
@@ -330,10 +332,3 @@ def _query(pair: Pair, name: str, old: Query, new: Query) -> Iterator[Change]:
         direction = min((one.direction for one in reaches), key=lambda one: one.order)
         lines = sql_diff(old.texts, new.texts)
         yield Change(direction, f"query {name}", "", "", None, tuple(reaches), lines=lines)
-
-
-def compared(
-    pairs: Iterable[tuple[Playbook, Playbook]], each: Callable[[Playbook, Playbook], Iterator[Change]] = changes
-) -> list[Change]:
-    """The changes of several playbooks, not yet told together."""
-    return [change for old, new in pairs for change in each(old, new)]

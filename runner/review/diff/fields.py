@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from runner.playbook.check_text import is_time, shown
 from runner.review.diff import decide
 from runner.review.diff.change import Direction
+from runner.review.diff.locks import strongest
 from steps.contract import Query, Text
 from steps.contract.dialect import Dialect
 from steps.contract.direction import Weaker
@@ -24,7 +25,7 @@ _UNDECLARED = Weaker("unset")  # another value is another effect; one that is go
 class Difference(NamedTuple):
     """One field that differs: its path below what was compared, direction, and both values in words.
 
-    lines: a diff of texts too long to be shown in line.
+    lines: a diff of texts too long to be shown in line. why: what makes it weaker, if the values don't show it.
     """
 
     path: tuple[str, ...]
@@ -32,6 +33,7 @@ class Difference(NamedTuple):
     old: str
     new: str
     lines: tuple[str, ...] = ()
+    why: str = ""
 
 
 class Versions(NamedTuple):
@@ -227,7 +229,17 @@ def _sql(old: Query | Text, new: Query | Text) -> Iterator[Difference]:
     if (names[0] and names[0] == names[1]) or same_sql(old.texts, new.texts):
         return  # a named query is told once, with all that it reaches
     lines = () if any(names) else sql_diff(old.texts, new.texts)
-    yield Difference((), Direction.CHANGES, names[0] or _words(old), names[1] or _words(new), lines)
+    direction, why = (Direction.CHANGES, "") if isinstance(new, Query) else _of_locks(old.texts, new.texts)
+    yield Difference((), direction, names[0] or _words(old), names[1] or _words(new), lines, why)
+
+
+def _of_locks(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Direction, str]:
+    """What statements mean for others: a stronger or longer lock, or something gone for good, is weaker."""
+    before, after = (strongest(texts.get("postgresql") or texts.get("", "")) for texts in (old, new))
+    if before is None or after is None or before == after:
+        return Direction.CHANGES, ""
+    weaker = after.strength > before.strength or (after.one_way and not before.one_way)
+    return Direction.WEAKENS if weaker else Direction.CHANGES, f"on others: {before} → {after}"
 
 
 def same_sql(old: Mapping[str, str], new: Mapping[str, str]) -> bool:

@@ -86,7 +86,7 @@ def _revision(revision: str, paths: tuple[str, ...]) -> Iterator[Side]:
         _git("-C", str(top), "read-tree", commit, index=index)
         _git("-C", str(top), "checkout-index", "--all", "--quiet", f"--prefix={root}/", index=index)
         wanted = [_below(top, path) for path in paths]
-        files = [one for path in wanted or [""] for one in _yaml_in(root / path)]
+        files = [one for path in wanted or [Path()] for one in _yaml_in(root / path)]
         yield _loaded(revision, root, files, alone=len(paths) == 1 and bool(files) and files[0] == root / wanted[0])
 
 

@@ -233,6 +233,22 @@ def test_way_back_that_is_lost(desk: Cli):
     assert found["step fill taking back"] == "weakens"
 
 
+@pytest.mark.parametrize(
+    ("new", "direction"),
+    [
+        ("UPDATE t SET note = 'y'", "changes effect"),
+        ("DELETE FROM t", "changes effect"),
+        ("ALTER TABLE t ALTER COLUMN note TYPE varchar(3)", "weakens"),
+    ],
+)
+def test_statement_with_its_diff_and_its_lock(desk: Cli, new: str, direction: str):
+    edited(desk, ("run: UPDATE t SET note = 'x' WHERE note IS NULL", f"run: {new}"))
+    (found,) = (one for one in diff(desk, 15) if "statements" in one["subject"])
+    assert found["direction"] == direction, found
+    assert any(line.startswith("+") and new in line for line in found["diff"])
+    assert direction != "weakens" or "ROW EXCLUSIVE" in found["why"]
+
+
 def test_recorded_only_on_both_sides_decides_nothing(desk: Cli):
     for name in ("old", "new"):
         path = desk.directory / name / "fill.yaml"

@@ -67,7 +67,7 @@ def behaviour(old: Expression, new: Expression, before: dict, after: dict) -> tu
     texts = set(re.findall(r"'([^']*)'", every))
     names = {name for name in (*old.names, *new.names) if not name.startswith("limits.")}
     weaker = stricter = False
-    for _ in range(600):
+    for _ in range(150):
         scope = sampled(rng, names, numbers, texts, truths=truths)
         was, now = passes(old, {**scope, **before}), passes(new, {**scope, **after})
         weaker, stricter = weaker or (now and not was), stricter or (was and not now)
@@ -117,7 +117,7 @@ def test_every_expression_loosened_and_tightened(shipped: list[Playbook]):
                 for text in edits(expression.text):
                     try:
                         edited = parse(text)
-                    except Exception:  # noqa: S112 - an edit that is no expression any more
+                    except Exception:  # an edit that is no expression any more
                         continue
                     for old, new in ((expression, edited), (edited, expression)):
                         told = decide.compare(old, new, before=scope, after=scope)
@@ -181,7 +181,8 @@ def results(kind: str) -> Iterator[dict[str, object]]:
 TYPED = [
     ("rows", {"table": "t"}, [{"at_least": 3}, {"at_least": 5}, {"at_most": 4}, {"at_most": 8}, {"exactly": 5}, {"exactly": 6}]),
     ("rows", {"table": "t"}, [{"at_least": 2, "at_most": 4}, {"at_least": 3, "at_most": 4}, {"at_least": 2, "at_most": 9}]),
-    ("plan", {"query": "SELECT a FROM t"}, [{"has": ["Sort"]}, {"has": ["Sort", "Index Scan"]}, {"lacks": ["Seq Scan"]}, {"lacks": ["Seq Scan", "Sort"]}, {"has": ["Index Scan"], "uses": "i"}, {"has": ["Index Scan"]}]),
+    ("plan", {"query": "SELECT a FROM t"}, [{"has": ["Sort"]}, {"has": ["Sort", "Index Scan"]}, {"lacks": ["Seq Scan"]},
+              {"lacks": ["Seq Scan", "Sort"]}, {"has": ["Index Scan"], "uses": "i"}, {"has": ["Index Scan"]}]),
 ]  # fmt: skip
 
 
