@@ -143,6 +143,7 @@ EXIT_CODES: dict[int, str] = {
     11: "trail broken: the record can't be written or does not verify",
     12: "target unreachable: the database can't be reached or was lost",
     13: "lease lost: another run took over this target",
+    15: "weakens: a diff of playbooks weakens something, or may",
     130: "interrupted: cancelled at once by a second ^C",
 }
 
