@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from runner.commands import complete, options
-from runner.common.errors import PlaybookFaulty
+from runner.common.errors import PlaybookFaulty, Weakens
 
 if TYPE_CHECKING:
     from runner.review.diff.verdict import Verdict
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-WEAKER = 15  # the exit code where a change weakens, or may weaken
 
 
 @click.command("diff", short_help="Say what a change of playbooks weakens")
@@ -65,7 +63,11 @@ def diff_command(
         _write(verdict, markdown, sarif)
         _refuse_invalid(verdict)
     if verdict.direction.counts:
-        sys.exit(WEAKER)
+        raise Weakens(
+            f"{verdict.new.label}: {verdict.words}",
+            state="nothing was run",
+            then="runbook plan PLAYBOOK -t TARGET shows what each changed step would do",
+        )
 
 
 def _show(verdict: Verdict, *, as_json: bool) -> None:

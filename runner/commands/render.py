@@ -9,15 +9,8 @@ import click
 
 from runner.commands import complete
 from runner.common import terminal
-from runner.common.errors import RunbookError
+from runner.common.errors import CriteriaNotMet
 from runner.playbook.find import find_playbook, read_playbook
-
-
-class Stale(RunbookError):
-    """A rendered file is missing or differs from its playbook."""
-
-    exit_code = 3
-    title = "stale"
 
 
 @click.command("render", short_help="Write a playbook as a Markdown runbook")
@@ -55,8 +48,8 @@ def render_command(*, playbooks: tuple[str, ...], write: bool, check: bool) -> N
             terminal.hand_over(text)
     if stale:
         again = " ".join(shlex.quote(name) for name in playbooks)
-        raise Stale(
-            f"{', '.join(stale)} {'is' if len(stale) == 1 else 'are'} not what the playbook says now",
+        raise CriteriaNotMet(
+            f"{', '.join(stale)} {'is' if len(stale) == 1 else 'are'} stale: not what the playbook says now",
             state="nothing was written",
             then=f"runbook render {again} --write",
         )

@@ -128,6 +128,13 @@ class LeaseLost(RunbookError):
     title = "lease lost"
 
 
+class Weakens(RunbookError):
+    """A change of playbooks weakens something, or that can't be decided."""
+
+    exit_code = 15
+    title = "weakens"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "succeeded: every criterion was evaluated and held (or the run was rolled back as asked, closed, or ended unproven)",
     1: "failed: a step could not make its change",

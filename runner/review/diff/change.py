@@ -47,7 +47,7 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Change:
+class PlaybookChange:
     """One change, told once. subject: what it is about ("limit errors_pct"); old, new: "" where there is none.
 
     lines: a diff of texts too long for one line. mark: where it stands, in the new version if it is there.
@@ -89,9 +89,9 @@ class Change:
         }
 
 
-def together(changes: Iterable[Change]) -> tuple[Change, ...]:
+def together(changes: Iterable[PlaybookChange]) -> tuple[PlaybookChange, ...]:
     """The same change in several places told once with all that it reaches; the weakest first."""
-    found: dict[tuple[str, str, str, tuple[str, ...], str], Change] = {}
+    found: dict[tuple[str, str, str, tuple[str, ...], str], PlaybookChange] = {}
     for one in changes:
         key = (one.subject, one.old, one.new, one.lines, one.why)
         known = found.get(key)

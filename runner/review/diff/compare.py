@@ -12,8 +12,8 @@ from runner.playbook.check_text import question
 from runner.playbook.model import Check, Entry, Guard, Playbook
 from runner.playbook.yaml_reader import Mark
 from runner.review.diff import decide
-from runner.review.diff.change import Change, Direction, Reach
-from runner.review.diff.fields import Difference, Versions, differences, same_sql, sql_diff
+from runner.review.diff.change import PlaybookChange, Direction, Reach
+from runner.review.diff.fields import FieldDifference, Versions, differences, same_sql, sql_diff
 from steps.contract import Gate, Query, Value
 from steps.expressions.evaluate import Expression
 
@@ -25,7 +25,7 @@ _OF_CHECK = frozenset({"id", "probe", "mark"})
 
 
 @dataclass(frozen=True)
-class Pair:
+class PlaybookPair:
     """Two versions of one playbook."""
 
     old: Playbook
@@ -46,18 +46,18 @@ class Pair:
         where: str = "",
         mark: Mark | None = None,
         why: str = "",
-    ) -> Change:
+    ) -> PlaybookChange:
         """A change in one place of this playbook."""
-        return Change(direction, subject, old, new, mark, (Reach(self.new.name, where, direction),), why)
+        return PlaybookChange(direction, subject, old, new, mark, (Reach(self.new.name, where, direction),), why)
 
 
 def _limits(playbook: Playbook) -> Mapping[str, Value]:
     return {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
 
 
-def changes(old: Playbook, new: Playbook) -> Iterator[Change]:
+def changes(old: Playbook, new: Playbook) -> Iterator[PlaybookChange]:
     """All changes of meaning from one version to the other; none where only text for people differs."""
-    pair = Pair(old, new)
+    pair = PlaybookPair(old, new)
     yield from _settings(pair)
     yield from _checks(pair, old.preconditions, new.preconditions, "precondition")
     yield from _steps(pair)
@@ -67,14 +67,14 @@ def changes(old: Playbook, new: Playbook) -> Iterator[Change]:
 
 
 # ─── the playbook's own settings ────────────────────────────────────────────────────────────────────────────────────
-def _settings(pair: Pair) -> Iterator[Change]:
+def _settings(pair: PlaybookPair) -> Iterator[PlaybookChange]:
     for found in differences(pair.old, pair.new, pair.versions, skip=_OWN):
         yield _change(pair, found, subject="", where="", mark=None)
 
 
 def _change(
-    pair: Pair, found: Difference, *, subject: str, where: str, mark: Mark | None, idle: bool = False
-) -> Change:
+    pair: PlaybookPair, found: FieldDifference, *, subject: str, where: str, mark: Mark | None, idle: bool = False
+) -> PlaybookChange:
     """idle: it is about a check that decides nothing in either version."""
     direction = Direction.NEUTRAL if idle else found.direction
     path = ".".join(found.path)
@@ -84,7 +84,9 @@ def _change(
 
 
 # ─── checks and guards ──────────────────────────────────────────────────────────────────────────────────────────────
-def _checks(pair: Pair, old: Sequence[Check], new: Sequence[Check], role: str, step: str = "") -> Iterator[Change]:
+def _checks(
+    pair: PlaybookPair, old: Sequence[Check], new: Sequence[Check], role: str, step: str = ""
+) -> Iterator[PlaybookChange]:
     before, after = ({one.id: one for one in checks} for checks in (old, new))
     for name in dict.fromkeys((*before, *after)):
         where = f"{f'step {step}, ' if step else ''}{role} {name}"
@@ -100,24 +102,24 @@ def _decides(check: Check) -> bool:
     return not check.record_only and not check.due
 
 
-def _removed(pair: Pair, where: str, check: Check, counts: bool) -> Change:  # noqa: FBT001
+def _removed(pair: PlaybookPair, where: str, check: Check, counts: bool) -> PlaybookChange:  # noqa: FBT001
     direction = Direction.WEAKENS if counts else Direction.NEUTRAL
     return pair.change(direction, where, question(check) or check.due, "", where=where)
 
 
-def _added(pair: Pair, where: str, check: Check, counts: bool) -> Change:  # noqa: FBT001
+def _added(pair: PlaybookPair, where: str, check: Check, counts: bool) -> PlaybookChange:  # noqa: FBT001
     direction = Direction.STRENGTHENS if counts else Direction.NEUTRAL
     return pair.change(direction, where, "", question(check) or check.due, where=where, mark=check.mark)
 
 
-def _check(pair: Pair, where: str, old: Check, new: Check) -> Iterator[Change]:
+def _check(pair: PlaybookPair, where: str, old: Check, new: Check) -> Iterator[PlaybookChange]:
     idle = not _decides(old) and not _decides(new)
     for found in differences(old, new, pair.versions, skip=_OF_CHECK):
         yield _change(pair, found, subject=where, where=where, mark=new.mark, idle=idle)
     yield from _probe(pair, where, old, new, idle=idle)
 
 
-def _probe(pair: Pair, where: str, old: Check, new: Check, *, idle: bool) -> Iterator[Change]:
+def _probe(pair: PlaybookPair, where: str, old: Check, new: Check, *, idle: bool) -> Iterator[PlaybookChange]:
     if old.probe is None or new.probe is None or type(old.probe) is not type(new.probe):
         if old.probe != new.probe:
             direction = Direction.NEUTRAL if idle else Direction.CHANGES
@@ -128,7 +130,7 @@ def _probe(pair: Pair, where: str, old: Check, new: Check, *, idle: bool) -> Ite
         yield _change(pair, found, subject=where, where=where, mark=new.mark, idle=idle)
 
 
-def _guards(pair: Pair, old: Entry, new: Entry) -> Iterator[Change]:
+def _guards(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
     before, after = ({one.check.id: one for one in entry.guards} for entry in (old, new))
     for name in dict.fromkeys((*before, *after)):
         where = f"step {new.id}, guard {name}"
@@ -140,7 +142,7 @@ def _guards(pair: Pair, old: Entry, new: Entry) -> Iterator[Change]:
             yield from _guard(pair, where, before[name], after[name])
 
 
-def _guard(pair: Pair, where: str, old: Guard, new: Guard) -> Iterator[Change]:
+def _guard(pair: PlaybookPair, where: str, old: Guard, new: Guard) -> Iterator[PlaybookChange]:
     idle = not _decides(old.check) and not _decides(new.check)
     yield from _check(pair, where, old.check, new.check)
     for found in differences(old, new, pair.versions, skip=frozenset({"check"})):
@@ -148,7 +150,7 @@ def _guard(pair: Pair, where: str, old: Guard, new: Guard) -> Iterator[Change]:
 
 
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _steps(pair: Pair) -> Iterator[Change]:
+def _steps(pair: PlaybookPair) -> Iterator[PlaybookChange]:
     before, after = ({entry.id: entry for entry in one.entries} for one in (pair.old, pair.new))
     for name in dict.fromkeys((*before, *after)):
         if name not in after:
@@ -160,20 +162,20 @@ def _steps(pair: Pair) -> Iterator[Change]:
     yield from _order(pair)
 
 
-def _step_gone(pair: Pair, entry: Entry) -> Change:
+def _step_gone(pair: PlaybookPair, entry: Entry) -> PlaybookChange:
     direction = Direction.WEAKENS if isinstance(entry.step, Gate) else Direction.CHANGES
     what = "gate" if isinstance(entry.step, Gate) else "step"
     return pair.change(direction, f"{what} {entry.id}", entry.step.describe(), "")
 
 
-def _step_new(pair: Pair, entry: Entry) -> Change:
+def _step_new(pair: PlaybookPair, entry: Entry) -> PlaybookChange:
     gate = isinstance(entry.step, Gate)
     direction = Direction.STRENGTHENS if gate else Direction.CHANGES
     subject = f"{'gate' if gate else 'step'} {entry.id}"
     return pair.change(direction, subject, "", entry.step.describe(), mark=entry.mark)
 
 
-def _step(pair: Pair, old: Entry, new: Entry) -> Iterator[Change]:
+def _step(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
     where = f"step {new.id}"
     for found in differences(old, new, pair.versions, skip=_OF_ENTRY):
         yield _change(pair, found, subject=where, where=where, mark=new.mark)
@@ -189,7 +191,7 @@ def _step(pair: Pair, old: Entry, new: Entry) -> Iterator[Change]:
     yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion", new.id)
 
 
-def _one_way(pair: Pair, where: str, old: Entry, new: Entry) -> Iterator[Change]:
+def _one_way(pair: PlaybookPair, where: str, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
     before, after = plan.one_way(old), plan.one_way(new)
     if bool(before) != bool(after):
         direction = Direction.WEAKENS if after else Direction.STRENGTHENS
@@ -197,7 +199,7 @@ def _one_way(pair: Pair, where: str, old: Entry, new: Entry) -> Iterator[Change]
         yield pair.change(direction, f"{where} taking back", was, now, where=where, mark=new.mark)
 
 
-def _order(pair: Pair) -> Iterator[Change]:
+def _order(pair: PlaybookPair) -> Iterator[PlaybookChange]:
     """Steps that stand elsewhere among those that both versions have; a change that left a gate behind it is weaker."""
     both = [name for name in pair.new.ids if name in pair.old.ids]
     stayed = _longest_common([name for name in pair.old.ids if name in both], both)
@@ -214,7 +216,7 @@ def _order(pair: Pair) -> Iterator[Change]:
         yield pair.change(direction, f"{where} order", was, now, where=where, mark=entry.mark)
 
 
-def _gates_passed(pair: Pair, name: str) -> str:
+def _gates_passed(pair: PlaybookPair, name: str) -> str:
     """Gates that stood before this step, and stand after it now."""
     passed = (_gates_before(pair.old, name) - _gates_before(pair.new, name)) & set(pair.new.ids)
     return ", ".join(gate for gate in pair.old.ids if gate in passed)
@@ -238,7 +240,7 @@ def _longest_common(old: Sequence[str], new: Sequence[str]) -> set[str]:
 
 
 # ─── the way back ───────────────────────────────────────────────────────────────────────────────────────────────────
-def _way_back(pair: Pair) -> Iterator[Change]:
+def _way_back(pair: PlaybookPair) -> Iterator[PlaybookChange]:
     old, new = (_taken_back(one) for one in (pair.old, pair.new))
     kept = [name for name in old if name not in new and name in pair.new.ids]
     gained = [name for name in new if name not in old and name in pair.old.ids]
@@ -268,7 +270,7 @@ def _rollback(playbook: Playbook) -> str:
 
 
 # ─── named limits and queries, told once with all that they reach ───────────────────────────────────────────────────
-def _named(pair: Pair) -> Iterator[Change]:
+def _named(pair: PlaybookPair) -> Iterator[PlaybookChange]:
     for name in dict.fromkeys((*pair.old.limits, *pair.new.limits)):
         if pair.old.limits.get(name) != pair.new.limits.get(name):
             yield from _limit(pair, name)
@@ -278,7 +280,7 @@ def _named(pair: Pair) -> Iterator[Change]:
             yield from _query(pair, name, before, query)
 
 
-def _limit(pair: Pair, name: str) -> Iterator[Change]:
+def _limit(pair: PlaybookPair, name: str) -> Iterator[PlaybookChange]:
     """The checks of the new version that name this limit, with what its new value means in each; nothing if none does."""
     before, after = (
         {**pair.versions.after, f"limits.{name}": one.get(name)} for one in (pair.old.limits, pair.new.limits)
@@ -292,7 +294,7 @@ def _limit(pair: Pair, name: str) -> Iterator[Change]:
     if reaches:
         direction = min((one.direction for one in reaches), key=lambda one: one.order)
         was, now = (str(one.get(name, "")) for one in (pair.old.limits, pair.new.limits))
-        yield Change(direction, f"limit {name}", was, now, None, tuple(reaches))
+        yield PlaybookChange(direction, f"limit {name}", was, now, None, tuple(reaches))
 
 
 def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, Expression, bool]]:
@@ -314,7 +316,7 @@ def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | None]]:
     yield from ((f"criterion {one.id}", one, None) for one in playbook.success_criteria)
 
 
-def _query(pair: Pair, name: str, old: Query, new: Query) -> Iterator[Change]:
+def _query(pair: PlaybookPair, name: str, old: Query, new: Query) -> Iterator[PlaybookChange]:
     def uses(value: object) -> bool:
         return isinstance(value, Query) and value.name == name
 
@@ -331,4 +333,4 @@ def _query(pair: Pair, name: str, old: Query, new: Query) -> Iterator[Change]:
     if reaches:
         direction = min((one.direction for one in reaches), key=lambda one: one.order)
         lines = sql_diff(old.texts, new.texts)
-        yield Change(direction, f"query {name}", "", "", None, tuple(reaches), lines=lines)
+        yield PlaybookChange(direction, f"query {name}", "", "", None, tuple(reaches), lines=lines)

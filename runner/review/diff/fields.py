@@ -22,7 +22,7 @@ Members = tuple[object, ...] | dict[str, object]
 _UNDECLARED = Weaker("unset")  # another value is another effect; one that is gone may have bounded something
 
 
-class Difference(NamedTuple):
+class FieldDifference(NamedTuple):
     """One field that differs: its path below what was compared, direction, and both values in words.
 
     lines: a diff of texts too long to be shown in line. why: what makes it weaker, if the values don't show it.
@@ -46,7 +46,7 @@ class Versions(NamedTuple):
 
 def differences(
     old: BaseModel, new: BaseModel, versions: Versions, *, skip: frozenset[str] = frozenset()
-) -> Iterator[Difference]:
+) -> Iterator[FieldDifference]:
     """What differs between two models of the same class. A named query counts by its name here: its text is told apart."""
     for name, field in type(new).model_fields.items():
         if name in skip:
@@ -57,7 +57,9 @@ def differences(
             yield found._replace(path=(key, *found.path))
 
 
-def _between(old: Any, new: Any, weaker: Weaker, versions: Versions, *, time: bool = False) -> Iterator[Difference]:
+def _between(
+    old: Any, new: Any, weaker: Weaker, versions: Versions, *, time: bool = False
+) -> Iterator[FieldDifference]:
     if weaker.sense == "nothing" or (old == new and not isinstance(new, Expression)):
         return
     match old, new:
@@ -66,7 +68,7 @@ def _between(old: Any, new: Any, weaker: Weaker, versions: Versions, *, time: bo
         case Expression(), Expression():
             direction = decide.compare(old, new, before=versions.after, after=versions.after)
             if old.text != new.text:
-                yield Difference((), _reversed(direction, weaker), old.text, new.text)
+                yield FieldDifference((), _reversed(direction, weaker), old.text, new.text)
         case BaseModel(), BaseModel() if type(old) is type(new):
             yield from differences(old, new, versions)
         case (tuple(), tuple()) | (dict(), dict()) if _named(old) and _named(new):
@@ -77,10 +79,10 @@ def _between(old: Any, new: Any, weaker: Weaker, versions: Versions, *, time: bo
             yield from _values(old, new, weaker, versions.folders, time=time)
 
 
-def _values(old: Any, new: Any, weaker: Weaker, folders: tuple[str, str], *, time: bool) -> Iterator[Difference]:
+def _values(old: Any, new: Any, weaker: Weaker, folders: tuple[str, str], *, time: bool) -> Iterator[FieldDifference]:
     before, after = (_beside(value, folder) for value, folder in zip((old, new), folders, strict=True))
     if before != after:
-        yield Difference((), direction_of(old, new, weaker), _words(before, time=time), _words(after, time=time))
+        yield FieldDifference((), direction_of(old, new, weaker), _words(before, time=time), _words(after, time=time))
 
 
 def _beside(value: Any, folder: str) -> Any:
@@ -109,12 +111,12 @@ def _by_name(values: Members) -> Mapping[str, object]:
 
 def _members(
     old: Mapping[str, Any], new: Mapping[str, Any], weaker: Weaker, versions: Versions
-) -> Iterator[Difference]:
+) -> Iterator[FieldDifference]:
     for name in dict.fromkeys((*old, *new)):
         if name not in new:
-            yield Difference((name,), _gone(weaker), _words(old[name]), "")
+            yield FieldDifference((name,), _gone(weaker), _words(old[name]), "")
         elif name not in old:
-            yield Difference((name,), _came(weaker), "", _words(new[name]))
+            yield FieldDifference((name,), _came(weaker), "", _words(new[name]))
         else:
             for found in _between(old[name], new[name], _UNDECLARED, versions):
                 yield found._replace(path=(name, *found.path))
@@ -134,10 +136,10 @@ def _nameless(values: tuple[object, ...]) -> bool:
     return all(isinstance(one, BaseModel) for one in values)
 
 
-def _in_order(old: tuple[Any, ...], new: tuple[Any, ...], versions: Versions) -> Iterator[Difference]:
+def _in_order(old: tuple[Any, ...], new: tuple[Any, ...], versions: Versions) -> Iterator[FieldDifference]:
     if len(old) != len(new):
         before, after = ("\n".join(map(_words, values)) for values in (old, new))
-        yield Difference((), Direction.CHANGES, f"{len(old)}", f"{len(new)}", sql_diff({"": before}, {"": after}))
+        yield FieldDifference((), Direction.CHANGES, f"{len(old)}", f"{len(new)}", sql_diff({"": before}, {"": after}))
         return
     for number, (one, other) in enumerate(zip(old, new, strict=True), start=1):
         for found in _between(one, other, _UNDECLARED, versions):
@@ -224,13 +226,13 @@ def _words(value: Any, *, time: bool = False) -> str:
 
 
 # ─── SQL ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _sql(old: Query | Text, new: Query | Text) -> Iterator[Difference]:
+def _sql(old: Query | Text, new: Query | Text) -> Iterator[FieldDifference]:
     names = [one.name if isinstance(one, Query) else "" for one in (old, new)]
     if (names[0] and names[0] == names[1]) or same_sql(old.texts, new.texts):
         return  # a named query is told once, with all that it reaches
     lines = () if any(names) else sql_diff(old.texts, new.texts)
     direction, why = (Direction.CHANGES, "") if isinstance(new, Query) else _of_locks(old.texts, new.texts)
-    yield Difference((), direction, names[0] or _words(old), names[1] or _words(new), lines, why)
+    yield FieldDifference((), direction, names[0] or _words(old), names[1] or _words(new), lines, why)
 
 
 def _of_locks(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Direction, str]:

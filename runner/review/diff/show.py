@@ -9,7 +9,7 @@ from runner.common.markdown import code, escaped, fenced, plain
 from runner.plan import plan
 from runner.playbook.yaml_reader import Mark
 from runner.report import plan_cards
-from runner.review.diff.change import Change, Direction
+from runner.review.diff.change import PlaybookChange, Direction
 from runner.review.diff.verdict import Verdict
 from runner.review.findings import Finding, RuleSummary, Severity
 
@@ -47,7 +47,7 @@ def show(verdict: Verdict) -> None:
         terminal.say(f"  ! voids approvals of the open run {run.run}: {', '.join(run.approvals)}", colour="yellow")
 
 
-def _reached(one: Change) -> Iterator[str]:
+def _reached(one: PlaybookChange) -> Iterator[str]:
     """The places that it reaches, if the subject doesn't say them already."""
     if len(one.reaches) == 1 and not one.subject.startswith(("limit ", "query ")):
         yield f"in {one.reaches[0].playbook}"
@@ -74,7 +74,7 @@ def markdown(verdict: Verdict) -> str:
     return "\n".join([*lines, *_cards(verdict)]) + "\n"
 
 
-def _item(one: Change) -> list[str]:
+def _item(one: PlaybookChange) -> list[str]:
     where = f" ({escaped(str(one.mark))})" if one.mark is not None else ""
     lines = [f"- **{escaped(one.subject)}**{_values(one)}{where}"]
     lines += [f"  - {escaped(line)}" for line in (*_reached(one), *([one.why] if one.why else []))]
@@ -83,7 +83,7 @@ def _item(one: Change) -> list[str]:
     return lines
 
 
-def _values(one: Change) -> str:
+def _values(one: PlaybookChange) -> str:
     if one.lines or not (one.old or one.new):
         return ""
     if not one.old:
@@ -118,7 +118,7 @@ def rules() -> tuple[RuleSummary, ...]:
     return tuple(_RULES.values())
 
 
-def findings(changes: Iterable[Change], *, otherwise: Mark) -> Iterator[Finding]:
+def findings(changes: Iterable[PlaybookChange], *, otherwise: Mark) -> Iterator[Finding]:
     """What counts, as findings. otherwise: the place of what has none, because it is gone."""
     for one in changes:
         if one.direction in _RULES:

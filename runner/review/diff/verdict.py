@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from runner.plan.open_runs import ENDED
 from runner.playbook.model import Playbook
-from runner.review.diff.change import Change, Direction, Reach, together, worst
+from runner.review.diff.change import PlaybookChange, Direction, Reach, together, worst
 from runner.review.diff.compare import changes
 from runner.review.diff.sides import Side
 from runner.target.runs import all_runs
@@ -32,14 +32,14 @@ class Verdict:
 
     old: Side
     new: Side
-    changes: tuple[Change, ...]
+    changes: tuple[PlaybookChange, ...]
     voided: tuple[VoidedApprovals, ...] = ()
 
     @property
     def direction(self) -> Direction:
         return worst(one.direction for one in self.changes)
 
-    def of(self, direction: Direction) -> list[Change]:
+    def of(self, direction: Direction) -> list[PlaybookChange]:
         return [one for one in self.changes if one.direction is direction]
 
     @property
@@ -73,7 +73,7 @@ _COUNTED: Mapping[Direction, str] = {
 
 def judge(old: Side, new: Side) -> Verdict:
     """Compare two sides, playbook by playbook, matched by their names."""
-    found: list[Change] = []
+    found: list[PlaybookChange] = []
     for name in dict.fromkeys((*old.playbooks, *new.playbooks)):
         before, after = old.playbooks.get(name), new.playbooks.get(name)
         if before is not None and after is not None:
@@ -87,8 +87,10 @@ def judge(old: Side, new: Side) -> Verdict:
     )
 
 
-def _whole(playbook: Playbook, direction: Direction, *, old: str, new: str) -> Change:
-    return Change(direction, f"playbook {playbook.name}", old, new, None, (Reach(playbook.name, "", direction),))
+def _whole(playbook: Playbook, direction: Direction, *, old: str, new: str) -> PlaybookChange:
+    return PlaybookChange(
+        direction, f"playbook {playbook.name}", old, new, None, (Reach(playbook.name, "", direction),)
+    )
 
 
 def with_runs(verdict: Verdict, runs: Path) -> Verdict:

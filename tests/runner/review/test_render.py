@@ -69,7 +69,7 @@ def test_committed_text_is_checked(desk: Cli):
     common.write_text(common.read_text().replace("errors_pct: 0.1", "errors_pct: 5"))
     stale = desk.runbook("render", *words, "--check")
     assert stale.code == 3
-    assert "adr007-phase3.md is not" in stale.err, (
+    assert "adr007-phase3.md is stale" in stale.err, (
         "the limit of an include is part of the text where it is used, and only there"
     )
 
