@@ -12,7 +12,7 @@ from runner.playbook.check_text import question
 from runner.playbook.model import Check, Entry, Guard, Playbook
 from runner.playbook.yaml_reader import Mark
 from runner.review.diff import decide
-from runner.review.diff.change import PlaybookChange, Direction, Reach
+from runner.review.diff.change import Direction, PlaybookChange, Reach
 from runner.review.diff.fields import FieldDifference, Versions, differences, same_sql, sql_diff
 from steps.contract import Gate, Query, Value
 from steps.expressions.evaluate import Expression

@@ -9,7 +9,7 @@ from runner.common.markdown import code, escaped, fenced, plain
 from runner.plan import plan
 from runner.playbook.yaml_reader import Mark
 from runner.report import plan_cards
-from runner.review.diff.change import PlaybookChange, Direction
+from runner.review.diff.change import Direction, PlaybookChange
 from runner.review.diff.verdict import Verdict
 from runner.review.findings import Finding, RuleSummary, Severity
 

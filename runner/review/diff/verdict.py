@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from runner.plan.open_runs import ENDED
 from runner.playbook.model import Playbook
-from runner.review.diff.change import PlaybookChange, Direction, Reach, together, worst
+from runner.review.diff.change import Direction, PlaybookChange, Reach, together, worst
 from runner.review.diff.compare import changes
 from runner.review.diff.sides import Side
 from runner.target.runs import all_runs
