@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from runner.format.field_schema import definitions
 from runner.playbook import load
+from runner.playbook.check_builder import NOT_OF_CONDITIONS
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from steps import registry
 from steps.contract import Step
@@ -40,6 +41,9 @@ def schema() -> dict[str, Any]:
     defs |= {f"guards.{key}": shape for key, shape in _guard_keys().items()}
     for kind, step in kinds.items():
         defs[f"step.{kind}"] = _step(kind, shapes.of[step], step)
+    defs["condition"] = {
+        "oneOf": [_condition(defs[f"check.{kind}"]) for kind, probe in probes.items() if probe.conditional]
+    }
     defs["check"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/due"}]}
     defs["criterion"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/own"}]}
     defs["guard"] = {"oneOf": [*_refs("guard", probes), {"$ref": "#/$defs/guard.own"}]}
@@ -212,6 +216,12 @@ def _check(kind: str, shape: Schema, *, summary: str) -> Schema:
     return _object(properties, required=["id", "check", *shape.get("required", [])], description=summary)
 
 
+def _condition(check: Schema) -> Schema:
+    """A check as a step's condition: asked once, so without the keys about asking again and about not deciding."""
+    kept = {key: shape for key, shape in check["properties"].items() if key not in NOT_OF_CONDITIONS}
+    return {**check, "properties": kept, "required": [key for key in check["required"] if key != "id"]}
+
+
 def _own() -> Schema:
     """A criterion without a probe, about the step's own result."""
     found = _object(_check_keys(), required=["id"], description="About the step's own result.")
@@ -278,6 +288,10 @@ def _common_keys() -> dict[str, Schema]:
     return {
         "id": {**_ID, "description": "Its name, once in a playbook; criteria name its result as id.name."},
         "why": _text("Why this step; it stands in plan and report."),
+        "when": {
+            "$ref": "#/$defs/condition",
+            "description": "A check that is asked once, when it is the step's turn: where it fails, the step is skipped.",
+        },
         "preconditions": _list("check", "What must hold right before this step."),
         "success_criteria": _list("criterion", "What proves it; without `check:` about the step's own result."),
         "guards": _list("guard", "Checks that are sampled while the step runs."),

@@ -22,6 +22,7 @@ from steps.expressions.evaluate import Expression, check_kinds, check_names, par
 from steps.expressions.grammar import BadExpression, ValueKind
 
 OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})
+NOT_OF_CONDITIONS = frozenset({"warn", "due", "record_only", "judge", "within", "every", "still"})
 _PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
@@ -86,6 +87,26 @@ class Builder:
             return ()
         found = [self._check(one, (*path, index), own=own) for index, one in enumerate(data)]
         return tuple(check for check in found if check is not None)
+
+    def condition(self, data: Data, path: Place, *, step: str) -> Check | None:
+        """Build the condition of a step, which has an id made of the step's unless it says one."""
+        if not isinstance(data, dict):
+            self.sources.fault(path, "cannot read `when`: it must be one check, a mapping with `check:`")
+            return None
+        for key in sorted(NOT_OF_CONDITIONS & set(data)):
+            self.sources.fault(
+                (*path, key),
+                f"cannot use `{key}` here: a condition is asked once, and decides by pass or fail",
+                key=True,
+            )
+        named = {"id": f"{step}_when", **{key: data[key] for key in data if key not in NOT_OF_CONDITIONS}}
+        check = self._check(named, path, own=None)
+        if check is not None and check.probe is not None and not check.probe.conditional:
+            fit = sorted(name for name, kind in registry.probe_types().items() if kind.conditional)
+            self.sources.fault(
+                (*path, "check"), f"cannot make a step depend on {check.probe.kind}: `when` takes {' or '.join(fit)}"
+            )
+        return check
 
     def guards(self, data: Data, path: Place, kind: type[Step]) -> tuple[Guard, ...]:
         """Build the guards of a step of this type."""

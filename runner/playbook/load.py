@@ -40,7 +40,7 @@ SHARED = _POLICY_KEYS | {
 _FLOW = frozenset({"preconditions", "steps", "success_criteria", "rollback"})
 HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "window", "open"}
 _CHECKED = frozenset({"preconditions", "success_criteria", "guards"})
-COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "on_failure", "if_stopped_here"}
+COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "when", "on_failure", "if_stopped_here"}
 _QUERIES = frozenset({"queries", "query", "source", "a", "b", "applied_if"})
 _STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
 _PARTS = frozenset({"match", "where", "using", "check", "default", "of_type", "generated", "that", "warn"})
@@ -395,6 +395,7 @@ def _entry(
         **shared,
         "id": data.get("id"),
         "step": step,
+        "when": builder.condition(data["when"], (*path, "when"), step=str(data.get("id"))) if "when" in data else None,
         "preconditions": builder.checks(data.get("preconditions", []), (*path, "preconditions")),
         "success_criteria": builder.checks(data.get("success_criteria", []), (*path, "success_criteria"), own=earlier),
         "guards": builder.guards(data.get("guards", []), (*path, "guards"), kinds[kind]),

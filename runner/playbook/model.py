@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -212,6 +212,7 @@ class Entry(Model):
     id: str
     step: InstanceOf[Step]
     why: str = ""
+    when: InstanceOf[Check] | None = None  # the step is skipped where it answers fail
     preconditions: tuple[InstanceOf[Check], ...] = ()
     success_criteria: tuple[InstanceOf[Check], ...] = ()
     guards: tuple[InstanceOf[Guard], ...] = ()
@@ -316,7 +317,12 @@ class Playbook(Model):
     @property
     def proves(self) -> bool:
         """Whether any success criterion decides (and is not only recorded, or due elsewhere)."""
-        every = [*self.success_criteria, *(check for entry in self.entries for check in entry.success_criteria)]
+        return self.proves_without(())
+
+    def proves_without(self, skipped: Collection[str]) -> bool:
+        """Like `proves`, without the criteria of these steps."""
+        left = [entry for entry in self.entries if entry.id not in skipped]
+        every = [*self.success_criteria, *(check for entry in left for check in entry.success_criteria)]
         return any(not check.record_only and not check.due for check in every)
 
     @property

@@ -8,7 +8,6 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 from runner.common import private_files
 from runner.common.errors import (
@@ -35,7 +34,7 @@ from runner.playbook import digest, programs
 from runner.playbook.find import read_playbook
 from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
-from runner.playbook.scope import Scope
+from runner.playbook.scope import Scope, given
 from runner.run import run_row
 from runner.run.control import Control, signals
 from runner.run.engine import Engine
@@ -281,9 +280,7 @@ class _Both:
 
 
 def _scope(playbook: Playbook, more: Mapping[str, Value]) -> Scope:
-    limits = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
-    inputs = {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
-    return Scope({**more, **limits, **inputs})
+    return Scope({**more, **given(playbook)})
 
 
 def stored(
@@ -355,7 +352,7 @@ def run_under_lease(
             hold.take(stack, target, orders)
             run_row.keep_row(session)
             act()
-        run_row.record_end(session, RunState.SUCCEEDED if session.playbook.proves else RunState.ENDED_UNPROVEN, 0)
+        run_row.record_end(session, RunState.SUCCEEDED if session.proven else RunState.ENDED_UNPROVEN, 0)
     except RunbookError as error:
         hold.end_with(error)
         _tell_standing(session, orders, target, error)

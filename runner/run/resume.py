@@ -382,12 +382,21 @@ def _exchanged(status: RunStatus, resumed: RunResumed) -> dict[str, str]:
 
 def _changed(before: Playbook, now: Playbook, files: list[str]) -> list[str]:
     """The steps that changed: their own text, a query that they use, or a file that they execute."""
-    then = {entry.id: (entry.digest, entry.step) for entry in before.entries}
-    here = {entry.id: (entry.digest, entry.step) for entry in now.entries}
+    then = {entry.id: _means(entry, before) for entry in before.entries}
+    here = {entry.id: _means(entry, now) for entry in now.entries}
     changed = {name for name in set(then) | set(here) if then.get(name) != here.get(name)}
     folder = Path(now.file).parent
     changed |= {entry.id for entry in now.entries if programs.named(programs.of_entry(entry), folder) & set(files)}
     return sorted(changed)
+
+
+def _means(entry: Entry, playbook: Playbook) -> tuple[object, ...]:
+    """What a step does, and on which condition; the latter with its query and limits, which stand elsewhere in the file."""
+    if entry.when is None:
+        return (entry.digest, entry.step)
+    limits = {name for name in (entry.when.that.names if entry.when.that else ()) if name.startswith("limits.")}
+    values = {name: playbook.limits.get(name.removeprefix("limits.")) for name in limits}
+    return (entry.digest, entry.step, original_gates.question(entry.when), values)
 
 
 def _began(entry: Entry, status: RunStatus) -> bool:

@@ -56,6 +56,7 @@ class StepOutcome(StrEnum):
     DONE = "done"  # applied, and verified afterwards
     ALREADY_APPLIED = "already_applied"  # `verify` found the change in place before anything was sent
     PASSED = "passed"  # a gate; it changes nothing
+    SKIPPED = "skipped"  # its condition (`when:`) did not hold; nothing was sent
     PASSED_EARLIER = "passed_earlier"  # a gate before --from: another run passed it, on this target and for this digest
     FAILED = "failed"
     CRITERIA_NOT_MET = "criteria_not_met"  # applied, but a criterion did not hold
@@ -167,7 +168,7 @@ class CheckAnswered(_Event):
 
     event: Literal["check_answered"] = "check_answered"
     step: str  # "" for checks of the playbook itself
-    role: Literal["precondition", "criterion", "guard", "requirement", "preflight"]
+    role: Literal["precondition", "condition", "criterion", "guard", "requirement", "preflight"]
     id: str
     probe: str
     answer: Answer
