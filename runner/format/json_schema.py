@@ -100,6 +100,11 @@ def _header() -> dict[str, Schema]:
             "items": _requirement(),
             "description": "Playbooks that must have succeeded on this target before.",
         },
+        "removes": {
+            "type": "array",
+            "items": {"type": "string", "pattern": NAME},
+            "description": "Playbooks whose earlier runs on this target lose their effect by this one.",
+        },
         "window": {
             **_SPAN,
             "description": "How long changes may go on, from the first; nothing begins that doesn't fit.",

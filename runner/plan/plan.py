@@ -254,6 +254,10 @@ def half_way_back(entry: Entry) -> str:
 
 def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:
     notes = [f"expected to take {playbook.takes}"] if playbook.takes else []
+    if playbook.removes:
+        notes.append(
+            f"takes away what earlier runs of {', '.join(playbook.removes)} made: from its first change on they count as gone"
+        )
     if playbook.review_after and playbook.review_after < f"{today:%Y-%m-%d}":
         notes.append(f"its review was due after {playbook.review_after}; last reviewed {playbook.reviewed or 'never'}")
     for entry in playbook.entries:

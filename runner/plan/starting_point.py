@@ -62,7 +62,7 @@ def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
         return {}
     found: dict[str, list[Passing]] = {}
     for run in runs.latest_runs(look, playbook=playbook.name):
-        if run.rolled_back or run.going_back:
+        if run.rolled_back or run.going_back or run.removed_by:
             continue
         for row in step_commits.step_rows(look, run.run):
             if row.state == StepOutcome.PASSED:

@@ -38,7 +38,7 @@ SHARED = _POLICY_KEYS | {
     "scope",
 }
 _FLOW = frozenset({"preconditions", "steps", "success_criteria", "rollback"})
-HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "window", "open"}
+HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "removes", "window", "open"}
 _CHECKED = frozenset({"preconditions", "success_criteria", "guards"})
 COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "when", "on_failure", "if_stopped_here"}
 _QUERIES = frozenset({"queries", "query", "source", "a", "b", "applied_if"})
@@ -335,7 +335,18 @@ def _meaning(
     return {"digest": digest.of_playbook(meant, files), "programs": files, "idle_inputs": frozenset(idle["inputs"])}
 
 
-_PLAIN = _ABOUT | {"name", "contacts", "window", "open", "scope", "target", "limits", "inputs", "search_path"}
+_PLAIN = _ABOUT | {
+    "name",
+    "contacts",
+    "window",
+    "open",
+    "scope",
+    "target",
+    "limits",
+    "inputs",
+    "search_path",
+    "removes",
+}
 
 
 def _policies(sources: Sources, data: Mapping[str, Data]) -> dict[str, Data]:

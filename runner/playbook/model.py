@@ -287,6 +287,7 @@ class Playbook(Model):
     limits: Mapping[str, JsonValue] = {}
     queries: Mapping[str, InstanceOf[Query]] = {}
     requires: tuple[InstanceOf[Requirement], ...] = ()
+    removes: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()  # playbooks whose runs lose their effect by this one
     preconditions: tuple[InstanceOf[Check], ...] = ()
     entries: tuple[InstanceOf[Entry], ...]
     success_criteria: tuple[InstanceOf[Check], ...] = ()

@@ -186,6 +186,7 @@ def _started(playbook: Playbook, target: Connected, orders: RunOptions, name: st
         programs=dict(playbook.programs),
         system_programs=machine_programs(playbook),
         search_path=target.database.path,
+        removes=playbook.removes,
     )
 
 

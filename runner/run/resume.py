@@ -12,7 +12,7 @@ from runner.plan import advice, next_commands, original_gates, preflight, window
 from runner.playbook import programs
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
-from runner.record import known, trust
+from runner.record import known, removals, trust
 from runner.run.context import take_up_orders
 from runner.run.engine import Engine
 from runner.run.execute import (
@@ -171,6 +171,7 @@ def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
 def _refuse_ended(status: RunStatus, told: trust.Trust, *, dead: bool) -> None:
     """Refuse a run that has ended. An end that the ledger doesn't know does not count: the run is checked once more."""
     row = told.row  # another run may have undone it, or a person closed it without its folder
+    removals.refuse_removed(row, act="go on with")
     elsewhere = row is not None and (row.rolled_back or row.state in _OVER)
     ended = status.state in _OVER or (status.state in _WELL and not dead)
     if not elsewhere and (not ended or (told.row is not None and told.row.state != status.state)):
