@@ -17,7 +17,15 @@ from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
 
 Via = Literal["own", "bound", "with"]
-_OF_A_TABLE = {"foreign key", "constraint", "trigger", "rule", "policy", "generated column"}  # named within their table
+_OF_A_TABLE = {
+    "foreign key",
+    "constraint",
+    "trigger",
+    "rule",
+    "policy",
+    "statistics",
+    "generated column",
+}  # named within their table
 SHOWN = 8
 
 
@@ -57,7 +65,9 @@ class TakenAlong(Model):
     owned: bool = True
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name} of {self.table}" if self.kind in _OF_A_TABLE else f"{self.kind} {self.name}"
+        if self.kind == "object":  # the server's own description
+            return self.name
+        return f"{self.kind} {self.name}" + f" of {self.table}" * (self.kind in _OF_A_TABLE)
 
     def called(self, schema: str) -> set[str]:
         """The names by which a playbook of this schema can list it."""

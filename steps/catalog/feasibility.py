@@ -68,6 +68,21 @@ def not_to_be_renamed(look: Look, table: str, column: str, to: str) -> list[str]
     return [why for holds, why in reasons if holds]
 
 
+def not_to_be_dropped(look: Look, table: str, column: str) -> list[str]:
+    """Why the column can't be dropped, whatever depends on it; [] on SQLite, which is tried instead."""
+    if look.dialect is Dialect.SQLITE:
+        return []
+    row = _kind(look, table, column)
+    of_type, parent = row["of_type"], row["from_whom"]
+    reasons = (
+        (row.text("kind") in _OTHER_KINDS, _other_kind(row, table)),
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} DROP ATTRIBUTE … CASCADE"),
+        (parent, f"it is inherited from {parent}; drop it there, and it is dropped here too"),
+        (row.flag("partitions"), "the table is partitioned by it"),
+    )
+    return [why for holds, why in reasons if holds]
+
+
 def _not_renamed_in_memory(look: Look, table: str, column: str, to: str) -> list[str]:
     """Try the rename in memory: SQLite re-parses all views and triggers then, and refuses where one of them is broken."""
     with scratch.memory(look) as memory:

@@ -485,7 +485,7 @@ part AS (
                       AND coalesce(to_jsonb(o) ->> 'conenforced', 'true') = 'true' AS later) v
   UNION ALL
   SELECT f.classid, f.objid, f.sub, 'index', x.name, i.indrelid,
-         i.indrelid = f.rel AND i.indexprs IS NULL AND i.indpred IS NULL AND i.indkey::int2[] = ARRAY[f.column_number]::int2[],
+         i.indrelid = f.rel AND i.indexprs IS NULL AND i.indpred IS NULL AND i.indnatts = 1 AND i.indkey[0] = f.column_number,
          format('DROP INDEX %s', x.sql),
          CASE WHEN b.relkind = 'm' THEN ARRAY[pg_get_indexdef(x.oid)] ELSE '{}' END,
          CASE WHEN b.relkind = 'm' THEN '' ELSE pg_get_indexdef(x.oid) END, CASE WHEN b.relkind = 'm' THEN '' ELSE x.name END,
@@ -580,8 +580,7 @@ part AS (
   FROM found f JOIN pg_catalog.pg_publication_rel pr ON f.classid = 'pg_catalog.pg_publication_rel'::regclass AND pr.oid = f.objid
   JOIN pg_catalog.pg_publication pb ON pb.oid = pr.prpubid
   UNION ALL
-  SELECT f.classid, f.objid, f.sub, CASE WHEN f.classid = 'pg_catalog.pg_proc'::regclass THEN 'function' ELSE 'object' END,
-         pg_describe_object(f.classid, f.objid, f.sub), NULL, false, '', '{}', '', '', '', '', 'drop or change it in a step of its own'
+  SELECT f.classid, f.objid, f.sub, 'object', pg_describe_object(f.classid, f.objid, f.sub), NULL, false, '', '{}', '', '', '', '', 'drop or change it in a step of its own'
   FROM found f
   WHERE (f.via = 'bound' AND f.classid NOT IN ('pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_rewrite'::regclass,
            'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_statistic_ext'::regclass,

@@ -52,7 +52,9 @@ class DropTable(Step[DroppedTable]):
     """
 
     kind: ClassVar[str] = "drop_table"
-    summary: ClassVar[str] = "drop a table, kept aside for the way back; what depends on it goes only where it is listed"
+    summary: ClassVar[str] = (
+        "drop a table, kept aside for the way back; what depends on it goes only where it is listed"
+    )
     Result: ClassVar[type[StepResult]] = DropTableResult
 
     table: Identifier
@@ -110,14 +112,14 @@ class DropTable(Step[DroppedTable]):
             keys = [one.drop for one in own if one.kind == "foreign key"]
             return [*keys, f"ALTER TABLE {name} SET SCHEMA {kept_aside.SCHEMA}"]
         gone = [f"DROP {one.kind.upper()} {quote(one.name)}" for one in own]
-        return [*gone, "PRAGMA legacy_alter_table = ON", f"ALTER TABLE {name} RENAME TO {quote(kept.partition('.')[2])}"]
+        return [*gone, *_renamed(name, kept.partition(".")[2])]
 
     def touches(self, look: Look) -> tuple[str, ...]:
         return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
-        return (Trace("gone", self.table, self.table),)
+        return (Trace("table", self.table, self.table),)
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.relation(look, self.table)
@@ -171,7 +173,9 @@ class DropTable(Step[DroppedTable]):
         if work.dialect is Dialect.POSTGRESQL:
             work.execute(f"LOCK TABLE {catalog.sql_name(work, self.table)} IN ACCESS EXCLUSIVE MODE")
         taken = dropping.goes_with(work, self._target)
-        if faults := dropping.refused(work, taken, self._target, self.cascade):  # somebody may have added to it meanwhile
+        if faults := dropping.refused(
+            work, taken, self._target, self.cascade
+        ):  # somebody may have added to it meanwhile
             raise Refused("; ".join(faults))
         back = [one for one in taken if self._comes_back(work, one)]
         kept = self._kept(work) if self.keep else ""
@@ -205,7 +209,9 @@ class DropTable(Step[DroppedTable]):
         if found is None:
             raise StepError(f"cannot restore {self.table}: {before.kept}, where it was kept, is gone")
         if before.oid and found.oid != before.oid:
-            raise StepError(f"cannot restore {self.table}: {before.kept} is another table now (oid {found.oid}, then {before.oid})")
+            raise StepError(
+                f"cannot restore {self.table}: {before.kept} is another table now (oid {found.oid}, then {before.oid})"
+            )
         if catalog.relation(work, before.table) is not None:
             raise StepError(
                 f"cannot restore {self.table}: somebody has made another one since; take that back or rename it, then roll back again"
@@ -215,8 +221,8 @@ class DropTable(Step[DroppedTable]):
         if work.dialect is Dialect.POSTGRESQL:
             work.execute(f"ALTER TABLE {kept} SET SCHEMA {quote(schema)}")
             return
-        work.execute("PRAGMA legacy_alter_table = ON")
-        work.execute(f"ALTER TABLE {kept} RENAME TO {quote(name)}")
+        for sql in _renamed(kept, name):
+            work.execute(sql)
 
     # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────
     @property
@@ -231,6 +237,12 @@ class DropTable(Step[DroppedTable]):
 
     def _what(self, look: Look) -> str:
         return f"table {'.'.join(catalog.named(look, self.table))}"
+
+
+def _renamed(name: str, to: str) -> list[str]:
+    """SQLite's rename that leaves the texts of views, triggers and other tables alone."""
+    rename = f"ALTER TABLE {name} RENAME TO {quote(to)}"
+    return ["PRAGMA legacy_alter_table = ON", rename, "PRAGMA legacy_alter_table = OFF"]
 
 
 def _inherits(look: Look, table: str) -> str:

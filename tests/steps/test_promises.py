@@ -14,8 +14,18 @@ from plain_context import Trial
 from steps import registry
 from steps.contract import Conditional, DatabaseFault, Refused, State, Step, StepError
 
-ELSEWHERE = {"backfill", "checkpoint", "command", "sql", "undo", "analyze", "reindex", "vacuum",
-             "create_table", "drop_table"}
+ELSEWHERE = {
+    "backfill",
+    "checkpoint",
+    "command",
+    "sql",
+    "undo",
+    "analyze",
+    "reindex",
+    "vacuum",
+    "create_table",
+    "drop_table",
+}
 TABLE = (
     "CREATE TABLE t (id integer PRIMARY KEY, a integer, s varchar(20) DEFAULT 'x', n integer NOT NULL DEFAULT 1);"
     "INSERT INTO t (id, a) VALUES (1, 10), (2, 20), (3, 30); CREATE UNIQUE INDEX by_a ON t (a); CREATE INDEX by_n ON t (n)"
@@ -67,6 +77,7 @@ PROMISES = [
             "deferrable": "deferred"}}, on="postgresql", others=""),
     Promise("add_constraint", {"table": "t", "name": "u", "unique_index": "by_a"}, on="postgresql",
             breaks="CREATE TABLE child (a integer REFERENCES t (a))"),
+    Promise("drop_column", {"column": "t.s"}, breaks="ALTER TABLE t ADD COLUMN s integer"),
     Promise("drop_constraint", {"table": "t", "name": "t_pkey"}, breaks="UPDATE t SET id = 1", on="postgresql"),
     Promise("create_trigger", {"table": "t", "name": "g", "fires": "BEFORE UPDATE", "does": {
             "postgresql": "FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()", "sqlite": "BEGIN SELECT 1; END"}},
