@@ -87,13 +87,16 @@ def columns(look: Look, table: str) -> dict[str, ColumnInfo]:
     """The table's columns by name, in order, with those that earlier steps of the plan will add; {} without such a table."""
     found = {row.text("name"): _column(row) for row in answers(look, "columns", _table(look, table))}
     for trace in look.assumed:
-        if trace.kind == "column" and found and named(look, trace.table) == named(look, table):
+        if trace.kind in ("column", "gone") and found and named(look, trace.table) == named(look, table):
             _foresee(found, trace)
     return found
 
 
 def _foresee(found: dict[str, ColumnInfo], trace: Trace) -> None:
-    """Apply to `found` what an earlier step will do: add a column, rename it, or change its type."""
+    """Apply to `found` what an earlier step will do: add a column, rename it, change its type, or drop it."""
+    if trace.kind == "gone":
+        found.pop(trace.name, None)
+        return
     before = found.pop(trace.was, None) if trace.was else None
     if before is None:
         before = ColumnInfo(trace.name, trace.type, False, None, None, "", len(found) + 1, "", "", (), ())
