@@ -19,6 +19,7 @@ from steps.catalog.definitions import (
     IndexInfo,
     Partitioning,
     Publication,
+    Reference,
     Relation,
     RowSecurity,
     TableShape,
@@ -115,6 +116,14 @@ def index(look: Look, name: str) -> IndexInfo | None:
 def constraints(look: Look, table: str) -> list[ConstraintInfo]:
     """The table's constraints by name, without NOT NULL (see ColumnInfo). SQLite's foreign keys are named fk_0, fk_1 …"""
     return [_constraint(row) for row in answers(look, "constraints", _table(look, table))]
+
+
+def referencing(look: Look, table: str) -> list[Reference]:
+    """The foreign keys that refer to the table."""
+    return [
+        Reference(r.text("schema"), r.text("name"), _texts(r, "columns"), _texts(r, "foreign_columns"), r.flag("keeps"))
+        for r in answers(look, "referencing", _table(look, table))
+    ]
 
 
 def triggers(look: Look, table: str) -> list[TriggerInfo]:

@@ -1,6 +1,6 @@
 """What plan says of taking back holds, and no step commits what its own check then calls undone: over every step type.
 
-Backfills, SQL, commands and `undo` have tests of their own: what they write is the author's.
+Backfills and fills, SQL, commands and `undo` have tests of their own: what they write is the author's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from plain_context import Trial
 from steps import registry
 from steps.contract import Conditional, DatabaseFault, Refused, State, Step, StepError
 
-ELSEWHERE = {"backfill", "checkpoint", "command", "sql", "undo", "analyze", "reindex", "vacuum"}
+ELSEWHERE = {"backfill", "fill_table", "checkpoint", "command", "sql", "undo", "analyze", "reindex", "vacuum"}
 TABLE = (
     "CREATE TABLE t (id integer PRIMARY KEY, a integer, s varchar(20) DEFAULT 'x', n integer NOT NULL DEFAULT 1);"
     "INSERT INTO t (id, a) VALUES (1, 10), (2, 20), (3, 30); CREATE UNIQUE INDEX by_a ON t (a); CREATE INDEX by_n ON t (n)"
