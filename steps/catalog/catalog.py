@@ -53,6 +53,22 @@ def not_owned(look: Look, table: str) -> list[str]:
     return [f"cannot change {table}: it belongs to {found.owner!r}; connect as a member of that role, or GRANT it"]
 
 
+def no_place_in(look: Look, schema: str) -> list[str]:
+    """A fault where this role may not create tables in an existing schema; [] otherwise."""
+    if not on_postgresql(look):
+        return []
+    rows = look.rows(
+        """SELECT current_user::text AS role FROM pg_catalog.pg_namespace
+           WHERE nspname = :schema AND NOT has_schema_privilege(oid, 'CREATE')""",
+        {"schema": schema},
+    )
+    return [
+        f"cannot create a table in schema {schema}: {row.text('role')} may not; "
+        f"GRANT CREATE ON SCHEMA {schema} TO {row.text('role')}"
+        for row in rows
+    ]
+
+
 def may_maintain(look: Look, table: str) -> bool:
     """Whether this role may vacuum, analyze and reindex the table; True where there is no such table."""
     found = relation(look, table)

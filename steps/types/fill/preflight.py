@@ -21,7 +21,7 @@ def faults(look: Look, table: str, shape: FillShape, *, triggers_acknowledged: b
         *_column_faults(look, table, shape),
         *_key_faults(look, table, shape),
         *([] if triggers_acknowledged else _trigger_faults(look, table)),
-        *_no_place_to_work(look),
+        *catalog.no_place_in(look, ledger.SCHEMA),  # for the work table
     ]
     return found or _plan_faults(look, table, shape)
 
@@ -84,18 +84,6 @@ def _trigger_faults(look: Look, table: str) -> Iterator[str]:
         yield (
             f"cannot fill {table} unasked: its triggers {', '.join(active)} may fire for each written row; "
             "read what they do, then write triggers: acknowledged"
-        )
-
-
-def _no_place_to_work(look: Look) -> Iterator[str]:
-    if not catalog.on_postgresql(look):
-        return
-    may = f"""SELECT current_user::text AS role FROM pg_catalog.pg_namespace WHERE nspname = '{ledger.SCHEMA}'
-              AND NOT has_schema_privilege(oid, 'CREATE')"""
-    for row in look.rows(may):
-        yield (
-            f"cannot keep the source's rows beside the ledger while the step runs: {row.text('role')} may not create tables in "
-            f"schema {ledger.SCHEMA}; GRANT CREATE ON SCHEMA {ledger.SCHEMA} TO {row.text('role')}"
         )
 
 
