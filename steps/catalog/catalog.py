@@ -54,19 +54,20 @@ def not_owned(look: Look, table: str) -> list[str]:
 
 
 def no_place_in(look: Look, schema: str) -> list[str]:
-    """A fault where this role may not create tables in an existing schema; [] otherwise."""
+    """A fault where this role can't create tables in a schema, or there is no such schema; [] otherwise."""
     if not on_postgresql(look):
         return []
-    rows = look.rows(
-        """SELECT current_user::text AS role FROM pg_catalog.pg_namespace
-           WHERE nspname = :schema AND NOT has_schema_privilege(oid, 'CREATE')""",
+    row = look.row(
+        """SELECT to_regnamespace(quote_ident(CAST(:schema AS text))) IS NOT NULL AS there, current_user::text AS role,
+                  coalesce(has_schema_privilege(to_regnamespace(quote_ident(CAST(:schema AS text)))::oid, 'CREATE'), true) AS may""",
         {"schema": schema},
     )
-    return [
-        f"cannot create a table in schema {schema}: {row.text('role')} may not; "
-        f"GRANT CREATE ON SCHEMA {schema} TO {row.text('role')}"
-        for row in rows
-    ]
+    if not row.flag("there"):
+        return [f"cannot create a table in schema {schema}: there is no such schema"]
+    if row.flag("may"):
+        return []
+    role = row.text("role")
+    return [f"cannot create a table in schema {schema}: {role} may not; GRANT CREATE ON SCHEMA {schema} TO {role}"]
 
 
 def may_maintain(look: Look, table: str) -> bool:

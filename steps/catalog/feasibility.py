@@ -301,6 +301,27 @@ def no_index_on(look: Look, table: str, name: str) -> list[str]:
     return kind + [f"something else is called {name}; choose another name"] * taken
 
 
+def no_table_in(look: Look, table: str) -> list[str]:
+    """Why no table can be created in the schema; [] on SQLite."""
+    if look.dialect is Dialect.SQLITE:
+        return []
+    schema = catalog.named(look, table)[0]
+    sql = """SELECT has_schema_privilege(n.oid, 'CREATE') AS may FROM pg_catalog.pg_namespace n WHERE n.nspname = :schema"""
+    rows = look.rows(sql, {"schema": schema})
+    if not rows:
+        return [f"there is no schema {schema}"]
+    return [] if rows[0].flag("may") else [f"this role may not create in the schema {schema}: GRANT CREATE ON it"]
+
+
+def refuse_unless_may_refer(look: Look, target: str) -> None:
+    """Raises Unusable where there is no such table, or this role may not refer to it."""
+    if not catalog.columns(look, target):
+        raise scratch.Unusable(f"there is no table {target} to refer to")
+    sql = "SELECT has_table_privilege(CAST(:name AS regclass), 'REFERENCES') AS refers"
+    if not look.row(sql, {"name": catalog.sql_name(look, target)}).flag("refers"):
+        raise scratch.Unusable(f"this role may not refer to {target}: GRANT REFERENCES ON it")
+
+
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────
 @contextlib.contextmanager
 def refusal_explained(what: str, *, then: str = "mend the rows or the playbook, then resume") -> Iterator[None]:

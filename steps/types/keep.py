@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import field_validator
 
@@ -31,8 +31,9 @@ from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.ledger import step_commits
 from steps.ledger import tables as ledger
-from steps.sql.dialect import literal, qualified, quote
+from steps.sql.dialect import literal, quote
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
+from steps.types import absence, kept_aside
 
 NUMBER = "{rows}"  # in `counted`: how many
 MISSING = "cannot keep anything"  # no further query can be asked in that snapshot
@@ -65,8 +66,8 @@ class Content:
 class Keep(Step[Kept]):
     """Copies a query's rows into a new table, compares copy and query, and leaves the copy there when the run ends.
 
-    into: without a schema, beside the ledger (`runbook.NAME`, on SQLite `runbook_NAME`), where it is no part of your schema. An
-    existing table is never touched. counted: says in words how many rows there are, as {rows}. The undo drops the copy while it
+    into: without a schema, `runbook_kept.NAME` (on SQLite `runbook_kept_NAME`), where it is no part of your schema. An existing
+    table is never touched. counted: says in words how many rows there are, as {rows}. The undo drops the copy while it
     is as it was made; else you drop it when nobody needs it any more.
     """
 
@@ -78,7 +79,7 @@ class Keep(Step[Kept]):
     into: Identifier
     because: str
     counted: str = f"{NUMBER} rows to keep"
-    absent: Literal["refused", "fine"] = "refused"
+    absent: absence.Absent = "refused"
 
     @field_validator("counted")
     @classmethod
@@ -97,7 +98,7 @@ class Keep(Step[Kept]):
 
     # ─── before ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def leaves(self, look: Look) -> tuple[Trace, ...]:
-        return (Trace("table", ".".join(_named(look, self.into))),)
+        return (Trace("table", _named(look, self.into)),)
 
     def statements(self, look: Look) -> list[Statement]:
         if self._missing(look):
@@ -111,24 +112,24 @@ class Keep(Step[Kept]):
             return []
         if evidence.startswith(MISSING):
             return [f"{evidence}; correct the query, or write absent: fine"]
-        schema, name = _named(look, self.into)
-        faults = catalog.no_place_in(look, schema)
-        if catalog.relation(look, f"{schema}.{name}") is not None:
+        name, source = _named(look, self.into), self._source(look)
+        faults = catalog.no_place_in(look, catalog.named(look, name)[0]) if "." in self.into else []
+        if catalog.relation(look, name) is not None:
             faults.append(
-                f"cannot keep a copy in {self.into}: {schema}.{name} is there, with other content; name another table, or drop "
-                "that one if nobody needs it"
+                f"cannot keep a copy in {self.into}: {name} is there, with other content; name another table, or drop that one if "
+                "nobody needs it"
             )
-        if name.removeprefix("runbook_") in ledger.columns(look.dialect) and schema in (ledger.SCHEMA, "main"):
-            faults.append(f"cannot keep a copy in {self.into}: the ledger has a table of that name; name another one")
+        elif "." not in self.into:
+            faults += [f"cannot keep a copy in {self.into}: {one}" for one in kept_aside.no_room(look, name)]
         try:
-            require_all_rows(look, self._source(look))
+            require_all_rows(look, source)
         except Unknown as fault:
             faults.append(f"cannot keep what can't be seen: {fault}")
         return faults
 
     def verify(self, look: Look) -> Effect:
         table, kept = _table(look, self.into), self._remembered(look)
-        there = catalog.relation(look, ".".join(_named(look, self.into))) is not None
+        there = catalog.relation(look, _named(look, self.into)) is not None
         if kept is not None and there:
             return _compared(kept, _content(look, f"SELECT * FROM {kept.table}"))
         if kept is not None:
@@ -169,10 +170,11 @@ class Keep(Step[Kept]):
 
     def _made(self, look: Look) -> list[str]:
         table = _table(look, self.into)
+        schema = [] if "." in self.into else kept_aside.schema_made(look)
         made = f"CREATE TABLE {table} AS SELECT * FROM ({self._source(look)}) AS kept"
         if look.dialect is Dialect.SQLITE:
             return [made]
-        return [made, f"COMMENT ON TABLE {table} IS {literal(f'kept by runbook: {self.because}')}"]
+        return [*schema, made, f"COMMENT ON TABLE {table} IS {literal(f'kept by runbook: {self.because}')}"]
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> KeepResult:
@@ -223,7 +225,7 @@ class Keep(Step[Kept]):
         """Drop the copy while it is as it was made."""
 
         def drop(work: Work) -> None:
-            if catalog.relation(work, ".".join(_named(work, self.into))) is None:
+            if catalog.relation(work, _named(work, self.into)) is None:
                 return
             now = _compared(before, _content(work, f"SELECT * FROM {before.table}"))
             if now.state is not State.DONE:
@@ -237,15 +239,13 @@ class _Changed(Exception):
     """The copy has other rows than the query had just before."""
 
 
-def _named(look: Look, into: str) -> tuple[str, str]:
-    """The schema and name of the copy."""
-    if "." in into:
-        return catalog.named(look, into)
-    return (look.schema, f"{ledger.SCHEMA}_{into}") if look.dialect is Dialect.SQLITE else (ledger.SCHEMA, into)
+def _named(look: Look, into: str) -> str:
+    """The copy's name, with its schema."""
+    return ".".join(catalog.named(look, into)) if "." in into else kept_aside.name(look, into)
 
 
 def _table(look: Look, into: str) -> str:
-    return qualified(*_named(look, into), look.dialect)
+    return catalog.sql_name(look, _named(look, into))
 
 
 def _compared(kept: Kept, now: Content) -> Effect:

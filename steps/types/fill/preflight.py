@@ -21,7 +21,7 @@ def faults(look: Look, table: str, shape: FillShape, *, triggers_acknowledged: b
         *_column_faults(look, table, shape),
         *_key_faults(look, table, shape),
         *([] if triggers_acknowledged else _trigger_faults(look, table)),
-        *catalog.no_place_in(look, ledger.SCHEMA),  # for the work table
+        *_no_work_table(look),
     ]
     return found or _plan_faults(look, table, shape)
 
@@ -85,6 +85,11 @@ def _trigger_faults(look: Look, table: str) -> Iterator[str]:
             f"cannot fill {table} unasked: its triggers {', '.join(active)} may fire for each written row; "
             "read what they do, then write triggers: acknowledged"
         )
+
+
+def _no_work_table(look: Look) -> list[str]:
+    """Faults of the place for the work table; a ledger that isn't there yet will be this role's own."""
+    return catalog.no_place_in(look, ledger.SCHEMA) if ledger.exists(look) else []
 
 
 def _plan_faults(look: Look, table: str, shape: FillShape) -> list[str]:
