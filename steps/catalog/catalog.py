@@ -19,6 +19,7 @@ from steps.catalog.definitions import (
     IndexInfo,
     Partitioning,
     Publication,
+    Reference,
     Relation,
     RowSecurity,
     TableShape,
@@ -50,6 +51,23 @@ def not_owned(look: Look, table: str) -> list[str]:
     if found is None or found.owned:
         return []
     return [f"cannot change {table}: it belongs to {found.owner!r}; connect as a member of that role, or GRANT it"]
+
+
+def no_place_in(look: Look, schema: str) -> list[str]:
+    """A fault where this role can't create tables in a schema, or there is no such schema; [] otherwise."""
+    if not on_postgresql(look):
+        return []
+    row = look.row(
+        """SELECT to_regnamespace(quote_ident(CAST(:schema AS text))) IS NOT NULL AS there, current_user::text AS role,
+                  coalesce(has_schema_privilege(to_regnamespace(quote_ident(CAST(:schema AS text)))::oid, 'CREATE'), true) AS may""",
+        {"schema": schema},
+    )
+    if not row.flag("there"):
+        return [f"cannot create a table in schema {schema}: there is no such schema"]
+    if row.flag("may"):
+        return []
+    role = row.text("role")
+    return [f"cannot create a table in schema {schema}: {role} may not; GRANT CREATE ON SCHEMA {schema} TO {role}"]
 
 
 def may_maintain(look: Look, table: str) -> bool:
@@ -118,6 +136,14 @@ def index(look: Look, name: str) -> IndexInfo | None:
 def constraints(look: Look, table: str) -> list[ConstraintInfo]:
     """The table's constraints by name, without NOT NULL (see ColumnInfo). SQLite's foreign keys are named fk_0, fk_1 …"""
     return [_constraint(row) for row in answers(look, "constraints", _table(look, table))]
+
+
+def referencing(look: Look, table: str) -> list[Reference]:
+    """The foreign keys that refer to the table."""
+    return [
+        Reference(r.text("schema"), r.text("name"), _texts(r, "columns"), _texts(r, "foreign_columns"), r.flag("keeps"))
+        for r in answers(look, "referencing", _table(look, table))
+    ]
 
 
 def triggers(look: Look, table: str) -> list[TriggerInfo]:

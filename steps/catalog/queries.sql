@@ -168,6 +168,27 @@ SELECT l.name, CASE l.origin WHEN 'pk' THEN 'primary key' ELSE 'unique' END, '',
        NULL, NULL, '[]', '', '', '', NULL
 FROM pragma_index_list(:table, :schema) l WHERE l.origin <> 'c' ORDER BY 1
 
+-- referencing.postgresql --
+-- The foreign keys that refer to a table: the referring table, its columns, and those of this table.
+SELECT n.nspname::text AS schema, c.relname::text AS name,
+       ARRAY(SELECT a.attname::text FROM unnest(o.conkey) WITH ORDINALITY AS k(num, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.num ORDER BY k.n) AS columns,
+       ARRAY(SELECT a.attname::text FROM unnest(o.confkey) WITH ORDINALITY AS k(num, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.num ORDER BY k.n)
+         AS foreign_columns, o.confdeltype IN ('a', 'r') AS keeps
+FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_class f ON f.oid = o.confrelid
+JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+WHERE fn.nspname = :schema AND f.relname = :table AND o.contype = 'f' AND o.conparentid = 0 ORDER BY 1, 2, o.conname
+
+-- referencing.sqlite --
+SELECT :schema AS schema, name, json_group_array("from") AS columns, json_group_array("to") AS foreign_columns,
+       upper(on_delete) = 'NO ACTION' AS keeps
+FROM (SELECT m.name, f.id, f."from", f.on_delete,
+             coalesce(f."to", (SELECT p.name FROM pragma_table_xinfo(:table, :schema) p WHERE p.pk = f.seq + 1)) AS "to"
+      FROM {schema}.sqlite_master m JOIN pragma_foreign_key_list(m.name, :schema) f
+      WHERE m.type = 'table' AND f."table" = :table COLLATE NOCASE ORDER BY m.name, f.id, f.seq) GROUP BY name, id
+
 -- triggers.postgresql --
 SELECT t.tgname::text AS name, pg_get_triggerdef(t.oid) AS definition, t.tgenabled <> 'D' AS enabled,
        quote_ident(k.nspname) || '.' || quote_ident(p.proname) AS function, p.prosrc AS body

@@ -1,6 +1,6 @@
 """What plan says of taking back holds, and no step commits what its own check then calls undone: over every step type.
 
-Backfills, SQL, commands and `undo` have tests of their own: what they write is the author's. So have whole tables.
+Backfills and fills, SQL, commands and `undo` have tests of their own: what they write is the author's. So have whole tables.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from steps.contract import Conditional, DatabaseFault, Refused, State, Step, Ste
 
 ELSEWHERE = {
     "backfill",
+    "fill_table",
+    "keep",
     "checkpoint",
     "command",
     "sql",
