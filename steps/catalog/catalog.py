@@ -359,7 +359,7 @@ def _mentions(text: str, word: str) -> bool:
 def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
     """SQLite's generated columns that use a column: their expressions exist only in the table's CREATE statement."""
     made = {c.name for c in columns(look, column.table).values() if c.generated and c.name != column.column}
-    parts = _parts(definition(look, column.table)) if made else []
+    parts = create_parts(definition(look, column.table)) if made else []
     return [
         Dependant("generated column", name, Tie.TRACKED)
         for name in sorted(made)
@@ -367,7 +367,7 @@ def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
     ]
 
 
-def _parts(create: str) -> list[str]:
+def create_parts(create: str) -> list[str]:
     """The column and constraint definitions of a CREATE TABLE, split at the commas of the outermost parentheses."""
     depth, parts = 0, [""]
     for sign in create:

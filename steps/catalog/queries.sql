@@ -421,3 +421,13 @@ JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace 
 WHERE k.opcdefault AND k.opcintype = ANY(CAST(:types AS oid[])) AND o.oprname IN ('=', '<', '>', '<=', '>=')
   AND NOT pg_catalog.pg_operator_is_visible(o.oid)
 ORDER BY 2, 3
+
+-- exists.postgresql --
+-- Only that it exists: its size can't be read while somebody holds ACCESS EXCLUSIVE on it.
+SELECT CASE c.relkind WHEN 'i' THEN 'index' WHEN 'I' THEN 'index' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
+                      WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND c.relname = :table AND c.relkind <> 'c'
+
+-- exists.sqlite --
+SELECT type AS kind FROM {schema}.sqlite_master WHERE name = :table COLLATE NOCASE
