@@ -13,6 +13,7 @@ from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, L
 from steps import registry
 from steps.catalog.shape import ShapeSpec
 from steps.contract import Step
+from steps.contract.dialect import Dialect
 from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
@@ -99,7 +100,7 @@ def _header() -> dict[str, Schema]:
         ),
         "queries": _mapping(_SQL, "Named SELECTs, defined once and used by steps and checks.", named=ID),
         "shapes": _mapping(
-            {"$ref": "#/$defs/declared_shape"},
+            _either_dialect({"$ref": "#/$defs/declared_shape"}),
             "What the database is to look like, for checks and `runbook doctor`.",
             named=ID,
         ),
@@ -129,6 +130,11 @@ _POLICIES = {
     "timeout": "The longest times of one statement.",
     "retry": "After which faults a step is taken up again.",
 }
+
+
+def _either_dialect(item: Schema) -> Schema:
+    each = {str(dialect): item for dialect in Dialect}
+    return {"anyOf": [item, {"type": "object", "properties": each, "minProperties": 1, "additionalProperties": False}]}
 
 
 def _text(description: str) -> Schema:

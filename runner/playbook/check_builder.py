@@ -17,7 +17,7 @@ from runner.playbook.model import ID, Check, Entry, Guard, GuardAction, Requirem
 from runner.playbook.sources import Place, Sources, validated
 from runner.playbook.yaml_reader import Fault, Mark, near
 from steps import registry
-from steps.catalog.shape import Shape
+from steps.catalog.shape import DeclaredShape
 from steps.contract import RESERVED, Gate, Probe, Query, RunningFigures, Step, running_figures
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, ValueKind
@@ -39,7 +39,7 @@ class Builder:
         *,
         limits: Mapping[str, Data],
         inputs: Mapping[str, object],
-        shapes: Mapping[str, Shape],
+        shapes: Mapping[str, DeclaredShape],
     ) -> None:
         self.sources = sources
         self.queries = queries

@@ -22,8 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from steps.contract import Identifier, Model, Query, Text
-from steps.contract.written import QueryText, named
+from steps.contract import Identifier, Model, NoText, Query, Text
+from steps.contract.dialect import Dialect
+from steps.contract.written import QueryText, Schema, named
 from steps.sql.queries import ReadQuery
 
 _INDEX = re.compile(r"(?P<unique>unique )?(?P<method>[a-z][a-z0-9_]*) (?P<rest>\(.+)", re.DOTALL | re.IGNORECASE)
@@ -159,7 +160,6 @@ class ShapeSpec(Model):
     """A shape as it is written."""
 
     base: Annotated[str, Field(alias="from")] = ""
-    on: Literal["", "postgresql", "sqlite"] = ""
     tables: Mapping[Identifier, TableSpec] = {}
     rows: tuple[RowSpec, ...] = ()
     filled: Mapping[
@@ -170,6 +170,12 @@ class ShapeSpec(Model):
     must_hold: Mapping[
         str, Annotated[MustHold, BeforeValidator(_must_hold, json_schema_input_type=MustHold | QueryText)]
     ] = {}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ShapeSpec:
+        if not (self.base or self.tables or self.rows or self.filled or self.absent):
+            raise ValueError("cannot use a shape that declares nothing: every database would be as it says")
+        return self
 
 
 # ─── as compared ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,7 +197,7 @@ Key: TypeAlias = tuple[Kind, str, str]
 
 
 @dataclass(frozen=True)
-class Part:
+class ShapePart:
     """One thing that a shape declares. name: "" for a table."""
 
     kind: Kind
@@ -216,24 +222,23 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ResolvedShape:
     """A shape with all that it has from its base. own: the keys of the parts that its base has not, or has otherwise."""
 
     name: str
-    parts: Mapping[Key, Part]
-    before: Mapping[Key, Part] = field(default_factory=dict)
+    parts: Mapping[Key, ShapePart]
+    before: Mapping[Key, ShapePart] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     exact: frozenset[str] = frozenset()
     must_hold: Mapping[str, MustHold] = field(default_factory=dict)
     base: str = ""
-    on: str = ""
 
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables of which it says anything."""
         return tuple(dict.fromkeys(one.table for one in self.parts.values() if one.kind is not Kind.FILL))
 
-    def own(self, part: Part) -> bool:
+    def own(self, part: ShapePart) -> bool:
         """Whether the part is new or changed in this shape; all are in one without a base."""
         earlier = self.before.get(part.key)
         return earlier is None or _differs(earlier.wanted, part.wanted)
@@ -247,15 +252,17 @@ class BadShape(ValueError):
     """A shape can't be made of what is written."""
 
 
-def resolve(specs: Mapping[str, ShapeSpec]) -> dict[str, Shape]:
+def resolve(specs: Mapping[str, ShapeSpec]) -> dict[str, ResolvedShape]:
     """Every shape with what it has from its base; raises BadShape for a base that isn't there, or a circle."""
-    made: dict[str, Shape] = {}
+    made: dict[str, ResolvedShape] = {}
     for name in specs:
         _resolve(name, specs, made, ())
     return made
 
 
-def _resolve(name: str, specs: Mapping[str, ShapeSpec], made: dict[str, Shape], way: tuple[str, ...]) -> Shape:
+def _resolve(
+    name: str, specs: Mapping[str, ShapeSpec], made: dict[str, ResolvedShape], way: tuple[str, ...]
+) -> ResolvedShape:
     if name in way:
         raise BadShape(f"cannot use the shape {name!r}: `from` goes in a circle: {' → '.join([*way, name])}")
     if name not in specs:
@@ -267,12 +274,12 @@ def _resolve(name: str, specs: Mapping[str, ShapeSpec], made: dict[str, Shape], 
     return made[name]
 
 
-def _shape(name: str, spec: ShapeSpec, base: Shape | None) -> Shape:
+def _shape(name: str, spec: ShapeSpec, base: ResolvedShape | None) -> ResolvedShape:
     mine = {part.key: part for part in _parts(spec)}
     before = base.parts if base else {}
     kept = {key: part for key, part in before.items() if not any(covers(one, part) for one in spec.absent)}
     inherited = [one for one in base.absent if not any(covers(one, part) for part in mine.values())] if base else []
-    return Shape(
+    return ResolvedShape(
         name=name,
         parts={**kept, **mine},
         before=before,
@@ -280,34 +287,64 @@ def _shape(name: str, spec: ShapeSpec, base: Shape | None) -> Shape:
         exact=(base.exact if base else frozenset()) | {table for table, one in spec.tables.items() if one.exact},
         must_hold=spec.must_hold,
         base=spec.base,
-        on=spec.on or (base.on if base else ""),
     )
 
 
-def covers(absent: str, part: Part) -> bool:
+def covers(absent: str, part: ShapePart) -> bool:
     """Whether a name under `absent:` speaks of this part: a table or index by its name, what belongs to a table as table.name."""
     if absent == part.table:
         return part.kind is not Kind.FILL
     return absent == f"{part.table}.{part.name}" or (part.kind is Kind.INDEX and absent == part.name)
 
 
-def _parts(spec: ShapeSpec) -> Iterable[Part]:
+def _parts(spec: ShapeSpec) -> Iterable[ShapePart]:
     for table, one in spec.tables.items():
-        yield Part(Kind.TABLE, table, "", one)
-        yield from (Part(Kind.COLUMN, table, name, wanted) for name, wanted in one.columns.items())
-        yield from (Part(Kind.CONSTRAINT, table, name, wanted) for name, wanted in one.constraints.items())
-        yield from (Part(Kind.INDEX, table, name, wanted) for name, wanted in one.indexes.items())
-        yield from (Part(Kind.TRIGGER, table, name, wanted) for name, wanted in one.triggers.items())
+        yield ShapePart(Kind.TABLE, table, "", one)
+        yield from (ShapePart(Kind.COLUMN, table, name, wanted) for name, wanted in one.columns.items())
+        yield from (ShapePart(Kind.CONSTRAINT, table, name, wanted) for name, wanted in one.constraints.items())
+        yield from (ShapePart(Kind.INDEX, table, name, wanted) for name, wanted in one.indexes.items())
+        yield from (ShapePart(Kind.TRIGGER, table, name, wanted) for name, wanted in one.triggers.items())
     for row in spec.rows:
         where = ", ".join(f"{name}={value}" for name, value in row.where.items())
-        yield Part(Kind.ROW, row.table, where, row)
+        yield ShapePart(Kind.ROW, row.table, where, row)
     for name, fill in spec.filled.items():
-        yield Part(Kind.FILL, name, "", fill)
+        yield ShapePart(Kind.FILL, name, "", fill)
+
+
+@dataclass(frozen=True)
+class DeclaredShape:
+    """A named shape: one for each kind of database, or one for both."""
+
+    name: str
+    shapes: Mapping[str, ResolvedShape]  # dialect → shape
+
+    def on(self, dialect: str) -> ResolvedShape:
+        """The shape for this kind of database; raises NoText where there is none."""
+        found = self.shapes.get(str(dialect))
+        if found is None:
+            raise NoText(f"cannot compare the shape {self.name!r} on {dialect}: it is not declared for it")
+        return found
+
+
+SpecsByDialect: TypeAlias = Mapping[str, Mapping[str, ShapeSpec]]
+"""Name → dialect, or "" for both → what is written."""
+
+
+def declared(written: SpecsByDialect) -> dict[str, DeclaredShape]:
+    """The shapes by name, each for every kind of database for which it and its base are written; raises BadShape."""
+    found: dict[str, dict[str, ResolvedShape]] = {name: {} for name in written}
+    for dialect in map(str, Dialect):
+        specs = {name: one for name, texts in written.items() if (one := texts.get(dialect) or texts.get(""))}
+        for name, shape in resolve(specs).items():
+            found[name][dialect] = shape
+    return {name: DeclaredShape(name, shapes) for name, shapes in found.items()}
 
 
 # ─── by name ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _named(value: object, info: ValidationInfo) -> object:
-    known: Mapping[str, Shape] = (info.context or {}).get("shapes", {})
+    known: Mapping[str, DeclaredShape] = (info.context or {}).get("shapes", {})
+    if isinstance(value, Mapping):
+        return declared({"": {"": ShapeSpec.model_validate(value, context=info.context)}})[""]
     if not isinstance(value, str):
         return value
     if value in known:
@@ -320,7 +357,10 @@ def _named(value: object, info: ValidationInfo) -> object:
     )
 
 
-_SHAPE = {"description": "The name of one of the playbook's shapes.", "type": "string", "minLength": 1}
+_SHAPE: Schema = {
+    "description": "The name of one of the playbook's shapes, or a shape in place.",
+    "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/declared_shape"}],
+}
 ShapeText = Annotated[str, WithJsonSchema(named("shape", _SHAPE))]
-NamedShape = Annotated[InstanceOf[Shape], BeforeValidator(_named, json_schema_input_type=ShapeText)]
-"""The name of one of the playbook's `shapes:`."""
+NamedShape = Annotated[InstanceOf[DeclaredShape], BeforeValidator(_named, json_schema_input_type=ShapeText)]
+"""The name of one of the playbook's `shapes:`, or a shape in place."""

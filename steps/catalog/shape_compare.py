@@ -21,9 +21,9 @@ from steps.catalog.shape import (
     FillSpec,
     IndexSpec,
     Kind,
-    Part,
+    ResolvedShape,
     RowSpec,
-    Shape,
+    ShapePart,
     TableSpec,
     TriggerSpec,
     covers,
@@ -45,7 +45,7 @@ class ShapeState(StrEnum):
     UNKNOWN = "unknown"  # what can be seen is as declared, and something can't be seen
 
 
-class Found(StrEnum):
+class PartState(StrEnum):
     """How one part of a shape stands."""
 
     THERE = "there"
@@ -55,11 +55,11 @@ class Found(StrEnum):
     UNSEEN = "unseen"
 
 
-class Finding(NamedTuple):
+class PartFinding(NamedTuple):
     """A part of the shape, how it stands, and what in the catalogue says so."""
 
-    part: Part
-    found: Found
+    part: ShapePart
+    found: PartState
     evidence: str
 
     def __str__(self) -> str:
@@ -70,28 +70,26 @@ class Finding(NamedTuple):
 class Comparison:
     """A shape compared with a database. more: what is there and must not be. hidden: what this role can't see of changers."""
 
-    shape: Shape
+    shape: ResolvedShape
     state: ShapeState
-    findings: tuple[Finding, ...]
+    findings: tuple[PartFinding, ...]
     more: tuple[str, ...]
     changers: tuple[Changer, ...] = ()
     hidden: str = ""
-    _by_found: dict[Found, list[Finding]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _by_found: dict[PartState, list[PartFinding]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def those(self, *found: Found) -> list[Finding]:
+    def those(self, *found: PartState) -> list[PartFinding]:
         """The findings of these kinds."""
         return [one for one in self.findings if one.found in found]
 
     @property
-    def faults(self) -> list[Finding]:
+    def faults(self) -> list[PartFinding]:
         """What is not as declared."""
-        return self.those(Found.MISSING, Found.DIFFERS, Found.BEFORE)
+        return self.those(PartState.MISSING, PartState.DIFFERS, PartState.BEFORE)
 
 
-def compare(look: Look, shape: Shape) -> Comparison:
-    """Compare a shape with the database; raises Unknown where it is declared for the other kind of database."""
-    if shape.on and shape.on != look.dialect:
-        raise Unknown(f"the shape {shape.name} is declared for {shape.on}, and this is {look.dialect}")
+def compare(look: Look, shape: ResolvedShape) -> Comparison:
+    """Compare a shape with the database."""
     there = {one: _exists(look, one) for one in shape.tables}
     busy = changers.at_work(look, shape.tables, unseen=not all(there.values()))
     closed = {name for one in busy.changers for name in one.closed}
@@ -108,13 +106,13 @@ def _exists(look: Look, table: str) -> bool:
     )
 
 
-def _state(shape: Shape, findings: tuple[Finding, ...], more: tuple[str, ...]) -> ShapeState:
-    faulty = any(one.found in {Found.MISSING, Found.DIFFERS, Found.BEFORE} for one in findings)
+def _state(shape: ResolvedShape, findings: tuple[PartFinding, ...], more: tuple[str, ...]) -> ShapeState:
+    faulty = any(one.found in {PartState.MISSING, PartState.DIFFERS, PartState.BEFORE} for one in findings)
     if not faulty:
-        unseen = any(one.found is Found.UNSEEN for one in findings)
+        unseen = any(one.found is PartState.UNSEEN for one in findings)
         return ShapeState.UNKNOWN if unseen else ShapeState.MORE if more else ShapeState.WHOLE
     own = [one for one in findings if shape.own(one.part) and (one.part.kind in STRUCTURE or one.part.kind is Kind.ROW)]
-    some = any(one.found in {Found.THERE, Found.DIFFERS, Found.UNSEEN} for one in own)
+    some = any(one.found in {PartState.THERE, PartState.DIFFERS, PartState.UNSEEN} for one in own)
     return ShapeState.HALF if some else ShapeState.ABSENT
 
 
@@ -122,7 +120,7 @@ class _Unseen(Exception):
     """This part can't be seen; the text says why."""
 
 
-_Verdict = tuple[Found, str]
+_Verdict = tuple[PartState, str]
 
 
 @dataclass(frozen=True)
@@ -138,16 +136,16 @@ class _Table:
 class _Comparer:
     """Goes through the parts of a shape, and reads each table once."""
 
-    def __init__(self, look: Look, shape: Shape, there: dict[str, bool], closed: frozenset[str]) -> None:
+    def __init__(self, look: Look, shape: ResolvedShape, there: dict[str, bool], closed: frozenset[str]) -> None:
         self.look, self.shape, self.there, self.closed = look, shape, there, closed
         self._tables: dict[str, _Table] = {}
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[PartFinding]:
         for part in self.shape.parts.values():
             if part.kind not in {Kind.TABLE, Kind.FILL} and not self.there[part.table]:
                 if part.kind is not Kind.ROW:
                     continue  # the table itself is missing, which says it all
-                yield Finding(part, Found.MISSING, f"there is no table {part.table}")
+                yield PartFinding(part, PartState.MISSING, f"there is no table {part.table}")
                 continue
             try:
                 found, evidence = self._look_at(part)
@@ -155,23 +153,25 @@ class _Comparer:
                 if isinstance(why, DatabaseFault) and why.lost:
                     raise
                 found, evidence = (
-                    Found.UNSEEN,
+                    PartState.UNSEEN,
                     f"can't be seen: {fault_text(why) if isinstance(why, DatabaseFault) else why}",
                 )
-            yield Finding(part, found, evidence)
+            yield PartFinding(part, found, evidence)
 
-    def _look_at(self, part: Part) -> _Verdict:
+    def _look_at(self, part: ShapePart) -> _Verdict:
         fault, evidence = self._against(part)
-        earlier = self.shape.before.get(part.key) if fault is Found.DIFFERS and self.shape.own(part) else None
-        if earlier is not None and self._against(earlier)[0] is Found.THERE:
-            return Found.BEFORE, f"{evidence} (as in {self.shape.base})"
+        earlier = self.shape.before.get(part.key) if fault is PartState.DIFFERS and self.shape.own(part) else None
+        if earlier is not None and self._against(earlier)[0] is PartState.THERE:
+            return PartState.BEFORE, f"{evidence} (as in {self.shape.base})"
         return fault, evidence
 
-    def _against(self, part: Part) -> _Verdict:
+    def _against(self, part: ShapePart) -> _Verdict:
         match part.wanted:
             case TableSpec():
                 return (
-                    (Found.THERE, "is there") if self.there[part.table] else (Found.MISSING, "there is no such table")
+                    (PartState.THERE, "is there")
+                    if self.there[part.table]
+                    else (PartState.MISSING, "there is no such table")
                 )
             case ColumnSpec() as column:
                 return self._named(
@@ -191,30 +191,32 @@ class _Comparer:
                 self._readable(part.table)
                 with attempt(self.look):
                     told = shape_rows.row(self.look, row)
-                return (Found.MISSING, "there is no such row") if told is None else _told(told)
+                return (PartState.MISSING, "there is no such row") if told is None else _told(told)
             case FillSpec() as fill:
                 return self._fill(part, fill)
 
-    def _fill(self, part: Part, fill: FillSpec) -> _Verdict:
+    def _fill(self, part: ShapePart, fill: FillSpec) -> _Verdict:
         table, _, column = part.table.rpartition(".")
         if fill.query is None and not (_exists(self.look, table) and column in self._of(table).columns):
-            return Found.MISSING, f"there is no column {part.table}"
+            return PartState.MISSING, f"there is no column {part.table}"
+        if fill.query is not None and self.closed:
+            raise _Unseen("somebody holds ACCESS EXCLUSIVE on a table that it may read")
         with attempt(self.look):
             return _told(shape_rows.fill(self.look, table, column, fill))
 
-    def _named(self, part: Part, known: dict[str, Info], differences: Callable[[Info], list[str]]) -> _Verdict:
+    def _named(self, part: ShapePart, known: dict[str, Info], differences: Callable[[Info], list[str]]) -> _Verdict:
         if part.name not in known:
-            return Found.MISSING, f"the catalogue has no such {part.kind}"
+            return PartState.MISSING, f"the catalogue has no such {part.kind}"
         return _told(differences(known[part.name]))
 
-    def _constraint(self, part: Part, wanted: ConstraintSpec) -> _Verdict:
+    def _constraint(self, part: ShapePart, wanted: ConstraintSpec) -> _Verdict:
         """SQLite has no names for most constraints: there the definition counts."""
         known = self._of(part.table).constraints
         if catalog.on_postgresql(self.look):
             return self._named(part, known, lambda has: shape_form.constraint(self.look, part.table, has, wanted))
         if shape_form.sqlite_has(self.look, part.table, known.values(), wanted):
-            return Found.THERE, "is there"
-        return Found.MISSING, f"the table has no such constraint: {wanted.definition}"
+            return PartState.THERE, "is there"
+        return PartState.MISSING, f"the table has no such constraint: {wanted.definition}"
 
     # ─── more than declared ─────────────────────────────────────────────────────────────────────────────────────────
     def more(self) -> Iterator[str]:
@@ -252,7 +254,7 @@ class _Comparer:
             groups.append((Kind.CONSTRAINT, list(found.constraints)))
         for kind, names in groups:
             for name in names:
-                part = Part(kind, table, name, TableSpec())
+                part = ShapePart(kind, table, name, TableSpec())
                 if (kind, name) not in declared and not any(covers(one, part) for one in listed):
                     yield str(part)
 
@@ -260,12 +262,13 @@ class _Comparer:
     def _of(self, table: str) -> _Table:
         self._readable(table)
         if table not in self._tables:
-            self._tables[table] = _Table(
-                catalog.columns(self.look, table),
-                {one.name: one for one in catalog.indexes(self.look, table)},
-                {one.name: one for one in catalog.constraints(self.look, table)},
-                {one.name: one for one in catalog.triggers(self.look, table)},
-            )
+            with attempt(self.look):
+                self._tables[table] = _Table(
+                    catalog.columns(self.look, table),
+                    {one.name: one for one in catalog.indexes(self.look, table)},
+                    {one.name: one for one in catalog.constraints(self.look, table)},
+                    {one.name: one for one in catalog.triggers(self.look, table)},
+                )
         return self._tables[table]
 
     def _readable(self, table: str) -> None:
@@ -278,4 +281,4 @@ class _Comparer:
 
 
 def _told(differences: list[str]) -> _Verdict:
-    return (Found.DIFFERS, "; ".join(differences)) if differences else (Found.THERE, "is as declared")
+    return (PartState.DIFFERS, "; ".join(differences)) if differences else (PartState.THERE, "is as declared")

@@ -42,18 +42,18 @@ class ShapeProbe(Probe):
 
     def observe(self, look: Look) -> ShapeResult:
         from steps.catalog import shape_compare
-        from steps.catalog.shape_compare import Found, ShapeState
+        from steps.catalog.shape_compare import PartState, ShapeState
 
-        seen = shape_compare.compare(look, self.shape)
-        unseen = seen.those(Found.UNSEEN)
+        seen = shape_compare.compare(look, self.shape.on(look.dialect))
+        unseen = seen.those(PartState.UNSEEN)
         if seen.state is ShapeState.UNKNOWN:
             raise Unknown(f"of the shape {self.shape.name} {len(unseen)} parts can't be seen: {unseen[0]}")
         return ShapeResult(
             state=seen.state,
-            declared=len(self.shape.parts),
-            there=len(seen.those(Found.THERE)),
-            missing=tuple(map(str, seen.those(Found.MISSING))),
-            differing=tuple(map(str, seen.those(Found.DIFFERS, Found.BEFORE))),
+            declared=len(seen.shape.parts),
+            there=len(seen.those(PartState.THERE)),
+            missing=tuple(map(str, seen.those(PartState.MISSING))),
+            differing=tuple(map(str, seen.those(PartState.DIFFERS, PartState.BEFORE))),
             more=seen.more,
             changers=tuple(map(str, seen.changers)),
         )
