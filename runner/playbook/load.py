@@ -269,7 +269,7 @@ def _playbook(
     inputs: Mapping[str, JsonValue],
     kept: Mapping[str, str] | None,
 ) -> Playbook:
-    queries = _queries(sources, data.get("queries", {}))
+    queries = named_queries(sources, data.get("queries", {}))
     shapes = declared_shapes(sources, data.get("shapes", {}), queries)
     limits = _mapping(data.get("limits"))
     builder = check_builder.Builder(sources, queries, limits=limits, inputs=inputs, shapes=shapes)
@@ -414,7 +414,7 @@ def _figures_of(step: object) -> tuple[str, ...]:
     return step.figures() if isinstance(step, UsesFigures) else ()
 
 
-def _queries(sources: Sources, data: Data) -> dict[str, Query]:
+def named_queries(sources: Sources, data: Data) -> dict[str, Query]:
     queries: dict[str, Query] = {}
     for name, text in _mapping(data).items():
         if isinstance(text, str):

@@ -30,6 +30,17 @@ from steps.sql.queries import ReadQuery
 _INDEX = re.compile(r"(?P<unique>unique )?(?P<method>[a-z][a-z0-9_]*) (?P<rest>\(.+)", re.DOTALL | re.IGNORECASE)
 
 
+class ShapeState(StrEnum):
+    """How a shape stands in a database."""
+
+    WHOLE = "whole"  # everything declared is there, as declared, and nothing that must be absent
+    MORE = "more"  # everything declared is there, and more than it may have
+    HALF = "half"  # some of it is there
+    ABSENT = "absent"  # nothing of it is there that its base hasn't
+    CHANGING = "changing"  # somebody is changing its tables now
+    UNKNOWN = "unknown"  # what can be seen is as declared, and something can't be seen
+
+
 # ─── as written ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def _sql_text(value: object) -> object:
     """A default may be written as a bare number or truth value."""
@@ -156,8 +167,12 @@ def _must_hold(value: object) -> object:
     return {"query": value} if isinstance(value, str | Query) else value
 
 
+NAME = r"^[a-z][a-z0-9-]*$"
+PlaybookName = Annotated[str, Field(pattern=NAME)]
+
+
 class ShapeSpec(Model):
-    """A shape as it is written."""
+    """A shape as it is written. next: the playbook that an operator needs in this state (`half: adr007-recovery`)."""
 
     base: Annotated[str, Field(alias="from")] = ""
     tables: Mapping[Identifier, TableSpec] = {}
@@ -167,6 +182,7 @@ class ShapeSpec(Model):
         Annotated[FillSpec, BeforeValidator(_fill, json_schema_input_type=FillSpec | Literal["none", "some", "all"])],
     ] = {}
     absent: tuple[Identifier, ...] = ()
+    next: Mapping[ShapeState, PlaybookName] = {}
     must_hold: Mapping[
         str, Annotated[MustHold, BeforeValidator(_must_hold, json_schema_input_type=MustHold | QueryText)]
     ] = {}
@@ -232,6 +248,7 @@ class ResolvedShape:
     exact: frozenset[str] = frozenset()
     must_hold: Mapping[str, MustHold] = field(default_factory=dict)
     base: str = ""
+    next: Mapping[ShapeState, str] = field(default_factory=dict)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -287,6 +304,7 @@ def _shape(name: str, spec: ShapeSpec, base: ResolvedShape | None) -> ResolvedSh
         exact=(base.exact if base else frozenset()) | {table for table, one in spec.tables.items() if one.exact},
         must_hold=spec.must_hold,
         base=spec.base,
+        next=spec.next,
     )
 
 

@@ -24,6 +24,7 @@ from steps.catalog.shape import (
     ResolvedShape,
     RowSpec,
     ShapePart,
+    ShapeState,
     TableSpec,
     TriggerSpec,
     covers,
@@ -32,17 +33,6 @@ from steps.contract import DatabaseFault, Look, NoText, StepError, Unknown
 from steps.sql.attempt import attempt
 
 Info = TypeVar("Info", ColumnInfo, IndexInfo, ConstraintInfo, TriggerInfo)
-
-
-class ShapeState(StrEnum):
-    """How a shape stands in a database."""
-
-    WHOLE = "whole"  # everything declared is there, as declared, and nothing that must be absent
-    MORE = "more"  # everything declared is there, and more than it may have
-    HALF = "half"  # some of it is there
-    ABSENT = "absent"  # nothing of it is there that its base hasn't
-    CHANGING = "changing"  # somebody is changing its tables now
-    UNKNOWN = "unknown"  # what can be seen is as declared, and something can't be seen
 
 
 class PartState(StrEnum):

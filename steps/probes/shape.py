@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from steps.catalog.shape import NamedShape
+from steps.catalog.shape import NamedShape, ShapeState
 from steps.contract import Look, Model, Probe, Unknown
 
 
@@ -42,7 +42,7 @@ class ShapeProbe(Probe):
 
     def observe(self, look: Look) -> ShapeResult:
         from steps.catalog import shape_compare
-        from steps.catalog.shape_compare import PartState, ShapeState
+        from steps.catalog.shape_compare import PartState
 
         seen = shape_compare.compare(look, self.shape.on(look.dialect))
         unseen = seen.those(PartState.UNSEEN)
