@@ -40,6 +40,7 @@ class Probe(Model):
     only: ClassVar[str] = ""  # the one dialect where this exists ("postgresql"), "" for both
     conditional: ClassVar[bool] = False  # a step may depend on it (`when:`)
     Result: ClassVar[type[BaseModel]]  # its fields are the names for `that:`
+    default_that: ClassVar[str] = ""  # the `that:` of a check that has none
     open_names: ClassVar[bool] = False  # the query's columns are names for `that:` too
 
     def observe(self, look: Look) -> BaseModel:
