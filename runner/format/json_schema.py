@@ -9,9 +9,12 @@ from pydantic import BaseModel
 
 from runner.format.field_schema import definitions
 from runner.playbook import load
+from runner.playbook.check_builder import NOT_OF_CONDITIONS
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from steps import registry
+from steps.catalog.shape import ShapeSpec
 from steps.contract import Step
+from steps.contract.dialect import Dialect
 from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
@@ -27,11 +30,17 @@ def schema() -> dict[str, Any]:
     only checked by `runbook validate`.
     """
     kinds, probes = registry.step_types(), registry.probe_types()
-    models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), Input, LockPolicy, RetryPolicy, Timeouts]
+    common: dict[str, type[BaseModel]] = {
+        "input": Input,
+        "lock": LockPolicy,
+        "retry": RetryPolicy,
+        "timeout": Timeouts,
+        "declared_shape": ShapeSpec,
+    }
+    models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), *common.values()]
     shapes = definitions(models)
     defs: dict[str, Any] = dict(shapes.shared)
-    for model, name in ((Input, "input"), (LockPolicy, "lock"), (RetryPolicy, "retry"), (Timeouts, "timeout")):
-        defs[name] = shapes.of[model]
+    defs |= {name: shapes.of[model] for name, model in common.items()}
     defs["due"], defs["own"] = _due(), _own()
     for kind, probe in probes.items():
         defs[f"check.{kind}"] = _check(kind, shapes.of[probe], summary=probe.summary)
@@ -40,6 +49,9 @@ def schema() -> dict[str, Any]:
     defs |= {f"guards.{key}": shape for key, shape in _guard_keys().items()}
     for kind, step in kinds.items():
         defs[f"step.{kind}"] = _step(kind, shapes.of[step], step)
+    defs["condition"] = {
+        "oneOf": [_condition(defs[f"check.{kind}"]) for kind, probe in probes.items() if probe.conditional]
+    }
     defs["check"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/due"}]}
     defs["criterion"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/own"}]}
     defs["guard"] = {"oneOf": [*_refs("guard", probes), {"$ref": "#/$defs/guard.own"}]}
@@ -91,10 +103,20 @@ def _header() -> dict[str, Schema]:
             {"type": ["string", "number", "boolean", "null"]}, "Figures that checks name as limits.x.", named=ID
         ),
         "queries": _mapping(_SQL, "Named SELECTs, defined once and used by steps and checks.", named=ID),
+        "shapes": _mapping(
+            _either_dialect({"$ref": "#/$defs/declared_shape"}),
+            "What the database is to look like, for checks and `runbook doctor`.",
+            named=ID,
+        ),
         "requires": {
             "type": "array",
             "items": _requirement(),
             "description": "Playbooks that must have succeeded on this target before.",
+        },
+        "removes": {
+            "type": "array",
+            "items": {"type": "string", "pattern": NAME},
+            "description": "Playbooks whose earlier runs on this target lose their effect by this one.",
         },
         "window": {
             **_SPAN,
@@ -117,6 +139,11 @@ _POLICIES = {
     "timeout": "The longest times of one statement.",
     "retry": "After which faults a step is taken up again.",
 }
+
+
+def _either_dialect(item: Schema) -> Schema:
+    each = {str(dialect): item for dialect in Dialect}
+    return {"anyOf": [item, {"type": "object", "properties": each, "minProperties": 1, "additionalProperties": False}]}
 
 
 def _text(description: str) -> Schema:
@@ -213,6 +240,12 @@ def _check(kind: str, shape: Schema, *, summary: str) -> Schema:
     return _object(properties, required=["id", "check", *shape.get("required", [])], description=summary)
 
 
+def _condition(check: Schema) -> Schema:
+    """A check as a step's condition: asked once, so without the keys about asking again and about not deciding."""
+    kept = {key: shape for key, shape in check["properties"].items() if key not in NOT_OF_CONDITIONS}
+    return {**check, "properties": kept, "required": [key for key in check["required"] if key != "id"]}
+
+
 def _own() -> Schema:
     """A criterion without a probe, about the step's own result."""
     found = _object(_check_keys(), required=["id"], description="About the step's own result.")
@@ -279,6 +312,10 @@ def _common_keys() -> dict[str, Schema]:
     return {
         "id": {**_ID, "description": "Its name, once in a playbook; criteria name its result as id.name."},
         "why": _text("Why this step; it stands in plan and report."),
+        "when": {
+            "$ref": "#/$defs/condition",
+            "description": "A check that is asked once, when it is the step's turn: where it fails, the step is skipped.",
+        },
         "preconditions": _list("check", "What must hold right before this step."),
         "success_criteria": _list("criterion", "What proves it; without `check:` about the step's own result."),
         "guards": _list("guard", "Checks that are sampled while the step runs."),

@@ -17,12 +17,14 @@ from runner.playbook.model import ID, Check, Entry, Guard, GuardAction, Requirem
 from runner.playbook.sources import Place, Sources, validated
 from runner.playbook.yaml_reader import Fault, Mark, near
 from steps import registry
+from steps.catalog.shape import DeclaredShape
 from steps.contract import RESERVED, Gate, Probe, Query, RunningFigures, Step, running_figures
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, ValueKind
 
 _PLAIN = ("why", "due", "record_only", "otherwise", "judge", "within", "every", "still")
 OWN = frozenset({"id", "check", "that", "warn", *_PLAIN})
+NOT_OF_CONDITIONS = frozenset({"warn", *_PLAIN} - {"why"})
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
 STATUS_AGE = "status_age_s"  # of the run's status files, the one that was written longest ago
@@ -39,9 +41,11 @@ class Builder:
         *,
         limits: Mapping[str, Data],
         inputs: Mapping[str, object],
+        shapes: Mapping[str, DeclaredShape],
     ) -> None:
         self.sources = sources
         self.queries = queries
+        self.shapes = shapes
         self.requires: tuple[Requirement, ...] = ()
         self._known: set[str] = {f"limits.{name}" for name in limits} | {f"inputs.{name}" for name in inputs}
         self._kinds = {f"limits.{name}": kind_of(type(value)) for name, value in limits.items()}
@@ -88,6 +92,26 @@ class Builder:
             return ()
         found = [self._check(one, (*path, index), own=own) for index, one in enumerate(data)]
         return tuple(check for check in found if check is not None)
+
+    def condition(self, data: Data, path: Place, *, step: str) -> Check | None:
+        """Build the condition of a step, which has an id made of the step's unless it says one."""
+        if not isinstance(data, dict):
+            self.sources.fault(path, "cannot read `when`: it must be one check, a mapping with `check:`")
+            return None
+        for key in sorted(NOT_OF_CONDITIONS & set(data)):
+            self.sources.fault(
+                (*path, key),
+                f"cannot use `{key}` here: a condition is asked once, and decides by pass or fail",
+                key=True,
+            )
+        named = {"id": f"{step}_when", **{key: data[key] for key in data if key not in NOT_OF_CONDITIONS}}
+        check = self._check(named, path, own=None)
+        if check is not None and check.probe is not None and not check.probe.conditional:
+            fit = sorted(name for name, kind in registry.probe_types().items() if kind.conditional)
+            self.sources.fault(
+                (*path, "check"), f"cannot make a step depend on {check.probe.kind}: `when` takes {' or '.join(fit)}"
+            )
+        return check
 
     def guards(self, data: Data, path: Place, kind: type[Step]) -> tuple[Guard, ...]:
         """Build the guards of a step of this type."""
@@ -138,6 +162,8 @@ class Builder:
         if "every" in data and "within" not in data:
             self.sources.fault((*path, "every"), "cannot use `every` without `within`: it is asked once", key=True)
         probe, names = self._probe(data, path, own=own)
+        if isinstance(probe, Probe) and probe.default_that:
+            data = {"that": probe.default_that, **data}
         names = _guard_names(probe, names) if guard else names
         kinds = kinds_of(probe.Result) if isinstance(probe, Probe) else own or {}
         check: dict[str, object] = {
@@ -175,7 +201,8 @@ class Builder:
             )
             return None, frozenset({"*"})
         fields = {key: value for key, value in data.items() if key not in OWN}
-        probe = validated(self.sources, kinds[kind], fields, path=path, queries=self.queries, also=OWN)
+        known = {"queries": self.queries, "shapes": self.shapes}
+        probe = validated(self.sources, kinds[kind], fields, path=path, known=known, also=OWN)
         return probe, self._own_names(probe) if probe is not None else frozenset({"*"})
 
     def _own_names(self, probe: BaseModel | None) -> frozenset[str]:

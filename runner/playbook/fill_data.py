@@ -29,7 +29,7 @@ def fill_data(sources: Sources, data: Data, path: Place, values: Mapping[str, ob
         return {key: fill_data(sources, value, (*path, key), values) for key, value in data.items()}
     if isinstance(data, list):
         return [fill_data(sources, value, (*path, index), values) for index, value in enumerate(data)]
-    if not isinstance(data, str) or not has_template(data):
+    if not isinstance(data, str) or not has_template(data) or path[0] == "shapes":
         return data
     named = path[0] == "queries"  # SQL, whatever the query's name
     spoken = not named and (path[-1] in SPOKEN or path[0] in {"contacts", "links"})

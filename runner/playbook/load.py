@@ -16,6 +16,7 @@ from runner.playbook import check_builder, digest, included, programs
 from runner.playbook import inputs as given
 from runner.playbook.fill_data import fill_data
 from runner.playbook.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
+from runner.playbook.shapes import declared_shapes
 from runner.playbook.sources import Place, Reader, Sources, from_disk, validated
 from runner.playbook.yaml_reader import Fault, Faulty, Mark, YamlDocument, near, parse
 from steps import registry
@@ -32,13 +33,14 @@ SHARED = _POLICY_KEYS | {
     "inputs",
     "limits",
     "queries",
+    "shapes",
     "contacts",
     "scope",
 }
 _FLOW = frozenset({"preconditions", "steps", "success_criteria", "rollback"})
-HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "window", "open"}
+HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "removes", "window", "open"}
 _CHECKED = frozenset({"preconditions", "success_criteria", "guards"})
-COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "on_failure", "if_stopped_here"}
+COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "when", "on_failure", "if_stopped_here"}
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,10 @@ def _playbook(
     inputs: Mapping[str, JsonValue],
     kept: Mapping[str, str] | None,
 ) -> Playbook:
-    queries = _queries(sources, data.get("queries", {}))
-    builder = check_builder.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
+    queries = named_queries(sources, data.get("queries", {}))
+    shapes = declared_shapes(sources, data.get("shapes", {}), queries)
+    limits = _mapping(data.get("limits"))
+    builder = check_builder.Builder(sources, queries, limits=limits, inputs=inputs, shapes=shapes)
     builder.requires = tuple(_requires(sources, data.get("requires", [])))
     header: dict[str, Any] = {key: data[key] for key in data if key in _PLAIN}
     common = _policies(sources, data)
@@ -237,6 +241,7 @@ def _playbook(
         "db_schema": data.get("schema", "public"),
         "values": inputs,
         "queries": queries,
+        "shapes": shapes,
         "requires": builder.requires,
         "preconditions": builder.checks(data.get("preconditions", []), ("preconditions",)),
         "entries": _entries(builder, data.get("steps", []), raw.get("steps", []), common),
@@ -299,7 +304,18 @@ def _meaning(
     }
 
 
-_PLAIN = _ABOUT | {"name", "contacts", "window", "open", "scope", "target", "limits", "inputs", "search_path"}
+_PLAIN = _ABOUT | {
+    "name",
+    "contacts",
+    "window",
+    "open",
+    "scope",
+    "target",
+    "limits",
+    "inputs",
+    "search_path",
+    "removes",
+}
 
 
 def _policies(sources: Sources, data: Mapping[str, Data]) -> dict[str, Data]:
@@ -348,7 +364,7 @@ def _entry(
         )
         return None
     own = {key: value for key, value in data.items() if key not in COMMON}
-    step = validated(sources, kinds[kind], own, path=path, queries=builder.queries, also=COMMON)
+    step = validated(sources, kinds[kind], own, path=path, known={"queries": builder.queries}, also=COMMON)
     for figure in _figures_of(step):
         builder.must_know(figure, (*path, "params"))
     policies = ("lock", "timeout", "retry")
@@ -359,6 +375,7 @@ def _entry(
         **shared,
         "id": data.get("id"),
         "step": step,
+        "when": builder.condition(data["when"], (*path, "when"), step=str(data.get("id"))) if "when" in data else None,
         "preconditions": builder.checks(data.get("preconditions", []), (*path, "preconditions")),
         "success_criteria": builder.checks(data.get("success_criteria", []), (*path, "success_criteria"), own=earlier),
         "guards": builder.guards(data.get("guards", []), (*path, "guards"), kinds[kind]),
@@ -373,7 +390,7 @@ def _figures_of(step: object) -> tuple[str, ...]:
     return step.figures() if isinstance(step, UsesFigures) else ()
 
 
-def _queries(sources: Sources, data: Data) -> dict[str, Query]:
+def named_queries(sources: Sources, data: Data) -> dict[str, Query]:
     queries: dict[str, Query] = {}
     for name, text in _mapping(data).items():
         if isinstance(text, str):
@@ -424,7 +441,7 @@ def _names(sources: Sources, data: dict[str, Data]) -> None:
         sources.fault(
             ("name",), f"cannot use the name {name!r}: small letters, digits and hyphens, beginning with a letter"
         )
-    for key in ("limits", "queries", "inputs"):
+    for key in ("limits", "queries", "shapes", "inputs"):
         for one in _mapping(data.get(key)):
             if not re.match(ID, one):
                 sources.fault(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_validator, model_validator
 
 from runner.playbook.yaml_reader import Mark
+from steps.catalog.shape import DeclaredShape
 from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
 from steps.contract.direction import (
     FEWER,
@@ -234,6 +235,7 @@ class Entry(Model):
     id: str
     step: InstanceOf[Step]
     why: Annotated[str, NO_EFFECT] = ""
+    when: InstanceOf[Check] | None = None  # the step is skipped where it answers fail
     preconditions: tuple[InstanceOf[Check], ...] = ()
     success_criteria: tuple[InstanceOf[Check], ...] = ()
     guards: tuple[InstanceOf[Guard], ...] = ()
@@ -307,7 +309,9 @@ class Playbook(Model):
     values: Annotated[Mapping[str, JsonValue], NO_EFFECT] = {}  # the inputs of this run
     limits: Mapping[str, JsonValue] = {}
     queries: Mapping[str, InstanceOf[Query]] = {}
+    shapes: Mapping[str, InstanceOf[DeclaredShape]] = {}
     requires: Annotated[tuple[InstanceOf[Requirement], ...], FEWER] = ()
+    removes: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()  # playbooks whose runs lose their effect by this one
     preconditions: tuple[InstanceOf[Check], ...] = ()
     entries: tuple[InstanceOf[Entry], ...]
     success_criteria: tuple[InstanceOf[Check], ...] = ()
@@ -340,7 +344,12 @@ class Playbook(Model):
     @property
     def proves(self) -> bool:
         """Whether any success criterion decides (and is not only recorded, or due elsewhere)."""
-        every = [*self.success_criteria, *(check for entry in self.entries for check in entry.success_criteria)]
+        return self.proves_without(())
+
+    def proves_without(self, skipped: Collection[str]) -> bool:
+        """Like `proves`, without the criteria of these steps."""
+        left = [entry for entry in self.entries if entry.id not in skipped]
+        every = [*self.success_criteria, *(check for entry in left for check in entry.success_criteria)]
         return any(not check.record_only and not check.due for check in every)
 
     @property

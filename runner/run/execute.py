@@ -8,7 +8,6 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 from runner.common import private_files
 from runner.common.errors import (
@@ -35,7 +34,7 @@ from runner.playbook import digest, programs
 from runner.playbook.find import read_written
 from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
-from runner.playbook.scope import Scope
+from runner.playbook.scope import Scope, given
 from runner.review.refusal import refuse_errors
 from runner.run import run_row
 from runner.run.control import Control, signals
@@ -191,6 +190,7 @@ def _started(playbook: Playbook, target: Connected, orders: RunOptions, name: st
         programs=dict(playbook.programs),
         system_programs=machine_programs(playbook),
         search_path=target.database.path,
+        removes=playbook.removes,
     )
 
 
@@ -295,9 +295,7 @@ class _Both:
 
 
 def _scope(playbook: Playbook, more: Mapping[str, Value]) -> Scope:
-    limits = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
-    inputs = {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
-    return Scope({**more, **limits, **inputs})
+    return Scope({**more, **given(playbook)})
 
 
 def stored(
@@ -369,7 +367,7 @@ def run_under_lease(
             hold.take(stack, target, orders)
             run_row.keep_row(session)
             act()
-        run_row.record_end(session, RunState.SUCCEEDED if session.playbook.proves else RunState.ENDED_UNPROVEN, 0)
+        run_row.record_end(session, RunState.SUCCEEDED if session.proven else RunState.ENDED_UNPROVEN, 0)
     except RunbookError as error:
         hold.end_with(error)
         _tell_standing(session, orders, target, error)

@@ -142,6 +142,12 @@ class StatusFile:
                 self.write()
 
 
+def _condition(status: RunStatus, step: str) -> Json:
+    """The answer to a step's `when:`; None where it has none, or wasn't asked yet."""
+    known = status.conditions.get(step)
+    return {"id": known.id, "answer": known.answer, "text": known.text} if known is not None else None
+
+
 def document_of(status: RunStatus) -> dict[str, Json]:
     """A run's status as a JSON object; shared by status.json and `status --json`."""
     started = status.started
@@ -165,6 +171,7 @@ def document_of(status: RunStatus) -> dict[str, Json]:
                 "type": step.type,
                 "what": step.describe,
                 "outcome": step.outcome,
+                "condition": _condition(status, step.id),
                 "open": step.open,
                 "seconds": step.seconds,
                 "error": step.error,

@@ -41,6 +41,7 @@ class QueryProbe(Probe):
     """
 
     kind: ClassVar[str] = "query"
+    conditional: ClassVar[bool] = True
     summary: ClassVar[str] = "the figures of a named query"
     Result: ClassVar[type[BaseModel]] = Figures
     open_names: ClassVar[bool] = True

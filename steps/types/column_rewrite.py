@@ -106,13 +106,14 @@ def replaced(look: Look, before: Converted, *, back: bool = False) -> list[str]:
             f"ALTER TABLE {table} ALTER COLUMN {name} {one}"
             for one in [*([f"SET DEFAULT {default}"] if default is not None else []), *settings]
         ),
-        *(_grant(table, name, one) for one in before.grants),
+        *(grant(table, name, one) for one in before.grants),
         *comment,
     ]
 
 
-def _grant(table: str, name: str, grant: str) -> str:
-    privilege, _, role = grant.partition("=")
+def grant(table: str, name: str, given: str) -> str:
+    """The GRANT of one privilege on a column; given: as in ColumnInfo.grants, name: quoted."""
+    privilege, _, role = given.partition("=")
     to = quote(role) if role else "PUBLIC"
     option = " WITH GRANT OPTION" if privilege.endswith("*") else ""
     return f"GRANT {privilege.rstrip('*')} ({name}) ON {table} TO {to}{option}"
