@@ -86,16 +86,15 @@ class DropColumn(Step[DroppedColumn]):
             return "while the kept values are there, unless another column of its name was made by then"
         if found.generated:
             return "its values are computed anew, unless another column of its name was made by then"
-        return (
-            f"while {self._kept(look)} is there, which keeps the {self._values(look)} values, unless another "
-            f"{self.column} was made by then"
-        )
+        values = dropping.counted(self._values(look), "value")
+        return f"while {self._kept(look)} is there, which keeps {values}, unless another {self.column} was made by then"
 
     # ── before ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def verify(self, look: Look) -> Effect:
         found = self._found(look)
         if found is not None:
-            return Effect(State.NOT_DONE, f"{self.column} is there as {found.type}")
+            what = dropping.in_words(self._values(look), "value", dropping.goes_with(look, self._target))
+            return Effect(State.NOT_DONE, f"{self.column} is there as {found.type}: {what}")
         missing = "" if catalog.columns(look, self.column.table) else f"there is no table {self.column.table}"
         return absence.effect(look, self._what(look), absent=self.absent, evidence=missing)
 
@@ -103,12 +102,9 @@ class DropColumn(Step[DroppedColumn]):
         found = self._found(look)
         if found is None:
             return []
-        return self._statements(look, found, dropping.goes_with(look, self._target), noted=True)
+        return self._statements(look, found, dropping.goes_with(look, self._target))
 
-    def _statements(
-        self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong], *, noted: bool = False
-    ) -> list[Statement]:
-        """noted: with the values and objects that go, for the plan; counting has no place under a lock."""
+    def _statements(self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong]) -> list[Statement]:
         lock = "ACCESS EXCLUSIVE" if look.dialect is Dialect.POSTGRESQL else "EXCLUSIVE"
         table, made = self.column.table, []
         if self._keeps(found):
@@ -120,19 +116,13 @@ class DropColumn(Step[DroppedColumn]):
         ]
         sql = f"ALTER TABLE {catalog.sql_name(look, table)} DROP COLUMN {quote(self.column.column)}"
         length = "one rewrite" if look.dialect is Dialect.SQLITE else "instant"
-        note = self._note(look, found, taken) if noted else ""
-        return [*made, Statement(sql, lock=lock, length=length, table=table, note=note)]
-
-    def _note(self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong]) -> str:
-        what = f"{self._values(look)} values are {'computed and go' if found.generated else 'kept' if self.keep else 'lost'}"
-        return f"{what}; with it: {dropping.in_words(taken)}" if taken else what
+        return [*made, Statement(sql, lock=lock, length=length, table=table)]
 
     def touches(self, look: Look) -> tuple[str, ...]:
         return touched_tables.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
-        del look
-        return (Trace("gone", self.column.table, self.column.column),)
+        return (Trace("gone", self.column.table, self.column.column), *dropping.traces(look, self._target))
 
     def preflight(self, look: Look) -> list[str]:
         found = self._found(look)
