@@ -107,11 +107,13 @@ def itself(look: Look, target: DropTarget) -> TakenAlong:
 
 def must_be_listed(taken: Sequence[TakenAlong], target: DropTarget) -> list[TakenAlong]:
     """What the playbook must list under `cascade`: what DROP refuses to take, and what isn't the dropped thing's own alone."""
-    return [
-        one
-        for one in taken
-        if one.via == "bound" or (one.via == "own" and (one.kind == "table" or (target.column and not one.alone)))
-    ]
+    return [one for one in taken if one.via == "bound" or (one.via == "own" and not _own_alone(one, target))]
+
+
+def _own_alone(one: TakenAlong, target: DropTarget) -> bool:
+    if not target.column:
+        return one.kind != "table"  # a partition
+    return one.alone or one.kind == "sequence"
 
 
 def refused(look: Look, taken: Sequence[TakenAlong], target: DropTarget, cascade: Sequence[str]) -> list[str]:

@@ -34,13 +34,15 @@ _ENABLED = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 class DroppedColumn(Model):
     """A column as it was. clauses: what follows its name in ADD COLUMN; after: SQL for all else about it.
 
-    kept: the table with its values, "" where there are none to restore. key: the columns by which a row is found again.
+    not_null_name: of the constraint, which PostgreSQL 18
+    names. kept: the table with its values, "" where there are none to restore. key: the columns by which a row is found again.
     """
 
     gone: str
     column: ColumnRef
     clauses: str
     not_null: bool
+    not_null_name: str = ""
     generated: bool
     after: tuple[str, ...] = ()
     kept: str = ""
@@ -210,6 +212,7 @@ class DropColumn(Step[DroppedColumn]):
             column=self.column,
             clauses=" ".join(words),
             not_null=found.not_null,
+            not_null_name=_not_null_name(look, self._target),
             generated=bool(found.generated),
             after=(
                 *(f"ALTER TABLE {table} ALTER COLUMN {name} {one}" for one in found.settings),
@@ -234,12 +237,14 @@ class DropColumn(Step[DroppedColumn]):
     def _back(self, work: Work, before: DroppedColumn) -> int:
         self._refuse_unless_restorable(work, before)
         table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
-        at_once = " NOT NULL" * (before.not_null and (before.generated or work.dialect is Dialect.SQLITE))
+        named = f"CONSTRAINT {quote(before.not_null_name)} NOT NULL" if before.not_null_name else "NOT NULL"
+        at_once = f" {named}" * (before.not_null and (before.generated or work.dialect is Dialect.SQLITE))
         work.execute(f"ALTER TABLE {table} ADD COLUMN {name} {before.clauses}{at_once}")
         restored = _fill(work, before, table, name) if before.kept else 0
         if before.not_null and not at_once:
             with feasibility.refusal_explained(f"restore {self.column}", then="mend the rows, then roll back again"):
-                work.execute(f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL")
+                set_it = f"ADD {named} {name}" if before.not_null_name else f"ALTER COLUMN {name} SET NOT NULL"
+                work.execute(f"ALTER TABLE {table} {set_it}")
         for sql in before.after:
             work.execute(sql)
         dropping.put_back(work, [one for one in before.taken if one.kind == "generated column"])
@@ -291,6 +296,16 @@ def _storage(look: Look, target: dropping.DropTarget) -> str:
              WHERE attrelid = CAST(:table AS regclass) AND attname = :column"""
     row = look.row(sql, {"table": catalog.sql_name(look, target.table), "column": target.column})
     return "STORED" if row.flag("stored") else "VIRTUAL"
+
+
+def _not_null_name(look: Look, target: dropping.DropTarget) -> str:
+    if look.dialect is Dialect.SQLITE:
+        return ""
+    sql = """SELECT o.conname::text AS name FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_attribute a
+             ON a.attrelid = o.conrelid AND o.conkey = ARRAY[a.attnum] AND a.attname = :column
+             WHERE o.conrelid = CAST(:table AS regclass) AND o.contype = 'n'"""
+    rows = look.rows(sql, {"table": catalog.sql_name(look, target.table), "column": target.column})
+    return rows[0].text("name") if rows else ""
 
 
 def _fill(work: Work, before: DroppedColumn, table: str, name: str) -> int:
