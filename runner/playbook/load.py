@@ -211,14 +211,15 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
     named = path[0] == "queries"  # SQL, whatever the query's name
     spoken = not named and (path[-1] in SPOKEN or path[0] in {"contacts", "links"})
     bound = not named and "params" in path  # a bound parameter is never part of SQL, whatever its name
+    environment = not named and path[-2:-1] == ("env",)  # text that only the child process sees
     where = ".".join(map(str, path))
     try:
-        if not spoken and not bound:
+        if not spoken and not bound and not environment:
             _refuse_secret(sources, data, where)
         whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
-        if whole and not spoken and (bound or not SQL & {str(part) for part in path}):
+        if whole and not spoken and not environment and (bound or not SQL & {str(part) for part in path}):
             return _typed(sources, path, whole[1], values)
-        if spoken or bound:
+        if spoken or bound or environment:
             return fill(data, _without_secrets(sources, values) if spoken else values, where=where)
         return fill_sql(data, values, where=where, dialects=_dialects(path))
     except BadTemplate as error:
