@@ -41,12 +41,25 @@ _FLOW = frozenset({"preconditions", "steps", "success_criteria", "rollback"})
 HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "window", "open"}
 _CHECKED = frozenset({"preconditions", "success_criteria", "guards"})
 COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "on_failure", "if_stopped_here"}
-_QUERIES = frozenset({"queries", "query", "source", "a", "b", "applied_if"})
+_QUERIES = frozenset({"queries", "query", "source", "what", "a", "b", "applied_if"})
 _STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
 _PARTS = frozenset({"match", "where", "using", "check", "default", "of_type", "generated", "that", "warn"})
 SQL = _QUERIES | _STATEMENTS | _PARTS
 SPOKEN = frozenset(
-    {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
+    {
+        "title",
+        "description",
+        "why",
+        "because",
+        "counted",
+        "message",
+        "if_stopped_here",
+        "owner",
+        "takes",
+        "record_only",
+        "reason",
+        "help",
+    }
 )
 
 
