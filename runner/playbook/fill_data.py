@@ -14,12 +14,12 @@ from runner.playbook.yaml_reader import near
 from steps.contract.dialect import Dialect
 from steps.sql.templates import has_template
 
-_QUERIES = frozenset({"queries", "query", "source", "a", "b", "applied_if"})
+_QUERIES = frozenset({"queries", "query", "source", "what", "a", "b", "applied_if"})
 _STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
 _PARTS = frozenset({"match", "where", "using", "check", "default", "of_type", "generated", "that", "warn"})
 SQL = _QUERIES | _STATEMENTS | _PARTS
 SPOKEN = frozenset(
-    {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
+    {"title", "description", "why", "because", "counted", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
 )
 
 
@@ -34,14 +34,15 @@ def fill_data(sources: Sources, data: Data, path: Place, values: Mapping[str, ob
     named = path[0] == "queries"  # SQL, whatever the query's name
     spoken = not named and (path[-1] in SPOKEN or path[0] in {"contacts", "links"})
     bound = not named and "params" in path  # a bound parameter is never part of SQL, whatever its name
+    environment = not named and path[-2:-1] == ("env",)  # text that only the child process sees
     where = ".".join(map(str, path))
     try:
-        if not spoken and not bound:
+        if not spoken and not bound and not environment:
             _refuse_secret(sources, data, where)
         whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
-        if whole and not spoken and (bound or not SQL & {str(part) for part in path}):
+        if whole and not spoken and not environment and (bound or not SQL & {str(part) for part in path}):
             return _typed(sources, path, whole[1], values)
-        if spoken or bound:
+        if spoken or bound or environment:
             return fill(data, _without_secrets(sources, values) if spoken else values, where=where)
         return fill_sql(data, values, where=where, dialects=_dialects(path))
     except BadTemplate as error:

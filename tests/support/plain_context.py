@@ -7,6 +7,7 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -196,6 +197,7 @@ class PlainContext:
     """What the engine lends to a step, without the engine."""
 
     db: PlainDatabase
+    folder: Path | None = None
 
     def pulse(self, progress: Progress) -> Tuning:
         return Tuning()
