@@ -19,7 +19,20 @@ _STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
 _PARTS = frozenset({"match", "where", "using", "check", "default", "of_type", "generated", "that", "warn"})
 SQL = _QUERIES | _STATEMENTS | _PARTS
 SPOKEN = frozenset(
-    {"title", "description", "why", "because", "counted", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
+    {
+        "title",
+        "description",
+        "why",
+        "because",
+        "counted",
+        "message",
+        "if_stopped_here",
+        "owner",
+        "takes",
+        "record_only",
+        "reason",
+        "help",
+    }
 )
 
 
