@@ -15,7 +15,7 @@ from steps.catalog import leftovers, must_hold, shape_compare
 from steps.catalog.leftovers import Leftover
 from steps.catalog.must_hold import Answered
 from steps.catalog.shape import DeclaredShape, ResolvedShape, ShapeState
-from steps.catalog.shape_compare import Comparison, PartState
+from steps.catalog.shape_compare import Comparison
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, NoText, State
 from steps.ledger import runs, tables
 from steps.ledger.runs import RunRow
@@ -180,8 +180,8 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
         state = one.comparison.state
         if state in one.comparison.shape.next and not (whole and state is not ShapeState.ABSENT):
             yield f"runbook plan {one.comparison.shape.next[state]} -t {on}"
-        if one.comparison.those(PartState.UNSEEN):
-            yield "give this role SELECT on the tables that can't be seen, and ask again"
+        if one.comparison.state is ShapeState.UNKNOWN:
+            yield "let this role see what it can't (GRANT SELECT …), and ask again"
     if subject.run is not None:
         yield f"runbook status {shlex.quote(subject.run.status.run)}"
     elif subject.playbook is not None:
