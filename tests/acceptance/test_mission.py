@@ -106,7 +106,7 @@ def _columns(database: Database) -> list[str]:
     ]
 
 
-@pytest.mark.shape("bad")
+@pytest.mark.store("bad")
 def test_mission_bad_data_is_not_called_good(desk: Cli, honeypot: Database) -> None:
     """Where only 90 % can be covered the criterion says so, with its operands and its own exit code. T: 6 12."""
     if honeypot.dialect != "sqlite":

@@ -229,7 +229,7 @@ def test_coverage_believes_no_sentinel(honeypot: Database) -> None:
     assert _figures(honeypot, phase3, "covered")["pct"] == before["pct"]
 
 
-@pytest.mark.shape("bad")
+@pytest.mark.store("bad")
 def test_coverage_of_bad_data_fails(honeypot: Database) -> None:
     """T: 6 12."""
     _filled(honeypot)
@@ -262,14 +262,14 @@ def test_orphans_are_not_joined_away(honeypot: Database) -> None:
     assert answers == ["fail", "fail"]
 
 
-@pytest.mark.shape("stored")
+@pytest.mark.store("enriched")
 def test_comparison_of_different_answers_fails(honeypot: Database) -> None:
     """Before the backfill the snapshot's way is fast and wrong: that is no speed-up. T: 14."""
     _renamed(honeypot)
     assert _ask(honeypot, _named("adr007-phase4"), "country") == ["fail"]
 
 
-@pytest.mark.shape("stored")
+@pytest.mark.store("enriched")
 def test_rollback_must_come_back_to_the_baseline(honeypot: Database) -> None:
     """A stored source_ip that was cleared too is seen, and so is a snapshot that stayed. T: 17 18."""
     _renamed(honeypot)
