@@ -7,8 +7,8 @@ import hashlib
 from databases import Database
 
 POSTGRESQL = """
-    SELECT 'column', attrelid::regclass::text, attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull || ' '
-           || attgenerated::text || ' ' || coalesce(pg_get_expr(adbin, adrelid), '') || ' ' || coalesce(col_description(attrelid, attnum), '')
+    SELECT 'column', attrelid::regclass::text, concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, attgenerated,
+           pg_get_expr(adbin, adrelid), col_description(attrelid, attnum))
     FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v') AND attnum > 0 AND NOT attisdropped
     UNION ALL SELECT 'index', indrelid::regclass::text, pg_get_indexdef(indexrelid) || ' ' || indisvalid
