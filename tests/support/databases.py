@@ -116,14 +116,10 @@ class Database:
             self.close()
 
 
-def described(store: str) -> dict[str, Any]:
+def described(store: str, sessions: int = SESSIONS) -> dict[str, Any]:
     """The words that the demo's own functions have for a store of the tests, which has one more."""
-    words: dict[str, Any] = {"sessions": SESSIONS, "seed": SEED}
+    words: dict[str, Any] = {"sessions": sessions, "seed": SEED}
     return words | ({"documented": True} if store == DOCUMENTED else {"store": store})
-
-
-def _populate(url: str, store: str) -> None:
-    honeypot.populate(url, **described(store))
 
 
 class Cluster:
@@ -137,10 +133,10 @@ class Cluster:
         self._templates: set[str] = set()
 
     @contextlib.contextmanager
-    def database(self, store: str | None = None) -> Iterator[Database]:
+    def database(self, store: str | None = None, *, sessions: int = SESSIONS) -> Iterator[Database]:
         """A fresh database: that store of the honeypot's, or an empty one; dropped at the end, whoever is connected."""
         self.server.start()  # a test may have stopped or killed it
-        template = "template0" if store is None else self._template(store)
+        template = "template0" if store is None else self._template(store, sessions)
         name = f"test_{next(self._numbers)}"
         # copying the files takes two thirds of the CPU that going over their pages takes, where nothing waits for a disk
         self._admin(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
@@ -152,13 +148,13 @@ class Cluster:
             self.server.start()
             self._admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-    def _template(self, store: str) -> str:
-        name = f"honeypot_{store}"
-        if store not in self._templates:
+    def _template(self, store: str, sessions: int) -> str:
+        name = f"honeypot_{store}_{sessions}"
+        if name not in self._templates:
             self._admin(f"CREATE DATABASE {name} TEMPLATE template0")
-            _populate(self.server.url(name), store)
+            honeypot.populate(self.server.url(name), **described(store, sessions))
             self._admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            self._templates.add(store)
+            self._templates.add(name)
         return name
 
     def _admin(self, sql: str) -> None:
@@ -174,7 +170,7 @@ class SQLiteFiles:
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
-    def database(self, store: str | None = None) -> Iterator[Database]:
+    def database(self, store: str | None = None, *, sessions: int = SESSIONS) -> Iterator[Database]:
         """A fresh file in a directory of its own, with that store of the honeypot's or without anything."""
         folder = self.directory / f"test_{next(self._numbers)}"
         folder.mkdir()
@@ -182,16 +178,16 @@ class SQLiteFiles:
         if store is None:
             sqlite3.connect(path).close()
         else:
-            shutil.copyfile(self._template(store), path)
+            shutil.copyfile(self._template(store, sessions), path)
         try:
             yield Database(str(path), "sqlite", f"sqlite:///{path}", store=store)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _template(self, store: str) -> Path:
-        path = self.directory / f"honeypot_{store}.sqlite"
+    def _template(self, store: str, sessions: int) -> Path:
+        path = self.directory / f"honeypot_{store}_{sessions}.sqlite"
         if not path.exists():
-            _populate(f"sqlite:///{path}", store)
+            honeypot.populate(f"sqlite:///{path}", **described(store, sessions))
         return path
 
 

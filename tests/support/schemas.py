@@ -19,7 +19,7 @@ POSTGRESQL = """
     FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid WHERE relnamespace = 'public'::regnamespace AND NOT tgisinternal"""
 SQLITE = """
     SELECT 'column', m.name, c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || coalesce(c.dflt_value, '') || ' ' || c.pk
-    FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table' AND m.name NOT LIKE 'runbook%'
+    FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c WHERE m.type = 'table' AND m.name NOT LIKE 'runbook%' AND m.name NOT LIKE 'sqlite%'
     UNION ALL SELECT 'key', m.name, k."from" || ' ' || k."table" || ' ' || k."to"
     FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS k WHERE m.type = 'table'
     UNION ALL SELECT type, tbl_name, coalesce(sql, name) FROM sqlite_master
