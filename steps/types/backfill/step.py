@@ -81,8 +81,9 @@ class BackfillResult(StepResult):
 
     in_range: all rows that the pass had to visit: visited + left, where left are those it missed; at_start: rows in range when
     it began; already: nothing to fill; no_key: the match is NULL; not_in_source: the source has no row for the key;
-    deferred: locked or changed by others until the end; late: visited only by the final sweep; seconds: from the first batch to
-    the last, with rests and holds, without the time in which no process worked on it.
+    deferred: locked or changed by others until the end; unreadable: the dead rows at which the playbook's SQL fails; late:
+    visited only by the final sweep; seconds: from the first batch to the last, with rests and holds, without the time in which
+    no process worked on it.
     """
 
     in_range: int
@@ -95,6 +96,7 @@ class BackfillResult(StepResult):
     deferred: int
     dead: int
     dead_pct: float
+    unreadable: int
     left: int
     late: int
     seconds: float
@@ -310,6 +312,7 @@ def _result(look: Look, place: RunPosition, document: PassState) -> BackfillResu
         deferred=totals.deferred,
         dead=totals.dead,
         dead_pct=share(totals.dead, totals.seen),
+        unreadable=store.unreadable(look, place),
         left=document.left,
         late=late,
         seconds=round(seconds, 3),

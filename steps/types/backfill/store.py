@@ -14,6 +14,7 @@ from steps.contract import Look, Row, RunPosition, StepError, Value, Work, cutti
 from steps.contract.dialect import Dialect
 from steps.ledger.step_commits import place_params
 from steps.ledger.tables import exists, table
+from steps.sql.unreadable import UnreadableRow
 
 SWEEP = -1  # batch.worker of the final sweep, which visits rows that the ranges left unsettled
 # skipped_row.action:
@@ -22,6 +23,7 @@ DEAD_ACTION = "apply"  # rows that could not be written
 AGAIN = "again"  # rows that had been written, were NULL again, and were written anew
 REFUSED = "revert"  # rows that an undo leaves alone
 _LABEL = "batch "  # followed by its number: the label of a batch's commit
+UNREADABLE = "cannot be read: "  # begins the message of a dead row at which the playbook's SQL fails
 _MESSAGE_LIMIT = 500  # characters; a driver's message can carry a whole row
 
 
@@ -185,6 +187,11 @@ class DeadRow:
     message: str
     attempt: int = 1
 
+    @staticmethod
+    def unreadable(row: UnreadableRow) -> DeadRow:
+        """A row at which the playbook's SQL fails, before anything could be written."""
+        return DeadRow(row.key, row.sqlstate, f"{UNREADABLE}{row.message}")
+
 
 def set_aside(work: Work, place: RunPosition, letter: DeadRow, *, action: str) -> int:
     """Record a skipped row; returns 1 where it had been deferred before (its attempt count goes up), 0 where it is new."""
@@ -240,6 +247,13 @@ def letters(look: Look, *, run: str, step: str, action: str) -> list[DeadRow]:
     sql = f"""SELECT key, sqlstate, message, attempt FROM {table("skipped_row", look.dialect)} WHERE {_OURS} ORDER BY key"""
     rows = look.rows(sql, {"run": run, "step": step, "action": action})
     return [DeadRow(r.text("key"), r.text("sqlstate"), r.text("message"), r.integer("attempt")) for r in rows]
+
+
+def unreadable(look: Look, place: RunPosition) -> int:
+    """How many of the dead rows couldn't be read."""
+    sql = f"""SELECT count(*) AS n FROM {table("skipped_row", look.dialect)}
+              WHERE run = :run AND step = :step AND action = '{DEAD_ACTION}' AND message LIKE '{UNREADABLE}%'"""
+    return look.row(sql, {"run": place.run, "step": place.step}).integer("n")
 
 
 def forget_deferred(work: Work, place: RunPosition, keys: str) -> int:
