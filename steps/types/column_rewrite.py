@@ -2,7 +2,8 @@
 
 A column that holds no value is replaced: DROP COLUMN and ADD COLUMN are instant, where ALTER TYPE would rewrite the table.
 That it is empty must be proven under ACCESS EXCLUSIVE, since anybody could write a value before the lock is taken; everybody
-waits meanwhile, so the proof has a short timeout.
+waits meanwhile, so the proof has a short timeout. Where it holds values that mean nothing, it isn't dropped yet, but renamed:
+they are kept while others go on working, and then it is dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 
 from steps.catalog import catalog
 from steps.catalog.definitions import IndexInfo
-from steps.contract import QUERY_CANCELED, ColumnRef, DatabaseFault, Look, Model, Refused, Work
+from steps.contract import QUERY_CANCELED, ColumnRef, Context, DatabaseFault, Look, Model, Refused, Work
 from steps.sql.dialect import literal, quote
 from steps.types import concurrent_index, kept_values
 
@@ -31,7 +32,8 @@ _UNBOUNDED = {
 class Converted(Model):
     """The old column: definition, indexes, and, where the conversion loses information, its values.
 
-    new_default, new_collation: after the change. replaced: by DROP and ADD COLUMN. kept: the dictionary of lost values.
+    new_default, new_collation: after the change. replaced: by DROP and ADD COLUMN. kept: of the dictionary of lost values.
+    aside: the name under which a replaced column stands until its values are kept.
     values: instead of it in what earlier versions kept: (old value, new value, key …) for each row, as text.
     grants, settings: see ColumnInfo.
     """
@@ -52,6 +54,7 @@ class Converted(Model):
     key_types: tuple[str, ...] = ()
     values: tuple[tuple[str | None, ...], ...] = ()
     kept: kept_values.Kept | None = None
+    aside: str = ""
 
 
 FILLED = (
@@ -106,9 +109,10 @@ def replaced(look: Look, before: Converted, *, back: bool = False, everywhere: s
     # a storage setting may not fit the new type; only the old type gets it back
     settings = [one for one in before.settings if back or not one.startswith("SET STORAGE")]
     comment = [f"COMMENT ON COLUMN {table}.{name} IS {literal(before.comment)}"] if before.comment else []
+    gone = _set_aside(look, before) if before.aside and not back else [f"ALTER TABLE {table} DROP COLUMN {name}"]
     value = "" if everywhere is None else f" DEFAULT CAST({literal(everywhere)} AS {wanted})"
     return [
-        f"ALTER TABLE {table} DROP COLUMN {name}",
+        *gone,
         f"ALTER TABLE {table} ADD COLUMN {name} {wanted}{f' COLLATE {collation}' if collation else ''}{value}",
         *([f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"] if value else []),
         *(
@@ -120,6 +124,39 @@ def replaced(look: Look, before: Converted, *, back: bool = False, everywhere: s
     ]
 
 
+def _set_aside(look: Look, before: Converted) -> list[str]:
+    """Statements that free the column's name and those of its indexes; rows that come from now on have NULL in it."""
+    table, aside = catalog.sql_name(look, before.column.table), quote(before.aside)
+    return [
+        *(f"DROP INDEX {catalog.sql_name(look, one.name)}" for one in before.indexes),
+        f"ALTER TABLE {table} RENAME COLUMN {quote(before.column.column)} TO {aside}",
+        *([f"ALTER TABLE {table} ALTER COLUMN {aside} DROP DEFAULT"] if before.default is not None else []),
+    ]
+
+
+def drop_aside(look: Look, before: Converted) -> str:
+    return f"ALTER TABLE {catalog.sql_name(look, before.column.table)} DROP COLUMN {quote(before.aside)}"
+
+
+def keep_aside(ctx: Context, before: Converted) -> None:
+    """Keep the values of a column that was set aside, while others work, and drop it; nothing where that is done."""
+    if before.kept is None or not before.aside:
+        return
+    with ctx.db.look() as look:
+        if before.aside not in catalog.columns(look, before.column.table):
+            return
+        kept = kept_values.is_kept(look)
+    if not kept:
+        aside = ColumnRef(table=before.column.table, column=before.aside)
+        change, rows = kept_values.Conversion(aside, "NULL", "NULL"), before.kept
+        ctx.patiently("values", lambda work: kept_values.keep(work, change, rows))
+
+    def drop(work: Work) -> None:
+        work.execute(drop_aside(work, before))
+
+    ctx.patiently("aside", drop)
+
+
 def _grant(table: str, name: str, grant: str) -> str:
     privilege, _, role = grant.partition("=")
     to = quote(role) if role else "PUBLIC"
@@ -129,13 +166,14 @@ def _grant(table: str, name: str, grant: str) -> str:
 
 def go_back_empty(work: Work, before: Converted) -> None:
     """Undo a replacement by a replacement; Refused where the column has values by now, or can't be proven empty in time."""
+    if before.kept is not None:
+        kept_values.unpack(work, before.kept)
     work.execute(lock(work, before.column))
     if is_filled(work, before.column):
         raise Refused(FILLED.format(before.column))
     if before.kept is None:
         _replace_back(work, before)
         return
-    kept_values.unpack(work, before.kept)
     key, common = before.kept.key, kept_values.commonest(work, before.column)
     _replace_back(work, before, everywhere=common)
     if common is not None:
@@ -150,6 +188,10 @@ def _replace_back(work: Work, before: Converted, *, everywhere: str | None = Non
 
 def go_back_filled(work: Work, before: Converted) -> None:
     """Undo by ALTER TYPE, then restore the kept values where nobody changed them since."""
+    if before.kept is not None:
+        kept_values.unpack(work, before.kept)
+    elif before.values:
+        _unpack_values(work, before)
     work.execute(lock(work, before.column))
     table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
     default = f", ALTER COLUMN {name} SET DEFAULT {before.default}" if before.default is not None else ""
@@ -160,11 +202,7 @@ def go_back_filled(work: Work, before: Converted) -> None:
     work.execute(f"ALTER TABLE {table} {drop}ALTER COLUMN {name} TYPE {before.type}{collate}{using}{default}")
     for one in before.settings:  # ALTER TYPE resets the column's storage settings
         work.execute(f"ALTER TABLE {table} ALTER COLUMN {name} {one}")
-    if before.kept is not None:
-        kept_values.unpack(work, before.kept)
-    elif before.values:
-        _unpack_values(work, before)
-    else:
+    if before.kept is None and not before.values:
         return
     key = before.kept.key if before.kept is not None else before.key
     ours = turned_back(f"CAST(kept.rb_new AS {before.new_type})", before.type, new=before.new_type)

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
 from steps.catalog.definitions import ColumnInfo, Tie
 from steps.contract import (
+    LONGEST_NAME,
     Column,
     Context,
     Effect,
@@ -137,6 +138,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         return [
             *(self._declared(sql) for sql in first),
             *(self._declared(sql, note=kept) for sql in column_rewrite.replaced(look, before)),
+            *([self._declared(column_rewrite.drop_aside(look, before))] if before.aside else []),
             *(
                 Statement(
                     sql,
@@ -191,7 +193,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             act = self._replace_now if self._replaces else self._rewrite_now
             ctx.patiently("replace" if self._replaces else "rewrite", lambda work: act(work, ctx, tried))
         if self._replaces:
-            _build_indexes(ctx, self._remembered(ctx))
+            before = self._remembered(ctx)
+            column_rewrite.keep_aside(ctx, before)
+            _build_indexes(ctx, before)
         return StepResult()
 
     def _remembered(self, ctx: Context) -> column_rewrite.Converted:
@@ -206,6 +210,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
 
     def revert(self, ctx: Context, before: column_rewrite.Converted) -> TakenBack:
         """Restore the old type, with the old values where nobody changed them since."""
+        column_rewrite.keep_aside(ctx, before)
         if before.replaced:
             with contextlib.suppress(Refused):  # it has values by now, or can't be proven empty in time: convert below
                 ctx.patiently("back", lambda work: column_rewrite.go_back_empty(work, before))
@@ -226,7 +231,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             raise Refused(column_rewrite.FILLED.format(self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
-        ctx.remember(self._with_values(work, before, found, tried))
+        ctx.remember(before)
         for sql in column_rewrite.replaced(work, before):
             work.execute(sql)
 
@@ -269,7 +274,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
         with feasibility.refusal_explained(f"change {self.column} to {self.to}"):
-            ctx.remember(self._with_values(work, before, found, tried))
+            ctx.remember(before)
+            if before.kept is not None:
+                kept_values.keep(work, self._conversion(found, tried), before.kept)
             work.execute(self._rewrite(work, tried).sql)
 
     def _loses(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> bool:
@@ -291,19 +298,13 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             faults.append(f"nothing turns {self.to} back into {tried.source.name}")
         return [f"cannot revert {self.column}: {why}; keep_values: false makes it one-way" for why in faults]
 
-    def _with_values(
-        self, work: Work, before: column_rewrite.Converted, found: ColumnInfo, tried: type_trial.Tried
-    ) -> column_rewrite.Converted:
-        if not self._loses(work, found, tried):
-            return before
-        return before.model_copy(update={"kept": kept_values.keep(work, self._conversion(found, tried))})
-
     def _read(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> column_rewrite.Converted:
         kept = (
             [concurrent_index.KeptIndex.of(one) for one in column_rewrite.indexes(look, self.column)]
             if self._replaces
             else []
         )
+        loses = self._loses(look, found, tried)
         return column_rewrite.Converted(
             column=self.column,
             type=found.type,
@@ -317,6 +318,8 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             replaced=self._replaces,
             new_default=tried.default,
             new_collation=tried.collation,
+            kept=kept_values.layout(look, self.column) if loses else None,
+            aside=f"runbook_kept_{self.column.column}"[:LONGEST_NAME] if loses and self._replaces else "",
         )
 
 

@@ -1,8 +1,8 @@
 """A dictionary of the values that a type change loses: each distinct value once, with the keys of the rows that held it.
 
-It is written into the ledger's `undo` in the transaction that changes the column, by statements that each go over a slice of
-the table, so that neither this process nor the server holds all of it at once. A payload is a two-dimensional text[]: old
-value, new value, and the keys of their rows; those are a multirange where the key is one integer, else a JSON array of arrays.
+It is written into the ledger's `undo`, by one statement that goes over the table in slices, so that neither this process nor
+the server holds all of it at once. A payload is a two-dimensional text[]: old value, new value, and the keys of their rows;
+those are a multirange where the key is one integer, else a JSON array of arrays.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ TEMP = "pg_temp.runbook_kept"
 CHANGED = "changed since"
 _INTEGERS = {"smallint", "integer", "bigint"}
 _LAST = 2**63 - 1  # the largest key; a range can't end behind it
+_LAST_PAGE = 2**32 - 1
 _LOST = "bring the ledger's rows back from a backup, or leave the step standing"
 
 
@@ -52,9 +53,8 @@ class Amount(NamedTuple):
 
 
 class Kept(Model):
-    """What the ledger has of it. rows: those whose value is kept; key, types: the table's primary key; ranges: see above."""
+    """How rows are named in the dictionary. key, types: the table's primary key; ranges: see above."""
 
-    rows: int
     key: tuple[str, ...]
     types: tuple[str, ...]
     ranges: bool
@@ -69,24 +69,11 @@ def amount(look: Look, change: Conversion) -> Amount:
     return Amount(row.integer("n"), row.integer("values"))
 
 
-def keep(work: Work, change: Conversion) -> Kept | None:
-    """Keep each value that the change loses, in the caller's transaction; None where it loses none."""
-    if work.place is None:
-        raise StepError(f"cannot keep the values of {change.column} outside of a run")
-    key = catalog.primary_key(work, change.column.table)
-    columns = catalog.columns(work, change.column.table)
+def layout(look: Look, column: ColumnRef) -> Kept:
+    """How the rows of the column's table will be named."""
+    key, columns = catalog.primary_key(look, column.table), catalog.columns(look, column.table)
     types = tuple(columns[one].type for one in key)
-    kept = Kept(rows=0, key=key, types=types, ranges=_as_ranges(work, change.column.table, key, types))
-    sql = _slice(work, change, kept)
-    pages, step = _pages(work, change.column.table)
-    params: dict[str, Value] = {"run": work.place.run, "step": work.place.step}
-    rows = 0
-    for n, lo in enumerate(range(0, pages, step), 1):
-        params |= {"n": n, "lo": f"({lo},0)", "hi": f"({lo + step},0)"}
-        rows += sum(row.integer("rows") for row in work.rows(sql, params))
-    if rows and not key:
-        raise Refused(f"cannot keep the old values of {change.column}: its table has no primary key")
-    return kept.model_copy(update={"rows": rows}) if rows else None
+    return Kept(key=key, types=types, ranges=_as_ranges(look, column.table, key, types))
 
 
 def _as_ranges(look: Look, table: str, key: tuple[str, ...], types: tuple[str, ...]) -> bool:
@@ -96,6 +83,19 @@ def _as_ranges(look: Look, table: str, key: tuple[str, ...], types: tuple[str, .
     return look.row(sql).flag("fits")
 
 
+def keep(work: Work, change: Conversion, kept: Kept) -> None:
+    """Keep each value that the change loses, and how many they were, in the caller's transaction.
+
+    One statement, so that all is read in one snapshot while others write. Raises Refused where rows have no names.
+    """
+    if not kept.key:
+        raise Refused(f"cannot keep the old values of {change.column}: its table has no primary key")
+    place, (pages, step) = _place(work), _pages(work, change.column.table)
+    params: dict[str, Value] = {"run": place.run, "step": place.step, "pages": pages, "size": step}
+    rows = sum(row.integer("rows") for row in work.rows(_insert(work, change, kept), params))
+    _record(work, place, "apply", written=rows)
+
+
 def _pages(look: Look, table: str) -> tuple[int, int]:
     """(pages of the largest heap behind the name, pages of one slice); at least one of each."""
     sql = """WITH RECURSIVE tree AS (SELECT CAST(CAST(:name AS regclass) AS oid) AS oid UNION
@@ -103,35 +103,51 @@ def _pages(look: Look, table: str) -> tuple[int, int]:
              SELECT coalesce(max(pg_relation_size(oid)) / CAST(current_setting('block_size') AS bigint), 0) AS pages,
                     coalesce(sum(pg_table_size(oid)), 0) AS bytes FROM tree"""
     row = look.row(sql, {"name": catalog.sql_name(look, table)})
-    pages, size = row.integer("pages"), row.integer("bytes")
+    pages, size = max(row.integer("pages"), 1), row.integer("bytes")
     return pages, max(1, pages * SLICE // max(size, SLICE))
 
 
-def _slice(look: Look, change: Conversion, kept: Kept) -> str:
-    """The INSERT of the values of the rows from page :lo on, before page :hi."""
+def _insert(look: Look, change: Conversion, kept: Kept) -> str:
+    """The INSERT of a payload for each slice of the table; the last one has no end, since the table may grow meanwhile."""
     keys = [f"{quote(one)} AS rb_k{n}" for n, one in enumerate(kept.key)]
     each = ", ".join(f"CAST(rb_k{n} AS text)" for n in range(len(kept.key)))
     gathered = "range_agg(int8range(rb_k0, rb_k0, '[]'))" if kept.ranges else f"json_agg(json_build_array({each}))"
     inner = ", ".join([f"{change.old} AS rb_old", f"CAST({change.new} AS text) AS rb_new", *keys])
+    last = f"CASE WHEN rb_slice.lo + :size >= :pages THEN {_LAST_PAGE} ELSE rb_slice.lo + :size END"
     return f"""INSERT INTO {ledger_table("undo", Dialect.POSTGRESQL)} (run, step, n, rows, payload)
-        SELECT CAST(:run AS text), CAST(:step AS text), CAST(:n AS bigint), sum(rb_rows),
-               array_agg(ARRAY[rb_old, rb_new, rb_keys])
-        FROM (SELECT rb_old, rb_new, count(*) AS rb_rows, CAST({gathered} AS text) AS rb_keys
-              FROM (SELECT {inner} FROM {catalog.sql_name(look, change.column.table)}
-                    WHERE ctid >= CAST(:lo AS tid) AND ctid < CAST(:hi AS tid) AND {change.loses}) AS rb_row
-              GROUP BY rb_old, rb_new) AS rb_value HAVING count(*) > 0 RETURNING rows"""
+        SELECT CAST(:run AS text), CAST(:step AS text), rb_slice.lo / :size + 1, rb_all.rows, rb_all.payload
+        FROM generate_series(CAST(0 AS bigint), CAST(:pages AS bigint) - 1, CAST(:size AS bigint)) AS rb_slice (lo)
+        CROSS JOIN LATERAL (
+            SELECT sum(rb_rows) AS rows, array_agg(ARRAY[rb_old, rb_new, rb_keys]) AS payload
+            FROM (SELECT rb_old, rb_new, count(*) AS rb_rows, CAST({gathered} AS text) AS rb_keys
+                  FROM (SELECT {inner} FROM {catalog.sql_name(look, change.column.table)}
+                        WHERE ctid >= CAST('(' || rb_slice.lo || ',0)' AS tid)
+                        AND ctid < CAST('(' || {last} || ',0)' AS tid) AND {change.loses}) AS rb_row
+                  GROUP BY rb_old, rb_new) AS rb_value HAVING count(*) > 0) AS rb_all
+        RETURNING rows"""
+
+
+def is_kept(look: Look) -> bool:
+    """Whether the values of the step that this connection serves are all in the ledger."""
+    return _noted(look, _place(look)) is not None
+
+
+def _noted(look: Look, place: RunPosition) -> int | None:
+    sql = f"""SELECT written FROM {ledger_table("batch", look.dialect)}
+              WHERE run = :run AND step = :step AND action = 'apply'"""
+    rows = look.rows(sql, {"run": place.run, "step": place.step})
+    return rows[0].integer("written") if rows else None
 
 
 # ─── putting back ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def unpack(work: Work, kept: Kept) -> None:
     """Make the dictionary a temporary table, a row for each row of the table: rb_old, rb_new, rb_k0 …"""
-    place = _place(work)
-    where: dict[str, Value] = {"run": place.run, "step": place.step}
-    undo = ledger_table("undo", work.dialect)
-    rows = work.row(f"SELECT coalesce(sum(rows), 0) AS n FROM {undo} WHERE run = :run AND step = :step", where)
-    if rows.integer("n") != kept.rows:
-        missing = kept.rows - rows.integer("n")
-        raise StepError(f"cannot take back {place.step}: of {kept.rows} values, the ledger has lost {missing}; {_LOST}")
+    place, undo = _place(work), ledger_table("undo", work.dialect)
+    sql = f"SELECT coalesce(sum(rows), 0) AS n FROM {undo} WHERE run = :run AND step = :step"
+    there, noted = work.row(sql, {"run": place.run, "step": place.step}).integer("n"), _noted(work, place)
+    if there != noted:
+        what = f"of {noted} values, the ledger has lost {noted - there}" if noted else "the ledger has lost its values"
+        raise StepError(f"cannot take back {place.step}: {what}; {_LOST}")
     one = "rb_range.key" if kept.ranges else "rb_each.value"
     typed = (
         [f"CAST({one} AS {kept.types[0]}) AS rb_k0"]
@@ -199,33 +215,27 @@ def put_back(work: Work, column: ColumnRef, key: tuple[str, ...], *, kind: str, 
         {"run": place.run, "step": place.step, "action": place.action},
     )
     rows = work.row(f"SELECT count(*) AS n FROM {TEMP}").integer("n")
-    _record(work, place, TakenBack(restored=rows - refused, refused=refused))
+    _record(work, place, place.action, written=rows - refused, dead=refused)
 
 
 def _same(key: tuple[str, ...]) -> str:
     return " AND ".join(f"target.{quote(one)} = kept.rb_k{n}" for n, one in enumerate(key))
 
 
-def _place(work: Work) -> RunPosition:
-    if work.place is None:
-        raise StepError("cannot put values back outside of a run")
-    return work.place
+def _place(look: Look) -> RunPosition:
+    if look.place is None:
+        raise StepError("cannot keep values, or put them back, outside of a run")
+    return look.place
 
 
-def _record(work: Work, place: RunPosition, taken: TakenBack) -> None:
-    """Keep the figures in the same transaction, for a process that comes after this one."""
+def _record(work: Work, place: RunPosition, action: str, *, written: int, dead: int = 0) -> None:
+    """Note the figures in the same transaction, for a process that comes after this one."""
+    figures: dict[str, Value] = {"seen": written + dead, "written": written, "dead": dead}
     work.execute(
         f"""INSERT INTO {ledger_table("batch", work.dialect)} (run, step, action, n, worker, seen, written, already,
                 no_key, not_in_source, deferred, dead, ms)
-            VALUES (:run, :step, :action, 1, 0, :seen, :restored, 0, 0, 0, 0, :refused, 0)""",
-        {
-            "run": place.run,
-            "step": place.step,
-            "action": place.action,
-            "seen": taken.restored + taken.refused,
-            "restored": taken.restored,
-            "refused": taken.refused,
-        },
+            VALUES (:run, :step, :action, 1, 0, :seen, :written, 0, 0, 0, 0, :dead, 0)""",
+        {"run": place.run, "step": place.step, "action": action, **figures},
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 from databases import Database, Databases, kind_or_skip
 from plain_context import PlainContext, Trial
 
-from steps.contract import Refused, State, StepError, TakenBack
+from steps.contract import ColumnRef, Refused, State, StepError, TakenBack
+from steps.ledger import step_commits
 from steps.types import kept_values
 from steps.types.column_type import ChangeColumnType
 
@@ -186,9 +187,11 @@ def test_killed_before_each_commit(database: Database, how: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         trial.dying_before(how).apply()
     assert (_all(database), database.value("SELECT count(*) FROM runbook.undo")) == (before, 0)
-    if how == "replace":
+    for label in ("values", "aside", "index public.ix") if how == "replace" else ():
         with pytest.raises(KeyboardInterrupt):
-            trial.dying_before("index public.ix").apply()
+            trial.dying_before(label).apply()
+        assert trial.state() is State.PARTLY
+        database.script("UPDATE t SET n = n")  # every row moves to another page
     trial.apply()
     assert trial.state() is State.DONE
     for label in ("back", "indexes"):
@@ -197,6 +200,37 @@ def test_killed_before_each_commit(database: Database, how: str) -> None:
             dying.revert(PlainContext(dying.database("revert")))
     assert _back(trial) == TakenBack(restored=900)
     assert _all(database) == before
+
+
+@pytest.mark.parametrize("label", ["values", "aside", "indexes"])
+def test_killed_then_taken_back(database: Database, label: str) -> None:
+    """Also where the values stand in the old column yet; rows that came since have NULL, whatever the column's default was"""
+    _table(database, "text")
+    database.script("ALTER TABLE t ALTER types SET DEFAULT '{}'")
+    before = _all(database)
+    trial = Trial(database, _step(while_all_null="replace"))
+    with pytest.raises(KeyboardInterrupt):
+        trial.dying_before(label).apply()
+    database.script("INSERT INTO t (n) VALUES (2000)")
+    assert _back(trial) == TakenBack(restored=900)
+    assert _all(database) == [*before, (2000, None)]
+    assert not database.rows("SELECT 1 FROM pg_attribute WHERE attname LIKE 'runbook_kept%'")
+
+
+def test_nobody_waits_while_values_are_kept(database: Database) -> None:
+    """The transaction that keeps them holds no lock that a writer would wait for"""
+    _table(database, "text")
+    trial = Trial(database, _step(while_all_null="replace"))
+    with pytest.raises(KeyboardInterrupt):
+        trial.dying_before("values").apply()
+    with trial.look() as look:
+        before = trial.step.recall(step_commits.remembered(look, run=trial.run, step="step") or "")
+    aside = kept_values.Conversion(ColumnRef(table="t", column=before.aside), "NULL", "NULL")
+    with trial.database("apply").commit("values") as work:
+        kept_values.keep(work, aside, before.kept)
+        database.script("SET lock_timeout = '2s'; UPDATE t SET n = n; INSERT INTO t (n) VALUES (2000)")
+    trial.apply()
+    assert _back(trial) == TakenBack(restored=900)
 
 
 def test_lost_rows_of_the_ledger_stop_the_way_back(database: Database) -> None:

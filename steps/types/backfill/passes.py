@@ -39,6 +39,7 @@ from steps.types.backfill.worker import Assignment, PassSettings, PassState, Wor
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind
 NULL_AGAIN = "NULL again after it was written"
+FULL_AGAIN = "written again after it was emptied"
 EVERYWHERE = Window("true", {})
 ROUNDS = 20  # of the sweep: each begins anew where a row was not found again under the key that it had
 
@@ -357,8 +358,8 @@ class Pass:
         return self._count_left()
 
     def _take_up(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that this run wrote and that are NULL again: they are written once more, and then they are dead."""
-        held = UndoPayload.of(self.shape)
+        """Those of the keys that this run wrote and that need it again: they are written once more, and then they are dead."""
+        held, message = UndoPayload.of(self.shape), FULL_AGAIN if self.shape.clears else NULL_AGAIN
         with self.ctx.db.look() as look:
             before = written_before(look, self.place, held, keys)
             known = {one.key for one in store.letters(look, run=self.place.run, step=self.place.step, action=AGAIN)}
@@ -370,14 +371,14 @@ class Pass:
         with self.ctx.db.commit(f"again {self.numbered()}") as work:
             for n in sorted({n for n, _ in before}):
                 prune(work, self.place, held, n=n, keys=[key for m, key in before if m == n])
-            store.recall(work, self.place, once, message=NULL_AGAIN, action=AGAIN)
-            store.recall(work, self.place, once, message=NULL_AGAIN, action=store.DEFERRED)
-            store.recall(work, self.place, twice, message=NULL_AGAIN, action=store.DEAD_ACTION)
+            store.recall(work, self.place, once, message=message, action=AGAIN)
+            store.recall(work, self.place, once, message=message, action=store.DEFERRED)
+            store.recall(work, self.place, twice, message=message, action=store.DEAD_ACTION)
             figures = Totals(1, written=-len(fallen), deferred=len(once), dead=len(twice))
             store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
         self.note(figures)
         if twice:
-            self._keep_to_budget(f"the last one, {twice[-1]}: {NULL_AGAIN}")
+            self._keep_to_budget(f"the last one, {twice[-1]}: {message}")
         return fallen
 
     def _missed(self) -> list[str]:

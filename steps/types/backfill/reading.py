@@ -82,6 +82,8 @@ def table_pages(look: Look, shape: Shape) -> Iterator[Window]:
 def _among(look: Look, shape: Shape, wanted: Sequence[str]) -> tuple[UnreadableRow, ...]:
     """The unreadable ones of these rows: first by their own expressions, then by what the source has for the others."""
     own = sift(look, wanted, lambda some: _evaluate(look, shape, listed(shape, some)))
+    if shape.clears:
+        return tuple(own)
     bad = {one.key for one in own}
     others = [key for key in wanted if key not in bad]
     if tried(look, lambda: _ask_source(look, shape, others)) is None:

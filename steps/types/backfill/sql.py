@@ -1,7 +1,7 @@
 """SQL that a backfill uses on both databases: the rows of a window, and the verdict on each of them.
 
 Every alias made up here begins with rb_, so that it can't collide with names in a playbook's expressions over `target` and
-`source`. Columns of a row: rb_k0… its key, rb_n0… whether the column to fill is NULL, rb_m0… the values of `match`, rb_v0… the
+`source`. Columns of a row: rb_k0… its key, rb_n0… whether the column is to be written, rb_m0… the values of `match`, rb_v0… the
 source's values, rb_o0… its position in the pass's order, rb_c the verdict: written, already (nothing to fill), no_key,
 not_in_source, or outside (of `where`).
 """
@@ -41,6 +41,7 @@ class Shape:
     table: qualified and quoted. many: its rows are in several heaps (partitions, inheritance).
     touched_columns: set to themselves in each written row; see `catalog.touched_columns`. oid: 0 on SQLite.
     triggers: a trigger may change what the UPDATE writes, in the same transaction.
+    clears: the columns are emptied instead of filled: there is no source, and a row needs it where any of them holds a value.
     """
 
     dialect: Dialect
@@ -55,6 +56,7 @@ class Shape:
     touched_columns: tuple[str, ...] = ()
     oid: int = 0
     triggers: bool = False
+    clears: bool = False
 
     @property
     def pg(self) -> bool:
@@ -178,6 +180,15 @@ def is_value(column: Named, expression: str) -> str:
     return f"{expression} IS DISTINCT FROM NULL" if column.row else f"{expression} IS NOT NULL"
 
 
+def to_do(column: Named, expression: str, *, clears: bool) -> str:
+    """SQL that tells whether the column is still as it was before: NULL, or holding a value where columns are emptied."""
+    return is_value(column, expression) if clears else is_null(column, expression)
+
+
+def done(column: Named, expression: str, *, clears: bool) -> str:
+    return to_do(column, expression, clears=not clears)
+
+
 # ─── SQLite's values in JSON ────────────────────────────────────────────────────────────────────────────────────────
 # A SQLite column may hold any kind of value, whatever its declared type. SQLite's JSON has no blobs, and rounds reals to 15 digits.
 REAL, BLOB, TEXT, NULS = "real:", "blob:", "text:", "nulx:"
@@ -230,8 +241,9 @@ def unwrapped(value: Value) -> Value:
 
 # ─── rows and verdicts ──────────────────────────────────────────────────────────────────────────────────────────────
 def needs(shape: Shape) -> str:
-    """SQL that tells whether any column to fill is NULL."""
-    return "(" + " OR ".join(is_null(column, f"target.{column.sql}") for column in shape.fill) + ")"
+    """SQL that tells whether any column is to be written."""
+    each = (to_do(column, f"target.{column.sql}", clears=shape.clears) for column in shape.fill)
+    return "(" + " OR ".join(each) + ")"
 
 
 def inside(shape: Shape) -> str:
@@ -263,7 +275,9 @@ def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
     """
     here = scope(shape, window, unless=unless)
     columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
-    columns += [f"{is_null(c, f'target.{c.sql}')} AS rb_n{n}" for n, c in enumerate(shape.fill)]
+    columns += [f"{to_do(c, f'target.{c.sql}', clears=shape.clears)} AS rb_n{n}" for n, c in enumerate(shape.fill)]
+    if shape.clears:  # what stands there is what the undo needs
+        columns += [f"{as_text(shape, f'target.{c.sql}')} AS rb_v{n}" for n, c in enumerate(shape.fill)]
     columns += [f"{needs(shape)} AS rb_needs", f"{here} AS rb_inside"]
     asked = f"{needs(shape)} AND {here}"
     columns += [f"CASE WHEN {asked} THEN ({pair.expression}\n) END AS rb_m{n}" for n, pair in enumerate(shape.pairs)]
@@ -315,14 +329,17 @@ def judged(shape: Shape, rows: str, *, known: bool = False) -> str:
     known: a row version created since the pass began gets the verdict outside if its row is dead or deferred: it was already
     counted as such.
     """
-    values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
-    found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
-    keyless = " OR ".join(f"rb_w.rb_m{n} IS NULL" for n in range(len(shape.pairs)))
     met = (
         f"WHEN rb_w.rb_fresh AND rb_w.rb_needs AND {set_aside(shape, key_text(shape, 'rb_w'))} THEN 'outside' "
         if known
         else ""
     )
+    if shape.clears:
+        return f"""SELECT rb_w.*, CASE WHEN NOT rb_w.rb_inside THEN 'outside' {met}WHEN rb_w.rb_needs THEN 'written'
+            ELSE 'already' END AS rb_c FROM ({rows}) AS rb_w"""
+    values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
+    found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
+    keyless = " OR ".join(f"rb_w.rb_m{n} IS NULL" for n in range(len(shape.pairs)))
     changes = " OR ".join(f"rb_w.rb_n{n} AND {is_value(c, f'source.{c.sql}')}" for n, c in enumerate(shape.fill))
     return f"""SELECT rb_w.*, {values},
         CASE WHEN NOT rb_w.rb_inside THEN 'outside' {met}WHEN NOT rb_w.rb_needs THEN 'already' WHEN {keyless} THEN 'no_key'
