@@ -29,7 +29,7 @@ from steps.contract.dialect import Dialect
 from steps.contract.fields import one_or_more
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import column_rewrite, concurrent_index, kept_values, type_trial
+from steps.types import column_rewrite, concurrent_index, convertible, kept_values, type_trial
 
 _DEFAULT = 'pg_catalog."default"'
 _REBUILT = {"foreign key", "statistics"}  # dependants that ALTER TYPE rebuilds by itself
@@ -113,19 +113,21 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         back = new if self._replaces else column_rewrite.turned_back(new, found.type, new=self.to)
         return kept_values.Conversion(self.column, new, back)
 
-    def _amount(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> kept_values.Amount:
-        """How many old values will be kept; none where the column is yet to come, in a plan."""
+    def _told(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> str:
+        """What the plan says of the old values that will be kept; "" where the column is yet to come."""
         if not self._loses(look, found, tried) or any(self.column.column == one.name for one in look.assumed):
-            return kept_values.Amount(0, 0)
-        return kept_values.amount(look, self._conversion(found, tried))
+            return ""
+        amount = kept_values.amount(look, self._conversion(found, tried))
+        if amount is None:
+            return "keeps old values in the ledger, for the way back; they could not be counted"
+        return str(amount) if amount.rows else ""
 
     def statements(self, look: Look) -> list[Statement]:
         found = catalog.columns(look, self.column.table).get(self.column.column)
         if found is None or look.dialect is Dialect.SQLITE:
             return []
         tried = self._tried(look, found)
-        amount = self._amount(look, found, tried)
-        kept = str(amount) if amount.rows else ""
+        kept = self._told(look, found, tried)
         if not self._replaces:
             one = self._rewrite(look, tried)
             return [replace(one, note="; ".join(filter(None, (one.note, kept))))]
@@ -179,7 +181,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             return [str(fault)]
         if self._replaces and look.row(column_rewrite.filled(look, self.column, nothing=tried.nothing)).flag("filled"):
             return [*tried.faults, column_rewrite.FILLED.format(self.column)]
-        return [*tried.faults, *self._not_restorable(look, found, tried)]
+        return [*tried.faults, *self._not_restorable(look, found, tried)] or self._not_convertible(look, tried)
 
     def apply(self, ctx: Context) -> StepResult:
         if not {"replace", "rewrite"} & {*ctx.db.committed()}:
@@ -286,6 +288,17 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             return bool(tried.nothing)
         changed = self.using is not None or bool(tried.nothing)
         return changed or not compare.conversion(look, tried.source, tried.target).keeps
+
+    def _not_convertible(self, look: Look, tried: type_trial.Tried) -> list[str]:
+        """The rows that ALTER TYPE would fail at, under its lock and after rewriting half of the table."""
+        if self._replaces or tried.length != "one rewrite" or look.assumed:
+            return []
+        rows = convertible.failing(look, self.column, tried.new)
+        if not rows:
+            return []
+        named = "; ".join(f"{one.key}: {one.message}" for one in rows[:3])
+        more = f"{len(rows)} row{'s' * (len(rows) > 1)} can't be converted ({named}{'; …' * (len(rows) > 3)})"
+        return [f"cannot change {self.column}: {more}; mend them, or say in `using` what becomes of them"]
 
     def _not_restorable(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> list[str]:
         if not self._loses(look, found, tried):

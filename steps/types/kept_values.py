@@ -10,10 +10,23 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from steps.catalog import catalog
-from steps.contract import ColumnRef, Look, Model, Refused, RunPosition, StepError, TakenBack, Value, Work
+from steps.contract import (
+    QUERY_CANCELED,
+    ColumnRef,
+    DatabaseFault,
+    Look,
+    Model,
+    Refused,
+    RunPosition,
+    StepError,
+    TakenBack,
+    Value,
+    Work,
+)
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import table as ledger_table
 from steps.sql.dialect import literal, quote
+from steps.sql.unreadable import attempt, caused_by_a_row
 
 SLICE = 64 * 1024 * 1024  # bytes of the table, TOAST included, that one statement goes over
 TEMP = "pg_temp.runbook_kept"
@@ -61,11 +74,17 @@ class Kept(Model):
 
 
 # ─── keeping ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def amount(look: Look, change: Conversion) -> Amount:
-    """How many values would have to be kept; one scan of the table."""
+def amount(look: Look, change: Conversion) -> Amount | None:
+    """How many values would have to be kept, by one scan of the table; None where it can't be told, or not in time."""
     name = catalog.sql_name(look, change.column.table)
     sql = f"SELECT count(*) AS n, count(DISTINCT {change.old}) AS values FROM {name} WHERE {change.loses}"
-    row = look.row(sql)
+    try:
+        with attempt(look):
+            row = look.row(sql)
+    except DatabaseFault as fault:
+        if fault.sqlstate != QUERY_CANCELED and not caused_by_a_row(fault, look.dialect):
+            raise
+        return None
     return Amount(row.integer("n"), row.integer("values"))
 
 

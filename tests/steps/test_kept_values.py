@@ -293,3 +293,19 @@ def test_values_of_an_earlier_version_come_back(database: Database) -> None:
     database.rows("UPDATE runbook.step_commit SET before = %s WHERE label = 'rewrite'", (json.dumps(former),))
     assert _back(trial) == TakenBack(restored=5)
     assert _all(database) == before
+
+
+def test_rows_that_no_conversion_takes_are_named(database: Database) -> None:
+    """Before anything is locked; all of them, by key"""
+    database.script("""CREATE TABLE t (k integer PRIMARY KEY, n integer, types text);
+        INSERT INTO t SELECT n, n, n::text FROM generate_series(1, 5000) AS n;
+        UPDATE t SET types = 'none' WHERE k IN (1, 2500, 2501, 5000)""")
+    step = _step(to="integer", using="CAST(types AS integer)", treat_as_null=())
+    [fault] = Trial(database, step).preflight()
+    assert "4 rows can't be converted" in fault
+    assert all(f'["{key}"]' in fault for key in (1, 2500, 2501)) or '["5000"]' in fault
+    with Trial(database, step).look() as look:
+        assert any("could not be counted" in one.note for one in step.statements(look))
+    assert (
+        Trial(database, _step(to="integer", using="CAST(types AS integer)", treat_as_null="'none'")).preflight() == []
+    )

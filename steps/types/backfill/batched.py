@@ -27,6 +27,7 @@ from steps.contract import (
     Value,
 )
 from steps.contract.look import Trace
+from steps.ledger import skipped_rows
 from steps.types.backfill import store
 from steps.types.backfill import undo as taking_back
 from steps.types.backfill.batch import BatchSpec, batch_params, sqlite_statements, statement
@@ -302,7 +303,7 @@ class Batched(Step[Written]):
             "deferred": totals.deferred,
             "dead": totals.dead,
             "dead_pct": share(totals.dead, totals.seen),
-            "unreadable": store.unreadable(look, place),
+            "unreadable": skipped_rows.unreadable(look, place),
             "left": document.left,
             "late": late,
             "seconds": round(seconds, 3),

@@ -12,6 +12,7 @@ from typing import cast
 
 from steps.contract import Look, Row, RunPosition, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
+from steps.ledger.skipped_rows import UNREADABLE
 from steps.ledger.step_commits import place_params
 from steps.ledger.tables import exists, table
 from steps.sql.unreadable import UnreadableRow
@@ -23,7 +24,6 @@ DEAD_ACTION = "apply"  # rows that could not be written
 AGAIN = "again"  # rows that had been written, were NULL again, and were written anew
 REFUSED = "revert"  # rows that an undo leaves alone
 _LABEL = "batch "  # followed by its number: the label of a batch's commit
-UNREADABLE = "cannot be read: "  # begins the message of a dead row at which the playbook's SQL fails
 _MESSAGE_LIMIT = 500  # characters; a driver's message can carry a whole row
 
 
@@ -247,13 +247,6 @@ def letters(look: Look, *, run: str, step: str, action: str) -> list[DeadRow]:
     sql = f"""SELECT key, sqlstate, message, attempt FROM {table("skipped_row", look.dialect)} WHERE {_OURS} ORDER BY key"""
     rows = look.rows(sql, {"run": run, "step": step, "action": action})
     return [DeadRow(r.text("key"), r.text("sqlstate"), r.text("message"), r.integer("attempt")) for r in rows]
-
-
-def unreadable(look: Look, place: RunPosition) -> int:
-    """How many of the dead rows couldn't be read."""
-    sql = f"""SELECT count(*) AS n FROM {table("skipped_row", look.dialect)}
-              WHERE run = :run AND step = :step AND action = '{DEAD_ACTION}' AND message LIKE '{UNREADABLE}%'"""
-    return look.row(sql, {"run": place.run, "step": place.step}).integer("n")
 
 
 def forget_deferred(work: Work, place: RunPosition, keys: str) -> int:
