@@ -11,7 +11,9 @@ from runner.format.field_schema import definitions
 from runner.playbook import load
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from steps import registry
+from steps.catalog.shape import ShapeSpec
 from steps.contract import Step
+from steps.contract.dialect import Dialect
 from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
@@ -27,11 +29,17 @@ def schema() -> dict[str, Any]:
     only checked by `runbook validate`.
     """
     kinds, probes = registry.step_types(), registry.probe_types()
-    models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), Input, LockPolicy, RetryPolicy, Timeouts]
+    common: dict[str, type[BaseModel]] = {
+        "input": Input,
+        "lock": LockPolicy,
+        "retry": RetryPolicy,
+        "timeout": Timeouts,
+        "declared_shape": ShapeSpec,
+    }
+    models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), *common.values()]
     shapes = definitions(models)
     defs: dict[str, Any] = dict(shapes.shared)
-    for model, name in ((Input, "input"), (LockPolicy, "lock"), (RetryPolicy, "retry"), (Timeouts, "timeout")):
-        defs[name] = shapes.of[model]
+    defs |= {name: shapes.of[model] for name, model in common.items()}
     defs["due"], defs["own"] = _due(), _own()
     for kind, probe in probes.items():
         defs[f"check.{kind}"] = _check(kind, shapes.of[probe], summary=probe.summary)
@@ -91,6 +99,11 @@ def _header() -> dict[str, Schema]:
             {"type": ["string", "number", "boolean", "null"]}, "Figures that checks name as limits.x.", named=ID
         ),
         "queries": _mapping(_SQL, "Named SELECTs, defined once and used by steps and checks.", named=ID),
+        "shapes": _mapping(
+            _either_dialect({"$ref": "#/$defs/declared_shape"}),
+            "What the database is to look like, for checks and `runbook doctor`.",
+            named=ID,
+        ),
         "requires": {
             "type": "array",
             "items": _requirement(),
@@ -117,6 +130,11 @@ _POLICIES = {
     "timeout": "The longest times of one statement.",
     "retry": "After which faults a step is taken up again.",
 }
+
+
+def _either_dialect(item: Schema) -> Schema:
+    each = {str(dialect): item for dialect in Dialect}
+    return {"anyOf": [item, {"type": "object", "properties": each, "minProperties": 1, "additionalProperties": False}]}
 
 
 def _text(description: str) -> Schema:

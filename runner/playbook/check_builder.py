@@ -17,6 +17,7 @@ from runner.playbook.model import ID, Check, Entry, Guard, GuardAction, Requirem
 from runner.playbook.sources import Place, Sources, validated
 from runner.playbook.yaml_reader import Fault, Mark, near
 from steps import registry
+from steps.catalog.shape import DeclaredShape
 from steps.contract import RESERVED, Gate, Probe, Query, RunningFigures, Step, running_figures
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, ValueKind
@@ -38,9 +39,11 @@ class Builder:
         *,
         limits: Mapping[str, Data],
         inputs: Mapping[str, object],
+        shapes: Mapping[str, DeclaredShape],
     ) -> None:
         self.sources = sources
         self.queries = queries
+        self.shapes = shapes
         self.requires: tuple[Requirement, ...] = ()
         self._known: set[str] = {f"limits.{name}" for name in limits} | {f"inputs.{name}" for name in inputs}
         self._kinds = {f"limits.{name}": kind_of(type(value)) for name, value in limits.items()}
@@ -136,6 +139,8 @@ class Builder:
         if "every" in data and "within" not in data:
             self.sources.fault((*path, "every"), "cannot use `every` without `within`: it is asked once", key=True)
         probe, names = self._probe(data, path, own=own)
+        if isinstance(probe, Probe) and probe.default_that:
+            data = {"that": probe.default_that, **data}
         names = _guard_names(probe, names) if guard else names
         kinds = kinds_of(probe.Result) if isinstance(probe, Probe) else own or {}
         check: dict[str, object] = {
@@ -173,7 +178,8 @@ class Builder:
             )
             return None, frozenset({"*"})
         fields = {key: value for key, value in data.items() if key not in OWN}
-        probe = validated(self.sources, kinds[kind], fields, path=path, queries=self.queries, also=OWN)
+        known = {"queries": self.queries, "shapes": self.shapes}
+        probe = validated(self.sources, kinds[kind], fields, path=path, known=known, also=OWN)
         return probe, self._own_names(probe) if probe is not None else frozenset({"*"})
 
     def _own_names(self, probe: BaseModel | None) -> frozenset[str]:

@@ -15,6 +15,7 @@ from runner.common.secrets import MASK
 from runner.playbook import check_builder, digest, included, programs
 from runner.playbook import inputs as given
 from runner.playbook.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
+from runner.playbook.shapes import declared_shapes
 from runner.playbook.sources import Place, Reader, Sources, from_disk, validated
 from runner.playbook.template import BadTemplate, fill, fill_sql
 from runner.playbook.yaml_reader import Fault, Faulty, Mark, YamlDocument, near, parse
@@ -34,6 +35,7 @@ SHARED = _POLICY_KEYS | {
     "inputs",
     "limits",
     "queries",
+    "shapes",
     "contacts",
     "scope",
 }
@@ -206,7 +208,7 @@ def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object
         return {key: _fill(sources, value, (*path, key), values) for key, value in data.items()}
     if isinstance(data, list):
         return [_fill(sources, value, (*path, index), values) for index, value in enumerate(data)]
-    if not isinstance(data, str) or not has_template(data):
+    if not isinstance(data, str) or not has_template(data) or path[0] == "shapes":
         return data
     named = path[0] == "queries"  # SQL, whatever the query's name
     spoken = not named and (path[-1] in SPOKEN or path[0] in {"contacts", "links"})
@@ -267,8 +269,10 @@ def _playbook(
     inputs: Mapping[str, JsonValue],
     kept: Mapping[str, str] | None,
 ) -> Playbook:
-    queries = _queries(sources, data.get("queries", {}))
-    builder = check_builder.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
+    queries = named_queries(sources, data.get("queries", {}))
+    shapes = declared_shapes(sources, data.get("shapes", {}), queries)
+    limits = _mapping(data.get("limits"))
+    builder = check_builder.Builder(sources, queries, limits=limits, inputs=inputs, shapes=shapes)
     builder.requires = tuple(_requires(sources, data.get("requires", [])))
     header: dict[str, Any] = {key: data[key] for key in data if key in _PLAIN}
     common = _policies(sources, data)
@@ -277,6 +281,7 @@ def _playbook(
         "db_schema": data.get("schema", "public"),
         "values": inputs,
         "queries": queries,
+        "shapes": shapes,
         "requires": builder.requires,
         "preconditions": builder.checks(data.get("preconditions", []), ("preconditions",)),
         "entries": _entries(builder, data.get("steps", []), raw.get("steps", []), common),
@@ -384,7 +389,7 @@ def _entry(
         )
         return None
     own = {key: value for key, value in data.items() if key not in COMMON}
-    step = validated(sources, kinds[kind], own, path=path, queries=builder.queries, also=COMMON)
+    step = validated(sources, kinds[kind], own, path=path, known={"queries": builder.queries}, also=COMMON)
     for figure in _figures_of(step):
         builder.must_know(figure, (*path, "params"))
     policies = ("lock", "timeout", "retry")
@@ -409,7 +414,7 @@ def _figures_of(step: object) -> tuple[str, ...]:
     return step.figures() if isinstance(step, UsesFigures) else ()
 
 
-def _queries(sources: Sources, data: Data) -> dict[str, Query]:
+def named_queries(sources: Sources, data: Data) -> dict[str, Query]:
     queries: dict[str, Query] = {}
     for name, text in _mapping(data).items():
         if isinstance(text, str):
@@ -460,7 +465,7 @@ def _names(sources: Sources, data: dict[str, Data]) -> None:
         sources.fault(
             ("name",), f"cannot use the name {name!r}: small letters, digits and hyphens, beginning with a letter"
         )
-    for key in ("limits", "queries", "inputs"):
+    for key in ("limits", "queries", "shapes", "inputs"):
         for one in _mapping(data.get(key)):
             if not re.match(ID, one):
                 sources.fault(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_validator, model_validator
 
 from runner.playbook.yaml_reader import Mark
+from steps.catalog.shape import DeclaredShape
 from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
 from steps.contract.fields import one_or_more
 from steps.expressions.evaluate import Expression
@@ -285,6 +286,7 @@ class Playbook(Model):
     values: Mapping[str, JsonValue] = {}  # the inputs of this run
     limits: Mapping[str, JsonValue] = {}
     queries: Mapping[str, InstanceOf[Query]] = {}
+    shapes: Mapping[str, InstanceOf[DeclaredShape]] = {}
     requires: tuple[InstanceOf[Requirement], ...] = ()
     preconditions: tuple[InstanceOf[Check], ...] = ()
     entries: tuple[InstanceOf[Entry], ...]

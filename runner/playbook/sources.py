@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 
 from runner.common.errors import BadInput
 from runner.playbook.yaml_reader import MAX_BYTES, MAX_FAULTS, Fault, Faulty, Mark, YamlDocument, decoded, near
-from steps.contract import Query
 
 Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -88,24 +87,24 @@ def validated(
     values: object,
     *,
     path: Place,
-    queries: Mapping[str, Query] | None = None,
+    known: Mapping[str, Mapping[str, object]] | None = None,
     aliases: Mapping[str, str] | None = None,
     also: Collection[str] = (),
 ) -> M | None:
     """Validate a model; pydantic errors become faults with their places. None if there were any.
 
-    also: further allowed keys, for suggestions.
+    known: the playbook's named queries and shapes, by the key under which they stand. also: further allowed keys, for suggestions.
     """
     try:
         return model.model_validate(
             values,
-            context={"queries": queries or {}, "directory": str(Path(sources.main.file).parent), "kept": sources.kept},
+            context={**(known or {}), "directory": str(Path(sources.main.file).parent), "kept": sources.kept},
         )
     except ValidationError as error:
         for one in error.errors():
             location = tuple((aliases or {}).get(str(part), part) for part in one["loc"])
-            known = {*_fields(model), *also} if len(location) == 1 else set()
-            _explain(sources, known, path + location, one["type"], str(one["msg"]), dict(one.get("ctx") or {}))
+            near_keys = {*_fields(model), *also} if len(location) == 1 else set()
+            _explain(sources, near_keys, path + location, one["type"], str(one["msg"]), dict(one.get("ctx") or {}))
         return None
 
 

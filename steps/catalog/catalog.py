@@ -29,6 +29,7 @@ from steps.contract import ColumnRef, Look, Params, Refused, Row
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import qualified, quote
+from steps.sql.scanner import TokenKind, scan
 
 
 # ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -359,7 +360,7 @@ def _mentions(text: str, word: str) -> bool:
 def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
     """SQLite's generated columns that use a column: their expressions exist only in the table's CREATE statement."""
     made = {c.name for c in columns(look, column.table).values() if c.generated and c.name != column.column}
-    parts = _parts(definition(look, column.table)) if made else []
+    parts = create_parts(definition(look, column.table)) if made else []
     return [
         Dependant("generated column", name, Tie.TRACKED)
         for name in sorted(made)
@@ -367,13 +368,15 @@ def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
     ]
 
 
-def _parts(create: str) -> list[str]:
-    """The column and constraint definitions of a CREATE TABLE, split at the commas of the outermost parentheses."""
-    depth, parts = 0, [""]
-    for sign in create:
-        depth += (sign == "(") - (sign == ")")
-        if depth == 1 and sign in "(,":
-            parts.append("")
+def create_parts(create: str) -> list[str]:
+    """The column and constraint definitions of an SQLite CREATE TABLE: its text between the commas of the outermost
+    parentheses, without comments.
+    """
+    depth, found = 0, [""]
+    for token in scan(create, Dialect.SQLITE):
+        depth += {"(": 1, ")": -1}.get(token.sign, 0)
+        if depth == 1 and token.sign in {"(", ","}:
+            found.append("")
         else:
-            parts[-1] += sign
-    return [part.strip() for part in parts[1:]]
+            found[-1] += " " if token.kind is TokenKind.COMMENT else token.text
+    return [part.strip() for part in found[1:]]

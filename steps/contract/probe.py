@@ -39,6 +39,7 @@ class Probe(Model):
     alone: ClassVar[bool] = False  # needs a snapshot of its own (long or repeated measurement), not that of its group
     only: ClassVar[str] = ""  # the one dialect where this exists ("postgresql"), "" for both
     Result: ClassVar[type[BaseModel]]  # its fields are the names for `that:`
+    default_that: ClassVar[str] = ""  # the `that:` of a check that has none
     open_names: ClassVar[bool] = False  # the query's columns are names for `that:` too
 
     def observe(self, look: Look) -> BaseModel:

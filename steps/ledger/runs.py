@@ -87,6 +87,11 @@ def latest_runs(look: Look, *, playbook: str) -> list[RunRow]:
     return _runs(look, where="playbook = :playbook", params={"playbook": playbook})
 
 
+def all_runs(look: Look) -> list[RunRow]:
+    """Every run on this target, newest first."""
+    return _runs(look, where="1 = 1", params={})
+
+
 def latest_standing(look: Look, playbook: str) -> RunRow | None:
     """The newest run of a playbook whose changes stand; None where there is none."""
     runs = [run for run in latest_runs(look, playbook=playbook) if not run.rolled_back]

@@ -24,7 +24,10 @@ from steps.contract import Answer, Value
 ROOT = Path(__file__).parents[2]
 PLAYBOOKS = ROOT / "playbooks"
 SHARED = PLAYBOOKS / "adr007-common.yaml"
-FILES = sorted(path for path in [*PLAYBOOKS.glob("*.yaml"), *PLAYBOOKS.glob("examples/*.yaml")] if path != SHARED)
+SHAPES = PLAYBOOKS / "adr007-shapes.yaml"
+FILES = sorted(
+    path for path in [*PLAYBOOKS.glob("*.yaml"), *PLAYBOOKS.glob("examples/*.yaml")] if path not in {SHARED, SHAPES}
+)
 PHASES = ("adr007-phase1", "adr007-phase2", "adr007-phase2-10k", "adr007-phase3", "adr007-phase4")
 ROLLBACKS = ("adr007-rollback1", "adr007-rollback2", "adr007-rollback3")
 NINE = re.findall(

@@ -68,10 +68,8 @@ class PlainLook:
 
     def rows(self, sql: str, params: Params = {}) -> list[Row]:
         cursor = self._run(sql, params)
-        if cursor.description is None:  # SAVEPOINT
-            return []
-        names = [column[0] for column in cursor.description]
-        return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()]
+        names = [column[0] for column in cursor.description or []]
+        return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()] if names else []
 
     def row(self, sql: str, params: Params = {}) -> Row:
         rows = self.rows(sql, params)
@@ -113,7 +111,8 @@ class PlainDatabase:
         if reading:
             connection.read_only, connection.isolation_level = True, psycopg.IsolationLevel.REPEATABLE_READ
         connection.execute(
-            "SELECT set_config('search_path', 'public, pg_catalog', false), set_config('row_security', 'off', false)"
+            "SELECT set_config('search_path', 'public, pg_catalog', false), set_config('lock_timeout', '10s', false),"
+            " set_config('row_security', 'off', false)"
         )
         return connection
 
