@@ -219,9 +219,33 @@ def test_phase1_sees_what_uses_the_column(honeypot: Database) -> None:
 def test_phase2_finds_work_in_every_store(honeypot: Database, _store: str) -> None:
     """With source_ip NULL everywhere, with it stored, and with snapshots that v16 filled. T: 11 23."""
     rename_types(honeypot)
-    wanted = ["test_baseline_snapshot_coverage", "test_backfill_requirements", "network_data", "test_dry_run_batch_performance",
+    wanted = ["v16_whole", "test_baseline_snapshot_coverage", "test_backfill_requirements", "network_data", "test_dry_run_batch_performance",
               "test_sample_session_inspection", "test_production_readiness_checklist", "may_fill", "no_orphans"]  # fmt: skip
     assert _ask(honeypot, _named("adr007-phase2"), *wanted) == ["pass"] * len(wanted)
+
+
+@pytest.mark.store("raw")
+def test_phase2_says_that_there_is_no_network_data(honeypot: Database) -> None:
+    """Straight after v16 there is nothing to copy, and nothing that could be copied is missed by one column alone."""
+    phase2 = _named("adr007-phase2")
+    assert _ask(honeypot, phase2, "network_data") == ["fail"]
+    honeypot.script('UPDATE ip_inventory SET enrichment = \'{"maxmind": {"country": "NL"}}\'')
+    found = _figures(honeypot, phase2, "network_data")
+    assert (found["with_country"], found["with_asn"], found["with_ip_type"]) == (found["addresses"], 0, 0)
+    assert _ask(honeypot, phase2, "network_data") == ["fail"]
+
+
+@pytest.mark.store("enriched")
+def test_phase2_knows_a_half_done_v16(honeypot: Database) -> None:
+    """Version 16 is believed where the catalogue says so; more than v16 makes is no harm."""
+    rename_types(honeypot)
+    phase2 = _named("adr007-phase2")
+    honeypot.script("CREATE INDEX ix_extra ON session_summaries (matcher)")
+    assert _ask(honeypot, phase2, "v16_whole") == ["pass"]
+    honeypot.script("DROP INDEX idx_session_snapshot_asn")
+    [answer] = _answered(honeypot, phase2, ("v16_whole",), {})
+    assert answer.answer is Answer.FAIL
+    assert "idx_session_snapshot_asn" in answer.text
 
 
 def test_coverage_believes_no_sentinel(honeypot: Database) -> None:
