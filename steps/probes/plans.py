@@ -87,7 +87,8 @@ class CompareResult(Model):
     """a_ms, b_ms: medians at the client; speedup: b_ms ÷ a_ms, so a is the one expected to be faster.
 
     noise_pct: the wider interquartile range, in per cent of its median. undecided: the interquartile ranges of a and b overlap,
-    so that the difference may be noise. *_value: the first column of a single row, otherwise the number of rows.
+    so that the difference may be noise. *_value: the first column of a single row, otherwise the number of rows; a number is
+    one that `that:` can compare.
     """
 
     a_ms: float
@@ -96,15 +97,18 @@ class CompareResult(Model):
     agree: bool
     noise_pct: float
     undecided: bool
-    a_value: str | None
-    b_value: str | None
+    a_value: int | Decimal | str | None
+    b_value: int | Decimal | str | None
     difference_pct: float | None
     a_plan: str
     b_plan: str
 
 
 class Compare(Probe):
-    """Runs two queries alternately (a b a b …) after a warm-up; gives medians, noise and plans, and whether the results agree."""
+    """Runs two queries alternately (a b a b …) after a warm-up; gives medians, noise and plans, and whether the results agree.
+
+    Where both find nothing (no row, or a single 0 or NULL) the answer is unknown.
+    """
 
     kind: ClassVar[str] = "compare"
     summary: ClassVar[str] = "two queries: do they agree, and which is faster beyond the noise"
@@ -149,8 +153,8 @@ class Compare(Probe):
             agree=self._agrees(a_rows, b_rows),
             noise_pct=round(max(a.noise_pct, b.noise_pct), 1),
             undecided=a.low <= b.high and b.low <= a.high,
-            a_value=_text(a_value),
-            b_value=_text(b_value),
+            a_value=_figure(a_value),
+            b_value=_figure(b_value),
             difference_pct=_difference(a_value, b_value),
             a_plan=explain(look, first).text,
             b_plan=explain(look, second).text,
@@ -165,6 +169,8 @@ class Compare(Probe):
 
     def verdict(self, result: BaseModel) -> Verdict | None:
         seen = CompareResult.model_validate(result)
+        if not seen.a_value and not seen.b_value:
+            return Verdict(Answer.UNKNOWN, "both found nothing, so that neither result nor speed proves anything")
         if not seen.agree:
             by = "" if seen.difference_pct is None else f", {seen.difference_pct:g} % apart"
             return Verdict(Answer.FAIL, f"the results disagree: {seen.a_value} and {seen.b_value}{by}")
@@ -245,5 +251,8 @@ def _comparable(row: Row) -> tuple[str, ...]:
     return tuple(map(sortable, row.values()))
 
 
-def _text(value: Value) -> str | None:
+def _figure(value: Value) -> int | Decimal | str | None:
+    number = exact(value)
+    if isinstance(number, int | Decimal) and not isinstance(value, bool):
+        return number
     return None if value is None else str(value)

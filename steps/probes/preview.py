@@ -13,7 +13,7 @@ from steps.sql.queries import ReadQuery
 from steps.sql.unreadable import FailingRow, UnreadableRow, tried
 from steps.types.backfill.reading import in_window
 from steps.types.backfill.spec import BackfillFields, read_shape
-from steps.types.backfill.sql import Shape, Window, keys, preview
+from steps.types.backfill.sql import Shape, Window, keys, listed, own_key, preview, rows_from
 
 
 class PreviewResult(Model):
@@ -68,6 +68,14 @@ def _counted(look: Look, shape: Shape, window: Window) -> tuple[Row, tuple[Unrea
     row = tried(look, lambda: look.row(preview(shape, window), window.all_params()))
     if row is not None:
         return row, ()
+    window = _by_keys(look, shape, window)
     bad = in_window(look, shape, window).found
     rest = window.without([one.key for one in bad])
     return look.row(preview(shape, rest), rest.all_params()), bad
+
+
+def _by_keys(look: Look, shape: Shape, window: Window) -> Window:
+    """The same rows by their keys: a server that sorts evaluates the playbook's SQL for rows beyond the limit too."""
+    order = ", ".join(f"target.{column.sql}" for column in shape.key)
+    sql = f"SELECT {own_key(shape)} AS key FROM {rows_from(shape, window)} ORDER BY {order} LIMIT :rb_rows"
+    return listed(shape, [row.text("key") for row in look.rows(sql, window.all_params())])

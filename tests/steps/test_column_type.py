@@ -18,7 +18,7 @@ SESSIONS = "session_summaries"
 
 @pytest.fixture(params=["pg15", "pg18"])
 def pgdb(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Database]:
-    with databases.kind(request.param).database("empty") as database:
+    with databases.kind(request.param).database("documented") as database:
         yield database
 
 

@@ -15,7 +15,7 @@ PAIR = "SELECT count(*) AS n FROM session_summaries WHERE event_count = 3 AND co
 def result_of(one: object, **figures: object) -> object:
     """A comparison's result with chosen figures: what the noise of this machine must not decide."""
     defaults = {"a_ms": 2.0, "b_ms": 10.0, "speedup": 5.0, "agree": True, "noise_pct": 3.0, "undecided": False}
-    values = {"a_value": "1", "b_value": "1", "difference_pct": 0.0, "a_plan": "", "b_plan": ""}
+    values = {"a_value": 1, "b_value": 1, "difference_pct": 0.0, "a_plan": "", "b_plan": ""}
     return one.Result(**{**defaults, **values, **figures})
 
 
@@ -80,6 +80,22 @@ def test_compare_noise_is_undecided():
     assert verdict.why.startswith("undecided: noise of 40 % above the effect")
     assert one.verdict(result_of(one)).answer is Answer.PASS
     assert one.verdict(result_of(one, agree=False, undecided=True)).answer is Answer.FAIL
+
+
+@pytest.mark.parametrize(
+    "nothing", ["SELECT 0 AS n", "SELECT NULL AS n", "SELECT 0.0 AS n", "SELECT 1 AS n WHERE 1 = 2"]
+)
+def test_compare_of_nothing_proves_nothing(honeypot: Database, nothing: str):
+    """Two queries that find nothing agree, and one of them is faster: that is unknown, whatever `that:` says of speed."""
+    one = probe("compare", a=nothing, b=nothing + " LIMIT 1", runs=3, agree="1 %")
+    if "WHERE" not in nothing and "NULL" not in nothing:
+        assert look_at(honeypot, one).a_value == 0
+    assert (
+        one.verdict(result_of(one, agree=True, a_value=look_at(honeypot, one).a_value, b_value=0)).answer
+        is Answer.UNKNOWN
+    )
+    something = probe("compare", a=nothing, b="SELECT 5 AS n", runs=3)
+    assert answer(honeypot, something) is Answer.FAIL
 
 
 def test_compare_of_equal_queries_is_mostly_noise(honeypot: Database):

@@ -112,7 +112,7 @@ def test_sqlite_wal_grows_behind_an_open_reader(databases):
 
 
 def test_wal_is_not_there_on_a_rollback_journal(databases):
-    with databases.kind("sqlite").database("stored") as database:
+    with databases.kind("sqlite").database("enriched") as database:
         assert look_at(database, probe("wal")).bytes == 0
 
 
