@@ -13,7 +13,7 @@ from runner.commands import complete, options
 from runner.common import terminal
 
 if TYPE_CHECKING:
-    from runner.playbook.load import Written
+    from runner.playbook.load import WrittenPlaybook
     from runner.review.findings import LintResult
 
 
@@ -52,7 +52,7 @@ def lint_command(
 
     cwd = Path.cwd()
     faults: list[str] = []
-    written: list[Written] = []
+    written: list[WrittenPlaybook] = []
     for name in playbooks:
         try:
             written.append(read_written(find_playbook(name, cwd)))
@@ -65,9 +65,10 @@ def lint_command(
         shown = {"effects": lint.effects(written)} if effects else {}
         options.print_json({**result.document(), "faults": faults, **shown})
     else:
-        _show(result)
         for line in lint.effects(written) if effects else ():
-            terminal.say(f"{line['file']}:{line['line']}:{line['column']}: {line['statement']}\n  {line['effect']}")
+            terminal.say(f"{line['file']}:{line['line']}:{line['column']}: {line['statement']}")
+            terminal.say(f"  {line['effect']}")
+        _show(result)
     _refuse(result, faults, playbooks, strict=strict)
 
 

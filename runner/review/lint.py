@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from pydantic import JsonValue
 
 from runner.common.errors import BadInput
-from runner.playbook.load import Written
+from runner.playbook.load import WrittenPlaybook
 from runner.review import parse_tree, rules, squawk, suppressions
 from runner.review.effects import effect_of
 from runner.review.findings import INSTALL, Finding, LintResult, Reviewed, RuleSummary, Severity, in_order
@@ -32,7 +32,7 @@ def load_rules() -> dict[str, Rule]:
     return RULES
 
 
-def lint(playbooks: Iterable[Written], *, environment: str = "", today: date | None = None) -> LintResult:
+def lint(playbooks: Iterable[WrittenPlaybook], *, environment: str = "", today: date | None = None) -> LintResult:
     """Apply all rules that can be applied here. environment: of the target, as targets.yaml has it."""
     written = list(playbooks)
     day = today or datetime.now(UTC).date()
@@ -61,7 +61,7 @@ def lint(playbooks: Iterable[Written], *, environment: str = "", today: date | N
     )
 
 
-def effects(playbooks: Iterable[Written]) -> list[dict[str, JsonValue]]:
+def effects(playbooks: Iterable[WrittenPlaybook]) -> list[dict[str, JsonValue]]:
     """What each statement for PostgreSQL does to others: its lock, what that blocks, for how long, and what is gone for good."""
     if not parse_tree.available():
         raise BadInput(f"cannot tell the effects of statements without PostgreSQL's grammar: {INSTALL}")

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeGuard, TypeVar
 
 from runner.common.plain_data import Data
 from runner.plan import plan
-from runner.playbook.load import Written
+from runner.playbook.load import WrittenPlaybook
 from runner.playbook.model import Check, Entry, Playbook
 from runner.playbook.sources import Place
 from runner.playbook.yaml_reader import Mark
@@ -46,7 +46,7 @@ class Program(NamedTuple):
 class Subject:
     """A playbook under review. environment: of the target that was named, as targets.yaml has it ("production")."""
 
-    written: Written
+    written: WrittenPlaybook
     today: date
     environment: str = ""
 

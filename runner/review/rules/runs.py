@@ -9,17 +9,19 @@ from pydantic import BaseModel
 
 from runner.playbook.yaml_reader import Mark
 from runner.review.findings import Severity
-from runner.review.rule import Found, rule
-from runner.review.sql_texts import Role, without_templates
+from runner.review.rule import Hit, rule
+from runner.review.sql_texts import Role
 from runner.review.subject import Subject, able
 from runner.review.suppressions import texts_of_files
+from steps.catalog import scratch
 from steps.contract import NoText, Query, StaticallyChecked, Text
 from steps.contract.dialect import Dialect
 from steps.sql.scanner import BadSql, split
+from steps.sql.templates import as_names
 
 
 @rule("RB001", Severity.ERROR, allowable=False)
-def step_cannot_run(subject: Subject) -> Iterator[Found]:
+def step_cannot_run(subject: Subject) -> Iterator[Hit]:
     """A step can't run as it is written.
 
     The step's type refuses it, on every database that the playbook is for, and the run would stop there: after the steps before
@@ -42,7 +44,7 @@ def step_cannot_run(subject: Subject) -> Iterator[Found]:
         reasons = {dialect: _misfits(step, dialect) for dialect in subject.dialects if entry.step.only in ("", dialect)}
         if subject.declared or all(reasons.values()):
             for why in dict.fromkeys(one for each in reasons.values() for one in each):
-                yield Found(subject.mark(*path), f"step {entry.id}: {why}", step=entry.id)
+                yield Hit(subject.mark(*path), f"step {entry.id}: {why}", step=entry.id)
 
 
 def _misfits(step: StaticallyChecked, dialect: Dialect) -> list[str]:
@@ -57,7 +59,7 @@ def _elsewhere(only: str, subject: Subject) -> bool:
 
 
 @rule("RB002", Severity.ERROR, allowable=False)
-def not_on_this_database(subject: Subject) -> Iterator[Found]:
+def not_on_this_database(subject: Subject) -> Iterator[Hit]:
     """A step or check has nothing for a database that `target:` names.
 
     A step type exists on one kind of database only, or its SQL has no text for the other: a run there stops at it. Where a step
@@ -79,13 +81,13 @@ def not_on_this_database(subject: Subject) -> Iterator[Found]:
     for path, entry, _written in subject.steps():
         if entry.step.only and subject.declared and entry.step.only not in subject.declared:
             why = f"step {entry.id}: {entry.step.kind} exists on {entry.step.only} only, and `target:` names {subject.declared[0]}"
-            yield Found(subject.mark(*path, "type"), why, step=entry.id)
+            yield Hit(subject.mark(*path, "type"), why, step=entry.id)
         if not entry.step.only and not able(entry.step, StaticallyChecked):  # RB001 says it of those
             for dialect in _missing(entry.step, subject):
-                yield Found(subject.mark(*path), f"step {entry.id} has no SQL for {dialect}", step=entry.id)
+                yield Hit(subject.mark(*path), f"step {entry.id} has no SQL for {dialect}", step=entry.id)
     for check in subject.checks():
         for dialect in _missing(check.probe, subject) if check.probe is not None and not check.probe.only else ():
-            yield Found(check.mark, f"check {check.id} has no SQL for {dialect}", step=check.id)
+            yield Hit(check.mark, f"check {check.id} has no SQL for {dialect}", step=check.id)
 
 
 def _missing(model: BaseModel, subject: Subject) -> list[Dialect]:
@@ -96,7 +98,7 @@ def _missing(model: BaseModel, subject: Subject) -> list[Dialect]:
 
 
 @rule("RB003", Severity.ERROR, parsed=True)
-def not_postgresql(subject: Subject) -> Iterator[Found]:
+def not_postgresql(subject: Subject) -> Iterator[Hit]:
     """PostgreSQL's grammar can't read the SQL.
 
     It is read as PostgreSQL 18 reads it. A text that is meant for SQLite alone belongs under `sqlite:`, or into a playbook whose
@@ -114,11 +116,11 @@ def not_postgresql(subject: Subject) -> Iterator[Found]:
     """
     for text, fault in subject.unreadable:
         if Dialect.POSTGRESQL in subject.declared or text.dialect or _sqlite_fault(text.text, text.role):
-            yield Found(text.mark(fault.position), f"cannot read the SQL: {fault.message}", step=text.step)
+            yield Hit(text.mark(fault.position), f"cannot read the SQL: {fault.message}", step=text.step)
 
 
 @rule("RB004", Severity.ERROR, allowable=False)
-def not_sqlite(subject: Subject) -> Iterator[Found]:
+def not_sqlite(subject: Subject) -> Iterator[Hit]:
     """SQLite can't read the SQL.
 
     SQLite's own parser refuses a text that is meant for it alone.
@@ -138,7 +140,7 @@ def not_sqlite(subject: Subject) -> Iterator[Found]:
     only = subject.declared == (Dialect.SQLITE,)
     for text in subject.texts_for(Dialect.SQLITE) if only or _has_sqlite(subject) else ():
         if (only or text.dialect) and (fault := _sqlite_fault(text.text, text.role)):
-            yield Found(text.mark(), f"cannot read the SQL: {fault}", step=text.step)
+            yield Hit(text.mark(), f"cannot read the SQL: {fault}", step=text.step)
 
 
 def _has_sqlite(subject: Subject) -> bool:
@@ -148,17 +150,16 @@ def _has_sqlite(subject: Subject) -> bool:
 def _sqlite_fault(sql: str, role: Role) -> str:
     """What SQLite's parser says of the text; "" where it can read it (it may still miss a table)."""
     import sqlite3
-    from contextlib import closing
 
     framed = {Role.CONDITION: f"SELECT 1 WHERE ({sql}\n)", Role.VALUE: f"SELECT ({sql}\n)"}.get(role, sql)
     try:
-        pieces = [one.text for one in split(without_templates(framed), Dialect.SQLITE)]
+        pieces = [one.text for one in split(as_names(framed), Dialect.SQLITE)]
     except BadSql as fault:
         return str(fault)
-    with closing(sqlite3.connect(":memory:")) as connection:
+    with scratch.nothing() as empty:
         for piece in pieces:
             try:
-                connection.execute(f"EXPLAIN {piece}")  # a parameter without value is a fault of another kind
+                empty.connection.execute(f"EXPLAIN {piece}")  # a parameter without value is a fault of another kind
             except sqlite3.Error as error:
                 if re.search(r"syntax error|unrecognized token|incomplete input", str(error)):
                     return str(error)
@@ -182,7 +183,7 @@ _NO_SECRET = re.compile(r"^[*x<…]+$|^\.\.\.$|^(?:user|pass|password|secret|red
 
 
 @rule("RB005", Severity.ERROR)
-def secret_in_the_file(subject: Subject) -> Iterator[Found]:
+def secret_in_the_file(subject: Subject) -> Iterator[Hit]:
     """A secret stands in the file.
 
     Whoever can read the file or its history has it, and so do the trail, process lists and reports. Change it, and give it as an
@@ -207,5 +208,5 @@ def secret_in_the_file(subject: Subject) -> Iterator[Found]:
                     instead = (
                         "change it, and give it as an input with `secret: true` or in targets.yaml by password_env"
                     )
-                    yield Found(Mark(file, number, found.start(1) + 1), why, instead)
+                    yield Hit(Mark(file, number, found.start(1) + 1), why, instead)
                     break
