@@ -32,11 +32,14 @@ def load_rules() -> dict[str, Rule]:
     return RULES
 
 
-def lint(playbooks: Iterable[WrittenPlaybook], *, environment: str = "", today: date | None = None) -> LintResult:
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+def lint(playbooks: Iterable[WrittenPlaybook], *, environment: str = "", day: date | None = None) -> LintResult:
     """Apply all rules that can be applied here. environment: of the target, as targets.yaml has it."""
     written = list(playbooks)
-    day = today or datetime.now(UTC).date()
-    subjects = [Subject(one, day, environment) for one in written]
+    subjects = [Subject(one, day or today(), environment) for one in written]
     known = load_rules()
     able = parse_tree.available()
     applied = [one for one in known.values() if able or not one.parsed]
@@ -67,7 +70,7 @@ def effects(playbooks: Iterable[WrittenPlaybook]) -> list[dict[str, JsonValue]]:
         raise BadInput(f"cannot tell the effects of statements without PostgreSQL's grammar: {INSTALL}")
     found: list[dict[str, JsonValue]] = []
     for written in playbooks:
-        subject = Subject(written, datetime.now(UTC).date())
+        subject = Subject(written, today())
         for statement in subject.parsed_as(Role.STATEMENT, Role.REVERT):
             effect, mark = effect_of(statement), statement.mark()
             found.append(

@@ -30,7 +30,7 @@ def written(text: str, files: Mapping[str, str] | None = None, *, name: str = "c
 
 
 def linted(text: str, files: Mapping[str, str] | None = None, *, environment: str = "") -> LintResult:
-    return lint.lint([written(text, files)], environment=environment, today=TODAY)
+    return lint.lint([written(text, files)], environment=environment, day=TODAY)
 
 
 def codes(text: str, files: Mapping[str, str] | None = None, *, environment: str = "") -> list[str]:
