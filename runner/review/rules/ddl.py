@@ -10,7 +10,8 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import Subject, able
+from steps.contract import Declared, Foretold
 
 _SENT = (Role.STATEMENT, Role.REVERT)
 
@@ -282,20 +283,31 @@ def uses_what_is_gone(subject: Subject) -> Iterator[Hit]:
           - {id: drop, type: sql, text: DROP TABLE public.inventory}
     """
     gone: dict[str, str] = {}
-    for statement in (one for one in subject.parsed_as(Role.STATEMENT) if one.text.path[0] == "steps"):
-        for node in statement.find("CreateStmt", "CreateTableAsStmt", "RenameStmt", "ViewStmt"):
-            for name in _made(node):
-                gone.pop(name, None)
-        for node in statement.find("RangeVar"):
-            name = name_of(node.message)
-            if name in gone and not _may_be_absent(node):
-                why = f"{name} is used after step {gone[name]} has dropped it: the run would stop here"
-                yield Hit(statement.mark(node), why, f"move it before {gone[name]}", statement.text.step)
-        if (
-            statement.root.kind == "DropStmt"
-            and _name("ObjectType", statement.root.message.remove_type) == "OBJECT_TABLE"
-        ):
-            gone |= dict.fromkeys(_dropped(statement), statement.text.step)
+    statements: dict[int, list[Parsed]] = {}
+    for one in subject.parsed_as(Role.STATEMENT):
+        if one.text.path[0] == "steps" and isinstance(index := one.text.path[1], int):
+            statements.setdefault(index, []).append(one)
+    for index, entry in enumerate(subject.playbook.entries):
+        if not able(entry.step, Declared) or (index not in statements and not able(entry.step, Foretold)):
+            gone.clear()  # a program, say, which may make it again
+        for statement in statements.get(index, ()):
+            yield from _uses(statement, gone)
+
+
+def _uses(statement: Parsed, gone: dict[str, str]) -> Iterator[Hit]:
+    """The uses of tables that are gone; what the statement itself makes or drops is taken into account for the next."""
+    if any(statement.find("DoStmt", "CallStmt", "FuncCall", "CreateFunctionStmt")):
+        gone.clear()  # what a function does can't be known
+    for node in statement.find("CreateStmt", "CreateTableAsStmt", "RenameStmt", "ViewStmt"):
+        for name in _made(node):
+            gone.pop(name, None)
+    for node in statement.find("RangeVar"):
+        name = name_of(node.message)
+        if name in gone and not _may_be_absent(node):
+            why = f"{name} is used after step {gone[name]} has dropped it: the run would stop here"
+            yield Hit(statement.mark(node), why, f"move it before {gone[name]}", statement.text.step)
+    if statement.root.kind == "DropStmt" and _name("ObjectType", statement.root.message.remove_type) == "OBJECT_TABLE":
+        gone |= dict.fromkeys(_dropped(statement), statement.text.step)
 
 
 def _made(node: TreeNode) -> list[str]:

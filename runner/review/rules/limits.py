@@ -148,7 +148,7 @@ def times_contradict(subject: Subject) -> Iterator[Hit]:
         why = f"it takes {playbook.takes}, and the window is {format_duration(playbook.window)}"
         yield Hit(subject.mark("window"), why, "widen the window, or split the work")
     known = _known(subject)
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         rate = _least_rate(entry, known)
         if rate is None:
             continue

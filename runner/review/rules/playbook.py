@@ -111,7 +111,7 @@ def long_step_without_guard(subject: Subject) -> Iterator[Hit]:
             guards:
               - {id: queue, check: waiters, that: longest_s <= 1, else: smaller_batches}
     """
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         long = running_figures(entry.step).batch_ms or able(entry.step, Resting)
         if long and not entry.guards:
             instead = "write e.g. guards: [{id: queue, check: waiters, that: longest_s <= 1, else: smaller_batches}]"
@@ -147,7 +147,7 @@ def no_time_on_production(subject: Subject) -> Iterator[Hit]:
         yield Hit(
             subject.mark("name", key=True), "no `window:` or `open:`, on a target of production", "write window: 2 h"
         )
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         need = entry.step.needs().approval if able(entry.step, Gate) else None
         if need is not None and need.valid_for is None:
             why = f"the approval at {entry.id} never ends, on a target of production"
@@ -177,7 +177,7 @@ def no_work_is_no_fault(subject: Subject) -> Iterator[Hit]:
               - {id: seen, check: rows, table: sessions, where: seen AND id = 1, exactly: 1}
     """
     asks = any(not one.record_only and not one.due for one in subject.playbook.success_criteria)
-    for path, entry, written in subject.steps():
+    for path, entry, written in subject.steps:
         key = next((key for key, none in _NO_WORK if written.get(key) == none), "")
         proven = asks or any(not one.record_only for one in entry.success_criteria)
         condition = isinstance(written.get("applied_if"), str)
@@ -212,7 +212,7 @@ def half_done(subject: Subject) -> Iterator[Hit]:
             statements: [UPDATE sessions SET seen = true WHERE id = 1, UPDATE sessions SET seen = true WHERE id = 2]
             revert: UPDATE sessions SET seen = false WHERE id IN (1, 2)
     """
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         why = entry.step.half_way_back() if able(entry.step, HalfDone) else ""
         if why:
             said = f"step {entry.id} can't be taken back by itself where it ends half done: {why}"

@@ -37,7 +37,7 @@ def step_cannot_run(subject: Subject) -> Iterator[Hit]:
         steps:
           - {id: empty, type: sql, text: DELETE FROM sessions WHERE ended_at < :before, params: {before: "2026-01-01T00:00:00Z"}}
     """
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         step = entry.step
         if not able(step, StaticallyChecked) or _elsewhere(entry.step.only, subject):
             continue
@@ -78,7 +78,7 @@ def not_on_this_database(subject: Subject) -> Iterator[Hit]:
         steps:
           - {id: positive, type: add_constraint, table: sessions, name: positive, check: events >= 0}
     """
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         if entry.step.only and subject.declared and entry.step.only not in subject.declared:
             why = f"step {entry.id}: {entry.step.kind} exists on {entry.step.only} only, and `target:` names {subject.declared[0]}"
             yield Hit(subject.mark(*path, "type"), why, step=entry.id)
@@ -179,6 +179,9 @@ _SECRETS = (
     (re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|xox[abp]-[\w-]{10,})"), "a token"),
     (re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)"), "a private key"),
 )
+_SUSPECT = re.compile(
+    r"(?i)://|pass|pwd|token|secret|api.?key|AKIA|ASIA|gh._|glpat|xox|PRIVATE"
+)  # else nothing below can match
 _NO_SECRET = re.compile(r"^[*x<…]+$|^\.\.\.$|^(?:user|pass|password|secret|redacted)$", re.IGNORECASE)
 
 
@@ -200,7 +203,7 @@ def secret_in_the_file(subject: Subject) -> Iterator[Hit]:
           - {id: fill, type: command, argv: [fill], database: true}
     """
     for file, text in texts_of_files(subject.written).items():
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.splitlines() if _SUSPECT.search(text) else (), 1):
             for pattern, what in _SECRETS:
                 found = pattern.search(line)
                 if found and not _NO_SECRET.match(found[1]):

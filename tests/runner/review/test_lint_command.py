@@ -147,7 +147,7 @@ def test_without_the_extra_it_is_said_once_and_the_rest_is_found(desk: InProcess
         desk.playbook("whole", WHOLE),
     ]
     done = desk.start("lint", *names, PYTHONPATH=str(hidden))
-    out, err = done.communicate()
+    out, _ = done.communicate()
     assert done.returncode == 4
     assert "RB106" in out
     assert "RB001" in out
