@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from runner.review import squawk
 from runner.review.findings import RuleSummary
-from runner.review.lint import OF_COMMENTS, load_rules
+from runner.review.lint import OF_FILES, UNREADABLE, UNUSED, WITHOUT_REASON, load_rules
 from runner.review.rule import Rule
 
 _NEEDS = " It needs the extra `lint`."
@@ -16,13 +16,13 @@ def pages() -> dict[str, str]:
     """Code → its page, in Markdown."""
     found = {code: _page(one) for code, one in load_rules().items()}
     found |= {one.code: _foreign(name, one) for name, one in squawk.RULES.items()}
-    found |= {one.code: _of_comment(one) for one in OF_COMMENTS}
+    found |= {one.code: _of_file(one) for one in OF_FILES}
     return dict(sorted(found.items()))
 
 
 def table() -> str:
     """All rules in a table, each with a link to its page."""
-    every = [*(one.summary for one in load_rules().values()), *squawk.SUMMARIES, *OF_COMMENTS]
+    every = [*(one.summary for one in load_rules().values()), *squawk.SUMMARIES, *OF_FILES]
     lines = ["| code | severity | | needs |", "|---|---|---|---|"]
     for one in sorted(every, key=lambda rule: rule.code):
         needs = "the extra `lint`" if one.needs else ""
@@ -56,9 +56,15 @@ def _foreign(name: str, mapped: squawk.Mapped) -> str:
     return "\n".join([*lines, f"{advice}.\n"])
 
 
-def _of_comment(summary: RuleSummary) -> str:
-    how = "A comment that allows a finding gives its code and the reason: [what a comment allows](README.md#allow)."
-    return f"# {summary.code}: {summary.title}\n\n{_sort(summary)}\n\n{how}\n"
+_ABOUT_FILES = {
+    UNREADABLE: "`runbook validate` says the same: an unknown key or value, SQL without effect, a name that stands twice.",
+    UNUSED: "The finding has been mended, or stands elsewhere: [what a comment allows](README.md#allow).",
+    WITHOUT_REASON: "Whoever reads it next must know why: [what a comment allows](README.md#allow).",
+}
+
+
+def _of_file(summary: RuleSummary) -> str:
+    return f"# {summary.code}: {summary.title}\n\n{_sort(summary)}\n\n{_ABOUT_FILES[summary.code]}\n"
 
 
 def documentation() -> Mapping[str, str]:
