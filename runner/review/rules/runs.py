@@ -167,14 +167,17 @@ def _sqlite_fault(sql: str, role: Role) -> str:
 
 
 _SECRETS = (
-    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@'\"{}]+:([^\s/@'\"{}]{1,})@"), "the password of an address"),
+    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@'\"{}]+:([^\s/@'\"{}]+)@"), "the password of an address"),
     (
-        re.compile(r"(?i)--?(?:password|passwd|token|secret|api[-_]?key)[= ]([^\s'\"{}\],$]{4,})"),
+        re.compile(
+            r"(?i)(?<![\w-])--?(?:password|passwd|token|secret|api[-_]?key)(?:=|\s+|['\"]?,\s*)['\"]?([^\s'\"{}\],$]{4,})"
+        ),
         "a password among arguments",
     ),
     (re.compile(r"(?i)\bPGPASSWORD\s*=\s*([^\s'\"{}$]+)"), "PGPASSWORD"),
     (re.compile(r"(?i)\bpassword\s+'([^']+)'"), "the password of a role"),
-    (re.compile(r"(?i)\b(?:password|passwd|pwd)\s*=\s*'?([^\s'\";,{}$:]{4,})"), "a password"),
+    (re.compile(r"(?i)\b(?:password|passwd|pwd)\s*=\s*'([^']{4,})'"), "a password"),
+    (re.compile(r"(?i)(?:^|[\s'\"])(?:password|passwd|pwd)=([^\s'\";,{}$:()]{4,})"), "a password"),
     (re.compile(r"\b((?:AKIA|ASIA)[A-Z0-9]{16})\b"), "an access key"),
     (re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|xox[abp]-[\w-]{10,})"), "a token"),
     (re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)"), "a private key"),
@@ -182,7 +185,7 @@ _SECRETS = (
 _SUSPECT = re.compile(
     r"(?i)://|pass|pwd|token|secret|api.?key|AKIA|ASIA|gh._|glpat|xox|PRIVATE"
 )  # else nothing below can match
-_NO_SECRET = re.compile(r"^[*x<…]+$|^\.\.\.$|^(?:user|pass|password|secret|redacted)$", re.IGNORECASE)
+_NO_SECRET = re.compile(r"^[*x.…]+$|^[$<%:]|^(?:user|pass|password|secret|redacted|null)$", re.IGNORECASE)
 
 
 @rule("RB005", Severity.ERROR)
