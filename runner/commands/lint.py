@@ -13,8 +13,8 @@ from runner.commands import complete, options
 from runner.common import terminal
 
 if TYPE_CHECKING:
-    from runner.playbook.load import Written
-    from runner.review.findings import LintResult
+    from runner.playbook.load import WrittenPlaybook
+    from runner.review.findings import Finding, LintResult
 
 
 @click.command("lint", short_help="Say what a playbook's text shows: faults, dangers, what proves nothing")
@@ -50,25 +50,26 @@ def lint_command(
     from runner.playbook.find import find_playbook, read_written
     from runner.review import lint
 
-    cwd = Path.cwd()
-    faults: list[str] = []
-    written: list[Written] = []
+    unreadable: list[Finding] = []
+    written: list[WrittenPlaybook] = []
     for name in playbooks:
+        path = find_playbook(name, Path.cwd())
         try:
-            written.append(read_written(find_playbook(name, cwd)))
+            written.append(read_written(path))
         except PlaybookFaulty as error:
-            faults.append(error.what)
-    result = lint.lint(written, environment=_environment(target))
+            unreadable += lint.faults_of(error, path)
+    result = lint.lint(written, unreadable=unreadable, environment=_environment(target))
     if sarif is not None:
         _write_sarif(result, sarif)
+    told = lint.effects(written) if effects else []
     if as_json:
-        shown = {"effects": lint.effects(written)} if effects else {}
-        options.print_json({**result.document(), "faults": faults, **shown})
+        options.print_json({**result.document(), **({"effects": told} if effects else {})})
     else:
+        for line in told:
+            terminal.say(f"{line['file']}:{line['line']}:{line['column']}: {line['statement']}")
+            terminal.say(f"  {line['effect']}")
         _show(result)
-        for line in lint.effects(written) if effects else ():
-            terminal.say(f"{line['file']}:{line['line']}:{line['column']}: {line['statement']}\n  {line['effect']}")
-    _refuse(result, faults, playbooks, strict=strict)
+    _refuse(result, playbooks, strict=strict)
 
 
 def _environment(target: str | None) -> str:
@@ -109,12 +110,12 @@ def _plural(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def _refuse(result: LintResult, faults: Iterable[str], names: Iterable[str], *, strict: bool) -> None:
+def _refuse(result: LintResult, names: Iterable[str], *, strict: bool) -> None:
     from runner.common.errors import PlaybookFaulty
     from runner.review.findings import Severity
 
     bad = result.count(Severity.ERROR) + (result.count(Severity.WARNING) if strict else 0)
-    said = [*faults, *([f"cannot accept this: {_plural(bad, 'finding')} above"] if bad else [])]
-    if said:
+    if bad:
         again = " ".join(map(shlex.quote, names))
-        raise PlaybookFaulty("\n".join(said), state="nothing was run", then=f"mend it, then runbook lint {again}")
+        said = f"cannot accept this: {_plural(bad, 'finding')} above"
+        raise PlaybookFaulty(said, state="nothing was run", then=f"mend it, then runbook lint {again}")

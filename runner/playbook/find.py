@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.common.errors import BadInput, PlaybookFaulty, RunRefused
-from runner.playbook.load import Written, load_written_file
+from runner.playbook.load import WrittenPlaybook, load_written_file
 from runner.playbook.model import Playbook
 from runner.playbook.yaml_reader import Faulty, parse
 from steps.contract import HalfDone
@@ -40,7 +40,7 @@ def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbo
     return read_written(path, inputs).playbook
 
 
-def read_written(path: Path, inputs: Mapping[str, str] | None = None) -> Written:
+def read_written(path: Path, inputs: Mapping[str, str] | None = None) -> WrittenPlaybook:
     """Load a playbook with the text that it was read from; raises PlaybookFaulty with every fault."""
     try:
         written = load_written_file(path, values=inputs)

@@ -44,7 +44,7 @@ COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "when", "on_failure", "
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenPlaybook:
     """A playbook beside the text that it was read from: its data with templates unfilled, and the place of each value."""
 
     playbook: Playbook
@@ -57,7 +57,7 @@ def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playboo
     return load_written_file(path, values=values).playbook
 
 
-def load_written_file(path: Path, *, values: Mapping[str, str] | None = None) -> Written:
+def load_written_file(path: Path, *, values: Mapping[str, str] | None = None) -> WrittenPlaybook:
     """Load a playbook from a file; values: inputs as typed.
 
     A symlink is resolved first: includes are relative to the real file, and a resume reads it again.
@@ -102,7 +102,7 @@ def load_written(
     shown: str = "",
     values: Mapping[str, str] | None = None,
     kept: Mapping[str, str] | None = None,
-) -> Written:
+) -> WrittenPlaybook:
     """As `load`, with the text beside it."""
     sources = _read(name, read, shown=shown or name)
     sources.kept = kept is not None
@@ -115,7 +115,7 @@ def load_written(
     filled = fill_data(sources, data, (), {"inputs": inputs, **inputs})
     if not isinstance(filled, dict):
         raise TypeError("a mapping stays a mapping")
-    return Written(_playbook(sources, filled, data, inputs=inputs, kept=kept), data, sources)
+    return WrittenPlaybook(_playbook(sources, filled, data, inputs=inputs, kept=kept), data, sources)
 
 
 # ─── reading ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from runner.review.parse_tree import Node, Parsed
+from runner.review.parse_tree import Parsed, TreeNode
 
 INSTANT, SCAN, REWRITE, ROWS = "instant", "one scan", "one rewrite", "as long as its rows take"
 _BLOCKS = {
@@ -73,24 +73,24 @@ def name_of(relation: Any) -> str:
 
 
 # ─── by kind of statement ───────────────────────────────────────────────────────────────────────────────────────────────
-def _nothing(_root: Node, _statement: Parsed) -> StatementEffect:
+def _nothing(_root: TreeNode, _statement: Parsed) -> StatementEffect:
     return StatementEffect()
 
 
-def _fixed(lock: str, length: str, one_way: str = "") -> Callable[[Node, Parsed], StatementEffect]:
+def _fixed(lock: str, length: str, one_way: str = "") -> Callable[[TreeNode, Parsed], StatementEffect]:
     return lambda _root, _statement: StatementEffect(lock, length, one_way)
 
 
-def _select(root: Node, _statement: Parsed) -> StatementEffect:
+def _select(root: TreeNode, _statement: Parsed) -> StatementEffect:
     return StatementEffect("ROW SHARE", ROWS) if root.message.locking_clause else StatementEffect("ACCESS SHARE", ROWS)
 
 
-def _alter(_root: Node, statement: Parsed) -> StatementEffect:
+def _alter(_root: TreeNode, statement: Parsed) -> StatementEffect:
     parts = [_altered(one, statement) for one in statement.find("AlterTableCmd")]
     return max(parts, key=lambda one: one.strength, default=StatementEffect("ACCESS EXCLUSIVE", INSTANT))
 
 
-def _altered(node: Node, statement: Parsed) -> StatementEffect:
+def _altered(node: TreeNode, statement: Parsed) -> StatementEffect:
     pb = _enum()
     kind = pb.AlterTableType.Name(node.message.subtype)
     if kind == "AT_AddColumn":
@@ -124,7 +124,7 @@ _STEADY = frozenset({"now", "current_timestamp", "statement_timestamp", "transac
 _COUNTED = frozenset({"serial", "bigserial", "smallserial", "serial4", "serial8", "serial2"})
 
 
-def _added(node: Node, statement: Parsed) -> StatementEffect:
+def _added(node: TreeNode, statement: Parsed) -> StatementEffect:
     """ADD COLUMN: instant, unless each row gets a value of its own, or a constraint has to be proven."""
     below = [one for one in statement.tree.nodes if _is_below(one, node)]
     pb = _enum()
@@ -136,7 +136,7 @@ def _added(node: Node, statement: Parsed) -> StatementEffect:
     return StatementEffect(_EXCLUSIVE, REWRITE if own_value else SCAN if proven else INSTANT)
 
 
-def _is_below(node: Node, top: Node) -> bool:
+def _is_below(node: TreeNode, top: TreeNode) -> bool:
     above = node.up
     while above is not None and above is not top:
         above = above.up
@@ -149,46 +149,47 @@ def _constrained(constraint: Any) -> StatementEffect:
     return StatementEffect("SHARE ROW EXCLUSIVE" if kind == "CONSTR_FOREIGN" else _EXCLUSIVE, length)
 
 
-def _rename(root: Node, _statement: Parsed) -> StatementEffect:
+def _rename(root: TreeNode, _statement: Parsed) -> StatementEffect:
     kind = _enum().ObjectType.Name(root.message.rename_type)
     return StatementEffect(_OWN if kind == "OBJECT_INDEX" else _EXCLUSIVE, INSTANT)
 
 
-def _index(root: Node, _statement: Parsed) -> StatementEffect:
+def _index(root: TreeNode, _statement: Parsed) -> StatementEffect:
     return StatementEffect(_OWN if root.message.concurrent else "SHARE", SCAN)
 
 
 _HOLDS_DATA = {"OBJECT_TABLE": "its rows", "OBJECT_SCHEMA": "all that is in it", "OBJECT_SEQUENCE": "where it stood"}
 
 
-def _drop(root: Node, _statement: Parsed) -> StatementEffect:
+def _drop(root: TreeNode, _statement: Parsed) -> StatementEffect:
     kind = _enum().ObjectType.Name(root.message.remove_type)
     lock = _OWN if root.message.concurrent else _EXCLUSIVE
     return StatementEffect(lock, INSTANT, _HOLDS_DATA.get(kind, ""))
 
 
-def _reindex(_root: Node, statement: Parsed) -> StatementEffect:
-    return StatementEffect(_OWN if _option(statement, "concurrently") else _EXCLUSIVE, SCAN)
+def _reindex(_root: TreeNode, statement: Parsed) -> StatementEffect:
+    return StatementEffect(_OWN if has_option(statement, "concurrently") else _EXCLUSIVE, SCAN)
 
 
-def _vacuum(_root: Node, statement: Parsed) -> StatementEffect:
-    return StatementEffect(_EXCLUSIVE, REWRITE) if _option(statement, "full") else StatementEffect(_OWN, SCAN)
+def _vacuum(_root: TreeNode, statement: Parsed) -> StatementEffect:
+    return StatementEffect(_EXCLUSIVE, REWRITE) if has_option(statement, "full") else StatementEffect(_OWN, SCAN)
 
 
-def _option(statement: Parsed, name: str) -> bool:
+def has_option(statement: Parsed, name: str) -> bool:
+    """Whether a statement gives this option, as EXPLAIN (…), VACUUM (…) and REINDEX (…) have them."""
     return any(one.message.defname == name for one in statement.find("DefElem"))
 
 
-def _refresh(root: Node, _statement: Parsed) -> StatementEffect:
+def _refresh(root: TreeNode, _statement: Parsed) -> StatementEffect:
     return StatementEffect("EXCLUSIVE" if root.message.concurrent else _EXCLUSIVE, REWRITE)
 
 
-def _lock(root: Node, _statement: Parsed) -> StatementEffect:
+def _lock(root: TreeNode, _statement: Parsed) -> StatementEffect:
     return StatementEffect(_ORDER[max(min(root.message.mode, len(_ORDER)), 1) - 1], ROWS)
 
 
-def _explain(root: Node, statement: Parsed) -> StatementEffect:
-    if not _option(statement, "analyze"):
+def _explain(root: TreeNode, statement: Parsed) -> StatementEffect:
+    if not has_option(statement, "analyze"):
         return StatementEffect()
     inner = root.message.query
     kind = getattr(inner, inner.WhichOneof("node")).DESCRIPTOR.name
@@ -202,7 +203,7 @@ def _enum() -> Any:
 
 
 _OLD = "the values that it overwrites"
-_OF: dict[str, Callable[[Node, Parsed], StatementEffect]] = {
+_OF: dict[str, Callable[[TreeNode, Parsed], StatementEffect]] = {
     "SelectStmt": _select,
     "UpdateStmt": _fixed("ROW EXCLUSIVE", ROWS, _OLD),
     "DeleteStmt": _fixed("ROW EXCLUSIVE", ROWS, "the rows that it deletes"),

@@ -6,11 +6,13 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 from pydantic import JsonValue
 
-from runner.common.errors import BadInput
-from runner.playbook.load import Written
+from runner.common.errors import BadInput, PlaybookFaulty
+from runner.playbook.load import WrittenPlaybook
+from runner.playbook.yaml_reader import Fault, Faulty, Mark
 from runner.review import parse_tree, rules, squawk, suppressions
 from runner.review.effects import effect_of
 from runner.review.findings import INSTALL, Finding, LintResult, Reviewed, RuleSummary, Severity, in_order
@@ -18,8 +20,9 @@ from runner.review.rule import RULES, Rule, apply_rules
 from runner.review.sql_texts import Role
 from runner.review.subject import Subject
 
-UNUSED, WITHOUT_REASON = "RB901", "RB902"
-OF_COMMENTS = (
+UNREADABLE, UNUSED, WITHOUT_REASON = "RB000", "RB901", "RB902"
+OF_FILES = (
+    RuleSummary(UNREADABLE, Severity.ERROR, "The playbook can't be read"),
     RuleSummary(UNUSED, Severity.WARNING, "A comment allows what isn't found"),
     RuleSummary(WITHOUT_REASON, Severity.WARNING, "A comment allows something without a reason or a code"),
 )
@@ -32,11 +35,23 @@ def load_rules() -> dict[str, Rule]:
     return RULES
 
 
-def lint(playbooks: Iterable[Written], *, environment: str = "", today: date | None = None) -> LintResult:
-    """Apply all rules that can be applied here. environment: of the target, as targets.yaml has it."""
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+def lint(
+    playbooks: Iterable[WrittenPlaybook],
+    *,
+    unreadable: Iterable[Finding] = (),
+    environment: str = "",
+    day: date | None = None,
+) -> LintResult:
+    """Apply all rules that can be applied here. environment: of the target, as targets.yaml has it.
+
+    unreadable: the faults of playbooks that can't be loaded (see `faults_of`).
+    """
     written = list(playbooks)
-    day = today or datetime.now(UTC).date()
-    subjects = [Subject(one, day, environment) for one in written]
+    subjects = [Subject(one, day or today(), environment) for one in written]
     known = load_rules()
     able = parse_tree.available()
     applied = [one for one in known.values() if able or not one.parsed]
@@ -52,22 +67,27 @@ def lint(playbooks: Iterable[Written], *, environment: str = "", today: date | N
     judged += _of_comments(dict.fromkeys(comments), judged, usable, {one.code for one in summaries})
     return LintResult(
         playbooks=tuple(Reviewed(one.sources.main.file, one.playbook.name, one.playbook.digest) for one in written),
-        findings=in_order(judged),
-        rules=tuple(
-            sorted([*(one for one in summaries if one.code in usable), *OF_COMMENTS], key=lambda one: one.code)
-        ),
+        findings=in_order([*unreadable, *judged]),
+        rules=tuple(sorted([*(one for one in summaries if one.code in usable), *OF_FILES], key=lambda one: one.code)),
         skipped=tuple(sorted((one for one in summaries if one.code not in usable), key=lambda one: one.code)),
         versions=_versions(foreign=foreign, able=able),
     )
 
 
-def effects(playbooks: Iterable[Written]) -> list[dict[str, JsonValue]]:
+def faults_of(error: PlaybookFaulty, file: Path) -> list[Finding]:
+    """The faults for which a playbook can't be loaded, as findings."""
+    cause = error.__cause__
+    faults = cause.faults if isinstance(cause, Faulty) else (Fault(Mark(str(file), 1, 1), error.what),)
+    return [Finding(UNREADABLE, Severity.ERROR, one.mark, one.message) for one in faults]
+
+
+def effects(playbooks: Iterable[WrittenPlaybook]) -> list[dict[str, JsonValue]]:
     """What each statement for PostgreSQL does to others: its lock, what that blocks, for how long, and what is gone for good."""
     if not parse_tree.available():
         raise BadInput(f"cannot tell the effects of statements without PostgreSQL's grammar: {INSTALL}")
     found: list[dict[str, JsonValue]] = []
     for written in playbooks:
-        subject = Subject(written, datetime.now(UTC).date())
+        subject = Subject(written, today())
         for statement in subject.parsed_as(Role.STATEMENT, Role.REVERT):
             effect, mark = effect_of(statement), statement.mark()
             found.append(

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from runner.playbook.yaml_reader import Mark
-from runner.review.sql_texts import Role, SqlText, without_templates
+from runner.review.sql_texts import Role, SqlText
 from steps.contract.dialect import Dialect
 from steps.sql.scanner import BadSql, TokenKind, scan
+from steps.sql.templates import as_names
 
 
+@functools.cache
 def available() -> bool:
     """Whether the parser is installed (the extra `lint`)."""
-    return importlib.util.find_spec("postgast") is not None
+    try:
+        importlib.import_module("postgast")
+    except ImportError:
+        return False
+    return True
 
 
-class Node:
+class TreeNode:
     """A node of a parse tree: its type's name in PostgreSQL ("SelectStmt"), the message, the node above it and the field."""
 
     __slots__ = ("field", "kind", "message", "up")
 
-    def __init__(self, kind: str, message: Any, up: Node | None, name: str) -> None:
+    def __init__(self, kind: str, message: Any, up: TreeNode | None, name: str) -> None:
         self.kind, self.message, self.up, self.field = kind, message, up, name
 
-    def above(self, *kinds: str) -> Node | None:
+    def above(self, *kinds: str) -> TreeNode | None:
         """The nearest node above that is of one of these kinds."""
         node = self.up
         while node is not None and node.kind not in kinds:
             node = node.up
         return node
 
-    def within(self, name: str, stop: Node | None = None) -> bool:
+    def within(self, name: str, stop: TreeNode | None = None) -> bool:
         """Whether it, or a node above it, below `stop`, stands in this field."""
-        node: Node | None = self
+        node: TreeNode | None = self
         while node is not None and node is not stop:
             if node.field == name:
                 return True
@@ -45,13 +51,13 @@ class Node:
         return False
 
 
-class Tree(NamedTuple):
+class ParseTree(NamedTuple):
     """One parsed statement: where it begins and ends in the text, and all nodes in order."""
 
     start: int
     end: int
-    nodes: tuple[Node, ...]
-    by_kind: Mapping[str, tuple[Node, ...]]
+    nodes: tuple[TreeNode, ...]
+    by_kind: Mapping[str, tuple[TreeNode, ...]]
 
 
 class SyntaxFault(NamedTuple):
@@ -66,11 +72,11 @@ class Parsed:
     """A statement of a playbook with its parse tree."""
 
     text: SqlText
-    tree: Tree
+    tree: ParseTree
     shift: int = field(repr=False)  # characters that were put in front of the text to make a statement of it
 
     @property
-    def root(self) -> Node:
+    def root(self) -> TreeNode:
         """The statement itself, as "UpdateStmt"."""
         return self.tree.nodes[0]
 
@@ -79,16 +85,16 @@ class Parsed:
         """The statement as it is written."""
         return self.text.text[max(self.tree.start - self.shift, 0) : max(self.tree.end - self.shift, 0)].strip()
 
-    def find(self, *kinds: str) -> Iterator[Node]:
+    def find(self, *kinds: str) -> Iterator[TreeNode]:
         """All nodes of these kinds."""
         for kind in kinds:
             yield from self.tree.by_kind.get(kind, ())
 
-    def mark(self, node: Node | None = None) -> Mark:
+    def mark(self, node: TreeNode | None = None) -> Mark:
         """The place of a node in the file; of the statement where the node has none."""
         return self.text.mark(self._position(node))
 
-    def _position(self, node: Node | None) -> int:
+    def _position(self, node: TreeNode | None) -> int:
         while node is not None:
             at = getattr(node.message, "location", -1)
             if at > 0 or (at == 0 and self.tree.start == 0 and self.shift == 0 and node.kind != "RawStmt"):
@@ -112,7 +118,7 @@ def parse(text: SqlText) -> list[Parsed] | SyntaxFault:
 
 def plain(sql: str) -> str:
     """Parameters as $n, templates as quoted names; of the same length, so that positions stay."""
-    sql = without_templates(sql)
+    sql = as_names(sql)
     if ":" not in sql:
         return sql
     try:
@@ -131,7 +137,7 @@ def plain(sql: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _trees(sql: str) -> tuple[Tree, ...] | SyntaxFault:
+def _trees(sql: str) -> tuple[ParseTree, ...] | SyntaxFault:
     import postgast
 
     characters = _characters(sql)
@@ -143,12 +149,12 @@ def _trees(sql: str) -> tuple[Tree, ...] | SyntaxFault:
     for raw in found.stmts:
         start = characters(raw.stmt_location)
         end = characters(raw.stmt_location + raw.stmt_len) if raw.stmt_len else len(sql)
-        nodes: list[Node] = []
+        nodes: list[TreeNode] = []
         _collect(raw, None, nodes, characters)
-        groups: dict[str, list[Node]] = defaultdict(list)
+        groups: dict[str, list[TreeNode]] = defaultdict(list)
         for node in nodes:
             groups[node.kind].append(node)
-        trees.append(Tree(start, end, tuple(nodes), {kind: tuple(one) for kind, one in groups.items()}))
+        trees.append(ParseTree(start, end, tuple(nodes), {kind: tuple(one) for kind, one in groups.items()}))
     return tuple(trees)
 
 
@@ -160,7 +166,7 @@ def _characters(sql: str) -> Any:
     return lambda position: len(raw[:position].decode(errors="ignore"))
 
 
-def _collect(message: Any, up: Node | None, nodes: list[Node], characters: Any) -> None:
+def _collect(message: Any, up: TreeNode | None, nodes: list[TreeNode], characters: Any) -> None:
     """Append all nodes below a message; the wrappers (RawStmt, Node, List) are left out."""
     for descriptor, value in message.ListFields():
         if descriptor.message_type is None:
@@ -179,6 +185,6 @@ def _collect(message: Any, up: Node | None, nodes: list[Node], characters: Any) 
                 continue
             if characters is not int and getattr(inner, "location", 0) > 0:
                 inner.location = characters(inner.location)
-            node = Node(kind, inner, up, descriptor.name)
+            node = TreeNode(kind, inner, up, descriptor.name)
             nodes.append(node)
             _collect(inner, node, nodes, characters)

@@ -6,7 +6,7 @@ import shlex
 from datetime import UTC, datetime
 
 from runner.common.errors import PlaybookFaulty
-from runner.playbook.load import Written
+from runner.playbook.load import WrittenPlaybook
 from runner.review import suppressions
 from runner.review.findings import Severity, in_order
 from runner.review.rule import RULES, apply_rules
@@ -14,7 +14,7 @@ from runner.review.rules import runs as _all_errors  # noqa: F401  adds them to 
 from runner.review.subject import Subject
 
 
-def refuse_errors(written: Written) -> None:
+def refuse_errors(written: WrittenPlaybook) -> None:
     """Raise PlaybookFaulty for what would make a run fail, as far as that can be known without extras.
 
     So `validate` refuses it, and exec before it begins.

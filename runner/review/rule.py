@@ -14,7 +14,7 @@ from runner.review.findings import LINT, Finding, RuleSummary, Severity
 from runner.review.subject import Subject
 
 
-class Found(NamedTuple):
+class Hit(NamedTuple):
     """What a rule says of one place; code and severity are the rule's."""
 
     mark: Mark
@@ -23,7 +23,7 @@ class Found(NamedTuple):
     step: str = ""
 
 
-Finder = Callable[[Subject], Iterator[Found]]
+Finder = Callable[[Subject], Iterator[Hit]]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel
 
 from runner.common.plain_data import Data
-from runner.playbook.load import Written
+from runner.playbook.load import WrittenPlaybook
 from runner.playbook.sources import Place
 from runner.playbook.yaml_reader import Mark
 from runner.review.places import place_in_scalar, place_in_text
@@ -51,7 +50,7 @@ class SqlText:
     dialect: str
     role: Role
     uses: tuple[Use, ...]
-    written: Written = field(repr=False, compare=False)
+    written: WrittenPlaybook = field(repr=False, compare=False)
 
     @property
     def step(self) -> str:
@@ -73,7 +72,7 @@ _NO_SQL = frozenset({"of_type"})
 _CHECKS = ("preconditions", "success_criteria", "guards")
 
 
-def texts_of(written: Written) -> Iterator[SqlText]:
+def texts_of(written: WrittenPlaybook) -> Iterator[SqlText]:
     """All SQL of a playbook; a named query once, with all its uses. What an include has and it doesn't use is left out."""
     collector = _Collector(written)
     for group in _CHECKS:
@@ -94,7 +93,7 @@ def texts_of(written: Written) -> Iterator[SqlText]:
 class _Collector:
     """Walks the steps and checks, and collects SQL in place and the uses of named queries."""
 
-    def __init__(self, written: Written) -> None:
+    def __init__(self, written: WrittenPlaybook) -> None:
         self.written = written
         self.queries = written.playbook.queries
         self.found: list[SqlText] = []
@@ -158,12 +157,3 @@ def _holds(annotation: Any) -> bool | None:
         inner = tuple(one.annotation for one in annotation.model_fields.values())
     held = [one for one in map(_holds, inner) if one is not None]
     return held[0] if held else None
-
-
-# ─── for the parser ─────────────────────────────────────────────────────────────────────────────────────────────────
-_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z][A-Za-z0-9_.]*)\s*\|\s*ident\s*\}\}")
-
-
-def without_templates(sql: str) -> str:
-    """The text with each template as a quoted name, and the same length, so that positions stay."""
-    return _TEMPLATE.sub(lambda found: f'"{found[1]}"'.ljust(len(found[0])), sql)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeGuard, TypeVar
 
 from runner.common.plain_data import Data
 from runner.plan import plan
-from runner.playbook.load import Written
+from runner.playbook.load import WrittenPlaybook
 from runner.playbook.model import Check, Entry, Playbook
 from runner.playbook.sources import Place
 from runner.playbook.yaml_reader import Mark
@@ -46,7 +46,7 @@ class Program(NamedTuple):
 class Subject:
     """A playbook under review. environment: of the target that was named, as targets.yaml has it ("production")."""
 
-    written: Written
+    written: WrittenPlaybook
     today: date
     environment: str = ""
 
@@ -70,11 +70,15 @@ class Subject:
                 return None
         return found
 
-    def steps(self) -> Iterator[tuple[Place, Entry, Mapping[str, Data]]]:
+    @functools.cached_property
+    def steps(self) -> tuple[tuple[Place, Entry, Mapping[str, Data]], ...]:
         """Each step: its path, as loaded, and as written."""
-        for index, entry in enumerate(self.playbook.entries):
-            written = self.value("steps", index)
-            yield ("steps", index), entry, written if isinstance(written, dict) else {}
+        written = self.written.data.get("steps")
+        each = written if isinstance(written, list) else []
+        return tuple(
+            (("steps", n), entry, one if isinstance(one, dict) else {})
+            for n, (entry, one) in enumerate(zip(self.playbook.entries, each, strict=True))
+        )
 
     def checks(self) -> Iterator[Check]:
         """All preconditions, criteria and guards."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner.playbook.load import Written
+from runner.playbook.load import WrittenPlaybook
 from runner.playbook.yaml_reader import Mark
 from runner.review.findings import Finding
 
@@ -68,7 +68,7 @@ def _depth(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def texts_of_files(written: Written) -> Mapping[str, str]:
+def texts_of_files(written: WrittenPlaybook) -> Mapping[str, str]:
     """The playbook's own file, its includes and its SQL files: name as shown → text."""
     sources = written.sources
     documents = {one.file: one.text for one in (sources.main, *sources.included)}
@@ -76,7 +76,7 @@ def texts_of_files(written: Written) -> Mapping[str, str]:
     return {**documents, **files}
 
 
-def of_playbook(written: Written) -> Iterator[Allowance]:
+def of_playbook(written: WrittenPlaybook) -> Iterator[Allowance]:
     """The comments of all files of a playbook."""
     for file, text in texts_of_files(written).items():
         yield from allowances(file, text)

@@ -105,7 +105,7 @@ _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _NO_NAME_END = re.compile(r"[$]|[^\x00-\x7f]")
 
 
-SHORT = 4000  # characters; what is longer isn't kept
+SHORT = 1000  # characters; what is longer isn't kept
 
 
 @functools.cache  # compiled at first use: loading a playbook's types must stay fast
@@ -133,7 +133,9 @@ def scan(sql: str, dialect: Dialect) -> Iterator[Token]:
     return iter(known) if known is not None else _scan(sql, dialect)
 
 
-@functools.lru_cache(maxsize=512)  # a statement is scanned ten times and more while its playbook is read
+@functools.lru_cache(
+    maxsize=16_384
+)  # a statement is scanned ten times and more while its playbook is read, and reviewed
 def _scanned(sql: str, dialect: Dialect) -> tuple[Token, ...] | None:
     """The tokens of a text; None where it can't be scanned to its end."""
     try:
@@ -149,7 +151,7 @@ def _scan(sql: str, dialect: Dialect) -> Iterator[Token]:
         if found is None or found.lastgroup is None:
             raise BadSql(line_of(sql, position), "a NUL character")
         end = _END.get(found.lastgroup, _plain_end)(sql, found, dialect)
-        yield Token(_KIND.get(found.lastgroup) or TokenKind(found.lastgroup), sql[position:end], position)
+        yield Token(_KIND[found.lastgroup], sql[position:end], position)
         position = end
 
 
@@ -209,7 +211,8 @@ _END: dict[str, Callable[[str, re.Match[str], Dialect], int]] = {
     "openescape": _never_closed,
     "meta": _meta_command,
 }
-_KIND = {"block": TokenKind.COMMENT, "dollar": TokenKind.STRING, "escape": TokenKind.STRING}
+_KIND = {kind.value: kind for kind in TokenKind}
+_KIND |= {"block": TokenKind.COMMENT, "dollar": TokenKind.STRING, "escape": TokenKind.STRING}
 
 
 # --- statements --------------------------------------------------------------------------------------------------
@@ -281,7 +284,7 @@ def split(sql: str, dialect: Dialect) -> list[StatementText]:
     return list(_split(sql, dialect) if len(sql) <= SHORT else _split.__wrapped__(sql, dialect))
 
 
-@functools.lru_cache(maxsize=16_384)  # all of a hundred playbooks, which a review reads twice
+@functools.lru_cache(maxsize=16_384)
 def _split(sql: str, dialect: Dialect) -> tuple[StatementText, ...]:
     pieces: list[StatementText] = []
     statement = _Statement(dialect)

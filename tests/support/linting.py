@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from datetime import date
 
 from runner.common.errors import BadInput
-from runner.playbook.load import Written, load_written
+from runner.playbook.load import WrittenPlaybook, load_written
 from runner.review import lint
 from runner.review.findings import Finding, LintResult
 
 TODAY = date(2026, 12, 1)
 
 
-def written(text: str, files: Mapping[str, str] | None = None, *, name: str = "change.yaml") -> Written:
+def written(text: str, files: Mapping[str, str] | None = None, *, name: str = "change.yaml") -> WrittenPlaybook:
     """A playbook of this text; what a part of one lacks is added."""
     head = "" if "runbook: 1" in text else "runbook: 1\nname: change\ntitle: A change\n"
     head = head.replace("title: A change\n", "") if "\ntitle:" in f"\n{text}" else head
@@ -30,7 +30,7 @@ def written(text: str, files: Mapping[str, str] | None = None, *, name: str = "c
 
 
 def linted(text: str, files: Mapping[str, str] | None = None, *, environment: str = "") -> LintResult:
-    return lint.lint([written(text, files)], environment=environment, today=TODAY)
+    return lint.lint([written(text, files)], environment=environment, day=TODAY)
 
 
 def codes(text: str, files: Mapping[str, str] | None = None, *, environment: str = "") -> list[str]:

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from runner.review.findings import Severity
-from runner.review.parse_tree import Node, Parsed
-from runner.review.rule import Found, rule
+from runner.review.parse_tree import Parsed, TreeNode
+from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
 from runner.review.subject import Subject
 from steps.contract import Query
 
 
 @rule("RB113", Severity.WARNING, parsed=True)
-def sentinel_counts(subject: Subject) -> Iterator[Found]:
+def sentinel_counts(subject: Subject) -> Iterator[Hit]:
     """A placeholder counts as coverage.
 
     A statement or source writes a fixed text, such as 'XX', where nothing is known, and a check counts the column's values that
@@ -58,7 +58,7 @@ def sentinel_counts(subject: Subject) -> Iterator[Found]:
             if column in placeholders and _counts(node) and f"'{placeholders[column]}'" not in statement.sql:
                 value = placeholders[column]
                 why = f"{column} counts as filled where it holds '{value}', which this playbook writes for what it doesn't know"
-                yield Found(
+                yield Hit(
                     statement.mark(node),
                     why,
                     f"count nullif({column}, '{value}'), or leave it NULL",
@@ -66,7 +66,7 @@ def sentinel_counts(subject: Subject) -> Iterator[Found]:
                 )
 
 
-def _counts(node: Node) -> bool:
+def _counts(node: TreeNode) -> bool:
     """Whether a column stands as count(column) or column IS NOT NULL."""
     above = node.up
     if above is None:
@@ -102,7 +102,7 @@ _WIDE = 8  # columns that a reviewer can still take in, and that a report should
 
 
 @rule("RB309", Severity.WARNING)
-def shows_others_data(subject: Subject) -> Iterator[Found]:
+def shows_others_data(subject: Subject) -> Iterator[Hit]:
     """A check shows wide rows, or columns that look personal.
 
     What `show:` names is printed, and stays in the trail and in reports, which are sent around. A figure proves as much.
@@ -127,7 +127,7 @@ def shows_others_data(subject: Subject) -> Iterator[Found]:
         shown = getattr(check.probe, "show", ())
         personal = [one for one in shown if isinstance(one, str) and _PERSONAL.search(one)]
         if len(shown) > _WIDE:
-            yield Found(
+            yield Hit(
                 check.mark,
                 f"{len(shown)} columns are shown, and stay in trail and reports",
                 "show what decides",
@@ -135,14 +135,14 @@ def shows_others_data(subject: Subject) -> Iterator[Found]:
             )
         elif personal:
             why = f"{', '.join(personal)} of others is shown, and stays in trail and reports"
-            yield Found(check.mark, why, "show a count or the keys, or allow it here with the reason", check.id)
+            yield Hit(check.mark, why, "show a count or the keys, or allow it here with the reason", check.id)
 
 
 _FULL_COUNT = re.compile(r"(?is)^\s*select\b(?=.*\bcount\s*\()(?!.*\bwhere\b)")
 
 
 @rule("RB311", Severity.WARNING)
-def guard_counts_a_table(subject: Subject) -> Iterator[Found]:
+def guard_counts_a_table(subject: Subject) -> Iterator[Hit]:
     """A guard counts a whole table, again and again.
 
     Each sample reads every row. On 1.7 million rows a count takes a second, and a sample every 5 s keeps a quarter of a core busy for
@@ -176,4 +176,4 @@ def guard_counts_a_table(subject: Subject) -> Iterator[Found]:
                 name = table or (query.name if isinstance(query, Query) else "") or "a table"
                 why = f"the guard {guard.check.id} counts {name} at each sample, every {guard.every:g} s"
                 instead = "ask the step's own figures (done, total), or `check: table`, which counts nothing"
-                yield Found(guard.check.mark, why, instead, guard.check.id)
+                yield Hit(guard.check.mark, why, instead, guard.check.id)

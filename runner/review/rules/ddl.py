@@ -7,16 +7,17 @@ from typing import Any
 
 from runner.review.effects import effect_of, name_of
 from runner.review.findings import Severity
-from runner.review.parse_tree import Node, Parsed
-from runner.review.rule import Found, rule
+from runner.review.parse_tree import Parsed, TreeNode
+from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import Subject, able
+from steps.contract import Declared, Foretold
 
 _SENT = (Role.STATEMENT, Role.REVERT)
 
 
 @rule("RB201", Severity.WARNING, parsed=True)
-def blocks_others(subject: Subject) -> Iterator[Found]:
+def blocks_others(subject: Subject) -> Iterator[Hit]:
     """A statement blocks all writes, or reads too, for as long as a scan or a rewrite of the table takes.
 
     The engine's lock timeout bounds how long it waits for its lock, not how long it keeps it. The step types do the same work with
@@ -37,7 +38,7 @@ def blocks_others(subject: Subject) -> Iterator[Found]:
         if effect.hurts and not _own_table(statement, subject):
             table = _table(statement)
             why = f"{effect.lock} on {table or 'the table'} for {effect.length}: {effect.blocks} wait until it is done"
-            yield Found(statement.mark(), why, _without_lock(statement, table), statement.text.step)
+            yield Hit(statement.mark(), why, _without_lock(statement, table), statement.text.step)
 
 
 def _own_table(statement: Parsed, subject: Subject) -> bool:
@@ -84,7 +85,7 @@ def _altered_otherwise(statement: Parsed, table: str) -> str:
 
 
 @rule("RB206", Severity.WARNING, parsed=True)
-def values_are_lost(subject: Subject) -> Iterator[Found]:
+def values_are_lost(subject: Subject) -> Iterator[Hit]:
     """A statement takes away values that nothing brings back.
 
     DROP TABLE, DROP COLUMN and TRUNCATE take effect at once and leave nothing to take back. Rename the thing first, keep it for a
@@ -107,11 +108,11 @@ def values_are_lost(subject: Subject) -> Iterator[Found]:
             names = ", ".join(_dropped(statement)) or _table(statement)
             why = f"{names}: {lost} are gone for good, and no rollback brings them back"
             instead = f"rename {names} first, and drop it later behind a gate"
-            yield Found(statement.mark(), why, instead, statement.text.step)
+            yield Hit(statement.mark(), why, instead, statement.text.step)
 
 
 @rule("RB207", Severity.WARNING, parsed=True)
-def cascades(subject: Subject) -> Iterator[Found]:
+def cascades(subject: Subject) -> Iterator[Hit]:
     """CASCADE takes away things that the text doesn't name.
 
     Views, foreign keys and columns of other tables go with it, and nobody has reviewed which. Without it the database says what
@@ -133,7 +134,7 @@ def cascades(subject: Subject) -> Iterator[Found]:
                 names = ", ".join(_dropped(statement)) or _table(statement)
                 why = f"CASCADE takes away what depends on {names}, which the text doesn't name"
                 instead = f"leave CASCADE out: the database then names what depends on {names}; drop that by name first"
-                yield Found(statement.mark(node), why, instead, statement.text.step)
+                yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 def _dropped(statement: Parsed) -> list[str]:
@@ -153,7 +154,7 @@ def _dropped(statement: Parsed) -> list[str]:
 
 
 @rule("RB208", Severity.WARNING, parsed=True)
-def never_validated(subject: Subject) -> Iterator[Found]:
+def never_validated(subject: Subject) -> Iterator[Hit]:
     """A constraint is added NOT VALID, and never validated.
 
     It then holds for new rows only. The planner doesn't use it, and what the old rows hold remains unknown.
@@ -188,11 +189,11 @@ def never_validated(subject: Subject) -> Iterator[Found]:
             instead = (
                 f"use {{type: add_constraint, table: {table}, …}}, or ALTER TABLE {table} VALIDATE CONSTRAINT {name}"
             )
-            yield Found(statement.mark(node), why, instead, statement.text.step)
+            yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 @rule("RB209", Severity.WARNING, parsed=True)
-def readers_break(subject: Subject) -> Iterator[Found]:
+def readers_break(subject: Subject) -> Iterator[Hit]:
     """A rename breaks programs that know the old name.
 
     Prepared statements fail at once (0A000 for a prepared SELECT *), functions at their next call. `rename_column` does it with a
@@ -214,7 +215,7 @@ def readers_break(subject: Subject) -> Iterator[Found]:
                 table, old, new = name_of(node.message.relation), node.message.subname, node.message.newname
                 why = f"programs that know {table}.{old} fail as soon as it is named {new}"
                 instead = f"use {{type: rename_column, column: {table}.{old}, to: {new}}}, and tell its readers first"
-                yield Found(statement.mark(node), why, instead, statement.text.step)
+                yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 _ON_OTHERS = {
@@ -229,7 +230,7 @@ _ON_OTHERS = {
 
 
 @rule("RB210", Severity.WARNING, parsed=True)
-def acts_on_others(subject: Subject) -> Iterator[Found]:
+def acts_on_others(subject: Subject) -> Iterator[Hit]:
     """A statement acts on other sessions, or on the whole server.
 
     Which sessions it meets is decided when it runs, and no rollback brings them back. `lock: {blockers: {end: [name]}}` ends only
@@ -257,14 +258,14 @@ def acts_on_others(subject: Subject) -> Iterator[Found]:
                     if "backend" in name
                     else "do it by hand, and note it"
                 )
-                yield Found(statement.mark(node), f"{name}() {_ON_OTHERS[name]}", instead, statement.text.step)
+                yield Hit(statement.mark(node), f"{name}() {_ON_OTHERS[name]}", instead, statement.text.step)
         for node in statement.find("AlterSystemStmt", "AlterDatabaseSetStmt", "AlterRoleSetStmt"):
             why = "a setting of the server, database or role changes for everybody else too"
-            yield Found(statement.mark(node), why, "write set: {…} at the step", statement.text.step)
+            yield Hit(statement.mark(node), why, "write set: {…} at the step", statement.text.step)
 
 
 @rule("RB211", Severity.ERROR, parsed=True)
-def uses_what_is_gone(subject: Subject) -> Iterator[Found]:
+def uses_what_is_gone(subject: Subject) -> Iterator[Hit]:
     """A step uses a table that an earlier step has dropped.
 
     The run would stop there, with the drop done.
@@ -282,23 +283,34 @@ def uses_what_is_gone(subject: Subject) -> Iterator[Found]:
           - {id: drop, type: sql, text: DROP TABLE public.inventory}
     """
     gone: dict[str, str] = {}
-    for statement in (one for one in subject.parsed_as(Role.STATEMENT) if one.text.path[0] == "steps"):
-        for node in statement.find("CreateStmt", "CreateTableAsStmt", "RenameStmt", "ViewStmt"):
-            for name in _made(node):
-                gone.pop(name, None)
-        for node in statement.find("RangeVar"):
-            name = name_of(node.message)
-            if name in gone and not _may_be_absent(node):
-                why = f"{name} is used after step {gone[name]} has dropped it: the run would stop here"
-                yield Found(statement.mark(node), why, f"move it before {gone[name]}", statement.text.step)
-        if (
-            statement.root.kind == "DropStmt"
-            and _name("ObjectType", statement.root.message.remove_type) == "OBJECT_TABLE"
-        ):
-            gone |= dict.fromkeys(_dropped(statement), statement.text.step)
+    statements: dict[int, list[Parsed]] = {}
+    for one in subject.parsed_as(Role.STATEMENT):
+        if one.text.path[0] == "steps" and isinstance(index := one.text.path[1], int):
+            statements.setdefault(index, []).append(one)
+    for index, entry in enumerate(subject.playbook.entries):
+        if not able(entry.step, Declared) or (index not in statements and not able(entry.step, Foretold)):
+            gone.clear()  # a program, say, which may make it again
+        for statement in statements.get(index, ()):
+            yield from _uses(statement, gone)
 
 
-def _made(node: Node) -> list[str]:
+def _uses(statement: Parsed, gone: dict[str, str]) -> Iterator[Hit]:
+    """The uses of tables that are gone; what the statement itself makes or drops is taken into account for the next."""
+    if any(statement.find("DoStmt", "CallStmt", "FuncCall", "CreateFunctionStmt")):
+        gone.clear()  # what a function does can't be known
+    for node in statement.find("CreateStmt", "CreateTableAsStmt", "RenameStmt", "ViewStmt"):
+        for name in _made(node):
+            gone.pop(name, None)
+    for node in statement.find("RangeVar"):
+        name = name_of(node.message)
+        if name in gone and not _may_be_absent(node):
+            why = f"{name} is used after step {gone[name]} has dropped it: the run would stop here"
+            yield Hit(statement.mark(node), why, f"move it before {gone[name]}", statement.text.step)
+    if statement.root.kind == "DropStmt" and _name("ObjectType", statement.root.message.remove_type) == "OBJECT_TABLE":
+        gone |= dict.fromkeys(_dropped(statement), statement.text.step)
+
+
+def _made(node: TreeNode) -> list[str]:
     message = node.message
     relation = (
         message.into.rel
@@ -310,7 +322,7 @@ def _made(node: Node) -> list[str]:
     return [name_of(relation), getattr(message, "newname", "")]
 
 
-def _may_be_absent(node: Node) -> bool:
+def _may_be_absent(node: TreeNode) -> bool:
     above = node.above("AlterTableStmt", "CreateStmt", "RenameStmt", "CommonTableExpr")
     return above is not None and bool(getattr(above.message, "missing_ok", above.kind == "CreateStmt"))
 

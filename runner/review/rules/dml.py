@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from runner.review.effects import name_of
+from runner.review.effects import has_option, name_of
 from runner.review.findings import Severity
-from runner.review.parse_tree import Node, Parsed
-from runner.review.rule import Found, rule
+from runner.review.parse_tree import Parsed, TreeNode
+from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
 from runner.review.subject import Subject
 
@@ -17,7 +17,7 @@ _SENT = (Role.STATEMENT, Role.REVERT)
 
 
 @rule("RB202", Severity.WARNING, parsed=True)
-def whole_table(subject: Subject) -> Iterator[Found]:
+def whole_table(subject: Subject) -> Iterator[Hit]:
     """UPDATE or DELETE without WHERE changes every row.
 
     As the statement of a step it is refused unless the step says `whole_table: true`; within WITH, or as a way back, only this rule
@@ -38,11 +38,11 @@ def whole_table(subject: Subject) -> Iterator[Found]:
             if not node.message.HasField("where_clause"):
                 table = name_of(node.message.relation)
                 why = f"{_verb(node)} without WHERE changes every row of {table} in one transaction"
-                yield Found(statement.mark(node), why, _batched(node, table), statement.text.step)
+                yield Hit(statement.mark(node), why, _batched(node, table), statement.text.step)
 
 
 @rule("RB203", Severity.WARNING, parsed=True)
-def unbounded(subject: Subject) -> Iterator[Found]:
+def unbounded(subject: Subject) -> Iterator[Hit]:
     """One statement changes as many rows as it finds.
 
     Its WHERE names no key and no range of keys. On a large table the transaction takes minutes: others wait for its rows, dead rows
@@ -71,10 +71,10 @@ def unbounded(subject: Subject) -> Iterator[Found]:
             if node.message.HasField("where_clause") and not _bounded(statement, node):
                 table = name_of(node.message.relation)
                 why = f"{_verb(node)} of as many rows of {table} as its WHERE finds, in one transaction"
-                yield Found(statement.mark(node), why, _batched(node, table), statement.text.step)
+                yield Hit(statement.mark(node), why, _batched(node, table), statement.text.step)
 
 
-def _bounded(statement: Parsed, update: Node) -> bool:
+def _bounded(statement: Parsed, update: TreeNode) -> bool:
     """Whether the WHERE names values of a column, or a range of them with both ends."""
     ends: set[tuple[str, str]] = set()
     for node in statement.find("A_Expr"):
@@ -109,11 +109,11 @@ def _is_column(side: Any) -> bool:
     return bool(side.WhichOneof("node") == "column_ref")
 
 
-def _verb(node: Node) -> str:
+def _verb(node: TreeNode) -> str:
     return node.kind.removesuffix("Stmt").upper()
 
 
-def _batched(node: Node, table: str) -> str:
+def _batched(node: TreeNode, table: str) -> str:
     if node.kind != "UpdateStmt":
         return f"delete by ranges of the key of {table}, one statement a range"
     columns = ", ".join(dict.fromkeys(one.res_target.name for one in node.message.target_list))
@@ -121,7 +121,7 @@ def _batched(node: Node, table: str) -> str:
 
 
 @rule("RB204", Severity.WARNING, parsed=True)
-def explains_by_doing(subject: Subject) -> Iterator[Found]:
+def explains_by_doing(subject: Subject) -> Iterator[Hit]:
     """EXPLAIN ANALYZE runs the statement.
 
     The rows are changed, and only the plan is shown.
@@ -138,16 +138,15 @@ def explains_by_doing(subject: Subject) -> Iterator[Found]:
     """
     for statement in subject.parsed:
         for node in statement.find("ExplainStmt"):
-            analyzes = any(one.message.defname == "analyze" for one in statement.find("DefElem"))
             written = next(statement.find(*_WRITES), None)
-            if analyzes and written is not None:
+            if written is not None and has_option(statement, "analyze"):
                 why = f"EXPLAIN ANALYZE runs the {_verb(written)}, and its rows are changed"
                 instead = "write EXPLAIN without ANALYZE, or `check: trial`, which rolls back"
-                yield Found(statement.mark(node), why, instead, statement.text.step)
+                yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 @rule("RB205", Severity.WARNING, parsed=True)
-def pages_that_move(subject: Subject) -> Iterator[Found]:
+def pages_that_move(subject: Subject) -> Iterator[Hit]:
     """Rows are paged by OFFSET, by ctid, or by what is left of them.
 
     OFFSET counts rows that others insert and delete meanwhile, so rows are skipped or met twice; a ctid changes with each update of
@@ -185,8 +184,8 @@ def pages_that_move(subject: Subject) -> Iterator[Found]:
                 yield _page(statement, node, "a ctid is another one after each update of its row")
 
 
-def _page(statement: Parsed, node: Node, why: str) -> Found:
-    return Found(statement.mark(node), why, "page by key: WHERE key > :last ORDER BY key LIMIT n", statement.text.step)
+def _page(statement: Parsed, node: TreeNode, why: str) -> Hit:
+    return Hit(statement.mark(node), why, "page by key: WHERE key > :last ORDER BY key LIMIT n", statement.text.step)
 
 
 def _is_zero(node: Any) -> bool:

@@ -11,14 +11,14 @@ from runner.common.durations import format_duration
 from runner.playbook.model import Entry, Guard
 from runner.review.findings import Severity
 from runner.review.intervals import Interval, intervals
-from runner.review.rule import Found, rule
+from runner.review.rule import Hit, rule
 from runner.review.subject import Subject
 from steps.contract import Value, running_figures
 from steps.expressions.evaluate import Expression
 
 
 @rule("RB111", Severity.WARNING)
-def limits_contradict(subject: Subject) -> Iterator[Found]:
+def limits_contradict(subject: Subject) -> Iterator[Hit]:
     """Limits contradict each other.
 
     A guard that is broken later than it is critical never acts before the emergency; a `warn:` that isn't tighter than `that:` never
@@ -53,23 +53,23 @@ def limits_contradict(subject: Subject) -> Iterator[Found]:
         holds = _of(check.that, known)
         for name, interval in holds.items():
             if interval.empty:
-                yield Found(check.mark, f"no value of {name} can fulfil {_text(check.that)}", step=check.id)
+                yield Hit(check.mark, f"no value of {name} can fulfil {_text(check.that)}", step=check.id)
         for name, interval in _of(check.warn, known).items():
             if name in holds and holds[name].inside(interval):
                 why = f"`warn: {_text(check.warn)}` isn't tighter than `that: {_text(check.that)}`: it never warns"
-                yield Found(check.mark, why, "swap them, or tighten warn", check.id)
+                yield Hit(check.mark, why, "swap them, or tighten warn", check.id)
 
 
-def _of_guard(guard: Guard, known: Mapping[str, Value]) -> Iterator[Found]:
+def _of_guard(guard: Guard, known: Mapping[str, Value]) -> Iterator[Hit]:
     check, holds = guard.check, _of(guard.check.that, known)
     for name, interval in _of(guard.critical, known).items():
         if name in holds and not holds[name].meet(interval).empty:
             why = f"values of {name} are critical ({_text(guard.critical)}) while the guard still holds ({_text(check.that)})"
-            yield Found(check.mark, why, f"put the limit for {name} below its critical level", check.id)
+            yield Hit(check.mark, why, f"put the limit for {name} below its critical level", check.id)
     for name, interval in _of(guard.resume, known).items():
         if name in holds and not interval.inside(holds[name]):
             why = f"`resume: {_text(guard.resume)}` ends a hold where `that: {_text(check.that)}` is still broken"
-            yield Found(check.mark, why, "write resume stricter than that", check.id)
+            yield Hit(check.mark, why, "write resume stricter than that", check.id)
 
 
 def _known(subject: Subject) -> Mapping[str, Value]:
@@ -108,7 +108,7 @@ _SLACK = 1.05  # two figures that differ by less are the same, rounded
 
 
 @rule("RB112", Severity.WARNING)
-def times_contradict(subject: Subject) -> Iterator[Found]:
+def times_contradict(subject: Subject) -> Iterator[Hit]:
     """Rows, rate and duration contradict each other.
 
     Rows divided by the least rate that a guard or criterion asks for is the longest that the work may take. Where `takes:` is longer,
@@ -146,9 +146,9 @@ def times_contradict(subject: Subject) -> Iterator[Found]:
     playbook = subject.playbook
     if playbook.window is not None and (takes := _span(playbook.takes)) and takes[0] > playbook.window * _SLACK:
         why = f"it takes {playbook.takes}, and the window is {format_duration(playbook.window)}"
-        yield Found(subject.mark("window"), why, "widen the window, or split the work")
+        yield Hit(subject.mark("window"), why, "widen the window, or split the work")
     known = _known(subject)
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         rate = _least_rate(entry, known)
         if rate is None:
             continue
@@ -156,7 +156,7 @@ def times_contradict(subject: Subject) -> Iterator[Found]:
         yield from _batches(subject, path, entry, rate)
 
 
-def _too_long(subject: Subject, entry: Entry, rate: _Said) -> Iterator[Found]:
+def _too_long(subject: Subject, entry: Entry, rate: _Said) -> Iterator[Hit]:
     playbook, rows = subject.playbook, _rows(subject, entry)
     if rows is None:
         return
@@ -165,13 +165,13 @@ def _too_long(subject: Subject, entry: Entry, rate: _Said) -> Iterator[Found]:
     takes = _span(playbook.takes)
     if takes and takes[0] > longest * _SLACK:
         why = f"{shown}, and `takes:` says {playbook.takes}: the rate would be broken all the time"
-        yield Found(subject.mark("takes"), why, f"ask for {rows.value / takes[1]:,.0f} rows a second", entry.id)
+        yield Hit(subject.mark("takes"), why, f"ask for {rows.value / takes[1]:,.0f} rows a second", entry.id)
     if playbook.window is not None and playbook.window * _SLACK < longest:
         why = f"{shown}, and the window is {format_duration(playbook.window)}"
-        yield Found(subject.mark("window"), why, "widen the window, or ask for a higher rate", entry.id)
+        yield Hit(subject.mark("window"), why, "widen the window, or ask for a higher rate", entry.id)
 
 
-def _batches(subject: Subject, path: tuple[str | int, ...], entry: Entry, rate: _Said) -> Iterator[Found]:
+def _batches(subject: Subject, path: tuple[str | int, ...], entry: Entry, rate: _Said) -> Iterator[Hit]:
     """`batch: {time: 5 s, rows: [1000, 1000]}` fulfils no rate above 200 rows/s, if a batch takes the time that it may."""
     time, rows = subject.value(*path, "batch", "time"), subject.value(*path, "batch", "rows")
     span = _span(str(time))
@@ -179,7 +179,7 @@ def _batches(subject: Subject, path: tuple[str | int, ...], entry: Entry, rate: 
         possible = most / span[0]
         if possible * _SLACK < rate.value:
             why = f"batches of {most:,} rows in {time} are {possible:,.0f} rows/s, and {rate.words} is asked for"
-            yield Found(subject.mark(*path, "batch"), why, "shorten the batch's time, or ask for less", entry.id)
+            yield Hit(subject.mark(*path, "batch"), why, "shorten the batch's time, or ask for less", entry.id)
 
 
 def _least_rate(entry: Entry, known: Mapping[str, Value]) -> _Said | None:

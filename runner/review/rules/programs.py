@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from runner.review.findings import Severity
-from runner.review.rule import Found, rule
+from runner.review.rule import Hit, rule
 from runner.review.subject import Program, Subject
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
@@ -37,7 +37,7 @@ def _names(program: Program) -> set[str]:
 
 
 @rule("RB401", Severity.WARNING)
-def pipe_hides_the_end(subject: Subject) -> Iterator[Found]:
+def pipe_hides_the_end(subject: Subject) -> Iterator[Hit]:
     """A pipe hides how a program ended.
 
     A shell reports the exit code of the last program of a pipe: `fill … | tee log` ends with 0 also where `fill` didn't even start.
@@ -59,11 +59,11 @@ def pipe_hides_the_end(subject: Subject) -> Iterator[Found]:
             r"\|\|\s*(true|:)|;\s*(true|exit 0)\b", _script(one)
         ):
             why = f"the exit code of {_script(one)[:60]!r} is that of its last program: a failure before it looks like success"
-            yield Found(one.mark, why, "run the program by its argv; its output is recorded", one.id)
+            yield Hit(one.mark, why, "run the program by its argv; its output is recorded", one.id)
 
 
 @rule("RB402", Severity.WARNING)
-def looks_at_this_host(subject: Subject) -> Iterator[Found]:
+def looks_at_this_host(subject: Subject) -> Iterator[Hit]:
     """A program looks at the host that runs the playbook, not at the database's.
 
     `df /var/lib/postgresql` on the operator's machine says nothing of the server's disk.
@@ -85,16 +85,16 @@ def looks_at_this_host(subject: Subject) -> Iterator[Found]:
     for one in subject.programs:
         if not _names(one) & _REACHES and (found := _names(one) & _LOCAL):
             why = f"{min(found)} measures the host that runs the playbook, not the database's"
-            yield Found(one.mark, why, "use `check: disk` or `check: memory` with host: database", one.id)
+            yield Hit(one.mark, why, "use `check: disk` or `check: memory` with host: database", one.id)
     for check in subject.checks():
         host, path = getattr(check.probe, "host", ""), str(getattr(check.probe, "path", ""))
         if host == "runner" and re.search(r"postgres|pgsql|pgdata", path):
             why = f"{path} is looked at on the host that runs the playbook, not on the database's"
-            yield Found(check.mark, why, "write host: database, and how to reach it", check.id)
+            yield Hit(check.mark, why, "write host: database, and how to reach it", check.id)
 
 
 @rule("RB403", Severity.WARNING)
-def timed_once(subject: Subject) -> Iterator[Found]:
+def timed_once(subject: Subject) -> Iterator[Hit]:
     """A speed is measured once, from outside.
 
     `time psql` measures the start of a program, the network and a cold cache against a warm one. `check: compare` runs both queries
@@ -122,11 +122,11 @@ def timed_once(subject: Subject) -> Iterator[Found]:
     for one in subject.programs:
         if "time" in _names(one):
             why = "one timing from outside measures the program's start and the cache, not the query"
-            yield Found(one.mark, why, "use `check: compare`, which runs both queries several times", one.id)
+            yield Hit(one.mark, why, "use `check: compare`, which runs both queries several times", one.id)
 
 
 @rule("RB404", Severity.WARNING)
-def client_in_a_command(subject: Subject) -> Iterator[Found]:
+def client_in_a_command(subject: Subject) -> Iterator[Hit]:
     """SQL is sent by a client program.
 
     Its session has none of the engine's limits (how long it waits for a lock, how long a statement may take), nothing of it is in the
@@ -145,4 +145,4 @@ def client_in_a_command(subject: Subject) -> Iterator[Found]:
     for one in subject.programs:
         if found := _names(one) & _CLIENTS:
             why = f"{min(found)} sends SQL past the engine: no lock timeout, no record, no way back"
-            yield Found(one.mark, why, "write the SQL as a step (`type: sql`) or a check (`check: query`)", one.id)
+            yield Hit(one.mark, why, "write the SQL as a step (`type: sql`) or a check (`check: query`)", one.id)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from runner.review.findings import Severity
-from runner.review.parse_tree import Node, Parsed
-from runner.review.rule import Found, rule
+from runner.review.parse_tree import Parsed, TreeNode
+from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
 from runner.review.subject import Subject
 
@@ -18,7 +18,7 @@ _AGGREGATES = frozenset(
 
 
 @rule("RB301", Severity.WARNING, parsed=True)
-def limit_on_aggregate(subject: Subject) -> Iterator[Found]:
+def limit_on_aggregate(subject: Subject) -> Iterator[Hit]:
     """LIMIT on an aggregate limits nothing.
 
     The aggregate is one row, computed over all rows; LIMIT then lets that row through. A sample must be taken in a subquery, before
@@ -43,29 +43,29 @@ def limit_on_aggregate(subject: Subject) -> Iterator[Found]:
             one_row = not node.message.group_clause and _aggregates(statement, node)
             if node.message.HasField("limit_count") and one_row:
                 why = f"LIMIT limits nothing here: {one_row[0]}() is one row, over all rows"
-                yield Found(statement.mark(one_row_node(statement, node)), why, _SAMPLE, statement.text.step)
+                yield Hit(statement.mark(one_row_node(statement, node)), why, _SAMPLE, statement.text.step)
 
 
 _SAMPLE = "take the sample first: FROM (SELECT … ORDER BY md5(key::text) LIMIT n) AS s, or use `check: sample`"
 
 
-def one_row_node(statement: Parsed, select: Node) -> Node:
+def one_row_node(statement: Parsed, select: TreeNode) -> TreeNode:
     """The aggregate call of a SELECT, for its place."""
     return next(one for one in statement.find("FuncCall") if one.above("SelectStmt") is select and _is_aggregate(one))
 
 
-def _is_aggregate(node: Node) -> bool:
+def _is_aggregate(node: TreeNode) -> bool:
     message = node.message
     return message.funcname[-1].string.sval in _AGGREGATES and not message.HasField("over")
 
 
-def _aggregates(statement: Parsed, select: Node) -> list[str]:
+def _aggregates(statement: Parsed, select: TreeNode) -> list[str]:
     calls = [one for one in statement.find("FuncCall") if one.above("SelectStmt", "SubLink") is select]
     return [one.message.funcname[-1].string.sval for one in calls if _is_aggregate(one)]
 
 
 @rule("RB302", Severity.WARNING, parsed=True)
-def unordered_sample(subject: Subject) -> Iterator[Found]:
+def unordered_sample(subject: Subject) -> Iterator[Hit]:
     """A sample has no order, or no seed.
 
     LIMIT without ORDER BY takes the rows that lie first, which is no random sample, and other rows the next time. ORDER BY random()
@@ -102,7 +102,7 @@ def unordered_sample(subject: Subject) -> Iterator[Found]:
                 yield _unordered(statement, node, "TABLESAMPLE without REPEATABLE takes other rows each time")
 
 
-def _takes_some(statement: Parsed, select: Node) -> bool:
+def _takes_some(statement: Parsed, select: TreeNode) -> bool:
     """Whether a SELECT takes some of a table's rows by LIMIT."""
     message = select.message
     if not message.HasField("limit_count") or not message.from_clause or _is_one(message.limit_count):
@@ -110,22 +110,22 @@ def _takes_some(statement: Parsed, select: Node) -> bool:
     return not select.above("UpdateStmt", "DeleteStmt", "SubLink") and not _aggregates(statement, select)
 
 
-def _unordered(statement: Parsed, node: Node, why: str) -> Found:
+def _unordered(statement: Parsed, node: TreeNode, why: str) -> Hit:
     instead = "write ORDER BY md5(key::text || 'seed'), REPEATABLE (seed), or `check: sample` with its seed"
-    return Found(statement.mark(node), why, instead, statement.text.step)
+    return Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 def _is_one(node: Any) -> bool:
     return node.WhichOneof("node") == "a_const" and node.a_const.ival.ival in (0, 1)
 
 
-def _calls_random(statement: Parsed, select: Node) -> bool:
+def _calls_random(statement: Parsed, select: TreeNode) -> bool:
     calls = [one for one in statement.find("FuncCall") if one.within("sort_clause", select)]
     return any(one.message.funcname[-1].string.sval == "random" for one in calls)
 
 
 @rule("RB303", Severity.WARNING, parsed=True)
-def compares_with_null(subject: Subject) -> Iterator[Found]:
+def compares_with_null(subject: Subject) -> Iterator[Hit]:
     """A comparison with NULL is never true.
 
     `x = NULL` is NULL for every x, also for NULL itself.
@@ -147,11 +147,11 @@ def compares_with_null(subject: Subject) -> Iterator[Found]:
             null = any(one.WhichOneof("node") == "a_const" and one.a_const.isnull for one in sides)
             if null and sign in {"=", "<>", "!=", "<", ">", "<=", ">="} and _kind(node) == "AEXPR_OP":
                 instead = "write IS NOT NULL" if sign in {"<>", "!="} else "write IS NULL"
-                yield Found(statement.mark(node), f"`{sign} NULL` is never true", instead, statement.text.step)
+                yield Hit(statement.mark(node), f"`{sign} NULL` is never true", instead, statement.text.step)
 
 
 @rule("RB304", Severity.WARNING, parsed=True)
-def nulls_as_mismatches(subject: Subject) -> Iterator[Found]:
+def nulls_as_mismatches(subject: Subject) -> Iterator[Hit]:
     """Two columns are compared with `=` in what is counted, so two NULLs count as different.
 
     `CASE WHEN a = b THEN 1 ELSE 0 END` counts a row where both are NULL as a mismatch, and `count(*) FILTER (WHERE a <> b)` misses
@@ -188,15 +188,15 @@ def nulls_as_mismatches(subject: Subject) -> Iterator[Found]:
                 left, right = (_column(one) for one in sides)
                 word = "IS NOT DISTINCT FROM" if _sign(node) == "=" else "IS DISTINCT FROM"
                 why = f"where {left} and {right} are both NULL, `{_sign(node)}` is neither true nor false, and the row is counted wrongly"
-                yield Found(statement.mark(node), why, f"write {left} {word} {right}", statement.text.step)
+                yield Hit(statement.mark(node), why, f"write {left} {word} {right}", statement.text.step)
 
 
-def _sign(node: Node) -> str:
+def _sign(node: TreeNode) -> str:
     names = node.message.name
     return str(names[-1].string.sval) if names else ""
 
 
-def _kind(node: Node) -> str:
+def _kind(node: TreeNode) -> str:
     from postgast import pg_query_pb2
 
     return str(pg_query_pb2.A_Expr_Kind.Name(node.message.kind))
@@ -211,7 +211,7 @@ _TIMELY = re.compile(r"(_at|_time|_ts|_on|date|time|timestamp|created|updated|mo
 
 
 @rule("RB305", Severity.WARNING, parsed=True)
-def naive_time(subject: Subject) -> Iterator[Found]:
+def naive_time(subject: Subject) -> Iterator[Hit]:
     """A time has no zone.
 
     `'2025-11-06 00:00:00'` is another moment in each session's TimeZone, so the same statement meets other rows for another
@@ -232,7 +232,7 @@ def naive_time(subject: Subject) -> Iterator[Found]:
             value = node.message.sval.sval
             if _NAIVE.match(value) and (":" in value or _beside_time(node)):
                 instead = f"write the offset: '{value if ':' in value else value + ' 00:00:00'}+00'"
-                yield Found(
+                yield Hit(
                     statement.mark(node),
                     f"'{value}' has no zone: it is another moment in each session",
                     instead,
@@ -240,7 +240,7 @@ def naive_time(subject: Subject) -> Iterator[Found]:
                 )
 
 
-def _beside_time(node: Node) -> bool:
+def _beside_time(node: TreeNode) -> bool:
     """Whether a date is compared with a column that holds a time, by its name."""
     above = node.above("A_Expr")
     sides = (above.message.lexpr, above.message.rexpr) if above is not None else ()
@@ -248,7 +248,7 @@ def _beside_time(node: Node) -> bool:
 
 
 @rule("RB306", Severity.WARNING, parsed=True)
-def hides_orphans(subject: Subject) -> Iterator[Found]:
+def hides_orphans(subject: Subject) -> Iterator[Hit]:
     """An inner join leaves out the rows that have no partner, and then the rest is counted.
 
     A share or a number of right rows over an inner join is of those rows that have a partner. The orphans, which are what a check
@@ -276,7 +276,7 @@ def hides_orphans(subject: Subject) -> Iterator[Found]:
             inner = node.message.jointype in (0, 1) and not node.message.is_natural
             if inner and select is not None and len(_aggregates(statement, select)) > 1:
                 why = "the inner join leaves out rows without a partner, so the figures are of the others only"
-                yield Found(
+                yield Hit(
                     statement.mark(select),
                     why,
                     "write LEFT JOIN, and count the rows without a partner too",
@@ -285,7 +285,7 @@ def hides_orphans(subject: Subject) -> Iterator[Found]:
 
 
 @rule("RB307", Severity.NOTE, parsed=True)
-def unqualified(subject: Subject) -> Iterator[Found]:
+def unqualified(subject: Subject) -> Iterator[Hit]:
     """Tables are named without their schema, and the playbook doesn't say which it is.
 
     They are looked up in `schema:` (public where nothing is written). Where a table of that name stands in another schema too, a
@@ -308,7 +308,7 @@ def unqualified(subject: Subject) -> Iterator[Found]:
         for node in statement.find("RangeVar"):
             if not node.message.schemaname and node.message.relname not in _local(statement):
                 why = f"{node.message.relname} is named without its schema, and no `schema:` says which"
-                yield Found(
+                yield Hit(
                     statement.mark(node), why, "write `schema: public`, or the schema's name, once", statement.text.step
                 )
                 return  # once a playbook: one line mends all
@@ -320,7 +320,7 @@ def _local(statement: Parsed) -> set[str]:
 
 
 @rule("RB308", Severity.WARNING, parsed=True)
-def catalogue_of_any_schema(subject: Subject) -> Iterator[Found]:
+def catalogue_of_any_schema(subject: Subject) -> Iterator[Hit]:
     """The catalogue is asked without naming a schema.
 
     A table of the same name in another schema answers too; and information_schema shows only what the role may see, so that no row
@@ -350,13 +350,13 @@ def catalogue_of_any_schema(subject: Subject) -> Iterator[Found]:
             if node.message.schemaname == "information_schema" and "table_schema" not in statement.sql.lower():
                 name = f"information_schema.{node.message.relname}"
                 why = f"{name} is asked without table_schema: a table of that name in another schema answers too"
-                yield Found(
+                yield Hit(
                     statement.mark(node), why, "use `check: columns`, or add table_schema = '…'", statement.text.step
                 )
 
 
 @rule("RB310", Severity.ERROR, parsed=True)
-def unknown_figure(subject: Subject) -> Iterator[Found]:
+def unknown_figure(subject: Subject) -> Iterator[Hit]:
     """`that:` names a column that the query doesn't have.
 
     The check can't be answered, and the run stops at it.
@@ -387,10 +387,10 @@ def unknown_figure(subject: Subject) -> Iterator[Found]:
         for name in check.that.names if check.that is not None else ():
             if "." not in name and name not in known and name not in {"rows", "table"}:
                 why = f"check {check.id}: the query has no column {name}, it has {', '.join(sorted(known))}"
-                yield Found(check.mark, why, "name the column with AS", check.id)
+                yield Hit(check.mark, why, "name the column with AS", check.id)
 
 
-def _result_columns(select: Node) -> set[str] | None:
+def _result_columns(select: TreeNode) -> set[str] | None:
     """The names of a query's columns; None where the text doesn't tell."""
     message = select.message
     if select.kind != "SelectStmt" or not message.target_list:

@@ -9,17 +9,19 @@ from pydantic import BaseModel
 
 from runner.playbook.yaml_reader import Mark
 from runner.review.findings import Severity
-from runner.review.rule import Found, rule
-from runner.review.sql_texts import Role, without_templates
+from runner.review.rule import Hit, rule
+from runner.review.sql_texts import Role
 from runner.review.subject import Subject, able
 from runner.review.suppressions import texts_of_files
+from steps.catalog import scratch
 from steps.contract import NoText, Query, StaticallyChecked, Text
 from steps.contract.dialect import Dialect
 from steps.sql.scanner import BadSql, split
+from steps.sql.templates import as_names
 
 
 @rule("RB001", Severity.ERROR, allowable=False)
-def step_cannot_run(subject: Subject) -> Iterator[Found]:
+def step_cannot_run(subject: Subject) -> Iterator[Hit]:
     """A step can't run as it is written.
 
     The step's type refuses it, on every database that the playbook is for, and the run would stop there: after the steps before
@@ -35,14 +37,14 @@ def step_cannot_run(subject: Subject) -> Iterator[Found]:
         steps:
           - {id: empty, type: sql, text: DELETE FROM sessions WHERE ended_at < :before, params: {before: "2026-01-01T00:00:00Z"}}
     """
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         step = entry.step
         if not able(step, StaticallyChecked) or _elsewhere(entry.step.only, subject):
             continue
         reasons = {dialect: _misfits(step, dialect) for dialect in subject.dialects if entry.step.only in ("", dialect)}
         if subject.declared or all(reasons.values()):
             for why in dict.fromkeys(one for each in reasons.values() for one in each):
-                yield Found(subject.mark(*path), f"step {entry.id}: {why}", step=entry.id)
+                yield Hit(subject.mark(*path), f"step {entry.id}: {why}", step=entry.id)
 
 
 def _misfits(step: StaticallyChecked, dialect: Dialect) -> list[str]:
@@ -57,7 +59,7 @@ def _elsewhere(only: str, subject: Subject) -> bool:
 
 
 @rule("RB002", Severity.ERROR, allowable=False)
-def not_on_this_database(subject: Subject) -> Iterator[Found]:
+def not_on_this_database(subject: Subject) -> Iterator[Hit]:
     """A step or check has nothing for a database that `target:` names.
 
     A step type exists on one kind of database only, or its SQL has no text for the other: a run there stops at it. Where a step
@@ -76,16 +78,16 @@ def not_on_this_database(subject: Subject) -> Iterator[Found]:
         steps:
           - {id: positive, type: add_constraint, table: sessions, name: positive, check: events >= 0}
     """
-    for path, entry, _written in subject.steps():
+    for path, entry, _written in subject.steps:
         if entry.step.only and subject.declared and entry.step.only not in subject.declared:
             why = f"step {entry.id}: {entry.step.kind} exists on {entry.step.only} only, and `target:` names {subject.declared[0]}"
-            yield Found(subject.mark(*path, "type"), why, step=entry.id)
+            yield Hit(subject.mark(*path, "type"), why, step=entry.id)
         if not entry.step.only and not able(entry.step, StaticallyChecked):  # RB001 says it of those
             for dialect in _missing(entry.step, subject):
-                yield Found(subject.mark(*path), f"step {entry.id} has no SQL for {dialect}", step=entry.id)
+                yield Hit(subject.mark(*path), f"step {entry.id} has no SQL for {dialect}", step=entry.id)
     for check in subject.checks():
         for dialect in _missing(check.probe, subject) if check.probe is not None and not check.probe.only else ():
-            yield Found(check.mark, f"check {check.id} has no SQL for {dialect}", step=check.id)
+            yield Hit(check.mark, f"check {check.id} has no SQL for {dialect}", step=check.id)
 
 
 def _missing(model: BaseModel, subject: Subject) -> list[Dialect]:
@@ -96,7 +98,7 @@ def _missing(model: BaseModel, subject: Subject) -> list[Dialect]:
 
 
 @rule("RB003", Severity.ERROR, parsed=True)
-def not_postgresql(subject: Subject) -> Iterator[Found]:
+def not_postgresql(subject: Subject) -> Iterator[Hit]:
     """PostgreSQL's grammar can't read the SQL.
 
     It is read as PostgreSQL 18 reads it. A text that is meant for SQLite alone belongs under `sqlite:`, or into a playbook whose
@@ -114,11 +116,11 @@ def not_postgresql(subject: Subject) -> Iterator[Found]:
     """
     for text, fault in subject.unreadable:
         if Dialect.POSTGRESQL in subject.declared or text.dialect or _sqlite_fault(text.text, text.role):
-            yield Found(text.mark(fault.position), f"cannot read the SQL: {fault.message}", step=text.step)
+            yield Hit(text.mark(fault.position), f"cannot read the SQL: {fault.message}", step=text.step)
 
 
 @rule("RB004", Severity.ERROR, allowable=False)
-def not_sqlite(subject: Subject) -> Iterator[Found]:
+def not_sqlite(subject: Subject) -> Iterator[Hit]:
     """SQLite can't read the SQL.
 
     SQLite's own parser refuses a text that is meant for it alone.
@@ -138,7 +140,7 @@ def not_sqlite(subject: Subject) -> Iterator[Found]:
     only = subject.declared == (Dialect.SQLITE,)
     for text in subject.texts_for(Dialect.SQLITE) if only or _has_sqlite(subject) else ():
         if (only or text.dialect) and (fault := _sqlite_fault(text.text, text.role)):
-            yield Found(text.mark(), f"cannot read the SQL: {fault}", step=text.step)
+            yield Hit(text.mark(), f"cannot read the SQL: {fault}", step=text.step)
 
 
 def _has_sqlite(subject: Subject) -> bool:
@@ -148,17 +150,16 @@ def _has_sqlite(subject: Subject) -> bool:
 def _sqlite_fault(sql: str, role: Role) -> str:
     """What SQLite's parser says of the text; "" where it can read it (it may still miss a table)."""
     import sqlite3
-    from contextlib import closing
 
     framed = {Role.CONDITION: f"SELECT 1 WHERE ({sql}\n)", Role.VALUE: f"SELECT ({sql}\n)"}.get(role, sql)
     try:
-        pieces = [one.text for one in split(without_templates(framed), Dialect.SQLITE)]
+        pieces = [one.text for one in split(as_names(framed), Dialect.SQLITE)]
     except BadSql as fault:
         return str(fault)
-    with closing(sqlite3.connect(":memory:")) as connection:
+    with scratch.nothing() as empty:
         for piece in pieces:
             try:
-                connection.execute(f"EXPLAIN {piece}")  # a parameter without value is a fault of another kind
+                empty.connection.execute(f"EXPLAIN {piece}")  # a parameter without value is a fault of another kind
             except sqlite3.Error as error:
                 if re.search(r"syntax error|unrecognized token|incomplete input", str(error)):
                     return str(error)
@@ -166,23 +167,29 @@ def _sqlite_fault(sql: str, role: Role) -> str:
 
 
 _SECRETS = (
-    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@'\"{}]+:([^\s/@'\"{}]{1,})@"), "the password of an address"),
+    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@'\"{}]+:([^\s/@'\"{}]+)@"), "the password of an address"),
     (
-        re.compile(r"(?i)--?(?:password|passwd|token|secret|api[-_]?key)[= ]([^\s'\"{}\],$]{4,})"),
+        re.compile(
+            r"(?i)(?<![\w-])--?(?:password|passwd|token|secret|api[-_]?key)(?:=|\s+|['\"]?,\s*)['\"]?([^\s'\"{}\],$]{4,})"
+        ),
         "a password among arguments",
     ),
     (re.compile(r"(?i)\bPGPASSWORD\s*=\s*([^\s'\"{}$]+)"), "PGPASSWORD"),
     (re.compile(r"(?i)\bpassword\s+'([^']+)'"), "the password of a role"),
-    (re.compile(r"(?i)\b(?:password|passwd|pwd)\s*=\s*'?([^\s'\";,{}$:]{4,})"), "a password"),
+    (re.compile(r"(?i)\b(?:password|passwd|pwd)\s*=\s*'([^']{4,})'"), "a password"),
+    (re.compile(r"(?i)(?:^|[\s'\"])(?:password|passwd|pwd)=([^\s'\";,{}$:()]{4,})"), "a password"),
     (re.compile(r"\b((?:AKIA|ASIA)[A-Z0-9]{16})\b"), "an access key"),
     (re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|xox[abp]-[\w-]{10,})"), "a token"),
     (re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)"), "a private key"),
 )
-_NO_SECRET = re.compile(r"^[*x<…]+$|^\.\.\.$|^(?:user|pass|password|secret|redacted)$", re.IGNORECASE)
+_SUSPECT = re.compile(
+    r"(?i)://|pass|pwd|token|secret|api.?key|AKIA|ASIA|gh._|glpat|xox|PRIVATE"
+)  # else nothing below can match
+_NO_SECRET = re.compile(r"^[*x.…]+$|^[$<%:]|^(?:user|pass|password|secret|redacted|null)$", re.IGNORECASE)
 
 
 @rule("RB005", Severity.ERROR)
-def secret_in_the_file(subject: Subject) -> Iterator[Found]:
+def secret_in_the_file(subject: Subject) -> Iterator[Hit]:
     """A secret stands in the file.
 
     Whoever can read the file or its history has it, and so do the trail, process lists and reports. Change it, and give it as an
@@ -199,7 +206,7 @@ def secret_in_the_file(subject: Subject) -> Iterator[Found]:
           - {id: fill, type: command, argv: [fill], database: true}
     """
     for file, text in texts_of_files(subject.written).items():
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.splitlines() if _SUSPECT.search(text) else (), 1):
             for pattern, what in _SECRETS:
                 found = pattern.search(line)
                 if found and not _NO_SECRET.match(found[1]):
@@ -207,5 +214,5 @@ def secret_in_the_file(subject: Subject) -> Iterator[Found]:
                     instead = (
                         "change it, and give it as an input with `secret: true` or in targets.yaml by password_env"
                     )
-                    yield Found(Mark(file, number, found.start(1) + 1), why, instead)
+                    yield Hit(Mark(file, number, found.start(1) + 1), why, instead)
                     break

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 from runner.plan.plan import taking_back
 from runner.review.findings import Severity
-from runner.review.parse_tree import Node, Parsed
-from runner.review.rule import Found, rule
+from runner.review.parse_tree import Parsed, TreeNode
+from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
 from runner.review.subject import Subject, able
 from steps.contract import Gate
 
 
 @rule("RB102", Severity.WARNING)
-def no_way_back(subject: Subject) -> Iterator[Found]:
+def no_way_back(subject: Subject) -> Iterator[Hit]:
     """Nothing of the playbook can be taken back.
 
     Each of its changes is one way, and no `rollback: {none: the reason}` says that this was weighed.
@@ -38,11 +38,11 @@ def no_way_back(subject: Subject) -> Iterator[Found]:
     if lasting and playbook.rollback != "none" and all(entry.id in subject.one_way for entry in lasting):
         why = f"nothing of it can be taken back: {lasting[0].id}: {subject.one_way[lasting[0].id]}"
         instead = "write `revert:` where there is one, or `rollback: {none: the reason}`"
-        yield Found(lasting[0].mark, why, instead)
+        yield Hit(lasting[0].mark, why, instead)
 
 
 @rule("RB103", Severity.WARNING)
-def left_out_of_rollback(subject: Subject) -> Iterator[Found]:
+def left_out_of_rollback(subject: Subject) -> Iterator[Hit]:
     """`rollback:` leaves a step standing that could be taken back.
 
     A run that is taken back then ends as rolled back in part, with exit code 9.
@@ -65,13 +65,11 @@ def left_out_of_rollback(subject: Subject) -> Iterator[Found]:
     for entry in subject.playbook.entries if listed else ():
         if entry.id not in listed and taking_back(entry).startswith("yes"):
             why = f"`rollback:` leaves {entry.id} standing, which can be taken back"
-            yield Found(
-                subject.mark("rollback"), why, f"write {entry.id} in the list, or `rollback: reverse`", entry.id
-            )
+            yield Hit(subject.mark("rollback"), why, f"write {entry.id} in the list, or `rollback: reverse`", entry.id)
 
 
 @rule("RB104", Severity.WARNING)
-def one_way_before_a_gate(subject: Subject) -> Iterator[Found]:
+def one_way_before_a_gate(subject: Subject) -> Iterator[Hit]:
     """A step that can't be taken back stands before the last gate.
 
     A gate that says no behind it stops a run that can't go back either. What is one way belongs behind the last decision.
@@ -95,14 +93,14 @@ def one_way_before_a_gate(subject: Subject) -> Iterator[Found]:
     for n, entry in enumerate(entries):
         if (reason := subject.one_way.get(entry.id)) and gates and n < gates[-1]:
             why = f"step {entry.id} can't be taken back ({reason}), and the gate {entries[gates[-1]].id} decides only after it"
-            yield Found(entry.mark, why, f"move it behind {entries[gates[-1]].id}, or give it a way back", entry.id)
+            yield Hit(entry.mark, why, f"move it behind {entries[gates[-1]].id}, or give it a way back", entry.id)
 
 
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d")
 
 
 @rule("RB105", Severity.WARNING, parsed=True)
-def rollback_of_other_rows(subject: Subject) -> Iterator[Found]:
+def rollback_of_other_rows(subject: Subject) -> Iterator[Hit]:
     """A way back can't tell the run's rows from others.
 
     Rows found by a time are those that anybody changed since; and where the time is copied from elsewhere, the run's own rows are
@@ -141,23 +139,23 @@ def rollback_of_other_rows(subject: Subject) -> Iterator[Found]:
                 yield _found(statement, node, f"also writes {', '.join(more)}, which the step didn't change")
 
 
-def _found(statement: Parsed, node: Node, what: str) -> Found:
+def _found(statement: Parsed, node: TreeNode, what: str) -> Hit:
     words = "the way back" if statement.text.role is Role.REVERT else "the statement, which takes values away,"
     instead = "let `type: backfill` write and `rollback: reverse` take back, or name the rows by key and written value"
-    return Found(statement.mark(node), f"{words} {what}", instead, statement.text.step)
+    return Hit(statement.mark(node), f"{words} {what}", instead, statement.text.step)
 
 
-def _written(node: Node) -> set[str]:
+def _written(node: TreeNode) -> set[str]:
     return {one.res_target.name for one in node.message.target_list} if node.kind == "UpdateStmt" else set()
 
 
-def _clears(node: Node) -> bool:
+def _clears(node: TreeNode) -> bool:
     """Whether an UPDATE only sets columns to NULL."""
     values = [one.res_target.val for one in node.message.target_list] if node.kind == "UpdateStmt" else []
     return bool(values) and all(one.a_const.isnull for one in values)
 
 
-def _only_by_time(statement: Parsed, update: Node) -> bool:
+def _only_by_time(statement: Parsed, update: TreeNode) -> bool:
     """Whether every comparison of the WHERE is with the text of a time."""
     compared = [one for one in statement.find("A_Expr") if one.above("UpdateStmt", "DeleteStmt") is update]
     compared = [one for one in compared if one.within("where_clause", update)]
@@ -165,7 +163,7 @@ def _only_by_time(statement: Parsed, update: Node) -> bool:
     return bool(times) and len(times) == len(compared)
 
 
-def _texts(node: Node) -> Iterator[str]:
+def _texts(node: TreeNode) -> Iterator[str]:
     for side in (node.message.lexpr, node.message.rexpr):
         inner = side.type_cast.arg if side.WhichOneof("node") == "type_cast" else side
         if inner.WhichOneof("node") == "a_const":
