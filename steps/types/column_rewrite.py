@@ -148,7 +148,7 @@ def keep_aside(ctx: Context, before: Converted) -> None:
         kept = kept_values.is_kept(look)
     if not kept:
         aside = ColumnRef(table=before.column.table, column=before.aside)
-        change, rows = kept_values.Conversion(aside, "NULL", "NULL"), before.kept
+        change, rows = kept_values.ValueChange(aside, "NULL", "NULL"), before.kept
         ctx.patiently("values", lambda work: kept_values.keep(work, change, rows))
 
     def drop(work: Work) -> None:

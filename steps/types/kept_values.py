@@ -37,7 +37,7 @@ _LAST_PAGE = 2**32 - 1
 _LOST = "bring the ledger's rows back from a backup, or leave the step standing"
 
 
-class Conversion(NamedTuple):
+class ValueChange(NamedTuple):
     """What becomes of a column's values, as SQL over its row. new: the new value; back: the old one, made again of the new."""
 
     column: ColumnRef
@@ -74,7 +74,7 @@ class Kept(Model):
 
 
 # ─── keeping ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def amount(look: Look, change: Conversion) -> Amount | None:
+def amount(look: Look, change: ValueChange) -> Amount | None:
     """How many values would have to be kept, by one scan of the table; None where it can't be told, or not in time."""
     name = catalog.sql_name(look, change.column.table)
     sql = f"SELECT count(*) AS n, count(DISTINCT {change.old}) AS values FROM {name} WHERE {change.loses}"
@@ -102,7 +102,7 @@ def _as_ranges(look: Look, table: str, key: tuple[str, ...], types: tuple[str, .
     return look.row(sql).flag("fits")
 
 
-def keep(work: Work, change: Conversion, kept: Kept) -> None:
+def keep(work: Work, change: ValueChange, kept: Kept) -> None:
     """Keep each value that the change loses, and how many they were, in the caller's transaction.
 
     One statement, so that all is read in one snapshot while others write. Raises Refused where rows have no names.
@@ -126,7 +126,7 @@ def _pages(look: Look, table: str) -> tuple[int, int]:
     return pages, max(1, pages * SLICE // max(size, SLICE))
 
 
-def _insert(look: Look, change: Conversion, kept: Kept) -> str:
+def _insert(look: Look, change: ValueChange, kept: Kept) -> str:
     """The INSERT of a payload for each slice of the table; the last one has no end, since the table may grow meanwhile."""
     keys = [f"{quote(one)} AS rb_k{n}" for n, one in enumerate(kept.key)]
     each = ", ".join(f"CAST(rb_k{n} AS text)" for n in range(len(kept.key)))

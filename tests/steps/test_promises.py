@@ -14,7 +14,7 @@ from plain_context import Trial
 from steps import registry
 from steps.contract import Conditional, DatabaseFault, Refused, State, Step, StepError
 
-ELSEWHERE = {"backfill", "checkpoint", "command", "sql", "undo", "analyze", "reindex", "vacuum"}
+ELSEWHERE = {"backfill", "clear_columns", "checkpoint", "command", "sql", "undo", "analyze", "reindex", "vacuum"}
 TABLE = (
     "CREATE TABLE t (id integer PRIMARY KEY, a integer, s varchar(20) DEFAULT 'x', n integer NOT NULL DEFAULT 1);"
     "INSERT INTO t (id, a) VALUES (1, 10), (2, 20), (3, 30); CREATE UNIQUE INDEX by_a ON t (a); CREATE INDEX by_n ON t (n)"

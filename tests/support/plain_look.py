@@ -68,8 +68,10 @@ class PlainLook:
 
     def rows(self, sql: str, params: Params = {}) -> list[Row]:
         cursor = self._run(sql, params)
-        names = [column[0] for column in cursor.description or []]
-        return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()] if names else []
+        if cursor.description is None:  # a savepoint
+            return []
+        names = [column[0] for column in cursor.description]
+        return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()]
 
     def row(self, sql: str, params: Params = {}) -> Row:
         rows = self.rows(sql, params)
