@@ -30,7 +30,7 @@ from steps.catalog.shape import (
     covers,
 )
 from steps.contract import UNDEFINED, DatabaseFault, Look, NoText, StepError, Unknown
-from steps.sql.attempt import attempt
+from steps.sql.unreadable import attempt
 
 Info = TypeVar("Info", ColumnInfo, IndexInfo, ConstraintInfo, TriggerInfo)
 

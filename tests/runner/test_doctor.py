@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import half_done
@@ -90,6 +91,24 @@ def test_who_still_changes_it_is_named_and_how_to_end_it(desk: InProcessCli, sto
     assert f"SELECT pg_terminate_backend({pid})" in done.out
 
 
+def test_what_a_running_migration_locks_makes_no_question_hang(desk: InProcessCli, store: Database):
+    (desk.directory / "change.yaml").write_text(
+        proven(
+            "runbook: 1\nname: change\ntitle: A change\ninclude: adr007-shapes.yaml\nsteps:\n"
+            "  - {id: add, type: add_column, column: session_summaries.note, of_type: text}\n"
+        )
+    )
+    half_done.migrate(store, until="fill_ip_inventory")
+    with store.session() as other:
+        other.execute("BEGIN; LOCK TABLE ip_inventory, session_summaries IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        for words in ((), ("v16",), ("change",)):
+            done = desk.runbook("doctor", *words)
+            assert done.code == (3 if words else done.code), done.text
+            assert "Traceback" not in done.err
+        assert time.monotonic() - began < 60
+
+
 def test_data_that_would_make_it_fail_is_shown_and_one_unreadable_row_stops_nothing(
     desk: InProcessCli, store: Database
 ):
@@ -103,7 +122,7 @@ def test_data_that_would_make_it_fail_is_shown_and_one_unreadable_row_stops_noth
     assert done.code == 3
     rules = {one["name"]: one for one in shape_of(done, "v16")["must_hold"]}
     assert (rules["json_is_readable"]["rows"], rules["json_is_readable"]["unreadable"]) == (0, 1)
-    assert rules["json_is_readable"]["examples"] == ["session_id=unreadable: can't be evaluated"]
+    assert rules["json_is_readable"]["examples"] == ["session_id=unreadable: unsupported Unicode escape sequence"]
     assert rules["asn_is_a_number"]["rows"] == 2
     assert rules["country_has_two_letters"]["examples"] == ["session_id=three"]
     assert rules["country_fits_the_inventory"]["rows"] == 1
@@ -173,6 +192,12 @@ def test_a_playbook_and_a_run_are_asked_by_their_own_steps(desk: InProcessCli, s
     [still_open] = said["open_runs"]
     assert still_open.startswith("run change-")
     assert ": waiting, " in still_open
+    store.script("ALTER TABLE files DROP COLUMN note")
+    [add, _] = answer(desk.runbook("doctor", "latest", "--json"))["steps"]
+    assert (add["state"], add["faults"]) == (
+        "not_done",
+        ["the run did it and has not taken it back, but it is not there any more"],
+    )
 
 
 def test_a_role_that_only_reads_is_told_what_it_cannot_see(desk: InProcessCli, store: Database):
@@ -239,7 +264,7 @@ def test_unreadable_rows_are_found_among_many(lite: Database, tmp_path: Path):
     )
     (tmp_path / "data.yaml").write_text(
         "runbook: 1\nshapes:\n  later:\n    tables: {later: {}}\n    must_hold:\n"
-        "      a_is_one: {table: session_summaries, key: session_id, holds: json_extract(enrichment, '$.a') = 1}\n"
+        "      a_is_one: {table: session_summaries, key: session_id, holds: \"json_extract(enrichment, '$.a') = 1\"}\n"
     )
     done = InProcessCli(tmp_path, lite.url).runbook("doctor", "later", "--json")
     assert done.out, done.err
