@@ -9,14 +9,14 @@ from runner.review.effects import StatementEffect, effect_of
 from runner.review.sql_texts import Role, SqlText
 
 if TYPE_CHECKING:
-    from runner.playbook.load import Written
+    from runner.playbook.load import WrittenPlaybook
 
 
 def strongest(sql: str) -> StatementEffect | None:
     """The effect of the strongest of these statements; None where it can't be told."""
     if not parse_tree.available():
         return None
-    nowhere = cast("Written", None)  # only places in a file need it
+    nowhere = cast("WrittenPlaybook", None)  # only places in a file need it
     found = parse_tree.parse(SqlText((), sql, "postgresql", Role.STATEMENT, (), nowhere))
     if not isinstance(found, list):
         return None
