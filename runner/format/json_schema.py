@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from runner.format.field_schema import definitions
-from runner.format.field_words import describe_fields
 from runner.playbook import load
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from steps import registry
 from steps.contract import Step
+from steps.contract.field_words import describe_fields
 from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
