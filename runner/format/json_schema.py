@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from runner.format.field_schema import definitions
-from runner.format.field_words import describe_fields
 from runner.playbook import load
 from runner.playbook.check_builder import NOT_OF_CONDITIONS
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
@@ -16,6 +15,7 @@ from steps import registry
 from steps.catalog.shape import ShapeSpec
 from steps.contract import Step
 from steps.contract.dialect import Dialect
+from steps.contract.field_words import describe_fields
 from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
