@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "runs": ("look", "List the runs in the runs directory"),
         "report": ("look", "Show what a run did and proved"),
         "trail": ("look", "Show a run's trail, or verify its hash chain"),
+        "monitor": ("monitor", "Look again at what runs have left, when it is due"),
     },
     "Set up": {
         "init": ("begin", "Write a first playbook, or copy an example"),

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_validator, model_validator
 
+from runner.playbook.schedule import ScheduleField
 from runner.playbook.yaml_reader import Mark
 from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
 from steps.contract.fields import one_or_more
@@ -100,6 +101,7 @@ class Requirement(Model):
     playbook: Annotated[str, Field(pattern=NAME)]
     short: Annotated[str, Field(pattern=ID, alias="as")] = ""
     within: Seconds | None = None
+    settled: Seconds | None = None  # how long it must have stood, with its monitors holding
 
     @model_validator(mode="before")
     @classmethod
@@ -206,6 +208,29 @@ class Guard(Model):
         return self.action in {GuardAction.ABORT, GuardAction.ROLLBACK}
 
 
+class Missed(Model):
+    """What becomes of a due time at which nobody looked: looked at once, however late, or skipped when it is too late."""
+
+    skip_after: Seconds | None = None  # None: caught up
+
+
+def _missed(data: object) -> object:
+    return {} if data == "catch_up" else data
+
+
+class Monitor(Model):
+    """A check that goes on being asked after the run, at its times, for as long as the run's change stands."""
+
+    check: InstanceOf[Check]
+    every: ScheduleField
+    alert: InstanceOf[Expression] | None = None  # None: it alerts where the check does not pass
+    alert_for: Seconds = 0.0  # `for:`, how long it must be broken before it alerts
+    last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
+    against: str = ""  # the step or check of the run with whose figures its own are compared
+    missed: Annotated[Missed, BeforeValidator(_missed)] = Missed()
+    takes_at_most: Span = 300.0
+
+
 class Entry(Model):
     """A step of a playbook: the step itself, and what the engine does around it."""
 
@@ -290,6 +315,7 @@ class Playbook(Model):
     entries: tuple[InstanceOf[Entry], ...]
     success_criteria: tuple[InstanceOf[Check], ...] = ()
     unproven: str = ""  # why it has no success criterion
+    monitors: tuple[InstanceOf[Monitor], ...] = ()
     rollback: Literal["reverse", "none"] = "reverse"
     rollback_reason: str = ""
     rollback_steps: tuple[str, ...] = ()  # ids in the order of undoing; (): all in reverse order

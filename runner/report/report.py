@@ -105,7 +105,8 @@ def verdict(status: RunStatus) -> str:
     """The outcome of the run in words; a running run whose process is gone is called interrupted."""
     if status.state is RunState.RUNNING and advice.alive(status) is False:
         return "Interrupted: its process is gone"
-    return _VERDICTS[status.state] + (f", held: {escaped(status.held)}" if status.held else "")
+    words = _VERDICTS[status.state] + (f", {status.alert}" if status.alert else "")
+    return words + (f", held: {escaped(status.held)}" if status.held else "")
 
 
 def _proof(playbook: Playbook, status: RunStatus) -> str:

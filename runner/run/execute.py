@@ -33,9 +33,9 @@ from runner.common.secrets import MASK, Masks, SecretTooShort
 from runner.plan import advice, next_commands, preflight
 from runner.playbook import digest, programs
 from runner.playbook.find import read_playbook
-from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope
+from runner.playbook.stored import stored as stored
 from runner.run import run_row
 from runner.run.control import Control, signals
 from runner.run.engine import Engine
@@ -284,24 +284,6 @@ def _scope(playbook: Playbook, more: Mapping[str, Value]) -> Scope:
     limits = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
     inputs = {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
     return Scope({**more, **limits, **inputs})
-
-
-def stored(
-    texts: Mapping[str, str],
-    values: Mapping[str, str] | None = None,
-    *,
-    file: str = "",
-    programs: Mapping[str, str] | None = None,
-) -> Playbook:
-    """Load a playbook from the copy that a run stores: the first text is the playbook, the others its includes."""
-    main = next(iter(texts))
-
-    def read(name: str) -> str:
-        if name not in texts:
-            raise BadInput(f"cannot read {name!r}: the run keeps no copy of it")
-        return texts[name]
-
-    return load(main, read, shown=file or main, values=values, kept=programs or {})
 
 
 def path_of(status: RunStatus, playbook: Playbook) -> tuple[str, ...]:
