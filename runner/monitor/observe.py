@@ -20,7 +20,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from runner.common.durations import age
-from runner.monitor.state import Judgement, Answered, after, judge
+from runner.monitor.state import Answered, Judgement, after, judge
 from runner.monitor.watched import Watched
 from runner.plan import ask
 from runner.playbook.model import Monitor
