@@ -51,7 +51,7 @@ def _missing(status: RunStatus, found: Round) -> Iterator[Event]:
     for name, raised in status.alerts.items():
         one = mine.get(name)
         if one is None or not one.alerts or _since(one) != raised.since:
-            yield _ended(name, one, gone.get(status.run, "the monitor is gone"))
+            yield _ended(name, one, gone.get(status.run, "its playbook has it no more"))
     for name, one in mine.items():
         if (
             one.alerts
@@ -68,7 +68,7 @@ def _ended(name: str, one: Standing | None, gone: str) -> AlertEnded:
         act = one.silence
         until = f" until {datetime.fromtimestamp(act.until, UTC).isoformat(timespec='minutes')}" if act.until else ""
         return AlertEnded(monitor=name, text=f"{act.act}d{until}: {act.reason}", by=act.by)
-    return AlertEnded(monitor=name, text=one.seen.text)
+    return AlertEnded(monitor=name, text="it had passed meanwhile" if one.alerts else one.seen.text)
 
 
 def _since(one: Standing) -> str:

@@ -81,7 +81,7 @@ def test_last_of_several_ignores_a_single_one():
 
 
 def test_for_needs_a_time_without_a_pass():
-    made = monitor(that="n == 0", **{"alert_for": "2 days"})
+    made = monitor(that="n == 0", alert_for="2 days")
     assert [since for _, since in told(made, [F, F, P, F, F, F, F])] == [None, None, None, None, None, 5, 5]
 
 

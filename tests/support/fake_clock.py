@@ -1,4 +1,8 @@
-"""A server whose clock a test moves: PostgreSQL under libfaketime. The product asks the server for the time, so nothing else moves."""
+"""A server whose clock a test moves: PostgreSQL under libfaketime. The product asks the server for the time, so nothing else moves.
+
+The simulated time must be later than the real one: within a signal handler libfaketime lets the real time through, and a server to
+which that is later believes that its timeouts are over.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -23,25 +27,25 @@ PLACES = (
 
 @dataclass(frozen=True)
 class FakeClock:
-    """What the server takes for the time; it goes on at its usual pace."""
+    """A server, and what it takes for the time; the clock goes on at its usual pace."""
 
+    server: Server
     file: Path
 
     def set(self, moment: datetime) -> None:
         """Move the clock; every process of the server sees it at once."""
         self.file.write_text(f"{moment.timestamp() - time.time():+.3f}s\n")
 
-    def environment(self, library: Path) -> dict[str, str]:
-        return {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=float(self.file.read_text().strip().rstrip("s")))
+    def start(self) -> None:
+        """Start the server, with its own clock."""
+        more = {"LD_PRELOAD": str(library()), "FAKETIME_TIMESTAMP_FILE": str(self.file), "FAKETIME_NO_CACHE": "1"}
+        before = dict(os.environ)
+        os.environ.update(more | {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"})
+        try:
+            self.server.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def library() -> Path:
@@ -53,28 +57,15 @@ def library() -> Path:
 
 
 @contextlib.contextmanager
-def server_at(directory: Path, moment: datetime, settings: dict[str, str]) -> Iterator[tuple[Server, FakeClock]]:
-    """A running server of version 18, and its clock, which says `moment`."""
-    there = library()
-    directory.mkdir(parents=True, exist_ok=True)
-    clock = FakeClock(directory / "clock")
+def server_at(directory: Path, moment: datetime, settings: dict[str, str]) -> Iterator[FakeClock]:
+    """A running server of version 18 whose clock says `moment`."""
+    library()
+    file = directory / "clock"
+    clock = FakeClock(Server(directory / "server", major=18, settings=settings), file)
     clock.set(moment)
-    clock.file.chmod(0o644)
-    server = Server(directory / "server", major=18, settings=settings)
-    with _environment(clock.environment(there)):
-        server.start()
+    file.chmod(0o644)
+    clock.start()
     try:
-        yield server, clock
+        yield clock
     finally:
-        server.discard()
-
-
-@contextlib.contextmanager
-def _environment(more: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        clock.server.discard()
