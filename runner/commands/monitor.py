@@ -88,8 +88,7 @@ def list_command(*, target: str | None, as_json: bool) -> None:
         for one in found.standing:
             if one.watched.run == run:
                 terminal.say(f"  {_standing_words(one)}", hang=6)
-    for gone in found.census.unwatched:
-        terminal.say(f"{gone.run}: not watched: {gone.why}")
+    _tell_unwatched(found)
 
 
 @monitor_command.command("history", short_help="Show what a monitor has seen")
@@ -106,19 +105,20 @@ def history_command(*, run: str, monitor: str | None, most: int, target: str | N
     runbook monitor history adr007-phase4 coverage_daily --most 90
     """
     from runner.monitor import history
-    from runner.monitor.standing import look_on
+    from runner.monitor.watched import census
+    from runner.plan.plan import monitor_words
 
     with connected(Workplace(target)) as there:
-        found = look_on(there)
-        watched = found.census.find(run)
-        names = [watched.monitor(monitor).check.id] if monitor else [one.check.id for one in watched.playbook.monitors]
-        read = {name: history.read(there, found.of(watched.run, name), most=most) for name in names}
+        with there.database.look() as look:
+            watched = census(look).past(look, run)
+        chosen = [watched.monitor(monitor)] if monitor else list(watched.playbook.monitors)
+        read = {one.check.id: history.read(there, watched.run, one.check.id, most=most) for one in chosen}
     if as_json:
         options.print_json({name: history.document(*told) for name, told in read.items()})
         return
-    for name, (seen, acts) in read.items():
-        terminal.say(f"{name} of {watched.run}: {_asked(found.of(watched.run, name))}")
-        for line in history.lines(watched.monitor(name), seen, acts) or ["nothing yet"]:
+    for one in chosen:
+        terminal.say(f"{one.check.id} of {watched.run}: {monitor_words(one)}")
+        for line in history.lines(one, *read[one.check.id]) or ["nothing yet"]:
             terminal.say(f"  {line}", hang=6)
 
 
@@ -227,8 +227,8 @@ def _tell(found: Round, *, quiet: bool) -> None:
     for one in found.standing:
         if one.news or (not quiet and (one.fresh or one.busy or one.skipped)):
             terminal.say(_standing_words(one))
-    for gone in [] if quiet else found.census.unwatched:
-        terminal.say(f"{gone.run}: not watched: {gone.why}")
+    if not quiet:
+        _tell_unwatched(found)
     if found.not_recorded:
         terminal.warn(f"looked, and recorded nothing: this role may not write to the ledger ({found.not_recorded})")
     for note in found.notes:
@@ -238,6 +238,12 @@ def _tell(found: Round, *, quiet: bool) -> None:
     elif not quiet and not any(one.fresh or one.busy or one.skipped for one in found.standing):
         following = min((one.next_at for one in found.standing if one.next_at is not None), default=None)
         terminal.say(f"nothing is due on {found.target}" + (f"; next at {when(following)}" if following else ""))
+
+
+def _tell_unwatched(found: Round) -> None:
+    for gone in found.census.unwatched:
+        if not gone.older:
+            terminal.say(f"{gone.run}: not watched: {gone.why}")
 
 
 def _standing_words(one: Standing) -> str:
@@ -258,12 +264,6 @@ def _standing_words(one: Standing) -> str:
     if one.busy:
         words += f"; {one.busy} is looking at it now"
     return words + (f"; next {when(one.next_at)}" if one.next_at is not None else "")
-
-
-def _asked(one: Standing) -> str:
-    from runner.plan.plan import monitor_words
-
-    return monitor_words(one.monitor)
 
 
 def _time(seconds: float) -> str:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from runner.common.durations import when
-from runner.monitor.standing import Standing
 from runner.playbook.model import Monitor
 from runner.target.workplace import Connected
 from runner.trail.events import Json
@@ -22,9 +21,8 @@ _NOTHING = "·"  # no figure: the check could not be answered
 _GIVEN = ("limits.", "inputs.", "run.")
 
 
-def read(target: Connected, standing: Standing, *, most: int) -> tuple[list[Observation], list[MonitorAct]]:
-    """The latest observations, oldest first, and what people said about the monitor."""
-    run, name = standing.watched.run, standing.name
+def read(target: Connected, run: str, name: str, *, most: int) -> tuple[list[Observation], list[MonitorAct]]:
+    """A monitor's latest observations, oldest first, and what people said about it."""
     with target.database.look() as look:
         if not ledger.kept(look):
             return [], []

@@ -167,7 +167,9 @@ class Observer:
         if late.is_set():
             words = f"it took longer than {age(monitor.takes_at_most)} (takes_at_most), and was cancelled"
             return judge(monitor, Answered(Answer.ERROR, words)), {}
-        return judge(monitor, Answered(answer.answer, answer.text, seen.names, answer.operands)), answer.result
+        warns = f"; warns: {monitor.check.warn.text} does not hold" if answer.warned and monitor.check.warn else ""
+        answered = Answered(answer.answer, answer.text + warns, seen.names, answer.operands)
+        return judge(monitor, answered), answer.result
 
 
 @dataclass

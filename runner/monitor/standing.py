@@ -128,8 +128,9 @@ def survey(target: Connected, now: datetime, looked: Sequence[Standing] = ()) ->
 
 def _standing(look: Look, known: Standing, acts: Sequence[MonitorAct], now: datetime, *, kept: bool) -> Standing:
     watched, monitor, seen = known.watched, known.monitor, known.seen
-    if seen is None and kept:
-        seen = next(iter(ledger.observations(look, run=watched.run, monitor=known.name, most=1)), None)
+    newest = ledger.observations(look, run=watched.run, monitor=known.name, most=1) if kept else []
+    if newest and (seen is None or newest[0].due_at >= seen.due_at):
+        seen = newest[0]  # as the ledger rounds its times
     alert = seen.alert_since if seen is not None else None
     silence = silenced(known.name, alert, acts, now=now.timestamp()) if alert is not None else None
     following = next_due(monitor.every, anchor=watched.ended, now=now)

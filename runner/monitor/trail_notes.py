@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runner.common.errors import RunbookError
+from runner.common.errors import RunbookError, TrailBroken
 from runner.monitor.standing import Round, Standing
 from runner.record import trust
 from runner.run.opened_run import OpenedRun
@@ -18,6 +18,8 @@ from runner.target.workplace import Connected
 from runner.trail.events import AlertEnded, AlertRaised, Event
 from runner.trail.status import RunStatus
 from steps.contract import Answer
+
+ATTEMPTS = 50  # a run has few monitors, each with at most two events to note
 
 
 def note_alerts(target: Connected, runs: Path, found: Round) -> list[str]:
@@ -34,14 +36,21 @@ def note_alerts(target: Connected, runs: Path, found: Round) -> list[str]:
 
 
 def _note(target: Connected, directory: Path, found: Round) -> None:
-    status = load_run(directory).status
-    for event in _missing(status, found):
-        run = load_run(directory)  # each append moves the end of the trail
+    """Append one event after the other, each to the trail as it is then: others may append, too, and to the same end."""
+    for attempt in range(1, ATTEMPTS + 1):
+        run = load_run(directory)
+        event = next(_missing(run.status, found), None)
+        if event is None:
+            return
         verdict = trust.trusted(run, target.database)
         if verdict.answer is trust.RecordTrust.CONTRADICTED:
             raise trust.refusal(run, verdict, "note an alert in")
         opened = OpenedRun(run, target.masks, target, verdict.answer.value)
-        opened.write(event.model_copy(update={"trust": opened.trust}), what="an alert")
+        try:
+            opened.write(event.model_copy(update={"trust": opened.trust}), what="an alert")
+        except TrailBroken:
+            if attempt == ATTEMPTS:
+                raise
 
 
 def _missing(status: RunStatus, found: Round) -> Iterator[Event]:

@@ -62,11 +62,16 @@ class Watched:
 
 @dataclass(frozen=True)
 class Unwatched:
-    """A run whose monitors are not asked (any more), and why. broken: it should be watched, but can't."""
+    """A run whose monitors are not asked (any more), and why. broken: it should be watched, but can't; older: long ago."""
 
-    run: str
+    row: RunRow
     why: str
     broken: bool = False
+    older: bool = False
+
+    @property
+    def run(self) -> str:
+        return self.row.run
 
 
 @dataclass
@@ -93,6 +98,14 @@ class Census:
             then="runbook monitor list",
         )
 
+    def past(self, look: Look, name: str) -> Watched:
+        """Like `find`, also for a run that is not watched any more, by its full name."""
+        gone = next((one.row for one in self.unwatched if one.run == name), None)
+        playbook = of_row(gone, stored) if gone is not None else None
+        if gone is None or playbook is None:
+            return self.find(name)
+        return _watched(look, gone, playbook)
+
 
 def census(look: Look) -> Census:
     """Find the runs that are watched; raises RunRefused if the ledger can't be trusted or read."""
@@ -114,19 +127,23 @@ def census(look: Look) -> Census:
 
 def _add(found: Census, look: Look, rows: list[RunRow]) -> None:
     ended = [row for row in rows if row.rolled_back or row.state in _SUCCEEDED]
-    for number, row in enumerate(ended):
-        if "monitors" not in row.source:
+    for number, row in enumerate(row for row in ended if "monitors" in row.source):
+        if row is not ended[0]:
+            why = f"its playbook has run again since: {ended[0].run}"
+            found.unwatched.append(Unwatched(row, why, older=number > 1))
             continue
         playbook = of_row(row, stored)
         if playbook is None:
-            found.unwatched.append(Unwatched(row.run, "its playbook can't be read by this version", broken=number == 0))
+            found.unwatched.append(Unwatched(row, "its playbook can't be read by this version", broken=True))
         elif playbook.monitors:
-            why = f"its playbook has run again since: {ended[0].run}" if number else _gone(look, row, playbook)
-            if why:
-                found.unwatched.append(Unwatched(row.run, why))
+            if why := _gone(look, row, playbook):
+                found.unwatched.append(Unwatched(row, why))
             else:
-                at = datetime.fromtimestamp(runs.ended_at(look, row.run), UTC)
-                found.watched.append(Watched(row, playbook, at))
+                found.watched.append(_watched(look, row, playbook))
+
+
+def _watched(look: Look, row: RunRow, playbook: Playbook) -> Watched:
+    return Watched(row, playbook, datetime.fromtimestamp(runs.ended_at(look, row.run), UTC))
 
 
 def _gone(look: Look, row: RunRow, playbook: Playbook) -> str:

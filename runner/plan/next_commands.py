@@ -67,7 +67,7 @@ def _onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
         return _alerting(status, say)
     match status.state:
         case RunState.SUCCEEDED | RunState.ENDED_UNPROVEN | RunState.ROLLED_BACK | RunState.CLOSED:
-            return Onward((say("report"),))
+            return Onward((say("report"),), _watching(playbook, status, here))
         case RunState.ROLLED_BACK_IN_PART:
             return Onward((say("report", "--rows refused" if refused(status) else ""),))
         case RunState.RUNNING:
@@ -82,6 +82,14 @@ def _onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
             return _waiting(playbook, status, here, say)
         case _:
             return _ended(playbook, status, here, say)
+
+
+def _watching(playbook: Playbook, status: RunStatus, here: Here) -> str:
+    """Who asks the monitors of a run that succeeded: nobody does by itself."""
+    if not playbook.monitors or status.state not in {RunState.SUCCEEDED, RunState.ENDED_UNPROVEN}:
+        return ""
+    units = f"runbook monitor units {here.options}".rstrip()
+    return f"its monitors are asked by whoever calls `runbook monitor once`: see `{units}`"
 
 
 def _alerting(status: RunStatus, say: _Say) -> Onward:

@@ -214,7 +214,8 @@ def test_what_was_rolled_back_has_no_monitors_any_more(desk: InProcessCli, empty
     assert f"{first}: not watched: it was rolled back" in done.out
     assert f"{second}: not watched: {first}, which it requires, was rolled back" in done.out
     assert "alert" not in desk.runbook("runs").out, "the second run's alert is over too"
-    assert desk.runbook("monitor", "history", first).code == 6
+    assert desk.runbook("monitor", "mute", first, "coverage", "--for", "1 h", "--reason", "moved").code == 6
+    assert "pct=50" in desk.runbook("monitor", "history", first).out, "what was seen stays"
 
 
 @on_file
