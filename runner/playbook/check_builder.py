@@ -76,7 +76,7 @@ class Builder:
 
         steps: the step of each check, so that its figures can also be named with the step.
         """
-        later = Builder(self.sources, self.queries, limits={}, inputs={})
+        later = Builder(self.sources, self.queries, limits={}, inputs={}, shapes=self.shapes)
         later._ids = self._ids
         for name in self._known:
             for known in _after(name, steps):

@@ -175,7 +175,7 @@ class Check(Model):
     within: Annotated[Seconds | None, HIGHER_IF_GIVEN] = None  # how long it may take until it holds
     every: Annotated[Seconds, Field(gt=0), NO_EFFECT] = 10.0
     still: Annotated[bool, OFF] = False  # at a gate: asked again before each later step
-    mark: InstanceOf[Mark]
+    mark: Annotated[InstanceOf[Mark], NO_EFFECT]
 
 
 class GuardAction(StrEnum):
@@ -246,12 +246,12 @@ class Monitor(Model):
 
     check: InstanceOf[Check]
     every: ScheduleField
-    alert: InstanceOf[Expression] | None = None  # None: it alerts where the check does not pass
-    alert_for: Seconds = 0.0  # `for:`, how long it must be broken before it alerts
+    alert: Annotated[InstanceOf[Expression] | None, TIGHTENED] = None  # None: it alerts where the check does not pass
+    alert_for: Annotated[Seconds, HIGHER] = 0.0  # `for:`, how long it must be broken before it alerts
     last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
     against: str = ""  # the step or check of the run with whose figures its own are compared
     missed: Annotated[Missed, BeforeValidator(_missed)] = Missed()
-    takes_at_most: Span = 300.0
+    takes_at_most: Annotated[Span, NO_EFFECT] = 300.0
 
 
 class Entry(Model):
@@ -269,8 +269,8 @@ class Entry(Model):
     timeout: Timeouts = Timeouts()
     lock: LockPolicy = LockPolicy()
     retry: RetryPolicy = RetryPolicy()
-    mark: InstanceOf[Mark]
-    digest: str
+    mark: Annotated[InstanceOf[Mark], NO_EFFECT]
+    digest: Annotated[str, NO_EFFECT]
 
 
 Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]

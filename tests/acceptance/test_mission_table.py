@@ -28,7 +28,7 @@ def keys(name: str) -> dict[str, object]:
 def ids(playbook: Playbook) -> set[str]:
     """`step`, `check` and `step.check` of all steps and checks."""
     found = {one.id for one in (*playbook.preconditions, *playbook.success_criteria)}
-    found |= {f"monitors.{one.id}" for one in playbook.monitors}
+    found |= {f"monitors.{one.check.id}" for one in playbook.monitors}
     for entry in playbook.entries:
         checks = (*entry.preconditions, *entry.success_criteria, *(one.check for one in entry.guards))
         found |= {entry.id} | {f"{entry.id}.{one.id}" for one in checks}
