@@ -1,5 +1,6 @@
 -- The honeypot's migration from schema version 15 to 16, as far as SQLite has the means: keys and checks come with their
--- columns, arrays are JSON text, there is no BRIN. A line `--- PHASE NAME` begins a statement.
+-- columns, arrays are JSON text, there is no BRIN, and
+-- snapshot_ip_types stays NULL, since a text has no empty array. A line `--- PHASE NAME` begins a statement.
 
 --- 1 add_source_ip
 ALTER TABLE session_summaries ADD COLUMN source_ip VARCHAR(45)
@@ -100,11 +101,12 @@ ALTER TABLE session_summaries ADD COLUMN snapshot_country VARCHAR(2)
 ALTER TABLE session_summaries ADD COLUMN snapshot_ip_types TEXT;
 --- 4 fill_snapshots
 UPDATE session_summaries SET
-    enrichment_at = coalesce(CASE WHEN json_valid(enrichment) THEN json_extract(enrichment, '$.enriched_at') END, created_at, last_event_at),
+    enrichment_at = coalesce(
+        CASE WHEN json_valid(enrichment) THEN datetime(json_extract(enrichment, '$.enriched_at')) END, created_at, last_event_at
+    ),
     snapshot_asn = CASE WHEN json_valid(enrichment) THEN json_extract(enrichment, '$.cymru.asn') END,
     snapshot_country = CASE WHEN json_valid(enrichment) THEN
-        upper(coalesce(json_extract(enrichment, '$.maxmind.country'), json_extract(enrichment, '$.cymru.country'))) END,
-    snapshot_ip_types = '[]';
+        upper(coalesce(json_extract(enrichment, '$.maxmind.country'), json_extract(enrichment, '$.cymru.country'))) END;
 --- 4 idx_session_snapshot_asn
 CREATE INDEX idx_session_snapshot_asn ON session_summaries (snapshot_asn);
 --- 4 idx_session_snapshot_country

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from runner.commands import options
+from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.errors import PlaybookFaulty, RunRefused
 from runner.target.workplace import Connected, Workplace, connected
@@ -15,7 +15,7 @@ NOT_AS_DECLARED = 3
 
 
 @click.command("doctor", short_help="Compare the target with a shape, playbook or run")
-@click.argument("subject", required=False, metavar="[SHAPE|PLAYBOOK|RUN]")
+@click.argument("subject", required=False, metavar="[SHAPE|PLAYBOOK|RUN]", shell_complete=complete.playbooks)
 @click.option(
     "-i", "--input", "given", multiple=True, metavar="KEY=VALUE", help="An input of the playbook; repeatable."
 )

@@ -191,7 +191,7 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
 )
 @click.option(
     "--rows",
-    type=click.Choice(list(skipped_rows.ACTIONS)),
+    type=click.Choice(list(skipped_rows.KINDS)),
     help="Instead, list these rows of the run's backfills, as CSV.",
 )
 @options.target

@@ -10,8 +10,9 @@ from runner.common.secrets import Masks
 from runner.doctor.diagnosis import Diagnosis, Examined, StepSeen
 from steps.catalog.must_hold import Answered
 from steps.catalog.shape import ShapeState
-from steps.catalog.shape_compare import PartState
+from steps.catalog.shape_compare import Comparison, PartState
 
+SHOWN = 3  # parts that are named, of those that can't be seen for one reason
 _WORDS = {
     ShapeState.WHOLE: "whole",
     ShapeState.MORE: "more than declared",
@@ -53,16 +54,32 @@ def _lines(found: Diagnosis) -> Iterator[str]:
 def _shape_lines(one: Examined) -> Iterator[str]:
     seen = one.comparison
     there = len(seen.those(PartState.THERE))
-    yield f"shape {seen.shape.name}: {_WORDS[seen.state]} ({there} of {len(seen.shape.parts)} parts as declared)"
+    yield f"shape {seen.shape.name}: {_state(seen)} ({there} of {len(seen.shape.parts)} parts as declared)"
     yield from (f"  ! {who}" for who in seen.changers)
     if seen.state is not ShapeState.ABSENT:
         yield from (f"  ✗ {fault}" for fault in seen.faults)
-    yield from (f"  + {name} is there, and not declared" for name in seen.more)
-    yield from (f"  ? {finding}" for finding in seen.those(PartState.UNSEEN))
+    yield from (f"  + more than declared: {name}" for name in seen.more)
+    yield from _unseen(seen)
     if one.data:
         yield "  data, by must_hold:"
         for answered in one.data:
             yield from _data_lines(answered)
+
+
+def _unseen(seen: Comparison) -> Iterator[str]:
+    """The parts that can't be seen, those with the same reason on one line."""
+    reasons: dict[str, list[str]] = {}
+    for finding in seen.those(PartState.UNSEEN):
+        reasons.setdefault(finding.evidence, []).append(str(finding.part))
+    for why, parts in reasons.items():
+        more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+        yield f"  ? {', '.join(parts[:SHOWN])}{more}: {why}"
+
+
+def _state(seen: Comparison) -> str:
+    if seen.state is ShapeState.ABSENT and seen.shape.base:
+        return f"absent: nothing of it is there that {seen.shape.base} hasn't"
+    return _WORDS[seen.state]
 
 
 def _data_lines(one: Answered) -> Iterator[str]:

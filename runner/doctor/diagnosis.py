@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from runner.doctor.subject import Subject
 from runner.plan import advice, open_runs
 from runner.plan.foresight import Foreseen, Foresight
-from runner.playbook.model import Playbook
+from runner.playbook.model import Entry, Playbook
 from runner.target.workplace import Connected
+from runner.trail.events import StepOutcome
+from runner.trail.status import RunStatus
 from steps.catalog import leftovers, must_hold, shape_compare
 from steps.catalog.leftovers import Leftover
 from steps.catalog.must_hold import Answered
 from steps.catalog.shape import DeclaredShape, ResolvedShape, ShapeState
-from steps.catalog.shape_compare import Comparison, PartState
+from steps.catalog.shape_compare import Comparison
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, NoText, State
 from steps.ledger import runs, tables
 from steps.ledger.runs import RunRow
-from steps.sql.attempt import attempt
+from steps.sql.unreadable import attempt
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ def diagnose(target: Connected, subject: Subject) -> Diagnosis:
     """Ask the target; each kind of question in a snapshot of its own, so that one that fails spoils no other."""
     unasked: list[str] = []
     shapes = tuple(_shapes(target, subject, unasked))
-    steps = tuple(_steps(target, subject.playbook)) if subject.playbook is not None else ()
     left = _leftovers(target, subject)
     ledger = tuple(_open_runs(target, unasked))
     status = subject.run.status if subject.run is not None else None
     run = advice.state_word(status, living=advice.alive(status)) if status is not None else ""
+    steps = tuple(_steps(target, subject.playbook, status)) if subject.playbook is not None else ()
     return Diagnosis(
         target=target.name,
         name=subject.name,
@@ -118,15 +120,24 @@ def _data(target: Connected, shape: ResolvedShape, comparison: Comparison) -> It
 
 
 # ─── a playbook, a run ──────────────────────────────────────────────────────────────────────────────────────────────
-def _steps(target: Connected, playbook: Playbook) -> Iterator[StepSeen]:
+def _steps(target: Connected, playbook: Playbook, status: RunStatus | None) -> Iterator[StepSeen]:
+    """What the database says of each step. status: of the run that is asked about, whose changes must still be there."""
     foresight = Foresight(target.database.look, target.database.dialect)
     for entry in playbook.entries:
         seen = foresight.of(entry)
         if not entry.step.changes:
             continue
         state, evidence = (seen.state.state, seen.state.evidence) if seen.state is not None else (_unseen(seen), "")
-        faults = () if state == State.DONE else tuple(seen.faults)
-        yield StepSeen(entry.id, entry.step.describe(), str(state), evidence, faults)
+        faults = [] if state == State.DONE else seen.faults
+        if _did(status, entry) and state in {State.NOT_DONE, State.PARTLY}:
+            faults = ["the run did it and has not taken it back, but it is not there any more", *faults]
+        yield StepSeen(entry.id, entry.step.describe(), str(state), evidence, tuple(faults))
+
+
+def _did(status: RunStatus | None, entry: Entry) -> bool:
+    """Whether the run's record says that the step's change is in the database."""
+    told = status.steps.get(entry.id) if status is not None else None
+    return told is not None and told.outcome is StepOutcome.DONE and told.reverted is None and entry.step.lasting
 
 
 def _unseen(seen: Foreseen) -> str:
@@ -180,8 +191,8 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
         state = one.comparison.state
         if state in one.comparison.shape.next and not (whole and state is not ShapeState.ABSENT):
             yield f"runbook plan {one.comparison.shape.next[state]} -t {on}"
-        if one.comparison.those(PartState.UNSEEN):
-            yield "give this role SELECT on the tables that can't be seen, and ask again"
+        if one.comparison.state is ShapeState.UNKNOWN:
+            yield "let this role see what it can't (GRANT SELECT …), and ask again"
     if subject.run is not None:
         yield f"runbook status {shlex.quote(subject.run.status.run)}"
     elif subject.playbook is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runner.common.errors import RunRefused
@@ -31,7 +31,7 @@ class Subject:
 
 def subject(name: str | None, place: Workplace, inputs: Mapping[str, str]) -> Subject:
     """Find what the word means: a file of shapes or a playbook, else a shape, else a run; raises RunRefused for none of them."""
-    files = list(shape_files(place.cwd))
+    files, faulty = shape_files(place.cwd)
     if name is None:
         return Subject("", known=tuple(one for file in files for one in file.shapes.values()))
     try:
@@ -40,7 +40,7 @@ def subject(name: str | None, place: Workplace, inputs: Mapping[str, str]) -> Su
         for file in files:
             if name in file.shapes:
                 return Subject(name, {name: file.shapes[name]}, schema=file.schema, one=True)
-        return _run(name, place, missing)
+        return _run(name, place, [missing.what, *(one.what for one in faulty)])
     if has_steps(path):
         return _playbook(name, read_playbook(path, inputs or None))
     file = read_shapes(path)
@@ -52,13 +52,13 @@ def _playbook(name: str, playbook: Playbook, run: Found | None = None) -> Subjec
     return Subject(name, playbook.shapes, playbook, run, schema, playbook.search_path)
 
 
-def _run(name: str, place: Workplace, missing: RunRefused) -> Subject:
+def _run(name: str, place: Workplace, missing: Sequence[str]) -> Subject:
     try:
         found = find_run(runs_of(place), name)
     except RunRefused as none:
         raise RunRefused(
             f"cannot find {name!r}: it is no playbook, no shape and no run",
-            why=f"{missing.what}; {none.what}",
+            why="; ".join([*missing, none.what]),
             then="runbook doctor -t TARGET looks at the target without any; runbook runs lists the runs",
         ) from none
     return _playbook(found.status.run, in_force(found), found)

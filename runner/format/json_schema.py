@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from runner.format.field_schema import definitions
+from runner.format.field_words import describe_fields
 from runner.playbook import load
 from runner.playbook.check_builder import NOT_OF_CONDITIONS
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
@@ -56,18 +57,20 @@ def schema() -> dict[str, Any]:
     defs["criterion"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/own"}]}
     defs["guard"] = {"oneOf": [*_refs("guard", probes), {"$ref": "#/$defs/guard.own"}]}
     defs["step"] = {"oneOf": _refs("step", kinds)}
+    described = describe_fields({"playbook": {"properties": _header()}, **defs})
+    properties = described.pop("playbook")["properties"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Runbook playbook",
         "description": "An executable runbook for a database change. A file without name, title and steps is a part that others include.",
         "type": "object",
-        "properties": _header(),
+        "properties": properties,
         "required": ["runbook"],
         "dependentRequired": {
             key: ["name", "title", "steps"] for key in sorted(load.HEADER - load.SHARED - {"include", "description"})
         },
         "additionalProperties": False,
-        "$defs": dict(sorted(defs.items())),
+        "$defs": dict(sorted(described.items())),
     }
 
 
@@ -227,6 +230,7 @@ def _check_keys() -> dict[str, Schema]:
         "due": _text("The playbook that decides this check; here it is only named."),
         "still": {"type": "boolean", "description": "At a checkpoint: asked again before each step behind it."},
         "record_only": _text("Why the answer is recorded and gates nothing."),
+        "otherwise": _text("The playbook that is the next command where the criterion is not met."),
         "judge": _one_or_list(_TEXT, "Roles of which one may answer where the check can't decide (unknown)."),
         "within": {**_SPAN, "description": "How long it may take until it holds; asked again meanwhile."},
         "every": {**_SPAN, "description": "With within: how long to wait before it is asked again. Default: 10 s."},

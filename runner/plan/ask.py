@@ -184,6 +184,8 @@ def _decide(
     text = "; ".join(text for one, text in parts if text and (one is answer or answer is Answer.PASS))
     if answer is not Answer.PASS or check.record_only:
         text = _with_evidence(text, values)
+    if answer is not Answer.PASS and check.why:
+        text = f"{text} ({check.why})" if text else check.why
     return answer, text, operands, answer is Answer.PASS and _warned(check, names)
 
 

@@ -22,12 +22,13 @@ from steps.contract import RESERVED, Gate, Probe, Query, RunningFigures, Step, r
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, ValueKind
 
-OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})
-NOT_OF_CONDITIONS = frozenset({"warn", "due", "record_only", "judge", "within", "every", "still"})
-_PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")
+_PLAIN = ("why", "due", "record_only", "otherwise", "judge", "within", "every", "still")
+OWN = frozenset({"id", "check", "that", "warn", *_PLAIN})
+NOT_OF_CONDITIONS = frozenset({"warn", *_PLAIN} - {"why"})
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
-ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
+STATUS_AGE = "status_age_s"  # of the run's status files, the one that was written longest ago
+ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total", STATUS_AGE)  # what guards may read of every step
 
 
 class Builder:
@@ -81,7 +82,8 @@ class Builder:
             self.sources.fault(path, f"unknown name {name!r}: no earlier step or check has it{near(name, self._known)}")
 
     def step_names(self, kind: type[Step]) -> Mapping[str, ValueKind]:
-        return kinds_of(kind.Result)
+        """The figures that the criteria of a step of this type may name."""
+        return {**kinds_of(kind.Result), STATUS_AGE: ValueKind.NUMBER}
 
     def checks(self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None = None) -> tuple[Check, ...]:
         """Build a list of checks. own: figures of the step's own result, for criteria without `check:`."""
@@ -153,7 +155,7 @@ class Builder:
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
         self.claim(data.get("id"), path)
-        for key in sorted({"judge", "within"} & set(data)) if guard else []:
+        for key in sorted({"judge", "within", "otherwise"} & set(data)) if guard else []:
             self.sources.fault(
                 (*path, key), f"cannot use `{key}` here: a guard is asked again and again by itself", key=True
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,11 @@ def has_steps(path: Path) -> bool:
         data = _data(path)
     except BadInput:
         return True
-    return not isinstance(data, dict) or "steps" in data or "shapes" not in data
+    return not _only_shapes(data)
+
+
+def _only_shapes(data: Data) -> bool:
+    return isinstance(data, dict) and "shapes" in data and "steps" not in data
 
 
 def _data(path: Path) -> Data:
@@ -51,12 +55,16 @@ def read_shapes(path: Path) -> ShapeFile:
     return ShapeFile(path, shapes, str(data.get("schema", "public")))
 
 
-def shape_files(cwd: Path) -> Iterator[ShapeFile]:
-    """The files of shapes here and in playbooks/, without those that have faults."""
+def shape_files(cwd: Path) -> tuple[list[ShapeFile], list[PlaybookFaulty]]:
+    """The files of shapes here and in playbooks/, and the errors of those that have faults."""
+    found: list[ShapeFile] = []
+    faulty: list[PlaybookFaulty] = []
     for path in sorted([*cwd.glob("*.yaml"), *(cwd / "playbooks").glob("*.yaml")]):
-        if has_steps(path):
-            continue
         try:
-            yield read_shapes(path.relative_to(cwd))
-        except PlaybookFaulty:
-            continue
+            if _only_shapes(_data(path)):
+                found.append(read_shapes(path.relative_to(cwd)))
+        except BadInput as error:
+            faulty.append(PlaybookFaulty(f"cannot read {path}: {error}"))
+        except PlaybookFaulty as error:
+            faulty.append(error)
+    return found, faulty

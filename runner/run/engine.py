@@ -26,6 +26,7 @@ from runner.common.errors import (
 from runner.plan import approvals, judgements, original_gates, starting_point, window
 from runner.plan import ask as gates
 from runner.playbook import programs
+from runner.playbook.check_builder import STATUS_AGE
 from runner.playbook.model import Check, Entry
 from runner.playbook.scope import Scope
 from runner.run import balance, conditions
@@ -290,7 +291,7 @@ class Engine:
         try:
             result = _applied(step) if outcome is None else step.recounted()
             what = f"step {entry.id} ({entry.mark})"
-            self._ask(checks, role="criterion", what=what, step=entry.id, own=dict(result))
+            self._ask(checks, role="criterion", what=what, step=entry.id, own=self._own(result))
             balance.refuse_part(entry, result)
         except Unjudged as wait:
             step.end(StepOutcome.PAUSED, began=began, result=step.recounted(), error=wait.what)
@@ -308,6 +309,10 @@ class Engine:
             self._end_failed(step, began, error)
         else:
             step.end(outcome or StepOutcome.DONE, began=began, result=result)
+
+    def _own(self, result: StepResult) -> Mapping[str, Value]:
+        """What a step's own criteria may name: its result, and how current the run's status files are."""
+        return {**dict(result), STATUS_AGE: self.session.watcher.status_age()}
 
     def _paused(self, step: StepRun, began: float, pause: Paused) -> None:
         told = f"{pause}{self._fits(step.entry, pause.needs_s)}"

@@ -100,6 +100,7 @@ class RunSession:
             lock=entry.lock,
             steered=self.recorded,
             operator=self.status.process.operator if self.status.process else "",
+            folder=self.trail.path.parent,
         )
         if forward:
             context.intact = self.trail.intact

@@ -419,8 +419,8 @@ def _check(status: RunStatus, event: events.CheckAnswered) -> None:
         status.figures[event.id] = event.result
 
 
-def write_status(directory: Path, document: dict[str, Json]) -> None:
-    """Replace status.json atomically (write and rename). Not fsynced: it can be derived from the trail at any time."""
-    temporary = directory / f".status.{os.getpid()}.tmp"
+def write_status(file: Path, document: dict[str, Json]) -> None:
+    """Replace a status file atomically (write and rename). Not fsynced: it can be derived from the trail at any time."""
+    temporary = file.with_name(f".status.{os.getpid()}.tmp")
     private_files.write(temporary, json.dumps(document, ensure_ascii=False) + "\n")
-    temporary.replace(directory / "status.json")
+    temporary.replace(file)

@@ -11,7 +11,7 @@ from steps.catalog import catalog
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Look, Row
 from steps.ledger import leases, tables
 from steps.sql import other_sessions
-from steps.sql.attempt import attempt
+from steps.sql.unreadable import attempt
 
 LIVE_S = 15.0  # a run whose last heartbeat is older has no living process, or may be taken over
 

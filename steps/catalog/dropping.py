@@ -14,6 +14,7 @@ from typing import Literal
 from steps.catalog import catalog, compiled_schema, scratch
 from steps.contract import DatabaseFault, Look, Model, Row, Work
 from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.sql.dialect import quote
 
 Via = Literal["own", "bound", "with"]
@@ -79,9 +80,23 @@ class TakenAlong(Model):
 # ─── what goes with it ──────────────────────────────────────────────────────────────────────────────────────────────────
 def goes_with(look: Look, target: DropTarget) -> list[TakenAlong]:
     """All that goes with it, in the order in which it can be dropped; restored in the reverse order."""
-    if look.dialect is Dialect.SQLITE:
-        return _on_sqlite(look, target)
-    return _asked(look, target, itself=False)
+    found = _on_sqlite(look, target) if look.dialect is Dialect.SQLITE else _asked(look, target, itself=False)
+    gone = {(*catalog.named(look, one.table), one.name) for one in look.assumed if one.kind == "dropped"}
+    return [one for one in found if not _places(one) & gone]
+
+
+def traces(look: Look, target: DropTarget) -> tuple[Trace, ...]:
+    """What goes along, for the steps that follow in a plan: they no longer depend on it."""
+    taken = (one for one in goes_with(look, target) if one.table)
+    return tuple(
+        Trace("dropped", one.table if one.schema_name == look.schema else f"{one.schema_name}.{one.table}", one.name)
+        for one in taken
+    )
+
+
+def _places(one: TakenAlong) -> set[tuple[str, str, str]]:
+    """Where earlier steps may have dropped it: by itself, or with its table."""
+    return {(one.schema_name, one.table, one.name), (one.schema_name, one.table, one.table)}
 
 
 def itself(look: Look, target: DropTarget) -> TakenAlong:
@@ -92,11 +107,13 @@ def itself(look: Look, target: DropTarget) -> TakenAlong:
 
 def must_be_listed(taken: Sequence[TakenAlong], target: DropTarget) -> list[TakenAlong]:
     """What the playbook must list under `cascade`: what DROP refuses to take, and what isn't the dropped thing's own alone."""
-    return [
-        one
-        for one in taken
-        if one.via == "bound" or (one.via == "own" and (one.kind == "table" or (target.column and not one.alone)))
-    ]
+    return [one for one in taken if one.via == "bound" or (one.via == "own" and not _own_alone(one, target))]
+
+
+def _own_alone(one: TakenAlong, target: DropTarget) -> bool:
+    if not target.column:
+        return one.kind != "table"  # a partition
+    return one.alone or one.kind == "sequence"
 
 
 def refused(look: Look, taken: Sequence[TakenAlong], target: DropTarget, cascade: Sequence[str]) -> list[str]:
@@ -118,11 +135,16 @@ def refused(look: Look, taken: Sequence[TakenAlong], target: DropTarget, cascade
     return [f"cannot drop {target}: {one}" for one in faults]
 
 
-def in_words(taken: Sequence[TakenAlong]) -> str:
-    """The objects by name, the first few of them."""
+def in_words(rows: int, unit: str, taken: Sequence[TakenAlong]) -> str:
+    """What a drop takes: rows or values, and the objects by name, the first few of them."""
     names = list(dict.fromkeys(map(str, taken)))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    along = f"; with it go {', '.join(names[:SHOWN])}{more}" if names else ""
+    return f"{counted(rows, unit)}{along}"
+
+
+def counted(rows: int, unit: str) -> str:
+    return f"{rows} {unit}{'' if rows == 1 else 's'}"
 
 
 def count(look: Look, table: str, where: str = "") -> int:

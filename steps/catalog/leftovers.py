@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from steps.catalog import catalog, compiled_schema, scratch
 from steps.catalog.shape import ColumnSpec, Kind, ResolvedShape
-from steps.contract import Look
+from steps.contract import DatabaseFault, Look
 from steps.ledger import tables
+from steps.sql.unreadable import attempt
 
 
 class Leftover(NamedTuple):
@@ -74,7 +75,14 @@ def _not_generated(look: Look, shapes: Iterable[ResolvedShape]) -> Iterator[Left
         if part.kind is Kind.COLUMN and isinstance(part.wanted, ColumnSpec) and part.wanted.generated
     }
     for table, name in sorted(wanted):
-        column = catalog.columns(look, table).get(name)
+        try:
+            with attempt(look):
+                column = catalog.columns(look, table).get(name)
+        except DatabaseFault as fault:  # somebody holds ACCESS EXCLUSIVE
+            if fault.lost:
+                raise
+            yield Leftover("column", f"{table}.{name}", f"can't be seen: {scratch.fault_text(fault)}")
+            continue
         if column is not None and not column.generated:
             yield Leftover(
                 "column", f"{table}.{name}", "it is an ordinary column, and a declared shape has it generated"

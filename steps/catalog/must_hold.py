@@ -5,23 +5,21 @@ A row that can't even be read is found by halving, named and counted; it never s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from steps.catalog import catalog
 from steps.catalog.scratch import fault_text
 from steps.catalog.shape import MustHold
 from steps.contract import DatabaseFault, Look, NoText, Params, Row, StepError, Unknown, Value, cutting
-from steps.contract.dialect import Dialect
-from steps.sql.attempt import attempt
 from steps.sql.dialect import quote
 from steps.sql.queries import require_all_rows, text_of
+from steps.sql.unreadable import UnreadableRow, attempt, sift, tried
 
 EXAMPLES = 3
 CHUNK = 5_000  # rows of one query, once a query over the whole table has failed
 MOST_UNREADABLE = 1_000  # after so many the search ends, and says so
 SHOWN = 120  # characters of one example
-_DATA = "22"  # the class of SQLSTATEs that speak of a value
 
 
 @dataclass
@@ -100,74 +98,74 @@ class _ByRow:
     def ask(self) -> None:
         with attempt(self.look):
             require_all_rows(self.look, f"SELECT 1 AS one FROM {self.table}")
-        if not self._in(_Range()):
-            for part in self._ranges():
-                self._halve(part, CHUNK)
-                if self.found.unreadable >= MOST_UNREADABLE:
-                    self.found.cut = True
-                    return
+        if self._count(_Range()):
+            return
+        for part in self._ranges():
+            if not self._count(part):
+                self._sift(part)
+            if self.found.unreadable >= MOST_UNREADABLE:
+                self.found.cut = True
+                return
 
-    def _in(self, part: _Range) -> bool:
+    def _count(self, part: _Range) -> bool:
         """Count the rows at fault in a range; False where a row of it can't be read."""
-        # the condition must not be evaluated on rows outside of the range, in whatever order the planner puts the two
-        at_fault = f"""FROM {self.table} AS target WHERE {part.sql(self.key)}
-            AND NOT coalesce(CASE WHEN {part.sql(self.key)} THEN ({self.holds}\n) END, {self._true})"""
-        try:
-            with attempt(self.look):
-                count = self.look.row(f"SELECT count(*) AS n {at_fault}", part.params).integer("n")
-                wanted = EXAMPLES - len(self.found.examples)
-                if count and wanted > 0:
-                    rows = self.look.rows(f"SELECT {self.shown} {at_fault} LIMIT {wanted}", part.params)
-                    self.found.examples += map(_shown, rows)
-        except DatabaseFault as fault:
-            if not self._of_a_row(fault):
-                raise
-            return False
+        return tried(self.look, lambda: self._judge(part.sql(self.key), part.params)) is not None
+
+    def _judge(self, where: str, params: Params) -> int:
+        # the condition must not be evaluated on rows outside of `where`, in whatever order the planner puts the two
+        at_fault = f"""FROM {self.table} AS target WHERE {where}
+            AND NOT coalesce(CASE WHEN {where} THEN ({self.holds}\n) END, 1 = 1)"""
+        count = self.look.row(f"SELECT count(*) AS n {at_fault}", params).integer("n")
+        wanted = EXAMPLES - len(self.found.examples)
+        rows = self.look.rows(f"SELECT {self.shown} {at_fault} LIMIT {wanted}", params) if count and wanted > 0 else []
         self.found.rows += count
-        return True
-
-    @property
-    def _true(self) -> str:
-        return "true" if self.look.dialect is Dialect.POSTGRESQL else "1"
-
-    def _of_a_row(self, fault: DatabaseFault) -> bool:
-        if fault.lost:
-            return False
-        return self.look.dialect is Dialect.SQLITE or fault.sqlstate.startswith(_DATA)
+        self.found.examples += map(_shown, rows)
+        return count
 
     def _ranges(self) -> Iterator[_Range]:
         low: Value = None
         while True:
-            high = self._key_after(_Range(low), CHUNK - 1)
-            yield _Range(low, high)
-            if high is None:
+            sql = f"""SELECT {self.key} AS place FROM {self.table} AS target WHERE {_Range(low).sql(self.key)}
+                      ORDER BY {self.key} LIMIT 1 OFFSET {CHUNK - 1}"""
+            rows = self.look.rows(sql, _Range(low).params)
+            yield _Range(low, rows[0]["place"] if rows else None)
+            if not rows:
                 return
-            low = high
+            low = rows[0]["place"]
 
-    def _key_after(self, part: _Range, offset: int) -> Value:
-        sql = f"""SELECT {self.key} AS place FROM {self.table} AS target WHERE {part.sql(self.key)}
-                  ORDER BY {self.key} LIMIT 1 OFFSET {offset}"""
-        rows = self.look.rows(sql, part.params)
-        return rows[0]["place"] if rows else None
+    def _sift(self, part: _Range) -> None:
+        """Find the rows of a range that can't be read, and judge the others."""
+        where, text = part.sql(self.key), f"CAST({self.key} AS text)"
+        some = (
+            "= ANY(CAST(:keys AS text[]))"
+            if catalog.on_postgresql(self.look)
+            else "IN (SELECT value FROM json_each(:keys))"
+        )
+        keys = [
+            row.text("k")
+            for row in self.look.rows(f"SELECT {text} AS k FROM {self.table} AS target WHERE {where}", part.params)
+        ]
 
-    def _halve(self, part: _Range, size: int) -> None:
-        """Split a range of at most `size` rows until those that can't be read stand alone."""
-        if self.found.unreadable >= MOST_UNREADABLE or self._in(part):
-            return
-        middle = self._key_after(part, max(size // 2 - 1, 0))
-        if size <= 1 or middle is None:
-            if size <= 1:
-                self._unreadable(part)
-            else:
-                self._halve(part, size // 2)  # it has fewer rows than its size says
-            return
-        self._halve(_Range(part.low, middle), max(size // 2, 1))
-        self._halve(_Range(middle, part.high), max(size - size // 2, 1))
+        def evaluate(few: Sequence[str]) -> object:
+            inside = f"{where} AND {text} {some}"
+            sql = f"SELECT count(CASE WHEN {inside} THEN ({self.holds}\n) END) AS n FROM {self.table} AS target WHERE {inside}"
+            return self.look.row(sql, {**part.params, "keys": [*few]})
 
-    def _unreadable(self, part: _Range) -> None:
-        key = self._key_after(part, 0)
-        if key is None:
-            return
-        self.found.unreadable += 1
-        if len(self.found.examples) < EXAMPLES:
-            self.found.examples.append(f"{_shown(Row({self.key_name: key}))}: can't be evaluated")
+        unreadable = sift(self.look, keys, evaluate)
+        self._judge(
+            f"{where} AND NOT ({text} {some})" if unreadable else where, {**part.params, **self._keys(unreadable)}
+        )
+        self.found.unreadable += len(unreadable)
+        wanted = EXAMPLES - len(self.found.examples)
+        self.found.examples += [
+            f"{_shown(Row({self.key_name: one.key}))}: {_first_line(one.message)}" for one in unreadable[:wanted]
+        ]
+
+    @staticmethod
+    def _keys(rows: Sequence[UnreadableRow]) -> Params:
+        return {"keys": [one.key for one in rows]} if rows else {}
+
+
+def _first_line(message: str) -> str:
+    """The database's message, without the statement that we append to it."""
+    return cutting.on_one_line(message.partition(" (in: ")[0].splitlines()[0], SHOWN)

@@ -29,8 +29,8 @@ from steps.catalog.shape import (
     TriggerSpec,
     covers,
 )
-from steps.contract import DatabaseFault, Look, NoText, StepError, Unknown
-from steps.sql.attempt import attempt
+from steps.contract import UNDEFINED, DatabaseFault, Look, NoText, StepError, Unknown
+from steps.sql.unreadable import attempt
 
 Info = TypeVar("Info", ColumnInfo, IndexInfo, ConstraintInfo, TriggerInfo)
 
@@ -45,7 +45,7 @@ class PartState(StrEnum):
     UNSEEN = "unseen"
 
 
-class PartFinding(NamedTuple):
+class ShapeFinding(NamedTuple):
     """A part of the shape, how it stands, and what in the catalogue says so."""
 
     part: ShapePart
@@ -62,18 +62,18 @@ class Comparison:
 
     shape: ResolvedShape
     state: ShapeState
-    findings: tuple[PartFinding, ...]
+    findings: tuple[ShapeFinding, ...]
     more: tuple[str, ...]
     changers: tuple[Changer, ...] = ()
     hidden: str = ""
-    _by_found: dict[PartState, list[PartFinding]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _by_found: dict[PartState, list[ShapeFinding]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def those(self, *found: PartState) -> list[PartFinding]:
+    def those(self, *found: PartState) -> list[ShapeFinding]:
         """The findings of these kinds."""
         return [one for one in self.findings if one.found in found]
 
     @property
-    def faults(self) -> list[PartFinding]:
+    def faults(self) -> list[ShapeFinding]:
         """What is not as declared."""
         return self.those(PartState.MISSING, PartState.DIFFERS, PartState.BEFORE)
 
@@ -96,7 +96,7 @@ def _exists(look: Look, table: str) -> bool:
     )
 
 
-def _state(shape: ResolvedShape, findings: tuple[PartFinding, ...], more: tuple[str, ...]) -> ShapeState:
+def _state(shape: ResolvedShape, findings: tuple[ShapeFinding, ...], more: tuple[str, ...]) -> ShapeState:
     faulty = any(one.found in {PartState.MISSING, PartState.DIFFERS, PartState.BEFORE} for one in findings)
     if not faulty:
         unseen = any(one.found is PartState.UNSEEN for one in findings)
@@ -130,23 +130,27 @@ class _Comparer:
         self.look, self.shape, self.there, self.closed = look, shape, there, closed
         self._tables: dict[str, _Table] = {}
 
-    def findings(self) -> Iterator[PartFinding]:
+    def findings(self) -> Iterator[ShapeFinding]:
         for part in self.shape.parts.values():
             if part.kind not in {Kind.TABLE, Kind.FILL} and not self.there[part.table]:
                 if part.kind is not Kind.ROW:
                     continue  # the table itself is missing, which says it all
-                yield PartFinding(part, PartState.MISSING, f"there is no table {part.table}")
+                yield ShapeFinding(part, PartState.MISSING, f"there is no table {part.table}")
                 continue
-            try:
-                found, evidence = self._look_at(part)
-            except (_Unseen, Unknown, StepError, NoText) as why:
-                if isinstance(why, DatabaseFault) and why.lost:
-                    raise
-                found, evidence = (
-                    PartState.UNSEEN,
-                    f"can't be seen: {fault_text(why) if isinstance(why, DatabaseFault) else why}",
-                )
-            yield PartFinding(part, found, evidence)
+            yield ShapeFinding(part, *self._seen(part))
+
+    def _seen(self, part: ShapePart) -> _Verdict:
+        """How a part stands, also where the database refuses to say."""
+        try:
+            return self._look_at(part)
+        except DatabaseFault as fault:
+            if fault.lost:
+                raise
+            if fault.sqlstate in UNDEFINED:
+                return PartState.MISSING, f"what it reads is not there: {fault_text(fault)}"
+            return PartState.UNSEEN, f"can't be seen: {fault_text(fault)}"
+        except (_Unseen, Unknown, StepError, NoText) as why:
+            return PartState.UNSEEN, f"can't be seen: {why}"
 
     def _look_at(self, part: ShapePart) -> _Verdict:
         fault, evidence = self._against(part)

@@ -34,13 +34,15 @@ _ENABLED = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 class DroppedColumn(Model):
     """A column as it was. clauses: what follows its name in ADD COLUMN; after: SQL for all else about it.
 
-    kept: the table with its values, "" where there are none to restore. key: the columns by which a row is found again.
+    not_null_name: of the constraint, which PostgreSQL 18
+    names. kept: the table with its values, "" where there are none to restore. key: the columns by which a row is found again.
     """
 
     gone: str
     column: ColumnRef
     clauses: str
     not_null: bool
+    not_null_name: str = ""
     generated: bool
     after: tuple[str, ...] = ()
     kept: str = ""
@@ -86,16 +88,15 @@ class DropColumn(Step[DroppedColumn]):
             return "while the kept values are there, unless another column of its name was made by then"
         if found.generated:
             return "its values are computed anew, unless another column of its name was made by then"
-        return (
-            f"while {self._kept(look)} is there, which keeps the {self._values(look)} values, unless another "
-            f"{self.column} was made by then"
-        )
+        values = dropping.counted(self._values(look), "value")
+        return f"while {self._kept(look)} is there, which keeps {values}, unless another {self.column} was made by then"
 
     # ── before ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def verify(self, look: Look) -> Effect:
         found = self._found(look)
         if found is not None:
-            return Effect(State.NOT_DONE, f"{self.column} is there as {found.type}")
+            what = dropping.in_words(self._values(look), "value", dropping.goes_with(look, self._target))
+            return Effect(State.NOT_DONE, f"{self.column} is there as {found.type}: {what}")
         missing = "" if catalog.columns(look, self.column.table) else f"there is no table {self.column.table}"
         return absence.effect(look, self._what(look), absent=self.absent, evidence=missing)
 
@@ -103,12 +104,9 @@ class DropColumn(Step[DroppedColumn]):
         found = self._found(look)
         if found is None:
             return []
-        return self._statements(look, found, dropping.goes_with(look, self._target), noted=True)
+        return self._statements(look, found, dropping.goes_with(look, self._target))
 
-    def _statements(
-        self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong], *, noted: bool = False
-    ) -> list[Statement]:
-        """noted: with the values and objects that go, for the plan; counting has no place under a lock."""
+    def _statements(self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong]) -> list[Statement]:
         lock = "ACCESS EXCLUSIVE" if look.dialect is Dialect.POSTGRESQL else "EXCLUSIVE"
         table, made = self.column.table, []
         if self._keeps(found):
@@ -120,19 +118,13 @@ class DropColumn(Step[DroppedColumn]):
         ]
         sql = f"ALTER TABLE {catalog.sql_name(look, table)} DROP COLUMN {quote(self.column.column)}"
         length = "one rewrite" if look.dialect is Dialect.SQLITE else "instant"
-        note = self._note(look, found, taken) if noted else ""
-        return [*made, Statement(sql, lock=lock, length=length, table=table, note=note)]
-
-    def _note(self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong]) -> str:
-        what = f"{self._values(look)} values are {'computed and go' if found.generated else 'kept' if self.keep else 'lost'}"
-        return f"{what}; with it: {dropping.in_words(taken)}" if taken else what
+        return [*made, Statement(sql, lock=lock, length=length, table=table)]
 
     def touches(self, look: Look) -> tuple[str, ...]:
         return touched_tables.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
-        del look
-        return (Trace("gone", self.column.table, self.column.column),)
+        return (Trace("gone", self.column.table, self.column.column), *dropping.traces(look, self._target))
 
     def preflight(self, look: Look) -> list[str]:
         found = self._found(look)
@@ -220,6 +212,7 @@ class DropColumn(Step[DroppedColumn]):
             column=self.column,
             clauses=" ".join(words),
             not_null=found.not_null,
+            not_null_name=_not_null_name(look, self._target),
             generated=bool(found.generated),
             after=(
                 *(f"ALTER TABLE {table} ALTER COLUMN {name} {one}" for one in found.settings),
@@ -244,12 +237,14 @@ class DropColumn(Step[DroppedColumn]):
     def _back(self, work: Work, before: DroppedColumn) -> int:
         self._refuse_unless_restorable(work, before)
         table, name = catalog.sql_name(work, before.column.table), quote(before.column.column)
-        at_once = " NOT NULL" * (before.not_null and (before.generated or work.dialect is Dialect.SQLITE))
+        named = f"CONSTRAINT {quote(before.not_null_name)} NOT NULL" if before.not_null_name else "NOT NULL"
+        at_once = f" {named}" * (before.not_null and (before.generated or work.dialect is Dialect.SQLITE))
         work.execute(f"ALTER TABLE {table} ADD COLUMN {name} {before.clauses}{at_once}")
         restored = _fill(work, before, table, name) if before.kept else 0
         if before.not_null and not at_once:
             with feasibility.refusal_explained(f"restore {self.column}", then="mend the rows, then roll back again"):
-                work.execute(f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL")
+                set_it = f"ADD {named} {name}" if before.not_null_name else f"ALTER COLUMN {name} SET NOT NULL"
+                work.execute(f"ALTER TABLE {table} {set_it}")
         for sql in before.after:
             work.execute(sql)
         dropping.put_back(work, [one for one in before.taken if one.kind == "generated column"])
@@ -301,6 +296,16 @@ def _storage(look: Look, target: dropping.DropTarget) -> str:
              WHERE attrelid = CAST(:table AS regclass) AND attname = :column"""
     row = look.row(sql, {"table": catalog.sql_name(look, target.table), "column": target.column})
     return "STORED" if row.flag("stored") else "VIRTUAL"
+
+
+def _not_null_name(look: Look, target: dropping.DropTarget) -> str:
+    if look.dialect is Dialect.SQLITE:
+        return ""
+    sql = """SELECT o.conname::text AS name FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_attribute a
+             ON a.attrelid = o.conrelid AND o.conkey = ARRAY[a.attnum] AND a.attname = :column
+             WHERE o.conrelid = CAST(:table AS regclass) AND o.contype = 'n'"""
+    rows = look.rows(sql, {"table": catalog.sql_name(look, target.table), "column": target.column})
+    return rows[0].text("name") if rows else ""
 
 
 def _fill(work: Work, before: DroppedColumn, table: str, name: str) -> int:

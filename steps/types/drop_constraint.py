@@ -79,17 +79,15 @@ class DropConstraint(Step[DroppedConstraint]):
 
     def _statements(self, look: Look, taken: list[dropping.TakenAlong]) -> list[Statement]:
         first = dropping.first(look, taken, self._target)
-        note = f"takes along {dropping.in_words(first)}" if first else ""
         own = f"ALTER TABLE {catalog.sql_name(look, self.table)} DROP CONSTRAINT {quote(self.name)}"
         sqls = [*(one.drop for one in first), own]
-        return [Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.table, note=note) for sql in sqls]
+        return [Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.table) for sql in sqls]
 
     def touches(self, look: Look) -> tuple[str, ...]:
         return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
-        del look
-        return (Trace("constraint", self.table, self.name),)
+        return (Trace("dropped", self.table, self.name), *dropping.traces(look, self._target))
 
     def preflight(self, look: Look) -> list[str]:
         if self._found(look) is None:

@@ -25,7 +25,7 @@ from steps.contract.look import Trace
 from steps.sql.dialect import quote
 from steps.types import absence, concurrent_index, kept_aside
 
-_MOVED = {"table"}  # kinds that can be moved aside; views and partitions can't
+_TABLES = {"table", "partitioned table", "partition"}
 
 
 class DroppedTable(Model):
@@ -72,38 +72,33 @@ class DropTable(Step[DroppedTable]):
     def back_if(self, look: Look | None) -> str:
         if look is None or not self._there(look):
             return "while the kept table is there, unless another of its name was made by then"
-        rows = dropping.count(look, self.table)
-        return f"while {self._kept(look)} is there, which keeps the {rows} rows, unless another {self.table} was made by then"
+        rows = dropping.counted(dropping.count(look, self.table), "row")
+        return f"while {self._kept(look)} is there, which keeps {rows}, unless another {self.table} was made by then"
 
     # ── before ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def verify(self, look: Look) -> Effect:
         found = catalog.relation(look, self.table)
         if found is None:
             return absence.effect(look, self._what(look), absent=self.absent)
-        return Effect(State.NOT_DONE, f"{self.table} is there: a {found.kind}")
+        if found.kind not in _TABLES:
+            return Effect(State.NOT_DONE, f"{self.table} is there: a {found.kind}")
+        what = dropping.in_words(dropping.count(look, self.table), "row", dropping.goes_with(look, self._target))
+        return Effect(State.NOT_DONE, f"{self.table} is there, a {found.kind}: {what}")
 
     def statements(self, look: Look) -> list[Statement]:
         if not self._there(look):
             return []
-        return self._statements(look, dropping.goes_with(look, self._target), noted=True)
+        return self._statements(look, dropping.goes_with(look, self._target))
 
-    def _statements(self, look: Look, taken: list[dropping.TakenAlong], *, noted: bool = False) -> list[Statement]:
-        """noted: with the rows and objects that go, for the plan; counting rows has no place under a lock."""
+    def _statements(self, look: Look, taken: list[dropping.TakenAlong]) -> list[Statement]:
         first = [one.drop for one in dropping.first(look, taken, self._target)]
         own = [one for one in taken if one.via == "own"]
-        note = self._note(look, taken) if noted else ""
         if self.keep:
             sqls = [*kept_aside.schema_made(look), *first, *self._aside(look, own)]
         else:
             sqls = [*first, f"DROP TABLE {catalog.sql_name(look, self.table)}"]
         lock = "ACCESS EXCLUSIVE" if look.dialect is Dialect.POSTGRESQL else "EXCLUSIVE"
-        made = [Statement(sql, lock=lock, length="instant", table=self.table) for sql in sqls]
-        return [*made[:-1], Statement(sqls[-1], lock=lock, length="instant", table=self.table, note=note)]
-
-    def _note(self, look: Look, taken: list[dropping.TakenAlong]) -> str:
-        rows = dropping.count(look, self.table)
-        what = f"{rows} rows {'are kept' if self.keep else 'are lost'}"
-        return f"{what}; with it: {dropping.in_words(taken)}" if taken else what
+        return [Statement(sql, lock=lock, length="instant", table=self.table) for sql in sqls]
 
     def _aside(self, look: Look, own: list[dropping.TakenAlong]) -> list[str]:
         """Move it aside. Its own foreign keys go: they would keep others from deleting the rows that they refer to."""
@@ -118,14 +113,13 @@ class DropTable(Step[DroppedTable]):
         return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
-        del look
-        return (Trace("table", self.table, self.table),)
+        return (Trace("dropped", self.table, catalog.named(look, self.table)[1]), *dropping.traces(look, self._target))
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.relation(look, self.table)
         if found is None:
             return []
-        if found.kind not in {"table", "partitioned table", "partition"}:
+        if found.kind not in _TABLES:
             return [f"cannot drop {self.table}: it is a {found.kind}, not a table"]
         faults = catalog.not_owned(look, self.table)
         taken = dropping.goes_with(look, self._target)
@@ -136,7 +130,7 @@ class DropTable(Step[DroppedTable]):
 
     def _not_kept(self, look: Look, kind: str, taken: list[dropping.TakenAlong]) -> list[str]:
         reasons = kept_aside.no_room(look, self._kept(look), self._relations(look, taken))
-        if kind not in _MOVED:
+        if kind != "table":
             reasons.append(f"it is a {kind}, which can't be moved alone; DETACH partitions, or write keep: false")
         keys = [one for one in catalog.constraints(look, self.table) if one.kind == "foreign key"]
         if keys and look.dialect is Dialect.SQLITE:

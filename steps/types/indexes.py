@@ -300,7 +300,7 @@ class DropIndex(Step[DroppedIndex]):
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         found = catalog.index(look, self.index)
-        return (Trace("index", found.table if found else "", self.index),)
+        return (Trace("dropped", found.table if found else "", self.index),)
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.index(look, self.index)

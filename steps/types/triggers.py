@@ -230,7 +230,7 @@ class DropTrigger(Step[DroppedTrigger]):
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         del look
-        return (Trace("trigger", self.table, self.name),)
+        return (Trace("dropped", self.table, self.name),)
 
     def preflight(self, look: Look) -> list[str]:
         if _found(look, self.table, self.name) is None:

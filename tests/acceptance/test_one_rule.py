@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.playbook.load import SPOKEN, SQL
+from runner.playbook.fill_data import SPOKEN, SQL
 from steps import registry
 
 ROOT = Path(__file__).parents[2]

@@ -16,6 +16,7 @@ from steps.contract import Conditional, DatabaseFault, Refused, State, Step, Ste
 
 ELSEWHERE = {
     "backfill",
+    "clear_columns",
     "fill_table",
     "keep",
     "checkpoint",

@@ -15,7 +15,7 @@ from steps.sql.dialect import quote
 from steps.types.backfill import store
 from steps.types.backfill.errors import Meaning, meaning
 from steps.types.backfill.payload import UndoPayload, rows_of
-from steps.types.backfill.sql import Named
+from steps.types.backfill.sql import Named, is_null, unwrap
 from steps.types.backfill.store import REFUSED
 from steps.types.backfill.tables import members
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
@@ -38,11 +38,12 @@ class Written(Model):
     key: tuple[Named, ...]
     fill: tuple[Named, ...]
     oid: int = 0  # of the table; 0 where it has none, and in what older versions kept
+    clears: bool = False  # the columns were emptied
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Rows reset to NULL, and rows left alone because somebody changed them since."""
+    """Rows restored, and rows left alone because somebody changed them since."""
 
     restored: int
     refused: int
@@ -151,7 +152,8 @@ class UndoSpec:
 
     @property
     def payload(self) -> UndoPayload:
-        return UndoPayload(self.dialect, self.written.table, self.written.key, self.written.fill)
+        written = self.written
+        return UndoPayload(self.dialect, written.table, written.key, written.fill, written.clears)
 
 
 def _undo_spec(look: Look, written: Written) -> UndoSpec:
@@ -241,10 +243,14 @@ def count_as_refused(work: Work, place: RunPosition, part: Part, *, rows: int) -
 
 
 # ─── SQL ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _sets(written: Written) -> str:
-    return ", ".join(
-        f"{c.sql} = CASE WHEN rb_d.rb_o{n} IS NULL THEN target.{c.sql} END" for n, c in enumerate(written.fill)
-    )
+def _sets(spec: UndoSpec) -> str:
+    """The assignments: NULL where a value was written, and the old value where a column was emptied."""
+    each = []
+    for n, column in enumerate(spec.written.fill):
+        old = f"CAST(rb_d.rb_o{n} AS {column.type})" if spec.dialect is Dialect.POSTGRESQL else unwrap(f"rb_d.rb_o{n}")
+        restored = f" ELSE {old}" if spec.written.clears else ""
+        each.append(f"{column.sql} = CASE WHEN rb_d.rb_o{n} IS NULL THEN target.{column.sql}{restored} END")
+    return ", ".join(each)
 
 
 def _names(written: Written, alias: str) -> list[str]:
@@ -263,9 +269,9 @@ def part_rows(payload: UndoPayload) -> str:
 def _statement(spec: UndoSpec) -> str:
     """One part as one statement; its UPDATE changes only rows that still hold what was written."""
     payload, written = spec.payload, spec.written
-    ours = [f"(rb_d.rb_o{n} IS NULL OR {_unchanged(c, n, parsed=spec.parsed)})" for n, c in enumerate(written.fill)]
+    ours = [f"(rb_d.rb_o{n} IS NULL OR {_unchanged(spec, c, n)})" for n, c in enumerate(written.fill)]
     again = [f"{quote(name)} = target.{quote(name)}" for name in spec.touched_columns]
-    update = f"""UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d
+    update = f"""UPDATE {written.table} AS target SET {", ".join([_sets(spec), *again])} FROM rb_d
         WHERE {" AND ".join([payload.matches, *ours])}
         RETURNING {", ".join(_names(written, "rb_d"))}, {payload.refilled} AS rb_back"""
     same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in payload.keys)
@@ -310,14 +316,18 @@ def _written_back(spec: UndoSpec) -> str:
         ON CONFLICT DO NOTHING"""
 
 
-def _unchanged(column: Named, n: int, *, parsed: bool) -> str:
+def _unchanged(spec: UndoSpec, column: Named, n: int) -> str:
     """SQL that tells whether the column still holds the written value, compared as the server's text of both.
+
+    An emptied column must still be NULL.
 
     Every type has a text form, but some have no equality operator (json), some treat different values as equal (a
     case-insensitive collation; 1.0 and 1.00), and an extension's operators may not be on the search path.
     """
+    if spec.written.clears:
+        return is_null(column, f"target.{column.sql}")
     text = f'CAST(target.{column.sql} AS text) COLLATE "C"'
-    if not parsed:
+    if not spec.parsed:
         return f"{text} = rb_d.rb_o{n}"
     return (
         f"CASE WHEN {text} = rb_d.rb_o{n} THEN true ELSE {text} = CAST(CAST(rb_d.rb_o{n} AS {column.type}) AS text) END"
@@ -327,14 +337,15 @@ def _unchanged(column: Named, n: int, *, parsed: bool) -> str:
 def _sqlite(spec: UndoSpec) -> list[str]:
     payload, written = spec.payload, spec.written
     ours = " AND ".join(
-        f"(rb_d.rb_o{n} IS NULL OR quote(target.{c.sql}) = rb_d.rb_o{n})" for n, c in enumerate(written.fill)
+        f"(rb_d.rb_o{n} IS NULL OR {f'target.{c.sql} IS NULL' if written.clears else f'quote(target.{c.sql}) = rb_d.rb_o{n}'})"
+        for n, c in enumerate(written.fill)
     )
     there = f"EXISTS (SELECT 1 FROM {written.table} AS target WHERE {payload.matches} AND "
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
         f"CREATE TEMP TABLE runbook_back AS SELECT rb_d.*, '{CHANGED}' AS rb_why FROM ({rows_of(payload, where='rb_x.n = :n')}) AS rb_d",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '' WHERE {there}{ours})",
-        f"UPDATE OR ABORT {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {payload.matches} AND rb_d.rb_why = ''",
+        f"UPDATE OR ABORT {written.table} AS target SET {_sets(spec)} FROM {TEMP} AS rb_d WHERE {payload.matches} AND rb_d.rb_why = ''",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '{REWRITTEN}' WHERE rb_d.rb_why = '' AND {there}{payload.refilled})",
         *sqlite_accounts(payload),
     ]
