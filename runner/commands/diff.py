@@ -12,7 +12,7 @@ from runner.commands import complete, options
 from runner.common.errors import PlaybookFaulty, Weakens
 
 if TYPE_CHECKING:
-    from runner.review.diff.verdict import Verdict
+    from runner.review.diff.verdict import DiffVerdict
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -70,7 +70,7 @@ def diff_command(
         )
 
 
-def _show(verdict: Verdict, *, as_json: bool) -> None:
+def _show(verdict: DiffVerdict, *, as_json: bool) -> None:
     from runner.review.diff import show
 
     if as_json:
@@ -79,7 +79,7 @@ def _show(verdict: Verdict, *, as_json: bool) -> None:
         show.show(verdict)
 
 
-def _write(verdict: Verdict, markdown: Path | None, sarif: Path | None) -> None:
+def _write(verdict: DiffVerdict, markdown: Path | None, sarif: Path | None) -> None:
     from runner.review.diff import show
 
     if markdown is not None:
@@ -88,7 +88,7 @@ def _write(verdict: Verdict, markdown: Path | None, sarif: Path | None) -> None:
         sarif.write_text(json.dumps(_sarif(verdict), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _sarif(verdict: Verdict) -> object:
+def _sarif(verdict: DiffVerdict) -> object:
     from importlib.metadata import version
 
     from runner.playbook.yaml_reader import Mark
@@ -100,7 +100,7 @@ def _sarif(verdict: Verdict) -> object:
     return sarif.document(found, show.rules(), version=version("runbook-engine"))
 
 
-def _refuse_invalid(verdict: Verdict) -> None:
+def _refuse_invalid(verdict: DiffVerdict) -> None:
     """A new playbook that can't be loaded can't be compared; an old one that couldn't is compared with nothing."""
     if verdict.new.faults:
         raise PlaybookFaulty(

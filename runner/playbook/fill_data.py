@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import cast
@@ -16,7 +17,9 @@ from steps.sql.templates import has_template
 
 _QUERIES = frozenset({"queries", "query", "source", "what", "a", "b", "applied_if"})
 _STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
-_PARTS = frozenset({"match", "where", "using", "check", "default", "of_type", "generated", "that", "warn"})
+_PARTS = frozenset(
+    {"match", "where", "using", "check", "checks", "default", "of_type", "generated", "fires", "does", "that", "warn"}
+)
 SQL = _QUERIES | _STATEMENTS | _PARTS
 SPOKEN = frozenset(
     {
@@ -53,7 +56,7 @@ def fill_data(sources: Sources, data: Data, path: Place, values: Mapping[str, ob
         if not spoken and not bound and not environment:
             _refuse_secret(sources, data, where)
         whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
-        if whole and not spoken and not environment and (bound or not SQL & {str(part) for part in path}):
+        if whole and not spoken and not environment and (bound or not is_sql(path)):
             return _typed(sources, path, whole[1], values)
         if spoken or bound or environment:
             return fill(data, _without_secrets(sources, values) if spoken else values, where=where)
@@ -61,6 +64,12 @@ def fill_data(sources: Sources, data: Data, path: Place, values: Mapping[str, ob
     except BadTemplate as error:
         sources.fault(path, str(error))
         return data
+
+
+def is_sql(path: Place) -> bool:
+    """Whether SQL stands at this path; `columns` is SQL where it maps names to definitions, and else a list of names."""
+    defined = any(one == "columns" and isinstance(two, str) for one, two in itertools.pairwise(path))
+    return defined or bool(SQL & {str(part) for part in path})
 
 
 def _dialects(path: Place) -> tuple[Dialect, ...]:

@@ -18,7 +18,7 @@ from runner.review.effects import effect_of
 from runner.review.findings import INSTALL, Finding, LintResult, Reviewed, RuleSummary, Severity, in_order
 from runner.review.rule import RULES, Rule, apply_rules
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 
 UNREADABLE, UNUSED, WITHOUT_REASON = "RB000", "RB901", "RB902"
 OF_FILES = (
@@ -51,7 +51,7 @@ def lint(
     unreadable: the faults of playbooks that can't be loaded (see `faults_of`).
     """
     written = list(playbooks)
-    subjects = [Subject(one, day or today(), environment) for one in written]
+    subjects = [LintSubject(one, day or today(), environment) for one in written]
     known = load_rules()
     able = parse_tree.available()
     applied = [one for one in known.values() if able or not one.parsed]
@@ -87,7 +87,7 @@ def effects(playbooks: Iterable[WrittenPlaybook]) -> list[dict[str, JsonValue]]:
         raise BadInput(f"cannot tell the effects of statements without PostgreSQL's grammar: {INSTALL}")
     found: list[dict[str, JsonValue]] = []
     for written in playbooks:
-        subject = Subject(written, today())
+        subject = LintSubject(written, today())
         for statement in subject.parsed_as(Role.STATEMENT, Role.REVERT):
             effect, mark = effect_of(statement), statement.mark()
             found.append(

@@ -11,7 +11,7 @@ from runner.review import suppressions
 from runner.review.findings import Severity, in_order
 from runner.review.rule import RULES, apply_rules
 from runner.review.rules import runs as _all_errors  # noqa: F401  adds them to RULES
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 
 
 def refuse_errors(written: WrittenPlaybook) -> None:
@@ -19,7 +19,7 @@ def refuse_errors(written: WrittenPlaybook) -> None:
 
     So `validate` refuses it, and exec before it begins.
     """
-    subject = Subject(written, datetime.now(UTC).date())
+    subject = LintSubject(written, datetime.now(UTC).date())
     wanted = [one for one in RULES.values() if one.severity is Severity.ERROR and not one.parsed]
     found = list(apply_rules(subject, wanted))
     never = frozenset(one.code for one in wanted if not one.allowable)

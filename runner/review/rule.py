@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from runner.playbook.yaml_reader import Mark
 from runner.review.findings import LINT, Finding, RuleSummary, Severity
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 
 
 class Hit(NamedTuple):
@@ -23,7 +23,7 @@ class Hit(NamedTuple):
     step: str = ""
 
 
-Finder = Callable[[Subject], Iterator[Hit]]
+Finder = Callable[[LintSubject], Iterator[Hit]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def rule(code: str, severity: Severity, *, parsed: bool = False, allowable: bool
     return register
 
 
-def apply_rules(subject: Subject, applied: Iterable[Rule]) -> Iterator[Finding]:
+def apply_rules(subject: LintSubject, applied: Iterable[Rule]) -> Iterator[Finding]:
     """What these rules find in a playbook."""
     for one in applied:
         for found in one.find(subject):

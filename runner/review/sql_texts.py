@@ -68,7 +68,10 @@ class SqlText:
 
 _ROLES = {"revert": Role.REVERT, "default": Role.VALUE, "generated": Role.VALUE, "using": Role.VALUE}
 _ROLES |= {"match": Role.CONDITION, "where": Role.CONDITION, "check": Role.CONDITION}
-_NO_SQL = frozenset({"of_type"})
+_ROLES |= {"checks": Role.CONDITION}
+_NO_SQL = frozenset(
+    {"of_type", "columns", "fires", "does"}
+)  # parts of a definition, which are no statement by themselves
 _CHECKS = ("preconditions", "success_criteria", "guards")
 
 

@@ -16,7 +16,7 @@ from runner.common.errors import BadInput
 from runner.review.findings import LINT, Finding, RuleSummary, Severity
 from runner.review.parse_tree import Parsed, plain
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 
 TIMEOUT_S = 60
 
@@ -97,7 +97,7 @@ def available() -> bool:
     return program() is not None
 
 
-def findings(subjects: Iterable[Subject], *, instead_of: Iterable[Finding]) -> Iterator[Finding]:
+def findings(subjects: Iterable[LintSubject], *, instead_of: Iterable[Finding]) -> Iterator[Finding]:
     """What squawk finds in all statements of the playbooks, in one call. instead_of: our own, which say the same better."""
     said = {(one.mark.file, one.mark.line, one.mark.column) for one in instead_of}
     for version, statements in _by_version(subjects).items():
@@ -126,7 +126,7 @@ def _sentence(mapped: Mapped, statement: Parsed) -> str:
     return f"{mapped.title[0].lower()}{mapped.title[1:]}: {words[:80]}{'…' if len(words) > 80 else ''}"
 
 
-def _by_version(subjects: Iterable[Subject]) -> dict[str, list[Parsed]]:
+def _by_version(subjects: Iterable[LintSubject]) -> dict[str, list[Parsed]]:
     """Statements that may change something, by the oldest version of PostgreSQL that their playbook is for."""
     found: dict[str, list[Parsed]] = {}
     for subject in subjects:

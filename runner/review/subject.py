@@ -43,7 +43,7 @@ class Program(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
+class LintSubject:
     """A playbook under review. environment: of the target that was named, as targets.yaml has it ("production")."""
 
     written: WrittenPlaybook

@@ -53,7 +53,7 @@ class Converted(Model):
     key: tuple[str, ...] = ()
     key_types: tuple[str, ...] = ()
     values: tuple[tuple[str | None, ...], ...] = ()
-    kept: kept_values.Kept | None = None
+    kept: kept_values.KeptValues | None = None
     aside: str = ""
 
 

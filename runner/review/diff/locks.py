@@ -9,7 +9,7 @@ from runner.review.effects import StatementEffect, effect_of
 from runner.review.sql_texts import Role, SqlText
 
 if TYPE_CHECKING:
-    from runner.playbook.load import Written
+    from runner.playbook.load import WrittenPlaybook
 
 
 def strongest(sql: str) -> StatementEffect | None:

@@ -10,7 +10,7 @@ from runner.plan import plan
 from runner.playbook.yaml_reader import Mark
 from runner.report import plan_cards
 from runner.review.diff.change import Direction, PlaybookChange
-from runner.review.diff.verdict import Verdict
+from runner.review.diff.verdict import DiffVerdict
 from runner.review.findings import Finding, RuleSummary, Severity
 
 _MARKS = {
@@ -30,7 +30,7 @@ MARKER = "<!-- runbook diff -->"  # by which a comment is found again, to be upd
 
 
 # ─── the terminal ───────────────────────────────────────────────────────────────────────────────────────────────────
-def show(verdict: Verdict) -> None:
+def show(verdict: DiffVerdict) -> None:
     """Print the verdict, the weakenings first."""
     terminal.say(f"{verdict.old.label} → {verdict.new.label}: {verdict.words}")
     for one in verdict.changes:
@@ -59,7 +59,7 @@ def _reached(one: PlaybookChange) -> Iterator[str]:
 
 
 # ─── Markdown ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def markdown(verdict: Verdict) -> str:
+def markdown(verdict: DiffVerdict) -> str:
     """The verdict and the weakenings first, then the rest, then the cards of the steps that differ."""
     lines = [MARKER, f"## Playbooks: {verdict.words}", "", f"{code(verdict.old.label)} → {code(verdict.new.label)}"]
     for run in verdict.voided:
@@ -91,7 +91,7 @@ def _values(one: PlaybookChange) -> str:
     return f": {code(one.old)} → {code(one.new)}" if one.new else f": gone: {code(one.old)}"
 
 
-def _cards(verdict: Verdict) -> Iterator[str]:
+def _cards(verdict: DiffVerdict) -> Iterator[str]:
     """The cards of the steps that a change reaches, as they are now."""
     steps: dict[str, set[str]] = {}
     for one in verdict.changes:

@@ -27,7 +27,7 @@ class VoidedApprovals:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DiffVerdict:
     """All that differs between two sides, each change told once."""
 
     old: Side
@@ -71,7 +71,7 @@ _COUNTED: Mapping[Direction, str] = {
 }
 
 
-def judge(old: Side, new: Side) -> Verdict:
+def judge(old: Side, new: Side) -> DiffVerdict:
     """Compare two sides, playbook by playbook, matched by their names."""
     found: list[PlaybookChange] = []
     for name in dict.fromkeys((*old.playbooks, *new.playbooks)):
@@ -82,7 +82,7 @@ def judge(old: Side, new: Side) -> Verdict:
             found.append(_whole(after, Direction.NEUTRAL, old="", new=after.title))
         elif before is not None:
             found.append(_whole(before, Direction.CHANGES, old=before.title, new=""))
-    return Verdict(
+    return DiffVerdict(
         old, new, tuple(replace(one, mark=new.shown(one.mark) if one.mark else None) for one in together(found))
     )
 
@@ -93,13 +93,13 @@ def _whole(playbook: Playbook, direction: Direction, *, old: str, new: str) -> P
     )
 
 
-def with_runs(verdict: Verdict, runs: Path) -> Verdict:
+def with_runs(verdict: DiffVerdict, runs: Path) -> DiffVerdict:
     """Add the open runs in this directory whose approvals the new version voids, once it is accepted there."""
     found, _broken = all_runs(runs)
     return replace(verdict, voided=tuple(one for run in found if (one := _voided(verdict, run.status)) is not None))
 
 
-def _voided(verdict: Verdict, run: RunStatus) -> VoidedApprovals | None:
+def _voided(verdict: DiffVerdict, run: RunStatus) -> VoidedApprovals | None:
     started = run.started
     playbook = verdict.new.playbooks.get(started.playbook) if started is not None else None
     if started is None or playbook is None or run.state in ENDED or run.digest == playbook.digest:

@@ -10,12 +10,12 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 from steps.contract import Query
 
 
 @rule("RB113", Severity.WARNING, parsed=True)
-def sentinel_counts(subject: Subject) -> Iterator[Hit]:
+def sentinel_counts(subject: LintSubject) -> Iterator[Hit]:
     """A placeholder counts as coverage.
 
     A statement or source writes a fixed text, such as 'XX', where nothing is known, and a check counts the column's values that
@@ -102,7 +102,7 @@ _WIDE = 8  # columns that a reviewer can still take in, and that a report should
 
 
 @rule("RB309", Severity.WARNING)
-def shows_others_data(subject: Subject) -> Iterator[Hit]:
+def shows_others_data(subject: LintSubject) -> Iterator[Hit]:
     """A check shows wide rows, or columns that look personal.
 
     What `show:` names is printed, and stays in the trail and in reports, which are sent around. A figure proves as much.
@@ -142,7 +142,7 @@ _FULL_COUNT = re.compile(r"(?is)^\s*select\b(?=.*\bcount\s*\()(?!.*\bwhere\b)")
 
 
 @rule("RB311", Severity.WARNING)
-def guard_counts_a_table(subject: Subject) -> Iterator[Hit]:
+def guard_counts_a_table(subject: LintSubject) -> Iterator[Hit]:
     """A guard counts a whole table, again and again.
 
     Each sample reads every row. On 1.7 million rows a count takes a second, and a sample every 5 s keeps a quarter of a core busy for

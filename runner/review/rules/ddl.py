@@ -10,14 +10,14 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject, able
+from runner.review.subject import LintSubject, able
 from steps.contract import Declared, Foretold
 
 _SENT = (Role.STATEMENT, Role.REVERT)
 
 
 @rule("RB201", Severity.WARNING, parsed=True)
-def blocks_others(subject: Subject) -> Iterator[Hit]:
+def blocks_others(subject: LintSubject) -> Iterator[Hit]:
     """A statement blocks all writes, or reads too, for as long as a scan or a rewrite of the table takes.
 
     The engine's lock timeout bounds how long it waits for its lock, not how long it keeps it. The step types do the same work with
@@ -41,7 +41,7 @@ def blocks_others(subject: Subject) -> Iterator[Hit]:
             yield Hit(statement.mark(), why, _without_lock(statement, table), statement.text.step)
 
 
-def _own_table(statement: Parsed, subject: Subject) -> bool:
+def _own_table(statement: Parsed, subject: LintSubject) -> bool:
     """Whether the playbook itself makes the table, so that nobody else waits for it."""
     made = {name_of(one.message.relation) for each in subject.parsed for one in each.find("CreateStmt")}
     return _table(statement) in made
@@ -85,7 +85,7 @@ def _altered_otherwise(statement: Parsed, table: str) -> str:
 
 
 @rule("RB206", Severity.WARNING, parsed=True)
-def values_are_lost(subject: Subject) -> Iterator[Hit]:
+def values_are_lost(subject: LintSubject) -> Iterator[Hit]:
     """A statement takes away values that nothing brings back.
 
     DROP TABLE, DROP COLUMN and TRUNCATE take effect at once and leave nothing to take back. Rename the thing first, keep it for a
@@ -112,7 +112,7 @@ def values_are_lost(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB207", Severity.WARNING, parsed=True)
-def cascades(subject: Subject) -> Iterator[Hit]:
+def cascades(subject: LintSubject) -> Iterator[Hit]:
     """CASCADE takes away things that the text doesn't name.
 
     Views, foreign keys and columns of other tables go with it, and nobody has reviewed which. Without it the database says what
@@ -154,7 +154,7 @@ def _dropped(statement: Parsed) -> list[str]:
 
 
 @rule("RB208", Severity.WARNING, parsed=True)
-def never_validated(subject: Subject) -> Iterator[Hit]:
+def never_validated(subject: LintSubject) -> Iterator[Hit]:
     """A constraint is added NOT VALID, and never validated.
 
     It then holds for new rows only. The planner doesn't use it, and what the old rows hold remains unknown.
@@ -193,7 +193,7 @@ def never_validated(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB209", Severity.WARNING, parsed=True)
-def readers_break(subject: Subject) -> Iterator[Hit]:
+def readers_break(subject: LintSubject) -> Iterator[Hit]:
     """A rename breaks programs that know the old name.
 
     Prepared statements fail at once (0A000 for a prepared SELECT *), functions at their next call. `rename_column` does it with a
@@ -230,7 +230,7 @@ _ON_OTHERS = {
 
 
 @rule("RB210", Severity.WARNING, parsed=True)
-def acts_on_others(subject: Subject) -> Iterator[Hit]:
+def acts_on_others(subject: LintSubject) -> Iterator[Hit]:
     """A statement acts on other sessions, or on the whole server.
 
     Which sessions it meets is decided when it runs, and no rollback brings them back. `lock: {blockers: {end: [name]}}` ends only
@@ -265,7 +265,7 @@ def acts_on_others(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB211", Severity.ERROR, parsed=True)
-def uses_what_is_gone(subject: Subject) -> Iterator[Hit]:
+def uses_what_is_gone(subject: LintSubject) -> Iterator[Hit]:
     """A step uses a table that an earlier step has dropped.
 
     The run would stop there, with the drop done.

@@ -10,14 +10,14 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 
 _WRITES = ("UpdateStmt", "DeleteStmt", "InsertStmt", "MergeStmt")
 _SENT = (Role.STATEMENT, Role.REVERT)
 
 
 @rule("RB202", Severity.WARNING, parsed=True)
-def whole_table(subject: Subject) -> Iterator[Hit]:
+def whole_table(subject: LintSubject) -> Iterator[Hit]:
     """UPDATE or DELETE without WHERE changes every row.
 
     As the statement of a step it is refused unless the step says `whole_table: true`; within WITH, or as a way back, only this rule
@@ -42,7 +42,7 @@ def whole_table(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB203", Severity.WARNING, parsed=True)
-def unbounded(subject: Subject) -> Iterator[Hit]:
+def unbounded(subject: LintSubject) -> Iterator[Hit]:
     """One statement changes as many rows as it finds.
 
     Its WHERE names no key and no range of keys. On a large table the transaction takes minutes: others wait for its rows, dead rows
@@ -121,7 +121,7 @@ def _batched(node: TreeNode, table: str) -> str:
 
 
 @rule("RB204", Severity.WARNING, parsed=True)
-def explains_by_doing(subject: Subject) -> Iterator[Hit]:
+def explains_by_doing(subject: LintSubject) -> Iterator[Hit]:
     """EXPLAIN ANALYZE runs the statement.
 
     The rows are changed, and only the plan is shown.
@@ -146,7 +146,7 @@ def explains_by_doing(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB205", Severity.WARNING, parsed=True)
-def pages_that_move(subject: Subject) -> Iterator[Hit]:
+def pages_that_move(subject: LintSubject) -> Iterator[Hit]:
     """Rows are paged by OFFSET, by ctid, or by what is left of them.
 
     OFFSET counts rows that others insert and delete meanwhile, so rows are skipped or met twice; a ctid changes with each update of

@@ -12,13 +12,13 @@ from runner.playbook.model import Entry, Guard
 from runner.review.findings import Severity
 from runner.review.intervals import Interval, intervals
 from runner.review.rule import Hit, rule
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 from steps.contract import Value, running_figures
 from steps.expressions.evaluate import Expression
 
 
 @rule("RB111", Severity.WARNING)
-def limits_contradict(subject: Subject) -> Iterator[Hit]:
+def limits_contradict(subject: LintSubject) -> Iterator[Hit]:
     """Limits contradict each other.
 
     A guard that is broken later than it is critical never acts before the emergency; a `warn:` that isn't tighter than `that:` never
@@ -72,7 +72,7 @@ def _of_guard(guard: Guard, known: Mapping[str, Value]) -> Iterator[Hit]:
             yield Hit(check.mark, why, "write resume stricter than that", check.id)
 
 
-def _known(subject: Subject) -> Mapping[str, Value]:
+def _known(subject: LintSubject) -> Mapping[str, Value]:
     """The values of limits and inputs, by their dotted names."""
     playbook = subject.playbook
     found = {f"limits.{name}": value for name, value in playbook.limits.items()}
@@ -108,7 +108,7 @@ _SLACK = 1.05  # two figures that differ by less are the same, rounded
 
 
 @rule("RB112", Severity.WARNING)
-def times_contradict(subject: Subject) -> Iterator[Hit]:
+def times_contradict(subject: LintSubject) -> Iterator[Hit]:
     """Rows, rate and duration contradict each other.
 
     Rows divided by the least rate that a guard or criterion asks for is the longest that the work may take. Where `takes:` is longer,
@@ -156,7 +156,7 @@ def times_contradict(subject: Subject) -> Iterator[Hit]:
         yield from _batches(subject, path, entry, rate)
 
 
-def _too_long(subject: Subject, entry: Entry, rate: _Said) -> Iterator[Hit]:
+def _too_long(subject: LintSubject, entry: Entry, rate: _Said) -> Iterator[Hit]:
     playbook, rows = subject.playbook, _rows(subject, entry)
     if rows is None:
         return
@@ -171,7 +171,7 @@ def _too_long(subject: Subject, entry: Entry, rate: _Said) -> Iterator[Hit]:
         yield Hit(subject.mark("window"), why, "widen the window, or ask for a higher rate", entry.id)
 
 
-def _batches(subject: Subject, path: tuple[str | int, ...], entry: Entry, rate: _Said) -> Iterator[Hit]:
+def _batches(subject: LintSubject, path: tuple[str | int, ...], entry: Entry, rate: _Said) -> Iterator[Hit]:
     """`batch: {time: 5 s, rows: [1000, 1000]}` fulfils no rate above 200 rows/s, if a batch takes the time that it may."""
     time, rows = subject.value(*path, "batch", "time"), subject.value(*path, "batch", "rows")
     span = _span(str(time))
@@ -194,7 +194,7 @@ def _least_rate(entry: Entry, known: Mapping[str, Value]) -> _Said | None:
     return None
 
 
-def _rows(subject: Subject, entry: Entry) -> _Said | None:
+def _rows(subject: LintSubject, entry: Entry) -> _Said | None:
     """How many rows the playbook says that a step has to do: in a limit, a precondition or in words."""
     table = str(getattr(entry.step, "table", "")).lower()
     playbook = subject.playbook

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from runner.review.findings import Severity
 from runner.review.rule import Hit, rule
-from runner.review.subject import Subject, able
+from runner.review.subject import LintSubject, able
 from steps.contract import Gate, HalfDone, Resting, running_figures
 
 
 @rule("RB101", Severity.NOTE)
-def no_criterion(subject: Subject) -> Iterator[Hit]:
+def no_criterion(subject: LintSubject) -> Iterator[Hit]:
     """Nothing proves that the playbook did what it is for.
 
     `success_criteria: {none: …}` is a decision, and the run ends as unproven: with exit code 0, and without a statement about the
@@ -36,7 +36,7 @@ def no_criterion(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB106", Severity.WARNING)
-def nobody_to_call(subject: Subject) -> Iterator[Hit]:
+def nobody_to_call(subject: LintSubject) -> Iterator[Hit]:
     """Nobody stands in the playbook to be called.
 
     Each stop of a run prints `contacts:`; without them an operator at night has a failure and no name.
@@ -58,7 +58,7 @@ def nobody_to_call(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB107", Severity.WARNING)
-def review_is_due(subject: Subject) -> Iterator[Hit]:
+def review_is_due(subject: LintSubject) -> Iterator[Hit]:
     """The day in `review_after` has passed.
 
     What the playbook says of tables, sizes and people was true when it was reviewed.
@@ -83,7 +83,7 @@ def review_is_due(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB108", Severity.WARNING)
-def long_step_without_guard(subject: Subject) -> Iterator[Hit]:
+def long_step_without_guard(subject: LintSubject) -> Iterator[Hit]:
     """A long step has no guard.
 
     A step in batches goes on for minutes or hours. Without guards nothing watches what it does to others meanwhile: the lag of
@@ -119,7 +119,7 @@ def long_step_without_guard(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB109", Severity.WARNING)
-def no_time_on_production(subject: Subject) -> Iterator[Hit]:
+def no_time_on_production(subject: LintSubject) -> Iterator[Hit]:
     """A target of production asks for a window and for approvals that end.
 
     `runbook lint --target NAME` knows from targets.yaml that the target's environment is production. There changes need a bound:
@@ -155,7 +155,7 @@ def no_time_on_production(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB110", Severity.WARNING)
-def no_work_is_no_fault(subject: Subject) -> Iterator[Hit]:
+def no_work_is_no_fault(subject: LintSubject) -> Iterator[Hit]:
     """A step that finds no work succeeds, and nothing asks why.
 
     Zero rows prove nothing: a wrong name, a wrong database or an earlier half of the work look the same. `expect_work: false` and
@@ -190,7 +190,7 @@ _NO_WORK = (("expect_rows", "any"), ("expect_rows", 0), ("expect_work", False))
 
 
 @rule("RB114", Severity.WARNING)
-def half_done(subject: Subject) -> Iterator[Hit]:
+def half_done(subject: LintSubject) -> Iterator[Hit]:
     """A step that ends half done can't be taken back by itself.
 
     Its statements commit one by one, and its one `revert` is for all of them. After a failure in the middle a person must decide.

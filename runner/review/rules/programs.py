@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from runner.review.findings import Severity
 from runner.review.rule import Hit, rule
-from runner.review.subject import Program, Subject
+from runner.review.subject import LintSubject, Program
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
 _LOCAL = frozenset({"df", "du", "free", "vmstat", "iostat", "top", "uptime", "lsblk", "nproc"})
@@ -37,7 +37,7 @@ def _names(program: Program) -> set[str]:
 
 
 @rule("RB401", Severity.WARNING)
-def pipe_hides_the_end(subject: Subject) -> Iterator[Hit]:
+def pipe_hides_the_end(subject: LintSubject) -> Iterator[Hit]:
     """A pipe hides how a program ended.
 
     A shell reports the exit code of the last program of a pipe: `fill … | tee log` ends with 0 also where `fill` didn't even start.
@@ -63,7 +63,7 @@ def pipe_hides_the_end(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB402", Severity.WARNING)
-def looks_at_this_host(subject: Subject) -> Iterator[Hit]:
+def looks_at_this_host(subject: LintSubject) -> Iterator[Hit]:
     """A program looks at the host that runs the playbook, not at the database's.
 
     `df /var/lib/postgresql` on the operator's machine says nothing of the server's disk.
@@ -94,7 +94,7 @@ def looks_at_this_host(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB403", Severity.WARNING)
-def timed_once(subject: Subject) -> Iterator[Hit]:
+def timed_once(subject: LintSubject) -> Iterator[Hit]:
     """A speed is measured once, from outside.
 
     `time psql` measures the start of a program, the network and a cold cache against a warm one. `check: compare` runs both queries
@@ -126,7 +126,7 @@ def timed_once(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB404", Severity.WARNING)
-def client_in_a_command(subject: Subject) -> Iterator[Hit]:
+def client_in_a_command(subject: LintSubject) -> Iterator[Hit]:
     """SQL is sent by a client program.
 
     Its session has none of the engine's limits (how long it waits for a lock, how long a statement may take), nothing of it is in the

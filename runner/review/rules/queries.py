@@ -10,7 +10,7 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 
 _AGGREGATES = frozenset(
     {"count", "sum", "avg", "min", "max", "bool_and", "bool_or", "every", "string_agg", "array_agg"}
@@ -18,7 +18,7 @@ _AGGREGATES = frozenset(
 
 
 @rule("RB301", Severity.WARNING, parsed=True)
-def limit_on_aggregate(subject: Subject) -> Iterator[Hit]:
+def limit_on_aggregate(subject: LintSubject) -> Iterator[Hit]:
     """LIMIT on an aggregate limits nothing.
 
     The aggregate is one row, computed over all rows; LIMIT then lets that row through. A sample must be taken in a subquery, before
@@ -65,7 +65,7 @@ def _aggregates(statement: Parsed, select: TreeNode) -> list[str]:
 
 
 @rule("RB302", Severity.WARNING, parsed=True)
-def unordered_sample(subject: Subject) -> Iterator[Hit]:
+def unordered_sample(subject: LintSubject) -> Iterator[Hit]:
     """A sample has no order, or no seed.
 
     LIMIT without ORDER BY takes the rows that lie first, which is no random sample, and other rows the next time. ORDER BY random()
@@ -125,7 +125,7 @@ def _calls_random(statement: Parsed, select: TreeNode) -> bool:
 
 
 @rule("RB303", Severity.WARNING, parsed=True)
-def compares_with_null(subject: Subject) -> Iterator[Hit]:
+def compares_with_null(subject: LintSubject) -> Iterator[Hit]:
     """A comparison with NULL is never true.
 
     `x = NULL` is NULL for every x, also for NULL itself.
@@ -151,7 +151,7 @@ def compares_with_null(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB304", Severity.WARNING, parsed=True)
-def nulls_as_mismatches(subject: Subject) -> Iterator[Hit]:
+def nulls_as_mismatches(subject: LintSubject) -> Iterator[Hit]:
     """Two columns are compared with `=` in what is counted, so two NULLs count as different.
 
     `CASE WHEN a = b THEN 1 ELSE 0 END` counts a row where both are NULL as a mismatch, and `count(*) FILTER (WHERE a <> b)` misses
@@ -211,7 +211,7 @@ _TIMELY = re.compile(r"(_at|_time|_ts|_on|date|time|timestamp|created|updated|mo
 
 
 @rule("RB305", Severity.WARNING, parsed=True)
-def naive_time(subject: Subject) -> Iterator[Hit]:
+def naive_time(subject: LintSubject) -> Iterator[Hit]:
     """A time has no zone.
 
     `'2025-11-06 00:00:00'` is another moment in each session's TimeZone, so the same statement meets other rows for another
@@ -248,7 +248,7 @@ def _beside_time(node: TreeNode) -> bool:
 
 
 @rule("RB306", Severity.WARNING, parsed=True)
-def hides_orphans(subject: Subject) -> Iterator[Hit]:
+def hides_orphans(subject: LintSubject) -> Iterator[Hit]:
     """An inner join leaves out the rows that have no partner, and then the rest is counted.
 
     A share or a number of right rows over an inner join is of those rows that have a partner. The orphans, which are what a check
@@ -285,7 +285,7 @@ def hides_orphans(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB307", Severity.NOTE, parsed=True)
-def unqualified(subject: Subject) -> Iterator[Hit]:
+def unqualified(subject: LintSubject) -> Iterator[Hit]:
     """Tables are named without their schema, and the playbook doesn't say which it is.
 
     They are looked up in `schema:` (public where nothing is written). Where a table of that name stands in another schema too, a
@@ -320,7 +320,7 @@ def _local(statement: Parsed) -> set[str]:
 
 
 @rule("RB308", Severity.WARNING, parsed=True)
-def catalogue_of_any_schema(subject: Subject) -> Iterator[Hit]:
+def catalogue_of_any_schema(subject: LintSubject) -> Iterator[Hit]:
     """The catalogue is asked without naming a schema.
 
     A table of the same name in another schema answers too; and information_schema shows only what the role may see, so that no row
@@ -356,7 +356,7 @@ def catalogue_of_any_schema(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB310", Severity.ERROR, parsed=True)
-def unknown_figure(subject: Subject) -> Iterator[Hit]:
+def unknown_figure(subject: LintSubject) -> Iterator[Hit]:
     """`that:` names a column that the query doesn't have.
 
     The check can't be answered, and the run stops at it.

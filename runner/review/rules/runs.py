@@ -11,7 +11,7 @@ from runner.playbook.yaml_reader import Mark
 from runner.review.findings import Severity
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject, able
+from runner.review.subject import LintSubject, able
 from runner.review.suppressions import texts_of_files
 from steps.catalog import scratch
 from steps.contract import NoText, Query, StaticallyChecked, Text
@@ -21,7 +21,7 @@ from steps.sql.templates import as_names
 
 
 @rule("RB001", Severity.ERROR, allowable=False)
-def step_cannot_run(subject: Subject) -> Iterator[Hit]:
+def step_cannot_run(subject: LintSubject) -> Iterator[Hit]:
     """A step can't run as it is written.
 
     The step's type refuses it, on every database that the playbook is for, and the run would stop there: after the steps before
@@ -54,12 +54,12 @@ def _misfits(step: StaticallyChecked, dialect: Dialect) -> list[str]:
         return [str(error)]
 
 
-def _elsewhere(only: str, subject: Subject) -> bool:
+def _elsewhere(only: str, subject: LintSubject) -> bool:
     return bool(only) and only not in subject.dialects
 
 
 @rule("RB002", Severity.ERROR, allowable=False)
-def not_on_this_database(subject: Subject) -> Iterator[Hit]:
+def not_on_this_database(subject: LintSubject) -> Iterator[Hit]:
     """A step or check has nothing for a database that `target:` names.
 
     A step type exists on one kind of database only, or its SQL has no text for the other: a run there stops at it. Where a step
@@ -90,7 +90,7 @@ def not_on_this_database(subject: Subject) -> Iterator[Hit]:
             yield Hit(check.mark, f"check {check.id} has no SQL for {dialect}", step=check.id)
 
 
-def _missing(model: BaseModel, subject: Subject) -> list[Dialect]:
+def _missing(model: BaseModel, subject: LintSubject) -> list[Dialect]:
     """The databases that `target:` names and for which a step or probe lacks a text."""
     values = [getattr(model, name) for name in type(model).model_fields]
     texts = [one.texts for one in values if isinstance(one, Query | Text)]
@@ -98,7 +98,7 @@ def _missing(model: BaseModel, subject: Subject) -> list[Dialect]:
 
 
 @rule("RB003", Severity.ERROR, parsed=True)
-def not_postgresql(subject: Subject) -> Iterator[Hit]:
+def not_postgresql(subject: LintSubject) -> Iterator[Hit]:
     """PostgreSQL's grammar can't read the SQL.
 
     It is read as PostgreSQL 18 reads it. A text that is meant for SQLite alone belongs under `sqlite:`, or into a playbook whose
@@ -120,7 +120,7 @@ def not_postgresql(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB004", Severity.ERROR, allowable=False)
-def not_sqlite(subject: Subject) -> Iterator[Hit]:
+def not_sqlite(subject: LintSubject) -> Iterator[Hit]:
     """SQLite can't read the SQL.
 
     SQLite's own parser refuses a text that is meant for it alone.
@@ -143,7 +143,7 @@ def not_sqlite(subject: Subject) -> Iterator[Hit]:
             yield Hit(text.mark(), f"cannot read the SQL: {fault}", step=text.step)
 
 
-def _has_sqlite(subject: Subject) -> bool:
+def _has_sqlite(subject: LintSubject) -> bool:
     return any("sqlite:" in text for text in subject.written.sources.texts.values())
 
 
@@ -189,7 +189,7 @@ _NO_SECRET = re.compile(r"^[*x.…]+$|^[$<%:]|^(?:user|pass|password|secret|reda
 
 
 @rule("RB005", Severity.ERROR)
-def secret_in_the_file(subject: Subject) -> Iterator[Hit]:
+def secret_in_the_file(subject: LintSubject) -> Iterator[Hit]:
     """A secret stands in the file.
 
     Whoever can read the file or its history has it, and so do the trail, process lists and reports. Change it, and give it as an

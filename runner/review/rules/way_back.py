@@ -10,12 +10,12 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import Subject, able
+from runner.review.subject import LintSubject, able
 from steps.contract import Gate
 
 
 @rule("RB102", Severity.WARNING)
-def no_way_back(subject: Subject) -> Iterator[Hit]:
+def no_way_back(subject: LintSubject) -> Iterator[Hit]:
     """Nothing of the playbook can be taken back.
 
     Each of its changes is one way, and no `rollback: {none: the reason}` says that this was weighed.
@@ -42,7 +42,7 @@ def no_way_back(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB103", Severity.WARNING)
-def left_out_of_rollback(subject: Subject) -> Iterator[Hit]:
+def left_out_of_rollback(subject: LintSubject) -> Iterator[Hit]:
     """`rollback:` leaves a step standing that could be taken back.
 
     A run that is taken back then ends as rolled back in part, with exit code 9.
@@ -69,7 +69,7 @@ def left_out_of_rollback(subject: Subject) -> Iterator[Hit]:
 
 
 @rule("RB104", Severity.WARNING)
-def one_way_before_a_gate(subject: Subject) -> Iterator[Hit]:
+def one_way_before_a_gate(subject: LintSubject) -> Iterator[Hit]:
     """A step that can't be taken back stands before the last gate.
 
     A gate that says no behind it stops a run that can't go back either. What is one way belongs behind the last decision.
@@ -100,7 +100,7 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\d")
 
 
 @rule("RB105", Severity.WARNING, parsed=True)
-def rollback_of_other_rows(subject: Subject) -> Iterator[Hit]:
+def rollback_of_other_rows(subject: LintSubject) -> Iterator[Hit]:
     """A way back can't tell the run's rows from others.
 
     Rows found by a time are those that anybody changed since; and where the time is copied from elsewhere, the run's own rows are

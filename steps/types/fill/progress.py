@@ -11,7 +11,7 @@ RUNNING = RunningFigures(
     names=(
         "visited",
         "written",
-        "skipped",
+        "already",
         "no_key",
         "deferred",
         "dead",
@@ -36,7 +36,7 @@ def figures(totals: Totals, in_range: int) -> dict[str, Value]:
         "in_range": max(in_range, totals.seen),
         "visited": totals.seen,
         "written": totals.written,
-        "skipped": totals.already,
+        "already": totals.already,
         "no_key": totals.no_key,
         "deferred": totals.deferred,
         "dead": totals.dead,

@@ -39,9 +39,9 @@ from steps.types.fill.undo import Filled, take_back
 
 
 class FillResult(StepResult):
-    """The counters of a fill. visited = written + skipped + no_key + deferred + dead; each row of the source counts once.
+    """The counters of a fill. visited = written + already + no_key + deferred + dead; each row of the source counts once.
 
-    in_range: the source's rows; skipped: the table had their key already; no_key: their key is NULL; dead: the table refused them;
+    in_range: the source's rows; already: the table had their key; no_key: their key is NULL; dead: the table refused them;
     deferred: others held them to the end; late: came into the source after the start; left: rows that were seen and are not in the
     table at the end; seconds: from the first batch to the last, without the time in which no process worked on it.
     """
@@ -49,7 +49,7 @@ class FillResult(StepResult):
     in_range: int
     visited: int
     written: int
-    skipped: int
+    already: int
     no_key: int
     deferred: int
     dead: int
@@ -225,7 +225,7 @@ def _result(look: Look, place: RunPosition, state: FillState) -> FillResult:
         in_range=state.in_range,
         visited=totals.seen,
         written=totals.written,
-        skipped=totals.already,
+        already=totals.already,
         no_key=totals.no_key,
         deferred=totals.deferred,
         dead=totals.dead,

@@ -42,7 +42,7 @@ def outcome(trial: Trial) -> FillResult:
 
 
 def figures(found: FillResult) -> tuple[int, int, int, int, int]:
-    return found.visited, found.written, found.skipped, found.dead, found.left
+    return found.visited, found.written, found.already, found.dead, found.left
 
 
 def addresses(database: Database) -> list[str]:
