@@ -16,7 +16,7 @@ def strongest(sql: str) -> StatementEffect | None:
     """The effect of the strongest of these statements; None where it can't be told."""
     if not parse_tree.available():
         return None
-    nowhere = cast("Written", None)  # only places in a file need it
+    nowhere = cast("WrittenPlaybook", None)  # only places in a file need it
     found = parse_tree.parse(SqlText((), sql, "postgresql", Role.STATEMENT, (), nowhere))
     if not isinstance(found, list):
         return None
