@@ -24,7 +24,7 @@ STEPS = [statement.name for statement in migration.v16("postgresql")]
 MORE = """
 INSERT INTO session_summaries (session_id, first_event_at, last_event_at, enrichment, created_at)
 SELECT 'more' || n, timestamp '2025-01-01' + n * interval '1 s', timestamp '2025-01-01', (SELECT enrichment::text::json
-       FROM session_summaries WHERE session_id = md5('1')), timestamptz '2025-01-01 00:00 UTC' FROM generate_series(1, 20) AS n"""
+       FROM session_summaries WHERE session_id = md5('1')), timestamptz '2025-01-01 00:00 UTC' FROM generate_series(1, 60) AS n"""
 # all rows but for the times at which they were written
 ROWS = {
     "sessions": """SELECT session_id, extract(epoch FROM first_event_at), extract(epoch FROM last_event_at), event_count,
@@ -234,6 +234,7 @@ def test_dependant_stops_it_before_anything_is_dropped(place: Database, desk: In
 ENRICHED = """
 UPDATE ip_inventory SET enrichment = '{"maxmind": {"country": "FR"}}', ip_types = '{TOR}', enrichment_updated_at = '2025-06-01 UTC'
     WHERE ip_address = '10.0.0.1';
+UPDATE ip_inventory SET session_count = session_count + 1 WHERE ip_address = '10.0.0.2';
 UPDATE asn_inventory SET organization_name = 'Example Net' WHERE asn_number = 64500;
 UPDATE session_summaries SET source_ip = '10.0.0.2', snapshot_asn = 64501, snapshot_country = 'IT', snapshot_ip_types = '{VPN}'
     WHERE session_id = md5('10');
@@ -282,6 +283,19 @@ def test_earlier_runs_lose_their_effect(place: Database, desk: InProcessCli) -> 
     assert f"removed by run {recovery}" in did(desk, "status", v16)
     assert f"run {recovery} takes away what it made" in did(desk, "rollback", v16, code=6)
     did(desk, "exec", book("adr007-v16"))
+
+
+@on_18
+def test_v16_is_safe_to_run_again(place: Database, desk: InProcessCli) -> None:
+    """Broken off by kill -9 and resumed; and once more on a whole v16, where it finds all of it."""
+    store(place)
+    assert desk.kill("exec", book("adr007-v16"), fault="commit.after:20").code == KILLED
+    did(desk, "resume", "latest")
+    before = Seen.of(place, **ROWS, **MADE)
+    did(desk, "exec", book("adr007-v16"))
+    assert Seen.of(place, **ROWS, **MADE) - before == []
+    did(desk, "rollback", "latest")
+    assert Seen.of(place, **ROWS, **MADE) - before == []
 
 
 # ─── kill -9 ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -140,7 +140,8 @@ def running(database: Database) -> Iterator[int]:
             if statement.phase == 1:
                 connection.execute(statement.sql)
         yield connection.info.backend_pid
-        connection.rollback()
+        with contextlib.suppress(psycopg.OperationalError):  # somebody may have ended it
+            connection.rollback()
 
 
 @contextlib.contextmanager
