@@ -62,8 +62,7 @@ class Session:
 
     @property
     def place(self) -> RunPosition | None:
-        """Where in a run this is; between its steps the step is "": a check must know its own run there, too."""
-        return RunPosition(self.run, self.step, self.action) if self.run else None
+        return RunPosition(self.run, self.step, self.action) if self.run else None  # step: "" between steps, for checks
 
     @property
     def application_name(self) -> str:
