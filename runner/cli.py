@@ -38,6 +38,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Review": {
         "plan": ("review", "Show what a playbook would do, step by step"),
         "validate": ("review", "List all faults of a playbook, with their places"),
+        "lint": ("lint", "Say what a playbook's text shows: faults and dangers"),
+        "diff": ("diff", "Say what a change of playbooks weakens"),
+        "render": ("render", "Write a playbook as a Markdown runbook"),
         "schema": ("review", "Print the JSON Schema of playbooks, for editors"),
         "steps": ("review", "List step types and probes, with their fields"),
     },

@@ -9,11 +9,13 @@ from pydantic import BaseModel
 
 from runner.format.field_schema import definitions
 from runner.playbook import load
+from runner.playbook.check_builder import NOT_OF_CONDITIONS
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from steps import registry
 from steps.catalog.shape import ShapeSpec
 from steps.contract import Step
 from steps.contract.dialect import Dialect
+from steps.contract.field_words import describe_fields
 from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
@@ -48,22 +50,27 @@ def schema() -> dict[str, Any]:
     defs |= {f"guards.{key}": shape for key, shape in _guard_keys().items()}
     for kind, step in kinds.items():
         defs[f"step.{kind}"] = _step(kind, shapes.of[step], step)
+    defs["condition"] = {
+        "oneOf": [_condition(defs[f"check.{kind}"]) for kind, probe in probes.items() if probe.conditional]
+    }
     defs["check"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/due"}]}
     defs["criterion"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/own"}]}
     defs["guard"] = {"oneOf": [*_refs("guard", probes), {"$ref": "#/$defs/guard.own"}]}
     defs["step"] = {"oneOf": _refs("step", kinds)}
+    described = describe_fields({"playbook": {"properties": _header()}, **defs})
+    properties = described.pop("playbook")["properties"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Runbook playbook",
         "description": "An executable runbook for a database change. A file without name, title and steps is a part that others include.",
         "type": "object",
-        "properties": _header(),
+        "properties": properties,
         "required": ["runbook"],
         "dependentRequired": {
             key: ["name", "title", "steps"] for key in sorted(load.HEADER - load.SHARED - {"include", "description"})
         },
         "additionalProperties": False,
-        "$defs": dict(sorted(defs.items())),
+        "$defs": dict(sorted(described.items())),
     }
 
 
@@ -108,6 +115,11 @@ def _header() -> dict[str, Schema]:
             "type": "array",
             "items": _requirement(),
             "description": "Playbooks that must have succeeded on this target before.",
+        },
+        "removes": {
+            "type": "array",
+            "items": {"type": "string", "pattern": NAME},
+            "description": "Playbooks whose earlier runs on this target lose their effect by this one.",
         },
         "window": {
             **_SPAN,
@@ -218,6 +230,7 @@ def _check_keys() -> dict[str, Schema]:
         "due": _text("The playbook that decides this check; here it is only named."),
         "still": {"type": "boolean", "description": "At a checkpoint: asked again before each step behind it."},
         "record_only": _text("Why the answer is recorded and gates nothing."),
+        "otherwise": _text("The playbook that is the next command where the criterion is not met."),
         "judge": _one_or_list(_TEXT, "Roles of which one may answer where the check can't decide (unknown)."),
         "within": {**_SPAN, "description": "How long it may take until it holds; asked again meanwhile."},
         "every": {**_SPAN, "description": "With within: how long to wait before it is asked again. Default: 10 s."},
@@ -228,6 +241,12 @@ def _check(kind: str, shape: Schema, *, summary: str) -> Schema:
     properties = {"id": _check_keys()["id"], "check": {"const": kind, "description": summary}}
     properties |= shape.get("properties", {}) | _check_keys()
     return _object(properties, required=["id", "check", *shape.get("required", [])], description=summary)
+
+
+def _condition(check: Schema) -> Schema:
+    """A check as a step's condition: asked once, so without the keys about asking again and about not deciding."""
+    kept = {key: shape for key, shape in check["properties"].items() if key not in NOT_OF_CONDITIONS}
+    return {**check, "properties": kept, "required": [key for key in check["required"] if key != "id"]}
 
 
 def _own() -> Schema:
@@ -296,6 +315,10 @@ def _common_keys() -> dict[str, Schema]:
     return {
         "id": {**_ID, "description": "Its name, once in a playbook; criteria name its result as id.name."},
         "why": _text("Why this step; it stands in plan and report."),
+        "when": {
+            "$ref": "#/$defs/condition",
+            "description": "A check that is asked once, when it is the step's turn: where it fails, the step is skipped.",
+        },
         "preconditions": _list("check", "What must hold right before this step."),
         "success_criteria": _list("criterion", "What proves it; without `check:` about the step's own result."),
         "guards": _list("guard", "Checks that are sampled while the step runs."),

@@ -22,11 +22,13 @@ from steps.contract import RESERVED, Gate, Probe, Query, RunningFigures, Step, r
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, ValueKind
 
-OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})
-_PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")
+_PLAIN = ("why", "due", "record_only", "otherwise", "judge", "within", "every", "still")
+OWN = frozenset({"id", "check", "that", "warn", *_PLAIN})
+NOT_OF_CONDITIONS = frozenset({"warn", *_PLAIN} - {"why"})
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
-ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
+STATUS_AGE = "status_age_s"  # of the run's status files, the one that was written longest ago
+ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total", STATUS_AGE)  # what guards may read of every step
 
 
 class Builder:
@@ -80,7 +82,8 @@ class Builder:
             self.sources.fault(path, f"unknown name {name!r}: no earlier step or check has it{near(name, self._known)}")
 
     def step_names(self, kind: type[Step]) -> Mapping[str, ValueKind]:
-        return kinds_of(kind.Result)
+        """The figures that the criteria of a step of this type may name."""
+        return {**kinds_of(kind.Result), STATUS_AGE: ValueKind.NUMBER}
 
     def checks(self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None = None) -> tuple[Check, ...]:
         """Build a list of checks. own: figures of the step's own result, for criteria without `check:`."""
@@ -89,6 +92,26 @@ class Builder:
             return ()
         found = [self._check(one, (*path, index), own=own) for index, one in enumerate(data)]
         return tuple(check for check in found if check is not None)
+
+    def condition(self, data: Data, path: Place, *, step: str) -> Check | None:
+        """Build the condition of a step, which has an id made of the step's unless it says one."""
+        if not isinstance(data, dict):
+            self.sources.fault(path, "cannot read `when`: it must be one check, a mapping with `check:`")
+            return None
+        for key in sorted(NOT_OF_CONDITIONS & set(data)):
+            self.sources.fault(
+                (*path, key),
+                f"cannot use `{key}` here: a condition is asked once, and decides by pass or fail",
+                key=True,
+            )
+        named = {"id": f"{step}_when", **{key: data[key] for key in data if key not in NOT_OF_CONDITIONS}}
+        check = self._check(named, path, own=None)
+        if check is not None and check.probe is not None and not check.probe.conditional:
+            fit = sorted(name for name, kind in registry.probe_types().items() if kind.conditional)
+            self.sources.fault(
+                (*path, "check"), f"cannot make a step depend on {check.probe.kind}: `when` takes {' or '.join(fit)}"
+            )
+        return check
 
     def guards(self, data: Data, path: Place, kind: type[Step]) -> tuple[Guard, ...]:
         """Build the guards of a step of this type."""
@@ -132,7 +155,7 @@ class Builder:
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
         self.claim(data.get("id"), path)
-        for key in sorted({"judge", "within"} & set(data)) if guard else []:
+        for key in sorted({"judge", "within", "otherwise"} & set(data)) if guard else []:
             self.sources.fault(
                 (*path, key), f"cannot use `{key}` here: a guard is asked again and again by itself", key=True
             )

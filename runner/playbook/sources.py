@@ -57,15 +57,20 @@ class Sources:
     faults: list[Fault] = field(default_factory=list)
     origin: dict[str, YamlDocument] = field(default_factory=dict)  # "queries.coverage" → the document that defines it
     texts: dict[str, str] = field(default_factory=dict)  # file name → text
+    files: dict[Place, str] = field(default_factory=dict)  # path in the data → the file whose text stands there
     secrets: set[str] = field(default_factory=set)  # names of secret inputs
     kept: bool = False  # loading a run's own copy: rules newer than the run must not prevent its rollback
 
-    def mark(self, path: Place, *, key: bool = False) -> Mark:
-        document = self.main
+    def document(self, path: Place) -> YamlDocument:
+        """The document that defines this path of the merged data."""
         for depth in (2, 1):
-            document = self.origin.get(".".join(str(part) for part in path[:depth]), document)
+            document = self.origin.get(".".join(str(part) for part in path[:depth]), self.main)
             if document is not self.main:
-                break
+                return document
+        return self.main
+
+    def mark(self, path: Place, *, key: bool = False) -> Mark:
+        document = self.document(path)
         return document.key_mark(path) if key else document.mark(path)
 
     def fault(self, path: Place, message: str, *, key: bool = False) -> None:

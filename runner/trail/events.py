@@ -56,6 +56,7 @@ class StepOutcome(StrEnum):
     DONE = "done"  # applied, and verified afterwards
     ALREADY_APPLIED = "already_applied"  # `verify` found the change in place before anything was sent
     PASSED = "passed"  # a gate; it changes nothing
+    SKIPPED = "skipped"  # its condition (`when:`) did not hold; nothing was sent
     PASSED_EARLIER = "passed_earlier"  # a gate before --from: another run passed it, on this target and for this digest
     FAILED = "failed"
     CRITERIA_NOT_MET = "criteria_not_met"  # applied, but a criterion did not hold
@@ -126,6 +127,7 @@ class RunStarted(_Event):
     passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
     programs: dict[str, str] | None = None  # programs of the playbook's own → SHA-256; None in trails without the field
     system_programs: dict[str, str] | None = None  # programs of this machine, by path
+    removes: tuple[str, ...] = ()  # playbooks whose earlier runs lose their effect by this one
     search_path: tuple[str, ...] = ()  # schemas in which names were looked up; () in trails without the field
 
 
@@ -167,7 +169,7 @@ class CheckAnswered(_Event):
 
     event: Literal["check_answered"] = "check_answered"
     step: str  # "" for checks of the playbook itself
-    role: Literal["precondition", "criterion", "guard", "requirement", "preflight"]
+    role: Literal["precondition", "condition", "criterion", "guard", "requirement", "preflight"]
     id: str
     probe: str
     answer: Answer

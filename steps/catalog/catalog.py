@@ -19,6 +19,7 @@ from steps.catalog.definitions import (
     IndexInfo,
     Partitioning,
     Publication,
+    Reference,
     Relation,
     RowSecurity,
     TableShape,
@@ -51,6 +52,23 @@ def not_owned(look: Look, table: str) -> list[str]:
     if found is None or found.owned:
         return []
     return [f"cannot change {table}: it belongs to {found.owner!r}; connect as a member of that role, or GRANT it"]
+
+
+def no_place_in(look: Look, schema: str) -> list[str]:
+    """A fault where this role can't create tables in a schema, or there is no such schema; [] otherwise."""
+    if not on_postgresql(look):
+        return []
+    row = look.row(
+        """SELECT to_regnamespace(quote_ident(CAST(:schema AS text))) IS NOT NULL AS there, current_user::text AS role,
+                  coalesce(has_schema_privilege(to_regnamespace(quote_ident(CAST(:schema AS text)))::oid, 'CREATE'), true) AS may""",
+        {"schema": schema},
+    )
+    if not row.flag("there"):
+        return [f"cannot create a table in schema {schema}: there is no such schema"]
+    if row.flag("may"):
+        return []
+    role = row.text("role")
+    return [f"cannot create a table in schema {schema}: {role} may not; GRANT CREATE ON SCHEMA {schema} TO {role}"]
 
 
 def may_maintain(look: Look, table: str) -> bool:
@@ -88,13 +106,16 @@ def columns(look: Look, table: str) -> dict[str, ColumnInfo]:
     """The table's columns by name, in order, with those that earlier steps of the plan will add; {} without such a table."""
     found = {row.text("name"): _column(row) for row in answers(look, "columns", _table(look, table))}
     for trace in look.assumed:
-        if trace.kind == "column" and found and named(look, trace.table) == named(look, table):
+        if trace.kind in ("column", "gone") and found and named(look, trace.table) == named(look, table):
             _foresee(found, trace)
     return found
 
 
 def _foresee(found: dict[str, ColumnInfo], trace: Trace) -> None:
-    """Apply to `found` what an earlier step will do: add a column, rename it, or change its type."""
+    """Apply to `found` what an earlier step will do: add a column, rename it, change its type, or drop it."""
+    if trace.kind == "gone":
+        found.pop(trace.name, None)
+        return
     before = found.pop(trace.was, None) if trace.was else None
     if before is None:
         before = ColumnInfo(trace.name, trace.type, False, None, None, "", len(found) + 1, "", "", (), ())
@@ -116,6 +137,14 @@ def index(look: Look, name: str) -> IndexInfo | None:
 def constraints(look: Look, table: str) -> list[ConstraintInfo]:
     """The table's constraints by name, without NOT NULL (see ColumnInfo). SQLite's foreign keys are named fk_0, fk_1 …"""
     return [_constraint(row) for row in answers(look, "constraints", _table(look, table))]
+
+
+def referencing(look: Look, table: str) -> list[Reference]:
+    """The foreign keys that refer to the table."""
+    return [
+        Reference(r.text("schema"), r.text("name"), _texts(r, "columns"), _texts(r, "foreign_columns"), r.flag("keeps"))
+        for r in answers(look, "referencing", _table(look, table))
+    ]
 
 
 def triggers(look: Look, table: str) -> list[TriggerInfo]:

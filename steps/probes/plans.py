@@ -13,37 +13,58 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps.contract import Answer, Identifier, Look, Model, Probe, Row, Unknown, Value, Verdict
+from steps.contract.direction import FEWER, LOWER, UNSET
 from steps.contract.values import exact, sortable
-from steps.sql.queries import ReadQuery, explain, require_all_rows, text_of
+from steps.sql.queries import NOT_RUN, ReadQuery, analyze, explain, require_all_rows, text_of
 
 MOST_ROWS = 100_000  # of a result, which is held in memory to be compared
 
 
 class PlanResult(Model):
-    """nodes: in PostgreSQL's terms ("Seq Scan", "Index Scan") on both databases; cost: None on SQLite."""
+    """nodes: in PostgreSQL's terms ("Seq Scan", "Index Scan") on both databases; cost: None on SQLite.
+
+    ms, rows: of the query's execution, None unless `analyze`; hit_pages, read_pages: pages found in the server's buffers,
+    and read into them, None also on SQLite.
+    """
 
     nodes: tuple[str, ...]
     indexes: tuple[str, ...]
     tables: tuple[str, ...]
     cost: float | None
     text: str
+    ms: float | None = None
+    rows: int | None = None
+    hit_pages: int | None = None
+    read_pages: int | None = None
 
 
 class PlanProbe(Probe):
-    """The shape of a query's plan; the query itself is never run."""
+    """The shape of a query's plan. With `analyze` the query is run, once and read-only, and measured."""
 
     kind: ClassVar[str] = "plan"
-    summary: ClassVar[str] = "the shape of a query's plan (EXPLAIN, never ANALYZE)"
+    summary: ClassVar[str] = "the shape of a query's plan; with `analyze` its time, rows and pages too"
     Result: ClassVar[type[BaseModel]] = PlanResult
 
     query: ReadQuery
-    uses: Identifier | None = None
-    has: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
+    analyze: bool = False
+    uses: Annotated[Identifier | None, UNSET] = None
+    has: Annotated[tuple[str, ...], FEWER] = ()
+    lacks: Annotated[tuple[str, ...], FEWER] = ()
 
     def observe(self, look: Look) -> PlanResult:
-        plan = explain(look, text_of(self.query, look))
-        return PlanResult(nodes=plan.nodes, indexes=plan.indexes, tables=plan.tables, cost=plan.cost, text=plan.text)
+        sql = text_of(self.query, look)
+        plan, ran = explain(look, sql), analyze(look, sql) if self.analyze else NOT_RUN
+        return PlanResult(
+            nodes=plan.nodes,
+            indexes=plan.indexes,
+            tables=plan.tables,
+            cost=plan.cost,
+            text=ran.text or plan.text,
+            ms=ran.ms,
+            rows=ran.rows,
+            hit_pages=ran.hit_pages,
+            read_pages=ran.read_pages,
+        )
 
     def verdict(self, result: BaseModel) -> Verdict | None:
         if not self.decides():
@@ -96,8 +117,8 @@ class Compare(Probe):
 
     a: ReadQuery
     b: ReadQuery
-    runs: Annotated[int, Field(ge=3, le=101)] = 7
-    warm_up: Annotated[int, Field(ge=1, le=20)] = 1
+    runs: Annotated[int, Field(ge=3, le=101), LOWER] = 7
+    warm_up: Annotated[int, Field(ge=1, le=20), LOWER] = 1
     agree: str = "exact"
 
     @field_validator("agree")

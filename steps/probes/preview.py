@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from steps.contract import Identifier, Identifiers, Look, Model, Probe, Row, Text
+from steps.contract.direction import LOWER
 from steps.sql.queries import ReadQuery
 from steps.sql.unreadable import FailingRow, UnreadableRow, tried
 from steps.types.backfill.reading import in_window
@@ -44,7 +45,7 @@ class Preview(Probe):
     match: Text
     fill: Annotated[tuple[Identifier, ...], Field(min_length=1)]
     where: Text | None = None
-    limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    limit: Annotated[int, Field(ge=1, le=100_000), LOWER] = 1000
 
     def observe(self, look: Look) -> PreviewResult:
         shape = read_shape(look, BackfillFields(self.table, self.key, self.source, self.match, self.fill, self.where))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from steps.catalog import catalog
 from steps.contract import Identifier, Look, Model, Params, Probe, Row, Text, Value, cutting
 from steps.contract.dialect import Dialect
+from steps.contract.direction import FEWER, LOWER
 from steps.sql.dialect import quote
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
 from steps.sql.unreadable import FailingRow, UnreadableRow, sift, tried
@@ -63,11 +64,11 @@ class Sample(Probe):
 
     table: Identifier
     key: Identifier
-    columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    columns: Annotated[tuple[Identifier, ...], Field(min_length=1), FEWER]
     source: ReadQuery
     match: Text
     where: Text | None = None
-    size: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    size: Annotated[int, Field(ge=1, le=100_000), LOWER] = 1000
     seed: Annotated[int, Field(ge=0, le=_PRIME)] = SEED
 
     def observe(self, look: Look) -> SampleResult:

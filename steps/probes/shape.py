@@ -34,6 +34,7 @@ class ShapeProbe(Probe):
     """
 
     kind: ClassVar[str] = "shape"
+    conditional: ClassVar[bool] = True
     summary: ClassVar[str] = "the database compared with a declared shape: whole, half, absent, being changed"
     Result: ClassVar[type[BaseModel]] = ShapeResult
     default_that: ClassVar[str] = "state == 'whole'"

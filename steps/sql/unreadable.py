@@ -79,16 +79,39 @@ def tried(look: Look, ask: Callable[[], T]) -> T | None:
 
 def sift(look: Look, keys: Sequence[str], ask: Callable[[Sequence[str]], object]) -> list[UnreadableRow]:
     """Those of the keys at which `ask` fails, each found by halving; `ask` evaluates the SQL for the rows with these keys."""
+    if look.dialect is Dialect.SQLITE:
+        return _sifted(look, keys, ask, fails=False)
+    look.rows(f"SAVEPOINT {_SAVEPOINT}")
+    found = _sifted(look, keys, ask, fails=False)
+    look.rows(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+    return found
+
+
+def _sifted(
+    look: Look, keys: Sequence[str], ask: Callable[[Sequence[str]], object], *, fails: bool
+) -> list[UnreadableRow]:
+    """fails: it is known that one of them fails, so that only a single one must be asked for its reason."""
     if not keys:
         return []
+    if not fails or len(keys) == 1:
+        fault = _fault(look, keys, ask)
+        if fault is None:
+            return []
+        if len(keys) == 1:
+            return [UnreadableRow(keys[0], fault.sqlstate, str(fault))]
+    half = len(keys) // 2
+    left = _sifted(look, keys[:half], ask, fails=False)
+    return left + _sifted(look, keys[half:], ask, fails=not left)
+
+
+def _fault(look: Look, keys: Sequence[str], ask: Callable[[Sequence[str]], object]) -> DatabaseFault | None:
+    """Why these keys fail together; None where they don't."""
     try:
-        with attempt(look):
-            ask(keys)
+        ask(keys)
     except DatabaseFault as fault:
         if not caused_by_a_row(fault, look.dialect):
             raise
-        if len(keys) == 1:
-            return [UnreadableRow(keys[0], fault.sqlstate, str(fault))]
-        half = len(keys) // 2
-        return sift(look, keys[:half], ask) + sift(look, keys[half:], ask)
-    return []
+        if look.dialect is not Dialect.SQLITE:
+            look.rows(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        return fault
+    return None

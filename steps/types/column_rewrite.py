@@ -53,7 +53,7 @@ class Converted(Model):
     key: tuple[str, ...] = ()
     key_types: tuple[str, ...] = ()
     values: tuple[tuple[str | None, ...], ...] = ()
-    kept: kept_values.Kept | None = None
+    kept: kept_values.KeptValues | None = None
     aside: str = ""
 
 
@@ -119,7 +119,7 @@ def replaced(look: Look, before: Converted, *, back: bool = False, everywhere: s
             f"ALTER TABLE {table} ALTER COLUMN {name} {one}"
             for one in [*([f"SET DEFAULT {default}"] if default is not None else []), *settings]
         ),
-        *(_grant(table, name, one) for one in before.grants),
+        *(grant(table, name, one) for one in before.grants),
         *comment,
     ]
 
@@ -148,7 +148,7 @@ def keep_aside(ctx: Context, before: Converted) -> None:
         kept = kept_values.is_kept(look)
     if not kept:
         aside = ColumnRef(table=before.column.table, column=before.aside)
-        change, rows = kept_values.Conversion(aside, "NULL", "NULL"), before.kept
+        change, rows = kept_values.ValueChange(aside, "NULL", "NULL"), before.kept
         ctx.patiently("values", lambda work: kept_values.keep(work, change, rows))
 
     def drop(work: Work) -> None:
@@ -157,8 +157,9 @@ def keep_aside(ctx: Context, before: Converted) -> None:
     ctx.patiently("aside", drop)
 
 
-def _grant(table: str, name: str, grant: str) -> str:
-    privilege, _, role = grant.partition("=")
+def grant(table: str, name: str, given: str) -> str:
+    """The GRANT of one privilege on a column; given: as in ColumnInfo.grants, name: quoted."""
+    privilege, _, role = given.partition("=")
     to = quote(role) if role else "PUBLIC"
     option = " WITH GRANT OPTION" if privilege.endswith("*") else ""
     return f"GRANT {privilege.rstrip('*')} ({name}) ON {table} TO {to}{option}"

@@ -107,11 +107,11 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         )
         return type_trial.tried(look, change, found)
 
-    def _conversion(self, found: ColumnInfo, tried: type_trial.Tried) -> kept_values.Conversion:
+    def _conversion(self, found: ColumnInfo, tried: type_trial.Tried) -> kept_values.ValueChange:
         """What becomes of the values. Those of a replaced column are NULL or mean nothing."""
         new = "NULL" if self._replaces else tried.new
         back = new if self._replaces else column_rewrite.turned_back(new, found.type, new=self.to)
-        return kept_values.Conversion(self.column, new, back)
+        return kept_values.ValueChange(self.column, new, back)
 
     def _told(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> str:
         """What the plan says of the old values that will be kept; "" where the column is yet to come."""

@@ -37,7 +37,7 @@ _LAST_PAGE = 2**32 - 1
 _LOST = "bring the ledger's rows back from a backup, or leave the step standing"
 
 
-class Conversion(NamedTuple):
+class ValueChange(NamedTuple):
     """What becomes of a column's values, as SQL over its row. new: the new value; back: the old one, made again of the new."""
 
     column: ColumnRef
@@ -65,7 +65,7 @@ class Amount(NamedTuple):
         return f"keeps what {self.rows} row{'s' * (self.rows != 1)} held ({values}) in the ledger, for the way back"
 
 
-class Kept(Model):
+class KeptValues(Model):
     """How rows are named in the dictionary. key, types: the table's primary key; ranges: see above."""
 
     key: tuple[str, ...]
@@ -74,7 +74,7 @@ class Kept(Model):
 
 
 # ─── keeping ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def amount(look: Look, change: Conversion) -> Amount | None:
+def amount(look: Look, change: ValueChange) -> Amount | None:
     """How many values would have to be kept, by one scan of the table; None where it can't be told, or not in time."""
     name = catalog.sql_name(look, change.column.table)
     sql = f"SELECT count(*) AS n, count(DISTINCT {change.old}) AS values FROM {name} WHERE {change.loses}"
@@ -88,11 +88,11 @@ def amount(look: Look, change: Conversion) -> Amount | None:
     return Amount(row.integer("n"), row.integer("values"))
 
 
-def layout(look: Look, column: ColumnRef) -> Kept:
+def layout(look: Look, column: ColumnRef) -> KeptValues:
     """How the rows of the column's table will be named."""
     key, columns = catalog.primary_key(look, column.table), catalog.columns(look, column.table)
     types = tuple(columns[one].type for one in key)
-    return Kept(key=key, types=types, ranges=_as_ranges(look, column.table, key, types))
+    return KeptValues(key=key, types=types, ranges=_as_ranges(look, column.table, key, types))
 
 
 def _as_ranges(look: Look, table: str, key: tuple[str, ...], types: tuple[str, ...]) -> bool:
@@ -102,7 +102,7 @@ def _as_ranges(look: Look, table: str, key: tuple[str, ...], types: tuple[str, .
     return look.row(sql).flag("fits")
 
 
-def keep(work: Work, change: Conversion, kept: Kept) -> None:
+def keep(work: Work, change: ValueChange, kept: KeptValues) -> None:
     """Keep each value that the change loses, and how many they were, in the caller's transaction.
 
     One statement, so that all is read in one snapshot while others write. Raises Refused where rows have no names.
@@ -126,7 +126,7 @@ def _pages(look: Look, table: str) -> tuple[int, int]:
     return pages, max(1, pages * SLICE // max(size, SLICE))
 
 
-def _insert(look: Look, change: Conversion, kept: Kept) -> str:
+def _insert(look: Look, change: ValueChange, kept: KeptValues) -> str:
     """The INSERT of a payload for each slice of the table; the last one has no end, since the table may grow meanwhile."""
     keys = [f"{quote(one)} AS rb_k{n}" for n, one in enumerate(kept.key)]
     each = ", ".join(f"CAST(rb_k{n} AS text)" for n in range(len(kept.key)))
@@ -159,7 +159,7 @@ def _noted(look: Look, place: RunPosition) -> int | None:
 
 
 # ─── putting back ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def unpack(work: Work, kept: Kept) -> None:
+def unpack(work: Work, kept: KeptValues) -> None:
     """Make the dictionary a temporary table, a row for each row of the table: rb_old, rb_new, rb_k0 …"""
     place, undo = _place(work), ledger_table("undo", work.dialect)
     sql = f"SELECT coalesce(sum(rows), 0) AS n FROM {undo} WHERE run = :run AND step = :step"

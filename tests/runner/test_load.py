@@ -37,6 +37,7 @@ limits: {covered_pct: 95}
 queries: {mine: SELECT 1 AS one}
 shapes: {then: {tables: {t: {columns: {a: integer}}}}}
 requires: [{playbook: earlier, as: before, within: 7 days}]
+removes: [gone]
 window: 2 h
 open: {days: Tue-Thu, from: "09:00", to: "16:00", zone: Europe/Berlin}
 scope: target
@@ -86,6 +87,7 @@ def test_every_header_key_arrives():
         "before",
         7 * 86400,
     )
+    assert playbook.removes == ("gone",)
     assert (playbook.rollback, playbook.rollback_reason) == ("none", "nothing to keep")
     entry = playbook.entry("change")
     assert (entry.lock.wait, entry.lock.retry_for) == (1.0, 300.0), "a step changes a part of the header's policy"

@@ -225,7 +225,7 @@ def test_nobody_waits_while_values_are_kept(database: Database) -> None:
         trial.dying_before("values").apply()
     with trial.look() as look:
         before = trial.step.recall(step_commits.remembered(look, run=trial.run, step="step") or "")
-    aside = kept_values.Conversion(ColumnRef(table="t", column=before.aside), "NULL", "NULL")
+    aside = kept_values.ValueChange(ColumnRef(table="t", column=before.aside), "NULL", "NULL")
     with trial.database("apply").commit("values") as work:
         kept_values.keep(work, aside, before.kept)
         database.script("SET lock_timeout = '2s'; UPDATE t SET n = n; INSERT INTO t (n) VALUES (2000)")

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -166,6 +167,7 @@ class PlainContext:
 
     def __init__(self, db: PlainDatabase) -> None:
         self.db = db
+        self.folder: Path | None = None
         self.pulses: list[Progress] = []
         self.stop: Exception | None = None
         with db.writing(keep=True) as work:

@@ -13,10 +13,8 @@ from steps.contract import (
     Identifier,
     Identifiers,
     Look,
-    Model,
     RunningFigures,
     RunPosition,
-    Seconds,
     State,
     Statement,
     Step,
@@ -31,6 +29,7 @@ from steps.ledger import skipped_rows
 from steps.types.backfill import store
 from steps.types.backfill import undo as taking_back
 from steps.types.backfill.batch import BatchSpec, batch_params, sqlite_statements, statement
+from steps.types.backfill.limits import BatchSize, DeadLetters, PauseAfter
 from steps.types.backfill.passes import Pass
 from steps.types.backfill.preflight import faults
 from steps.types.backfill.progress import RUNNING, share
@@ -40,41 +39,6 @@ from steps.types.backfill.sql import Shape
 from steps.types.backfill.throttle import UNTHROTTLED, Throttle
 from steps.types.backfill.undo import Written
 from steps.types.backfill.worker import PassSettings, PassState
-
-Count = Annotated[int, Field(ge=1, le=100_000)]
-
-
-class BatchSize(Model):
-    """The target duration of a batch, and the range of rows within which its size adapts."""
-
-    time: Annotated[Seconds, Field(gt=0, le=60)] = 0.25
-    rows: tuple[Count, Count] = (100, 10_000)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> BatchSize:
-        if self.rows[0] > self.rows[1]:
-            raise ValueError(f"cannot use rows {list(self.rows)}: the smaller number comes first")
-        return self
-
-
-class PauseAfter(Model):
-    """When the pass pauses once for a person: after so many rows written, or so many batches."""
-
-    written: Annotated[int, Field(ge=1)] | None = None
-    batches: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> PauseAfter:
-        if (self.written is None) == (self.batches is None):
-            raise ValueError("cannot tell when to pause: write either written or batches")
-        return self
-
-
-class DeadLetters(Model):
-    """How many rows may be skipped as dead before the step stops: a number and a share of the rows in range; both limits apply."""
-
-    max: Annotated[int, Field(ge=0)] = 100
-    pct: Annotated[float, Field(ge=0, le=100)] = 1.0
 
 
 class PassResult(StepResult):

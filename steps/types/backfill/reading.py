@@ -38,15 +38,19 @@ class Unreadable:
         return Unreadable((*self.found, *other.found), (*self.known, *other.known))
 
 
-def in_window(look: Look, shape: Shape, window: Window, *, place: RunPosition | None = None) -> Unreadable:
+def in_window(
+    look: Look, shape: Shape, window: Window, *, place: RunPosition | None = None, some: bool = False
+) -> Unreadable:
     """The window's unreadable rows. place: the pass that may have set some of them aside already.
 
-    Where nothing but `match` is evaluated, rows that need nothing are passed over.
+    Where nothing but `match` is evaluated, rows that need nothing are passed over. some: those by the source only where there
+    are no others; the caller tries again, and asks again where that fails.
     """
     params: dict[str, Value] = {"run": place.run, "step": place.step} if place else {}
     rows = look.rows(numbered(shape, window, known=place is not None), {**window.all_params(), **params})
     known = tuple(row.text("key") for row in rows if row.flag("known"))
-    return Unreadable(_among(look, shape, [row.text("key") for row in rows if not row.flag("known")]), known)
+    unknown = [row.text("key") for row in rows if not row.flag("known")]
+    return Unreadable(_among(look, shape, unknown, some=some), known)
 
 
 def in_table(look: Look, shape: Shape, *, place: RunPosition | None = None) -> Unreadable:
@@ -79,16 +83,16 @@ def table_pages(look: Look, shape: Shape) -> Iterator[Window]:
         lo = rows[0].text("key")
 
 
-def _among(look: Look, shape: Shape, wanted: Sequence[str]) -> tuple[UnreadableRow, ...]:
+def _among(look: Look, shape: Shape, wanted: Sequence[str], *, some: bool) -> tuple[UnreadableRow, ...]:
     """The unreadable ones of these rows: first by their own expressions, then by what the source has for the others."""
-    own = sift(look, wanted, lambda some: _evaluate(look, shape, listed(shape, some)))
-    if shape.clears:
+    own = sift(look, wanted, lambda keys: _evaluate(look, shape, listed(shape, keys)))
+    if shape.clears or (own and some):
         return tuple(own)
     bad = {one.key for one in own}
     others = [key for key in wanted if key not in bad]
     if tried(look, lambda: _ask_source(look, shape, others)) is None:
         _require_source(look, shape)
-        own += sift(look, others, lambda some: _ask_source(look, shape, some))
+        own += sift(look, others, lambda keys: _ask_source(look, shape, keys))
     return tuple(own)
 
 

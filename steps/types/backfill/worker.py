@@ -285,7 +285,7 @@ class Worker:
         if self.trouble.readable or not caused_by_a_row(fault, self._shape.dialect):
             return False
         with self._look() as look:
-            bad = in_window(look, self._shape, order.window, place=self._port.place)
+            bad = in_window(look, self._shape, order.window, place=self._port.place, some=True)
         if set(bad.keys) <= set(self.trouble.bad):
             self.trouble.readable = True
             return False

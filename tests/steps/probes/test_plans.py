@@ -114,3 +114,14 @@ def test_compare_tolerance_is_read_strictly(agree: str):
 def test_compare_with_itself_is_refused():
     with pytest.raises(ValidationError, match=r"same query"):
         probe("compare", a="SELECT 1", b="SELECT 1")
+
+
+def test_plan_with_analyze_runs_the_query_and_measures_it(honeypot: Database):
+    seen = look_at(honeypot, probe("plan", query=PAIR, analyze=True))
+    assert seen.ms > 0 and seen.rows >= 0
+    assert "Seq Scan" in seen.nodes
+    if honeypot.dialect == "postgresql":
+        assert seen.hit_pages + seen.read_pages > 0
+        assert "ms=" in seen.text and "session_summaries" in seen.text
+    without = look_at(honeypot, probe("plan", query=PAIR))
+    assert (without.ms, without.rows, without.hit_pages) == (None, None, None)

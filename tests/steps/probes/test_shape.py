@@ -111,3 +111,42 @@ def test_a_read_only_role_sees_the_catalogue_and_is_told_what_it_cannot(store: D
             seen(store, shapes, "v16", user=user)
         store.script("ALTER TABLE session_summaries DROP COLUMN snapshot_asn")
         assert seen(store, shapes, "v16", user=user).state == "half"
+
+
+def test_definitions_are_compared_as_the_server_prints_them(store: Database):
+    """Every part spelled as a person would; and a change of meaning in each of them is seen."""
+    half_done.migrate(store)
+    store.script("CREATE INDEX ix_part ON session_summaries (source_ip) WHERE vt_flagged")
+    spelled = {
+        "columns": {
+            "session_id": {"type": "varchar(64)", "not_null": True},
+            "event_count": {"type": "int4", "not_null": True, "default": "0::int"},
+        },
+        "constraints": {
+            "snapshot_country_iso": "CHECK (snapshot_country IS NULL OR snapshot_country ~ '^[A-Z]{2}$')",
+            "fk_session_source_ip": "FOREIGN KEY (source_ip) REFERENCES public.ip_inventory (ip_address)",
+        },
+        "indexes": {"ix_part": "btree (source_ip) WHERE (vt_flagged)"},
+    }
+    generated = "upper(coalesce(enrichment -> 'maxmind' ->> 'country', enrichment -> 'cymru' ->> 'country', 'XX'))"
+    right = generated.replace("'XX'", "enrichment -> 'dshield' -> 'ip' ->> 'ascountry', 'XX'")
+
+    def found(sessions: dict, expression: str) -> ShapeResult:
+        inventory = {"columns": {"geo_country": {"type": "varchar(2)", "generated": expression}}}
+        shape = {"tables": {"session_summaries": sessions, "ip_inventory": inventory}}
+        with PlainDatabase(store).look() as look:
+            return ShapeProbe.model_validate({"shape": shape}).observe(look)
+
+    assert found(spelled, right).differing == ()
+    other = {
+        "columns": {
+            "session_id": {"type": "varchar(65)", "not_null": True},
+            "event_count": {"type": "int4", "not_null": True, "default": 1},
+        },
+        "constraints": {
+            "snapshot_country_iso": "CHECK (snapshot_country IS NULL OR snapshot_country ~ '^[A-Z]{3}$')",
+            "fk_session_source_ip": "FOREIGN KEY (source_ip) REFERENCES ip_inventory ON DELETE CASCADE",
+        },
+        "indexes": {"ix_part": "unique btree (source_ip) WHERE vt_flagged"},
+    }
+    assert len(found(other, generated).differing) == 6
