@@ -13,7 +13,7 @@ from pathlib import Path
 
 from measuring import Broken, Options, Report, Skipped, stolen
 
-NAMES = ("startup", "noop", "peers", "backfill", "traffic")
+NAMES = ("startup", "noop", "lint", "peers", "backfill", "traffic")
 
 
 def _arguments() -> argparse.Namespace:

@@ -38,6 +38,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Review": {
         "plan": ("review", "Show what a playbook would do, step by step"),
         "validate": ("review", "List all faults of a playbook, with their places"),
+        "lint": ("lint", "Say what a playbook's text shows: faults and dangers"),
+        "diff": ("diff", "Say what a change of playbooks weakens"),
+        "render": ("render", "Write a playbook as a Markdown runbook"),
         "schema": ("review", "Print the JSON Schema of playbooks, for editors"),
         "steps": ("review", "List step types and probes, with their fields"),
     },
@@ -46,6 +49,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("look", "Show what a run did and proved"),
         "trail": ("look", "Show a run's trail, or verify its hash chain"),
         "monitor": ("monitor", "Look again at what runs have left, when it is due"),
+        "doctor": ("doctor", "Compare the target with a shape, playbook or run"),
     },
     "Set up": {
         "init": ("begin", "Write a first playbook, or copy an example"),

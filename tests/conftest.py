@@ -1,7 +1,7 @@
 """Fixtures that give a test its own real database, and an environment without the user's settings.
 
 `honeypot` and `empty_database` run a test on SQLite and on both versions of PostgreSQL, `pg` on the two alone.
-`@pytest.mark.shape("stored")` chooses the honeypot's starting shape: empty (the default), stored or bad.
+`@pytest.mark.store("enriched")` chooses the honeypot's starting shape: empty (the default), stored or bad.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from databases import Database, Databases, fast_directory, kind_or_skip
+from databases import DOCUMENTED, Database, Databases, fast_directory, kind_or_skip
 
 from runner.sandbox.binaries import find_binaries
 from runner.sandbox.server import Server
@@ -23,7 +23,7 @@ VERSIONS = ["pg15", "pg18"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "shape(name): the honeypot's starting shape, empty, stored or bad")
+    config.addinivalue_line("markers", "store(name): the honeypot's store: raw, enriched, rich, bad, documented")
 
 
 def pytest_report_header() -> str:
@@ -41,7 +41,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
-    """All kinds of databases, for tests that need several at once: databases.kind("pg18").database("stored")."""
+    """All kinds of databases, for tests that need several at once: databases.kind("pg18").database("rich")."""
     with fast_directory(tmp_path_factory.mktemp("databases")) as directory:
         every = Databases(directory)
         yield every
@@ -54,9 +54,9 @@ def fast_path(databases: Databases) -> Path:
     return Path(tempfile.mkdtemp(prefix="test-", dir=databases.directory))
 
 
-def _shape(request: pytest.FixtureRequest) -> str:
-    marker = request.node.get_closest_marker("shape")
-    return marker.args[0] if marker else "empty"
+def _store(request: pytest.FixtureRequest) -> str:
+    marker = request.node.get_closest_marker("store")
+    return marker.args[0] if marker else DOCUMENTED
 
 
 @pytest.fixture
@@ -77,21 +77,21 @@ def pg15(databases: Databases) -> Server:
 @pytest.fixture(params=VERSIONS)
 def pg(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
     """The URL of a fresh honeypot on each version of PostgreSQL."""
-    with kind_or_skip(databases, request.param).database(_shape(request)) as database:
+    with kind_or_skip(databases, request.param).database(_store(request)) as database:
         yield database.url
 
 
 @pytest.fixture
 def sqlite_path(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Path]:
     """A fresh SQLite file with the honeypot."""
-    with databases.files.database(_shape(request)) as database:
+    with databases.files.database(_store(request)) as database:
         yield Path(database.name)
 
 
 @pytest.fixture(params=["sqlite", *VERSIONS])
 def honeypot(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Database]:
     """A fresh honeypot of 2,000 sessions on every kind of database."""
-    with kind_or_skip(databases, request.param).database(_shape(request)) as database:
+    with kind_or_skip(databases, request.param).database(_store(request)) as database:
         yield database
 
 

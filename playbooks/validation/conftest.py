@@ -47,6 +47,18 @@ class Store:
         [found] = self.rows(sql)
         return found
 
+    def tried(self, sql: str) -> dict[str, Any] | None:
+        """The only row, or None where a value can't be read, such as JSON with a NUL character in it."""
+        if self.is_sqlite:
+            return self.row(sql)
+        import psycopg
+
+        try:
+            with self.connection.transaction():
+                return self.row(sql)
+        except psycopg.DataError:
+            return None
+
     def begin_again(self) -> None:
         """End the transaction, so that the next statement sees what others have committed since."""
         self.connection.rollback()

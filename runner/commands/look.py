@@ -16,6 +16,7 @@ from runner.common.durations import format_duration, when
 from runner.common.errors import RunRefused, TrailBroken
 from runner.plan import advice, next_commands
 from runner.playbook.model import Entry
+from runner.record import removals
 from runner.run import resume
 from runner.run.opened_run import in_force
 from runner.target.runs import all_runs, find_run, find_trail
@@ -70,8 +71,9 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
     status, playbook = found.status, in_force(found)
     here = resume.here(found, options.inputs((), None))
     told = advice.stop(playbook, status, here)
+    gone = removals.of_run(found, found.directory.parent)
     if as_json:
-        options.print_json(document_of(status) | {"stop": told.__dict__, "alive": _alive(status)})
+        options.print_json(document_of(status) | {"stop": told.__dict__, "alive": _alive(status), "removed_by": gone})
         return
     terminal.say(f"{status.run}  {playbook.title}")
     if status.started:
@@ -88,6 +90,8 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
         for line in _step_lines(entry, status, step, needs, below=below):
             terminal.say(line, hang=below + 2)
     terminal.say()
+    if gone:
+        terminal.labelled("effect", f"removed by run {gone}: no run can require it, resume it or take it back any more")
     if status.what and status.state not in {RunState.WAITING, RunState.SUCCEEDED}:
         terminal.labelled("last", "\n".join(part for part in (status.what, status.why) if part))
     for label, text in told.labelled():
@@ -151,14 +155,19 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
     found, broken = all_runs(directory)
     for error in broken:
         terminal.warn(error.what)
+    every = [one.status for one in found if one.status.started and one.status.started.removes]
     if as_json:
-        options.print_json([document_of(one.status) for one in found])
+        options.print_json(
+            [document_of(one.status) | {"removed_by": removals.remover(one.status, every)} for one in found]
+        )
         return
     if not found:
         terminal.say(f"no runs in {directory}; `runbook exec PLAYBOOK` makes one")
         return
     states = [
-        advice.state_word(one.status, living=advice.alive(one.status)) + (" · held" if one.status.holds else "")
+        advice.state_word(one.status, living=advice.alive(one.status))
+        + (" · held" if one.status.holds else "")
+        + (f" · effect removed by {by}" if (by := removals.remover(one.status, every)) else "")
         for one in found
     ]
     width, wide = max(len(one.status.run) for one in found), max(map(len, states))
@@ -182,7 +191,7 @@ def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> Non
 )
 @click.option(
     "--rows",
-    type=click.Choice(list(skipped_rows.ACTIONS)),
+    type=click.Choice(list(skipped_rows.KINDS)),
     help="Instead, list these rows of the run's backfills, as CSV.",
 )
 @options.target

@@ -60,6 +60,49 @@ def operator(function: F) -> F:
     )
 
 
+def recording(function: F) -> F:
+    """Add the files that a run may write besides its own folder: --log, --status-dir and --status-name."""
+    for option in (
+        click.option(
+            "--log",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            callback=_keep_log,
+            expose_value=False,
+            help="Also append what is shown to this file, each line with its time.",
+        ),
+        click.option(
+            "--status-name",
+            default="",
+            metavar="NAME",
+            callback=_file_name,
+            help="With --status-dir: call the file NAME_TIME.json instead of status.json.",
+        ),
+        click.option(
+            "--status-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="Also write the run's status to this directory, for monitoring.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _keep_log(_context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        from runner.common import terminal
+        from runner.common.log_file import LogFile
+
+        terminal.keep_log(LogFile(path))
+
+
+def _file_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    if "/" in name or name.startswith("."):
+        raise click.UsageError(f"cannot use --status-name {name[:40]!r}: it is the beginning of a file's name")
+    return name
+
+
 def pointing(function: F) -> F:
     """Decorator for commands on a run: complete the next command of errors with the options that find the run."""
 

@@ -11,9 +11,10 @@ import click
 
 from runner.commands import complete, options
 from runner.common import terminal
-from runner.playbook.find import find_playbook, read_playbook
+from runner.playbook.find import find_playbook, read_written
 
 if TYPE_CHECKING:
+    from runner.playbook.load import WrittenPlaybook
     from runner.run.dry_run import DryRun
     from runner.run.execute import RunOptions
 
@@ -57,9 +58,11 @@ def plan_command(
         return
     from runner.plan import plan
     from runner.report import plan_cards
+    from runner.review.refusal import refuse_errors
     from runner.run.execute import masks_of
 
-    playbook_read = read_playbook(path, values or None)
+    written = read_written(path, values or None)
+    playbook_read = written.playbook
     masks_of(playbook_read)  # refuses a secret that is too short to be masked, as exec would
     made = plan.plan(playbook_read)
     if as_json:
@@ -67,6 +70,7 @@ def plan_command(
     else:
         plan_cards.show(made, show_sql=show_sql)
         terminal.say("no target was asked: --target NAME shows how each step stands there")
+    refuse_errors(written)
 
 
 def dry_runs(
@@ -82,12 +86,16 @@ def dry_runs(
     Faults of the later playbooks are only shown, because they will run on what the first one leaves.
     """
     from runner.report import plan_cards
+    from runner.review.refusal import refuse_errors
     from runner.run.dry_run import dry_run
 
     looked: list[DryRun] = []
+    texts: list[WrittenPlaybook] = []
     documents = []
     for path in paths:
-        found = dry_run(read_playbook(path, orders.inputs), orders, run_probes=run_probes)
+        written = read_written(path, orders.inputs)
+        texts.append(written)
+        found = dry_run(written.playbook, orders, run_probes=run_probes)
         if as_json:
             documents.append(
                 plan_cards.document(found.plan)
@@ -108,6 +116,7 @@ def dry_runs(
         looked.append(found)
     if as_json:
         options.print_json(documents if len(documents) > 1 else documents[0])
+    refuse_errors(texts[0])
     looked[0].raise_if_faulty(str(paths[0]))
 
 
@@ -117,6 +126,8 @@ def dry_runs(
 def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     """List all faults of playbooks with file:line:column. Nothing is run, and no database is used.
 
+    These are the errors of `runbook lint` that need no extra; `runbook lint` also says what is dangerous or proves nothing.
+
     \b
     runbook validate adr007-phase1 adr007-phase3
     runbook validate playbooks/examples/*.yaml --json
@@ -124,6 +135,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     from runner.common.errors import PlaybookFaulty
     from runner.plan import plan
     from runner.playbook.monitor_builder import share
+    from runner.review.refusal import refuse_errors
 
     cwd = Path.cwd()
     faults: list[str] = []
@@ -131,7 +143,9 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     for name in playbooks:
         path = find_playbook(name, cwd)
         try:
-            playbook = read_playbook(path)
+            written = read_written(path)
+            playbook = written.playbook
+            refuse_errors(written)
         except PlaybookFaulty as error:
             faults.append(error.what)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,20 +16,46 @@ from runner.playbook.find import find_playbook
 from runner.run.execute import RunOptions, View, execute
 from runner.target.runs import find_run
 from runner.target.workplace import Workplace, runs_of
-from runner.trail.events import RunState
+from runner.trail.events import Event, RunState
+from steps.contract import Progress
+
+if TYPE_CHECKING:
+    from runner.report.live_view import Lines
 
 
 def _view(*, verbose: bool, as_json: bool) -> View:
+    from runner.report.live_view import JsonLines, Lines
+
     if as_json:
-        from runner.report.live_view import JsonLines
+        view = View(heard=JsonLines(sys.stdout).heard)
+    else:
+        shown = Lines(sys.stdout, verbose=verbose)
+        ask = shown.ask if sys.stdin.isatty() and sys.stdout.isatty() else None
+        view = View(heard=shown.heard, progress=shown.progress, begun=shown.begun, say=shown.say, ask=ask)
+    log = terminal.log()
+    return view if log is None else _also(view, Lines(log, verbose=True))
 
-        lines = JsonLines(sys.stdout)
-        return View(heard=lines.heard)
-    from runner.report.live_view import Lines
 
-    shown = Lines(sys.stdout, verbose=verbose)
-    ask = shown.ask if sys.stdin.isatty() and sys.stdout.isatty() else None
-    return View(heard=shown.heard, progress=shown.progress, begun=shown.begun, say=shown.say, ask=ask)
+def _also(view: View, log: Lines) -> View:
+    """The view, of which a log takes note too."""
+
+    def heard(event: Event) -> None:
+        view.heard(event)
+        log.heard(event)
+
+    def progress(step: str, told: Progress) -> None:
+        view.progress(step, told)
+        log.progress(step, told)
+
+    def begun(run: str, directory: Path) -> None:
+        view.begun(run, directory)
+        log.begun(run, directory)
+
+    def say(text: str) -> None:
+        view.say(text)
+        log.say(text)
+
+    return View(heard=heard, progress=progress, begun=begun, say=say, ask=view.ask)
 
 
 _GOOD = {RunState.SUCCEEDED, RunState.ROLLED_BACK}
@@ -46,11 +73,7 @@ _CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {words}" for code, words
 @click.option(
     "--inputs-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Inputs from a YAML file."
 )
-@click.option(
-    "--status-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Also write status.json to this directory, for monitoring.",
-)
+@options.recording
 @click.option(
     "--from",
     "begin_at",
@@ -86,6 +109,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     given: tuple[str, ...],
     inputs_file: Path | None,
     status_dir: Path | None,
+    status_name: str,
     begin_at: str,
     until: str,
     dry_run: bool,
@@ -119,6 +143,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
             until=until,
             begin_at=begin_at,
             status_dir=status_dir,
+            status_name=status_name,
             view=_view(verbose=verbose, as_json=as_json),
         )
         run = execute(path, orders)
@@ -142,6 +167,7 @@ def exec_command(  # noqa: PLR0913 - one parameter an option
     help="Why; needed with --accept-changes and --outside-window.",
 )
 @click.option("--dead", is_flag=True, help="Retry the rows that a backfill set aside; also for a run that succeeded.")
+@options.recording
 @click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @options.as_json
 @options.pointing
@@ -156,6 +182,8 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     outside_window: bool,
     reason: str,
     dead: bool,
+    status_dir: Path | None,
+    status_name: str,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -180,6 +208,8 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
         place=_place(target, runs, run),
         inputs=options.inputs(given, None),
         operator=operator,
+        status_dir=status_dir,
+        status_name=status_name,
         view=_view(verbose=verbose, as_json=as_json),
     )
     name = resume(run, orders, accepted=Accepted(reason, changes=accept_changes, outside=outside_window), dead=dead)
@@ -219,6 +249,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     is_flag=True,
     help="Accept corrections of the undo in the playbook (revert, rollback).",
 )
+@options.recording
 @click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @options.as_json
 @options.pointing
@@ -232,6 +263,8 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     after: str,
     leave: tuple[str, ...],
     accept_changes: bool,
+    status_dir: Path | None,
+    status_name: str,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -252,7 +285,11 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
         raise click.UsageError("--leave and --accept-changes need --reason: it stands in the trail")
     run = meant(run, target=target, runs=runs)
     orders = RunOptions(
-        place=_place(target, runs, run), operator=operator, view=_view(verbose=verbose, as_json=as_json)
+        place=_place(target, runs, run),
+        operator=operator,
+        status_dir=status_dir,
+        status_name=status_name,
+        view=_view(verbose=verbose, as_json=as_json),
     )
     back = rollback(run, orders, Asked(reason or "asked by the operator", after, leave, accept_changes))
     if not as_json:

@@ -22,11 +22,12 @@ from runner.target.workplace import Workplace
     help="Number of sessions in the demo's database.",
 )
 @click.option(
-    "--shape",
-    type=click.Choice(["empty", "stored", "bad"]),
-    default="empty",
+    "--store",
+    type=click.Choice(["raw", "enriched", "rich", "bad"]),
+    default="enriched",
     show_default=True,
-    help="empty: no source_ip yet; stored: filled by v16; bad: only 90 % can be covered, so a criterion fails.",
+    help="raw: as v16 leaves it, so that phase 2 says what is missing; enriched: after an enricher; rich: v16 itself has filled"
+    " snapshots; bad: only 90 % can be covered, so that a criterion fails.",
 )
 @click.option(
     "--keep",
@@ -38,7 +39,7 @@ from runner.target.workplace import Workplace
 )
 @click.option("--stop", "end", is_flag=True, help="Stop the server that --stay left running.")
 def demo_command(
-    *, sessions: int, shape: Literal["empty", "stored", "bad"], keep: Path | None, stay: bool, end: bool
+    *, sessions: int, store: Literal["raw", "enriched", "rich", "bad"], keep: Path | None, stay: bool, end: bool
 ) -> None:
     """Start a private PostgreSQL, fill it with sessions, and run phases 1 to 4 with their gates.
 
@@ -53,7 +54,7 @@ def demo_command(
 
     if stay and end:
         raise click.UsageError("cannot both --stay and --stop: --stop ends the one that stays")
-    sys.exit(stop() if end else demo(sessions=sessions, shape=shape, keep=keep, stay=stay))
+    sys.exit(stop() if end else demo(sessions=sessions, store=store, keep=keep, stay=stay))
 
 
 @click.group("target", short_help="Check a target, or create the ledger in it")

@@ -135,6 +135,13 @@ class MonitorAlert(RunbookError):
     title = "alert"
 
 
+class Weakens(RunbookError):
+    """A change of playbooks weakens something, or that can't be decided."""
+
+    exit_code = 15
+    title = "weakens"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "succeeded: every criterion was evaluated and held (or the run was rolled back as asked, closed, or ended unproven)",
     1: "failed: a step could not make its change",
@@ -151,6 +158,7 @@ EXIT_CODES: dict[int, str] = {
     12: "target unreachable: the database can't be reached or was lost",
     13: "lease lost: another run took over this target",
     14: "alert: a monitor of a run on this target alerts",
+    15: "weakens: a diff of playbooks weakens something, or may",
     130: "interrupted: cancelled at once by a second ^C",
 }
 

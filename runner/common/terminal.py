@@ -27,6 +27,9 @@ _INSTEAD = {
 }  # fmt: skip
 
 
+_logs: list[TextIO] = []  # the file of --log, if there is one
+
+
 # ─── once, at the start ─────────────────────────────────────────────────────────────────────────────────────────────
 def prepare() -> None:
     """Make standard output and error accept any text; replace closed standard streams by the null device.
@@ -34,6 +37,7 @@ def prepare() -> None:
     Call it before anything opens a file: a closed descriptor would be reused (by a database file, say), and what a
     child process prints would be written into that file.
     """
+    _logs.clear()
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -143,6 +147,22 @@ def say(text: str = "", *, colour: str = "", mark: str = "", hang: int = 6, out:
     """
     out = out or sys.stdout
     spoken(out, dressed(text, colour=colour, mark=mark, hang=hang, out=out) + "\n")
+    _logged(text)
+
+
+def keep_log(file: TextIO) -> None:
+    """From now on also write what is printed for people to this file, unwrapped and without colours."""
+    _logs[:] = [file]
+
+
+def log() -> TextIO | None:
+    """The file of --log, for what isn't printed by this module's functions."""
+    return _logs[0] if _logs else None
+
+
+def _logged(text: str) -> None:
+    for file in _logs:
+        spoken(file, safe(text) + "\n")
 
 
 def dressed(text: str, *, out: TextIO, colour: str = "", mark: str = "", hang: int = 6) -> str:
@@ -173,6 +193,7 @@ def labelled(label: str, text: str, *, out: TextIO | None = None) -> None:
 
 def _command(words: str, *, out: TextIO) -> None:
     """Print a command that can be copied from a terminal of any width: wrapped with the shell's `\\`."""
+    _logged(words)
     label, room = safe(words)[:LABEL], columns() - 3
     lines = [label]
     for word in _WORD.findall(safe(words)[LABEL:]):

@@ -22,7 +22,15 @@ from steps.contract.written import Schema
 INDENT = 2
 _WHERE_NOT = "; `runbook plan` says where not or on which condition, and why"
 _DIALECTS = {"": "both", "postgresql": "PostgreSQL", "sqlite": "SQLite"}
-_WORDS = {"time_span": "time span", "column": "table.column", "query": "query", "SQL": "SQL", "JsonValue": "any value"}
+_WORDS = {
+    "time_span": "time span",
+    "column": "table.column",
+    "query": "query",
+    "SQL": "SQL",
+    "JsonValue": "any value",
+    "shape": "shape",
+    "declared_shape": "shape",
+}
 _PLURALS = {"name", "text", "whole number", "value"}
 _TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 

@@ -28,6 +28,7 @@ _WORDS = {
     "template": "",
 }
 _NO_QUERIES: Mapping[str, Mapping[str, str]] = {"queries": {}}
+_SHAPE: Data = {"tables": {"some_table": {"columns": {"id": "integer"}}}}
 _VALUES: dict[str, Data] = {"integer": 1, "number": 1, "boolean": True, "string": "some_{field}"}
 
 
@@ -84,8 +85,9 @@ def made(kind: str, key: str, model: type[Step | Probe]) -> str:
     shapes = definitions([model])
     fields = _fields(model, shapes)
     more: dict[str, Data] = {}
-    if issubclass(model, Probe) and not model.model_validate(fields, context=_NO_QUERIES).decides():
-        more = {"that": _condition(model)}
+    probe = model.model_validate(fields, context=_NO_QUERIES) if issubclass(model, Probe) else None
+    if probe is not None and not (probe.decides() or probe.default_that):
+        more = {"that": _condition(type(probe))}
     return _yaml({"id": f"my_{'step' if key == 'type' else 'check'}", key: kind, **fields, **more})
 
 
@@ -114,6 +116,8 @@ def _accepted(model: type[BaseModel], fields: dict[str, Data]) -> bool:
 def _value(node: Schema, shapes: Shapes, *, field: str) -> Data:
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
+        if name == "shape":
+            return _SHAPE
         return _WORDS[name].format(field=field) if name in _WORDS else _value(shapes.shared[name], shapes, field=field)
     if "anyOf" in node:
         return _value(node["anyOf"][0], shapes, field=field)

@@ -9,10 +9,14 @@ from pydantic import BaseModel
 
 from runner.format.field_schema import definitions
 from runner.playbook import load
+from runner.playbook.check_builder import NOT_OF_CONDITIONS
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
 from runner.playbook.schedule import SCHEDULE
 from steps import registry
+from steps.catalog.shape import ShapeSpec
 from steps.contract import Step
+from steps.contract.dialect import Dialect
+from steps.contract.field_words import describe_fields
 from steps.contract.written import Schema
 
 _TEXT: Schema = {"type": "string"}
@@ -28,11 +32,17 @@ def schema() -> dict[str, Any]:
     only checked by `runbook validate`.
     """
     kinds, probes = registry.step_types(), registry.probe_types()
-    models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), Input, LockPolicy, RetryPolicy, Timeouts]
+    common: dict[str, type[BaseModel]] = {
+        "input": Input,
+        "lock": LockPolicy,
+        "retry": RetryPolicy,
+        "timeout": Timeouts,
+        "declared_shape": ShapeSpec,
+    }
+    models: list[type[BaseModel]] = [*kinds.values(), *probes.values(), *common.values()]
     shapes = definitions(models)
     defs: dict[str, Any] = dict(shapes.shared)
-    for model, name in ((Input, "input"), (LockPolicy, "lock"), (RetryPolicy, "retry"), (Timeouts, "timeout")):
-        defs[name] = shapes.of[model]
+    defs |= {name: shapes.of[model] for name, model in common.items()}
     defs["due"], defs["own"] = _due(), _own()
     for kind, probe in probes.items():
         defs[f"check.{kind}"] = _check(kind, shapes.of[probe], summary=probe.summary)
@@ -44,24 +54,29 @@ def schema() -> dict[str, Any]:
     defs |= {f"monitors.{key}": shape for key, shape in _monitor_keys().items()}
     for kind, step in kinds.items():
         defs[f"step.{kind}"] = _step(kind, shapes.of[step], step)
+    defs["condition"] = {
+        "oneOf": [_condition(defs[f"check.{kind}"]) for kind, probe in probes.items() if probe.conditional]
+    }
     defs["check"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/due"}]}
     defs["criterion"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/own"}]}
     defs["guard"] = {"oneOf": [*_refs("guard", probes), {"$ref": "#/$defs/guard.own"}]}
     looking = {kind: probe for kind, probe in probes.items() if not probe.runs_programs}
     defs["monitor"] = {"oneOf": _refs("monitor", looking)}
     defs["step"] = {"oneOf": _refs("step", kinds)}
+    described = describe_fields({"playbook": {"properties": _header()}, **defs})
+    properties = described.pop("playbook")["properties"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Runbook playbook",
         "description": "An executable runbook for a database change. A file without name, title and steps is a part that others include.",
         "type": "object",
-        "properties": _header(),
+        "properties": properties,
         "required": ["runbook"],
         "dependentRequired": {
             key: ["name", "title", "steps"] for key in sorted(load.HEADER - load.SHARED - {"include", "description"})
         },
         "additionalProperties": False,
-        "$defs": dict(sorted(defs.items())),
+        "$defs": dict(sorted(described.items())),
     }
 
 
@@ -97,10 +112,20 @@ def _header() -> dict[str, Schema]:
             {"type": ["string", "number", "boolean", "null"]}, "Figures that checks name as limits.x.", named=ID
         ),
         "queries": _mapping(_SQL, "Named SELECTs, defined once and used by steps and checks.", named=ID),
+        "shapes": _mapping(
+            _either_dialect({"$ref": "#/$defs/declared_shape"}),
+            "What the database is to look like, for checks and `runbook doctor`.",
+            named=ID,
+        ),
         "requires": {
             "type": "array",
             "items": _requirement(),
             "description": "Playbooks that must have succeeded on this target before.",
+        },
+        "removes": {
+            "type": "array",
+            "items": {"type": "string", "pattern": NAME},
+            "description": "Playbooks whose earlier runs on this target lose their effect by this one.",
         },
         "window": {
             **_SPAN,
@@ -124,6 +149,11 @@ _POLICIES = {
     "timeout": "The longest times of one statement.",
     "retry": "After which faults a step is taken up again.",
 }
+
+
+def _either_dialect(item: Schema) -> Schema:
+    each = {str(dialect): item for dialect in Dialect}
+    return {"anyOf": [item, {"type": "object", "properties": each, "minProperties": 1, "additionalProperties": False}]}
 
 
 def _text(description: str) -> Schema:
@@ -211,6 +241,7 @@ def _check_keys() -> dict[str, Schema]:
         "due": _text("The playbook that decides this check; here it is only named."),
         "still": {"type": "boolean", "description": "At a checkpoint: asked again before each step behind it."},
         "record_only": _text("Why the answer is recorded and gates nothing."),
+        "otherwise": _text("The playbook that is the next command where the criterion is not met."),
         "judge": _one_or_list(_TEXT, "Roles of which one may answer where the check can't decide (unknown)."),
         "within": {**_SPAN, "description": "How long it may take until it holds; asked again meanwhile."},
         "every": {**_SPAN, "description": "With within: how long to wait before it is asked again. Default: 10 s."},
@@ -221,6 +252,12 @@ def _check(kind: str, shape: Schema, *, summary: str) -> Schema:
     properties = {"id": _check_keys()["id"], "check": {"const": kind, "description": summary}}
     properties |= shape.get("properties", {}) | _check_keys()
     return _object(properties, required=["id", "check", *shape.get("required", [])], description=summary)
+
+
+def _condition(check: Schema) -> Schema:
+    """A check as a step's condition: asked once, so without the keys about asking again and about not deciding."""
+    kept = {key: shape for key, shape in check["properties"].items() if key not in NOT_OF_CONDITIONS}
+    return {**check, "properties": kept, "required": [key for key in check["required"] if key != "id"]}
 
 
 def _own() -> Schema:
@@ -333,6 +370,10 @@ def _common_keys() -> dict[str, Schema]:
     return {
         "id": {**_ID, "description": "Its name, once in a playbook; criteria name its result as id.name."},
         "why": _text("Why this step; it stands in plan and report."),
+        "when": {
+            "$ref": "#/$defs/condition",
+            "description": "A check that is asked once, when it is the step's turn: where it fails, the step is skipped.",
+        },
         "preconditions": _list("check", "What must hold right before this step."),
         "success_criteria": _list("criterion", "What proves it; without `check:` about the step's own result."),
         "guards": _list("guard", "Checks that are sampled while the step runs."),

@@ -14,7 +14,7 @@ from runner.plan import judgements, plan, window
 from runner.plan.next_commands import REASON, Here, onward, waits_for
 from runner.playbook.model import Entry, Playbook
 from runner.trail import run_process
-from runner.trail.events import RunState
+from runner.trail.events import RunState, StepOutcome
 from runner.trail.status import RunStatus, StepStatus
 from steps.contract import Resting
 
@@ -107,11 +107,13 @@ def _its(step: StepStatus, status: RunStatus) -> str:
 
 
 def counted(playbook: Playbook, status: RunStatus) -> str:
-    """The number of steps done, and of steps undone: '1 of 4 steps done, 2 taken back'."""
+    """The number of steps done, and of steps undone: '1 of 4 steps done, 1 skipped, 2 taken back'."""
     steps = [status.steps[name] for name in playbook.ids if name in status.steps]
-    done = sum(step.finished and step.reverted is None for step in steps)
+    skipped = sum(step.outcome is StepOutcome.SKIPPED for step in steps)
+    done = sum(step.finished and step.reverted is None for step in steps) - skipped
     back = sum(step.reverted is not None for step in steps)
-    return f"{done} of {len(playbook.ids)} steps done" + (f", {back} taken back" if back else "")
+    more = [f"{count} {word}" for count, word in ((skipped, "skipped"), (back, "taken back")) if count]
+    return ", ".join([f"{done} of {len(playbook.ids)} steps done", *more])
 
 
 def _at(playbook: Playbook, status: RunStatus) -> StepStatus | None:

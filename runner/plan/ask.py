@@ -18,7 +18,7 @@ from steps.contract import Answer, DatabaseFault, Look, NoText, StepError, Unkno
 from steps.contract.values import bounded, plain
 from steps.expressions.evaluate import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
 
-Role = Literal["precondition", "criterion", "guard", "requirement", "preflight"]
+Role = Literal["precondition", "condition", "criterion", "guard", "requirement", "preflight"]
 Looker = Callable[[], AbstractContextManager[Look]]
 More = Callable[[Mapping[str, Value]], Mapping[str, Value]]
 _WORST = (Answer.ERROR, Answer.FAIL, Answer.UNKNOWN, Answer.PASS)
@@ -144,7 +144,7 @@ def _answer(check: Check, eyes: Look | None, asking: _Asking, *, last: bool = Tr
     kept = bounded(values)  # later expressions see exactly what is recorded
     asking.scope.learn(check.id, kept)
     names = asking.scope.names({**(asking.more(values) if asking.more is not None else {}), **values})
-    answer, text, operands, warned = _decide(check, result, values, names)
+    answer, text, operands, warned = _decide(check, result, values, names, asking.scope)
     return asking.event(check, answer, text, seconds=seconds, operands=bounded(operands), result=kept, warned=warned)
 
 
@@ -161,7 +161,11 @@ def _observe(check: Check, eyes: Look) -> BaseModel:
 
 
 def _decide(
-    check: Check, result: BaseModel | Mapping[str, Value], values: Mapping[str, Value], names: Mapping[str, Value]
+    check: Check,
+    result: BaseModel | Mapping[str, Value],
+    values: Mapping[str, Value],
+    names: Mapping[str, Value],
+    scope: Scope,
 ) -> tuple[Answer, str, dict[str, Value], bool]:
     """Combine the probe's own verdict and `that:`: the worst answer counts. `warn:` only marks a pass."""
     parts: list[tuple[Answer, str]] = []
@@ -170,7 +174,7 @@ def _decide(
         parts.append((verdict.answer, verdict.why))
     operands: dict[str, Value] = {}
     if check.that is not None:
-        answer, text, evaluation = _evaluate(check, names)
+        answer, text, evaluation = _evaluate(check, names, scope)
         parts.append((answer, text))
         operands = dict(evaluation.operands) if evaluation is not None else {}
     if not parts:
@@ -180,6 +184,8 @@ def _decide(
     text = "; ".join(text for one, text in parts if text and (one is answer or answer is Answer.PASS))
     if answer is not Answer.PASS or check.record_only:
         text = _with_evidence(text, values)
+    if answer is not Answer.PASS and check.why:
+        text = f"{text} ({check.why})" if text else check.why
     return answer, text, operands, answer is Answer.PASS and _warned(check, names)
 
 
@@ -188,12 +194,15 @@ def _with_evidence(text: str, values: Mapping[str, Value]) -> str:
     return "; ".join(part for part in (text, evidence.named(values, text)) if part)
 
 
-def _evaluate(check: Check, names: Mapping[str, Value]) -> tuple[Answer, str, Evaluation | None]:
+def _evaluate(check: Check, names: Mapping[str, Value], scope: Scope) -> tuple[Answer, str, Evaluation | None]:
     if check.that is None:
         return Answer.ERROR, "nothing to evaluate", None
     try:
         found = evaluate(check.that, names)
-    except (UnknownName, BadOperand) as error:
+    except UnknownName as error:
+        skipped = scope.why_absent(error.name)
+        return (Answer.UNKNOWN, skipped, None) if skipped else (Answer.ERROR, str(error), None)
+    except BadOperand as error:
         return Answer.ERROR, str(error), None
     if found.value is None:
         return Answer.UNKNOWN, found.reason, found

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from runner.playbook.model import Entry, Playbook
+from runner.plan import ask
+from runner.playbook.model import Check, Entry, Playbook
+from runner.playbook.scope import Scope
+from runner.trail.events import CheckAnswered
 from steps.contract import (
     UNDEFINED,
+    Answer,
     Conditional,
     DatabaseFault,
     Declared,
@@ -24,6 +29,7 @@ from steps.contract import (
     StaticallyChecked,
     Step,
     StepError,
+    Value,
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
@@ -37,6 +43,13 @@ class Looks(Protocol):
     def __call__(self, *, assumed: tuple[Trace, ...] = ()) -> AbstractContextManager[Look]: ...
 
 
+class Expected(NamedTuple):
+    """What a step's condition says now. runs: whether the step would run; None if that can't be known yet."""
+
+    runs: bool | None
+    words: str
+
+
 @dataclass
 class Foreseen:
     """The prediction for one step. later: what can't be known before earlier steps have run; it is asked again then."""
@@ -47,6 +60,7 @@ class Foreseen:
     faults: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)
     condition: str | None = None  # of its undo; None if the target could not be asked
+    expected: Expected | None = None  # None: it has no `when:`
 
 
 @dataclass
@@ -59,8 +73,12 @@ class Foresight:
 
     looks: Looks
     dialect: Dialect
+    names: Mapping[str, Value] = field(default_factory=dict)  # limits and inputs, for conditions
     traces: tuple[Trace, ...] = ()
     opaque: str = ""  # the first step with unpredictable effects
+    _stops: set[str] = field(
+        default_factory=set
+    )  # faults of conditions: with them the run stops even if the step would not
 
     def of(self, entry: Entry) -> Foreseen:
         """Everything that the plan shows of a step."""
@@ -91,6 +109,7 @@ class Foresight:
     def _obstacles(self, entry: Entry, found: Foreseen, *, certain: bool = False) -> None:
         """The step's state and obstacles. certain: ask only what can be known now."""
         step = entry.step
+        found.expected = self._expected(entry, found) if entry.when is not None else None
         if isinstance(step, StaticallyChecked):
             found.faults += _written(step, self.dialect)
         if not certain or not self.opaque or step.only:
@@ -98,9 +117,40 @@ class Foresight:
             found.state = self._asked(entry, told, step.verify, None)
             self._judge(entry, found)
             self._sort(entry, found, self._asked(entry, found, lambda look: in_the_way(entry, look), []))
+        if found.expected is not None and not found.expected.runs:
+            found.later += [f"only if it runs: {fault}" for fault in found.faults if fault not in self._stops]
+            found.faults = [fault for fault in found.faults if fault in self._stops]
         found.faults = list(dict.fromkeys(found.faults))
         found.later = [one for one in dict.fromkeys(found.later) if one not in found.faults]
         self._leave(entry, found)
+
+    def _expected(self, entry: Entry, found: Foreseen) -> Expected:
+        """What the step's condition says now. One that can't be answered is an obstacle, unless earlier steps may change that."""
+        condition = entry.when
+        if condition is None:
+            return Expected(True, "")
+        later = sorted(self._of_a_run(condition))
+        if later:
+            return Expected(None, f"not knowable before the run has found {', '.join(later)}")
+        if self.opaque:
+            return Expected(None, f"not knowable before {self.opaque}")
+        look = functools.partial(self.looks, assumed=self.traces)
+        answers = ask.ask([condition], step=entry.id, role="condition", look=look, scope=Scope(self.names))
+        answer = next(one for one in answers if isinstance(one, CheckAnswered))
+        if answer.answer in {Answer.PASS, Answer.FAIL}:
+            runs = answer.answer is Answer.PASS
+            return Expected(runs, f"now it would {'run' if runs else 'be skipped'}: {answer.text}")
+        told = f"its condition answers {answer.answer}: {answer.text}"
+        if self.traces:
+            return Expected(None, f"not knowable before {self._makers()} is there; now {told}")
+        found.faults.append(told)
+        self._stops.add(told)
+        return Expected(None, told)
+
+    def _of_a_run(self, condition: Check) -> set[str]:
+        """The figures of earlier checks and steps that a condition compares."""
+        names = set(condition.that.names) if condition.that is not None else set()
+        return {name for name in names if "." in name and name not in self.names}
 
     def _judge(self, entry: Entry, found: Foreseen) -> None:
         """An unknown state is an obstacle: the step would stop when its turn comes."""
@@ -156,6 +206,10 @@ class Foresight:
     def _leave(self, entry: Entry, found: Foreseen) -> None:
         step = entry.step
         if not step.changes or not step.lasting or (found.state is not None and found.state.state is State.DONE):
+            return
+        if found.expected is not None and not found.expected.runs:
+            unsettled = found.expected.runs is None or self.traces  # earlier changes may turn its answer
+            self.opaque = self.opaque or (entry.id if unsettled else "")
             return
         if isinstance(step, Foretold):
             self.traces += self._traces_of(entry)

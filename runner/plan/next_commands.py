@@ -12,7 +12,7 @@ from runner.plan.approvals import OpenNeed
 from runner.playbook.model import Entry, Playbook
 from runner.trail.events import RunState, StepOutcome
 from runner.trail.status import RunStatus, StepStatus
-from steps.contract import Gate, RunTakenBack, TakenBack, UndoesRun
+from steps.contract import Answer, Gate, RunTakenBack, TakenBack, UndoesRun
 
 REASON = "--reason '…'"
 
@@ -145,12 +145,25 @@ def _ended(
         )
     if status.state in {RunState.ABORTED, RunState.IN_DOUBT}:
         when = ""
+    if status.state is RunState.CRITERIA_NOT_MET and (instead := _otherwise(playbook, status)):
+        again = _resume(playbook, status, here, say)
+        first = f"runbook exec {shlex.quote(instead)} {here.options}".rstrip()
+        return Onward((first, *again.commands), "the first takes it from here; the second asks again")
     if not status.rolling_back:
         return _resume(playbook, status, here, say, when=when)
     failed = next((one.id for one in status.steps.values() if one.open == "revert" and one.error and not one.left), "")
     if failed and when:
         when += f"; or keep {failed}: `{say('rollback', f'--leave {shlex.quote(failed)} {REASON}')}`"
     return Onward((say("rollback"),), when)
+
+
+def _otherwise(playbook: Playbook, status: RunStatus) -> str:
+    """The playbook that an unmet check names as what to run next; "" where none does."""
+    checks = [*playbook.success_criteria, *(one for entry in playbook.entries for one in entry.success_criteria)]
+    named = {check.id: check.otherwise for check in checks if check.otherwise}
+    last = {answer.id: answer for answer in status.checks if answer.role == "criterion"}
+    unmet = (name for name in named if name in last and last[name].answer is not Answer.PASS)
+    return next((named[name] for name in unmet if not last[name].records_only), "")
 
 
 def _undid_a_part(playbook: Playbook, status: RunStatus) -> bool:

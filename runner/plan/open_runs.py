@@ -122,8 +122,8 @@ def _typed(value: object) -> str:
 
 
 def may_be_open(row: RunRow) -> bool:
-    """Whether a run may be open: not ended, or partly rolled back after it had succeeded."""
-    return not row.rolled_back and (row.state not in ENDED or row.going_back)
+    """Whether a run may be open: not ended, or partly rolled back after it had succeeded; and its effect not taken away."""
+    return not (row.rolled_back or row.removed_by) and (row.state not in ENDED or row.going_back)
 
 
 def _open(look: Look, row: RunRow, playbook: Playbook, load: Loader) -> Open | None:

@@ -65,10 +65,15 @@ def can_shut(gate: Entry, kept: Mapping[str, Entry]) -> bool:
 def _same(gate: Entry, playbook: Playbook, before: Playbook) -> bool:
     """Whether the gate is unchanged: its needs, checks, the limits that they use, and its on_failure."""
     now = next((entry for entry in playbook.entries if entry.id == gate.id), None)
-    if now is None or now.step != gate.step or now.on_failure != gate.on_failure:
+    if now is None or now.step != gate.step or now.on_failure != gate.on_failure or not _same_condition(gate, now):
         return False
     mine, theirs = ([question(check) for check in (*one.preconditions, *one.success_criteria)] for one in (gate, now))
     return mine == theirs and all(playbook.limits.get(name) == before.limits.get(name) for name in _limits(gate))
+
+
+def _same_condition(gate: Entry, now: Entry) -> bool:
+    mine, theirs = (question(one.when) if one.when is not None else None for one in (gate, now))
+    return mine == theirs
 
 
 def question(check: Check) -> object:
@@ -99,13 +104,18 @@ def _put(gate: Entry, entries: list[Entry], before: Playbook) -> None:
 
 
 def _in_force(gate: Entry, now: Entry | None) -> Entry:
-    """The gate to use: the current one, but with the original on_failure if no approval can lift the original."""
+    """The gate to use: the current one, but with the original on_failure if no approval can lift the original.
+
+    An edit may take away its condition, but neither add one nor change it: a skipped gate asks nobody.
+    """
     if now is None or not isinstance(gate.step, Gate) or not isinstance(now.step, Gate):
         return now or gate
-    lifted = gate.step.needs().approval is not None
-    return (
-        now if lifted or now.on_failure == gate.on_failure else now.model_copy(update={"on_failure": gate.on_failure})
-    )
+    kept: dict[str, object] = {}
+    if gate.step.needs().approval is None and now.on_failure != gate.on_failure:
+        kept["on_failure"] = gate.on_failure
+    if now.when is not None and not _same_condition(gate, now):
+        kept["when"] = gate.when
+    return now.model_copy(update=kept) if kept else now
 
 
 def _place(gate: Entry, others: list[Entry], before: Playbook) -> tuple[bool, int]:

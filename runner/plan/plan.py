@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from runner.common.durations import age, format_duration
 from runner.playbook.check_text import question
 from runner.playbook.model import Check, Entry, Guard, LockPolicy, Monitor, Playbook, RetryPolicy, Timeouts
 from runner.playbook.monitor_builder import share
-from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement
+from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement, UsesFigures
 
 if TYPE_CHECKING:
     from runner.plan.foresight import Foreseen, Foresight
@@ -34,6 +35,8 @@ class Card:
     faults: tuple[str, ...] = ()
     later: tuple[str, ...] = ()  # what can't be known before earlier steps have run
     patience: str = ""  # lock, timeouts and retries, if they differ from the usual ones of the playbook
+    when: str = ""  # its condition
+    when_now: str = ""  # what that says on the target
 
     @property
     def lock(self) -> str:
@@ -180,6 +183,8 @@ def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:
         faults=tuple(found.faults),
         later=tuple(found.later),
         patience="" if own == common else own,
+        when=question(entry.when) + (f" ({entry.when.why})" if entry.when.why else "") if entry.when else "",
+        when_now=found.expected.words if found.expected is not None else "",
     )
 
 
@@ -221,6 +226,25 @@ def _rollback_words(playbook: Playbook) -> str:
     return f"reverse: {', then '.join(steps)}{rest}" if steps else f"nothing to take back{rest}"
 
 
+def _hanging(playbook: Playbook) -> Iterator[tuple[str, str, str]]:
+    """Checks and steps that ask for a figure of another step that may be skipped: (who asks, figure, step)."""
+    skippable = {entry.id for entry in playbook.entries if entry.when is not None}
+    asks = [(check.id, "", _names(check)) for check in (*playbook.preconditions, *playbook.success_criteria)]
+    for entry in playbook.entries:
+        checks = [*entry.preconditions, *entry.success_criteria, *([entry.when] if entry.when else [])]
+        asks += [(check.id, entry.id, _names(check)) for check in checks]
+        asks += [(entry.id, entry.id, entry.step.figures())] if isinstance(entry.step, UsesFigures) else []
+    for who, within, names in asks:
+        for name in names:
+            step = name.partition(".")[0]
+            if step in skippable and step != within:
+                yield who, name, step
+
+
+def _names(check: Check) -> tuple[str, ...]:
+    return check.that.names if check.that is not None else ()
+
+
 def warnings(playbook: Playbook) -> list[str]:
     """Warnings about the rollback, for the author."""
     listed = playbook.rollback_steps
@@ -248,6 +272,10 @@ def half_way_back(entry: Entry) -> str:
 
 def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:
     notes = [f"expected to take {playbook.takes}"] if playbook.takes else []
+    if playbook.removes:
+        notes.append(
+            f"takes away what earlier runs of {', '.join(playbook.removes)} made: from its first change on they count as gone"
+        )
     if playbook.review_after and playbook.review_after < f"{today:%Y-%m-%d}":
         notes.append(f"its review was due after {playbook.review_after}; last reviewed {playbook.reviewed or 'never'}")
     for entry in playbook.entries:
@@ -255,6 +283,13 @@ def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:
         if reason:
             notes.append(f"{entry.id} is one way: {reason}")
     notes += warnings(playbook)
+    notes += [
+        f"{check} asks for {figure}: where {step} is skipped, it can't be answered"
+        for check, figure, step in _hanging(playbook)
+    ]
+    whenever = [entry.id for entry in playbook.entries if entry.when is not None]
+    if playbook.proves and not playbook.proves_without(whenever):
+        notes.append(f"nothing proves a run that skips {', '.join(whenever)}: it then ends as unproven")
     if not playbook.proves:
         notes.append(f"no success criterion: it ends as unproven ({playbook.unproven})")
     return tuple(notes)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from runner.common.errors import RunRefused
 from runner.plan import foresight, requirements
 from runner.playbook.model import Playbook
+from runner.playbook.scope import given
 from runner.target import connection_count
 from runner.target.database import RunDatabase
 from runner.target.workplace import Connected
@@ -124,7 +125,7 @@ def checkpoint(playbook: Playbook, name: str, option: str) -> None:
 
 def steps(playbook: Playbook, target: Connected, *, until: str) -> None:
     """Raise RunRefused for obstacles that no earlier step can remove; others are checked again before each step."""
-    seen = foresight.Foresight(target.database.look, target.database.dialect)
+    seen = foresight.Foresight(target.database.look, target.database.dialect, given(playbook))
     for entry, faults in seen.faults(playbook, until=until):
         raise RunRefused(
             f"cannot begin {playbook.name}: step {entry.id} ({entry.mark}) would not work here",

@@ -83,6 +83,8 @@ def _why_not(requirement: Requirement, row: runs.RunRow | None, beside: _Beside)
         return "it has never run on this target"
     if row.rolled_back:
         return f"its run {row.run} was rolled back"
+    if row.removed_by:
+        return f"what its run {row.run} made is taken away by run {row.removed_by}"
     if row.going_back:
         return f"a part of its run {row.run} is taken back"
     if row.state != "succeeded":

@@ -42,7 +42,7 @@ def passed_earlier(
             if not reasons:
                 found[gate.id] = one.run
                 break
-        if reasons:
+        if reasons and gate.when is None:  # a gate with a condition may turn out not to be due
             raise RunRefused(
                 f"cannot begin at {begin_at}: gate {gate.id} ({gate.mark}) before it is not passed",
                 why="; ".join(reasons),
@@ -62,7 +62,7 @@ def _passings(playbook: Playbook, look: Look) -> dict[str, list[Passing]]:
         return {}
     found: dict[str, list[Passing]] = {}
     for run in runs.latest_runs(look, playbook=playbook.name):
-        if run.rolled_back or run.going_back:
+        if run.rolled_back or run.going_back or run.removed_by:
             continue
         for row in step_commits.step_rows(look, run.run):
             if row.state == StepOutcome.PASSED:

@@ -17,16 +17,19 @@ from runner.playbook.model import ID, Check, Entry, Guard, GuardAction, Requirem
 from runner.playbook.sources import Place, Sources, validated
 from runner.playbook.yaml_reader import Fault, Mark, near
 from steps import registry
+from steps.catalog.shape import DeclaredShape
 from steps.contract import RESERVED, Gate, Probe, Query, RunningFigures, Step, running_figures
 from steps.expressions.evaluate import Expression, check_kinds, check_names, parse
 from steps.expressions.grammar import BadExpression, ValueKind
 
-OWN = frozenset({"id", "check", "that", "warn", "why", "due", "record_only", "judge", "within", "every", "still"})
-_PLAIN = ("why", "due", "record_only", "judge", "within", "every", "still")
+_PLAIN = ("why", "due", "record_only", "otherwise", "judge", "within", "every", "still")
+OWN = frozenset({"id", "check", "that", "warn", *_PLAIN})
+NOT_OF_CONDITIONS = frozenset({"warn", *_PLAIN} - {"why"})
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
 CHANGES = ("grown", "per_min")  # prefixes of a figure's changes while a step runs
-ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total")  # what guards may read of every step while it runs
+STATUS_AGE = "status_age_s"  # of the run's status files, the one that was written longest ago
+ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total", STATUS_AGE)  # what guards may read of every step
 
 
 class Builder:
@@ -39,9 +42,11 @@ class Builder:
         *,
         limits: Mapping[str, Data],
         inputs: Mapping[str, object],
+        shapes: Mapping[str, DeclaredShape],
     ) -> None:
         self.sources = sources
         self.queries = queries
+        self.shapes = shapes
         self.requires: tuple[Requirement, ...] = ()
         self._known: set[str] = {f"limits.{name}" for name in limits} | {f"inputs.{name}" for name in inputs}
         self._kinds = {f"limits.{name}": kind_of(type(value)) for name, value in limits.items()}
@@ -71,7 +76,7 @@ class Builder:
 
         steps: the step of each check, so that its figures can also be named with the step.
         """
-        later = Builder(self.sources, self.queries, limits={}, inputs={})
+        later = Builder(self.sources, self.queries, shapes=self.shapes, limits={}, inputs={})
         later._ids = self._ids
         for name in self._known:
             for known in _after(name, steps):
@@ -96,7 +101,8 @@ class Builder:
         return any(known.startswith(f"{name}.") for known in self._known)
 
     def step_names(self, kind: type[Step]) -> Mapping[str, ValueKind]:
-        return kinds_of(kind.Result)
+        """The figures that the criteria of a step of this type may name."""
+        return {**kinds_of(kind.Result), STATUS_AGE: ValueKind.NUMBER}
 
     def checks(self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None = None) -> tuple[Check, ...]:
         """Build a list of checks. own: figures of the step's own result, for criteria without `check:`."""
@@ -105,6 +111,26 @@ class Builder:
             return ()
         found = [self.check(one, (*path, index), own=own) for index, one in enumerate(data)]
         return tuple(check for check in found if check is not None)
+
+    def condition(self, data: Data, path: Place, *, step: str) -> Check | None:
+        """Build the condition of a step, which has an id made of the step's unless it says one."""
+        if not isinstance(data, dict):
+            self.sources.fault(path, "cannot read `when`: it must be one check, a mapping with `check:`")
+            return None
+        for key in sorted(NOT_OF_CONDITIONS & set(data)):
+            self.sources.fault(
+                (*path, key),
+                f"cannot use `{key}` here: a condition is asked once, and decides by pass or fail",
+                key=True,
+            )
+        named = {"id": f"{step}_when", **{key: data[key] for key in data if key not in NOT_OF_CONDITIONS}}
+        check = self.check(named, path, own=None)
+        if check is not None and check.probe is not None and not check.probe.conditional:
+            fit = sorted(name for name, kind in registry.probe_types().items() if kind.conditional)
+            self.sources.fault(
+                (*path, "check"), f"cannot make a step depend on {check.probe.kind}: `when` takes {' or '.join(fit)}"
+            )
+        return check
 
     def guards(self, data: Data, path: Place, kind: type[Step]) -> tuple[Guard, ...]:
         """Build the guards of a step of this type."""
@@ -159,13 +185,15 @@ class Builder:
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
         self.claim(data.get("id"), path)
-        for key in sorted({"judge", "within"} & set(data)) if sampled else []:
+        for key in sorted({"judge", "within", "otherwise"} & set(data)) if sampled else []:
             self.sources.fault(
                 (*path, key), f"cannot use `{key}` here: {sampled} is asked again and again by itself", key=True
             )
         if "every" in data and "within" not in data:
             self.sources.fault((*path, "every"), "cannot use `every` without `within`: it is asked once", key=True)
         probe, names = self._probe(data, path, own=own)
+        if isinstance(probe, Probe) and probe.default_that:
+            data = {"that": probe.default_that, **data}
         names = changing_names(probe, names, changes)
         kinds = kinds_of(probe.Result) if isinstance(probe, Probe) else own or {}
         check: dict[str, object] = {
@@ -204,7 +232,8 @@ class Builder:
             )
             return None, frozenset({"*"})
         fields = {key: value for key, value in data.items() if key not in OWN}
-        probe = validated(self.sources, kinds[kind], fields, path=path, queries=self.queries, also=OWN)
+        known = {"queries": self.queries, "shapes": self.shapes}
+        probe = validated(self.sources, kinds[kind], fields, path=path, known=known, also=OWN)
         return probe, self.own_names(probe) if probe is not None else frozenset({"*"})
 
     def own_names(self, probe: BaseModel | None) -> frozenset[str]:

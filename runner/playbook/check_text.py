@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
@@ -20,17 +22,20 @@ def question(check: Check) -> str:
 def _fields(probe: BaseModel) -> str:
     fields = {name: field for name, field in type(probe).model_fields.items() if name in probe.model_fields_set}
     words = [
-        f"{field.alias or name}: {_written(getattr(probe, name), time=_is_time(field))}"
-        for name, field in fields.items()
+        f"{field.alias or name}: {shown(getattr(probe, name), time=is_time(field))}" for name, field in fields.items()
     ]
     return f" ({', '.join(words)})" if words else ""
 
 
-def _is_time(field: FieldInfo) -> bool:
-    return any(isinstance(one, BeforeValidator) and one.func is seconds for one in field.metadata)
+def is_time(field: FieldInfo) -> bool:
+    """Whether a field holds a time span."""
+    parts = get_args(field.annotation) if field.annotation is not None else ()  # of `Seconds | None`
+    written = [*field.metadata, *(one for part in parts for one in getattr(part, "__metadata__", ()))]
+    return any(isinstance(one, BeforeValidator) and one.func is seconds for one in written)
 
 
-def _written(value: object, *, time: bool = False) -> str:
+def shown(value: object, *, time: bool = False) -> str:
+    """A field's value in one line, as its author would write it. time: it is a time span, in seconds."""
     match value:
         case Query():
             return value.name or cut(" ".join(next(iter(value.texts.values())).split()), 60)
@@ -39,9 +44,9 @@ def _written(value: object, *, time: bool = False) -> str:
         case float() if time:
             return format_duration(value)
         case tuple() | list():
-            return f"[{', '.join(map(_written, value))}]"
+            return f"[{', '.join(map(shown, value))}]"
         case dict():
-            return f"{{{', '.join(f'{key}: {_written(one)}' for key, one in value.items())}}}"
+            return f"{{{', '.join(f'{key}: {shown(one)}' for key, one in value.items())}}}"
         case bool():
             return str(value).lower()
         case _:

@@ -68,8 +68,10 @@ def _meaning(data: Data) -> Data:
     """The data without `why`, only where a step or check is expected: a query or a limit may be called `why`, too."""
     if not isinstance(data, dict):
         return data
-    return {
-        key: [_meaning(one) for one in value] if key in LISTS and isinstance(value, list) else value
-        for key, value in data.items()
-        if key != "why"
-    }
+    return {key: _part(key, value) for key, value in data.items() if key != "why"}
+
+
+def _part(key: str, value: Data) -> Data:
+    if key == "when":
+        return _meaning(value)
+    return [_meaning(one) for one in value] if key in LISTS and isinstance(value, list) else value

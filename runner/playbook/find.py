@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.common.errors import BadInput, PlaybookFaulty, RunRefused
-from runner.playbook.load import load_file
+from runner.playbook.load import WrittenPlaybook, load_written_file
 from runner.playbook.model import Playbook
 from runner.playbook.yaml_reader import Faulty, parse
 from steps.contract import HalfDone
@@ -37,8 +37,13 @@ def find_playbook(name: str, cwd: Path) -> Path:
 
 def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbook:
     """Load a playbook; raises PlaybookFaulty with every fault."""
+    return read_written(path, inputs).playbook
+
+
+def read_written(path: Path, inputs: Mapping[str, str] | None = None) -> WrittenPlaybook:
+    """Load a playbook with the text that it was read from; raises PlaybookFaulty with every fault."""
     try:
-        playbook = load_file(path, values=inputs)
+        written = load_written_file(path, values=inputs)
     except Faulty as error:
         raise PlaybookFaulty(
             f"cannot run {path}: {len(error.faults)} fault{'s' if len(error.faults) != 1 else ''}\n{error}",
@@ -47,9 +52,9 @@ def read_playbook(path: Path, inputs: Mapping[str, str] | None = None) -> Playbo
         ) from error
     except BadInput as error:
         raise PlaybookFaulty(f"cannot run {path}: {error}", state="nothing was run", then=_mend(path)) from error
-    refuse_cycles(playbook)
-    _refuse_half_way_back(playbook)
-    return playbook
+    refuse_cycles(written.playbook)
+    _refuse_half_way_back(written.playbook)
+    return written
 
 
 def _mend(path: Path) -> str:

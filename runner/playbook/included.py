@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator, Mapping
 
 from runner.common.plain_data import Data
 
-SHARED_BY_NAME = ("limits", "queries", "inputs")
+SHARED_BY_NAME = ("limits", "queries", "inputs", "shapes")
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 _LIMIT = re.compile(r"\blimits\.([a-z][a-z0-9_]*)")
 
 Names = dict[str, set[str]]
-"""Key (limits, queries, inputs) → names."""
+"""Key (limits, queries, inputs, shapes) → names."""
 
 
 def unused(data: Mapping[str, Data], *, included: Collection[str], spoken: Collection[str]) -> Names:
@@ -69,8 +69,8 @@ def _texts(data: Data) -> Iterator[str]:
 
 
 def _said(text: str, names: Names) -> Iterator[tuple[str, str]]:
-    """Names used in a text. A limit is always written limits.x; any word may be a query or an input (better one too many)."""
+    """Names used in a text. A limit is always written limits.x; any word may be a query, an input or a shape (better one too many)."""
     words = set(_WORD.findall(text))
     yield from (("limits", name) for name in names["limits"].intersection(_LIMIT.findall(text)))
-    for key in ("queries", "inputs"):
+    for key in ("queries", "inputs", "shapes"):
         yield from ((key, name) for name in names[key] & words)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import JsonValue
 
 from runner.common.errors import BadInput
 from runner.common.plain_data import Data
-from runner.common.secrets import MASK
 from runner.playbook import check_builder, digest, included, monitor_builder, programs
 from runner.playbook import inputs as given
+from runner.playbook.fill_data import fill_data
 from runner.playbook.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
+from runner.playbook.shapes import declared_shapes
 from runner.playbook.sources import Place, Reader, Sources, from_disk, validated
-from runner.playbook.template import BadTemplate, fill, fill_sql
 from runner.playbook.yaml_reader import Fault, Faulty, Mark, YamlDocument, near, parse
 from steps import registry
 from steps.catalog.later_steps import Followed
 from steps.contract import RESERVED, Model, Query, UsesFigures
-from steps.contract.dialect import Dialect
-from steps.sql.templates import has_template
 
 _ABOUT = frozenset({"title", "description", "owner", "links", "revision", "reviewed", "review_after", "takes"})
 _POLICY_KEYS = frozenset({"lock", "timeout", "retry"})
@@ -34,23 +33,31 @@ SHARED = _POLICY_KEYS | {
     "inputs",
     "limits",
     "queries",
+    "shapes",
     "contacts",
     "scope",
 }
 _FLOW = frozenset({"preconditions", "steps", "success_criteria", "monitors", "rollback"})
-HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "window", "open"}
+HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "removes", "window", "open"}
 _CHECKED = frozenset({"preconditions", "success_criteria", "guards"})
-COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "on_failure", "if_stopped_here"}
-_QUERIES = frozenset({"queries", "query", "source", "a", "b", "applied_if"})
-_STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
-_PARTS = frozenset({"match", "where", "using", "check", "default", "of_type", "generated", "that", "warn", "alert"})
-SQL = _QUERIES | _STATEMENTS | _PARTS
-SPOKEN = frozenset(
-    {"title", "description", "why", "message", "if_stopped_here", "owner", "takes", "record_only", "reason", "help"}
-)
+COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "when", "on_failure", "if_stopped_here"}
+
+
+@dataclass(frozen=True)
+class WrittenPlaybook:
+    """A playbook beside the text that it was read from: its data with templates unfilled, and the place of each value."""
+
+    playbook: Playbook
+    data: Mapping[str, Data]
+    sources: Sources
 
 
 def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playbook:
+    """Load a playbook from a file, as `load_written_file` does."""
+    return load_written_file(path, values=values).playbook
+
+
+def load_written_file(path: Path, *, values: Mapping[str, str] | None = None) -> WrittenPlaybook:
     """Load a playbook from a file; values: inputs as typed.
 
     A symlink is resolved first: includes are relative to the real file, and a resume reads it again.
@@ -58,7 +65,7 @@ def load_file(path: Path, *, values: Mapping[str, str] | None = None) -> Playboo
     """
     real = _behind(path)
     linked = f" (the playbook {path} is a link to {real}, and its files lie beside that)" if real != path else ""
-    return load(real.name, from_disk(real.parent, linked=linked), shown=str(real), values=values)
+    return load_written(real.name, from_disk(real.parent, linked=linked), shown=str(real), values=values)
 
 
 def _behind(path: Path) -> Path:
@@ -85,6 +92,18 @@ def load(
 
     kept: for a trail's copy, the recorded hashes of its programs; None: they are computed from the files.
     """
+    return load_written(name, read, shown=shown, values=values, kept=kept).playbook
+
+
+def load_written(
+    name: str,
+    read: Reader,
+    *,
+    shown: str = "",
+    values: Mapping[str, str] | None = None,
+    kept: Mapping[str, str] | None = None,
+) -> WrittenPlaybook:
+    """As `load`, with the text beside it."""
     sources = _read(name, read, shown=shown or name)
     sources.kept = kept is not None
     data = _merge(sources, read)
@@ -93,10 +112,10 @@ def load(
     _files(sources, data, read)
     inputs = given.resolve(sources, data, values)
     sources.stop_if_faulty()
-    filled = _fill(sources, data, (), {"inputs": inputs, **inputs})
+    filled = fill_data(sources, data, (), {"inputs": inputs, **inputs})
     if not isinstance(filled, dict):
         raise TypeError("a mapping stays a mapping")
-    return _playbook(sources, filled, data, inputs=inputs, kept=kept)
+    return WrittenPlaybook(_playbook(sources, filled, data, inputs=inputs, kept=kept), data, sources)
 
 
 # ─── reading ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,6 +209,7 @@ def _files(sources: Sources, data: Data, read: Reader, path: Place = ()) -> None
         for key, value in data.items():
             if isinstance(value, dict) and set(value) == {"file"} and isinstance(value["file"], str):
                 try:
+                    sources.files[*path, key] = value["file"]
                     data[key] = sources.texts[value["file"]] = read(value["file"])
                 except BadInput as error:
                     sources.fault((*path, key), str(error))
@@ -198,64 +218,6 @@ def _files(sources: Sources, data: Data, read: Reader, path: Place = ()) -> None
     elif isinstance(data, list):
         for index, value in enumerate(data):
             _files(sources, value, read, (*path, index))
-
-
-def _fill(sources: Sources, data: Data, path: Place, values: Mapping[str, object]) -> Data:
-    """Fill templates: with any text in fields for people, with quoted identifiers only in SQL."""
-    if isinstance(data, dict):
-        return {key: _fill(sources, value, (*path, key), values) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_fill(sources, value, (*path, index), values) for index, value in enumerate(data)]
-    if not isinstance(data, str) or not has_template(data):
-        return data
-    named = path[0] == "queries"  # SQL, whatever the query's name
-    spoken = not named and (path[-1] in SPOKEN or path[0] in {"contacts", "links"})
-    bound = not named and "params" in path  # a bound parameter is never part of SQL, whatever its name
-    where = ".".join(map(str, path))
-    try:
-        if not spoken and not bound:
-            _refuse_secret(sources, data, where)
-        whole = re.fullmatch(r"\{\{\s*([a-z][a-z0-9_.]*)\s*\}\}", data)
-        if whole and not spoken and (bound or not SQL & {str(part) for part in path}):
-            return _typed(sources, path, whole[1], values)
-        if spoken or bound:
-            return fill(data, _without_secrets(sources, values) if spoken else values, where=where)
-        return fill_sql(data, values, where=where, dialects=_dialects(path))
-    except BadTemplate as error:
-        sources.fault(path, str(error))
-        return data
-
-
-def _dialects(path: Place) -> tuple[Dialect, ...]:
-    """The dialects for which the SQL at this path is meant."""
-    return (Dialect(str(path[-1])),) if len(path) > 2 and path[-1] in set(Dialect) else tuple(Dialect)
-
-
-def _without_secrets(sources: Sources, values: Mapping[str, object]) -> Mapping[str, object]:
-    """The template values for text that people read: secrets are masked."""
-    hidden = dict.fromkeys(sources.secrets, MASK)
-    return {**values, **hidden, "inputs": {**cast("Mapping[str, object]", values["inputs"]), **hidden}}
-
-
-def _refuse_secret(sources: Sources, text: str, where: str) -> None:
-    """Raise BadTemplate for a secret in a command line, identifier or name, where others could see it."""
-    found = sources.secrets.intersection(re.findall(r"\{\{\s*(?:inputs\.)?([a-z][a-z0-9_]*)", text))
-    if found:
-        raise BadTemplate(
-            where, f"the secret input {min(found)!r} would be seen here: bind it as a parameter (params:)"
-        )
-
-
-def _typed(sources: Sources, path: Place, name: str, values: Mapping[str, object]) -> Data:
-    """The value of a scalar that consists of a single template: the input with its own type, not as text."""
-    inputs = cast("Mapping[str, Data]", values["inputs"])
-    key = name.removeprefix("inputs.")
-    if key not in inputs and "." in name and key == name:
-        return {"figure": name}  # of an earlier step or check; its existence is checked when the step is built
-    if key not in inputs:
-        sources.fault(path, f"unknown input {name!r}{near(key, inputs)}")
-        return None
-    return inputs[key]
 
 
 # ─── building ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,8 +229,10 @@ def _playbook(
     inputs: Mapping[str, JsonValue],
     kept: Mapping[str, str] | None,
 ) -> Playbook:
-    queries = _queries(sources, data.get("queries", {}))
-    builder = check_builder.Builder(sources, queries, limits=_mapping(data.get("limits")), inputs=inputs)
+    queries = named_queries(sources, data.get("queries", {}))
+    shapes = declared_shapes(sources, data.get("shapes", {}), queries)
+    limits = _mapping(data.get("limits"))
+    builder = check_builder.Builder(sources, queries, limits=limits, inputs=inputs, shapes=shapes)
     builder.requires = tuple(_requires(sources, data.get("requires", [])))
     header: dict[str, Any] = {key: data[key] for key in data if key in _PLAIN}
     common = _policies(sources, data)
@@ -277,6 +241,7 @@ def _playbook(
         "db_schema": data.get("schema", "public"),
         "values": inputs,
         "queries": queries,
+        "shapes": shapes,
         "requires": builder.requires,
         "preconditions": builder.checks(data.get("preconditions", []), ("preconditions",)),
         "entries": _entries(builder, data.get("steps", []), raw.get("steps", []), common),
@@ -328,16 +293,31 @@ def _must_prove(sources: Sources, built: Mapping[str, Any]) -> None:
 def _meaning(
     sources: Sources, raw: Mapping[str, Data], built: Mapping[str, Any], kept: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """The playbook's digest, its programs, and the included inputs that it doesn't use."""
+    """The playbook's digest, its programs, and the included names that it doesn't use."""
     idle = included.unused(raw, included=sources.origin, spoken=digest.SPOKEN)
     probes = [*built["preconditions"], *built.get("success_criteria", ())]
     uses = [one for entry in built["entries"] for one in programs.of_entry(entry)] + programs.used((), probes)
     files = programs.beside(uses, Path(sources.main.file).parent) if kept is None else kept
     meant = included.without({key: value for key, value in raw.items() if key != "include"}, idle)
-    return {"digest": digest.of_playbook(meant, files), "programs": files, "idle_inputs": frozenset(idle["inputs"])}
+    return {
+        "digest": digest.of_playbook(meant, files),
+        "programs": files,
+        "idle": {key: frozenset(names) for key, names in idle.items()},
+    }
 
 
-_PLAIN = _ABOUT | {"name", "contacts", "window", "open", "scope", "target", "limits", "inputs", "search_path"}
+_PLAIN = _ABOUT | {
+    "name",
+    "contacts",
+    "window",
+    "open",
+    "scope",
+    "target",
+    "limits",
+    "inputs",
+    "search_path",
+    "removes",
+}
 
 
 def _policies(sources: Sources, data: Mapping[str, Data]) -> dict[str, Data]:
@@ -386,7 +366,7 @@ def _entry(
         )
         return None
     own = {key: value for key, value in data.items() if key not in COMMON}
-    step = validated(sources, kinds[kind], own, path=path, queries=builder.queries, also=COMMON)
+    step = validated(sources, kinds[kind], own, path=path, known={"queries": builder.queries}, also=COMMON)
     for figure in _figures_of(step):
         builder.must_know(figure, (*path, "params"))
     policies = ("lock", "timeout", "retry")
@@ -397,6 +377,7 @@ def _entry(
         **shared,
         "id": data.get("id"),
         "step": step,
+        "when": builder.condition(data["when"], (*path, "when"), step=str(data.get("id"))) if "when" in data else None,
         "preconditions": builder.checks(data.get("preconditions", []), (*path, "preconditions")),
         "success_criteria": builder.checks(data.get("success_criteria", []), (*path, "success_criteria"), own=earlier),
         "guards": builder.guards(data.get("guards", []), (*path, "guards"), kinds[kind]),
@@ -411,7 +392,7 @@ def _figures_of(step: object) -> tuple[str, ...]:
     return step.figures() if isinstance(step, UsesFigures) else ()
 
 
-def _queries(sources: Sources, data: Data) -> dict[str, Query]:
+def named_queries(sources: Sources, data: Data) -> dict[str, Query]:
     queries: dict[str, Query] = {}
     for name, text in _mapping(data).items():
         if isinstance(text, str):
@@ -462,7 +443,7 @@ def _names(sources: Sources, data: dict[str, Data]) -> None:
         sources.fault(
             ("name",), f"cannot use the name {name!r}: small letters, digits and hyphens, beginning with a letter"
         )
-    for key in ("limits", "queries", "inputs"):
+    for key in ("limits", "queries", "shapes", "inputs"):
         for one in _mapping(data.get(key)):
             if not re.match(ID, one):
                 sources.fault(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -12,7 +12,24 @@ from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_valida
 
 from runner.playbook.schedule import ScheduleField
 from runner.playbook.yaml_reader import Mark
+from steps.catalog.shape import DeclaredShape
 from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
+from steps.contract.direction import (
+    FEWER,
+    HIGHER,
+    HIGHER_IF_GIVEN,
+    HIGHER_OR_0,
+    LOOSENED,
+    LOWER,
+    MORE,
+    MORE_OR_NONE,
+    NO_EFFECT,
+    OFF,
+    SET,
+    TIGHTENED,
+    UNSET,
+    ladder,
+)
 from steps.contract.fields import one_or_more
 from steps.expressions.evaluate import Expression
 
@@ -35,19 +52,22 @@ class Input(Model):
 
     type: Literal["text", "integer", "number", "boolean", "time span"] = "text"
     default: JsonValue = None
-    required: bool = False
-    min: float | None = None
-    max: float | None = None
-    pattern: str = ""
-    one_of: tuple[JsonValue, ...] = ()
-    help: str = ""
-    secret: bool = False
+    required: Annotated[bool, OFF] = False
+    required_in: Annotated[
+        tuple[str, ...], BeforeValidator(one_or_more), FEWER
+    ] = ()  # environments in which a default won't do
+    min: Annotated[float | None, LOWER] = None
+    max: Annotated[float | None, HIGHER] = None
+    pattern: Annotated[str, UNSET] = ""
+    one_of: Annotated[tuple[JsonValue, ...], MORE_OR_NONE] = ()
+    help: Annotated[str, NO_EFFECT] = ""
+    secret: Annotated[bool, OFF] = False
 
 
 class BlockersPolicy(Model):
     """Sessions that may be terminated if they block a step, by their exact application_name."""
 
-    end: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    end: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], MORE] = ()
 
     @field_validator("end")
     @classmethod
@@ -63,19 +83,19 @@ class LockPolicy(Model):
     hold: 0 means as long as the statement takes.
     """
 
-    wait: Seconds = 0.5
-    hold: Seconds = 0.0
-    retry_for: Seconds = 1800.0
+    wait: Annotated[Seconds, HIGHER] = 0.5
+    hold: Annotated[Seconds, HIGHER_OR_0] = 0.0
+    retry_for: Annotated[Seconds, HIGHER] = 1800.0
     blockers: BlockersPolicy = BlockersPolicy()
 
 
 class RetryPolicy(Model):
     """Errors after which a step is retried. A lost connection is retried once the outcome of its work is known."""
 
-    attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    first_wait: Seconds = 0.1
-    longest_wait: Seconds = 60.0
-    on: tuple[str, ...] = (
+    attempts: Annotated[int, Field(ge=1, le=20), HIGHER] = 3
+    first_wait: Annotated[Seconds, NO_EFFECT] = 0.1
+    longest_wait: Annotated[Seconds, HIGHER] = 60.0
+    on: Annotated[tuple[str, ...], MORE] = (
         "40001",
         "40P01",
         "08",
@@ -90,9 +110,9 @@ class RetryPolicy(Model):
 class Timeouts(Model):
     """Timeouts of a statement. `long` is for long statements of step types (CONCURRENTLY, VALIDATE, VACUUM)."""
 
-    look: Seconds = 300.0
-    statement: Seconds = 60.0
-    long: Seconds = 6 * 3600.0
+    look: Annotated[Seconds, HIGHER] = 300.0
+    statement: Annotated[Seconds, HIGHER] = 60.0
+    long: Annotated[Seconds, HIGHER] = 6 * 3600.0
 
 
 class Requirement(Model):
@@ -100,8 +120,8 @@ class Requirement(Model):
 
     playbook: Annotated[str, Field(pattern=NAME)]
     short: Annotated[str, Field(pattern=ID, alias="as")] = ""
-    within: Seconds | None = None
-    settled: Seconds | None = None  # how long it must have stood, with its monitors holding
+    within: Annotated[Seconds | None, HIGHER] = None
+    settled: Annotated[Seconds | None, LOWER] = None  # how long it must have stood, with its monitors holding
 
     @model_validator(mode="before")
     @classmethod
@@ -119,8 +139,8 @@ class TargetNeeds(Model):
 class OnFailureSpec(Model):
     """`stop`, `rollback`, or {continue: reason}."""
 
-    policy: OnFailure = OnFailure.STOP
-    reason: str = ""
+    policy: Annotated[OnFailure, ladder("rollback", "stop", "continue")] = OnFailure.STOP
+    reason: Annotated[str, NO_EFFECT] = ""
 
 
 def _on_failure(data: object) -> object:
@@ -143,15 +163,18 @@ class Check(Model):
 
     id: str
     probe: InstanceOf[Probe] | None  # None: the check is about the step's own result
-    that: InstanceOf[Expression] | None = None
-    warn: InstanceOf[Expression] | None = None
-    why: str = ""
-    due: str = ""
-    record_only: str = ""
-    judge: Annotated[tuple[str, ...], BeforeValidator(one_or_more)] = ()  # roles that may answer if the check can't
-    within: Seconds | None = None  # how long it may take until it holds
-    every: Annotated[Seconds, Field(gt=0)] = 10.0
-    still: bool = False  # at a gate: asked again before each later step
+    that: Annotated[InstanceOf[Expression] | None, LOOSENED] = None
+    warn: Annotated[InstanceOf[Expression] | None, LOOSENED] = None
+    why: Annotated[str, NO_EFFECT] = ""
+    due: Annotated[str, SET] = ""
+    record_only: Annotated[str, SET] = ""
+    otherwise: Annotated[str, NO_EFFECT] = ""  # the playbook to run next where it is not met
+    judge: Annotated[
+        tuple[str, ...], BeforeValidator(one_or_more), MORE
+    ] = ()  # roles that may answer if the check can't
+    within: Annotated[Seconds | None, HIGHER_IF_GIVEN] = None  # how long it may take until it holds
+    every: Annotated[Seconds, Field(gt=0), NO_EFFECT] = 10.0
+    still: Annotated[bool, OFF] = False  # at a gate: asked again before each later step
     mark: InstanceOf[Mark]
 
 
@@ -168,8 +191,8 @@ class GuardAction(StrEnum):
 class OfLast(Model):
     """How many of the last samples must be broken: `2 of 3`."""
 
-    broken: int
-    samples: int
+    broken: Annotated[int, HIGHER]
+    samples: Annotated[int, LOWER]
 
 
 def _of_last(data: object) -> object:
@@ -188,14 +211,14 @@ class Guard(Model):
     """A check that is sampled while a step runs."""
 
     check: InstanceOf[Check]
-    hold_for: Seconds = 0.0  # `for:`, how long it must be broken before the action is taken
-    action: GuardAction = GuardAction.HOLD
+    hold_for: Annotated[Seconds, HIGHER] = 0.0  # `for:`, how long it must be broken before the action is taken
+    action: Annotated[GuardAction, ladder("rollback", "abort", "hold", "smaller_batches", "warn")] = GuardAction.HOLD
     resume: InstanceOf[Expression] | None = None  # what ends a hold and brings batches back; None: `that`
-    critical: InstanceOf[Expression] | None = None
-    hibernate: Span = 300.0
+    critical: Annotated[InstanceOf[Expression] | None, TIGHTENED] = None
+    hibernate: Annotated[Span, LOWER] = 300.0
     last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
-    every: Span = 5.0
-    longest_hold: Span = 3600.0
+    every: Annotated[Span, HIGHER] = 5.0
+    longest_hold: Annotated[Span, HIGHER] = 3600.0
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
@@ -211,7 +234,7 @@ class Guard(Model):
 class Missed(Model):
     """What becomes of a due time at which nobody looked: looked at once, however late, or skipped when it is too late."""
 
-    skip_after: Seconds | None = None  # None: caught up
+    skip_after: Annotated[Seconds | None, LOWER] = None  # None: caught up
 
 
 def _missed(data: object) -> object:
@@ -223,12 +246,12 @@ class Monitor(Model):
 
     check: InstanceOf[Check]
     every: ScheduleField
-    alert: InstanceOf[Expression] | None = None  # None: it alerts where the check does not pass
-    alert_for: Seconds = 0.0  # `for:`, how long it must be broken before it alerts
+    alert: Annotated[InstanceOf[Expression] | None, TIGHTENED] = None  # None: it alerts where the check does not pass
+    alert_for: Annotated[Seconds, HIGHER] = 0.0  # `for:`, how long it must be broken before it alerts
     last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
     against: str = ""  # the step or check of the run with whose figures its own are compared
     missed: Annotated[Missed, BeforeValidator(_missed)] = Missed()
-    takes_at_most: Span = 300.0
+    takes_at_most: Annotated[Span, LOWER] = 300.0
 
 
 class Entry(Model):
@@ -236,12 +259,13 @@ class Entry(Model):
 
     id: str
     step: InstanceOf[Step]
-    why: str = ""
+    why: Annotated[str, NO_EFFECT] = ""
+    when: InstanceOf[Check] | None = None  # the step is skipped where it answers fail
     preconditions: tuple[InstanceOf[Check], ...] = ()
     success_criteria: tuple[InstanceOf[Check], ...] = ()
     guards: tuple[InstanceOf[Guard], ...] = ()
     on_failure: Annotated[OnFailureSpec, BeforeValidator(_on_failure)] = OnFailureSpec()
-    if_stopped_here: str = ""
+    if_stopped_here: Annotated[str, NO_EFFECT] = ""
     timeout: Timeouts = Timeouts()
     lock: LockPolicy = LockPolicy()
     retry: RetryPolicy = RetryPolicy()
@@ -271,10 +295,10 @@ def _days(value: object) -> object:
 class Calendar(Model):
     """When a run may change things: days of the week, and local times in a zone."""
 
-    days: Annotated[tuple[Day, ...], BeforeValidator(_days)] = DAYS
-    since: Annotated[str, Field(alias="from", pattern=CLOCK)]
-    to: Annotated[str, Field(pattern=CLOCK)]
-    zone: str
+    days: Annotated[tuple[Day, ...], BeforeValidator(_days), MORE_OR_NONE] = DAYS
+    since: Annotated[str, Field(alias="from", pattern=CLOCK), LOWER]
+    to: Annotated[str, Field(pattern=CLOCK), HIGHER]
+    zone: Annotated[str, UNSET]
 
     @property
     def weekdays(self) -> frozenset[int]:
@@ -291,41 +315,45 @@ class Playbook(Model):
     """A loaded playbook: one phase of a runbook."""
 
     name: str
-    title: str
-    description: str = ""
-    owner: str = ""
-    contacts: Mapping[str, str] = {}
-    links: Mapping[str, str] = {}
-    revision: str = ""
-    reviewed: str = ""
-    review_after: str = ""
-    takes: str = ""
-    window: Seconds | None = None  # how long changes may take, counted from the first one
+    title: Annotated[str, NO_EFFECT]
+    description: Annotated[str, NO_EFFECT] = ""
+    owner: Annotated[str, NO_EFFECT] = ""
+    contacts: Annotated[Mapping[str, str], NO_EFFECT] = {}
+    links: Annotated[Mapping[str, str], NO_EFFECT] = {}
+    revision: Annotated[str, NO_EFFECT] = ""
+    reviewed: Annotated[str, NO_EFFECT] = ""
+    review_after: Annotated[str, NO_EFFECT] = ""
+    takes: Annotated[str, NO_EFFECT] = ""
+    window: Annotated[Seconds | None, HIGHER] = None  # how long changes may take, counted from the first one
     open: Calendar | None = None
     scope: str = "target"
     db_schema: str = "public"
     search_path: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # (): that of an ordinary session
     target: TargetNeeds = TargetNeeds()
     inputs: Mapping[str, Input] = {}
-    values: Mapping[str, JsonValue] = {}  # the inputs of this run
+    values: Annotated[Mapping[str, JsonValue], NO_EFFECT] = {}  # the inputs of this run
     limits: Mapping[str, JsonValue] = {}
     queries: Mapping[str, InstanceOf[Query]] = {}
-    requires: tuple[InstanceOf[Requirement], ...] = ()
+    shapes: Mapping[str, InstanceOf[DeclaredShape]] = {}
+    requires: Annotated[tuple[InstanceOf[Requirement], ...], FEWER] = ()
+    removes: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()  # playbooks whose runs lose their effect by this one
     preconditions: tuple[InstanceOf[Check], ...] = ()
     entries: tuple[InstanceOf[Entry], ...]
     success_criteria: tuple[InstanceOf[Check], ...] = ()
-    unproven: str = ""  # why it has no success criterion
+    unproven: Annotated[str, SET] = ""  # why it has no success criterion
     monitors: tuple[InstanceOf[Monitor], ...] = ()
     rollback: Literal["reverse", "none"] = "reverse"
-    rollback_reason: str = ""
+    rollback_reason: Annotated[str, NO_EFFECT] = ""
     rollback_steps: tuple[str, ...] = ()  # ids in the order of undoing; (): all in reverse order
-    file: str
-    source: Mapping[str, str]
-    digest: str
+    file: Annotated[str, NO_EFFECT]
+    source: Annotated[Mapping[str, str], NO_EFFECT]
+    digest: Annotated[str, NO_EFFECT]
     programs: Mapping[str, str] = {}  # its own files that it executes → SHA-256; part of the digest
-    idle_inputs: frozenset[str] = frozenset()  # included inputs that it doesn't use
+    idle: Annotated[
+        Mapping[str, frozenset[str]], NO_EFFECT
+    ] = {}  # limits, queries, inputs → included names that it doesn't use
     # Gates as they were when the run started, where an edit has weakened them.
-    kept_gates: Mapping[str, InstanceOf[Entry]] = {}
+    kept_gates: Annotated[Mapping[str, InstanceOf[Entry]], NO_EFFECT] = {}
 
     def entry(self, name: str) -> Entry:
         """The step with this id; raises KeyError (ids were checked when the playbook was loaded)."""
@@ -342,13 +370,18 @@ class Playbook(Model):
     @property
     def proves(self) -> bool:
         """Whether any success criterion decides (and is not only recorded, or due elsewhere)."""
-        every = [*self.success_criteria, *(check for entry in self.entries for check in entry.success_criteria)]
+        return self.proves_without(())
+
+    def proves_without(self, skipped: Collection[str]) -> bool:
+        """Like `proves`, without the criteria of these steps."""
+        left = [entry for entry in self.entries if entry.id not in skipped]
+        every = [*self.success_criteria, *(check for entry in left for check in entry.success_criteria)]
         return any(not check.record_only and not check.due for check in every)
 
     @property
     def meant(self) -> Mapping[str, JsonValue]:
         """The inputs that it uses."""
-        return {name: value for name, value in self.values.items() if name not in self.idle_inputs}
+        return {name: value for name, value in self.values.items() if name not in self.idle.get("inputs", ())}
 
     @property
     def secrets(self) -> frozenset[str]:

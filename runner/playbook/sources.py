@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 
 from runner.common.errors import BadInput
 from runner.playbook.yaml_reader import MAX_BYTES, MAX_FAULTS, Fault, Faulty, Mark, YamlDocument, decoded, near
-from steps.contract import Query
 
 Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -58,15 +57,20 @@ class Sources:
     faults: list[Fault] = field(default_factory=list)
     origin: dict[str, YamlDocument] = field(default_factory=dict)  # "queries.coverage" → the document that defines it
     texts: dict[str, str] = field(default_factory=dict)  # file name → text
+    files: dict[Place, str] = field(default_factory=dict)  # path in the data → the file whose text stands there
     secrets: set[str] = field(default_factory=set)  # names of secret inputs
     kept: bool = False  # loading a run's own copy: rules newer than the run must not prevent its rollback
 
-    def mark(self, path: Place, *, key: bool = False) -> Mark:
-        document = self.main
+    def document(self, path: Place) -> YamlDocument:
+        """The document that defines this path of the merged data."""
         for depth in (2, 1):
-            document = self.origin.get(".".join(str(part) for part in path[:depth]), document)
+            document = self.origin.get(".".join(str(part) for part in path[:depth]), self.main)
             if document is not self.main:
-                break
+                return document
+        return self.main
+
+    def mark(self, path: Place, *, key: bool = False) -> Mark:
+        document = self.document(path)
         return document.key_mark(path) if key else document.mark(path)
 
     def fault(self, path: Place, message: str, *, key: bool = False) -> None:
@@ -88,24 +92,24 @@ def validated(
     values: object,
     *,
     path: Place,
-    queries: Mapping[str, Query] | None = None,
+    known: Mapping[str, Mapping[str, object]] | None = None,
     aliases: Mapping[str, str] | None = None,
     also: Collection[str] = (),
 ) -> M | None:
     """Validate a model; pydantic errors become faults with their places. None if there were any.
 
-    also: further allowed keys, for suggestions.
+    known: the playbook's named queries and shapes, by the key under which they stand. also: further allowed keys, for suggestions.
     """
     try:
         return model.model_validate(
             values,
-            context={"queries": queries or {}, "directory": str(Path(sources.main.file).parent), "kept": sources.kept},
+            context={**(known or {}), "directory": str(Path(sources.main.file).parent), "kept": sources.kept},
         )
     except ValidationError as error:
         for one in error.errors():
             location = tuple((aliases or {}).get(str(part), part) for part in one["loc"])
-            known = {*_fields(model), *also} if len(location) == 1 else set()
-            _explain(sources, known, path + location, one["type"], str(one["msg"]), dict(one.get("ctx") or {}))
+            near_keys = {*_fields(model), *also} if len(location) == 1 else set()
+            _explain(sources, near_keys, path + location, one["type"], str(one["msg"]), dict(one.get("ctx") or {}))
         return None
 
 

@@ -64,6 +64,8 @@ def all_checks(playbook: Playbook) -> Iterator[Check]:
     """All checks in the order of the playbook, including guards."""
     yield from playbook.preconditions
     for entry in playbook.entries:
+        if entry.when is not None:
+            yield entry.when
         yield from entry.preconditions
         yield from (guard.check for guard in entry.guards)
         yield from entry.success_criteria
@@ -117,7 +119,7 @@ def _where(event: CheckAnswered | NotDue, playbook: Playbook) -> str:
         return "before the run" if role == "precondition" else "the whole"
     if any(check.id == event.id for check in playbook.entry(event.step).preconditions):
         role = "precondition"
-    return f"{ {'precondition': 'before', 'guard': 'guard of'}.get(role, 'after') } {code(event.step)}"
+    return f"{ {'precondition': 'before', 'condition': 'condition of', 'guard': 'guard of'}.get(role, 'after') } {code(event.step)}"
 
 
 def _answer(event: CheckAnswered, asked: _Asked, check: Check | None) -> str:
@@ -193,7 +195,7 @@ def evidence(records: Iterable[Record]) -> list[str]:
 
 def tally(found: Sequence[CheckAnswered]) -> str:
     """Count the last answers of all checks: '9 checks passed, 1 failed, 2 recorded only'."""
-    last = {(one.step, one.role, one.id): one for one in found}.values()
+    last = {(one.step, one.role, one.id): one for one in found if one.role != "condition"}.values()
     counts = {word: sum(one.answer is word and not one.records_only for one in last) for word in Answer}
     words = [f"{counts[Answer.PASS]} check{'' if counts[Answer.PASS] == 1 else 's'} passed"]
     names = {Answer.FAIL: "failed", Answer.ERROR: "could not be evaluated", Answer.UNKNOWN: "answered unknown"}

@@ -29,6 +29,7 @@ _OUTCOMES = {
     StepOutcome.ALREADY_APPLIED: ("=", "green"),
     StepOutcome.PASSED: ("✓", "green"),
     StepOutcome.PASSED_EARLIER: ("=", "green"),
+    StepOutcome.SKIPPED: ("–", ""),
     StepOutcome.REVERTED: ("↩", "green"),
     StepOutcome.NOTHING_TO_REVERT: ("=", "green"),
     StepOutcome.PAUSED: ("⏸", "yellow"),
@@ -140,7 +141,7 @@ class Lines:
             if event.answer is before is Answer.PASS and (event.role == "requirement" or event.sampled > 1):
                 return
         mark, colour = _MARKS[event.answer]
-        if event.records_only:
+        if event.records_only or (event.role == "condition" and event.answer is Answer.FAIL):
             mark, colour = "·", "cyan"
         warned = " (warn)" if event.warned else ""
         text = f": {event.text}" if event.text else ""

@@ -126,6 +126,7 @@ def _card(pen: _Pen, card: Card, *, number: int, of: int, show_sql: bool) -> Non
     pen.line(f"{number:>{len(str(of))}}  {plain(card.id)} · {plain(card.type)}")
     pen.labelled("what", card.what)
     pen.labelled("why", card.why)
+    pen.each("only when", [one for one in (card.when, card.when_now) if one])
     pen.labelled("now", state_words(card), colour=_COLOURS[card.state.state] if card.state else "")
     _statements(pen, card.statements, show_sql=show_sql)
     pen.labelled("lock", card.lock)
@@ -245,6 +246,8 @@ def _document(card: Card) -> dict[str, Json]:
         "type": card.type,
         "what": card.what,
         "why": card.why,
+        "when": card.when,
+        "when_now": card.when_now,
         "now": {"state": card.state.state, "evidence": card.state.evidence} if card.state is not None else None,
         "statements": [
             {
@@ -274,6 +277,7 @@ def _document(card: Card) -> dict[str, Json]:
 _COLUMNS: Mapping[str, Callable[[Card], str]] = {
     "step": lambda card: f"{code(card.id)} {escaped(card.type)}",
     "what": lambda card: escaped(card.what) + (f"<br>*{escaped(card.why)}*" if card.why else ""),
+    "only when": lambda card: "<br>".join(escaped(one) for one in (card.when, card.when_now) if one),
     "now": lambda card: escaped(state_words(card)),
     "lock": lambda card: escaped(card.lock),
     "rows": lambda card: escaped(rows_words(card)),

@@ -305,7 +305,7 @@ def _anchor(found: Found) -> list[str]:
 def rows(database: Database, run: str, *, kind: str, as_json: bool) -> str:
     """The rows that a run's backfills set aside, or that its rollback refused, as CSV or JSON.
 
-    kind: what `--rows` calls them, of skipped_rows.ACTIONS.
+    kind: what `--rows` calls them, of skipped_rows.KINDS.
     """
     with database.look() as look:
         found = skipped_rows.skipped(look, run, kind)

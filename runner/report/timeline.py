@@ -16,6 +16,7 @@ OUTCOMES = {
     StepOutcome.ALREADY_APPLIED: "already applied",
     StepOutcome.PASSED: "passed",
     StepOutcome.PASSED_EARLIER: "was passed in an earlier run",
+    StepOutcome.SKIPPED: "skipped",
     StepOutcome.FAILED: "**failed**",
     StepOutcome.CRITERIA_NOT_MET: "**applied, but a criterion did not hold**",
     StepOutcome.CONTINUED: "**failed, and the run went on**",

@@ -1,4 +1,4 @@
-"""The result of a rollback according to the ledger: rows restored, rows refused, steps left in place."""
+"""The result of a rollback, or of an undo step, according to the ledger: rows restored, rows refused, steps left in place."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from runner.common.errors import RolledBack, RolledBackInPart, RunbookError
+from runner.common.errors import CriteriaNotMet, RolledBack, RolledBackInPart, RunbookError
+from runner.playbook.model import Entry
 from runner.trail.events import RunState, StepOutcome
-from steps.contract import Look, TakenBack
+from steps.contract import Look, RunTakenBack, StepResult, TakenBack
 from steps.ledger import step_commits
 
 
@@ -75,3 +76,23 @@ def _counted(results: str) -> dict[str, object]:
     """The row counts among the results recorded at the end of a step's undo."""
     document = json.loads(results)
     return {name: document[name] for name in TakenBack.model_fields if name in document}
+
+
+def refuse_part(entry: Entry, result: StepResult) -> None:
+    """Raise CriteriaNotMet if an undo step had to refuse rows or leave steps in place."""
+    if not isinstance(result, TakenBack):
+        return
+    standing = result.standing if isinstance(result, RunTakenBack) else ()
+    if not (result.refused or standing):
+        return
+    told = f"{result.restored:,} rows restored, {result.refused:,} refused (changed since: left as they are)"
+    run = result.run if isinstance(result, RunTakenBack) else ""
+    raise CriteriaNotMet(
+        f"step {entry.id} ({entry.mark}) took back a part: {told}"
+        + (f"; {', '.join(standing)} still stand" if standing else ""),
+        why="rows that somebody changed since are never overwritten"
+        if result.refused
+        else "the playbook's way back leaves them out",
+        state="what was taken back stays so",
+        then=f"runbook report {run}{' --rows refused' if result.refused else ''}",
+    )

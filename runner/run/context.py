@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
@@ -52,6 +53,8 @@ class Watcher(Protocol):
     """Receives the progress of a step: the live view, status.json."""
 
     def progress(self, step: str, progress: Progress) -> None: ...
+    def status_age(self) -> float | None:
+        """Seconds since the status file that is furthest behind was written; None if there is none."""
 
 
 @dataclass
@@ -73,6 +76,7 @@ class StepContext:
     reported: Progress | None = None  # the last progress, reported at a safe point
     _pulsed: float | None = None
     operator: str = ""
+    folder: Path | None = None
     _safe: threading.Lock = field(default_factory=threading.Lock)  # several workers may reach safe points at once
 
     # ─── safe points ────────────────────────────────────────────────────────────────────────────────────────────────

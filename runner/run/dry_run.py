@@ -14,6 +14,7 @@ from runner.common.secrets import Masks
 from runner.plan import ask, judgements, plan, window
 from runner.plan.foresight import Foresight
 from runner.playbook.model import Check, Playbook
+from runner.playbook.scope import given
 from runner.run.execute import RunOptions, beginning, masks_of
 from runner.target import search_path
 from runner.target.server_clock import server_clock
@@ -64,7 +65,7 @@ def dry_run(playbook: Playbook, orders: RunOptions, *, run_probes: bool = False)
     with connected(place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
         ahead = beginning(playbook, target, orders)
         refusals = list(ahead.refusals())
-        foresight = Foresight(target.database.look, target.database.dialect)
+        foresight = Foresight(target.database.look, target.database.dialect, given(playbook))
         made = plan.plan(playbook, foresight=foresight, target=target.name)
         with target.database.look() as look:
             looked_up = search_path.notes(look, target.database.path)
@@ -109,9 +110,8 @@ def _runs(check: Check) -> bool:
 def _answers(
     playbook: Playbook, checks: list[Check], target: Connected, scope: Mapping[str, Value]
 ) -> list[CheckAnswered | NotDue]:
-    values = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
-    values |= {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
-    return ask.ask(checks, step="", role="precondition", look=target.database.look, scope={**values, **scope})
+    names = {**given(playbook), **scope}
+    return ask.ask(checks, step="", role="precondition", look=target.database.look, scope=names)
 
 
 def _masked(found: DryRun, masks: Masks) -> DryRun:
@@ -126,6 +126,7 @@ def _masked(found: DryRun, masks: Masks) -> DryRun:
             state=card.state and card.state._replace(evidence=masks.mask(card.state.evidence)),
             faults=tuple(masks.mask(fault) for fault in card.faults),
             later=tuple(masks.mask(fault) for fault in card.later),
+            when_now=masks.mask(card.when_now),
         )
         for card in found.plan.cards
     )

@@ -26,8 +26,10 @@ from runner.common.errors import (
 from runner.plan import approvals, judgements, original_gates, starting_point, window
 from runner.plan import ask as gates
 from runner.playbook import programs
+from runner.playbook.check_builder import STATUS_AGE
 from runner.playbook.model import Check, Entry
 from runner.playbook.scope import Scope
+from runner.run import balance, conditions
 from runner.run.session import RunSession
 from runner.run.step_run import StepRun, Undo
 from runner.trail.events import (
@@ -47,12 +49,10 @@ from steps.contract import (
     Gate,
     NoText,
     Paused,
-    RunTakenBack,
     State,
     StepError,
     StepResult,
     Stopped,
-    TakenBack,
     UsesFigures,
     Value,
 )
@@ -98,10 +98,15 @@ class Engine:
                 self._entry(entry)
             if entry.id == self.begin_at:
                 self.begin_at = ""
-            if isinstance(entry.step, Gate) and original_gates.can_shut(entry, self.session.playbook.kept_gates):
+            if isinstance(entry.step, Gate) and self._can_shut(entry):
                 behind.append(entry)
         self._ask(self.session.playbook.success_criteria, role="criterion", what="the playbook as a whole")
         self._say_overrun()
+
+    def _can_shut(self, gate: Entry) -> bool:
+        """Whether this gate was passed, and may have to be asked again."""
+        passed = self.session.status.step(gate.id).outcome is not StepOutcome.SKIPPED
+        return passed and original_gates.can_shut(gate, self.session.playbook.kept_gates)
 
     def _say_overrun(self) -> None:
         """Record if the run exceeded its window: a step that started in time is not interrupted."""
@@ -133,6 +138,9 @@ class Engine:
     def _scope_of_figures(self) -> None:
         for name, figures in self.session.status.figures.items():
             self.session.learn(name, figures)
+        for step in self.session.status.steps.values():
+            if step.outcome is StepOutcome.SKIPPED:
+                self.session.scope.skip(step.id)
 
     def _ask(
         self,
@@ -197,9 +205,10 @@ class Engine:
             return entry
         missing = [name for name in step.figures() if self.session.scope.get(name) is None]
         if missing:
+            skipped = "; ".join(filter(None, map(self.session.scope.why_absent, missing)))
             raise StepFailed(
                 f"cannot begin step {entry.id} ({entry.mark}): {', '.join(missing)} is not known",
-                why="the step or check that finds it has not told it in this run",
+                why=skipped or "the step or check that finds it has not told it in this run",
                 state="nothing was sent by this step",
             )
         return entry.model_copy(
@@ -208,10 +217,13 @@ class Engine:
 
     def _entry(self, entry: Entry) -> None:
         known = self.session.status.step(entry.id)
-        step = self._step(self._figured(entry))
-        self._obey(step.entry)
-        self.session.database.at(entry.id, what=step.entry.step)
+        self._obey(entry)
+        self.session.database.at(entry.id, what=entry.step)
         self.session.database.policy(lock=entry.lock, timeout=entry.timeout)
+        if conditions.skips(self._step(entry)):
+            return
+        step = self._step(self._figured(entry))
+        self.session.database.at(entry.id, what=step.entry.step)
         if isinstance(entry.step, Gate):
             if self.begin_at and self.begin_at != entry.id:
                 self._passed_earlier(step)
@@ -279,8 +291,8 @@ class Engine:
         try:
             result = _applied(step) if outcome is None else step.recounted()
             what = f"step {entry.id} ({entry.mark})"
-            self._ask(checks, role="criterion", what=what, step=entry.id, own=dict(result))
-            _refuse_part(entry, result)
+            self._ask(checks, role="criterion", what=what, step=entry.id, own=self._own(result))
+            balance.refuse_part(entry, result)
         except Unjudged as wait:
             step.end(StepOutcome.PAUSED, began=began, result=step.recounted(), error=wait.what)
             self.session.emit(GateReached(step=entry.id, needs=(wait.need,)))
@@ -297,6 +309,10 @@ class Engine:
             self._end_failed(step, began, error)
         else:
             step.end(outcome or StepOutcome.DONE, began=began, result=result)
+
+    def _own(self, result: StepResult) -> Mapping[str, Value]:
+        """What a step's own criteria may name: its result, and how current the run's status files are."""
+        return {**dict(result), STATUS_AGE: self.session.watcher.status_age()}
 
     def _paused(self, step: StepRun, began: float, pause: Paused) -> None:
         told = f"{pause}{self._fits(step.entry, pause.needs_s)}"
@@ -450,6 +466,13 @@ class Engine:
         """Record a gate before --from as passed in an earlier run (which was checked before this run started)."""
         started = self.session.status.started
         passed_in = started.passed_in if started else {}
+        if gate.entry.id not in passed_in:
+            raise RunRefused(
+                f"cannot begin at {self.begin_at}: gate {gate.entry.id} ({gate.entry.mark}) before it is not passed",
+                why="its condition holds, and no earlier run passed it on this target",
+                state="nothing was changed by this command",
+                then="leave --from away",
+            )
         earlier = EarlierRun(run=passed_in[gate.entry.id])
         gate.end(StepOutcome.PASSED_EARLIER, began=time.monotonic(), result=earlier)
 
@@ -461,23 +484,3 @@ def _applied(step: StepRun) -> StepResult:
     if effect.state is not State.DONE:
         raise StepError(f"the change was sent, but verify says {effect.state}: {effect.evidence}")
     return result
-
-
-def _refuse_part(entry: Entry, result: StepResult) -> None:
-    """Raise CriteriaNotMet if an undo step had to refuse rows or leave steps in place."""
-    if not isinstance(result, TakenBack):
-        return
-    standing = result.standing if isinstance(result, RunTakenBack) else ()
-    if not (result.refused or standing):
-        return
-    told = f"{result.restored:,} rows restored, {result.refused:,} refused (changed since: left as they are)"
-    run = result.run if isinstance(result, RunTakenBack) else ""
-    raise CriteriaNotMet(
-        f"step {entry.id} ({entry.mark}) took back a part: {told}"
-        + (f"; {', '.join(standing)} still stand" if standing else ""),
-        why="rows that somebody changed since are never overwritten"
-        if result.refused
-        else "the playbook's way back leaves them out",
-        state="what was taken back stays so",
-        then=f"runbook report {run}{' --rows refused' if result.refused else ''}",
-    )

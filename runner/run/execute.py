@@ -8,7 +8,6 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 from runner.common import private_files
 from runner.common.errors import (
@@ -32,10 +31,11 @@ from runner.common.errors import (
 from runner.common.secrets import MASK, Masks, SecretTooShort
 from runner.plan import advice, next_commands, preflight
 from runner.playbook import digest, programs
-from runner.playbook.find import read_playbook
+from runner.playbook.find import read_written
 from runner.playbook.model import Entry, Playbook
-from runner.playbook.scope import Scope
+from runner.playbook.scope import Scope, given
 from runner.playbook.stored import stored as stored
+from runner.review.refusal import refuse_errors
 from runner.run import run_row
 from runner.run.control import Control, signals
 from runner.run.engine import Engine
@@ -87,6 +87,7 @@ class RunOptions:
     until: str = ""
     begin_at: str = ""
     status_dir: Path | None = None
+    status_name: str = ""  # of the file in status_dir, before the run's time; "": it is status.json
     kind: RunKind = RunKind.REAL
     view: View = field(default_factory=View)
 
@@ -94,7 +95,9 @@ class RunOptions:
 # ─── exec ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def execute(path: Path, orders: RunOptions) -> str:
     """Load the playbook, connect, refuse what can't run, and run it. Returns the run's name; raises RunbookError."""
-    playbook = read_playbook(path, orders.inputs)
+    written = read_written(path, orders.inputs)
+    refuse_errors(written)
+    playbook = written.playbook
     masks = masks_of(playbook)
     with connected(orders.place, schema=playbook.db_schema, path=playbook.search_path, masks=masks) as target:
         runs = orders.place.runs_directory(target.target)
@@ -187,6 +190,7 @@ def _started(playbook: Playbook, target: Connected, orders: RunOptions, name: st
         programs=dict(playbook.programs),
         system_programs=machine_programs(playbook),
         search_path=target.database.path,
+        removes=playbook.removes,
     )
 
 
@@ -217,11 +221,9 @@ def open_session(
 ) -> Iterator[RunSession]:
     """The run's trail and status file, held open. seen: the bytes of the trail that it goes on from; None for a new one."""
     trail = Trail(directory / "trail.jsonl", masks=target.masks, seen=seen, own=True)
-    places = (directory, orders.status_dir) if orders.status_dir else (directory,)
-    if orders.status_dir:
-        private_files.make_directory(orders.status_dir)
     found = functools.partial(options_for, directory, target.name, orders.place)
-    watcher = StatusFile(places, status, lambda: {"stop": _standing(playbook, status, found())})
+    files = (directory / "status.json", *_further_status_file(orders, directory.name))
+    watcher = StatusFile(files, status, lambda: {"stop": _standing(playbook, status, found())})
     control = Control(
         cancel=target.database.cancel, cut_off=target.database.cut_off, say=orders.view.say, ask=orders.view.ask
     )
@@ -240,6 +242,15 @@ def open_session(
     finally:
         watcher.close()
         trail.close()
+
+
+def _further_status_file(orders: RunOptions, run: str) -> tuple[Path, ...]:
+    """The file that --status-dir asks for: status.json, or NAME and the time at which the run began."""
+    if orders.status_dir is None:
+        return ()
+    private_files.make_directory(orders.status_dir)
+    name = f"{orders.status_name}_{'-'.join(run.rsplit('-', 3)[1:])}.json" if orders.status_name else "status.json"
+    return (orders.status_dir / name,)
 
 
 def engine_of(
@@ -279,11 +290,12 @@ class _Both:
         self.file.progress(step, progress)
         self.view.progress(step, progress)
 
+    def status_age(self) -> float | None:
+        return self.file.age()
+
 
 def _scope(playbook: Playbook, more: Mapping[str, Value]) -> Scope:
-    limits = {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
-    inputs = {f"inputs.{name}": cast("Value", value) for name, value in playbook.values.items()}
-    return Scope({**more, **limits, **inputs})
+    return Scope({**more, **given(playbook)})
 
 
 def path_of(status: RunStatus, playbook: Playbook) -> tuple[str, ...]:
@@ -337,7 +349,7 @@ def run_under_lease(
             hold.take(stack, target, orders)
             run_row.keep_row(session)
             act()
-        run_row.record_end(session, RunState.SUCCEEDED if session.playbook.proves else RunState.ENDED_UNPROVEN, 0)
+        run_row.record_end(session, RunState.SUCCEEDED if session.proven else RunState.ENDED_UNPROVEN, 0)
     except RunbookError as error:
         hold.end_with(error)
         _tell_standing(session, orders, target, error)

@@ -31,7 +31,7 @@ NEVER_S = 1e9  # interval of a check that another playbook decides
 DIGITS = 200_000  # more than a PostgreSQL number can have
 PROMPT_S = 0.5  # how long the end of a step waits for a sample in progress
 BATCH_S, SMALLEST_S = 0.25, 0.02
-TIMES = frozenset({"elapsed_s", "window_left_s"})  # figures known before the step has reported anything
+TIMES = frozenset({"elapsed_s", "window_left_s", "status_age_s"})  # figures known before the step has reported anything
 
 VAIN = "; waiting changes nothing here: runbook tune RUN go --reason '…', or tune RUN stop --reason '…' and then runbook rollback RUN"
 
@@ -133,6 +133,7 @@ class GuardMonitor:
     emit: Emit
     control: Control
     window_left: Callable[[], float | None] = lambda: None
+    status_age: Callable[[], float | None] = lambda: None
     _watches: list[_Watch] = field(default_factory=list)
     _latest: Latest | None = None
     _pulses: int = 0
@@ -228,6 +229,7 @@ class GuardMonitor:
     def _own(self) -> Mapping[str, Value]:
         left = self.window_left()
         times: dict[str, Value] = {
+            "status_age_s": self.status_age(),
             "elapsed_s": round(time.monotonic() - self._began, 1),
             "window_left_s": None if left is None else round(left, 1),
         }

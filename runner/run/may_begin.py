@@ -48,7 +48,7 @@ class Beginning:
                 yield error
         if wrong:
             return  # the checks below need the ledger of the right database
-        for of_others in (self._required, self._passed, self._alone, self._folder):
+        for of_others in (self._inputs, self._required, self._passed, self._alone, self._folder):
             yield from _raised(of_others)
 
     # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -73,6 +73,22 @@ class Beginning:
     def _checkpoints(self) -> None:
         preflight.checkpoint(self.playbook, self.until, "--to")
         preflight.checkpoint(self.playbook, self.begin_at, "--from")
+
+    def _inputs(self) -> None:
+        environment = self.target.target.environment
+        left = [
+            name
+            for name, spec in self.playbook.inputs.items()
+            if environment in spec.required_in and self.playbook.values.get(name) in (None, spec.default)
+        ]
+        if left:
+            of = self.playbook.inputs[left[0]].help
+            raise RunRefused(
+                f"cannot run {self.playbook.name} in {environment} without the input {' and '.join(left)}",
+                why=f"required_in: {environment}{f' ({of})' if of else ''}",
+                state="nothing was begun",
+                then=f"give {' '.join(f'--input {name}=…' for name in left)}",
+            )
 
     def _required(self) -> None:
         with self._look() as look:

@@ -153,6 +153,7 @@ def _started(found: _Known) -> RunStarted:
         target=row.target,
         identity=json.loads(row.identity),
         process=who,
+        removes=playbook.removes,
     )
 
 

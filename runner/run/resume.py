@@ -12,7 +12,7 @@ from runner.plan import advice, next_commands, original_gates, preflight, window
 from runner.playbook import programs
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
-from runner.record import known, trust
+from runner.record import known, removals, trust
 from runner.run.context import take_up_orders
 from runner.run.engine import Engine
 from runner.run.execute import (
@@ -171,6 +171,7 @@ def _refuse_unbegun_elsewhere(found: Found, told: trust.Trust) -> None:
 def _refuse_ended(status: RunStatus, told: trust.Trust, *, dead: bool) -> None:
     """Refuse a run that has ended. An end that the ledger doesn't know does not count: the run is checked once more."""
     row = told.row  # another run may have undone it, or a person closed it without its folder
+    removals.refuse_removed(row, act="go on with")
     elsewhere = row is not None and (row.rolled_back or row.state in _OVER)
     ended = status.state in _OVER or (status.state in _WELL and not dead)
     if not elsewhere and (not ended or (told.row is not None and told.row.state != status.state)):
@@ -382,12 +383,21 @@ def _exchanged(status: RunStatus, resumed: RunResumed) -> dict[str, str]:
 
 def _changed(before: Playbook, now: Playbook, files: list[str]) -> list[str]:
     """The steps that changed: their own text, a query that they use, or a file that they execute."""
-    then = {entry.id: (entry.digest, entry.step) for entry in before.entries}
-    here = {entry.id: (entry.digest, entry.step) for entry in now.entries}
+    then = {entry.id: _means(entry, before) for entry in before.entries}
+    here = {entry.id: _means(entry, now) for entry in now.entries}
     changed = {name for name in set(then) | set(here) if then.get(name) != here.get(name)}
     folder = Path(now.file).parent
     changed |= {entry.id for entry in now.entries if programs.named(programs.of_entry(entry), folder) & set(files)}
     return sorted(changed)
+
+
+def _means(entry: Entry, playbook: Playbook) -> tuple[object, ...]:
+    """What a step does, and on which condition; the latter with its query and limits, which stand elsewhere in the file."""
+    if entry.when is None:
+        return (entry.digest, entry.step)
+    limits = {name for name in (entry.when.that.names if entry.when.that else ()) if name.startswith("limits.")}
+    values = {name: playbook.limits.get(name.removeprefix("limits.")) for name in limits}
+    return (entry.digest, entry.step, original_gates.question(entry.when), values)
 
 
 def _began(entry: Entry, status: RunStatus) -> bool:

@@ -65,6 +65,7 @@ def keep_row(session: RunSession) -> None:
         figures="{}",
         trail_head=session.trail.head,
         trail_length=session.trail.length,
+        removes=runs.in_column(session.playbook.removes),
     )
     try:
         with session.database.own() as work:

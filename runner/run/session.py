@@ -80,6 +80,12 @@ class RunSession:
                 state="the step's change stays; its end is in the trail",
             ) from fault
 
+    @property
+    def proven(self) -> bool:
+        """Whether a success criterion decided; those of skipped steps were not asked."""
+        skipped = [step.id for step in self.status.steps.values() if step.outcome is StepOutcome.SKIPPED]
+        return self.playbook.proves_without(skipped)
+
     # ─── for steps ──────────────────────────────────────────────────────────────────────────────────────────────────
     def context(self, entry: Entry, *, forward: bool = True) -> StepContext:
         """The context for a step. forward: check the trail and the window at each safe point; a rollback does neither."""
@@ -94,6 +100,7 @@ class RunSession:
             lock=entry.lock,
             steered=self.recorded,
             operator=self.status.process.operator if self.status.process else "",
+            folder=self.trail.path.parent,
         )
         if forward:
             context.intact = self.trail.intact

@@ -189,6 +189,7 @@ class StepRun:
             emit=session.emit,
             control=session.control,
             window_left=lambda: session.window_left(guarded),
+            status_age=session.watcher.status_age,
         )
 
     def recounted(self) -> StepResult:

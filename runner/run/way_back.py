@@ -12,7 +12,7 @@ from runner.common.errors import RolledBack, RunRefused
 from runner.common.secrets import MASK
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
-from runner.record import trust
+from runner.record import removals, trust
 from runner.run.context import take_up_orders
 from runner.run.execute import RunOptions, given_again, masks_of, open_session, path_of, run_under_lease, stored
 from runner.run.resume import refuse_broken, refuse_held, refuse_lost, refuse_read_only, runs_of, same_target
@@ -123,6 +123,7 @@ def _refuse_unbegun(status: RunStatus, told: trust.Trust) -> None:
 
 def _refuse_gone(status: RunStatus, told: trust.Trust) -> None:
     """Refuse a run that is rolled back already, unless the ledger doesn't know of that end."""
+    removals.refuse_removed(told.row, act="take back")
     elsewhere = told.row is not None and told.row.rolled_back
     unknown = told.row is not None and told.row.state != status.state
     if elsewhere or (status.state is RunState.ROLLED_BACK and not unknown):

@@ -23,7 +23,7 @@ PACKAGES = ("sqlalchemy", "psycopg", "pydantic", "pyyaml", "click", "jinja2", "s
 
 
 @dataclass(frozen=True)
-class Finding:
+class Readiness:
     """The result of examining one thing."""
 
     name: str
@@ -31,16 +31,16 @@ class Finding:
     text: str
 
 
-def check(place: Workplace) -> list[Finding]:
+def check(place: Workplace) -> list[Readiness]:
     """Examine everything that can be examined without changing anything; raises TargetUnreachable."""
-    found = [Finding("python", sys.version_info >= (3, 11), platform.python_version())]
+    found = [Readiness("python", sys.version_info >= (3, 11), platform.python_version())]
     found += [_package(name) for name in PACKAGES]
     with connected(place) as target:
         with target.database.look() as look:
-            found.append(Finding("server", True, identity.server_words(look)))
+            found.append(Readiness("server", True, identity.server_words(look)))
             found.append(_ledger(look))
         found.append(
-            Finding(
+            Readiness(
                 "identity",
                 True,
                 ", ".join(f"{key} {value}" for key, value in identity.shown(target.identity).items()),
@@ -50,28 +50,28 @@ def check(place: Workplace) -> list[Finding]:
     return found
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> Readiness:
     try:
-        return Finding(name, True, version(name))
+        return Readiness(name, True, version(name))
     except PackageNotFoundError:
-        return Finding(name, False, f"not installed: pip install {name}")
+        return Readiness(name, False, f"not installed: pip install {name}")
 
 
-def _ledger(look: Look) -> Finding:
+def _ledger(look: Look) -> Readiness:
     try:
         found = ledger_check.refuse_bad(look)
     except RunRefused as bad:
-        return Finding("ledger", False, f"{bad.what}{f' ({bad.why})' if bad.why else ''}; {bad.then}")
+        return Readiness("ledger", False, f"{bad.what}{f' ({bad.why})' if bad.why else ''}; {bad.then}")
     if found.there:
-        return Finding("ledger", True, f"there, version {found.version}")
+        return Readiness("ledger", True, f"there, version {found.version}")
     if look.dialect is Dialect.SQLITE:
-        return Finding("ledger", True, "not there yet; the first changing run makes it")
+        return Readiness("ledger", True, "not there yet; the first changing run makes it")
     may = look.row("SELECT has_database_privilege(current_database(), 'CREATE') AS may").flag("may")
     words = "the first changing run makes it" if may else "this role may not make it: runbook target init --print"
-    return Finding("ledger", may, f"not there yet; {words}")
+    return Readiness("ledger", may, f"not there yet; {words}")
 
 
-def _privileges(target: Connected) -> list[Finding]:
+def _privileges(target: Connected) -> list[Readiness]:
     """Privileges that checks need to see other sessions and all settings; without them checks answer unknown."""
     if target.database.dialect is Dialect.SQLITE:
         return []
@@ -82,12 +82,12 @@ def _privileges(target: Connected) -> list[Finding]:
         )
     role = quote(row.text("role"))
     return [
-        Finding(
+        Readiness(
             "other sessions visible",
             row.flag("stats"),
             "yes" if row.flag("stats") else f"no: GRANT pg_read_all_stats TO {role}",
         ),
-        Finding(
+        Readiness(
             "all settings visible",
             row.flag("settings"),
             "yes" if row.flag("settings") else f"no: GRANT pg_read_all_settings TO {role}",

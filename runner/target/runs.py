@@ -116,6 +116,15 @@ def _trails(runs: Path) -> list[Path]:
     return found
 
 
+def runs_that_remove(runs: Path, playbook: str) -> Iterator[Found]:
+    """The runs whose playbook takes away what runs of this one made."""
+    for path in _trails(runs):
+        with contextlib.suppress(OSError, ValidationError, TrailBroken), path.open("rb") as file:
+            event = Record.model_validate_json(file.readline()).event
+            if isinstance(event, RunStarted) and playbook in event.removes:
+                yield load_run(path.parent)
+
+
 def begun_as(runs: Path, playbook: str) -> Iterator[Path]:
     """The folders of a playbook's runs, according to the first record of each trail."""
     for path in _trails(runs):

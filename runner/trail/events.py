@@ -78,6 +78,7 @@ class RunStarted(_Event):
     passed_in: dict[str, str] = Field(default_factory=dict)  # each gate before that → the run in which it was passed
     programs: dict[str, str] | None = None  # programs of the playbook's own → SHA-256; None in trails without the field
     system_programs: dict[str, str] | None = None  # programs of this machine, by path
+    removes: tuple[str, ...] = ()  # playbooks whose earlier runs lose their effect by this one
     search_path: tuple[str, ...] = ()  # schemas in which names were looked up; () in trails without the field
 
 
@@ -119,7 +120,7 @@ class CheckAnswered(_Event):
 
     event: Literal["check_answered"] = "check_answered"
     step: str  # "" for checks of the playbook itself
-    role: Literal["precondition", "criterion", "guard", "requirement", "preflight"]
+    role: Literal["precondition", "condition", "criterion", "guard", "requirement", "preflight"]
     id: str
     probe: str
     answer: Answer

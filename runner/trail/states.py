@@ -21,6 +21,7 @@ class StepOutcome(StrEnum):
     DONE = "done"  # applied, and verified afterwards
     ALREADY_APPLIED = "already_applied"  # `verify` found the change in place before anything was sent
     PASSED = "passed"  # a gate; it changes nothing
+    SKIPPED = "skipped"  # its condition (`when:`) did not hold; nothing was sent
     PASSED_EARLIER = "passed_earlier"  # a gate before --from: another run passed it, on this target and for this digest
     FAILED = "failed"
     CRITERIA_NOT_MET = "criteria_not_met"  # applied, but a criterion did not hold

@@ -57,7 +57,13 @@ class StepStatus:
     @property
     def finished(self) -> bool:
         """Whether the step is finished: a resume doesn't run it again."""
-        return self.outcome in {StepOutcome.DONE, StepOutcome.ALREADY_APPLIED, *PASSED, StepOutcome.CONTINUED}
+        return self.outcome in {
+            StepOutcome.DONE,
+            StepOutcome.ALREADY_APPLIED,
+            *PASSED,
+            StepOutcome.CONTINUED,
+            StepOutcome.SKIPPED,
+        }
 
     @property
     def standing(self) -> bool:
@@ -114,6 +120,7 @@ class RunStatus:
     approvals: list[events.Approved] = field(default_factory=list)
     evidence: list[events.EvidenceGiven] = field(default_factory=list)
     judgements: list[events.Judged] = field(default_factory=list)
+    conditions: dict[str, events.CheckAnswered] = field(default_factory=dict)  # by step: what decided whether it runs
     not_due: list[events.NotDue] = field(default_factory=list)
     figures: dict[str, dict[str, Value]] = field(default_factory=dict)
     digest: str = ""
@@ -342,6 +349,8 @@ def _resumed(status: RunStatus, event: events.RunResumed) -> None:
         "",
         "",
     )
+    for step in event.changed_steps:  # a changed condition is asked anew
+        status.conditions.pop(step, None)
     if event.source is not None and event.steps is not None:
         status.source, status.programs, status.system_programs = event.source, event.programs, event.system_programs
         status.digest, status.approval_digest = event.digest, event.approval_digest
@@ -419,12 +428,16 @@ def _check(status: RunStatus, event: events.CheckAnswered) -> None:
     if event.role == "precondition" and not event.step:
         held = event.answer is Answer.PASS or event.records_only
         (status.met_before.add if held else status.met_before.discard)(event.id)
-    if event.role in {"precondition", "criterion"} and event.result:  # also if undecided: later steps may refer to it
+    if event.role == "condition" and event.answer in {Answer.PASS, Answer.FAIL}:
+        status.conditions[event.step] = event
+    if (
+        event.role in {"precondition", "condition", "criterion"} and event.result
+    ):  # also if undecided: later steps may refer to it
         status.figures[event.id] = event.result
 
 
-def write_status(directory: Path, document: dict[str, Json]) -> None:
-    """Replace status.json atomically (write and rename). Not fsynced: it can be derived from the trail at any time."""
-    temporary = directory / f".status.{os.getpid()}.tmp"
+def write_status(file: Path, document: dict[str, Json]) -> None:
+    """Replace a status file atomically (write and rename). Not fsynced: it can be derived from the trail at any time."""
+    temporary = file.with_name(f".status.{os.getpid()}.tmp")
     private_files.write(temporary, json.dumps(document, ensure_ascii=False) + "\n")
-    temporary.replace(directory / "status.json")
+    temporary.replace(file)

@@ -52,12 +52,12 @@ def _this_process() -> dict[str, Json]:
 
 @dataclass
 class StatusFile:
-    """Writes status.json into one or more directories, from a thread of its own.
+    """Writes a run's status to one or more files, from a thread of its own.
 
-    The file is derived from the trail and the last progress, so losing it loses nothing.
+    They are derived from the trail and the last progress, so losing them loses nothing.
     """
 
-    directories: tuple[Path, ...]
+    files: tuple[Path, ...]
     status: RunStatus
     extra: Callable[[], dict[str, Json]]
     _due: float = 0.0
@@ -68,8 +68,10 @@ class StatusFile:
     _rate: Rate = field(default_factory=Rate)
     _writer: dict[str, Json] = field(default_factory=_this_process)
     _beats: int = 0
+    _written: dict[Path, float] = field(default_factory=dict)  # when each was last written (monotonic)
 
     def __post_init__(self) -> None:
+        self._written = dict.fromkeys(self.files, time.monotonic())
         threading.Thread(target=self._keep, name="status.json", daemon=True).start()
 
     def progress(self, step: str, progress: Progress) -> None:
@@ -97,16 +99,21 @@ class StatusFile:
             self._stale.set()
 
     def write(self) -> None:
-        """Write the file now. A failure to write is ignored: it must not stop a run."""
+        """Write the files now. A failure to write is ignored: it must not stop a run; `age` shows it."""
         with self._lock:
             self._stale.clear()
             began = time.monotonic()
             document = document_of(self.status) | self._signed() | {"progress": self._progress or None} | self.extra()
-            for directory in self.directories:
+            for file in self.files:
                 with contextlib.suppress(OSError):
-                    write_status(directory, document)
+                    write_status(file, document)
+                    self._written[file] = time.monotonic()
             ended = time.monotonic()
             self._due = ended + max(EVERY_S, (ended - began) / SHARE)
+
+    def age(self) -> float:
+        """Seconds since the file that is furthest behind was written, or since the start if it never was."""
+        return round(time.monotonic() - min(self._written.values()), 1)
 
     def _signed(self) -> dict[str, Json]:
         """Who wrote the file, and how long it is valid: a reader that sees it expired knows that the run's process is gone."""
@@ -133,6 +140,12 @@ class StatusFile:
             # The run's thread may add to a dict while this one reads it; the next round writes the newer state.
             with contextlib.suppress(RuntimeError):
                 self.write()
+
+
+def _condition(status: RunStatus, step: str) -> Json:
+    """The answer to a step's `when:`; None where it has none, or wasn't asked yet."""
+    known = status.conditions.get(step)
+    return {"id": known.id, "answer": known.answer, "text": known.text} if known is not None else None
 
 
 def document_of(status: RunStatus) -> dict[str, Json]:
@@ -162,6 +175,7 @@ def document_of(status: RunStatus) -> dict[str, Json]:
                 "type": step.type,
                 "what": step.describe,
                 "outcome": step.outcome,
+                "condition": _condition(status, step.id),
                 "open": step.open,
                 "seconds": step.seconds,
                 "error": step.error,

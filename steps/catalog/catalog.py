@@ -19,6 +19,7 @@ from steps.catalog.definitions import (
     IndexInfo,
     Partitioning,
     Publication,
+    Reference,
     Relation,
     RowSecurity,
     TableShape,
@@ -29,6 +30,7 @@ from steps.contract import ColumnRef, Look, Params, Refused, Row
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import qualified, quote
+from steps.sql.scanner import TokenKind, scan
 
 
 # ─── names ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -50,6 +52,23 @@ def not_owned(look: Look, table: str) -> list[str]:
     if found is None or found.owned:
         return []
     return [f"cannot change {table}: it belongs to {found.owner!r}; connect as a member of that role, or GRANT it"]
+
+
+def no_place_in(look: Look, schema: str) -> list[str]:
+    """A fault where this role can't create tables in a schema, or there is no such schema; [] otherwise."""
+    if not on_postgresql(look):
+        return []
+    row = look.row(
+        """SELECT to_regnamespace(quote_ident(CAST(:schema AS text))) IS NOT NULL AS there, current_user::text AS role,
+                  coalesce(has_schema_privilege(to_regnamespace(quote_ident(CAST(:schema AS text)))::oid, 'CREATE'), true) AS may""",
+        {"schema": schema},
+    )
+    if not row.flag("there"):
+        return [f"cannot create a table in schema {schema}: there is no such schema"]
+    if row.flag("may"):
+        return []
+    role = row.text("role")
+    return [f"cannot create a table in schema {schema}: {role} may not; GRANT CREATE ON SCHEMA {schema} TO {role}"]
 
 
 def may_maintain(look: Look, table: str) -> bool:
@@ -87,13 +106,16 @@ def columns(look: Look, table: str) -> dict[str, ColumnInfo]:
     """The table's columns by name, in order, with those that earlier steps of the plan will add; {} without such a table."""
     found = {row.text("name"): _column(row) for row in answers(look, "columns", _table(look, table))}
     for trace in look.assumed:
-        if trace.kind == "column" and found and named(look, trace.table) == named(look, table):
+        if trace.kind in ("column", "gone") and found and named(look, trace.table) == named(look, table):
             _foresee(found, trace)
     return found
 
 
 def _foresee(found: dict[str, ColumnInfo], trace: Trace) -> None:
-    """Apply to `found` what an earlier step will do: add a column, rename it, or change its type."""
+    """Apply to `found` what an earlier step will do: add a column, rename it, change its type, or drop it."""
+    if trace.kind == "gone":
+        found.pop(trace.name, None)
+        return
     before = found.pop(trace.was, None) if trace.was else None
     if before is None:
         before = ColumnInfo(trace.name, trace.type, False, None, None, "", len(found) + 1, "", "", (), ())
@@ -115,6 +137,14 @@ def index(look: Look, name: str) -> IndexInfo | None:
 def constraints(look: Look, table: str) -> list[ConstraintInfo]:
     """The table's constraints by name, without NOT NULL (see ColumnInfo). SQLite's foreign keys are named fk_0, fk_1 …"""
     return [_constraint(row) for row in answers(look, "constraints", _table(look, table))]
+
+
+def referencing(look: Look, table: str) -> list[Reference]:
+    """The foreign keys that refer to the table."""
+    return [
+        Reference(r.text("schema"), r.text("name"), _texts(r, "columns"), _texts(r, "foreign_columns"), r.flag("keeps"))
+        for r in answers(look, "referencing", _table(look, table))
+    ]
 
 
 def triggers(look: Look, table: str) -> list[TriggerInfo]:
@@ -359,7 +389,7 @@ def _mentions(text: str, word: str) -> bool:
 def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
     """SQLite's generated columns that use a column: their expressions exist only in the table's CREATE statement."""
     made = {c.name for c in columns(look, column.table).values() if c.generated and c.name != column.column}
-    parts = _parts(definition(look, column.table)) if made else []
+    parts = create_parts(definition(look, column.table)) if made else []
     return [
         Dependant("generated column", name, Tie.TRACKED)
         for name in sorted(made)
@@ -367,13 +397,15 @@ def _generated_from(look: Look, column: ColumnRef) -> list[Dependant]:
     ]
 
 
-def _parts(create: str) -> list[str]:
-    """The column and constraint definitions of a CREATE TABLE, split at the commas of the outermost parentheses."""
-    depth, parts = 0, [""]
-    for sign in create:
-        depth += (sign == "(") - (sign == ")")
-        if depth == 1 and sign in "(,":
-            parts.append("")
+def create_parts(create: str) -> list[str]:
+    """The column and constraint definitions of an SQLite CREATE TABLE: its text between the commas of the outermost
+    parentheses, without comments.
+    """
+    depth, found = 0, [""]
+    for token in scan(create, Dialect.SQLITE):
+        depth += {"(": 1, ")": -1}.get(token.sign, 0)
+        if depth == 1 and token.sign in {"(", ","}:
+            found.append("")
         else:
-            parts[-1] += sign
-    return [part.strip() for part in parts[1:]]
+            found[-1] += " " if token.kind is TokenKind.COMMENT else token.text
+    return [part.strip() for part in found[1:]]

@@ -6,6 +6,7 @@ The playbook's text is given to the server in a rolled-back scratch table and re
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.catalog import catalog, scratch
@@ -132,17 +133,24 @@ def index_body(look: Look, wanted: WantedIndex) -> tuple[str, ...]:
     """The canonical definition of an index that doesn't exist yet, comparable with `body_of`."""
     if wanted.where:
         scratch.one_piece(wanted.where, look.dialect)
+    return body_made_by(
+        look, wanted.table, lambda name, table: wanted.made(name, table, pg=catalog.on_postgresql(look))
+    )
+
+
+def body_made_by(look: Look, table: str, make: Callable[[str, str], str]) -> tuple[str, ...]:
+    """The canonical definition of the index that a CREATE INDEX makes; make: (quoted name, quoted table) → the statement."""
     if catalog.on_postgresql(look):
         # LIKE makes generated columns ordinary ones. Up to 17 they are always stored and can be indexed anyway; a virtual one
         # (18) can't be, and the twin must refuse what the table would refuse
-        with scratch.twin(look, wanted.table, like="INCLUDING GENERATED" * (look.version >= (18,))) as twin:
-            with scratch.understood(f"make such an index on {wanted.table}"):
-                twin.work.execute(wanted.made(PROBE, twin.name, pg=True))
+        with scratch.twin(look, table, like="INCLUDING GENERATED" * (look.version >= (18,))) as twin:
+            with scratch.understood(f"make such an index on {table}"):
+                twin.work.execute(make(PROBE, twin.name))
             [found] = [one for one in catalog.indexes(twin.work, twin.table) if one.name == PROBE]
             return ("unique" * found.unique, found.definition.partition(f".{scratch.TWIN} ")[2])
     with scratch.memory(look) as memory:
-        with scratch.understood(f"make such an index on {wanted.table}"):
-            memory.execute(wanted.made(PROBE, quote(catalog.named(look, wanted.table)[1]), pg=False))
+        with scratch.understood(f"make such an index on {table}"):
+            memory.execute(make(PROBE, quote(catalog.named(look, table)[1])))
         return _sqlite_body(memory, PROBE)
 
 

@@ -105,6 +105,19 @@ class ConstraintInfo(NamedTuple):
     comment: str
 
 
+class Reference(NamedTuple):
+    """A foreign key seen from the table that it refers to: the referring table and its columns, and those referred to.
+
+    keeps: a row that is referred to can't be deleted, and nothing else happens: no CASCADE, no SET NULL.
+    """
+
+    schema: str
+    table: str
+    columns: tuple[str, ...]
+    foreign_columns: tuple[str, ...]
+    keeps: bool
+
+
 class TriggerInfo(NamedTuple):
     """A user-defined trigger, not an internal one of a foreign key. body: its function's source, or SQLite's own text."""
 

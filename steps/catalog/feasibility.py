@@ -68,6 +68,21 @@ def not_to_be_renamed(look: Look, table: str, column: str, to: str) -> list[str]
     return [why for holds, why in reasons if holds]
 
 
+def not_to_be_dropped(look: Look, table: str, column: str) -> list[str]:
+    """Why the column can't be dropped, whatever depends on it; [] on SQLite, which is tried instead."""
+    if look.dialect is Dialect.SQLITE:
+        return []
+    row = _kind(look, table, column)
+    of_type, parent = row["of_type"], row["from_whom"]
+    reasons = (
+        (row.text("kind") in _OTHER_KINDS, _other_kind(row, table)),
+        (of_type, f"{table} is a table of the type {of_type}; ALTER TYPE {of_type} DROP ATTRIBUTE … CASCADE"),
+        (parent, f"it is inherited from {parent}; drop it there, and it is dropped here too"),
+        (row.flag("partitions"), "the table is partitioned by it"),
+    )
+    return [why for holds, why in reasons if holds]
+
+
 def _not_renamed_in_memory(look: Look, table: str, column: str, to: str) -> list[str]:
     """Try the rename in memory: SQLite re-parses all views and triggers then, and refuses where one of them is broken."""
     with scratch.memory(look) as memory:
@@ -299,6 +314,27 @@ def no_index_on(look: Look, table: str, name: str) -> list[str]:
     taken = found is not None and catalog.index(look, name) is None
     kind = [one for one in other_kind(look, table) if "materialized" not in one]
     return kind + [f"something else is called {name}; choose another name"] * taken
+
+
+def no_table_in(look: Look, table: str) -> list[str]:
+    """Why no table can be created in the schema; [] on SQLite."""
+    if look.dialect is Dialect.SQLITE:
+        return []
+    schema = catalog.named(look, table)[0]
+    sql = """SELECT has_schema_privilege(n.oid, 'CREATE') AS may FROM pg_catalog.pg_namespace n WHERE n.nspname = :schema"""
+    rows = look.rows(sql, {"schema": schema})
+    if not rows:
+        return [f"there is no schema {schema}"]
+    return [] if rows[0].flag("may") else [f"this role may not create in the schema {schema}: GRANT CREATE ON it"]
+
+
+def refuse_unless_may_refer(look: Look, target: str) -> None:
+    """Raises Unusable where there is no such table, or this role may not refer to it."""
+    if not catalog.columns(look, target):
+        raise scratch.Unusable(f"there is no table {target} to refer to")
+    sql = "SELECT has_table_privilege(CAST(:name AS regclass), 'REFERENCES') AS refers"
+    if not look.row(sql, {"name": catalog.sql_name(look, target)}).flag("refers"):
+        raise scratch.Unusable(f"this role may not refer to {target}: GRANT REFERENCES ON it")
 
 
 # ─── what only the rows could tell ──────────────────────────────────────────────────────────────────────────────────────

@@ -46,20 +46,21 @@ class Later:
     def names(self, look: Look, table: str, column: str) -> list[str]:
         """The column's name, followed by its name after each later step that renames it."""
         names = [column]
-        for one in self._of(look, table):
+        for one in self.of(look, table):
             if one.kind == "column" and one.was == names[-1] != one.name:
                 names.append(one.name)
         return names
 
     def changes(self, look: Look, table: str, names: Sequence[str]) -> list[Trace]:
         """What later steps change about the column, under any of its names: `kind` says what, `type` is its new type."""
-        every = self._of(look, table)
+        every = self.of(look, table)
         found = [one for one in every if one.name in names]
         found = [one._replace(kind="type") if one.kind == "column" and one.was == one.name else one for one in found]
         rebuilt = any(one.kind == "table" for one in every)  # a rebuild writes the whole definition anew
         return found + [Trace(kind, table, names[0]) for kind in ("not_null", "default") if rebuilt]
 
-    def _of(self, look: Look, table: str) -> list[Trace]:
+    def of(self, look: Look, table: str) -> list[Trace]:
+        """All that later steps do to this table."""
         every: list[Trace] = []
         for step in self.steps:
             every += step.goes_on(look) if isinstance(step, GoesOn) else ()

@@ -168,6 +168,27 @@ SELECT l.name, CASE l.origin WHEN 'pk' THEN 'primary key' ELSE 'unique' END, '',
        NULL, NULL, '[]', '', '', '', NULL
 FROM pragma_index_list(:table, :schema) l WHERE l.origin <> 'c' ORDER BY 1
 
+-- referencing.postgresql --
+-- The foreign keys that refer to a table: the referring table, its columns, and those of this table.
+SELECT n.nspname::text AS schema, c.relname::text AS name,
+       ARRAY(SELECT a.attname::text FROM unnest(o.conkey) WITH ORDINALITY AS k(num, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.num ORDER BY k.n) AS columns,
+       ARRAY(SELECT a.attname::text FROM unnest(o.confkey) WITH ORDINALITY AS k(num, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.num ORDER BY k.n)
+         AS foreign_columns, o.confdeltype IN ('a', 'r') AS keeps
+FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_class f ON f.oid = o.confrelid
+JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+WHERE fn.nspname = :schema AND f.relname = :table AND o.contype = 'f' AND o.conparentid = 0 ORDER BY 1, 2, o.conname
+
+-- referencing.sqlite --
+SELECT :schema AS schema, name, json_group_array("from") AS columns, json_group_array("to") AS foreign_columns,
+       upper(on_delete) = 'NO ACTION' AS keeps
+FROM (SELECT m.name, f.id, f."from", f.on_delete,
+             coalesce(f."to", (SELECT p.name FROM pragma_table_xinfo(:table, :schema) p WHERE p.pk = f.seq + 1)) AS "to"
+      FROM {schema}.sqlite_master m JOIN pragma_foreign_key_list(m.name, :schema) f
+      WHERE m.type = 'table' AND f."table" = :table COLLATE NOCASE ORDER BY m.name, f.id, f.seq) GROUP BY name, id
+
 -- triggers.postgresql --
 SELECT t.tgname::text AS name, pg_get_triggerdef(t.oid) AS definition, t.tgenabled <> 'D' AS enabled,
        quote_ident(k.nspname) || '.' || quote_ident(p.proname) AS function, p.prosrc AS body
@@ -421,3 +442,241 @@ JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace 
 WHERE k.opcdefault AND k.opcintype = ANY(CAST(:types AS oid[])) AND o.oprname IN ('=', '<', '>', '<=', '>=')
   AND NOT pg_catalog.pg_operator_is_visible(o.oid)
 ORDER BY 2, 3
+
+-- goes_with.postgresql --
+-- All that goes with a table, one of its columns or one of its constraints, by the walk over pg_depend that DROP itself makes.
+-- via: 'own' goes silently, 'bound' only with CASCADE, 'with' goes with something bound. alone: of this column only.
+-- drop and restore: the server's own SQL. why_not: why no step takes it along. itself: only the target.
+WITH RECURSIVE target AS (
+  SELECT CASE WHEN k.oid IS NULL THEN 'pg_catalog.pg_class'::regclass::oid ELSE 'pg_catalog.pg_constraint'::regclass::oid END
+           AS classid, coalesce(k.oid, c.oid) AS objid, coalesce(a.attnum, 0)::int AS sub, c.oid AS rel
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = CAST(:column AS text) AND a.attnum > 0
+  LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.conname = CAST(:constraint AS text)
+  WHERE n.nspname = CAST(:schema AS text) AND c.relname = CAST(:table AS text)
+    AND (CAST(:column AS text) = '' OR a.attnum IS NOT NULL) AND (CAST(:constraint AS text) = '' OR k.oid IS NOT NULL)),
+walk AS (
+  SELECT classid, objid, sub, 'own'::text AS via, 0 AS depth FROM target
+  UNION
+  SELECT f.classid, f.objid, f.sub,
+         CASE WHEN d.deptype = 'n' THEN 'bound' WHEN w.via = 'own' THEN 'own' ELSE 'with' END, w.depth + 1
+  FROM walk w JOIN pg_catalog.pg_depend d ON d.refclassid = w.classid AND d.refobjid = w.objid
+    AND (w.sub = 0 OR d.refobjsubid = w.sub) AND d.deptype IN ('n', 'a', 'i', 'P', 'S')
+  LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid AND r.ev_type = '1'
+  LEFT JOIN pg_catalog.pg_attrdef e ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND e.oid = d.objid
+  LEFT JOIN pg_catalog.pg_attribute g ON g.attrelid = e.adrelid AND g.attnum = e.adnum AND g.attgenerated <> ''
+  CROSS JOIN LATERAL (
+    SELECT CASE WHEN r.oid IS NULL AND g.attnum IS NULL THEN d.classid ELSE 'pg_catalog.pg_class'::regclass::oid END AS classid,
+           coalesce(r.ev_class, g.attrelid, d.objid) AS objid,
+           CASE WHEN r.oid IS NOT NULL THEN 0 ELSE coalesce(g.attnum, d.objsubid) END::int AS sub) f
+  WHERE w.depth < 16 AND (f.classid, f.objid, f.sub) IS DISTINCT FROM (w.classid, w.objid, w.sub)),
+found AS (
+  SELECT w.classid, w.objid, w.sub, max(w.depth) AS depth, t.rel, t.sub AS column_number, t.classid = 'pg_catalog.pg_class'::regclass AS of_rel,
+         CASE WHEN bool_or(w.via = 'own') THEN 'own' WHEN bool_or(w.via = 'with') THEN 'with' ELSE 'bound' END AS via
+  FROM walk w CROSS JOIN target t
+  WHERE CAST(:itself AS boolean) = ((w.classid, w.objid, w.sub) IS NOT DISTINCT FROM (t.classid, t.objid, t.sub))
+  GROUP BY w.classid, w.objid, w.sub, t.rel, t.sub, t.classid),
+owned AS (
+  SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind, c.relowner,
+         quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS sql
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace),
+part AS (
+  SELECT f.classid, f.objid, f.sub, CASE o.contype WHEN 'f' THEN 'foreign key' ELSE 'constraint' END AS kind, o.conname::text AS name,
+         o.conrelid AS rel, o.conrelid = f.rel AND o.conkey = ARRAY[f.column_number]::int2[] AS alone,
+         format('ALTER TABLE %s DROP CONSTRAINT %I', b.sql, o.conname) AS drop,
+         ARRAY[format('ALTER TABLE %s ADD CONSTRAINT %I ', b.sql, o.conname) || CASE
+           WHEN u.built THEN CASE o.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END || format(' USING INDEX %I', x.relname)
+             || CASE WHEN o.condeferred THEN ' DEFERRABLE INITIALLY DEFERRED' WHEN o.condeferrable THEN ' DEFERRABLE' ELSE '' END
+           ELSE pg_get_constraintdef(o.oid) || CASE WHEN v.later THEN ' NOT VALID' ELSE '' END END]
+         || CASE WHEN obj_description(o.oid, 'pg_constraint') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON CONSTRAINT %I ON %s IS %L', o.conname, b.sql, obj_description(o.oid, 'pg_constraint'))] END AS restore,
+         CASE WHEN u.built THEN pg_get_indexdef(x.oid) ELSE '' END AS index_definition,
+         CASE WHEN u.built THEN x.relname::text ELSE '' END AS index_name,
+         coalesce(obj_description(x.oid, 'pg_class'), '') AS index_comment,
+         CASE WHEN v.later THEN format('ALTER TABLE %s VALIDATE CONSTRAINT %I', b.sql, o.conname) ELSE '' END AS finish,
+         CASE WHEN NOT o.conislocal THEN 'it is inherited: drop it where it was made'
+              WHEN coalesce(i.indisreplident, false) AND o.contype <> 'f' THEN 'its index is the replica identity of the table: choose another first'
+              ELSE '' END AS why_not
+  FROM found f JOIN pg_catalog.pg_constraint o ON f.classid = 'pg_catalog.pg_constraint'::regclass AND o.oid = f.objid
+    AND o.conparentid = 0 AND o.contype IN ('c', 'f', 'p', 'u', 'x') JOIN owned b ON b.oid = o.conrelid
+  LEFT JOIN pg_catalog.pg_class x ON x.oid = o.conindid AND o.contype <> 'f'
+  LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = x.oid
+  CROSS JOIN LATERAL (SELECT o.contype IN ('p', 'u') AND x.relkind = 'i' AND x.relam = 403 AS built) u
+  CROSS JOIN LATERAL (SELECT o.contype IN ('c', 'f') AND o.convalidated AND (o.contype = 'c' OR b.relkind <> 'p')
+                      AND coalesce(to_jsonb(o) ->> 'conenforced', 'true') = 'true' AS later) v
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'index', x.name, i.indrelid,
+         i.indrelid = f.rel AND i.indexprs IS NULL AND i.indpred IS NULL AND i.indnatts = 1 AND i.indkey[0] = f.column_number,
+         format('DROP INDEX %s', x.sql),
+         CASE WHEN b.relkind = 'm' THEN ARRAY[pg_get_indexdef(x.oid)] ELSE '{}' END,
+         CASE WHEN b.relkind = 'm' THEN '' ELSE pg_get_indexdef(x.oid) END, CASE WHEN b.relkind = 'm' THEN '' ELSE x.name END,
+         coalesce(obj_description(x.oid, 'pg_class'), ''), '',
+         CASE WHEN i.indisreplident THEN 'it is the replica identity of the table: choose another first'
+              WHEN x.relkind = 'I' THEN 'it belongs to a partitioned table: drop it with a sql step' ELSE '' END
+  FROM found f JOIN owned x ON f.classid = 'pg_catalog.pg_class'::regclass AND x.oid = f.objid AND f.sub = 0
+  JOIN pg_catalog.pg_index i ON i.indexrelid = x.oid JOIN owned b ON b.oid = i.indrelid
+  WHERE b.relkind IN ('r', 'p', 'm') AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits h WHERE h.inhrelid = x.oid)
+    AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint o WHERE o.conindid = x.oid AND o.contype IN ('p', 'u', 'x'))
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, b.name, c.oid, false,
+         format('DROP %s %s', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END, b.sql),
+         ARRAY[format('CREATE %s %s%s AS %s%s', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END, b.sql,
+           ' WITH (' || array_to_string(c.reloptions, ', ') || ')', rtrim(pg_get_viewdef(c.oid), '; '),
+           CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN ' WITH NO DATA' ELSE '' END)]
+         || CASE WHEN obj_description(c.oid, 'pg_class') IS NULL THEN '{}'::text[] ELSE ARRAY[format('COMMENT ON %s %s IS %L',
+              CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END, b.sql, obj_description(c.oid, 'pg_class'))] END
+         || ARRAY(SELECT format('COMMENT ON COLUMN %s.%I IS %L', b.sql, a.attname, col_description(c.oid, a.attnum))
+                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+                  AND col_description(c.oid, a.attnum) IS NOT NULL ORDER BY a.attnum)
+         || ARRAY(SELECT format('GRANT %s ON %s TO %s%s', p.privilege_type, b.sql, coalesce(quote_ident(r.rolname), 'PUBLIC'),
+                    CASE WHEN p.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+                  FROM aclexplode(c.relacl) p LEFT JOIN pg_catalog.pg_roles r ON r.oid = p.grantee
+                  WHERE p.grantee <> c.relowner ORDER BY 1)
+         || CASE WHEN c.relowner = current_user::regrole THEN '{}'::text[] ELSE
+              ARRAY[format('ALTER TABLE %s OWNER TO %s', b.sql, c.relowner::regrole)] END,
+         '', '', '', '',
+         CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+                           AND (a.attacl IS NOT NULL OR a.atthasdef))
+              THEN 'it has grants or defaults on columns, which would not come back' ELSE '' END
+  FROM found f JOIN owned b ON f.classid = 'pg_catalog.pg_class'::regclass AND b.oid = f.objid AND f.sub = 0 AND b.relkind IN ('v', 'm')
+  JOIN pg_catalog.pg_class c ON c.oid = b.oid
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'generated column', a.attname::text, a.attrelid, false,
+         format('ALTER TABLE %s DROP COLUMN %I', b.sql, a.attname),
+         ARRAY[format('ALTER TABLE %s ADD COLUMN %I %s%s GENERATED ALWAYS AS (%s) %s%s', b.sql, a.attname,
+           format_type(a.atttypid, a.atttypmod), CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || (
+             SELECT quote_ident(k.nspname) || '.' || quote_ident(l.collname) FROM pg_catalog.pg_collation l
+             JOIN pg_catalog.pg_namespace k ON k.oid = l.collnamespace WHERE l.oid = a.attcollation) ELSE '' END,
+           pg_get_expr(e.adbin, e.adrelid), CASE a.attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END,
+           CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END)]
+         || CASE WHEN col_description(a.attrelid, a.attnum) IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON COLUMN %s.%I IS %L', b.sql, a.attname, col_description(a.attrelid, a.attnum))] END,
+         '', '', '', '',
+         CASE WHEN a.attacl IS NOT NULL OR a.attoptions IS NOT NULL OR a.attstattarget >= 0
+              THEN 'it has grants or settings of its own, which would not come back' ELSE '' END
+  FROM found f JOIN pg_catalog.pg_attribute a ON f.classid = 'pg_catalog.pg_class'::regclass AND a.attrelid = f.objid AND a.attnum = f.sub
+    AND f.sub > 0 AND a.attgenerated <> '' JOIN owned b ON b.oid = a.attrelid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  JOIN pg_catalog.pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'trigger', t.tgname::text, t.tgrelid, false, format('DROP TRIGGER %I ON %s', t.tgname, b.sql),
+         ARRAY[pg_get_triggerdef(t.oid)]
+         || CASE t.tgenabled WHEN 'O' THEN '{}'::text[] ELSE ARRAY[format('ALTER TABLE %s %s TRIGGER %I', b.sql,
+              CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, t.tgname)] END
+         || CASE WHEN obj_description(t.oid, 'pg_trigger') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON TRIGGER %I ON %s IS %L', t.tgname, b.sql, obj_description(t.oid, 'pg_trigger'))] END,
+         '', '', '', '', ''
+  FROM found f JOIN pg_catalog.pg_trigger t ON f.classid = 'pg_catalog.pg_trigger'::regclass AND t.oid = f.objid
+    AND NOT t.tgisinternal AND t.tgparentid = 0 JOIN owned b ON b.oid = t.tgrelid
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'rule', r.rulename::text, r.ev_class, false, format('DROP RULE %I ON %s', r.rulename, b.sql),
+         ARRAY[rtrim(pg_get_ruledef(r.oid), '; ')], '', '', '', '',
+         CASE r.ev_enabled WHEN 'O' THEN '' ELSE 'it is disabled, or for replicas: drop it with a sql step' END
+  FROM found f JOIN pg_catalog.pg_rewrite r ON f.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = f.objid AND r.ev_type <> '1'
+  JOIN owned b ON b.oid = r.ev_class
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'policy', y.polname::text, y.polrelid, false, format('DROP POLICY %I ON %s', y.polname, b.sql),
+         ARRAY[format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', y.polname, b.sql,
+           CASE WHEN y.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+           CASE y.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+           array_to_string(ARRAY(SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') FROM unnest(y.polroles) AS u(oid)
+                                 LEFT JOIN pg_catalog.pg_roles r ON r.oid = u.oid ORDER BY 1), ', '))
+           || coalesce(' USING (' || pg_get_expr(y.polqual, y.polrelid) || ')', '')
+           || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')], '', '', '', '', ''
+  FROM found f JOIN pg_catalog.pg_policy y ON f.classid = 'pg_catalog.pg_policy'::regclass AND y.oid = f.objid
+  JOIN owned b ON b.oid = y.polrelid
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'statistics', s.stxname::text, s.stxrelid, false,
+         format('DROP STATISTICS %I.%I', k.nspname, s.stxname), ARRAY[pg_get_statisticsobjdef(s.oid)], '', '', '', '', ''
+  FROM found f JOIN pg_catalog.pg_statistic_ext s ON f.classid = 'pg_catalog.pg_statistic_ext'::regclass AND s.oid = f.objid
+  JOIN pg_catalog.pg_namespace k ON k.oid = s.stxnamespace
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, CASE b.relkind WHEN 'S' THEN 'sequence' WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' ELSE 'foreign table' END,
+         b.name, b.oid, false, '', '{}', '', '', '', '', CASE b.relkind WHEN 'S' THEN 'its next number would not come back'
+         ELSE 'a table goes in a step of its own' END
+  FROM found f JOIN owned b ON f.classid = 'pg_catalog.pg_class'::regclass AND b.oid = f.objid AND f.sub = 0 AND b.relkind IN ('S', 'r', 'p', 'f')
+  WHERE NOT (f.of_rel AND b.oid = f.rel)
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'publication', pb.pubname::text, pr.prrelid, false, '', '{}', '', '', '', '',
+         'change what it publishes first: ALTER PUBLICATION'
+  FROM found f JOIN pg_catalog.pg_publication_rel pr ON f.classid = 'pg_catalog.pg_publication_rel'::regclass AND pr.oid = f.objid
+  JOIN pg_catalog.pg_publication pb ON pb.oid = pr.prpubid
+  UNION ALL
+  SELECT f.classid, f.objid, f.sub, 'object', pg_describe_object(f.classid, f.objid, f.sub), NULL, false, '', '{}', '', '', '', '', 'drop or change it in a step of its own'
+  FROM found f
+  WHERE (f.via = 'bound' AND f.classid NOT IN ('pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_rewrite'::regclass,
+           'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_statistic_ext'::regclass,
+           'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_class'::regclass))
+     OR (f.classid = 'pg_catalog.pg_class'::regclass AND f.sub > 0 AND NOT (f.of_rel AND f.objid = f.rel AND f.column_number = 0)
+         AND EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = f.objid AND a.attnum = f.sub AND a.attgenerated = '')))
+SELECT f.via, f.depth, p.kind, p.name, coalesce(b.schema, '') AS schema, coalesce(b.name, '') AS table_name, p.alone, p.drop, p.restore,
+       p.index_definition, p.index_name, p.index_comment, p.finish, p.why_not, coalesce(pg_has_role(b.relowner, 'USAGE'), true) AS owned
+FROM found f JOIN part p ON p.classid = f.classid AND p.objid = f.objid AND p.sub = f.sub LEFT JOIN owned b ON b.oid = p.rel
+ORDER BY f.depth DESC, f.objid DESC
+
+-- goes_with.sqlite --
+-- Views and triggers are found by trying (steps.catalog.dropping); these are what the pragmas know.
+SELECT 'index' AS kind, m.name AS name, m.tbl_name AS table_name, coalesce(m.sql, '') AS sql,
+       (SELECT count(*) FROM pragma_index_xinfo(m.name, :schema) WHERE "key") = 1 AND m.sql NOT LIKE '% WHERE %' AS alone
+FROM {schema}.sqlite_master m
+WHERE m.type = 'index' AND m.tbl_name = :table COLLATE NOCASE AND m.sql IS NOT NULL AND (:column = '' OR EXISTS (
+        SELECT 1 FROM pragma_index_xinfo(m.name, :schema) WHERE "key" AND name = :column COLLATE NOCASE))
+UNION ALL
+SELECT 'foreign key', 'fk_' || f.id, m.name, '', 0
+FROM {schema}.sqlite_master m JOIN pragma_foreign_key_list(m.name, :schema) f
+WHERE m.type = 'table' AND f."table" = :table COLLATE NOCASE AND m.name <> :table COLLATE NOCASE
+  AND (:column = '' OR coalesce(f."to", '') IN ('', :column))
+ORDER BY 1, 2
+
+-- exists.postgresql --
+-- Only that it exists: its size can't be read while somebody holds ACCESS EXCLUSIVE on it.
+SELECT CASE c.relkind WHEN 'i' THEN 'index' WHEN 'I' THEN 'index' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
+                      WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND c.relname = :table AND c.relkind <> 'c'
+
+-- exists.sqlite --
+SELECT type AS kind FROM {schema}.sqlite_master WHERE name = :table COLLATE NOCASE
+
+-- leftovers.postgresql --
+-- What changes that were broken off leave behind, in all schemas but the system's.
+SELECT 'index' AS kind, quote_ident(n.nspname) || '.' || quote_ident(x.relname) AS name,
+       CASE WHEN i.indisvalid THEN 'indisready is false' ELSE 'indisvalid is false' END
+         || CASE WHEN x.relname ~ '_ccnew\d*$' THEN ', left by REINDEX CONCURRENTLY before its end'
+                 WHEN x.relname ~ '_ccold\d*$' THEN ', left by REINDEX CONCURRENTLY after its swap' ELSE '' END
+         || coalesce(', being built by pid ' || b.pid, '') AS evidence,
+       CASE WHEN b.pid IS NULL THEN 'DROP INDEX CONCURRENTLY ' || quote_ident(n.nspname) || '.' || quote_ident(x.relname) ELSE '' END AS mend,
+       b.pid IS NOT NULL AS at_work
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace
+LEFT JOIN pg_catalog.pg_stat_progress_create_index b ON b.relid = i.indrelid
+WHERE NOT (i.indisvalid AND i.indisready) AND x.relkind = 'i' AND n.nspname !~ '^pg_'
+UNION ALL
+SELECT 'constraint', quote_ident(o.conname) || ' on ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'convalidated is false',
+       'ALTER TABLE ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' VALIDATE CONSTRAINT ' || quote_ident(o.conname), false
+FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT o.convalidated AND o.conparentid = 0 AND coalesce(to_jsonb(o) ->> 'conenforced', 'true') = 'true' AND n.nspname !~ '^pg_'
+UNION ALL
+SELECT 'trigger', quote_ident(t.tgname) || ' on ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname),
+       concat_ws(', ', CASE WHEN t.tgenabled = 'D' THEN 'it is disabled (tgenabled is D)' END,
+         CASE WHEN t.tgname ~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)' THEN 'its name is that of an online migration tool' END),
+       '', false
+FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT t.tgisinternal AND n.nspname !~ '^pg_'
+  AND (t.tgenabled = 'D' OR t.tgname ~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)')
+UNION ALL
+SELECT 'table', quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'its name is that of an online migration tool', '', false
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND c.relname ~ '^_.+_(gho|ghc|del|new|old|pt_new)$'
+UNION ALL
+SELECT 'prepared transaction', quote_literal(gid), 'of ' || owner || ', since ' || to_char(prepared, 'YYYY-MM-DD HH24:MI:SS TZ'),
+       'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), false
+FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
+ORDER BY 1, 2
+
+-- kept.postgresql --
+SELECT c.relname::text AS name, pg_catalog.obj_description(c.oid, 'pg_class') AS comment
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND c.relkind = 'r' ORDER BY 1
+
+-- kept.sqlite --
+SELECT name, NULL AS comment FROM {schema}.sqlite_master WHERE type = 'table' AND name LIKE 'runbook\_%' ESCAPE '\' ORDER BY 1

@@ -31,7 +31,7 @@ from steps.sql.dialect import bind, quote
 from steps.sql.scanner import TokenKind, scan
 
 TWIN = "runbook_twin"
-_READ_ONLY = "25006"
+READ_ONLY = "25006"
 _NOT_THE_DEFINITION = {"08", "40", "53", "55", "57", "58", "XX"}  # SQLSTATE classes that say nothing about a definition
 
 
@@ -110,7 +110,7 @@ def understood(what: str) -> Iterator[None]:
         if fault.sqlstate == INSUFFICIENT_PRIVILEGE:
             why = "this role may make no temporary table here, or not read the table: GRANT TEMPORARY ON DATABASE, and SELECT"
         else:
-            why = "the server or this role only reads" if fault.sqlstate == _READ_ONLY else fault_text(fault)
+            why = "the server or this role only reads" if fault.sqlstate == READ_ONLY else fault_text(fault)
         raise Unusable(f"cannot {what}: {why}") from fault
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -140,8 +141,12 @@ class TellsFigures(Protocol):
 
 def running_figures(step: Step | type[Step]) -> RunningFigures:
     """The figures that a step or a step type reports while it runs; empty for most."""
-    declared: object = step  # of a class, mypy believes that it never is what a protocol describes
-    return declared.running_figures if isinstance(declared, TellsFigures) else RunningFigures()
+    return _declared_figures(step if isinstance(step, type) else type(step))
+
+
+@functools.cache
+def _declared_figures(kind: object) -> RunningFigures:  # as a type, mypy would never believe it to be the protocol's
+    return kind.running_figures if isinstance(kind, TellsFigures) else RunningFigures()
 
 
 @runtime_checkable

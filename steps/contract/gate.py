@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validat
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from steps.contract.direction import HIGHER, LOWER, MORE_OR_NONE, OFF, ON
 from steps.contract.fields import Model, Seconds, one_or_more
 
 
@@ -22,12 +23,12 @@ Written = tuple[str, ...] | str  # names in a list, or one without brackets
 class ApprovalNeed(Model):
     """The approvals required before the run continues."""
 
-    roles: Annotated[tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=Written)] = ()
-    need: Annotated[int, Field(ge=1, le=20)] = 1
+    roles: Annotated[tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=Written), MORE_OR_NONE] = ()
+    need: Annotated[int, Field(ge=1, le=20), LOWER] = 1
     # who alone may: one name, or several
-    by: Annotated[tuple[str, ...], BeforeValidator(_several, json_schema_input_type=Written)] = ()
-    not_operator: bool = False
-    valid_for: Seconds | None = None
+    by: Annotated[tuple[str, ...], BeforeValidator(_several, json_schema_input_type=Written), MORE_OR_NONE] = ()
+    not_operator: Annotated[bool, OFF] = False
+    valid_for: Annotated[Seconds | None, HIGHER] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -53,8 +54,8 @@ class EvidenceNeed(Model):
     """A file or statement that a person must submit; the trail records its SHA-256."""
 
     name: str
-    optional: bool = False
-    valid_for: Seconds | None = None
+    optional: Annotated[bool, ON] = False
+    valid_for: Annotated[Seconds | None, HIGHER] = None
 
 
 class GateNeeds(Model):

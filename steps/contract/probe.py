@@ -38,7 +38,9 @@ class Probe(Model):
     runs_programs: ClassVar[bool] = False  # it runs a program of the playbook's author: `plan` skips it unless asked
     alone: ClassVar[bool] = False  # needs a snapshot of its own (long or repeated measurement), not that of its group
     only: ClassVar[str] = ""  # the one dialect where this exists ("postgresql"), "" for both
+    conditional: ClassVar[bool] = False  # a step may depend on it (`when:`)
     Result: ClassVar[type[BaseModel]]  # its fields are the names for `that:`
+    default_that: ClassVar[str] = ""  # the `that:` of a check that has none
     open_names: ClassVar[bool] = False  # the query's columns are names for `that:` too
 
     def observe(self, look: Look) -> BaseModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from typing import IO
 
 from steps.contract import cutting, pids
 from steps.contract.errors import StepError
+from steps.contract.outputs import Recorder
 from steps.contract.pids import ProcessId
 
 KEPT_BYTES = 64 * 1024  # of each stream, from its end, where errors are reported
@@ -62,6 +64,7 @@ class Finished:
     seconds: float
     timed_out: bool = False
     stopped: bool = False
+    first_error: str = ""  # the first line that tells of an error, of stderr if it has one
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,24 @@ def run(
     cwd: str | None = None,
     on_start: Callable[[ProcessId], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    save: tuple[Path, Path] | None = None,
 ) -> Finished:
     """Run a program until it exits, times out or is stopped; its whole process group is terminated with it.
 
     on_start: called with the child's identity before the command does anything, so that the caller can record it durably;
         if it raises, the command never runs.
     stop: polled some fifty times a second; it may also raise.
+    save: files for all of stdout and stderr, masked; they are on disk while the program runs.
     Raises StepError where the program can't be started.
     """
     _must_exist(argv, env=env, cwd=cwd)
+    recorders = [
+        Recorder(path) for path in save or (None, None)
+    ]  # before there is a child that a full disk could leave behind
     began = time.monotonic()
     child, release = _start(argv, env=env, cwd=cwd, gated=on_start is not None)
-    tails = [_Tail(stream) for stream in (child.stdout, child.stderr) if stream is not None]
+    streams = zip((child.stdout, child.stderr), recorders, strict=True)
+    tails = [_Tail(stream, recorder) for stream, recorder in streams if stream is not None]
     timed_out = stopped = False
     try:
         if on_start is not None and release is not None:
@@ -110,7 +119,8 @@ def run(
             os.close(release)
         _end(child)
     stdout, stderr = (tail.text() for tail in tails)
-    return Finished(child.returncode, stdout, stderr, time.monotonic() - began, timed_out, stopped)
+    first = next((one for one in (tail.first_error for tail in reversed(tails)) if one), "")
+    return Finished(child.returncode, stdout, stderr, time.monotonic() - began, timed_out, stopped, first)
 
 
 def _must_exist(argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None) -> None:
@@ -211,20 +221,25 @@ def _signal(group: int, number: int) -> None:
 class _Tail:
     """Reads a stream to its end in a thread, so that the child never blocks on a full pipe; keeps only the last bytes."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[bytes], recorder: Recorder) -> None:
+        self._stream, self._recorder = stream, recorder
         self._kept = bytearray()
         self._cut = False
         self._thread = threading.Thread(target=self._read, name="child-output", daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        with self._stream:
+        with self._stream, contextlib.closing(self._recorder):
             while chunk := os.read(self._stream.fileno(), 64 * 1024):
                 self._kept += chunk
+                self._recorder.take(chunk)
                 if len(self._kept) > _HELD_BYTES:
                     self._cut = True
                     del self._kept[:-_HELD_BYTES]
+
+    @property
+    def first_error(self) -> str:
+        return self._recorder.first_error
 
     def text(self) -> str:
         """The end of what was read so far, masked where it was cut."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, cast
 
 from pydantic import BaseModel
@@ -75,6 +76,10 @@ class Context(Protocol):
 
     @property
     def db(self) -> Database: ...
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder, for files that a person reads; None where there is none."""
+
     def pulse(self, progress: Progress) -> Tuning:
         """A safe point between transactions: reports progress, may block while the run is on hold, returns the current tuning.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,15 +32,23 @@ class RunRow:
     figures: str
     trail_head: str
     trail_length: int
+    removes: str = ""  # the playbooks whose effect it takes away, between blanks
     age_s: float = 0.0  # since its end, or its start where it hasn't ended, by the server's clock
     rolled_back: bool = False
     going_back: bool = False  # it succeeded, and a rollback of it has committed something but has not completed
+    removed_by: str = ""  # a later run that has begun to take away what it made
 
 
 _COLUMNS = (
     "run, playbook, digest, approval_digest, kind, state, target, identity, inputs, operator, host, steps, source, figures, "
-    "trail_head, trail_length"
+    "trail_head, trail_length, removes"
 )
+
+
+def in_column(playbooks: Iterable[str]) -> str:
+    """Names of playbooks as the column `removes` has them: each between blanks, so that no name is found within another."""
+    names = " ".join(playbooks)
+    return f" {names} " if names else ""
 
 
 def add_run(work: Work, row: RunRow) -> None:
@@ -102,9 +110,14 @@ def ended_at(look: Look, run: str) -> int:
     return look.row(sql, {"run": run}).integer("s")
 
 
+def all_runs(look: Look) -> list[RunRow]:
+    """Every run on this target, newest first."""
+    return _runs(look, where="1 = 1", params={})
+
+
 def latest_standing(look: Look, playbook: str) -> RunRow | None:
     """The newest run of a playbook whose changes stand; None where there is none."""
-    runs = [run for run in latest_runs(look, playbook=playbook) if not run.rolled_back]
+    runs = [run for run in latest_runs(look, playbook=playbook) if not (run.rolled_back or run.removed_by)]
     found = next((run for run in runs if standing(look, run.run)), None)
     return found or next((run for run in runs if lost(look, run.run)), None)
 
@@ -116,7 +129,12 @@ def _runs(look: Look, *, where: str, params: Mapping[str, Value]) -> list[RunRow
         else "(julianday('now') - julianday(coalesce(ended_at, started_at))) * 86400.0"
     )
     back = f"SELECT 1 FROM {table('step_commit', look.dialect)} AS a WHERE a.run = r.run AND a.action = 'revert'"
-    sql = f"""SELECT {_COLUMNS}, {age} AS age_s, rolled_back_at IS NOT NULL AS rolled_back,
+    find = "strpos" if look.dialect is Dialect.POSTGRESQL else "instr"
+    gone = f"""SELECT l.run FROM {table("run", look.dialect)} AS l
+               WHERE {find}(l.removes, ' ' || r.playbook || ' ') > 0 AND l.started_at > r.started_at AND l.rolled_back_at IS NULL
+               AND EXISTS (SELECT 1 FROM {table("step_commit", look.dialect)} AS a WHERE a.run = l.run AND a.action = 'apply')
+               ORDER BY l.started_at LIMIT 1"""
+    sql = f"""SELECT {_COLUMNS}, {age} AS age_s, rolled_back_at IS NOT NULL AS rolled_back, coalesce(({gone}), '') AS removed_by,
                      rolled_back_at IS NULL AND state IN ('succeeded', 'ended_unproven') AND EXISTS ({back}) AS going_back
               FROM {table("run", look.dialect)} AS r WHERE {where} ORDER BY started_at DESC, run DESC"""
     return [_run(row) for row in look.rows(sql, params)]
@@ -126,5 +144,10 @@ def _run(row: Row) -> RunRow:
     texts = {name.strip(): row.text(name.strip()) for name in _COLUMNS.split(",") if name.strip() != "trail_length"}
     length, age = row.integer("trail_length"), row.number("age_s")
     return RunRow(
-        **texts, trail_length=length, age_s=age, rolled_back=row.flag("rolled_back"), going_back=row.flag("going_back")
+        **texts,
+        trail_length=length,
+        age_s=age,
+        rolled_back=row.flag("rolled_back"),
+        going_back=row.flag("going_back"),
+        removed_by=row.text("removed_by"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from steps.contract import Look, Question, RunPosition, Value, Work
@@ -71,6 +72,20 @@ def acted(look: Look, *, run: str, action: str) -> set[str]:
     """The steps of a run that have committed anything under this action ("apply" or "revert")."""
     sql = f"SELECT DISTINCT step FROM {table('step_commit', look.dialect)} WHERE run = :run AND action = :action"
     return {row.text("step") for row in look.rows(sql, {"run": run, "action": action})}
+
+
+def dropped_by(look: Look, what: str) -> str | None:
+    """The latest run that dropped `what` and hasn't restored it; None where no run on this target did.
+
+    Steps that drop something remember it as `gone`.
+    """
+    sql = f"""SELECT run, step FROM {table("step_commit", look.dialect)} WHERE action = 'apply' AND before IS NOT NULL
+              AND {"strpos" if look.dialect is Dialect.POSTGRESQL else "instr"}(before, :gone) > 0 ORDER BY seq DESC LIMIT 1"""
+    rows = look.rows(sql, {"gone": f'"gone":{json.dumps(what, ensure_ascii=False)}'})
+    if not rows:
+        return None
+    run, step = rows[0].text("run"), rows[0].text("step")
+    return run if step in standing(look, run) else None
 
 
 # ─── outcomes of steps, each with the trail's chain head at that moment ─────────────────────────────────────────────────

@@ -20,7 +20,7 @@ _TABLES: Mapping[str, str] = {
         kind text NOT NULL, state text NOT NULL, target text NOT NULL, identity text NOT NULL, inputs text NOT NULL,
         operator text NOT NULL, host text NOT NULL, started_at {at} NOT NULL DEFAULT {now}, ended_at {at},
         rolled_back_at {at}, steps text NOT NULL, source text NOT NULL,
-        figures text NOT NULL, trail_head text NOT NULL, trail_length bigint NOT NULL""",
+        figures text NOT NULL, trail_head text NOT NULL, trail_length bigint NOT NULL, removes text NOT NULL DEFAULT ''""",
     "lease": """scope text PRIMARY KEY, epoch bigint NOT NULL, run text NOT NULL, holder text NOT NULL,
         taken_at {at} NOT NULL DEFAULT {now}""",
     "heartbeat": "scope text PRIMARY KEY, epoch bigint NOT NULL, beat_at {at} NOT NULL DEFAULT {now}",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, model_validator
 
 from steps.catalog import catalog
 from steps.catalog.definitions import Tie
 from steps.contract import Answer, Column, Identifier, Look, Model, Probe, Unknown, Verdict
+from steps.contract.direction import FEWER
 
 
 class ColumnsResult(Model):
@@ -33,8 +34,8 @@ class Columns(Probe):
     Result: ClassVar[type[BaseModel]] = ColumnsResult
 
     table: Identifier
-    has: tuple[Identifier, ...] | Mapping[Identifier, str] = ()
-    lacks: tuple[Identifier, ...] = ()
+    has: Annotated[tuple[Identifier, ...] | Mapping[Identifier, str], FEWER] = ()
+    lacks: Annotated[tuple[Identifier, ...], FEWER] = ()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field, field_validator
 
 from steps.contract import Answer, Look, Model, Probe, Seconds, StepError, Timespan, Uses, Verdict, cutting, processes
+from steps.contract.direction import HIGHER, MORE, NO_EFFECT, UNSET
 from steps.contract.values import Cut
 from steps.expressions import patterns
 
@@ -32,10 +33,10 @@ class CommandProbe(Probe):
     Result: ClassVar[type[BaseModel]] = CommandOutput
 
     argv: Annotated[tuple[str, ...], Field(min_length=1)]
-    timeout: Seconds = Timespan(60)
-    exit_codes: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    stdout_matches: str | None = None
-    env_from: tuple[str, ...] = ()
+    timeout: Annotated[Seconds, HIGHER] = Timespan(60)
+    exit_codes: Annotated[tuple[int, ...], Field(min_length=1), MORE] = (0,)
+    stdout_matches: Annotated[str | None, UNSET] = None
+    env_from: Annotated[tuple[str, ...], NO_EFFECT] = ()
     database: bool = False
 
     @field_validator("stdout_matches")

@@ -8,13 +8,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps.contract import Look, Model, Probe, Seconds, StepError, Timespan, Unknown, Uses, cutting, processes
 from steps.contract.dialect import Dialect
+from steps.contract.direction import HIGHER
 from steps.sql.queries import has_role
+
+if TYPE_CHECKING:
+    import psutil
 
 NEAR_S = 5.0  # tolerance between a backend's start time as the server and as this host reports it
 _LOCAL = frozenset({"df", "free"})  # programs that can only measure the host they run on
@@ -32,7 +36,7 @@ class _HostProbe(Probe):
     host: Literal["database", "runner"]
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     url: str | None = None
-    timeout: Seconds = Timespan(10)
+    timeout: Annotated[Seconds, HIGHER] = Timespan(10)
 
     def programs(self) -> tuple[Uses, ...]:
         return (Uses(self.command),) if self.command else ()
@@ -141,6 +145,55 @@ class Memory(_HostProbe):
 
         here = psutil.virtual_memory()
         return _memory(here.available, here.total, host="runner" if self.host == "runner" else "database (here)")
+
+
+class ServerMemoryResult(Model):
+    """used_pct: of the host's memory that the server's processes use, memory that they share counted once; processes: how many."""
+
+    used_pct: float
+    used_bytes: int
+    total_bytes: int
+    processes: int
+
+
+class ServerMemory(Probe):
+    """Memory of PostgreSQL's own processes, while `memory` is about the whole host.
+
+    Measured where the server provably runs on this host and this user may look into its processes; unknown elsewhere.
+    """
+
+    kind: ClassVar[str] = "server_memory"
+    summary: ClassVar[str] = "memory that PostgreSQL's own processes use"
+    only: ClassVar[str] = "postgresql"
+    enforced: ClassVar[bool] = False
+    Result: ClassVar[type[BaseModel]] = ServerMemoryResult
+
+    def observe(self, look: Look) -> ServerMemoryResult:
+        import psutil
+
+        backend = psutil.Process(_backend_here(look))
+        postmaster = backend.parent()
+        if postmaster is None:
+            raise Unknown("the server's first process can't be seen from here")
+        sizes = [_proportional(one) for one in (postmaster, *postmaster.children(recursive=True))]
+        used, total = sum(size for size in sizes if size is not None), psutil.virtual_memory().total
+        return ServerMemoryResult(
+            used_pct=round(100 * used / total, 2), used_bytes=used, total_bytes=total, processes=len(sizes)
+        )
+
+
+def _proportional(process: psutil.Process) -> int | None:
+    """Bytes of a process, with its part of what it shares; None if it has ended meanwhile."""
+    import psutil
+
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.NoSuchProcess:
+        return None
+    except (psutil.AccessDenied, AttributeError) as fault:
+        raise Unknown(
+            "this user may not look into the server's processes: run as the server's user, or use `memory`"
+        ) from fault
 
 
 def _command_name(argv: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, model_validator
 
@@ -10,6 +10,7 @@ from steps.catalog import catalog
 from steps.catalog.definitions import IndexInfo
 from steps.contract import Answer, Identifier, Look, Model, Probe, Verdict
 from steps.contract.dialect import Dialect
+from steps.contract.direction import OFF, UNSET
 
 _SCANS = "SELECT idx_scan AS scans FROM pg_catalog.pg_stat_user_indexes WHERE indexrelid = CAST(:oid AS oid)"
 
@@ -40,10 +41,10 @@ class IndexProbe(Probe):
     Result: ClassVar[type[BaseModel]] = IndexResult
 
     table: Identifier
-    name: Identifier | None = None
+    name: Annotated[Identifier | None, UNSET] = None
     columns: tuple[Identifier, ...] = ()
-    unique: bool | None = None
-    valid: bool = True
+    unique: Annotated[bool | None, UNSET] = None
+    valid: Annotated[bool, OFF] = True
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -132,7 +133,7 @@ class ConstraintProbe(Probe):
 
     table: Identifier
     name: Identifier
-    validated: bool = True
+    validated: Annotated[bool, OFF] = True
 
     def observe(self, look: Look) -> ConstraintResult:
         for one in catalog.constraints(look, self.table):

@@ -13,37 +13,58 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steps.contract import Answer, Identifier, Look, Model, Probe, Row, Unknown, Value, Verdict
+from steps.contract.direction import FEWER, LOWER, UNSET
 from steps.contract.values import exact, sortable
-from steps.sql.queries import ReadQuery, explain, require_all_rows, text_of
+from steps.sql.queries import NOT_RUN, ReadQuery, analyze, explain, require_all_rows, text_of
 
 MOST_ROWS = 100_000  # of a result, which is held in memory to be compared
 
 
 class PlanResult(Model):
-    """nodes: in PostgreSQL's terms ("Seq Scan", "Index Scan") on both databases; cost: None on SQLite."""
+    """nodes: in PostgreSQL's terms ("Seq Scan", "Index Scan") on both databases; cost: None on SQLite.
+
+    ms, rows: of the query's execution, None unless `analyze`; hit_pages, read_pages: pages found in the server's buffers,
+    and read into them, None also on SQLite.
+    """
 
     nodes: tuple[str, ...]
     indexes: tuple[str, ...]
     tables: tuple[str, ...]
     cost: float | None
     text: str
+    ms: float | None = None
+    rows: int | None = None
+    hit_pages: int | None = None
+    read_pages: int | None = None
 
 
 class PlanProbe(Probe):
-    """The shape of a query's plan; the query itself is never run."""
+    """The shape of a query's plan. With `analyze` the query is run, once and read-only, and measured."""
 
     kind: ClassVar[str] = "plan"
-    summary: ClassVar[str] = "the shape of a query's plan (EXPLAIN, never ANALYZE)"
+    summary: ClassVar[str] = "the shape of a query's plan; with `analyze` its time, rows and pages too"
     Result: ClassVar[type[BaseModel]] = PlanResult
 
     query: ReadQuery
-    uses: Identifier | None = None
-    has: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
+    analyze: bool = False
+    uses: Annotated[Identifier | None, UNSET] = None
+    has: Annotated[tuple[str, ...], FEWER] = ()
+    lacks: Annotated[tuple[str, ...], FEWER] = ()
 
     def observe(self, look: Look) -> PlanResult:
-        plan = explain(look, text_of(self.query, look))
-        return PlanResult(nodes=plan.nodes, indexes=plan.indexes, tables=plan.tables, cost=plan.cost, text=plan.text)
+        sql = text_of(self.query, look)
+        plan, ran = explain(look, sql), analyze(look, sql) if self.analyze else NOT_RUN
+        return PlanResult(
+            nodes=plan.nodes,
+            indexes=plan.indexes,
+            tables=plan.tables,
+            cost=plan.cost,
+            text=ran.text or plan.text,
+            ms=ran.ms,
+            rows=ran.rows,
+            hit_pages=ran.hit_pages,
+            read_pages=ran.read_pages,
+        )
 
     def verdict(self, result: BaseModel) -> Verdict | None:
         if not self.decides():
@@ -66,7 +87,8 @@ class CompareResult(Model):
     """a_ms, b_ms: medians at the client; speedup: b_ms ÷ a_ms, so a is the one expected to be faster.
 
     noise_pct: the wider interquartile range, in per cent of its median. undecided: the interquartile ranges of a and b overlap,
-    so that the difference may be noise. *_value: the first column of a single row, otherwise the number of rows.
+    so that the difference may be noise. *_value: the first column of a single row, otherwise the number of rows; a number is
+    one that `that:` can compare.
     """
 
     a_ms: float
@@ -75,15 +97,18 @@ class CompareResult(Model):
     agree: bool
     noise_pct: float
     undecided: bool
-    a_value: str | None
-    b_value: str | None
+    a_value: int | Decimal | str | None
+    b_value: int | Decimal | str | None
     difference_pct: float | None
     a_plan: str
     b_plan: str
 
 
 class Compare(Probe):
-    """Runs two queries alternately (a b a b …) after a warm-up; gives medians, noise and plans, and whether the results agree."""
+    """Runs two queries alternately (a b a b …) after a warm-up; gives medians, noise and plans, and whether the results agree.
+
+    Where both find nothing (no row, or a single 0 or NULL) the answer is unknown.
+    """
 
     kind: ClassVar[str] = "compare"
     summary: ClassVar[str] = "two queries: do they agree, and which is faster beyond the noise"
@@ -92,8 +117,8 @@ class Compare(Probe):
 
     a: ReadQuery
     b: ReadQuery
-    runs: Annotated[int, Field(ge=3, le=101)] = 7
-    warm_up: Annotated[int, Field(ge=1, le=20)] = 1
+    runs: Annotated[int, Field(ge=3, le=101), LOWER] = 7
+    warm_up: Annotated[int, Field(ge=1, le=20), LOWER] = 1
     agree: str = "exact"
 
     @field_validator("agree")
@@ -128,8 +153,8 @@ class Compare(Probe):
             agree=self._agrees(a_rows, b_rows),
             noise_pct=round(max(a.noise_pct, b.noise_pct), 1),
             undecided=a.low <= b.high and b.low <= a.high,
-            a_value=_text(a_value),
-            b_value=_text(b_value),
+            a_value=_figure(a_value),
+            b_value=_figure(b_value),
             difference_pct=_difference(a_value, b_value),
             a_plan=explain(look, first).text,
             b_plan=explain(look, second).text,
@@ -144,6 +169,8 @@ class Compare(Probe):
 
     def verdict(self, result: BaseModel) -> Verdict | None:
         seen = CompareResult.model_validate(result)
+        if not seen.a_value and not seen.b_value:
+            return Verdict(Answer.UNKNOWN, "both found nothing, so that neither result nor speed proves anything")
         if not seen.agree:
             by = "" if seen.difference_pct is None else f", {seen.difference_pct:g} % apart"
             return Verdict(Answer.FAIL, f"the results disagree: {seen.a_value} and {seen.b_value}{by}")
@@ -224,5 +251,8 @@ def _comparable(row: Row) -> tuple[str, ...]:
     return tuple(map(sortable, row.values()))
 
 
-def _text(value: Value) -> str | None:
+def _figure(value: Value) -> int | Decimal | str | None:
+    number = exact(value)
+    if isinstance(number, int | Decimal) and not isinstance(value, bool):
+        return number
     return None if value is None else str(value)

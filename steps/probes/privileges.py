@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from steps.catalog import catalog
 from steps.contract import Answer, Identifier, Look, Model, Probe, StepError, Verdict
 from steps.contract.dialect import Dialect
+from steps.contract.direction import FEWER, OFF
 from steps.sql.dialect import quote
 
 Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger", "owner"]
@@ -36,9 +37,9 @@ class Privileges(Probe):
     Result: ClassVar[type[BaseModel]] = PrivilegesResult
 
     table: Identifier | None = None
-    needs: tuple[Privilege, ...] = ()
-    create_in_schema: bool = False
-    member_of: Annotated[tuple[Identifier, ...], Field(description="roles such as pg_read_all_stats")] = ()
+    needs: Annotated[tuple[Privilege, ...], FEWER] = ()
+    create_in_schema: Annotated[bool, OFF] = False
+    member_of: Annotated[tuple[Identifier, ...], Field(description="roles such as pg_read_all_stats"), FEWER] = ()
 
     @model_validator(mode="after")
     def _something(self) -> Self:

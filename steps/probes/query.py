@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from steps.catalog import catalog
 from steps.contract import RESERVED, Answer, Figures, Identifier, Look, Model, Probe, StepError, Text, Verdict
+from steps.contract.direction import HIGHER, LOWER, NO_EFFECT, UNSET
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
 
 Count = Annotated[int, Field(ge=0)]
@@ -35,18 +36,19 @@ def _refuse_alias(text: str) -> None:
 class QueryProbe(Probe):
     """The columns of a query that returns one row are names for `that:`; of several rows, only their number is.
 
-    show: columns whose values are shown at a checkpoint and in the report, for at most max_rows rows.
-    rows: the exact number of rows expected; a check on its own.
+    show: Annotated[columns whose values are shown at a checkpoint and in the report, for at most max_rows rows., NO_EFFECT]
+    rows: Annotated[the exact number of rows expected; a check on its own., UNSET]
     """
 
     kind: ClassVar[str] = "query"
+    conditional: ClassVar[bool] = True
     summary: ClassVar[str] = "the figures of a named query"
     Result: ClassVar[type[BaseModel]] = Figures
     open_names: ClassVar[bool] = True
 
     query: ReadQuery
     show: tuple[str, ...] = ()
-    max_rows: Annotated[int, Field(ge=1, le=20)] = 20
+    max_rows: Annotated[int, Field(ge=1, le=20), NO_EFFECT] = 20
     rows: Count | None = None
 
     @model_validator(mode="after")
@@ -101,9 +103,9 @@ class RowsProbe(Probe):
     table: Identifier | None = None
     where: Text | None = None
     query: ReadQuery | None = None
-    at_least: Count | None = None
-    at_most: Count | None = None
-    exactly: Count | None = None
+    at_least: Annotated[Count | None, LOWER] = None
+    at_most: Annotated[Count | None, HIGHER] = None
+    exactly: Annotated[Count | None, UNSET] = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

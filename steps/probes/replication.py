@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from steps.contract import Answer, Look, Model, Probe, Row, Seconds, Timespan, Unknown, Verdict
+from steps.contract.direction import HIGHER, LOWER
 
 # Base backups and subscribers of publications are no standbys; subscribers are covered by their slots.
 _STANDBYS = """
@@ -39,7 +40,7 @@ class ReplicationResult(Model):
     used any more. logical_lag_bytes: what the logical slot furthest behind has not confirmed, None without one.
     """
 
-    standbys: int
+    standbys: Annotated[int, LOWER]
     streaming: int
     not_streaming: int
     lag_bytes: int | None
@@ -72,7 +73,7 @@ class Replication(Probe):
     Result: ClassVar[type[BaseModel]] = ReplicationResult
 
     standbys: Annotated[int, Field(ge=0)] | None = None
-    answer_within: Seconds = Timespan(30)
+    answer_within: Annotated[Seconds, HIGHER] = Timespan(30)
 
     def observe(self, look: Look) -> ReplicationResult:
         if look.row("SELECT pg_is_in_recovery() AS standby").flag("standby"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel
 
 from steps.contract import Look, Model, Probe, Row, Seconds, Unknown
 from steps.contract.dialect import Dialect
+from steps.contract.direction import HIGHER, OFF
 from steps.sql import other_sessions
 from steps.sql.queries import has_role
 
@@ -68,7 +69,7 @@ class TransactionsResult(Model):
 
     count: int
     oldest_s: float
-    prepared: int = 0
+    prepared: Annotated[int, OFF] = 0
     blockers: tuple[str, ...] = ()
 
 
@@ -82,7 +83,7 @@ class Transactions(Probe):
     summary: ClassVar[str] = "transactions of others that are open for long"
     Result: ClassVar[type[BaseModel]] = TransactionsResult
 
-    older_than: Seconds
+    older_than: Annotated[Seconds, HIGHER]
     prepared: bool = True
 
     def observe(self, look: Look) -> TransactionsResult:

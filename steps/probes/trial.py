@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from steps.contract import Answer, DatabaseFault, Look, Model, Probe, StepError, Text, Verdict
 from steps.contract.dialect import Dialect
+from steps.contract.direction import UNSET
 from steps.sql.dialect import is_single_select
 from steps.sql.scanner import BadSql, split
 from steps.sql.session_statements import void
@@ -17,7 +18,7 @@ from steps.sql.session_statements import void
 class TrialResult(Model):
     """rows: returned or affected by the last statement, None where one failed; error: the database's message."""
 
-    rows: int | None
+    rows: Annotated[int | None, UNSET]
     seconds: float
     error: str = ""
     sqlstate: str = ""

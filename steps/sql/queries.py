@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -86,6 +87,57 @@ def explain(look: Look, sql: str, params: Params = NOTHING) -> QueryPlan:
         cost=float(str(top["Total Cost"])),
         text="\n".join(line.text("QUERY PLAN") for line in lines),
     )
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution of a query: its time in ms, rows, pages found in the server's buffers or read into them, and its plan."""
+
+    ms: float | None = None
+    rows: int | None = None
+    hit_pages: int | None = None
+    read_pages: int | None = None
+    text: str = ""
+
+
+NOT_RUN = Execution()
+
+
+def analyze(look: Look, sql: str, params: Params = NOTHING) -> Execution:
+    """Run a query once, read-only, and measure it: EXPLAIN (ANALYZE, BUFFERS); on SQLite a count of its rows, timed."""
+    if look.dialect is Dialect.SQLITE:
+        began = time.perf_counter()
+        rows = look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS counted", params).integer("n")
+        return Execution(ms=round((time.perf_counter() - began) * 1000, 3), rows=rows)
+    found = look.row("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql, params)["QUERY PLAN"]
+    tree = json.loads(found) if isinstance(found, str) else found
+    root = _node(tree[0] if isinstance(tree, list) else tree)
+    top = _node(root["Plan"])
+    return Execution(
+        ms=round(float(str(root["Execution Time"])), 3),
+        rows=int(float(str(top["Actual Rows"]))),
+        hit_pages=_pages(top, "Hit"),
+        read_pages=_pages(top, "Read"),
+        text="\n".join(_executed(top)),
+    )
+
+
+def _pages(node: Mapping[str, object], how: str) -> int:
+    """Shared, local and temporary pages; a node's figures include those of the nodes below it."""
+    return sum(int(str(node.get(f"{kind} {how} Blocks", 0))) for kind in ("Shared", "Local", "Temp"))
+
+
+def _executed(node: Mapping[str, object], depth: int = 0) -> Iterator[str]:
+    """A line for each node: what it is, on what, and what it took."""
+    on = " ".join(
+        f"{word} {node[key]}" for word, key in (("using", "Index Name"), ("on", "Relation Name")) if key in node
+    )
+    took = f"rows={node['Actual Rows']} loops={node['Actual Loops']} ms={node.get('Actual Total Time')}"
+    pages = f"hit={_pages(node, 'Hit')} read={_pages(node, 'Read')}"
+    yield f"{'  ' * depth}{node['Node Type']}{f' {on}' if on else ''} ({took} {pages})"
+    below = node.get("Plans")
+    for one in below if isinstance(below, list) else []:
+        yield from _executed(_node(one), depth + 1)
 
 
 def _node(value: object) -> Mapping[str, object]:

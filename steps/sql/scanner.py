@@ -105,6 +105,9 @@ _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _NO_NAME_END = re.compile(r"[$]|[^\x00-\x7f]")
 
 
+SHORT = 1000  # characters; what is longer isn't kept
+
+
 @functools.cache  # compiled at first use: loading a playbook's types must stay fast
 def _tokens(dialect: Dialect) -> re.Pattern[str]:
     names = {"letter": _LETTER, "inner": _INNER, "inner_but_dollar": _INNER_BUT_DOLLAR}
@@ -126,13 +129,29 @@ def scan(sql: str, dialect: Dialect) -> Iterator[Token]:
 
     Literals are read as with standard_conforming_strings on, which the engine ensures.
     """
+    known = _scanned(sql, dialect) if len(sql) <= SHORT else None
+    return iter(known) if known is not None else _scan(sql, dialect)
+
+
+@functools.lru_cache(
+    maxsize=16_384
+)  # a statement is scanned ten times and more while its playbook is read, and reviewed
+def _scanned(sql: str, dialect: Dialect) -> tuple[Token, ...] | None:
+    """The tokens of a text; None where it can't be scanned to its end."""
+    try:
+        return tuple(_scan(sql, dialect))
+    except BadSql:
+        return None
+
+
+def _scan(sql: str, dialect: Dialect) -> Iterator[Token]:
     position = 0
     while position < len(sql):
         found = _tokens(dialect).match(sql, position)
         if found is None or found.lastgroup is None:
             raise BadSql(line_of(sql, position), "a NUL character")
         end = _END.get(found.lastgroup, _plain_end)(sql, found, dialect)
-        yield Token(_KIND.get(found.lastgroup) or TokenKind(found.lastgroup), sql[position:end], position)
+        yield Token(_KIND[found.lastgroup], sql[position:end], position)
         position = end
 
 
@@ -192,7 +211,8 @@ _END: dict[str, Callable[[str, re.Match[str], Dialect], int]] = {
     "openescape": _never_closed,
     "meta": _meta_command,
 }
-_KIND = {"block": TokenKind.COMMENT, "dollar": TokenKind.STRING, "escape": TokenKind.STRING}
+_KIND = {kind.value: kind for kind in TokenKind}
+_KIND |= {"block": TokenKind.COMMENT, "dollar": TokenKind.STRING, "escape": TokenKind.STRING}
 
 
 # --- statements --------------------------------------------------------------------------------------------------
@@ -261,6 +281,11 @@ def split(sql: str, dialect: Dialect) -> list[StatementText]:
 
     A semicolon inside parentheses (CREATE RULE … DO (…; …)), BEGIN ATOMIC … END or a SQLite trigger ends no statement.
     """
+    return list(_split(sql, dialect) if len(sql) <= SHORT else _split.__wrapped__(sql, dialect))
+
+
+@functools.lru_cache(maxsize=16_384)
+def _split(sql: str, dialect: Dialect) -> tuple[StatementText, ...]:
     pieces: list[StatementText] = []
     statement = _Statement(dialect)
     for token in scan(sql, dialect):
@@ -273,4 +298,4 @@ def split(sql: str, dialect: Dialect) -> list[StatementText]:
         if reason := statement.open_end:
             raise BadSql(line_of(sql, statement.tokens[0].start), f"in the statement that begins here {reason}")
         pieces.append(statement.piece(sql))
-    return pieces
+    return tuple(pieces)

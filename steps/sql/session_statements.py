@@ -7,6 +7,7 @@ This is the one place that decides it, for the step `sql` and its undo, `runbook
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -67,6 +68,7 @@ def why_not_set(name: str) -> str:
     return ""
 
 
+@functools.lru_cache(maxsize=16_384)
 def void(sql: str, dialect: Dialect, *, together: bool = False) -> Void | None:
     """Why a single statement would have no lasting effect; None where it has. Raises BadSql.
 

@@ -59,6 +59,11 @@ def fill(sql: str, value_of: Callable[[str], str], *, dialects: Iterable[Dialect
     return filled
 
 
+def as_names(sql: str) -> str:
+    """The text with each template as a quoted name, for a parser; of the same length, so that positions stay."""
+    return _IDENTIFIER.sub(lambda found: f'"{found["name"]}"'.ljust(len(found[0])), sql)
+
+
 def _places(sql: str) -> Iterator[TemplateSlot]:
     """Every template of the text, with the name "" where it isn't `{{ name | ident }}`."""
     position = 0

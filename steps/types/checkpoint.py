@@ -23,6 +23,7 @@ from steps.contract import (
     StepResult,
     refuse_unknown_zone,
 )
+from steps.contract.direction import FEWER, NO_EFFECT
 
 
 class EvidenceTerms(Model):
@@ -82,12 +83,12 @@ class Checkpoint(Step):
 
     approval: ApprovalNeed | None = None
     evidence: Annotated[
-        tuple[EvidenceNeed, ...], BeforeValidator(_evidence, json_schema_input_type=WrittenEvidence)
+        tuple[EvidenceNeed, ...], BeforeValidator(_evidence, json_schema_input_type=WrittenEvidence), FEWER
     ] = ()
     not_before: Moment = ""
     not_after: Moment = ""
     zone: str = ""
-    message: str = ""
+    message: Annotated[str, NO_EFFECT] = ""
 
     @model_validator(mode="after")
     def _known_zone(self) -> Checkpoint:

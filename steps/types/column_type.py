@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
 from steps.catalog.definitions import ColumnInfo, Tie
-from steps.contract import Column, Context, Effect, Look, Refused, State, Statement, Step, StepError, StepResult, Work
+from steps.contract import (
+    LONGEST_NAME,
+    Column,
+    Context,
+    Effect,
+    Look,
+    Refused,
+    State,
+    Statement,
+    Step,
+    StepError,
+    StepResult,
+    TakenBack,
+    Work,
+)
 from steps.contract.dialect import Dialect
+from steps.contract.fields import one_or_more
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import column_rewrite, concurrent_index, type_trial
+from steps.types import column_rewrite, concurrent_index, convertible, kept_values, type_trial
 
-KEPT_VALUES = 100_000  # kept for the undo at most, so that the ledger's row stays readable in an incident
 _DEFAULT = 'pg_catalog."default"'
 _REBUILT = {"foreign key", "statistics"}  # dependants that ALTER TYPE rebuilds by itself
 
@@ -24,6 +39,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
     """Changes a column's type. Old values are kept for the undo where the conversion loses information.
 
     The column keeps its collation unless `collation` names another; a constant default is converted like the values.
+    Values that `treat_as_null` names (SQL, such as "'{}'") mean nothing: they become NULL, and come back with the undo.
     """
 
     kind: ClassVar[str] = "change_column_type"
@@ -35,6 +51,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
     using: str | None = None
     collation: str | None = None
     while_all_null: Literal["rewrite", "replace"] = "rewrite"
+    treat_as_null: Annotated[
+        tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=tuple[str, ...] | str)
+    ] = ()
     keep_values: bool = True
 
     @model_validator(mode="after")
@@ -83,24 +102,45 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         using = self.using or ""
         if self._replaces and not using:  # no values: only the default needs a conversion, and one through text will do
             using = f"CAST(CAST({quote(self.column.column)} AS text) AS {self.to})"
-        change = type_trial.TypeChange(self.column, self.to, using, self.collation or "", empty=self._replaces)
+        change = type_trial.TypeChange(
+            self.column, self.to, using, self.collation or "", empty=self._replaces, nulls=self.treat_as_null
+        )
         return type_trial.tried(look, change, found)
+
+    def _conversion(self, found: ColumnInfo, tried: type_trial.Tried) -> kept_values.ValueChange:
+        """What becomes of the values. Those of a replaced column are NULL or mean nothing."""
+        new = "NULL" if self._replaces else tried.new
+        back = new if self._replaces else column_rewrite.turned_back(new, found.type, new=self.to)
+        return kept_values.ValueChange(self.column, new, back)
+
+    def _told(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> str:
+        """What the plan says of the old values that will be kept; "" where the column is yet to come."""
+        if not self._loses(look, found, tried) or any(self.column.column == one.name for one in look.assumed):
+            return ""
+        amount = kept_values.amount(look, self._conversion(found, tried))
+        if amount is None:
+            return "keeps old values in the ledger, for the way back; they could not be counted"
+        return str(amount) if amount.rows else ""
 
     def statements(self, look: Look) -> list[Statement]:
         found = catalog.columns(look, self.column.table).get(self.column.column)
         if found is None or look.dialect is Dialect.SQLITE:
             return []
         tried = self._tried(look, found)
+        kept = self._told(look, found, tried)
         if not self._replaces:
-            return [self._rewrite(look, tried)]
+            one = self._rewrite(look, tried)
+            return [replace(one, note="; ".join(filter(None, (one.note, kept))))]
         before = self._read(look, found, tried)
-        builds = [kept.build(look.dialect).sql for kept in before.indexes]
+        builds = [one.build(look.dialect).sql for one in before.indexes]
+        first = (
+            column_rewrite.lock(look, self.column),
+            column_rewrite.filled(look, self.column, nothing=tried.nothing),
+        )
         return [
-            *(
-                self._declared(sql)
-                for sql in (column_rewrite.lock(look, self.column), column_rewrite.filled(look, self.column))
-            ),
-            *(self._declared(sql) for sql in column_rewrite.replaced(look, before)),
+            *(self._declared(sql) for sql in first),
+            *(self._declared(sql, note=kept) for sql in column_rewrite.replaced(look, before)),
+            *([self._declared(column_rewrite.drop_aside(look, before))] if before.aside else []),
             *(
                 Statement(
                     sql,
@@ -139,7 +179,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             tried = self._tried(look, found)
         except (scratch.Unusable, Refused) as fault:
             return [str(fault)]
-        return [*tried.faults, *([] if self._replaces else self._not_restorable(look, found, tried))]
+        if self._replaces and look.row(column_rewrite.filled(look, self.column, nothing=tried.nothing)).flag("filled"):
+            return [*tried.faults, column_rewrite.FILLED.format(self.column)]
+        return [*tried.faults, *self._not_restorable(look, found, tried)] or self._not_convertible(look, tried)
 
     def apply(self, ctx: Context) -> StepResult:
         if not {"replace", "rewrite"} & {*ctx.db.committed()}:
@@ -153,7 +195,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             act = self._replace_now if self._replaces else self._rewrite_now
             ctx.patiently("replace" if self._replaces else "rewrite", lambda work: act(work, ctx, tried))
         if self._replaces:
-            _build_indexes(ctx, self._remembered(ctx))
+            before = self._remembered(ctx)
+            column_rewrite.keep_aside(ctx, before)
+            _build_indexes(ctx, before)
         return StepResult()
 
     def _remembered(self, ctx: Context) -> column_rewrite.Converted:
@@ -166,14 +210,17 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             raise StepError("cannot build the indexes again: the ledger doesn't have what this step remembered")
         return self.recall(kept)
 
-    def revert(self, ctx: Context, before: column_rewrite.Converted) -> None:
+    def revert(self, ctx: Context, before: column_rewrite.Converted) -> TakenBack:
         """Restore the old type, with the old values where nobody changed them since."""
+        column_rewrite.keep_aside(ctx, before)
         if before.replaced:
             with contextlib.suppress(Refused):  # it has values by now, or can't be proven empty in time: convert below
                 ctx.patiently("back", lambda work: column_rewrite.go_back_empty(work, before))
         if "back" not in ctx.db.committed():
             ctx.patiently("back", lambda work: column_rewrite.go_back_filled(work, before))
         _build_indexes(ctx, before)
+        with ctx.db.look() as look:
+            return kept_values.taken_back(look)
 
     # ── replace ─────────────────────────────────────────────────────────────────────────────────────────────────────
     @property
@@ -182,7 +229,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
 
     def _replace_now(self, work: Work, ctx: Context, tried: type_trial.Tried) -> None:
         work.execute(column_rewrite.lock(work, self.column))
-        if column_rewrite.is_filled(work, self.column):
+        if column_rewrite.is_filled(work, self.column, nothing=tried.nothing):
             raise Refused(column_rewrite.FILLED.format(self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
@@ -204,14 +251,11 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             (bound, f"{', '.join(map(str, bound))} would go with it"),
             (odd, f"index {', '.join(odd)} can't be built the same way on {self.to}: drop it first (drop_index)"),
         )
-        faults = [
+        return [
             f"cannot replace {self.column}: {why}; or use while_all_null: rewrite"
             for applies, why in reasons
             if applies
         ]
-        if look.row(column_rewrite.filled(look, self.column)).flag("filled"):
-            faults.append(column_rewrite.FILLED.format(self.column))
-        return faults
 
     def _in_the_way(self, look: Look) -> list[str]:
         tracked = [one for one in catalog.dependants(look, self.column) if one.how is Tie.TRACKED]
@@ -219,8 +263,8 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         why = "PostgreSQL changes no type that they use; drop them first and make them again"
         return [f"cannot change {self.column}: {', '.join(blocking)} depends on it; {why}"] if blocking else []
 
-    def _declared(self, sql: str) -> Statement:
-        return Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.column.table)
+    def _declared(self, sql: str, *, note: str = "") -> Statement:
+        return Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.column.table, note=note)
 
     # ── rewrite ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _rewrite(self, look: Look, tried: type_trial.Tried) -> Statement:
@@ -232,47 +276,40 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
         with feasibility.refusal_explained(f"change {self.column} to {self.to}"):
-            ctx.remember(self._with_values(work, before) if self._loses(work, found, tried) else before)
+            ctx.remember(before)
+            if before.kept is not None:
+                kept_values.keep(work, self._conversion(found, tried), before.kept)
             work.execute(self._rewrite(work, tried).sql)
 
     def _loses(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> bool:
         if not self.keep_values or found.generated:  # the undo computes generated values anew
             return False
-        return self.using is not None or not compare.conversion(look, tried.source, tried.target).keeps
+        if self._replaces:
+            return bool(tried.nothing)
+        changed = self.using is not None or bool(tried.nothing)
+        return changed or not compare.conversion(look, tried.source, tried.target).keeps
+
+    def _not_convertible(self, look: Look, tried: type_trial.Tried) -> list[str]:
+        """The rows that ALTER TYPE would fail at, under its lock and after rewriting half of the table."""
+        if self._replaces or tried.length != "one rewrite" or look.assumed:
+            return []
+        rows = convertible.failing(look, self.column, tried.new)
+        if not rows:
+            return []
+        named = "; ".join(f"{one.key}: {one.message}" for one in rows[:3])
+        more = f"{len(rows)} row{'s' * (len(rows) > 1)} can't be converted ({named}{'; …' * (len(rows) > 3)})"
+        return [f"cannot change {self.column}: {more}; mend them, or say in `using` what becomes of them"]
 
     def _not_restorable(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> list[str]:
         if not self._loses(look, found, tried):
             return []
-        table, name = catalog.sql_name(look, self.column.table), quote(self.column.column)
-        some = f"SELECT 1 FROM {table} WHERE {name} IS NOT NULL LIMIT {KEPT_VALUES + 1}"
         faults = []
-        if look.row(f"SELECT count(*) AS n FROM ({some}) AS found").integer("n") > KEPT_VALUES:
-            faults.append(f"more than {KEPT_VALUES} values would have to be kept for the way back")
         if not catalog.primary_key(look, self.column.table):
             faults.append(f"{self.column.table} has no primary key by which old values could be put back")
         [element] = scratch.types(look, tried.source.name.removesuffix("[]"))
-        if not compare.castable(look, tried.target, element):
+        if not self._replaces and not compare.castable(look, tried.target, element):
             faults.append(f"nothing turns {self.to} back into {tried.source.name}")
         return [f"cannot revert {self.column}: {why}; keep_values: false makes it one-way" for why in faults]
-
-    def _with_values(self, work: Work, before: column_rewrite.Converted) -> column_rewrite.Converted:
-        columns, key = catalog.columns(work, self.column.table), catalog.primary_key(work, self.column.table)
-        name, new = quote(self.column.column), self.using or quote(self.column.column)
-        keys = "".join(f", CAST({quote(one)} AS text) AS k{n}" for n, one in enumerate(key))
-        rows = work.rows(
-            f"SELECT CAST({name} AS text) AS old, CAST(CAST({new} AS {self.to}) AS text) AS new{keys} "
-            f"FROM {catalog.sql_name(work, self.column.table)} WHERE {name} IS NOT NULL LIMIT {KEPT_VALUES + 1}"
-        )
-        if len(rows) > KEPT_VALUES or not key:
-            raise Refused(f"cannot keep the old values of {self.column}: too many, or no primary key")
-        names = ["old", "new", *(f"k{n}" for n in range(len(key)))]
-        return before.model_copy(
-            update={
-                "key": key,
-                "key_types": tuple(columns[one].type for one in key),
-                "values": tuple(tuple(row.maybe_text(one) for one in names) for row in rows),
-            }
-        )
 
     def _read(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> column_rewrite.Converted:
         kept = (
@@ -280,6 +317,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             if self._replaces
             else []
         )
+        loses = self._loses(look, found, tried)
         return column_rewrite.Converted(
             column=self.column,
             type=found.type,
@@ -293,6 +331,8 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             replaced=self._replaces,
             new_default=tried.default,
             new_collation=tried.collation,
+            kept=kept_values.layout(look, self.column) if loses else None,
+            aside=f"runbook_kept_{self.column.column}"[:LONGEST_NAME] if loses and self._replaces else "",
         )
 
 

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field
@@ -41,6 +42,7 @@ Argv = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(min_l
 
 DONE = "done"
 PULSE_S = 1.0
+END = 500  # characters of the end of the output that a failure shows
 SHOWN = 4096  # characters of the end of the output that the result keeps
 _STARTED = re.compile(r"^started pid=(\d+) start=([0-9.]+)(?: boot=(\S*) ns=(\S*) ticks=(\d+))? host=(.*)$")
 
@@ -157,6 +159,7 @@ class Command(Step[CommandBefore]):
         _refuse_orphan(ctx.db.committed())
         with ctx.db.look() as look:
             extra = look.environment() if self.database else None
+        save = _files(ctx)
         finished = processes.run(
             argv,
             timeout_s=self.takes_at_most,
@@ -164,8 +167,11 @@ class Command(Step[CommandBefore]):
             cwd=self.cwd,
             on_start=lambda process: _record(ctx, Started(process, socket.gethostname())),
             stop=_pulses(ctx, _shown(argv)),
+            save=save,
         )
-        self._judge(argv, finished)
+        self._judge(argv, finished, save)
+        for path in save or ():
+            path.unlink(missing_ok=True)
         with ctx.db.commit(DONE):
             pass
         return CommandResult(
@@ -175,16 +181,15 @@ class Command(Step[CommandBefore]):
             stderr=finished.stderr[-SHOWN:],
         )
 
-    def _judge(self, argv: Argv, finished: processes.Finished) -> None:
+    def _judge(self, argv: Argv, finished: processes.Finished, save: tuple[Path, Path] | None) -> None:
+        told = _told(finished, save)
         if finished.timed_out:
             raise StepError(
                 f"cannot finish {_shown(argv)!r}: ended after {self.takes_at_most:g} s, with its process group; "
-                f"what it had done is not known{_tail(finished)}"
+                f"what it had done is not known{told}"
             )
         if finished.exit_code not in self.exit_codes:
-            raise StepError(
-                f"cannot go on: {_shown(argv)!r} ended with exit code {finished.exit_code}{_tail(finished)}"
-            )
+            raise StepError(f"cannot go on: {_shown(argv)!r} ended with exit code {finished.exit_code}{told}")
 
 
 def _asked(look: Look, sql: str) -> Effect:
@@ -277,6 +282,25 @@ def _shown(argv: tuple[str, ...]) -> str:
     return shlex.join(argv)
 
 
-def _tail(finished: processes.Finished) -> str:
-    text = cutting.last(finished.stderr.strip() or finished.stdout.strip(), 500)
-    return f": {text}" if text else ""
+def _files(ctx: Context) -> tuple[Path, Path] | None:
+    """The files for all that this start of the command prints; they stay where it fails."""
+    with ctx.db.look() as look:
+        place = look.place
+    if ctx.folder is None or place is None:
+        return None
+    start = f"{place.step}.{place.action}.{len(started(ctx.db.committed())) + 1}"
+    return ctx.folder / f"{start}.stdout", ctx.folder / f"{start}.stderr"
+
+
+def _told(finished: processes.Finished, save: tuple[Path, Path] | None) -> str:
+    """What the output tells of a failure: its first error, its end, and where all of it is.
+
+    What fails first is the cause; what a program prints last is often only what followed from it.
+    """
+    end = cutting.last(finished.stderr.strip() or finished.stdout.strip(), END)
+    first = finished.first_error
+    parts = [first, cutting.MARK, end] if first and first not in end else [end]
+    text = "\n".join(part for part in parts if part)
+    kept = [str(path) for path in save or () if path.exists() and path.stat().st_size]
+    where = f"\nall that it printed: {' and '.join(kept)}" if kept else ""
+    return (f": {text}" if text else "") + where

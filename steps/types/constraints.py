@@ -8,14 +8,13 @@ CHECK (… IS NOT NULL) as its proof, and skips the scan that it would otherwise
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from steps.catalog import catalog, compare, feasibility, scratch, touched_tables
+from steps.catalog import catalog, compare, feasibility, foreign_keys, scratch, touched_tables
 from steps.catalog.definitions import ConstraintInfo, IndexInfo
 from steps.contract import (
-    Column,
     Context,
     DatabaseFault,
     Effect,
@@ -32,7 +31,6 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
-from steps.contract.fields import one_or_more
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
@@ -40,40 +38,6 @@ from steps.types import concurrent_index
 SHOWN_ROWS = 5
 COUNTED_ROWS = 10_000  # limit for counting violating rows; the message says "more than" beyond it
 _VIOLATIONS = {"23502", "23503", "23514"}
-
-
-Act = Literal["no action", "restrict", "cascade", "set null", "set default"]
-_DEFERRABLE = {"no": "", "immediate": "DEFERRABLE", "deferred": "DEFERRABLE INITIALLY DEFERRED"}
-
-
-class ForeignKey(Model):
-    """A foreign key. references: `table.column`, one for each of `columns`."""
-
-    columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
-    references: Annotated[
-        tuple[Column, ...],
-        BeforeValidator(one_or_more, json_schema_input_type=tuple[Column, ...] | Column),
-        Field(min_length=1),
-    ]
-    on_delete: Act = "no action"
-    on_update: Act = "no action"
-    deferrable: Literal["no", "immediate", "deferred"] = "no"
-
-    @model_validator(mode="after")
-    def _paired(self) -> ForeignKey:
-        if len(self.columns) != len(self.references):
-            raise ValueError("cannot pair the foreign key's columns: columns and references differ in length")
-        if len({one.table for one in self.references}) > 1:
-            raise ValueError("cannot reference two tables with one foreign key")
-        return self
-
-    @property
-    def table(self) -> str:
-        return self.references[0].table
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return tuple(one.column for one in self.references)
 
 
 class Earlier(Model):
@@ -93,7 +57,7 @@ class AddConstraint(Step[Earlier]):
     table: Identifier
     name: Identifier
     check: Text | None = None
-    foreign_key: ForeignKey | None = None
+    foreign_key: foreign_keys.ForeignKey | None = None
     not_null: Identifier | None = None
     unique_index: Identifier | None = None
     validated: bool = Field(default=True, alias="validate")  # pydantic has a method of that name
@@ -230,11 +194,7 @@ class AddConstraint(Step[Earlier]):
         if self.foreign_key is None:
             return self._instant(f"{start} CHECK ({self._condition(look)}) NOT VALID")
         key = self.foreign_key
-        sql = (
-            f"{start} FOREIGN KEY ({_names(key.columns)}) REFERENCES {catalog.sql_name(look, key.table)} "
-            f"({_names(key.targets)}) ON DELETE {key.on_delete.upper()} ON UPDATE {key.on_update.upper()} "
-            f"{_DEFERRABLE[key.deferrable]} NOT VALID"
-        )
+        sql = f"{start} {foreign_keys.clause(look, key)} NOT VALID"
         note = f"also on {key.table}"
         return Statement(sql, lock="SHARE ROW EXCLUSIVE", length="instant", table=self.table, note=note)
 
@@ -294,7 +254,7 @@ class AddConstraint(Step[Earlier]):
         if found.kind != wanted:
             return f"it is a {found.kind}"
         if self.foreign_key is not None:
-            same = self._same_key(look, found)
+            same = foreign_keys.is_same(look, self.foreign_key, found)
         elif self.unique_index:
             same = not found.special and self._of_that_index(look, found)
         else:
@@ -320,36 +280,13 @@ class AddConstraint(Step[Earlier]):
             or before.definition.partition(" USING ")[2] == now.definition.partition(" USING ")[2]
         )
 
-    def _same_key(self, look: Look, found: ConstraintInfo) -> bool:
-        key = self.foreign_key
-        if key is None:
-            return False
-        special = {"no": "", "immediate": "DEFERRABLE", "deferred": "INITIALLY DEFERRED"}[key.deferrable]
-        if look.dialect is Dialect.SQLITE:  # its pragmas don't tell whether a key is deferrable
-            special = found.special
-        return (
-            found.columns,
-            found.references,
-            found.foreign_columns,
-            found.on_delete,
-            found.on_update,
-            found.special,
-        ) == (
-            key.columns,
-            catalog.named(look, key.table),
-            key.targets,
-            key.on_delete,
-            key.on_update,
-            special,
-        )
-
     def _verify_sqlite(self, look: Look) -> Effect:
         """SQLite can't add a constraint, but the table may have been created with it."""
         columns, known = catalog.columns(look, self.table), catalog.constraints(look, self.table)
         if self.not_null:
             there = self.not_null in columns and columns[self.not_null].not_null
         elif self.foreign_key:
-            there = any(one.kind == "foreign key" and self._same_key(look, one) for one in known)
+            there = any(foreign_keys.is_same(look, self.foreign_key, one) for one in known)
         elif self.unique_index:
             index = catalog.index(look, self._index_name(look))
             there = index is not None and index.unique

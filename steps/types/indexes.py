@@ -31,7 +31,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import concurrent_index
+from steps.types import absence, concurrent_index
 from steps.types.maintenance import Maintenance
 
 SHOWN_KEYS = 5
@@ -250,16 +250,23 @@ class CreateIndex(Step[CreatedIndex]):
         )
 
 
-class DropIndex(Step[concurrent_index.KeptIndex]):
+class DroppedIndex(concurrent_index.KeptIndex):
+    """The index to build again in the undo."""
+
+    gone: str = ""
+
+
+class DropIndex(Step[DroppedIndex]):
     """Drops an index while its readers go on; its definition is kept for the undo."""
 
     kind: ClassVar[str] = "drop_index"
     summary: ClassVar[str] = "drop an index while the table stays in use; revert builds it again"
 
     index: Identifier
+    absent: absence.Absent = "refused"
 
     def describe(self) -> str:
-        return f"drop index {self.index}"
+        return f"drop index {self.index}{' (absent: fine)' if self.absent == 'fine' else ''}"
 
     def back_if(self, look: Look | None) -> str:
         found = catalog.index(look, self.index) if look is not None else None
@@ -270,7 +277,7 @@ class DropIndex(Step[concurrent_index.KeptIndex]):
     def verify(self, look: Look) -> Effect:
         found = catalog.index(look, self.index)
         if found is None:
-            return Effect(State.DONE, f"no index {self.index}")
+            return absence.effect(look, self._what(look), absent=self.absent)
         if found.usable:
             return Effect(State.NOT_DONE, f"index {found.name} on {found.table} is valid")
         return Effect(State.PARTLY, f"index {found.name} on {found.table} is there, but INVALID")
@@ -285,7 +292,7 @@ class DropIndex(Step[concurrent_index.KeptIndex]):
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
         found = catalog.index(look, self.index)
-        return (Trace("index", found.table if found else "", self.index),)
+        return (Trace("dropped", found.table if found else "", self.index),)
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.index(look, self.index)
@@ -306,13 +313,16 @@ class DropIndex(Step[concurrent_index.KeptIndex]):
             raise Refused("; ".join(faults))
         if found is not None:
             kept = concurrent_index.KeptIndex.of(found)
-            ctx.remember(kept)
+            ctx.remember(DroppedIndex(**dict(kept), gone=f"index {kept.name}"))
             concurrent_index.remove(ctx, self.index, table=kept.table, label="drop")
         return StepResult()
 
-    def revert(self, ctx: Context, before: concurrent_index.KeptIndex) -> None:
+    def revert(self, ctx: Context, before: DroppedIndex) -> None:
         """Build the index again with its old definition."""
         concurrent_index.create(ctx, before.build(ctx.db.dialect), label="build")
+
+    def _what(self, look: Look) -> str:
+        return f"index {'.'.join(catalog.named(look, self.index))}"
 
 
 class Reindex(Maintenance):

@@ -8,6 +8,7 @@ from steps.catalog import catalog, compare, scratch
 from steps.catalog.definitions import ColumnInfo
 from steps.catalog.scratch import Twin, Type
 from steps.contract import ColumnRef, DatabaseFault, Look
+from steps.contract.dialect import Dialect
 from steps.sql.dialect import literal, quote
 
 ZONE = "what comes out depends on the session's time zone, date style or currency"
@@ -17,7 +18,7 @@ _WHOLE_NUMBERS = {"smallint", "integer", "bigint"}
 class TypeChange(NamedTuple):
     """A type change as the playbook defines it. using: SQL, "" for the default cast; collation: "" to keep the current one.
 
-    empty: the column holds no values, so that only its default must be converted.
+    empty: the column holds no values, so that only its default must be converted. nulls: SQL of values that become NULL.
     """
 
     column: ColumnRef
@@ -25,11 +26,13 @@ class TypeChange(NamedTuple):
     using: str
     collation: str
     empty: bool = False
+    nulls: tuple[str, ...] = ()
 
 
 class Tried(NamedTuple):
     """The outcome of the trial. actions: those of one ALTER TABLE; default: the new one, None where there is none;
-    length, note: how long the lock is held, and for what (see Statement); faults: what prevents the change."""
+    length, note: how long the lock is held, and for what (see Statement); faults: what prevents the change.
+    nothing: SQL that is true for values that become NULL, "" for none; new: SQL of the new value."""
 
     source: Type
     target: Type
@@ -39,6 +42,8 @@ class Tried(NamedTuple):
     length: str
     note: str
     faults: tuple[str, ...]
+    nothing: str = ""
+    new: str = ""
 
 
 def tried(look: Look, change: TypeChange, found: ColumnInfo) -> Tried:
@@ -49,10 +54,12 @@ def tried(look: Look, change: TypeChange, found: ColumnInfo) -> Tried:
         source, target = scratch.type_of(work, found.type), scratch.type_of(work, change.to)
         if change.using:
             scratch.one_piece(change.using, look.dialect)
+        nothing = _nothing(twin, change, found)
+        whole = change._replace(using=_whole(change, nothing))
         collation = _collation(look, change, found, target)
         collate = f" COLLATE {collation}" if collation else ""
-        using = f" USING {change.using}" if change.using else ""
-        default, faults = _default(twin, change, found, f"TYPE {change.to}{collate}{using}")
+        using = f" USING {whole.using}" if whole.using else ""
+        default, faults = _default(twin, whole, found, f"TYPE {change.to}{collate}{using}")
         actions = [f"ALTER COLUMN {name} TYPE {change.to}{collate}{using}"]
         if default is not None:
             actions = [f"ALTER COLUMN {name} DROP DEFAULT", *actions, f"ALTER COLUMN {name} SET DEFAULT {default}"]
@@ -61,15 +68,37 @@ def tried(look: Look, change: TypeChange, found: ColumnInfo) -> Tried:
         faults += _of_the_session(twin, change, source, target)
         if found.identity and target.name not in _WHOLE_NUMBERS:
             faults.append(f"cannot change {change.column} to {target.name}: it is an identity column, which counts")
-        if found.generated and change.using:
-            faults.append(f"cannot use `using` for {change.column}: it is generated, and computed anew; leave it out")
+        if found.generated and whole.using:
+            word = "using" if change.using else "treat_as_null"
+            faults.append(f"cannot use `{word}` for {change.column}: it is generated, and computed anew; leave it out")
             return Tried(source, target, tuple(actions), collation, None, "", "", tuple(faults))
         before = _files(twin)
         with scratch.understood(f"change {change.column} to {change.to}"):
             work.execute(f"ALTER TABLE {twin.name} {', '.join(actions)}")
         length, note = _cost(look, change, before, _files(twin))
         made = catalog.columns(work, twin.table)[change.column.column].default
-        return Tried(source, target, tuple(actions), collation, made, length, note, tuple(faults))
+        new = f"CAST({whole.using or name} AS {change.to})"
+        return Tried(source, target, tuple(actions), collation, made, length, note, tuple(faults), nothing, new)
+
+
+def _nothing(twin: Twin, change: TypeChange, found: ColumnInfo) -> str:
+    """SQL that is true where the column holds one of the values that mean nothing, compared as the server's text of both."""
+    texts = []
+    for one in change.nulls:
+        scratch.one_piece(one, Dialect.POSTGRESQL)
+        with scratch.understood(f"treat {one} of {change.column} as NULL"):
+            text = twin.work.row(f"SELECT CAST(CAST(({one}) AS {found.type}) AS text) AS text").maybe_text("text")
+        if text is None:
+            raise scratch.Unusable(f"cannot treat {one} of {change.column} as NULL: it is NULL already")
+        texts.append(literal(text))
+    return f"CAST({quote(change.column.column)} AS text) IN ({', '.join(texts)})" if texts else ""
+
+
+def _whole(change: TypeChange, nothing: str) -> str:
+    """What stands behind USING: the playbook's expression, and NULL for values that mean nothing."""
+    if not nothing:
+        return change.using
+    return f"CASE WHEN {nothing} THEN NULL ELSE {change.using or quote(change.column.column)} END"
 
 
 def _collation(look: Look, change: TypeChange, found: ColumnInfo, target: Type) -> str:

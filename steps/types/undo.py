@@ -103,4 +103,6 @@ def _taken_back(look: Look, run: str) -> set[str]:
 def _ended(run: RunRow) -> str:
     if run.state == "rolled_back_in_part":
         return "was taken back in part"
+    if run.removed_by:
+        return f"lost its effect to run {run.removed_by}"
     return "was taken back" if run.rolled_back else "changed nothing"

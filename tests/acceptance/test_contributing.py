@@ -36,7 +36,7 @@ def test_step_type_has_its_whole_life(databases: Databases, shown: Callable[[str
     assert kind.kind not in step_types(), "it exists now: show another one"
     step = kind(column=f"{SESSIONS}.source_ip", text="where the session came from")
     nowhere = kind(column=f"{SESSIONS}.nothing", text="a column that isn't there")
-    with databases.kind("pg18").database("empty") as database:
+    with databases.kind("pg18").database("documented") as database:
         Trial(database, step).whole_life(SESSIONS)
         assert "no such column" in Trial(database, nowhere).preflight()[0]
         assert Trial(database, nowhere).state() is State.NOT_DONE

@@ -16,7 +16,7 @@ from runner.target.workplace import Workplace
 EXAMPLES = Path(__file__).parents[2] / "playbooks/examples"
 
 
-@pytest.mark.shape("stored")
+@pytest.mark.store("enriched")
 def test_examples_run(honeypot: Database, tmp_path: Path) -> None:
     """Each on the demo's store, one after the other; the checkpoint waits, and what SQLite lacks is refused there."""
     if honeypot.major == 15:

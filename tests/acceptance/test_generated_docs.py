@@ -12,6 +12,7 @@ from documents import ROOT, Page
 from runner.playbook.check_builder import GUARD, OWN
 from runner.playbook.load import COMMON, HEADER, SHARED
 from runner.playbook.model import GuardAction
+from runner.review import pages
 from runner.trail import events, trail
 
 AUTHORS = (ROOT / "docs/authors.md").read_text(encoding="utf-8")
@@ -21,6 +22,14 @@ AUTHORS = (ROOT / "docs/authors.md").read_text(encoding="utf-8")
 def test_generated_part_is_in_step(name: str) -> None:
     """When this fails: ./dev generate."""
     assert (ROOT / name).read_text(encoding="utf-8") == generated_docs.with_generated(name)
+
+
+def test_each_rule_of_lint_has_its_page() -> None:
+    """When this fails: ./dev generate, and remove the page of a rule that is gone."""
+    wanted = pages.documentation()
+    there = {f"docs/lint/{path.name}" for path in (ROOT / "docs/lint").glob("RB*.md")}
+    assert there == set(wanted)
+    assert [name for name, text in wanted.items() if (ROOT / name).read_text(encoding="utf-8") != text] == []
 
 
 def test_every_common_key_is_explained() -> None:

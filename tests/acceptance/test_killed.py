@@ -76,6 +76,27 @@ def _killed(honeypot: Database, tmp_path: Path, points: list[str]) -> None:
         assert _columns(honeypot) == before, point
 
 
+@pytest.mark.parametrize("honeypot", ["pg18"], indirect=True)
+def test_values_that_mean_nothing_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
+    """Set aside, kept, dropped: killed between any two of them, resume ends it and the rollback brings each value back."""
+    honeypot.script("UPDATE session_summaries SET snapshot_ip_types = '{}' WHERE session_id < 'c'")
+    values = "SELECT session_id, snapshot_ip_types FROM session_summaries ORDER BY 1"
+    columns, rows = _columns(honeypot), honeypot.rows(values)
+    text = PHASE1.replace("while_all_null: replace", "while_all_null: replace, treat_as_null: \"'{}'\"")
+    for point in ("commit.after:3", "commit.after:4", "commit.before:6", "commit.after:6"):
+        directory = tmp_path / point.replace(":", "-")
+        directory.mkdir()
+        desk = Cli(directory, honeypot.url)
+        desk.playbook("phase1", text)
+        assert desk.runbook("exec", "phase1.yaml", fault=point).code == KILLED
+        done = desk.runbook("resume", "latest")
+        assert done.code == 0, (point, done.text)
+        assert not [one for one in _columns(honeypot) if "kept" in one], point
+        back = desk.runbook("rollback", "latest")
+        assert back.code == 0, (point, back.text)
+        assert (_columns(honeypot), honeypot.rows(values)) == (columns, rows), point
+
+
 def test_rollback_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
     """A rollback that was killed is rolled back again. F: F01."""
     if honeypot.dialect != "sqlite" and honeypot.major == 15:

@@ -107,7 +107,10 @@ def _sql(url: str, sql: str) -> None:
 # ─── six weeks, and ADR-007 ─────────────────────────────────────────────────────────────────────────────────────────
 BEGAN, ENDS = moment("2034-09-28T08:00"), moment("2034-11-09T12:00")
 SESSIONS = 20_000
-TICKS = (3, 4, 5, 6)  # hours of each day, in UTC, at which the timer calls
+TICKS = (
+    4,
+    5,
+)  # hours of each day, in UTC, at which the timer calls; also at 3 on Mondays, and at 6 where something is due by then
 
 
 @pytest.fixture
@@ -185,7 +188,10 @@ def _phases(desk: InProcessCli) -> str:
 def _ticks() -> Iterator[datetime]:
     day = BEGAN.replace(hour=0)
     while day <= ENDS:
-        yield from (now for hour in TICKS if BEGAN < (now := day + timedelta(hours=hour)) <= ENDS)
+        early = (3,) if day.weekday() == 0 else ()
+        late = (6,) if day.date().isoformat() in {"2034-10-20", "2034-10-23"} or day >= moment("2034-11-06") else ()
+        hours = (*early, *TICKS, *late)
+        yield from (now for hour in hours if BEGAN < (now := day + timedelta(hours=hour)) <= ENDS)
         day += timedelta(days=1)
 
 

@@ -74,7 +74,7 @@ def test_renamed_column_is_found_under_its_new_name(desk: InProcessCli) -> None:
 
 @on_both
 def test_what_is_written_wrong_is_refused_wherever_it_stands(desk: InProcessCli, empty_database: Database) -> None:
-    cards = planned(desk, ADD, CLEAN, WHOLE, code=6)
+    cards = planned(desk, ADD, CLEAN, WHOLE, code=4)
     assert "without WHERE" in cards["all"]["faults"][0]
     assert empty_database.rows("SELECT count(*) FROM t") == [(3,)]
 

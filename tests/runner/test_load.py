@@ -35,7 +35,9 @@ target: {postgresql: ">=14", sqlite: ">=3.38"}
 inputs: {rows: {type: integer, default: 10, min: 1, max: 100}}
 limits: {covered_pct: 95}
 queries: {mine: SELECT 1 AS one}
+shapes: {then: {tables: {t: {columns: {a: integer}}}}}
 requires: [{playbook: earlier, as: before, within: 7 days}]
+removes: [gone]
 window: 2 h
 open: {days: Tue-Thu, from: "09:00", to: "16:00", zone: Europe/Berlin}
 scope: target
@@ -79,11 +81,13 @@ def test_every_header_key_arrives():
     assert playbook.search_path == ("app", "tools")
     assert playbook.limits == {"covered_pct": 95, "accurate_pct": 99}
     assert set(playbook.queries) == {"mine", "theirs"}
+    assert playbook.shapes["then"].on("sqlite").tables == ("t",)
     assert (playbook.requires[0].playbook, playbook.requires[0].short, playbook.requires[0].within) == (
         "earlier",
         "before",
         7 * 86400,
     )
+    assert playbook.removes == ("gone",)
     assert (playbook.rollback, playbook.rollback_reason) == ("none", "nothing to keep")
     entry = playbook.entry("change")
     assert (entry.lock.wait, entry.lock.retry_for) == (1.0, 300.0), "a step changes a part of the header's policy"

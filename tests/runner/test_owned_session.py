@@ -106,7 +106,7 @@ def _fits(path: Path) -> bool:
 
 @pytest.mark.parametrize("case", [*CASES, *SOAK], ids=str)
 def test_every_step_type_under_hostile_settings(databases: Databases, tmp_path: Path, clean: None, case: Case) -> None:
-    with kind_or_skip(databases, case.kind).database("stored") as database:
+    with kind_or_skip(databases, case.kind).database("enriched") as database:
         url = make_hostile(database, case.whose, hostile(database.major))
         orders = RunOptions(place=Workplace(target=url, runs=tmp_path), operator="olga")
         names = [path.stem for path in EXAMPLES.glob("*.yaml") if path.stem != "checkpoint" and _fits(path)]
@@ -131,7 +131,7 @@ REAL = """\
 def test_every_probe_answers_as_in_a_calm_session(
     databases: Databases, tmp_path: Path, clean: None, case: Case
 ) -> None:
-    with kind_or_skip(databases, case.kind).database("stored") as database:
+    with kind_or_skip(databases, case.kind).database("enriched") as database:
         for name in ("session_ip.postgresql.sql", "session_ip.sqlite.sql"):
             (tmp_path / name).write_text((EXAMPLES.parent / name).read_text())
         file = tmp_path / "probes.yaml"

@@ -53,7 +53,7 @@ def pooled(databases: Databases) -> Iterator[tuple[str, Database]]:
         pytest.skip("pgbouncer is not on this machine")
     directory = databases.directory / "pooler"
     directory.mkdir(exist_ok=True)
-    with databases.kind("pg18").database("empty") as database:
+    with databases.kind("pg18").database("documented") as database:
         config = directory / "pgbouncer.ini"
         config.write_text(CONFIG.format(socket=database.server.socket, directory=directory))
         nobody = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}

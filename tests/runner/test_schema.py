@@ -15,6 +15,7 @@ from runner.format.json_schema import schema
 from runner.playbook import load
 from runner.playbook.yaml_reader import parse
 from steps import registry
+from steps.contract import field_words
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 HEAD = "runbook: 1\nname: one\ntitle: One\n"
@@ -133,3 +134,27 @@ def test_short_forms_of_steps(step: str, validator) -> None:
 ])  # fmt: skip
 def test_a_faulty_playbook_is_refused(text: str, validator) -> None:
     assert not validator.is_valid(parse(text, "one.yaml").data)
+
+
+def test_every_field_has_a_description() -> None:
+    """For hover and completion in editors. When this fails: Field(description=…) in the type, or a line in field_words."""
+    assert sorted(set(field_words.undescribed(schema()))) == []
+
+
+def test_no_description_is_of_a_field_that_is_gone() -> None:
+    fields: set[str] = set()
+
+    def collect(node: object, name: str) -> None:
+        if isinstance(node, dict):
+            fields.update(f"{name}.{field}" for field in node.get("properties", {}))
+            for one in node.values():
+                collect(one, name)
+        elif isinstance(node, list):
+            for one in node:
+                collect(one, name)
+
+    for name, one in schema()["$defs"].items():
+        collect(one, name)
+    collect(schema()["properties"], "playbook")
+    assert sorted(set(field_words._HERE) - fields) == []
+    assert sorted(set(field_words._EVERYWHERE) - {one.rpartition(".")[2] for one in fields}) == []

@@ -18,7 +18,7 @@ SESSIONS = "session_summaries"
 
 @pytest.fixture(params=["pg15", "pg18"])
 def pgdb(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Database]:
-    with databases.kind(request.param).database("empty") as database:
+    with databases.kind(request.param).database("documented") as database:
         yield database
 
 
@@ -210,16 +210,6 @@ def test_rewrite_back_refuses_to_cut(pgdb: Database) -> None:
     with pytest.raises(DatabaseFault) as fault:
         trial.revert()
     assert fault.value.sqlstate == "22001"
-
-
-def test_rewrite_too_many_values_to_keep(pgdb: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.types.column_type.KEPT_VALUES", 2)
-    _fill(pgdb, "'{vpn}'")
-    [fault] = Trial(pgdb, _step()).preflight()
-    assert "keep_values: false" in fault
-    step = _step(keep_values=False)
-    assert step.one_way()
-    assert Trial(pgdb, step).preflight() == []
 
 
 def test_rewrite_refused_for_a_view(pgdb: Database) -> None:

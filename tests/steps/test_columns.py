@@ -49,7 +49,7 @@ def test_rename_resumed_after_commit(honeypot: Database) -> None:
 
 def test_rename_function_body_uses_name(databases) -> None:
     """F: G04, T: 22"""
-    with databases.kind("pg15").database("empty") as database:
+    with databases.kind("pg15").database("documented") as database:
         database.script(f"""CREATE FUNCTION types() RETURNS bigint LANGUAGE plpgsql AS $$
             BEGIN RETURN (SELECT count(snapshot_ip_types) FROM {SESSIONS}); END $$""")
         trial = Trial(database, _rename())
@@ -144,7 +144,7 @@ def test_add_keeps_written_values(honeypot: Database) -> None:
 
 
 def test_add_volatile_default_is_a_rewrite(databases) -> None:
-    with databases.kind("pg18").database("empty") as database:
+    with databases.kind("pg18").database("documented") as database:
         for default, length in (("gen_random_uuid()", "one rewrite"), ("now()", "instant"), ("0", "instant")):
             step = _add(of_type="text", default=default)
             with Trial(database, step).look() as look:
@@ -153,7 +153,7 @@ def test_add_volatile_default_is_a_rewrite(databases) -> None:
 
 def test_rename_gives_up_behind_a_reader(databases) -> None:
     """F: A01: the lock policy of the commit bounds the wait, and nothing is changed"""
-    with databases.kind("pg18").database("empty") as database:
+    with databases.kind("pg18").database("documented") as database:
         trial = Trial(database, _rename())
         reader = database.connect()
         reader.execute("BEGIN")

@@ -175,3 +175,41 @@ Command(argv=("sleep", "600")).apply(PlainContext(db))
 def _evidence(step: Command, ctx: PlainContext) -> str:
     with ctx.db.look() as look:
         return step.verify(look).evidence
+
+
+NOISY = """
+import sys
+print("row 1 done")
+try:
+    try:
+        {}["asn"]
+    except KeyError:
+        raise RuntimeError("column asn is missing")
+except RuntimeError:
+    import traceback; traceback.print_exc()
+for n in range(5000):
+    print(f"sqlalchemy.exc.InvalidRequestError: Can't operate on closed transaction ({n})", file=sys.stderr)
+sys.exit(1)
+"""
+
+
+def test_failure_shows_first_error_end_and_file(ctx: PlainContext, tmp_path: Path):
+    """The cause stands before thousands of lines that only follow from it."""
+    ctx.folder = tmp_path
+    with pytest.raises(StepError) as caught:
+        command(sys.executable, "-c", NOISY).apply(ctx)
+    said = str(caught.value)
+    assert "KeyError: 'asn'" in said
+    assert said.index("KeyError") < said.index("(4999)")
+    assert str(tmp_path / "call.apply.1.stderr") in said
+    whole = (tmp_path / "call.apply.1.stderr").read_text()
+    assert "(0)" in whole
+    assert "(4999)" in whole
+    assert (tmp_path / "call.apply.1.stdout").read_text() == "row 1 done\n"
+    assert (tmp_path / "call.apply.1.stderr").stat().st_mode & 0o077 == 0
+
+
+def test_output_of_success_leaves_no_file(ctx: PlainContext, tmp_path: Path):
+    ctx.folder = tmp_path
+    command("echo", "fine").apply(ctx)
+    assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ PAIR = "idx_session_summaries_snapshot_country_matcher"
 
 @pytest.fixture(params=["pg15", "pg18"])
 def pgdb(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Database]:
-    with databases.kind(request.param).database("empty") as database:
+    with databases.kind(request.param).database("documented") as database:
         yield database
 
 
@@ -186,8 +186,8 @@ def _fails(trial: Trial) -> None:
 
 def test_create_default_name_fits(honeypot: Database) -> None:
     """F: G09"""
-    step = _create(columns=["command_signature", "ssh_key_fingerprint", "password_hash"])
-    other = _create(columns=["command_signature", "ssh_key_fingerprint", "source_files"])
+    step = _create(columns=["ssh_key_injections", "unique_ssh_keys", "login_attempts"])
+    other = _create(columns=["ssh_key_injections", "unique_ssh_keys", "file_downloads"])
     assert len(step.index.encode()) <= 63
     assert step.index != other.index
     Trial(honeypot, step).whole_life(SESSIONS)
@@ -209,8 +209,8 @@ def test_drop_whole_life(honeypot: Database) -> None:
 
 
 def test_drop_interrupted_is_partly(pgdb: Database) -> None:
-    _invalidate(pgdb, "ix_session_summaries_source_ip")
-    trial = Trial(pgdb, DropIndex(index="ix_session_summaries_source_ip"))
+    _invalidate(pgdb, "idx_session_source_ip")
+    trial = Trial(pgdb, DropIndex(index="idx_session_source_ip"))
     assert trial.state() is State.PARTLY
     trial.apply()
     assert trial.state() is State.DONE
@@ -226,7 +226,7 @@ def test_drop_refused_for_a_constraint(honeypot: Database) -> None:
 
 def test_reindex_runs_each_time(honeypot: Database) -> None:
     """F: A18: never the plain REINDEX, which blocks readers and writers"""
-    for fields in ({"table": SESSIONS}, {"index": "ix_session_summaries_source_ip"}):
+    for fields in ({"table": SESSIONS}, {"index": "idx_session_source_ip"}):
         trial = Trial(honeypot, Reindex.model_validate(fields))
         assert all("CONCURRENTLY" in one for one in trial.statements()) or not honeypot.server
         before = trial.shape(SESSIONS)
@@ -239,16 +239,16 @@ def test_reindex_runs_each_time(honeypot: Database) -> None:
 
 def test_reindex_clears_leftovers(pgdb: Database) -> None:
     """F: A07"""
-    pgdb.script(f"""CREATE INDEX ix_session_summaries_source_ip_ccnew ON {SESSIONS} (source_ip);
+    pgdb.script(f"""CREATE INDEX idx_session_source_ip_ccnew ON {SESSIONS} (source_ip);
         CREATE INDEX ix_session_summaries_matcher ON {SESSIONS} (matcher)""")
-    _invalidate(pgdb, "ix_session_summaries_source_ip_ccnew")
+    _invalidate(pgdb, "idx_session_source_ip_ccnew")
     _invalidate(pgdb, "ix_session_summaries_matcher")
     trial = Trial(pgdb, Reindex(table=SESSIONS))
     assert trial.state() is State.PARTLY
     trial.apply()
     assert trial.state() is State.DONE
     held = trial.shape(SESSIONS).indexes
-    assert "ix_session_summaries_source_ip_ccnew" not in held
+    assert "idx_session_source_ip_ccnew" not in held
     assert held["ix_session_summaries_matcher"][2:4] == (True, True)
 
 

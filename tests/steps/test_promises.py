@@ -1,6 +1,6 @@
 """What plan says of taking back holds, and no step commits what its own check then calls undone: over every step type.
 
-Backfills, SQL, commands and `undo` have tests of their own: what they write is the author's.
+Backfills and fills, SQL, commands and `undo` have tests of their own: what they write is the author's. So have whole tables.
 """
 
 from __future__ import annotations
@@ -14,12 +14,30 @@ from plain_context import Trial
 from steps import registry
 from steps.contract import Conditional, DatabaseFault, Refused, State, Step, StepError
 
-ELSEWHERE = {"backfill", "checkpoint", "command", "sql", "undo", "analyze", "reindex", "vacuum"}
+ELSEWHERE = {
+    "backfill",
+    "clear_columns",
+    "fill_table",
+    "keep",
+    "checkpoint",
+    "command",
+    "sql",
+    "undo",
+    "analyze",
+    "reindex",
+    "vacuum",
+    "create_table",
+    "drop_table",
+}
 TABLE = (
     "CREATE TABLE t (id integer PRIMARY KEY, a integer, s varchar(20) DEFAULT 'x', n integer NOT NULL DEFAULT 1);"
     "INSERT INTO t (id, a) VALUES (1, 10), (2, 20), (3, 30); CREATE UNIQUE INDEX by_a ON t (a); CREATE INDEX by_n ON t (n)"
 )
 
+TRIGGER = {
+    "postgresql": "; CREATE TRIGGER was BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "sqlite": "; CREATE TRIGGER was BEFORE UPDATE ON t BEGIN SELECT 1; END",
+}
 WIDER = "(id integer PRIMARY KEY, a integer CHECK (a > 0), s text DEFAULT 'x', n integer DEFAULT 1, x text)"
 
 
@@ -62,6 +80,16 @@ PROMISES = [
             "deferrable": "deferred"}}, on="postgresql", others=""),
     Promise("add_constraint", {"table": "t", "name": "u", "unique_index": "by_a"}, on="postgresql",
             breaks="CREATE TABLE child (a integer REFERENCES t (a))"),
+    Promise("drop_column", {"column": "t.s"}, breaks="ALTER TABLE t ADD COLUMN s integer"),
+    Promise("drop_constraint", {"table": "t", "name": "t_pkey"}, breaks="UPDATE t SET id = 1", on="postgresql"),
+    Promise("create_trigger", {"table": "t", "name": "g", "fires": "BEFORE UPDATE", "does": {
+            "postgresql": "FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()", "sqlite": "BEGIN SELECT 1; END"}},
+            breaks="DROP TRIGGER g; CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1; END", on="sqlite"),
+    Promise("create_trigger", {"table": "t", "name": "g", "fires": "BEFORE UPDATE",
+            "does": "FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"}, on="postgresql",
+            breaks="""DROP TRIGGER g ON t; CREATE TRIGGER g BEFORE UPDATE OF a ON t FOR EACH ROW
+              EXECUTE FUNCTION suppress_redundant_updates_trigger()"""),
+    Promise("drop_trigger", {"table": "t", "name": "was"}),
     Promise("rebuild_table", {"table": "t", "definition": WIDER},
             on="sqlite", breaks="UPDATE t SET x = 'y'", mended={"taken_back": "drop"}),
 ]  # fmt: skip
@@ -80,7 +108,7 @@ def _kept_up(promise: Promise, database: Database) -> Step | None:
 def _fresh(database: Database) -> None:
     kept = [] if database.server else database.rows("SELECT name FROM sqlite_master WHERE name LIKE 'runbook_kept%'")
     gone = ["child", "t", *(name for (name,) in kept)]
-    database.script("".join(f"DROP TABLE IF EXISTS {name};" for name in gone) + TABLE)
+    database.script("".join(f"DROP TABLE IF EXISTS {name};" for name in gone) + TABLE + TRIGGER[database.dialect])
 
 
 def _condition(step: Step) -> str:

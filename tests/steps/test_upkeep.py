@@ -30,7 +30,7 @@ def test_upkeep_whole_life(honeypot: Database, step: Vacuum | Analyze) -> None:
 
 def test_vacuum_clears_and_analyzes(databases) -> None:
     """F: D06"""
-    with databases.kind("pg18").database("empty") as database:
+    with databases.kind("pg18").database("documented") as database:
         database.script(f"UPDATE {SESSIONS} SET event_count = event_count + 1")
         Trial(database, Vacuum(table=SESSIONS)).apply()
         assert database.value(f"SELECT relallvisible > 0 FROM pg_class WHERE relname = '{SESSIONS}'") is True

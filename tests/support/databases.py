@@ -1,4 +1,4 @@
-"""Real databases for the tests: servers started on demand, a template for each shape, a cheap clone for each test."""
+"""Real databases for the tests: servers started on demand, a template for each store, a cheap clone for each test."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from runner.sandbox.server import Server
 
 SESSIONS = 2_000
 SEED = 7
+DOCUMENTED = "documented"  # an enriched store as the documents believe it to be: nothing of v16 in its sessions
 # A crash of the machine is not tested; autovacuum would make plans and sizes differ from run to run.
 SETTINGS = {
     "fsync": "off",
@@ -47,7 +48,7 @@ class Database:
     url: str
     major: int = 0  # of PostgreSQL
     server: Server | None = None
-    shape: str | None = None  # of the honeypot, when it is one
+    store: str | None = None  # the honeypot's, when it is one
     _idle: deque[psycopg.Connection] = field(default_factory=deque, init=False, repr=False, compare=False)
 
     def connect(self) -> Any:
@@ -115,6 +116,12 @@ class Database:
             self.close()
 
 
+def described(store: str, sessions: int = SESSIONS) -> dict[str, Any]:
+    """The words that the demo's own functions have for a store of the tests, which has one more."""
+    words: dict[str, Any] = {"sessions": sessions, "seed": SEED}
+    return words | ({"documented": True} if store == DOCUMENTED else {"store": store})
+
+
 class Cluster:
     """One PostgreSQL server of this session with its templates."""
 
@@ -126,14 +133,14 @@ class Cluster:
         self._templates: set[str] = set()
 
     @contextlib.contextmanager
-    def database(self, shape: str | None = None) -> Iterator[Database]:
-        """A fresh database: the honeypot in that shape, or an empty one; dropped at the end, whoever is connected."""
+    def database(self, store: str | None = None, *, sessions: int = SESSIONS) -> Iterator[Database]:
+        """A fresh database: that store of the honeypot's, or an empty one; dropped at the end, whoever is connected."""
         self.server.start()  # a test may have stopped or killed it
-        template = "template0" if shape is None else self._template(shape)
+        template = "template0" if store is None else self._template(store, sessions)
         name = f"test_{next(self._numbers)}"
         # copying the files takes two thirds of the CPU that going over their pages takes, where nothing waits for a disk
         self._admin(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-        database = Database(name, "postgresql", self.server.url(name), self.major, self.server, shape)
+        database = Database(name, "postgresql", self.server.url(name), self.major, self.server, store)
         try:
             yield database
         finally:
@@ -141,13 +148,13 @@ class Cluster:
             self.server.start()
             self._admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-    def _template(self, shape: str) -> str:
-        name = f"honeypot_{shape}"
-        if shape not in self._templates:
+    def _template(self, store: str, sessions: int) -> str:
+        name = f"honeypot_{store}_{sessions}"
+        if name not in self._templates:
             self._admin(f"CREATE DATABASE {name} TEMPLATE template0")
-            honeypot.populate(self.server.url(name), sessions=SESSIONS, shape=shape, seed=SEED)
+            honeypot.populate(self.server.url(name), **described(store, sessions))
             self._admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            self._templates.add(shape)
+            self._templates.add(name)
         return name
 
     def _admin(self, sql: str) -> None:
@@ -163,24 +170,24 @@ class SQLiteFiles:
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
-    def database(self, shape: str | None = None) -> Iterator[Database]:
-        """A fresh file in a directory of its own, with the honeypot in that shape or without anything."""
+    def database(self, store: str | None = None, *, sessions: int = SESSIONS) -> Iterator[Database]:
+        """A fresh file in a directory of its own, with that store of the honeypot's or without anything."""
         folder = self.directory / f"test_{next(self._numbers)}"
         folder.mkdir()
         path = folder / "database.sqlite"
-        if shape is None:
+        if store is None:
             sqlite3.connect(path).close()
         else:
-            shutil.copyfile(self._template(shape), path)
+            shutil.copyfile(self._template(store, sessions), path)
         try:
-            yield Database(str(path), "sqlite", f"sqlite:///{path}", shape=shape)
+            yield Database(str(path), "sqlite", f"sqlite:///{path}", store=store)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _template(self, shape: str) -> Path:
-        path = self.directory / f"honeypot_{shape}.sqlite"
+    def _template(self, store: str, sessions: int) -> Path:
+        path = self.directory / f"honeypot_{store}_{sessions}.sqlite"
         if not path.exists():
-            honeypot.populate(f"sqlite:///{path}", sessions=SESSIONS, shape=shape, seed=SEED)
+            honeypot.populate(f"sqlite:///{path}", **described(store, sessions))
         return path
 
 

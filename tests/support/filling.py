@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from command import Cli
-from databases import Database
+from databases import DOCUMENTED, Database, described
 from plain_context import PlainContext, PlainDatabase, Trial
 
-from playbooks.demo import honeypot
+from playbooks.demo.oracle import expected
 from steps.contract import Progress, Query, RunPosition, Tuning
 from steps.types.backfill.step import Backfill, BackfillResult
 
@@ -65,7 +65,7 @@ def filled(database: Database) -> dict[str, tuple]:
 
 
 def oracle(database: Database) -> dict[str, tuple]:
-    wanted = honeypot.expected(sessions=2_000, shape=database.shape)
+    wanted = expected(**described(database.store or DOCUMENTED))
     return {session: tuple(after) for session, after in wanted.rows.items()}
 
 

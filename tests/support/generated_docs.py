@@ -21,6 +21,7 @@ from runner.format import describe, examples
 from runner.format.describe import TypeDescription
 from runner.format.field_schema import Shapes
 from runner.format.json_schema import schema
+from runner.review import pages
 from runner.trail import events
 from steps.contract.dialect import Dialect
 from steps.contract.written import Schema
@@ -185,6 +186,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "docs/authors.md": authors,
     "docs/trail-format.md": trail_format,
     "docs/ledger.md": ledger_tables,
+    "docs/lint/README.md": pages.table,
 }
 
 
@@ -200,6 +202,8 @@ def main() -> int:
     """Write the pages."""
     for name in PARTS:
         (ROOT / name).write_text(with_generated(name), encoding="utf-8")
+    for name, text in pages.documentation().items():
+        (ROOT / name).write_text(text, encoding="utf-8")
     return 0
 
 

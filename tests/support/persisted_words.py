@@ -114,7 +114,7 @@ def _status_file() -> Words:
     stop = {one.name: "" for one in fields(Stop)}
     before = set(threading.enumerate())
     with tempfile.TemporaryDirectory() as directory:
-        made = StatusFile((Path(directory),), status, lambda: {"stop": stop})
+        made = StatusFile((Path(directory) / "status.json",), status, lambda: {"stop": stop})
         made.progress(step.id, Progress(1, 2, "rows"))
         made.write()
         made.close()

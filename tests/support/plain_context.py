@@ -7,6 +7,7 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -70,6 +71,8 @@ class PlainWork:
     def rows(self, sql: str, params: Params = NOTHING) -> list[Row]:
         with _translated():
             cursor = self.connection.execute(bind(sql, self.dialect), dict(params))
+            if cursor.description is None:  # a savepoint
+                return []
             names = [column[0] for column in cursor.description]
             return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()]
 
@@ -84,7 +87,7 @@ class PlainWork:
             cursor = self.connection.execute(
                 bind(f"SELECT * FROM ({sql}) AS described LIMIT 0", self.dialect), dict(params)
             )
-            return [column[0] for column in cursor.description]
+            return [column[0] for column in cursor.description or ()]
 
     def trial(self, label: str) -> contextlib.AbstractContextManager[Work]:
         return self.trials(label)
@@ -196,6 +199,7 @@ class PlainContext:
     """What the engine lends to a step, without the engine."""
 
     db: PlainDatabase
+    folder: Path | None = None
 
     def pulse(self, progress: Progress) -> Tuning:
         return Tuning()
@@ -221,13 +225,15 @@ class Trial:
     step: Step
     run: str = field(default_factory=lambda: f"run_{next(_runs)}")
     crash_before: str = ""
+    lock_timeout: str = "2s"
 
     def __post_init__(self) -> None:
         with self.database("apply")._connected() as work:
             tables.create(work)
 
     def database(self, action: str) -> PlainDatabase:
-        return PlainDatabase(self.target, RunPosition(self.run, "step", action), crash_before=self.crash_before)
+        place = RunPosition(self.run, "step", action)
+        return PlainDatabase(self.target, place, lock_timeout=self.lock_timeout, crash_before=self.crash_before)
 
     def look(self, action: str = "apply") -> contextlib.AbstractContextManager[Look]:
         return self.database(action).look()

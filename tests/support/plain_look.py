@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -69,7 +70,7 @@ class PlainLook:
     def rows(self, sql: str, params: Params = {}) -> list[Row]:
         cursor = self._run(sql, params)
         names = [column[0] for column in cursor.description or []]
-        return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()]
+        return [Row(zip(names, values, strict=True)) for values in cursor.fetchall()] if names else []
 
     def row(self, sql: str, params: Params = {}) -> Row:
         rows = self.rows(sql, params)
@@ -111,7 +112,8 @@ class PlainDatabase:
         if reading:
             connection.read_only, connection.isolation_level = True, psycopg.IsolationLevel.REPEATABLE_READ
         connection.execute(
-            "SELECT set_config('search_path', 'public, pg_catalog', false), set_config('row_security', 'off', false)"
+            "SELECT set_config('search_path', 'public, pg_catalog', false), set_config('lock_timeout', '10s', false),"
+            " set_config('row_security', 'off', false)"
         )
         return connection
 
@@ -165,6 +167,7 @@ class PlainContext:
 
     def __init__(self, db: PlainDatabase) -> None:
         self.db = db
+        self.folder: Path | None = None
         self.pulses: list[Progress] = []
         self.stop: Exception | None = None
         with db.writing(keep=True) as work:

@@ -17,9 +17,11 @@ from steps.sql.dialect import literal, quote
 from steps.types.backfill import store
 from steps.types.backfill.payload import UndoPayload, altered_keys, blanked_keys, drop, prune
 from steps.types.backfill.sql import (
+    Named,
     Shape,
     Window,
     counts,
+    done,
     is_null,
     is_value,
     json_of,
@@ -37,6 +39,7 @@ TEMP = "temp.runbook_window"
 _SET = f"nullif(current_setting('{BEGAN}', true), '')"
 HELD = "held or changed by another transaction"
 BLANKED = "a trigger of the table set it back to NULL"
+FILLED_AGAIN = "a trigger of the table wrote a value into it again"
 REWRITTEN = "a trigger of the table wrote another value than that of the source"
 UNDONE = "a trigger of the table kept it from being written, set it back to NULL, or wrote another value"
 KEYLESS = "its key is NULL, and NULL names no row"
@@ -92,7 +95,8 @@ def _after_triggers(work: Work, place: RunPosition, shape: Shape, spec: BatchSpe
     payload = UndoPayload.of(shape)
     if outcome.figures.written:
         work.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for message, changed_keys in ((BLANKED, blanked_keys), (REWRITTEN, altered_keys)):
+        undone = ((blanked(shape), blanked_keys), *([] if shape.clears else [(REWRITTEN, altered_keys)]))
+        for message, changed_keys in undone:
             keys = changed_keys(work, place, payload, n=spec.n)
             if keys:
                 prune(work, place, payload, n=spec.n, keys=keys, now=True)
@@ -102,6 +106,11 @@ def _after_triggers(work: Work, place: RunPosition, shape: Shape, spec: BatchSpe
     if not shape.undo:
         drop(work, place, n=spec.n)
     return outcome
+
+
+def blanked(shape: Shape) -> str:
+    """The message for a row in which a trigger undid what was written."""
+    return FILLED_AGAIN if shape.clears else BLANKED
 
 
 def change(place: RunPosition, shape: Shape, spec: BatchSpec) -> Change:
@@ -165,12 +174,10 @@ def _statement(shape: Shape, window: Window, skip_locked: bool, strict: bool) ->
 
 def update(shape: Shape, window: Window, *, skip_locked: bool = False) -> str:
     """The UPDATE itself, of the judged rows rb_j."""
-    sets = [f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill)]
+    sets = [_set(shape, c, n) for n, c in enumerate(shape.fill)]
     sets += [f"{quote(name)} = target.{quote(name)}" for name in shape.touched_columns]
     keys = ", ".join(f"rb_j.rb_k{n}" for n in range(len(shape.key)))
-    written = ", ".join(
-        f"CASE WHEN rb_j.rb_n{n} THEN CAST(target.{c.sql} AS text) END AS rb_o{n}" for n, c in enumerate(shape.fill)
-    )
+    written = ", ".join(f"{_kept(shape, c, n)} AS rb_o{n}" for n, c in enumerate(shape.fill))
     # the same page range as in rb_j, so that the planner can use a TID range scan
     bounds = f" AND {window.condition}" if window.pages else ""
     return f"""UPDATE {shape.table} AS target SET {", ".join(sets)} FROM {"rb_locked AS rb_j" if skip_locked else "rb_j"}
@@ -178,8 +185,23 @@ def update(shape: Shape, window: Window, *, skip_locked: bool = False) -> str:
         RETURNING {keys}, {written}, {blank_in_it(shape)} AS rb_null, {not_in_it(shape)} AS rb_blank, {_identity("rb_j", shape)}"""
 
 
+def _set(shape: Shape, column: Named, n: int) -> str:
+    return f"{column.sql} = " + ("NULL" if shape.clears else f"coalesce(target.{column.sql}, rb_j.rb_v{n})")
+
+
+def _kept(shape: Shape, column: Named, n: int) -> str:
+    """SQL for what the undo needs of a column: the written value; where it is emptied, the value that stood there."""
+    value, now = f"CAST(target.{column.sql} AS text)", f"target.{column.sql}"
+    if shape.clears:
+        return f"CASE WHEN rb_j.rb_n{n} AND {is_null(column, now)} THEN rb_j.rb_v{n} END"
+    return f"CASE WHEN rb_j.rb_n{n} THEN {value} END"
+
+
 def blank_in_it(shape: Shape) -> str:
-    """SQL that tells whether a value that the UPDATE set is NULL in the row: a BEFORE trigger may have removed it."""
+    """SQL that tells whether the UPDATE had no effect on a column of the row: a BEFORE trigger may have undone it."""
+    if shape.clears:
+        each = [f"(rb_j.rb_n{n} AND {is_value(c, f'target.{c.sql}')})" for n, c in enumerate(shape.fill)]
+        return "(" + " OR ".join(each) + ")"
     each = [
         f"(rb_j.rb_n{n} AND {is_value(c, f'rb_j.rb_v{n}')} AND {is_null(c, f'target.{c.sql}')})"
         for n, c in enumerate(shape.fill)
@@ -192,7 +214,7 @@ def not_in_it(shape: Shape) -> str:
 
     Compared as text after a cast to the column's type, which may round or pad (numeric(10,2), char(5)).
     """
-    if not shape.triggers:
+    if shape.clears or not shape.triggers:
         return blank_in_it(shape)
     each = [
         f"(rb_j.rb_n{n} AND CAST(target.{c.sql} AS text) IS DISTINCT FROM CAST(CAST(rb_j.rb_v{n} AS {c.type}) AS text))"
@@ -296,7 +318,7 @@ def _late(shape: Shape, *, skip_locked: bool) -> str:
     """
     mine, theirs = _identity("rb_j", shape), _identity("rb_u", shape)
     dead = f"({mine}) IN (SELECT {theirs} FROM rb_u)"
-    blanked = f"WHEN ({mine}) IN (SELECT {theirs} FROM rb_u WHERE rb_u.rb_null) THEN '{BLANKED}' "
+    undone = f"WHEN ({mine}) IN (SELECT {theirs} FROM rb_u WHERE rb_u.rb_null) THEN '{blanked(shape)}' "
     skipped = (
         f"WHEN ({mine}) IN (SELECT {_identity('rb_s', shape)} FROM rb_locked AS rb_s) THEN '{SKIPPED}'"
         if skip_locked
@@ -305,7 +327,7 @@ def _late(shape: Shape, *, skip_locked: bool) -> str:
     return f"""INSERT INTO {table("skipped_row", shape.dialect)} (run, step, action, key, sqlstate, message, attempt)
         SELECT CAST(:run AS text), CAST(:step AS text), CASE WHEN rb_l.why = '{HELD}' THEN '{DEFERRED}' ELSE '{DEAD_ACTION}' END,
                rb_l.key, CASE WHEN rb_l.why = '{HELD}' THEN '55P03' ELSE '' END, rb_l.why, 1
-        FROM (SELECT {key_text(shape, "rb_j")} AS key, CASE {blanked}WHEN {dead} THEN '{REWRITTEN}' {skipped} ELSE '{HELD}' END AS why
+        FROM (SELECT {key_text(shape, "rb_j")} AS key, CASE {undone}WHEN {dead} THEN '{REWRITTEN}' {skipped} ELSE '{HELD}' END AS why
               FROM rb_j WHERE rb_j.rb_c = 'written' AND (SELECT wanted > written FROM rb_tally)
               AND ({mine}) NOT IN (SELECT {theirs} FROM rb_u WHERE NOT rb_u.rb_blank)) AS rb_l ON CONFLICT DO NOTHING"""
 
@@ -325,7 +347,7 @@ def sqlite_statements(shape: Shape, window: Window) -> list[str]:
     SQLite has no data-modifying CTEs, so a temporary table takes the place of rb_j.
     """
     same = " AND ".join(f"target.{c.sql} = rb_j.rb_k{n}" for n, c in enumerate(shape.key))
-    sets = ", ".join(f"{c.sql} = coalesce(target.{c.sql}, rb_j.rb_v{n})" for n, c in enumerate(shape.fill))
+    sets = ", ".join(_set(shape, c, n) for n, c in enumerate(shape.fill))
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
         f"CREATE TEMP TABLE runbook_window AS {judged(shape, looked_at(shape, window))}",
@@ -341,7 +363,9 @@ def sqlite_statements(shape: Shape, window: Window) -> list[str]:
 def _sqlite_recount(shape: Shape, same: str) -> str:
     """Mark rows as dead that lack a value they should have got: a trigger changed it, or the row's key is NULL."""
     all_there = " AND ".join(
-        f"(NOT rb_j.rb_n{n} OR rb_j.rb_v{n} IS NULL OR target.{c.sql} COLLATE BINARY = rb_j.rb_v{n})"
+        f"(NOT rb_j.rb_n{n} OR target.{c.sql} IS NULL)"
+        if shape.clears
+        else f"(NOT rb_j.rb_n{n} OR rb_j.rb_v{n} IS NULL OR target.{c.sql} COLLATE BINARY = rb_j.rb_v{n})"
         for n, c in enumerate(shape.fill)
     )
     return f"""UPDATE {TEMP} AS rb_j SET rb_c = 'dead' WHERE rb_j.rb_c = 'written' AND NOT EXISTS (
@@ -358,12 +382,11 @@ def _sqlite_dead(shape: Shape) -> str:
 
 def _sqlite_undo(shape: Shape, same: str) -> str:
     values = [f"rb_j.rb_k{n}" for n in range(len(shape.key))]
-    values += [
-        f"CASE WHEN rb_j.rb_n{n} AND target.{c.sql} IS NOT NULL THEN quote(target.{c.sql}) END"
-        for n, c in enumerate(shape.fill)
-    ]
+    written = [f"rb_j.rb_n{n} AND {done(c, f'target.{c.sql}', clears=shape.clears)}" for n, c in enumerate(shape.fill)]
+    stored = [wrap(f"rb_j.rb_v{n}") if shape.clears else f"quote(target.{c.sql})" for n, c in enumerate(shape.fill)]
+    values += [f"CASE WHEN {one} THEN {value} END" for one, value in zip(written, stored, strict=True)]
     values[: len(shape.key)] = [wrap(one) for one in values[: len(shape.key)]]
-    some = " OR ".join(f"(rb_j.rb_n{n} AND target.{c.sql} IS NOT NULL)" for n, c in enumerate(shape.fill))
+    some = " OR ".join(f"({one})" for one in written)
     return f"""INSERT INTO {table("undo", shape.dialect)} (run, step, n, rows, payload)
         SELECT :run, :step, :n, count(*), json_group_array(json_array({", ".join(values)}))
         FROM {TEMP} AS rb_j CROSS JOIN {shape.table} AS target

@@ -8,9 +8,7 @@ from enum import StrEnum
 from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, QUERY_CANCELED, SERIALIZATION, DatabaseFault
 from steps.contract.dialect import Dialect
 from steps.contract.errors import KEPT_TOO_LONG
-
-# SQLSTATE classes that a single row can cause: data, constraints, triggers, check options, too large an index entry.
-_DATA_CLASSES = ("21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0")
+from steps.sql.unreadable import caused_by_a_row
 
 
 class Meaning(StrEnum):
@@ -22,15 +20,13 @@ class Meaning(StrEnum):
 
 
 def meaning(fault: DatabaseFault, dialect: Dialect) -> Meaning:
-    """Classify by SQLSTATE alone. SQLite's generic error may be a row's (malformed JSON), so a row is suspected first."""
+    """Classify by SQLSTATE alone."""
     if fault.lost:
         return Meaning.FATAL
     if fault.sqlstate in (LOCK_NOT_AVAILABLE, DEADLOCK, SERIALIZATION):
         return Meaning.LOCK
-    if fault.sqlstate in (QUERY_CANCELED, KEPT_TOO_LONG) or fault.sqlstate.startswith(_DATA_CLASSES):
-        return Meaning.DATA
-    unnamed = dialect is Dialect.SQLITE and fault.sqlstate in ("", "HY000", "XX000")
-    return Meaning.DATA if unnamed else Meaning.FATAL
+    slow = fault.sqlstate in (QUERY_CANCELED, KEPT_TOO_LONG)
+    return Meaning.DATA if slow or caused_by_a_row(fault, dialect) else Meaning.FATAL
 
 
 @dataclass
@@ -38,13 +34,15 @@ class RetryState:
     """Retry state of the current rows, until they are done.
 
     cap: the maximum batch size; suspects: how many of the next rows contain the faulty one; skip_locked: skip locked rows;
-    tries: attempts so far.
+    tries: attempts so far; bad: the keys of rows that can't be read; readable: all others can, so a fault comes from writing.
     """
 
     cap: int | None = None
     suspects: int = 0
     skip_locked: bool = False
     tries: int = 0
+    bad: tuple[str, ...] = ()
+    readable: bool = False
 
     def halve(self, rows: int) -> None:
         """A batch of this size failed: continue with half of it, to isolate the faulty row."""
@@ -55,4 +53,4 @@ class RetryState:
         self.suspects -= rows
         self.skip_locked, self.tries = False, 0
         if self.suspects <= 0:
-            self.cap, self.suspects = None, 0
+            self.cap, self.suspects, self.bad, self.readable = None, 0, (), False

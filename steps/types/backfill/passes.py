@@ -10,13 +10,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 
-from steps.contract import AlreadyCommitted, Context, DatabaseFault, Look, Paused, RunPosition, StepError, Tuning, Value
+from steps.contract import (
+    AlreadyCommitted,
+    Context,
+    DatabaseFault,
+    Look,
+    Params,
+    Paused,
+    Row,
+    RunPosition,
+    StepError,
+    Tuning,
+    Value,
+)
+from steps.sql.unreadable import tried
 from steps.types.backfill import store
 from steps.types.backfill.batch import BatchResult, BatchSpec, change, outcome_of, run_batch
 from steps.types.backfill.payload import UndoPayload, prune, written_before
 from steps.types.backfill.pool import WorkerPool
 from steps.types.backfill.progress import forecast, progress, rest_s, size
 from steps.types.backfill.ranges import Route, Start, again, begin, heap_of, key_names
+from steps.types.backfill.reading import Unreadable, in_table
 from steps.types.backfill.sql import Shape, Window, left, missed
 from steps.types.backfill.store import AGAIN, SWEEP, Batch, DeadRow, Totals
 from steps.types.backfill.throttle import Pace
@@ -25,6 +39,8 @@ from steps.types.backfill.worker import Assignment, PassSettings, PassState, Wor
 RETURNS = 5  # times that deferred rows are returned to, with growing waits of up to 1.6 s
 AT_ONCE = 100_000  # rows of a sweep's query: what one process keeps in mind
 NULL_AGAIN = "NULL again after it was written"
+FULL_AGAIN = "written again after it was emptied"
+EVERYWHERE = Window("true", {})
 ROUNDS = 20  # of the sweep: each begins anew where a row was not found again under the key that it had
 
 
@@ -274,6 +290,12 @@ class Pass:
         self.note(figures)
         self._keep_to_budget(f"the last one, {row.key}: {row.message}")
 
+    def leave_out(self, order: BatchSpec, bad: Unreadable) -> None:
+        """Rows that can't be read are dead; the cursor stays, since the others of this batch are yet to come."""
+        for one in bad.found:
+            stays = replace(order, n=self.numbered(), window=replace(order.window, end=order.lo))
+            self.set_aside(stays, DeadRow.unreadable(one), action=store.DEAD_ACTION)
+
     def _count_dead(self, *outcomes: BatchResult) -> None:
         if any(one.figures.dead for one in outcomes):
             self._keep_to_budget("a trigger of the table kept them from being written, or set them back to NULL")
@@ -336,8 +358,8 @@ class Pass:
         return self._count_left()
 
     def _take_up(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that this run wrote and that are NULL again: they are written once more, and then they are dead."""
-        held = UndoPayload.of(self.shape)
+        """Those of the keys that this run wrote and that need it again: they are written once more, and then they are dead."""
+        held, message = UndoPayload.of(self.shape), FULL_AGAIN if self.shape.clears else NULL_AGAIN
         with self.ctx.db.look() as look:
             before = written_before(look, self.place, held, keys)
             known = {one.key for one in store.letters(look, run=self.place.run, step=self.place.step, action=AGAIN)}
@@ -349,42 +371,56 @@ class Pass:
         with self.ctx.db.commit(f"again {self.numbered()}") as work:
             for n in sorted({n for n, _ in before}):
                 prune(work, self.place, held, n=n, keys=[key for m, key in before if m == n])
-            store.recall(work, self.place, once, message=NULL_AGAIN, action=AGAIN)
-            store.recall(work, self.place, once, message=NULL_AGAIN, action=store.DEFERRED)
-            store.recall(work, self.place, twice, message=NULL_AGAIN, action=store.DEAD_ACTION)
+            store.recall(work, self.place, once, message=message, action=AGAIN)
+            store.recall(work, self.place, once, message=message, action=store.DEFERRED)
+            store.recall(work, self.place, twice, message=message, action=store.DEAD_ACTION)
             figures = Totals(1, written=-len(fallen), deferred=len(once), dead=len(twice))
             store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
         self.note(figures)
         if twice:
-            self._keep_to_budget(f"the last one, {twice[-1]}: {NULL_AGAIN}")
+            self._keep_to_budget(f"the last one, {twice[-1]}: {message}")
         return fallen
 
     def _missed(self) -> list[str]:
-        within = Window("true", {})
-        sql, params = missed(self.shape, within, limit=AT_ONCE)
-        with self._scan() as look:
-            try:
-                return [row.text("key") for row in look.rows(sql, {**params, **self._ours()})]
-            except DatabaseFault as fault:
-                raise StepError(
-                    f"cannot prove that no row was missed: {fault}; correct that row, then resume"
-                ) from fault
+        sql, params = missed(self.shape, EVERYWHERE, limit=AT_ONCE)
+        rows, bad = self._scanned(sql, params)
+        if rows is None:
+            self.leave_out(BatchSpec(0, SWEEP, "", EVERYWHERE), bad)
+            rows, bad = self._scanned(sql, params)
+        if rows is None:
+            raise StepError(
+                "cannot prove that no row was missed: others can't be read each time it is asked; resume later"
+            )
+        return [row.text("key") for row in rows]
 
     def _count_left(self) -> int:
-        within = Window("true", {})
+        rows, bad = self._scanned(left(self.shape, EVERYWHERE), {})
+        if rows is None:  # they are left too: nobody has gone over them
+            rest = EVERYWHERE.without(bad.keys)
+            with self._scan() as look:
+                rows = look.rows(left(self.shape, rest), {**rest.params, **self._ours()})
+        return rows[0].integer("n") + len(bad.found)
+
+    def _scanned(self, sql: str, params: Params) -> tuple[list[Row] | None, Unreadable]:
+        """The rows of a query over the whole table; None where it fails at some, which are looked for then."""
         with self._scan() as look:
-            return look.row(left(self.shape, within), {**within.params, **self._ours()}).integer("n")
+            rows = tried(look, lambda: look.rows(sql, {**params, **self._ours()}))
+            if rows is not None:
+                return rows, Unreadable()
+            bad = in_table(look, self.shape, place=self.place)
+            # where no row is at fault, the statement says by itself what is
+            return (None, bad) if bad.found else (look.rows(sql, {**params, **self._ours()}), bad)
 
     def _ours(self) -> dict[str, Value]:
         return {"run": self.place.run, "step": self.place.step}
 
     def _return_to_deferred(self, worker: Worker) -> None:
-        for attempt in range(RETURNS if self.totals.deferred else 0):
+        for turn in range(RETURNS if self.totals.deferred else 0):
             with self.ctx.db.look() as look:
                 ours = store.letters(look, run=self.place.run, step=self.place.step, action=store.DEFERRED)
             keys = [letter.key for letter in ours]
             if not keys:
                 return
-            if attempt:
-                time.sleep(random.uniform(0.5, 1.0) * 0.1 * 2**attempt)  # noqa: S311 - jitter, no secret
+            if turn:
+                time.sleep(random.uniform(0.5, 1.0) * 0.1 * 2**turn)  # noqa: S311 - jitter, no secret
             worker.settle_all(keys, worker=SWEEP)

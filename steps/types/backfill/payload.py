@@ -13,21 +13,25 @@ from dataclasses import dataclass
 from steps.contract import Look, RunPosition, Value, Work
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import table as ledger_table
-from steps.types.backfill.sql import Named, Shape, is_null, is_value, unwrap
+from steps.types.backfill.sql import Named, Shape, done, to_do, unwrap
 
 
 @dataclass(frozen=True)
 class UndoPayload:
-    """The layout of a payload. table: qualified and quoted; fill: the columns whose values it holds."""
+    """The layout of a payload. table: qualified and quoted; fill: the columns whose values it holds.
+
+    clears: the values are those that stood there before the columns were emptied, instead of those that were written.
+    """
 
     dialect: Dialect
     table: str
     key: tuple[Named, ...]
     fill: tuple[Named, ...]
+    clears: bool = False
 
     @staticmethod
     def of(shape: Shape) -> UndoPayload:
-        return UndoPayload(shape.dialect, shape.table, shape.key, shape.fill)
+        return UndoPayload(shape.dialect, shape.table, shape.key, shape.fill, shape.clears)
 
     @property
     def pg(self) -> bool:
@@ -52,13 +56,13 @@ class UndoPayload:
 
     @property
     def blanked(self) -> str:
-        """SQL that tells whether any of the written values is NULL now."""
-        return self._any(is_null)
+        """SQL that tells whether any of the columns is by now as it was before: NULL, or where it was emptied, a value."""
+        return self._any(to_do)
 
     @property
     def refilled(self) -> str:
-        """SQL that tells whether any of the columns that the undo set to NULL holds a value now."""
-        return self._any(is_value)
+        """SQL that tells whether any of the columns that the undo restored is as it was written again."""
+        return self._any(done)
 
     @property
     def altered(self) -> str:
@@ -66,9 +70,10 @@ class UndoPayload:
         each = [f"rb_d.rb_o{n} <> CAST(target.{column.sql} AS text)" for n, column in enumerate(self.fill)]
         return "(" + " OR ".join(each) + ")"
 
-    def _any(self, of: Callable[[Named, str], str]) -> str:
+    def _any(self, of: Callable[..., str]) -> str:
         each = [
-            f"rb_d.rb_o{n} IS NOT NULL AND {of(column, f'target.{column.sql}')}" for n, column in enumerate(self.fill)
+            f"rb_d.rb_o{n} IS NOT NULL AND {of(column, f'target.{column.sql}', clears=self.clears)}"
+            for n, column in enumerate(self.fill)
         ]
         return "(" + " OR ".join(f"({one})" for one in each) + ")"
 
@@ -156,10 +161,12 @@ def prune(
 
     def standing(m: int, column: str) -> str:
         was = f"rb_d.rb_o{m}"
-        return f"CASE WHEN {there} AND {was} IS NOT NULL THEN CAST({column} AS text) ELSE {was} END" if now else was
+        written = f"CASE WHEN {there} AND {was} IS NOT NULL THEN CAST({column} AS text) ELSE {was} END"
+        return written if now and not payload.clears else was
 
     kept = [
-        f"CASE WHEN {there} AND {is_null(c, f'target.{c.sql}')} THEN NULL ELSE {standing(m, f'target.{c.sql}')} END AS rb_o{m}"
+        f"CASE WHEN {there} AND {to_do(c, f'target.{c.sql}', clears=payload.clears)} THEN NULL "
+        f"ELSE {standing(m, f'target.{c.sql}')} END AS rb_o{m}"
         for m, c in enumerate(payload.fill)
     ]
     names = [f"{'rb_k' if payload.pg else 'rb_q'}{m}" for m in range(len(payload.key))]

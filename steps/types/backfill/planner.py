@@ -41,6 +41,8 @@ def joining(look: Look, shape: Shape, window: Window) -> JoinChoice:
     if not shape.pg:
         return JoinChoice()
     off = () if window.pages and window.limit is None else ("seqscan",)
+    if shape.clears:
+        return JoinChoice(off)
     rows = _plan(look, f"SELECT * FROM ({shape.source}\n) AS source", Window("", {}))["Plan"]["Plan Rows"]
     return JoinChoice(off, indexed=_indexed(look, shape, window), source_rows=float(rows))
 

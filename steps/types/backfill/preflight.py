@@ -70,14 +70,17 @@ def _has_identity(look: Look, table: str, identity: str) -> bool:
 
 def _fill_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
     columns, parted = catalog.columns(look, table), catalog.partitioned(look, table)
+    verb, where = ("empty", "columns") if shape.clears else ("fill", "fill")
     for one in shape.fill:
         column = columns[one.name]
         if column.generated or column.identity.lower() in ("a", "always"):
-            yield f"cannot fill {table}.{one.name}: the database generates it; leave it out of fill"
-        if column.not_null:
+            yield f"cannot {verb} {table}.{one.name}: the database generates it; leave it out of {where}"
+        if column.not_null and shape.clears:
+            yield f"cannot empty {table}.{one.name}: it is NOT NULL; leave it out of columns"
+        elif column.not_null:
             yield f"cannot fill {table}.{one.name}: it is NOT NULL, so nothing is to be filled; leave it out of fill"
         if parted is not None and _names_word(parted.key, one.name):
-            yield f"cannot fill {table}.{one.name}: the table is partitioned by it, and its rows would move"
+            yield f"cannot {verb} {table}.{one.name}: the table is partitioned by it, and its rows would move"
 
 
 def _names_word(text: str, word: str) -> bool:
@@ -96,6 +99,9 @@ def _trigger_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
 
 # ─── the source and the statement ───────────────────────────────────────────────────────────────────────────────────
 def _source_faults(look: Look, table: str, shape: Shape) -> Iterator[str]:
+    if shape.clears:
+        yield from operator_faults(look, table, shape)
+        return
     names = set(look.columns(shape.source))
     wanted = [one.name for one in shape.fill] + [one.column for one in shape.pairs]
     missing = [name for name in dict.fromkeys(wanted) if name not in names]

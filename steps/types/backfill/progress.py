@@ -53,12 +53,12 @@ def progress(totals: Totals, start: Start, *, rate: float, rows: int, ms: float,
     speed: dict[str, Value] = {"visited_per_second": round(rate, 1), "batch_rows": rows, "batch_ms": round(ms, 1)}
     speed |= {"others_per_second": round(pace.others, 1), "at_rest_pct": round(100 * pace.at_rest, 1)}
     size = f" · batches of {rows:,} in {ms:.0f} ms" if totals.batches else ""
-    note = f"{totals.written:,} written{size}{_beside(pace)}"
+    note = f"{totals.written:,} written{size}{beside(pace)}"
     total = max(start.rows, totals.seen)
     return Progress(totals.seen, total, "rows", note=note, figures={**figures(totals, start), **speed})
 
 
-def _beside(pace: Pace) -> str:
+def beside(pace: Pace) -> str:
     """The part of the progress note on other sessions' work; their rate is known only after some seconds of counting."""
     if not pace.busy:
         return ""

@@ -9,6 +9,8 @@ from typing import Literal
 from steps.catalog import catalog
 from steps.contract import Look, Model, Params, StepError
 from steps.contract.dialect import Dialect
+from steps.sql.unreadable import tried
+from steps.types.backfill.reading import in_table
 from steps.types.backfill.sql import ROWID, Named, Shape, Window, as_text, counting, json_of, keys, pages
 from steps.types.backfill.tables import TypedColumns, has_row_numbers
 
@@ -203,12 +205,22 @@ def last_position(
 
 
 def _count(look: Look, shape: Shape, ranges: Sequence[Range], route: Route) -> int:
+    """The rows in scope; those at which `where` fails count, since the pass will meet them."""
+    rows = tried(look, lambda: _counted(look, shape, ranges, route, bad=()))
+    if rows is not None:
+        return rows
+    bad = in_table(look, shape).keys
+    return _counted(look, shape, ranges, route, bad=bad) + len(bad)
+
+
+def _counted(look: Look, shape: Shape, ranges: Sequence[Range], route: Route, *, bad: Sequence[str]) -> int:
     if any(one.kind == "pages" for one in ranges):
         # An index-only scan is fast only where VACUUM has just marked the pages, and the planner trusts old figures of that.
         look.rows("SELECT set_config('enable_indexonlyscan', 'off', true)")
-        return look.row(counting(shape, Window("true", {}))).integer("n")
+        whole = Window("true", {}).without(bad)
+        return look.row(counting(shape, whole), whole.params).integer("n")
     start = Start(ranges=(), rows=0, bytes=0, start_xid="0")
-    every = [window(shape, route, one, lo=one.lo, start=start, rows=None) for one in ranges]
+    every = [window(shape, route, one, lo=one.lo, start=start, rows=None).without(bad) for one in ranges]
     return sum(look.row(counting(shape, one), _used(counting(shape, one), one.params)).integer("n") for one in every)
 
 

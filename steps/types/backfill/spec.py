@@ -16,12 +16,15 @@ from steps.types.backfill.tables import TABLEOID, Member, TypedColumns, is_rowid
 
 @dataclass(frozen=True)
 class BackfillFields:
-    """A backfill's fields from the playbook. key: () for the primary key; undo: whether to keep undo payloads."""
+    """A backfill's fields from the playbook. key: () for the primary key; undo: whether to keep undo payloads.
+
+    source, match: None where the columns are emptied.
+    """
 
     table: str
     key: tuple[str, ...]
-    source: Query
-    match: Text
+    source: Query | None
+    match: Text | None
     fill: tuple[str, ...]
     where: Text | None = None
     undo: bool = True
@@ -43,8 +46,9 @@ def read_shape(look: Look, fields: BackfillFields) -> Shape:
         table=qualified(*catalog.named(look, table), look.dialect),
         key=(*key, TABLEOID) if needs_table(found_in) else key,
         fill=tuple(named(name) for name in fields.fill),
-        source=fields.source.text(look.dialect).strip().rstrip(";").rstrip(),
-        pairs=read_match(fields.match.text(look.dialect), look.dialect),
+        source=fields.source.text(look.dialect).strip().rstrip(";").rstrip() if fields.source else "",
+        pairs=read_match(fields.match.text(look.dialect), look.dialect) if fields.match else (),
+        clears=fields.source is None,
         where=fields.where.text(look.dialect) if fields.where else "",
         many=found.kind == "partitioned table" or len(found_in) > 1,
         undo=fields.undo,

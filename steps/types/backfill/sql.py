@@ -1,7 +1,7 @@
 """SQL that a backfill uses on both databases: the rows of a window, and the verdict on each of them.
 
 Every alias made up here begins with rb_, so that it can't collide with names in a playbook's expressions over `target` and
-`source`. Columns of a row: rb_k0… its key, rb_n0… whether the column to fill is NULL, rb_m0… the values of `match`, rb_v0… the
+`source`. Columns of a row: rb_k0… its key, rb_n0… whether the column is to be written, rb_m0… the values of `match`, rb_v0… the
 source's values, rb_o0… its position in the pass's order, rb_c the verdict: written, already (nothing to fill), no_key,
 not_in_source, or outside (of `where`).
 """
@@ -41,6 +41,7 @@ class Shape:
     table: qualified and quoted. many: its rows are in several heaps (partitions, inheritance).
     touched_columns: set to themselves in each written row; see `catalog.touched_columns`. oid: 0 on SQLite.
     triggers: a trigger may change what the UPDATE writes, in the same transaction.
+    clears: the columns are emptied instead of filled: there is no source, and a row needs it where any of them holds a value.
     """
 
     dialect: Dialect
@@ -55,6 +56,7 @@ class Shape:
     touched_columns: tuple[str, ...] = ()
     oid: int = 0
     triggers: bool = False
+    clears: bool = False
 
     @property
     def pg(self) -> bool:
@@ -68,6 +70,7 @@ class Window:
     order: the columns whose last values become the cursor; () where the cursor is `end`. limit: the maximum number of rows.
     fresh: row versions created since the pass began may be met a second time, and must not be counted again: an UPDATE moves
     a row to another place in the heap. listed: the rows are given by their keys. pages: a range of heap pages.
+    guarded: rows with the keys in :rb_bad can't be read: they are out of scope, and nothing of the playbook's is evaluated.
     """
 
     condition: str
@@ -78,11 +81,18 @@ class Window:
     fresh: bool = False
     listed: bool = False
     pages: bool = False
+    guarded: bool = False
 
     @property
     def split(self) -> bool:
         """Whether rows that need nothing are counted by a query of their own: where there are many, that is much cheaper."""
         return self.pages and self.limit is None
+
+    def without(self, bad: Sequence[str]) -> Window:
+        """The window without the rows that have these keys."""
+        if not bad:
+            return self
+        return replace(self, guarded=True, params={**self.params, "rb_bad": json.dumps(list(bad))})
 
     @property
     def form(self) -> Window:
@@ -170,6 +180,15 @@ def is_value(column: Named, expression: str) -> str:
     return f"{expression} IS DISTINCT FROM NULL" if column.row else f"{expression} IS NOT NULL"
 
 
+def to_do(column: Named, expression: str, *, clears: bool) -> str:
+    """SQL that tells whether the column is still as it was before: NULL, or holding a value where columns are emptied."""
+    return is_value(column, expression) if clears else is_null(column, expression)
+
+
+def done(column: Named, expression: str, *, clears: bool) -> str:
+    return to_do(column, expression, clears=not clears)
+
+
 # ─── SQLite's values in JSON ────────────────────────────────────────────────────────────────────────────────────────
 # A SQLite column may hold any kind of value, whatever its declared type. SQLite's JSON has no blobs, and rounds reals to 15 digits.
 REAL, BLOB, TEXT, NULS = "real:", "blob:", "text:", "nulx:"
@@ -222,8 +241,9 @@ def unwrapped(value: Value) -> Value:
 
 # ─── rows and verdicts ──────────────────────────────────────────────────────────────────────────────────────────────
 def needs(shape: Shape) -> str:
-    """SQL that tells whether any column to fill is NULL."""
-    return "(" + " OR ".join(is_null(column, f"target.{column.sql}") for column in shape.fill) + ")"
+    """SQL that tells whether any column is to be written."""
+    each = (to_do(column, f"target.{column.sql}", clears=shape.clears) for column in shape.fill)
+    return "(" + " OR ".join(each) + ")"
 
 
 def inside(shape: Shape) -> str:
@@ -231,20 +251,39 @@ def inside(shape: Shape) -> str:
     return f"(({shape.where}\n) IS TRUE)" if shape.where else "true"
 
 
+def scope(shape: Shape, window: Window, *, unless: str = "", otherwise: str = "false") -> str:
+    """Like `inside`, but `otherwise` for rows that can't be read, and where `unless` holds: nothing is evaluated for those."""
+    held = " OR ".join([*([unless] if unless else []), *([_is_bad(shape)] if window.guarded else [])])
+    return f"CASE WHEN {held} THEN {otherwise} ELSE {inside(shape)} END" if held else inside(shape)
+
+
+def _is_bad(shape: Shape) -> str:
+    bad = "json_array_elements_text(CAST(:rb_bad AS json))" if shape.pg else "json_each(:rb_bad)"
+    return f"{own_key(shape)} IN (SELECT value FROM {bad})"
+
+
+def own_key(shape: Shape) -> str:
+    """SQL for the key of target's row as the ledger stores it."""
+    return json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
+
+
 def looked_at(shape: Shape, window: Window, *, unless: str = "") -> str:
     """The SELECT of a window's rows; of a split window only those that need something.
 
-    unless: a condition under which a row's match isn't evaluated. `match` is evaluated for no row that needs nothing or is out of
+    unless: a condition under which nothing is evaluated for a row. `match` is evaluated for no row that needs nothing or is out of
     scope either: such a row might make the expression fail.
     """
+    here = scope(shape, window, unless=unless)
     columns = [f"{as_text(shape, f'target.{c.sql}')} AS rb_k{n}" for n, c in enumerate(shape.key)]
-    columns += [f"{is_null(c, f'target.{c.sql}')} AS rb_n{n}" for n, c in enumerate(shape.fill)]
-    columns += [f"{needs(shape)} AS rb_needs", f"{inside(shape)} AS rb_inside"]
-    asked = f"{needs(shape)} AND {inside(shape)}" + (f" AND NOT {unless}" if unless else "")
+    columns += [f"{to_do(c, f'target.{c.sql}', clears=shape.clears)} AS rb_n{n}" for n, c in enumerate(shape.fill)]
+    if shape.clears:  # what stands there is what the undo needs
+        columns += [f"{as_text(shape, f'target.{c.sql}')} AS rb_v{n}" for n, c in enumerate(shape.fill)]
+    columns += [f"{needs(shape)} AS rb_needs", f"{here} AS rb_inside"]
+    asked = f"{needs(shape)} AND {here}"
     columns += [f"CASE WHEN {asked} THEN ({pair.expression}\n) END AS rb_m{n}" for n, pair in enumerate(shape.pairs)]
     columns += _place_columns(shape, window)
-    needy = f" AND {needs(shape)} AND {inside(shape)}" if window.split else ""
-    return f"SELECT {', '.join(columns)} FROM {_from(shape, window)}{needy}{_limited(window)}"
+    needy = f" AND {needs(shape)} AND {here}" if window.split else ""
+    return f"SELECT {', '.join(columns)} FROM {rows_from(shape, window)}{needy}{_limited(window)}"
 
 
 def _place_columns(shape: Shape, window: Window) -> list[str]:
@@ -265,7 +304,8 @@ def _fresh() -> str:
     return "(age(target.xmin) BETWEEN 0 AND age(CAST(:rb_xid AS xid)))"
 
 
-def _from(shape: Shape, window: Window) -> str:
+def rows_from(shape: Shape, window: Window) -> str:
+    """What stands behind FROM for a window's rows, as target."""
     if not window.listed:
         return f"{shape.table} AS target WHERE {window.condition}"
     if shape.pg:
@@ -289,14 +329,17 @@ def judged(shape: Shape, rows: str, *, known: bool = False) -> str:
     known: a row version created since the pass began gets the verdict outside if its row is dead or deferred: it was already
     counted as such.
     """
-    values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
-    found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
-    keyless = " OR ".join(f"rb_w.rb_m{n} IS NULL" for n in range(len(shape.pairs)))
     met = (
         f"WHEN rb_w.rb_fresh AND rb_w.rb_needs AND {set_aside(shape, key_text(shape, 'rb_w'))} THEN 'outside' "
         if known
         else ""
     )
+    if shape.clears:
+        return f"""SELECT rb_w.*, CASE WHEN NOT rb_w.rb_inside THEN 'outside' {met}WHEN rb_w.rb_needs THEN 'written'
+            ELSE 'already' END AS rb_c FROM ({rows}) AS rb_w"""
+    values = ", ".join(f"source.{c.sql} AS rb_v{n}" for n, c in enumerate(shape.fill))
+    found = " AND ".join(f"source.{quote(p.column)} = rb_w.rb_m{n}" for n, p in enumerate(shape.pairs))
+    keyless = " OR ".join(f"rb_w.rb_m{n} IS NULL" for n in range(len(shape.pairs)))
     changes = " OR ".join(f"rb_w.rb_n{n} AND {is_value(c, f'source.{c.sql}')}" for n, c in enumerate(shape.fill))
     return f"""SELECT rb_w.*, {values},
         CASE WHEN NOT rb_w.rb_inside THEN 'outside' {met}WHEN NOT rb_w.rb_needs THEN 'already' WHEN {keyless} THEN 'no_key'
@@ -324,7 +367,7 @@ def counts(*, split: bool = False) -> str:
 
 def rest(shape: Shape, window: Window) -> str:
     """Counts all rows of a split window (n), and those in scope that are older than the pass (old)."""
-    old = f"count(*) FILTER (WHERE {inside(shape)} AND NOT {_fresh()})"
+    old = f"count(*) FILTER (WHERE {scope(shape, window)} AND NOT {_fresh()})"
     return f"SELECT count(*) AS n, {old} AS old FROM {shape.table} AS target WHERE {window.condition}"
 
 
@@ -349,8 +392,7 @@ def left(shape: Shape, window: Window) -> str:
 
 
 def _fillable(shape: Shape, window: Window) -> str:
-    key = json_of(shape, [as_text(shape, f"target.{column.sql}") for column in shape.key])
-    known = set_aside(shape, key)
+    known = set_aside(shape, own_key(shape))
     needy = replace(window, condition=f"{window.condition} AND {needs(shape)}", order=(), limit=None, fresh=False)
     return judged(shape, looked_at(shape, needy, unless=known))
 
@@ -363,5 +405,14 @@ def set_aside(shape: Shape, key: str) -> str:
 
 def counting(shape: Shape, window: Window) -> str:
     """Counts a window's rows in scope."""
-    scope = f" AND {inside(shape)}" if shape.where else ""
-    return f"SELECT count(*) AS n FROM {shape.table} AS target WHERE {window.condition}{scope}"
+    here = f" AND {scope(shape, window)}" if shape.where else ""
+    return f"SELECT count(*) AS n FROM {shape.table} AS target WHERE {window.condition}{here}"
+
+
+def numbered(shape: Shape, window: Window, *, known: bool) -> str:
+    """The keys of a window's rows for which something would be evaluated. known: with whether they are set aside already."""
+    own = own_key(shape)
+    needy = "true" if shape.where else needs(shape)
+    columns = f"{own} AS key, {set_aside(shape, own) if known else 'false'} AS known, {needy} AS rb_needs"
+    rows = f"SELECT {columns} FROM {rows_from(shape, window)}{_limited(window)}"
+    return f"SELECT rb_w.key, rb_w.known FROM ({rows}) AS rb_w WHERE rb_w.rb_needs"

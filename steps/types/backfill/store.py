@@ -12,8 +12,10 @@ from typing import cast
 
 from steps.contract import Look, Row, RunPosition, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
+from steps.ledger.skipped_rows import UNREADABLE
 from steps.ledger.step_commits import place_params
 from steps.ledger.tables import exists, table
+from steps.sql.unreadable import UnreadableRow
 
 SWEEP = -1  # batch.worker of the final sweep, which visits rows that the ranges left unsettled
 # skipped_row.action:
@@ -184,6 +186,11 @@ class DeadRow:
     sqlstate: str
     message: str
     attempt: int = 1
+
+    @staticmethod
+    def unreadable(row: UnreadableRow) -> DeadRow:
+        """A row at which the playbook's SQL fails, before anything could be written."""
+        return DeadRow(row.key, row.sqlstate, f"{UNREADABLE}{row.message}")
 
 
 def set_aside(work: Work, place: RunPosition, letter: DeadRow, *, action: str) -> int:

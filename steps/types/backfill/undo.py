@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from steps.catalog import catalog
@@ -14,7 +15,7 @@ from steps.sql.dialect import quote
 from steps.types.backfill import store
 from steps.types.backfill.errors import Meaning, meaning
 from steps.types.backfill.payload import UndoPayload, rows_of
-from steps.types.backfill.sql import Named
+from steps.types.backfill.sql import Named, is_null, unwrap
 from steps.types.backfill.store import REFUSED
 from steps.types.backfill.tables import members
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
@@ -37,27 +38,41 @@ class Written(Model):
     key: tuple[Named, ...]
     fill: tuple[Named, ...]
     oid: int = 0  # of the table; 0 where it has none, and in what older versions kept
+    clears: bool = False  # the columns were emptied
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Rows reset to NULL, and rows left alone because somebody changed them since."""
+    """Rows restored, and rows left alone because somebody changed them since."""
 
     restored: int
     refused: int
 
 
 def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
-    """Undo the batches of the step that this connection serves, newest first; a repeated call continues where it stopped.
+    """Undo the batches of a backfill, newest first; a repeated call continues where it stopped.
 
     Raises StepError where the ledger or the table don't permit it, and Stopped.
+    """
+    with ctx.db.look() as look:
+        spec = _undo_spec(look, written)
+
+    def undo(label: str, place: RunPosition, part: Part) -> None:
+        _undo_with_retries(ctx, label, place, spec, part)
+
+    return take_back_batches(ctx, undo, throttle=throttle)
+
+
+def take_back_batches(ctx: Context, undo: Callable[[str, RunPosition, Part], None], *, throttle: Throttle) -> Taken:
+    """Undo the batches of the step that this connection serves, newest first, each part by `undo` in a commit of its own.
+
+    `undo` gets the commit's label; it records the rows restored and refused in the ledger's batch of that number.
     """
     with ctx.db.look() as look:
         place = _position(look)
         kept, done = store.kept(look, run=place.run, step=place.step), set(ctx.db.committed())
         taken = _so_far(look, place)
         reached = store.reached(look, RunPosition(place.run, place.step, "revert"))
-        spec = _undo_spec(look, written)
     total = sum(one.rows for one in kept)
     pace, speed = Pace(ctx.db, throttle), 0.0
     for one in kept:
@@ -71,7 +86,7 @@ def take_back(ctx: Context, written: Written, *, throttle: Throttle) -> Taken:
             upto = min(at + max(wanted, FEWEST), one.rows) if ctx.db.dialect is Dialect.POSTGRESQL else one.rows
             part, began = Part(one.n, at, upto), time.monotonic()
             label = f"undo {one.n}" + (f" to {upto}" if upto < one.rows else "")
-            _undo_with_retries(ctx, label, place, spec, part)
+            undo(label, place, part)
             done.add(label)
             seconds = max(time.monotonic() - began, 0.001)
             speed, at = (upto - at) / seconds, upto
@@ -137,26 +152,29 @@ class UndoSpec:
 
     @property
     def payload(self) -> UndoPayload:
-        return UndoPayload(self.dialect, self.written.table, self.written.key, self.written.fill)
+        written = self.written
+        return UndoPayload(self.dialect, written.table, written.key, written.fill, written.clears)
 
 
 def _undo_spec(look: Look, written: Written) -> UndoSpec:
     """How to reset this table's rows; raises StepError where it isn't the table that was filled."""
     if look.dialect is Dialect.SQLITE:
         return UndoSpec(written, look.dialect)
-    found = look.row("SELECT CAST(to_regclass(:name) AS oid)::bigint AS oid", {"name": written.table}).maybe_integer(
-        "oid"
-    )
-    if found is None or (written.oid and found != written.oid):
-        what = (
-            "there is no such table" if found is None else f"it is another table now (oid {found}, then {written.oid})"
-        )
-        raise StepError(
-            f"cannot take back what was written into {written.table}: {what}; the rows that were written are not in it"
-        )
+    found = same_table(look, written.table, written.oid)
     fill, key = [one.name for one in written.fill], [one.name for one in written.key]
     triggers = any(one.triggers for one in members(look, found, key))
     return UndoSpec(written, look.dialect, catalog.touched_columns(look, found, fill), triggers)
+
+
+def same_table(look: Look, table: str, oid: int) -> int:
+    """The table's oid; raises StepError where it isn't the one (`oid`, 0 where unknown) that was written into."""
+    found = look.row("SELECT CAST(to_regclass(:name) AS oid)::bigint AS oid", {"name": table}).maybe_integer("oid")
+    if found is None or (oid and found != oid):
+        what = "there is no such table" if found is None else f"it is another table now (oid {found}, then {oid})"
+        raise StepError(
+            f"cannot take back what was written into {table}: {what}; the rows that were written are not in it"
+        )
+    return found
 
 
 def _undo_with_retries(ctx: Context, label: str, place: RunPosition, spec: UndoSpec, part: Part) -> None:
@@ -214,17 +232,25 @@ def _undo_part(work: Work, place: RunPosition, spec: UndoSpec, part: Part) -> No
     if spec.triggers:
         # deferred triggers would fire at COMMIT, when their effect can't be recorded any more
         work.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        rows = work.execute(_written_back(spec), params)
-        sql = f"""UPDATE {ledger_table("batch", work.dialect)} SET written = written - :rows, dead = dead + :rows
-            WHERE run = :run AND step = :step AND action = 'revert' AND n = :n"""
-        work.execute(sql, {"run": place.run, "step": place.step, "n": part.n, "rows": rows})
+        count_as_refused(work, place, part, rows=work.execute(_written_back(spec), params))
+
+
+def count_as_refused(work: Work, place: RunPosition, part: Part, *, rows: int) -> None:
+    """Rows that had been counted as restored are refused after all."""
+    sql = f"""UPDATE {ledger_table("batch", work.dialect)} SET written = written - :rows, dead = dead + :rows
+        WHERE run = :run AND step = :step AND action = 'revert' AND n = :n"""
+    work.execute(sql, {"run": place.run, "step": place.step, "n": part.n, "rows": rows})
 
 
 # ─── SQL ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _sets(written: Written) -> str:
-    return ", ".join(
-        f"{c.sql} = CASE WHEN rb_d.rb_o{n} IS NULL THEN target.{c.sql} END" for n, c in enumerate(written.fill)
-    )
+def _sets(spec: UndoSpec) -> str:
+    """The assignments: NULL where a value was written, and the old value where a column was emptied."""
+    each = []
+    for n, column in enumerate(spec.written.fill):
+        old = f"CAST(rb_d.rb_o{n} AS {column.type})" if spec.dialect is Dialect.POSTGRESQL else unwrap(f"rb_d.rb_o{n}")
+        restored = f" ELSE {old}" if spec.written.clears else ""
+        each.append(f"{column.sql} = CASE WHEN rb_d.rb_o{n} IS NULL THEN target.{column.sql}{restored} END")
+    return ", ".join(each)
 
 
 def _names(written: Written, alias: str) -> list[str]:
@@ -235,28 +261,39 @@ def _names(written: Written, alias: str) -> list[str]:
 _PART = "rb_x.n = :n AND rb_e.at > CAST(:lo AS bigint) * {width} AND rb_e.at <= CAST(:hi AS bigint) * {width}"
 
 
-def _part_rows(spec: UndoSpec) -> str:
-    return rows_of(spec.payload, where=_PART.format(width=len(spec.written.key) + len(spec.written.fill)))
+def part_rows(payload: UndoPayload) -> str:
+    """The SELECT of the rows of one part of a payload (PostgreSQL)."""
+    return rows_of(payload, where=_PART.format(width=len(payload.key) + len(payload.fill)))
 
 
 def _statement(spec: UndoSpec) -> str:
-    """One part as one statement. rb_d: the payload's rows; rb_u: the UPDATE, only of rows that still hold what was written;
-    rb_t: the counters; rb_r: the rows left alone, with the reason; rb_b: the batch's row, which sums up all its parts."""
+    """One part as one statement; its UPDATE changes only rows that still hold what was written."""
     payload, written = spec.payload, spec.written
-    ours = [f"(rb_d.rb_o{n} IS NULL OR {_unchanged(c, n, parsed=spec.parsed)})" for n, c in enumerate(written.fill)]
-    same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in payload.keys)
+    ours = [f"(rb_d.rb_o{n} IS NULL OR {_unchanged(spec, c, n)})" for n, c in enumerate(written.fill)]
     again = [f"{quote(name)} = target.{quote(name)}" for name in spec.touched_columns]
+    update = f"""UPDATE {written.table} AS target SET {", ".join([_sets(spec), *again])} FROM rb_d
+        WHERE {" AND ".join([payload.matches, *ours])}
+        RETURNING {", ".join(_names(written, "rb_d"))}, {payload.refilled} AS rb_back"""
+    same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in payload.keys)
+    why = f"""CASE WHEN EXISTS (SELECT 1 FROM rb_u WHERE {same}) THEN '{REWRITTEN}' WHEN EXISTS (SELECT 1 FROM {written.table}
+        AS target WHERE {" AND ".join([payload.matches, *ours])}) THEN '{KEPT}' ELSE '{CHANGED}' END"""
+    return accounted(payload, update, why=why)
+
+
+def accounted(payload: UndoPayload, change: str, *, why: str) -> str:
+    """PostgreSQL: one part as one statement that takes back rows and records how many, and which not.
+
+    rb_d: the payload's rows; rb_u: the change, which returns their keys, and rb_back where nothing was taken back after all;
+    rb_t: the counters; rb_r: the rows left alone, with the reason `why`; rb_b: the batch's row, which sums up all its parts.
+    """
+    same = " AND ".join(f"rb_u.{name} = rb_d.{name}" for name in payload.keys)
     batch, skipped = (ledger_table(name, Dialect.POSTGRESQL) for name in ("batch", "skipped_row"))
-    return f"""WITH rb_d AS MATERIALIZED ({_part_rows(spec)}),
-        rb_u AS (UPDATE {written.table} AS target SET {", ".join([_sets(written), *again])} FROM rb_d
-            WHERE {" AND ".join([payload.matches, *ours])}
-            RETURNING {", ".join(_names(written, "rb_d"))}, {payload.refilled} AS rb_back),
+    return f"""WITH rb_d AS MATERIALIZED ({part_rows(payload)}),
+        rb_u AS ({change}),
         rb_t AS MATERIALIZED (SELECT (SELECT count(*) FROM rb_d) AS seen,
             (SELECT count(*) FROM rb_u WHERE NOT rb_u.rb_back) AS written),
         rb_r AS (INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
-            SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {payload.key_text()}, '',
-            CASE WHEN EXISTS (SELECT 1 FROM rb_u WHERE {same}) THEN '{REWRITTEN}' WHEN EXISTS (SELECT 1 FROM {written.table}
-                 AS target WHERE {" AND ".join([payload.matches, *ours])}) THEN '{KEPT}' ELSE '{CHANGED}' END, 1 FROM rb_d
+            SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {payload.key_text()}, '', {why}, 1 FROM rb_d
             WHERE (SELECT seen > written FROM rb_t) AND NOT EXISTS (SELECT 1 FROM rb_u WHERE NOT rb_u.rb_back AND {same})
             ON CONFLICT DO NOTHING),
         rb_b AS (INSERT INTO {batch} AS rb_was (run, step, action, n, worker, hi, seen, written, already, no_key,
@@ -275,18 +312,22 @@ def _written_back(spec: UndoSpec) -> str:
     payload, skipped = spec.payload, ledger_table("skipped_row", spec.dialect)
     return f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
         SELECT CAST(:run AS text), CAST(:step AS text), '{REFUSED}', {payload.key_text()}, '', '{REWRITTEN}', 1
-        FROM ({_part_rows(spec)}) AS rb_d JOIN {payload.table} AS target ON {payload.matches} WHERE {payload.refilled}
+        FROM ({part_rows(spec.payload)}) AS rb_d JOIN {payload.table} AS target ON {payload.matches} WHERE {payload.refilled}
         ON CONFLICT DO NOTHING"""
 
 
-def _unchanged(column: Named, n: int, *, parsed: bool) -> str:
+def _unchanged(spec: UndoSpec, column: Named, n: int) -> str:
     """SQL that tells whether the column still holds the written value, compared as the server's text of both.
+
+    An emptied column must still be NULL.
 
     Every type has a text form, but some have no equality operator (json), some treat different values as equal (a
     case-insensitive collation; 1.0 and 1.00), and an extension's operators may not be on the search path.
     """
+    if spec.written.clears:
+        return is_null(column, f"target.{column.sql}")
     text = f'CAST(target.{column.sql} AS text) COLLATE "C"'
-    if not parsed:
+    if not spec.parsed:
         return f"{text} = rb_d.rb_o{n}"
     return (
         f"CASE WHEN {text} = rb_d.rb_o{n} THEN true ELSE {text} = CAST(CAST(rb_d.rb_o{n} AS {column.type}) AS text) END"
@@ -296,16 +337,24 @@ def _unchanged(column: Named, n: int, *, parsed: bool) -> str:
 def _sqlite(spec: UndoSpec) -> list[str]:
     payload, written = spec.payload, spec.written
     ours = " AND ".join(
-        f"(rb_d.rb_o{n} IS NULL OR quote(target.{c.sql}) = rb_d.rb_o{n})" for n, c in enumerate(written.fill)
+        f"(rb_d.rb_o{n} IS NULL OR {f'target.{c.sql} IS NULL' if written.clears else f'quote(target.{c.sql}) = rb_d.rb_o{n}'})"
+        for n, c in enumerate(written.fill)
     )
-    batch, skipped = (ledger_table(name, Dialect.SQLITE) for name in ("batch", "skipped_row"))
     there = f"EXISTS (SELECT 1 FROM {written.table} AS target WHERE {payload.matches} AND "
     return [
         f"DROP TABLE IF EXISTS {TEMP}",
         f"CREATE TEMP TABLE runbook_back AS SELECT rb_d.*, '{CHANGED}' AS rb_why FROM ({rows_of(payload, where='rb_x.n = :n')}) AS rb_d",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '' WHERE {there}{ours})",
-        f"UPDATE OR ABORT {written.table} AS target SET {_sets(written)} FROM {TEMP} AS rb_d WHERE {payload.matches} AND rb_d.rb_why = ''",
+        f"UPDATE OR ABORT {written.table} AS target SET {_sets(spec)} FROM {TEMP} AS rb_d WHERE {payload.matches} AND rb_d.rb_why = ''",
         f"UPDATE {TEMP} AS rb_d SET rb_why = '{REWRITTEN}' WHERE rb_d.rb_why = '' AND {there}{payload.refilled})",
+        *sqlite_accounts(payload),
+    ]
+
+
+def sqlite_accounts(payload: UndoPayload) -> list[str]:
+    """SQLite: the statements that record what became of a batch's rows in TEMP; rb_why: "" where it was taken back."""
+    batch, skipped = (ledger_table(name, Dialect.SQLITE) for name in ("batch", "skipped_row"))
+    return [
         f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)
             SELECT :run, :step, '{REFUSED}', {payload.key_text()}, '', rb_d.rb_why, 1
             FROM {TEMP} AS rb_d WHERE rb_d.rb_why <> '' ON CONFLICT DO NOTHING""",

@@ -10,12 +10,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from steps.contract import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, Look, Model, Tuning
+from steps.contract import LOCK_NOT_AVAILABLE, AlreadyCommitted, DatabaseFault, Look, Model, RunPosition, Tuning
+from steps.sql.unreadable import caused_by_a_row
 from steps.types.backfill import store
 from steps.types.backfill.batch import BatchResult, BatchSpec
 from steps.types.backfill.errors import Meaning, RetryState, meaning
 from steps.types.backfill.planner import JoinChoice, joining
 from steps.types.backfill.ranges import Range, Route, Start, first_of, page, window
+from steps.types.backfill.reading import Unreadable, in_window
 from steps.types.backfill.sql import Shape, Window, listed
 from steps.types.backfill.store import DeadRow
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
@@ -74,6 +76,8 @@ class PassPort(Protocol):
     An answer is true for the moment: other workers commit meanwhile, and may find that the table was rewritten.
     """
 
+    place: RunPosition
+
     def state(self) -> PassState:
         """The pass as the ledger keeps it now."""
         ...
@@ -110,6 +114,10 @@ class PassPort(Protocol):
 
     def set_aside(self, order: BatchSpec, row: DeadRow, *, action: str) -> None:
         """Commit that this row could not be written; raises StepError as `commit` does."""
+        ...
+
+    def leave_out(self, order: BatchSpec, bad: Unreadable) -> None:
+        """Commit that these rows of a batch can't be read; the cursor stays. Raises StepError as `commit` does."""
         ...
 
     def caught_up(self, part: int) -> str:
@@ -183,7 +191,7 @@ class Worker:
     def _short_ones(self, number: int, at: str) -> list[BatchSpec]:
         """The next batches while others work, as many as may be sent together; [] where one must go alone."""
         part = self._part(number)
-        trouble = self.trouble.skip_locked or self.trouble.cap is not None
+        trouble = self.trouble.skip_locked or self.trouble.cap is not None or self.trouble.bad
         fit = int(TOGETHER_S / self._wanted()) if self._pace.busy else 1
         alone = self._alone or trouble or self._shape.triggers or self._port.pause_ahead()
         if part.kind != "pages" or alone or fit < 2:
@@ -214,7 +222,7 @@ class Worker:
     def _step(self, number: int, at: str) -> str:
         """Try the next rows of a range; where the cursor stands then."""
         part, rows, exact = self._part(number), *self._next_rows()
-        within = self._window(part, at, rows=rows, exact=exact)
+        within = self._window(part, at, rows=rows, exact=exact).without(self.trouble.bad)
         order = BatchSpec(self._port.numbered(), number, at, within, skip_locked=self.trouble.skip_locked)
         began = time.perf_counter()
         try:
@@ -264,11 +272,26 @@ class Worker:
             raise fault
         if kind is Meaning.LOCK and self.trouble.tries < AGAIN:
             self._wait(fault)
+        elif self._leaves_out(fault, order):
+            pass
         elif rows > 1:
             self.trouble.halve(rows)
         else:
             return self._single(order)
         return order.lo
+
+    def _leaves_out(self, fault: DatabaseFault, order: BatchSpec) -> bool:
+        """Whether the batch has rows that can't be read: they are dead from here on, and the next try goes on without them."""
+        if self.trouble.readable or not caused_by_a_row(fault, self._shape.dialect):
+            return False
+        with self._look() as look:
+            bad = in_window(look, self._shape, order.window, place=self._port.place, some=True)
+        if set(bad.keys) <= set(self.trouble.bad):
+            self.trouble.readable = True
+            return False
+        self._port.leave_out(order, bad)
+        self.trouble.bad = bad.keys
+        return True
 
     def _wait(self, fault: DatabaseFault) -> None:
         # Rows that the application holds are left out at the second try, which so needs no wait.
@@ -318,11 +341,20 @@ class Worker:
                 self.settle(keys[half:], worker=worker, lo=lo, hi=hi)
             else:
                 action = store.DEFERRED if kind is Meaning.LOCK else store.DEAD_ACTION
-                port.set_aside(order, DeadRow(keys[0], fault.sqlstate, str(fault)), action=action)
+                port.set_aside(order, self._dead(keys[0], fault), action=action)
         else:
             self.vanished += max(len(keys) - outcome.taken, 0)
             if worker == store.SWEEP:
                 self._adapt(outcome.figures.seen, time.perf_counter() - began)
+
+    def _dead(self, key: str, fault: DatabaseFault) -> DeadRow:
+        """A row that fails alone, with the reason; whether it couldn't even be read is asked of it alone."""
+        if caused_by_a_row(fault, self._shape.dialect):
+            with self._look() as look:
+                bad = in_window(look, self._shape, listed(self._shape, [key])).found
+            if bad:
+                return DeadRow.unreadable(bad[0])
+        return DeadRow(key, fault.sqlstate, str(fault))
 
 
 def array(keys: Sequence[str]) -> str:

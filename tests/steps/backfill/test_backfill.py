@@ -50,7 +50,7 @@ def test_backfill_fills_what_the_oracle_says(ready: Database, order: str) -> Non
     lives_its_life(ready, order)
 
 
-@pytest.mark.shape("stored")
+@pytest.mark.store("enriched")
 @pytest.mark.parametrize("order", ORDERS)
 def test_backfill_keeps_a_stored_source(ready: Database, order: str) -> None:
     """Values that existed before stay, also through the way back. F: F03 T: 18"""

@@ -24,5 +24,5 @@ def honeypot_pg(request: pytest.FixtureRequest, databases: Databases) -> Iterato
         kind = databases.kind(request.param)
     except LookupError as missing:
         pytest.skip(str(missing))
-    with kind.database("stored") as database:
+    with kind.database("enriched") as database:
         yield database

@@ -55,7 +55,7 @@ def test_types_on_postgresql_by_meaning(honeypot_pg: Database, name: str, wanted
 
 
 def test_types_on_sqlite_by_affinity(databases):
-    with databases.kind("sqlite").database("empty") as database:
+    with databases.kind("sqlite").database("documented") as database:
         assert answer(database, columns(has={"snapshot_country": "text", "snapshot_asn": "integer"})) is Answer.PASS
         assert answer(database, columns(has={"snapshot_country": "integer"})) is Answer.FAIL
 

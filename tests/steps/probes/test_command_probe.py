@@ -122,3 +122,40 @@ def test_suite_that_is_not_there_is_an_error(database: Database, tmp_path: Path)
 def test_suite_without_report_is_an_error(database: Database, suite: str):
     with pytest.raises(StepError, match=r"gave no report"):
         look_at(database, probe("pytest", path=suite, python=[sys.executable, "-c", "import sys; sys.exit(4)"]))
+
+
+REASONED = """
+import os
+from pathlib import Path
+import pytest
+
+def test_coverage(): assert 90 > 95, "coverage is 90 %, wanted 95"
+def test_place(): assert Path("here.txt").exists()
+def test_word(): assert os.environ["WORD"] == "7"
+@pytest.mark.skip(reason="no network data")
+def test_network(): ...
+@pytest.mark.parametrize("n", [1, 2])
+def test_each(n): assert n == 1, f"case {n} is wrong"
+"""
+
+
+def test_suite_tells_reasons_and_takes_place_and_environment(database: Database, tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "here.txt").touch()
+    path = tmp_path / "test_reasons.py"
+    path.write_text(REASONED)
+    one = probe("pytest", path=str(path), cwd=str(tmp_path / "there"), env={"WORD": "7"})
+    seen = look_at(database, one)
+    assert set(seen.passed) == {"test_place", "test_word"}
+    reasons = dict(line.split(": ", 1) for line in seen.reasons)
+    assert reasons["test_coverage"].startswith("AssertionError: coverage is 90 %, wanted 95")
+    assert "case 2 is wrong" in reasons["test_each"]
+    assert reasons["test_network"] == "no network data"
+    verdict = one.verdict(seen)
+    assert verdict is not None
+    assert "coverage is 90 %, wanted 95" in verdict.why
+
+
+def test_suite_keeps_the_target_of_the_run():
+    with pytest.raises(ValidationError, match="cannot set PGHOST"):
+        probe("pytest", path="x", env={"PGHOST": "elsewhere"})

@@ -164,3 +164,17 @@ def test_urls_are_plain_addresses(url: str):
     with pytest.raises(ValidationError) as refused:
         probe("memory", host="database", url=url)
     assert "secret-word" not in str(refused.value.errors(include_input=False, include_context=False))
+
+
+def test_server_memory_is_that_of_its_processes(empty_pg: Database):
+    seen = look_at(empty_pg, probe("server_memory"))
+    assert seen.processes > 3
+    assert 1 << 20 < seen.used_bytes < seen.total_bytes
+    assert 0 < seen.used_pct < 100
+
+
+def test_server_memory_of_another_host_is_unknown(empty_pg: Database):
+    with PlainDatabase(empty_pg).look() as look:
+        far = Elsewhere(look.database, look.connection, reading=True)
+        with pytest.raises(Unknown, match="does not run on this machine"):
+            probe("server_memory").observe(far)

@@ -15,7 +15,7 @@ PAIR = "SELECT count(*) AS n FROM session_summaries WHERE event_count = 3 AND co
 def result_of(one: object, **figures: object) -> object:
     """A comparison's result with chosen figures: what the noise of this machine must not decide."""
     defaults = {"a_ms": 2.0, "b_ms": 10.0, "speedup": 5.0, "agree": True, "noise_pct": 3.0, "undecided": False}
-    values = {"a_value": "1", "b_value": "1", "difference_pct": 0.0, "a_plan": "", "b_plan": ""}
+    values = {"a_value": 1, "b_value": 1, "difference_pct": 0.0, "a_plan": "", "b_plan": ""}
     return one.Result(**{**defaults, **values, **figures})
 
 
@@ -82,6 +82,22 @@ def test_compare_noise_is_undecided():
     assert one.verdict(result_of(one, agree=False, undecided=True)).answer is Answer.FAIL
 
 
+@pytest.mark.parametrize(
+    "nothing", ["SELECT 0 AS n", "SELECT NULL AS n", "SELECT 0.0 AS n", "SELECT 1 AS n WHERE 1 = 2"]
+)
+def test_compare_of_nothing_proves_nothing(honeypot: Database, nothing: str):
+    """Two queries that find nothing agree, and one of them is faster: that is unknown, whatever `that:` says of speed."""
+    one = probe("compare", a=nothing, b=nothing + " LIMIT 1", runs=3, agree="1 %")
+    if "WHERE" not in nothing and "NULL" not in nothing:
+        assert look_at(honeypot, one).a_value == 0
+    assert (
+        one.verdict(result_of(one, agree=True, a_value=look_at(honeypot, one).a_value, b_value=0)).answer
+        is Answer.UNKNOWN
+    )
+    something = probe("compare", a=nothing, b="SELECT 5 AS n", runs=3)
+    assert answer(honeypot, something) is Answer.FAIL
+
+
 def test_compare_of_equal_queries_is_mostly_noise(honeypot: Database):
     """Two texts of one query: their spreads overlap, or their medians are close; a gain is never claimed from it."""
     seen = look_at(honeypot, probe("compare", a="SELECT 1 AS n", b="SELECT 1  AS n", runs=15))
@@ -98,3 +114,14 @@ def test_compare_tolerance_is_read_strictly(agree: str):
 def test_compare_with_itself_is_refused():
     with pytest.raises(ValidationError, match=r"same query"):
         probe("compare", a="SELECT 1", b="SELECT 1")
+
+
+def test_plan_with_analyze_runs_the_query_and_measures_it(honeypot: Database):
+    seen = look_at(honeypot, probe("plan", query=PAIR, analyze=True))
+    assert seen.ms > 0 and seen.rows >= 0
+    assert "Seq Scan" in seen.nodes
+    if honeypot.dialect == "postgresql":
+        assert seen.hit_pages + seen.read_pages > 0
+        assert "ms=" in seen.text and "session_summaries" in seen.text
+    without = look_at(honeypot, probe("plan", query=PAIR))
+    assert (without.ms, without.rows, without.hit_pages) == (None, None, None)

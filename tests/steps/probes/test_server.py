@@ -73,7 +73,7 @@ def test_privileges_without_a_question_is_refused(keys: dict[str, object]):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write every file")
 def test_privileges_on_sqlite_are_the_file_s(databases):
-    with databases.kind("sqlite").database("empty") as database:
+    with databases.kind("sqlite").database("documented") as database:
         os.chmod(database.name, 0o444)
         assert answer(database, probe("privileges", table="files", needs=["select"])) is Answer.PASS
         assert answer(database, probe("privileges", table="files", needs=["update"])) is Answer.FAIL

@@ -112,7 +112,7 @@ def test_sqlite_wal_grows_behind_an_open_reader(databases):
 
 
 def test_wal_is_not_there_on_a_rollback_journal(databases):
-    with databases.kind("sqlite").database("stored") as database:
+    with databases.kind("sqlite").database("enriched") as database:
         assert look_at(database, probe("wal")).bytes == 0
 
 
@@ -120,3 +120,12 @@ def test_wal_is_not_there_on_a_rollback_journal(databases):
 def test_what_a_server_alone_has(kind: str):
     assert probe(kind).only == "postgresql"
     assert not probe(kind).decides()
+
+
+def test_writes_grow_with_what_is_written(empty_pg: Database):
+    before = look_at(empty_pg, probe("writes"))
+    empty_pg.script("CREATE TABLE t AS SELECT generate_series(1, 20000) AS x")
+    seen = await_seen(empty_pg, probe("writes"), lambda one: one.wal_bytes - before.wal_bytes > 100_000)
+    assert seen.data_bytes >= before.data_bytes and seen.temp_bytes >= 0
+    with role(empty_pg) as user:
+        assert look_at(empty_pg, probe("writes"), user=user).wal_bytes >= seen.wal_bytes

@@ -1,0 +1,3 @@
+"""What a reviewer is told of a playbook's text: lint's findings."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""`runbook diff`: what gets weaker, stricter or different from one version of playbooks to another."""
+
+from __future__ import annotations

@@ -1,0 +1,350 @@
+"""Compares two versions of a playbook: settings, checks and guards one by one, steps by their ids, and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from runner.plan import plan
+from runner.playbook.check_text import question
+from runner.playbook.model import Check, Entry, Guard, Monitor, Playbook
+from runner.playbook.yaml_reader import Mark
+from runner.review.diff import decide
+from runner.review.diff.change import Direction, PlaybookChange, Reach
+from runner.review.diff.fields import FieldDifference, Versions, differences, same_sql, sql_diff
+from steps.contract import Gate, Query, Value
+from steps.expressions.evaluate import Expression
+
+_OWN = frozenset(
+    {"entries", "preconditions", "success_criteria", "rollback", "rollback_steps", "limits", "queries", "monitors"}
+)
+_OF_ENTRY = frozenset({"id", "step", "preconditions", "success_criteria", "guards", "mark", "digest"})
+_OF_CHECK = frozenset({"id", "probe", "mark"})
+
+
+@dataclass(frozen=True)
+class PlaybookPair:
+    """Two versions of one playbook."""
+
+    old: Playbook
+    new: Playbook
+
+    @property
+    def versions(self) -> Versions:
+        folders = (str(Path(self.old.file).parent), str(Path(self.new.file).parent))
+        return Versions(_limits(self.old), _limits(self.new), folders)
+
+    def change(
+        self,
+        direction: Direction,
+        subject: str,
+        old: str,
+        new: str,
+        *,
+        where: str = "",
+        mark: Mark | None = None,
+        why: str = "",
+    ) -> PlaybookChange:
+        """A change in one place of this playbook."""
+        return PlaybookChange(direction, subject, old, new, mark, (Reach(self.new.name, where, direction),), why)
+
+
+def _limits(playbook: Playbook) -> Mapping[str, Value]:
+    return {f"limits.{name}": cast("Value", value) for name, value in playbook.limits.items()}
+
+
+def changes(old: Playbook, new: Playbook) -> Iterator[PlaybookChange]:
+    """All changes of meaning from one version to the other; none where only text for people differs."""
+    pair = PlaybookPair(old, new)
+    yield from _settings(pair)
+    yield from _checks(pair, old.preconditions, new.preconditions, "precondition")
+    yield from _steps(pair)
+    yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion")
+    yield from _asked_again(pair, old.monitors, new.monitors, "monitor")
+    yield from _way_back(pair)
+    yield from _named(pair)
+
+
+# ─── the playbook's own settings ────────────────────────────────────────────────────────────────────────────────────
+def _settings(pair: PlaybookPair) -> Iterator[PlaybookChange]:
+    for found in differences(pair.old, pair.new, pair.versions, skip=_OWN):
+        yield _change(pair, found, subject="", where="", mark=None)
+
+
+def _change(
+    pair: PlaybookPair, found: FieldDifference, *, subject: str, where: str, mark: Mark | None, idle: bool = False
+) -> PlaybookChange:
+    """idle: it is about a check that decides nothing in either version."""
+    direction = Direction.NEUTRAL if idle else found.direction
+    path = ".".join(found.path)
+    words = " ".join(part for part in (subject, path) if part)
+    change = pair.change(direction, words, found.old, found.new, where=where, mark=mark, why=found.why)
+    return replace(change, lines=found.lines)
+
+
+# ─── checks and guards ──────────────────────────────────────────────────────────────────────────────────────────────
+def _checks(
+    pair: PlaybookPair, old: Sequence[Check], new: Sequence[Check], role: str, step: str = ""
+) -> Iterator[PlaybookChange]:
+    before, after = ({one.id: one for one in checks} for checks in (old, new))
+    for name in dict.fromkeys((*before, *after)):
+        where = f"{f'step {step}, ' if step else ''}{role} {name}"
+        if name not in after:
+            yield _removed(pair, where, before[name], _decides(before[name]))
+        elif name not in before:
+            yield _added(pair, where, after[name], _decides(after[name]))
+        else:
+            yield from _check(pair, where, before[name], after[name])
+
+
+def _decides(check: Check) -> bool:
+    return not check.record_only and not check.due
+
+
+def _removed(pair: PlaybookPair, where: str, check: Check, counts: bool) -> PlaybookChange:  # noqa: FBT001
+    direction = Direction.WEAKENS if counts else Direction.NEUTRAL
+    return pair.change(direction, where, question(check) or check.due, "", where=where)
+
+
+def _added(pair: PlaybookPair, where: str, check: Check, counts: bool) -> PlaybookChange:  # noqa: FBT001
+    direction = Direction.STRENGTHENS if counts else Direction.NEUTRAL
+    return pair.change(direction, where, "", question(check) or check.due, where=where, mark=check.mark)
+
+
+def _check(pair: PlaybookPair, where: str, old: Check, new: Check) -> Iterator[PlaybookChange]:
+    idle = not _decides(old) and not _decides(new)
+    for found in differences(old, new, pair.versions, skip=_OF_CHECK):
+        yield _change(pair, found, subject=where, where=where, mark=new.mark, idle=idle)
+    yield from _probe(pair, where, old, new, idle=idle)
+
+
+def _probe(pair: PlaybookPair, where: str, old: Check, new: Check, *, idle: bool) -> Iterator[PlaybookChange]:
+    if old.probe is None or new.probe is None or type(old.probe) is not type(new.probe):
+        if old.probe != new.probe:
+            direction = Direction.NEUTRAL if idle else Direction.CHANGES
+            kinds = [one.probe.kind if one.probe is not None else "the step's own figures" for one in (old, new)]
+            yield pair.change(direction, f"{where} check", kinds[0], kinds[1], where=where, mark=new.mark)
+        return
+    for found in differences(old.probe, new.probe, pair.versions):
+        yield _change(pair, found, subject=where, where=where, mark=new.mark, idle=idle)
+
+
+def _guards(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
+    yield from _asked_again(pair, old.guards, new.guards, f"step {new.id}, guard")
+
+
+def _asked_again(
+    pair: PlaybookPair, old: Sequence[Guard | Monitor], new: Sequence[Guard | Monitor], role: str
+) -> Iterator[PlaybookChange]:
+    """Guards or monitors: checks that are asked again and again, by their ids."""
+    before, after = ({one.check.id: one for one in asked} for asked in (old, new))
+    for name in dict.fromkeys((*before, *after)):
+        where = f"{role} {name}"
+        if name not in after:
+            yield _removed(pair, where, before[name].check, _decides(before[name].check))
+        elif name not in before:
+            yield _added(pair, where, after[name].check, _decides(after[name].check))
+        else:
+            yield from _asked_otherwise(pair, where, before[name], after[name])
+
+
+def _asked_otherwise(
+    pair: PlaybookPair, where: str, old: Guard | Monitor, new: Guard | Monitor
+) -> Iterator[PlaybookChange]:
+    idle = not _decides(old.check) and not _decides(new.check)
+    yield from _check(pair, where, old.check, new.check)
+    for found in differences(old, new, pair.versions, skip=frozenset({"check"})):
+        yield _change(pair, found, subject=where, where=where, mark=new.check.mark, idle=idle)
+
+
+# ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _steps(pair: PlaybookPair) -> Iterator[PlaybookChange]:
+    before, after = ({entry.id: entry for entry in one.entries} for one in (pair.old, pair.new))
+    for name in dict.fromkeys((*before, *after)):
+        if name not in after:
+            yield _step_gone(pair, before[name])
+        elif name not in before:
+            yield _step_new(pair, after[name])
+        else:
+            yield from _step(pair, before[name], after[name])
+    yield from _order(pair)
+
+
+def _step_gone(pair: PlaybookPair, entry: Entry) -> PlaybookChange:
+    direction = Direction.WEAKENS if isinstance(entry.step, Gate) else Direction.CHANGES
+    what = "gate" if isinstance(entry.step, Gate) else "step"
+    return pair.change(direction, f"{what} {entry.id}", entry.step.describe(), "")
+
+
+def _step_new(pair: PlaybookPair, entry: Entry) -> PlaybookChange:
+    gate = isinstance(entry.step, Gate)
+    direction = Direction.STRENGTHENS if gate else Direction.CHANGES
+    subject = f"{'gate' if gate else 'step'} {entry.id}"
+    return pair.change(direction, subject, "", entry.step.describe(), mark=entry.mark)
+
+
+def _step(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
+    where = f"step {new.id}"
+    for found in differences(old, new, pair.versions, skip=_OF_ENTRY):
+        yield _change(pair, found, subject=where, where=where, mark=new.mark)
+    if type(old.step) is not type(new.step):
+        kinds = old.step.kind, new.step.kind
+        yield pair.change(Direction.CHANGES, f"{where} type", kinds[0], kinds[1], where=where, mark=new.mark)
+    else:
+        for found in differences(old.step, new.step, pair.versions):
+            yield _change(pair, found, subject=where, where=where, mark=new.mark)
+    yield from _one_way(pair, where, old, new)
+    yield from _checks(pair, old.preconditions, new.preconditions, "precondition", new.id)
+    yield from _guards(pair, old, new)
+    yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion", new.id)
+
+
+def _one_way(pair: PlaybookPair, where: str, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
+    before, after = plan.one_way(old), plan.one_way(new)
+    if bool(before) != bool(after):
+        direction = Direction.WEAKENS if after else Direction.STRENGTHENS
+        was, now = (f"one way: {reason}" if reason else "yes" for reason in (before, after))
+        yield pair.change(direction, f"{where} taking back", was, now, where=where, mark=new.mark)
+
+
+def _order(pair: PlaybookPair) -> Iterator[PlaybookChange]:
+    """Steps that stand elsewhere among those that both versions have; a change that left a gate behind it is weaker."""
+    both = [name for name in pair.new.ids if name in pair.old.ids]
+    stayed = _longest_common([name for name in pair.old.ids if name in both], both)
+    for name in both:
+        entry, where = pair.new.entry(name), f"step {name}"
+        passed = _gates_passed(pair, name) if entry.step.changes else ""
+        if passed:
+            was, now, direction = f"after {passed}", f"before {passed}", Direction.WEAKENS
+        elif name not in stayed and not isinstance(entry.step, Gate):
+            was, now = (f"after {_before(one.ids, name)}" for one in (pair.old, pair.new))
+            direction = Direction.CHANGES
+        else:
+            continue
+        yield pair.change(direction, f"{where} order", was, now, where=where, mark=entry.mark)
+
+
+def _gates_passed(pair: PlaybookPair, name: str) -> str:
+    """Gates that stood before this step, and stand after it now."""
+    passed = (_gates_before(pair.old, name) - _gates_before(pair.new, name)) & set(pair.new.ids)
+    return ", ".join(gate for gate in pair.old.ids if gate in passed)
+
+
+def _gates_before(playbook: Playbook, name: str) -> set[str]:
+    before = playbook.ids[: playbook.ids.index(name)]
+    return {one for one in before if isinstance(playbook.entry(one).step, Gate)}
+
+
+def _before(ids: Sequence[str], name: str) -> str:
+    index = ids.index(name)
+    return ids[index - 1] if index else "the beginning"
+
+
+def _longest_common(old: Sequence[str], new: Sequence[str]) -> set[str]:
+    import difflib
+
+    blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
+    return {name for block in blocks for name in new[block.b : block.b + block.size]}
+
+
+# ─── the way back ───────────────────────────────────────────────────────────────────────────────────────────────────
+def _way_back(pair: PlaybookPair) -> Iterator[PlaybookChange]:
+    old, new = (_taken_back(one) for one in (pair.old, pair.new))
+    kept = [name for name in old if name not in new and name in pair.new.ids]
+    gained = [name for name in new if name not in old and name in pair.old.ids]
+    direction = Direction.WEAKENS if kept else Direction.STRENGTHENS if gained else Direction.CHANGES
+    both = [[name for name in names if name in old and name in new] for names in (old, new)]
+    if kept or gained or both[0] != both[1]:
+        why = f"a rollback leaves {', '.join(kept)} standing" if kept else ""
+        yield pair.change(direction, "rollback", _rollback(pair.old), _rollback(pair.new), why=why)
+
+
+def _taken_back(playbook: Playbook) -> list[str]:
+    """The steps that a rollback undoes, in its order."""
+    if playbook.rollback == "none":
+        return []
+    order = playbook.rollback_steps or tuple(reversed(playbook.ids))
+    return [name for name in order if plan.taking_back(playbook.entry(name)).startswith("yes")]
+
+
+def _rollback(playbook: Playbook) -> str:
+    return (
+        "none"
+        if playbook.rollback == "none"
+        else f"[{', '.join(playbook.rollback_steps)}]"
+        if playbook.rollback_steps
+        else "reverse"
+    )
+
+
+# ─── named limits and queries, told once with all that they reach ───────────────────────────────────────────────────
+def _named(pair: PlaybookPair) -> Iterator[PlaybookChange]:
+    for name in dict.fromkeys((*pair.old.limits, *pair.new.limits)):
+        if pair.old.limits.get(name) != pair.new.limits.get(name):
+            yield from _limit(pair, name)
+    for name, query in pair.new.queries.items():
+        before = pair.old.queries.get(name)
+        if before is not None and not same_sql(before.texts, query.texts):
+            yield from _query(pair, name, before, query)
+
+
+def _limit(pair: PlaybookPair, name: str) -> Iterator[PlaybookChange]:
+    """The checks of the new version that name this limit, with what its new value means in each; nothing if none does."""
+    before, after = (
+        {**pair.versions.after, f"limits.{name}": one.get(name)} for one in (pair.old.limits, pair.new.limits)
+    )
+    reaches = []
+    for where, check, expression, reverse in _expressions(pair.new):
+        if f"limits.{name}" in expression.names and _decides(check):
+            direction = decide.compare(expression, expression, before=before, after=after)
+            turned = {Direction.WEAKENS: Direction.STRENGTHENS, Direction.STRENGTHENS: Direction.WEAKENS}
+            reaches.append(Reach(pair.new.name, where, turned.get(direction, direction) if reverse else direction))
+    if reaches:
+        direction = min((one.direction for one in reaches), key=lambda one: one.order)
+        was, now = (str(one.get(name, "")) for one in (pair.old.limits, pair.new.limits))
+        yield PlaybookChange(direction, f"limit {name}", was, now, None, tuple(reaches))
+
+
+def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, Expression, bool]]:
+    """Every expression, with its check and whether it makes something stop where it holds."""
+    for where, check, guard in _every(playbook):
+        yield from ((where, check, one, False) for one in (check.that, check.warn) if one is not None)
+        if isinstance(guard, Monitor):
+            yield from ((where, check, one, True) for one in (guard.alert,) if one is not None)
+            continue
+        if guard is not None and guard.resume is not None:
+            yield where, check, guard.resume, False
+        if guard is not None and guard.critical is not None:
+            yield where, check, guard.critical, True
+
+
+def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | Monitor | None]]:
+    yield from ((f"precondition {one.id}", one, None) for one in playbook.preconditions)
+    for entry in playbook.entries:
+        yield from ((f"step {entry.id}, precondition {one.id}", one, None) for one in entry.preconditions)
+        yield from ((f"step {entry.id}, guard {one.check.id}", one.check, one) for one in entry.guards)
+        yield from ((f"step {entry.id}, criterion {one.id}", one, None) for one in entry.success_criteria)
+    yield from ((f"criterion {one.id}", one, None) for one in playbook.success_criteria)
+    yield from ((f"monitor {one.check.id}", one.check, one) for one in playbook.monitors)
+
+
+def _query(pair: PlaybookPair, name: str, old: Query, new: Query) -> Iterator[PlaybookChange]:
+    def uses(value: object) -> bool:
+        return isinstance(value, Query) and value.name == name
+
+    reaches = [
+        Reach(pair.new.name, where, Direction.CHANGES if _decides(check) else Direction.NEUTRAL)
+        for where, check, _ in _every(pair.new)
+        if check.probe is not None and any(map(uses, dict(check.probe).values()))
+    ]
+    reaches += [
+        Reach(pair.new.name, f"step {entry.id}", Direction.CHANGES)
+        for entry in pair.new.entries
+        if any(map(uses, dict(entry.step).values()))
+    ]
+    if reaches:
+        direction = min((one.direction for one in reaches), key=lambda one: one.order)
+        lines = sql_diff(old.texts, new.texts)
+        yield PlaybookChange(direction, f"query {name}", "", "", None, tuple(reaches), lines=lines)

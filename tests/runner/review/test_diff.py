@@ -1,0 +1,369 @@
+"""`runbook diff`: a reviewer sees what a change of playbooks weakens, and nothing where the meaning is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import Cli
+
+from runner.review.diff.sides import sides
+from runner.review.diff.verdict import judge
+
+PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
+GIT = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@x",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@x",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+}
+
+PLAYBOOK = """runbook: 1
+name: fill
+title: Fill it
+include: common.yaml
+window: 2 h
+requires: [prepare, {playbook: trial, within: 7 days}]
+preconditions:
+  - {id: quiet, check: transactions, older_than: 5 min, that: count == 0}
+steps:
+  - id: go
+    type: checkpoint
+    approval: {roles: [dba, lead], need: 2, not: operator, valid_for: 12 h}
+    evidence: {backup: required}
+  - id: add
+    type: add_column
+    column: t.note
+    of_type: text
+  - id: fill
+    type: sql
+    statements:
+      - {run: UPDATE t SET note = 'x' WHERE note IS NULL, revert: UPDATE t SET note = NULL WHERE note = 'x'}
+    guards:
+      - {id: lag, check: replication, that: lag_s <= limits.lag_s, critical: lag_s > 300, last: 2 of 3}
+    success_criteria:
+      - {id: filled, check: query, query: left, that: n == 0}
+success_criteria:
+  - {id: enough, check: rows, table: t, at_least: 5}
+  - {id: coverage, check: query, query: left, that: pct >= limits.coverage_pct and n < 100}
+rollback: reverse
+"""
+COMMON = """limits: {lag_s: 10, coverage_pct: 95, unused: 3}
+queries:
+  left: SELECT count(*) AS n, 100 AS pct FROM t WHERE note IS NULL
+lock: {wait: 200 ms, retry_for: 5 min}
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Cli:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "fill.yaml").write_text(PLAYBOOK)
+        (tmp_path / name / "common.yaml").write_text(COMMON)
+    return Cli(tmp_path, "")
+
+
+def edited(desk: Cli, *replaced: tuple[str, str], file: str = "fill.yaml") -> None:
+    path = desk.directory / "new" / file
+    text = path.read_text()
+    for old, new in replaced:
+        assert old in text, old
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def diff(desk: Cli, code: int | None = None) -> list[dict]:
+    """The changes as `--json` gives them, without a process for each; code: what the command would end with."""
+    with sides(str(desk.directory / "old"), str(desk.directory / "new"), ()) as (old, new):
+        verdict = judge(old, new)
+        assert code is None or code == (15 if verdict.direction.counts else 0), verdict.words
+        return json.loads(json.dumps(verdict.document()))["changes"]
+
+
+WEAKER = [
+    ("window: 2 h", "window: 8 h"),
+    ("window: 2 h\n", ""),
+    ("requires: [prepare, ", "requires: ["),
+    ("within: 7 days", "within: 30 days"),
+    ("older_than: 5 min", "older_than: 1 h"),
+    (
+        "  - {id: quiet, check: transactions, older_than: 5 min, that: count == 0}\n",
+        "  - {id: other, check: server, that: in_recovery == False}\n",
+    ),
+    ("that: count == 0", "that: count <= 3"),
+    ("need: 2", "need: 1"),
+    (", not: operator", ""),
+    ("roles: [dba, lead]", "roles: [dba, lead, intern]"),
+    ("valid_for: 12 h", "valid_for: 3 days"),
+    ("backup: required", "backup: optional"),
+    ("    evidence: {backup: required}\n", ""),
+    ("lag_s > 300", "lag_s > 900"),
+    (", critical: lag_s > 300", ""),
+    ("last: 2 of 3", "last: 3 of 3"),
+    ("last: 2 of 3", "last: 2 of 3, else: warn"),
+    ("last: 2 of 3", "last: 2 of 3, for: 5 min"),
+    ("at_least: 5", "at_least: 4"),
+    ("n < 100", "n <= 100"),
+    ("pct >= limits.coverage_pct and ", ""),
+    ("pct >= limits.coverage_pct and n < 100", "pct >= limits.coverage_pct or n < 100"),
+    ("that: n == 0}", "that: n == 0, record_only: for now}"),
+    ("that: n == 0}", "that: n == 0, judge: dba}"),
+    ("at_least: 5}", "at_least: 5, due: other}"),
+    ("rollback: reverse", "rollback: [add]"),
+    ("rollback: reverse", "rollback: {none: never}"),
+    ("of_type: text", "of_type: text\n    on_failure: {continue: never mind}"),
+    ("of_type: text", "of_type: text\n    lock: {wait: 10 s}"),
+]
+STRICTER = [(new, old) for old, new in WEAKER]
+SAME = [
+    ("title: Fill it", "title: Fill the table"),
+    ("window: 2 h", "window: 120 min     # as long as ever"),
+    ("window: 2 h\n", "window: 2 h\nowner: me\ncontacts: {on_call: you}\n"),
+    ("n < 100", "100 > n"),
+    ("pct >= limits.coverage_pct and n < 100", "n < 100 and limits.coverage_pct <= pct"),
+    ("pct >= limits.coverage_pct and n < 100", "not (pct < limits.coverage_pct or n >= 100)"),
+    ("UPDATE t SET note = 'x' WHERE", "update t  set note = 'x' /* all of them */ where"),
+    (
+        "  - id: add\n    type: add_column\n    column: t.note\n",
+        "  - id: add\n    column: t.note\n    why: because\n    type: add_column\n",
+    ),
+]
+OTHER = [
+    ("SET note = 'x' WHERE", "SET note = 'y' WHERE"),
+    ("column: t.note", "column: t.remark"),
+    ("of_type: text", "of_type: varchar"),
+    ("that: n == 0}", "that: abs(n) <= 0}"),
+    ("  - id: add\n    type: add_column\n    column: t.note\n    of_type: text\n", ""),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), WEAKER, ids=lambda text: re.sub(r"\W+", "-", text)[:40])
+def test_what_weakens_is_said(desk: Cli, old: str, new: str):
+    edited(desk, (old, new))
+    found = [one for one in diff(desk, 15) if one["direction"] != "neutral"]
+    assert any(one["direction"] == "weakens" for one in found), found
+
+
+@pytest.mark.parametrize(("old", "new"), STRICTER, ids=lambda text: re.sub(r"\W+", "-", text)[:40])
+def test_what_strengthens_is_no_weakening(desk: Cli, old: str, new: str):
+    """The same edits the other way round."""
+    path = desk.directory / "old" / "fill.yaml"
+    path.write_text(PLAYBOOK.replace(new, old))
+    found = diff(desk)
+    assert any(one["direction"] == "strengthens" for one in found), found
+    if "server" not in old:  # a check in place of another is gone, too
+        assert not any(one["direction"] == "weakens" for one in found), found
+
+
+@pytest.mark.parametrize(("old", "new"), SAME, ids=lambda text: re.sub(r"\W+", "-", text)[:40])
+def test_same_meaning_is_no_change(desk: Cli, old: str, new: str):
+    edited(desk, (old, new))
+    assert [one for one in diff(desk, 0) if one["direction"] != "neutral"] == []
+
+
+@pytest.mark.parametrize(("old", "new"), OTHER, ids=lambda text: re.sub(r"\W+", "-", text)[:40])
+def test_what_cannot_be_decided_changes_the_effect(desk: Cli, old: str, new: str):
+    edited(desk, (old, new))
+    found = diff(desk, 15)
+    assert {"changes effect"} <= {one["direction"] for one in found}, found
+
+
+def test_limit_is_told_once_with_every_check_that_it_loosens(desk: Cli):
+    (desk.directory / "old" / "more.yaml").write_text(PLAYBOOK.replace("name: fill", "name: more"))
+    (desk.directory / "new" / "more.yaml").write_text(PLAYBOOK.replace("name: fill", "name: more"))
+    edited(
+        desk,
+        ("coverage_pct: 95", "coverage_pct: 90"),
+        ("lag_s: 10", "lag_s: 5"),
+        ("unused: 3", "unused: 4"),
+        file="common.yaml",
+    )
+    found = {one["subject"]: one for one in diff(desk, 15)}
+    assert set(found) == {"limit coverage_pct", "limit lag_s"}
+    assert found["limit coverage_pct"]["direction"] == "weakens"
+    assert [(one["playbook"], one["where"]) for one in found["limit coverage_pct"]["reaches"]] == [
+        ("fill", "criterion coverage"),
+        ("more", "criterion coverage"),
+    ]
+    assert found["limit lag_s"]["direction"] == "strengthens"
+
+
+def test_query_is_told_once_with_its_diff_and_all_that_it_reaches(desk: Cli):
+    edited(desk, ("WHERE note IS NULL", "WHERE note IS NULL AND id > 5"), file="common.yaml")
+    (found,) = diff(desk, 15)
+    assert found["subject"] == "query left" and found["direction"] == "changes effect"
+    assert any("id > 5" in line for line in found["diff"])
+    assert [one["where"] for one in found["reaches"]] == ["step fill, criterion filled", "criterion coverage"]
+
+
+def test_step_that_leaves_its_gate_behind(desk: Cli):
+    lines = "  - id: add\n    type: add_column\n    column: t.note\n    of_type: text\n"
+    edited(desk, (lines, ""), ("steps:\n", f"steps:\n{lines}"))
+    (found,) = diff(desk, 15)
+    assert (found["direction"], found["old"], found["new"]) == ("weakens", "after go", "before go")
+
+
+def test_gate_that_is_gone_and_one_that_is_new(desk: Cli):
+    gate = PLAYBOOK[PLAYBOOK.index("  - id: go") : PLAYBOOK.index("  - id: add")]
+    edited(desk, (gate, ""))
+    (found,) = diff(desk, 15)
+    assert found["direction"] == "weakens" and found["subject"] == "gate go"
+    done = desk.runbook("diff", "new", "old", "--json")
+    assert done.code == 0
+    (back,) = json.loads(done.out)["changes"]
+    assert back["direction"] == "strengthens"
+
+
+def test_way_back_that_is_lost(desk: Cli):
+    edited(
+        desk,
+        (
+            "- {run: UPDATE t SET note = 'x' WHERE note IS NULL, revert: UPDATE t SET note = NULL WHERE note = 'x'}",
+            "- UPDATE t SET note = 'x' WHERE note IS NULL",
+        ),
+    )
+    found = {one["subject"]: one["direction"] for one in diff(desk, 15)}
+    assert found["step fill taking back"] == "weakens"
+
+
+@pytest.mark.parametrize(
+    ("new", "direction"),
+    [
+        ("UPDATE t SET note = 'y'", "changes effect"),
+        ("DELETE FROM t", "changes effect"),
+        ("ALTER TABLE t ALTER COLUMN note TYPE varchar(3)", "weakens"),
+    ],
+)
+def test_statement_with_its_diff_and_its_lock(desk: Cli, new: str, direction: str):
+    edited(desk, ("run: UPDATE t SET note = 'x' WHERE note IS NULL", f"run: {new}"))
+    (found,) = (one for one in diff(desk, 15) if "statements" in one["subject"])
+    assert found["direction"] == direction, found
+    assert any(line.startswith("+") and new in line for line in found["diff"])
+    assert direction != "weakens" or "ROW EXCLUSIVE" in found["why"]
+
+
+def test_recorded_only_on_both_sides_decides_nothing(desk: Cli):
+    for name in ("old", "new"):
+        path = desk.directory / name / "fill.yaml"
+        path.write_text(
+            PLAYBOOK.replace("at_least: 5}", f"at_least: {5 if name == 'old' else 1}, record_only: for the record}}")
+        )
+    assert {one["direction"] for one in diff(desk, 0)} == {"neutral"}
+
+
+def test_program_beside_the_playbook_belongs_to_it(desk: Cli):
+    step = "  - {id: run, type: command, argv: [./x.sh], env: {}}\nsuccess_criteria:\n  - {id: enough"
+    for name in ("old", "new"):
+        path = desk.directory / name / "fill.yaml"
+        path.write_text(PLAYBOOK.replace("success_criteria:\n  - {id: enough", step.replace(", env: {}", "")))
+        program = desk.directory / name / "x.sh"
+        program.write_text(f"#!/bin/sh\necho {name}\n")
+        program.chmod(0o755)
+    (found,) = diff(desk, 15)
+    assert found["subject"].startswith("programs") and found["direction"] == "changes effect"
+
+
+def test_invalid_sides(desk: Cli):
+    edited(desk, ("window: 2 h", "windoe: 2 h"))
+    new = desk.runbook("diff", "old", "new")
+    assert new.code == 4 and "windoe" in new.err
+    assert desk.runbook("diff", "new", "old").code == 0, "an invalid one is mended: there is nothing to compare with"
+
+
+# ─── git ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.fixture
+def repository(tmp_path: Path) -> Cli:
+    """A repository with the shipped playbooks on main, and a branch."""
+    shutil.copytree(PLAYBOOKS, tmp_path / "db" / "playbooks", ignore=shutil.ignore_patterns("__pycache__", "demo"))
+    desk = Cli(tmp_path / "db", "")
+    git(desk, "init", "-q", "-b", "main")
+    commit(desk, "first")
+    git(desk, "switch", "-q", "-c", "change")
+    return desk
+
+
+def git(desk: Cli, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=desk.directory, env={**os.environ, **GIT}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def commit(desk: Cli, message: str) -> None:
+    git(desk, "add", "-A")
+    git(desk, "commit", "-qm", message)
+
+
+def change(desk: Cli, name: str, old: str, new: str) -> None:
+    path = desk.directory / "playbooks" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_revisions_working_tree_and_merge_base(repository: Cli):
+    """What main got meanwhile is no change of the branch's; what isn't committed yet is seen against a revision."""
+    assert repository.runbook("diff", "main..HEAD").code == 0
+    change(repository, "adr007-common.yaml", "errors_pct: 0.1", "errors_pct: 5")
+    assert repository.runbook("diff", "main..HEAD").code == 0
+    assert repository.runbook("diff", "main").code == 15
+    assert repository.runbook("diff", "main", "playbooks/adr007-phase1.yaml").code == 0
+    commit(repository, "weaker")
+    done = repository.runbook("diff", "main..HEAD")
+    assert done.code == 15
+    assert "limit errors_pct: 0.1 → 5" in done.out and "adr007-phase3: step fill, guard errors: weakens" in done.out
+    git(repository, "switch", "-q", "main")
+    change(repository, "adr007-common.yaml", "lag_s: 10 ", "lag_s: 5 ")
+    commit(repository, "stricter on main")
+    git(repository, "switch", "-q", "change")
+    assert "lag_s" in repository.runbook("diff", "main..HEAD").out
+    assert "lag_s" not in repository.runbook("diff", "main...HEAD").out
+    git(repository, "merge", "-q", "-m", "merge", "main")
+    assert "lag_s" not in repository.runbook("diff", "main..HEAD").out
+
+
+def test_renamed_and_deleted_files(repository: Cli):
+    git(repository, "mv", "playbooks/adr007-phase4.yaml", "playbooks/phase-four.yaml")
+    commit(repository, "renamed")
+    assert repository.runbook("diff", "main..HEAD").code == 0, "a playbook is known by its name, not by its file's"
+    git(repository, "rm", "-q", "playbooks/adr007-rollback3.yaml")
+    commit(repository, "deleted")
+    done = repository.runbook("diff", "main..HEAD")
+    assert done.code == 15 and "playbook adr007-rollback3" in done.out and "(gone)" in done.out
+    assert repository.runbook("diff", "main:playbooks/adr007-phase1.yaml", "playbooks/adr007-phase1.yaml").code == 0
+
+
+def test_markdown_and_sarif(repository: Cli):
+    """The first screen of the comment is the verdict and the weakenings; SARIF places each in the new file."""
+    change(repository, "adr007-phase3.yaml", "need: 2, not: operator", "need: 1")
+    change(repository, "adr007-phase3.yaml", "window: 2 h", "window: 1 h")
+    commit(repository, "weaker")
+    done = repository.runbook("diff", "main..HEAD", "--markdown", "comment.md", "--sarif", "diff.sarif")
+    assert done.code == 15
+    text = (repository.directory / "comment.md").read_text()
+    assert (
+        text.index("2 weakening") < text.index("### Weakens") < text.index("### Strengthens") < text.index("<details>")
+    )
+    assert "`2` → `1`" in text and "playbooks/adr007-phase3.yaml:" in text
+    assert "the steps as they are now" in text and "| 1 |" in text
+    sarif = json.loads((repository.directory / "diff.sarif").read_text())
+    results = sarif["runs"][0]["results"]
+    assert [one["ruleId"] for one in results] == ["DIFF1", "DIFF1"]
+    (place,) = {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in results}
+    assert place == "playbooks/adr007-phase3.yaml"
+
+
+def test_not_a_repository_and_no_such_revision(tmp_path: Path, repository: Cli):
+    outside = Cli(tmp_path, "")
+    done = outside.runbook("diff", "main..HEAD")
+    assert done.code not in (0, 15) and "git" in done.err
+    done = repository.runbook("diff", "nowhere..HEAD")
+    assert done.code not in (0, 15) and "nowhere" in done.err

@@ -1,0 +1,212 @@
+"""The oracle of `diff` is behaviour: a value that passes the new check and failed the old one means weaker.
+
+Every number in every expression and every limit of the shipped playbooks is raised and lowered, and the directions that diff
+tells are held against what the two versions answer for sampled values. Likewise the typed fields of probes.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from runner.playbook.find import read_playbook
+from runner.playbook.model import Playbook
+from runner.review.diff import decide
+from runner.review.diff.change import Direction
+from runner.review.diff.compare import _every, changes
+from runner.review.diff.fields import Versions, differences
+from steps.contract import Answer, Probe
+from steps.expressions.evaluate import BadOperand, Expression, evaluate, parse
+from steps.registry import probe_types
+
+PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
+SHIPPED = [path for path in sorted(PLAYBOOKS.glob("adr007-*.yaml")) if "\nsteps:" in path.read_text()]
+NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> list[Playbook]:
+    return [read_playbook(path) for path in SHIPPED]
+
+
+def limits(playbook: Playbook) -> dict[str, object]:
+    return {f"limits.{name}": value for name, value in playbook.limits.items()}
+
+
+def passes(expression: Expression, scope: dict[str, object]) -> bool:
+    try:
+        return evaluate(expression, scope).value is True
+    except BadOperand:
+        return False
+
+
+def sampled(
+    rng: random.Random, names: set[str], numbers: set[Decimal], texts: set[str], *, truths: bool
+) -> dict[str, object]:
+    """A value for each name: near a number that occurs, far from it, one of the texts, or a truth value."""
+    found: dict[str, object] = {}
+    for name in names:
+        near = rng.choice(sorted(numbers)) if numbers else Decimal(0)
+        choices = [near, near + Decimal(rng.randint(-3, 3)), near * Decimal(rng.choice(["0.5", "0.999", "1.001", "2"]))]
+        found[name] = rng.choice([*choices, *choices, *sorted(texts), *([True, False] if truths else [])])
+    return found
+
+
+def behaviour(old: Expression, new: Expression, before: dict, after: dict) -> tuple[bool, bool]:
+    """Whether sampled values passed only the new, and only the old one."""
+    rng = random.Random(old.text + new.text)
+    every = f"{old.text} {new.text}"
+    truths = bool(re.search(r"\b(True|False)\b", every))
+    numbers = {Decimal(one) for one in NUMBER.findall(every)}
+    numbers |= {Decimal(str(one)) for one in (*before.values(), *after.values()) if isinstance(one, int | float)}
+    texts = set(re.findall(r"'([^']*)'", every))
+    names = {name for name in (*old.names, *new.names) if not name.startswith("limits.")}
+    weaker = stricter = False
+    for _ in range(150):
+        scope = sampled(rng, names, numbers, texts, truths=truths)
+        was, now = passes(old, {**scope, **before}), passes(new, {**scope, **after})
+        weaker, stricter = weaker or (now and not was), stricter or (was and not now)
+    return weaker, stricter
+
+
+def agrees(told: Direction, weaker: bool, stricter: bool) -> bool:
+    """Nothing that was seen may be contradicted: an observed weakening is never called anything else."""
+    if told is Direction.CHANGES:
+        return True  # it counts as a weakening
+    allowed = {
+        Direction.WEAKENS: not stricter,
+        Direction.STRENGTHENS: not weaker,
+        Direction.NEUTRAL: not (weaker or stricter),
+    }
+    return allowed[told]
+
+
+def edits(text: str) -> Iterator[str]:
+    """The expression with one of its numbers raised or lowered, a comparison widened or narrowed, or a part left out."""
+    for found in NUMBER.finditer(text):
+        for other in (Decimal(found[0]) * 2 + 1, max(Decimal(found[0]) / 2 - 1, Decimal(0))):
+            yield f"{text[: found.start()]}{other.normalize():f}{text[found.end() :]}"
+    for old, new in (
+        (">=", ">"),
+        ("<=", "<"),
+        (" > ", " >= "),
+        (" < ", " <= "),
+        ("==", ">="),
+        (" and ", " or "),
+        (" or ", " and "),
+    ):
+        if old in text:
+            yield text.replace(old, new)
+    for part in text.split(" and "):
+        if part != text and part.count("(") == part.count(")"):
+            yield part
+
+
+def test_every_expression_loosened_and_tightened(shipped: list[Playbook]):
+    tried = decided = 0
+    for playbook in shipped:
+        scope = limits(playbook)
+        for _where, check, guard in _every(playbook):
+            ours = [check.that, check.warn, *(guard.expressions if guard is not None else ())]
+            for expression in {one for one in ours if one is not None}:
+                for text in edits(expression.text):
+                    try:
+                        edited = parse(text)
+                    except Exception:  # an edit that is no expression any more
+                        continue
+                    for old, new in ((expression, edited), (edited, expression)):
+                        told = decide.compare(old, new, before=scope, after=scope)
+                        weaker, stricter = behaviour(old, new, scope, scope)
+                        assert agrees(told, weaker, stricter), (
+                            playbook.name,
+                            old.text,
+                            new.text,
+                            told,
+                            weaker,
+                            stricter,
+                        )
+                        tried, decided = tried + 1, decided + (told is not Direction.CHANGES)
+    assert tried > 200 and decided > tried * 0.6, (tried, decided)
+
+
+def test_every_limit_raised_and_lowered(shipped: list[Playbook]):
+    seen = set()
+    for playbook in shipped:
+        for name, value in playbook.limits.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or name in playbook.idle.get("limits", ()):
+                continue
+            for other in (value * 2 + 1, value / 2):
+                edited = playbook.model_copy(update={"limits": {**playbook.limits, name: other}})
+                for change in changes(playbook, edited):
+                    assert change.subject == f"limit {name}"
+                    seen.add((name, change.direction))
+                    for reach in change.reaches:
+                        (expression,) = [
+                            one.that
+                            for where, one, _ in _every(playbook)
+                            if where == reach.where and one.that is not None
+                        ][:1]
+                        weaker, stricter = behaviour(expression, expression, limits(playbook), limits(edited))
+                        if f"limits.{name}" in expression.names:
+                            assert agrees(reach.direction, weaker, stricter), (name, value, other, reach)
+    assert {direction for _, direction in seen} >= {Direction.WEAKENS, Direction.STRENGTHENS}
+    assert len({name for name, _ in seen}) > 10
+
+
+def test_unchanged_meaning_gives_an_empty_diff(shipped: list[Playbook], tmp_path: Path):
+    for playbook, path in zip(shipped, SHIPPED, strict=True):
+        assert list(changes(playbook, read_playbook(path))) == []
+
+
+# ─── typed fields of probes ─────────────────────────────────────────────────────────────────────────────────────────
+def results(kind: str) -> Iterator[dict[str, object]]:
+    match kind:
+        case "rows":
+            yield from ({"rows": n} for n in range(12))
+        case "columns":
+            names = [("a", "text"), ("b", "integer"), ("c", "text")]
+            for mask in range(8):
+                yield {"columns": {name: of for bit, (name, of) in enumerate(names) if mask >> bit & 1}}
+        case "plan":
+            for nodes in (("Seq Scan",), ("Index Scan",), ("Index Scan", "Sort"), ("Seq Scan", "Sort"), ()):
+                for indexes in ((), ("i",)):
+                    yield {"nodes": nodes, "indexes": indexes, "tables": (), "cost": 1.0, "text": ""}
+
+
+TYPED = [
+    ("rows", {"table": "t"}, [{"at_least": 3}, {"at_least": 5}, {"at_most": 4}, {"at_most": 8}, {"exactly": 5}, {"exactly": 6}]),
+    ("rows", {"table": "t"}, [{"at_least": 2, "at_most": 4}, {"at_least": 3, "at_most": 4}, {"at_least": 2, "at_most": 9}]),
+    ("plan", {"query": "SELECT a FROM t"}, [{"has": ["Sort"]}, {"has": ["Sort", "Index Scan"]}, {"lacks": ["Seq Scan"]},
+              {"lacks": ["Seq Scan", "Sort"]}, {"has": ["Index Scan"], "uses": "i"}, {"has": ["Index Scan"]}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "keys", "versions"), TYPED, ids=["rows", "rows-both", "plan"])
+def test_typed_fields_against_the_probes_own_verdicts(kind: str, keys: dict, versions: list[dict]):
+    probes = [probe_types()[kind].model_validate({**keys, **one}, context={"queries": {}}) for one in versions]
+    for old in probes:
+        for new in probes:
+            told = worst_of(old, new)
+            answers = [(good(old, one), good(new, one)) for one in results(kind)]
+            weaker, stricter = (
+                any(now and not was for was, now in answers),
+                any(was and not now for was, now in answers),
+            )
+            assert agrees(told, weaker, stricter and not weaker), (old, new, told, weaker, stricter)
+
+
+def worst_of(old: Probe, new: Probe) -> Direction:
+    found = {one.direction for one in differences(old, new, Versions({}, {}))}
+    if {Direction.WEAKENS, Direction.STRENGTHENS} <= found:
+        return Direction.CHANGES  # both are told, and the weakening counts
+    return min(found, key=lambda one: one.order, default=Direction.NEUTRAL)
+
+
+def good(probe: Probe, result: dict[str, object]) -> bool:
+    verdict = probe.verdict(probe.Result.model_validate(result))
+    return verdict is not None and verdict.answer is Answer.PASS
