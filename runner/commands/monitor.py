@@ -218,8 +218,10 @@ def _say(
     place = Workplace(*where)
     word = Word(act, by, reason, _seconds(for_) if for_ else None)
     with connected(place) as there:
-        standing = say(there, place.runs_directory(there.target), word, run=run, name=monitor)
+        standing, notes = say(there, place.runs_directory(there.target), word, run=run, name=monitor)
     terminal.say(f"{act}d: {_standing_words(standing)}")
+    for note in notes:
+        terminal.warn(note)
 
 
 # ─── words ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,6 +233,9 @@ def _tell(found: Round, *, quiet: bool) -> None:
         _tell_unwatched(found)
     if found.not_recorded:
         terminal.warn(f"looked, and recorded nothing: this role may not write to the ledger ({found.not_recorded})")
+        terminal.warn(
+            "what it saw stays due; runbook target init, as the ledger's owner, makes tables that are missing"
+        )
     for note in found.notes:
         terminal.warn(note)
     if not quiet and not found.standing:

@@ -27,16 +27,18 @@ class Word:
     for_s: float | None
 
 
-def say(target: Connected, runs: Path, word: Word, *, run: str, name: str) -> Standing:
-    """Record a person's word in the ledger, and in the run's trail where it silences an alert; returns how it stands then."""
+def say(target: Connected, runs: Path, word: Word, *, run: str, name: str) -> tuple[Standing, list[str]]:
+    """Record a person's word in the ledger, and in the run's trail where it silences an alert.
+
+    Returns how the monitor stands then, and what could not be noted in a trail.
+    """
     found = look_on(target)
     watched = found.census.find(run)
     watched.monitor(name)
     _refuse_idle(found.of(watched.run, name), word)
     _record(target, watched.run, name, word)
     after = look_on(target)
-    note_alerts(target, runs, after)
-    return after.of(watched.run, name)
+    return after.of(watched.run, name), note_alerts(target, runs, after)
 
 
 def _refuse_idle(standing: Standing, word: Word) -> None:

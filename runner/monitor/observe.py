@@ -20,7 +20,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from runner.common.durations import age
-from runner.monitor.state import Answered, Judgement, after, judge
+from runner.monitor.state import Judgement, LookResult, after, judge
 from runner.monitor.watched import Watched
 from runner.plan import ask
 from runner.playbook.model import Monitor
@@ -166,9 +166,9 @@ class Observer:
             raise TypeError("a monitor's check is asked here")
         if late.is_set():
             words = f"it took longer than {age(monitor.takes_at_most)} (takes_at_most), and was cancelled"
-            return judge(monitor, Answered(Answer.ERROR, words)), {}
+            return judge(monitor, LookResult(Answer.ERROR, words)), {}
         warns = f"; warns: {monitor.check.warn.text} does not hold" if answer.warned and monitor.check.warn else ""
-        answered = Answered(answer.answer, answer.text + warns, seen.names, answer.operands)
+        answered = LookResult(answer.answer, answer.text + warns, seen.names, answer.operands)
         return judge(monitor, answered), answer.result
 
 

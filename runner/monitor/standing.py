@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -96,7 +97,7 @@ class Round:
         what = [f"{one.name} of {one.watched.run}: {one.seen.text}" for one in self.alerts if one.seen is not None]
         first = self.alerts[0] if self.alerts else None
         then = (
-            f"runbook monitor history {first.watched.run} {first.name} --target {self.target}"
+            f"runbook monitor history {first.watched.run} {first.name} --target {shlex.quote(self.target)}"
             if first
             else "runbook monitor list"
         )

@@ -13,7 +13,7 @@ from steps.ledger.monitors import MonitorAct, Observation
 
 
 @dataclass(frozen=True)
-class Answered:
+class LookResult:
     """What one look found. operands: of the check's own `that:`. names: what the monitor's expressions may use; {} for nothing."""
 
     answer: Answer
@@ -32,7 +32,7 @@ class Judgement(NamedTuple):
     operands: dict[str, Value]
 
 
-def judge(monitor: Monitor, reading: Answered) -> Judgement:
+def judge(monitor: Monitor, reading: LookResult) -> Judgement:
     """Decide by `alert:` where there is one, else by the check. What can't be decided is broken: nobody knows that it holds."""
     passed, own = reading.answer is Answer.PASS, dict(reading.operands)
     if monitor.check.record_only:
@@ -48,7 +48,7 @@ def judge(monitor: Monitor, reading: Answered) -> Judgement:
     return Judgement(answer, words, broken=alert is not False, mended=mended, operands={**own, **operands})
 
 
-def _evaluated(alert: Expression, reading: Answered) -> tuple[bool | None, str, dict[str, Value]]:
+def _evaluated(alert: Expression, reading: LookResult) -> tuple[bool | None, str, dict[str, Value]]:
     """Whether the alert's expression is true (None: it can't be decided), what is to be said, and its operands."""
     if not reading.names:
         return None, "", {}

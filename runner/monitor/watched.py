@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import cast
 
 from runner.common.errors import RunRefused
 from runner.plan.open_runs import of_row
 from runner.playbook.model import Monitor, Playbook
 from runner.playbook.monitor_builder import steps_of_checks
+from runner.playbook.scope import given
 from runner.playbook.stored import stored
 from runner.target import ledger_check
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, Look, Value
@@ -46,8 +46,7 @@ class Watched:
     @cached_property
     def given(self) -> dict[str, Value]:
         """The names that expressions of its monitors may use beside their own figures: limits, inputs, and the run's figures."""
-        found = {f"limits.{name}": cast("Value", value) for name, value in self.playbook.limits.items()}
-        found |= {f"inputs.{name}": cast("Value", value) for name, value in self.playbook.values.items()}
+        found = given(self.playbook)
         steps = steps_of_checks(self.playbook.entries)
         for name, figures in self.figures.items():
             for place in (name, *([f"{steps[name]}.{name}"] if name in steps else [])):

@@ -234,7 +234,7 @@ class Guard(Model):
 class Missed(Model):
     """What becomes of a due time at which nobody looked: looked at once, however late, or skipped when it is too late."""
 
-    skip_after: Seconds | None = None  # None: caught up
+    skip_after: Annotated[Seconds | None, LOWER] = None  # None: caught up
 
 
 def _missed(data: object) -> object:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from runner.common.durations import age
 from steps.contract import Model, Seconds, refuse_unknown_zone
+from steps.contract.direction import HIGHER
 from steps.contract.written import Schema, SpanText
 
 MOST = 1000  # missed times that are counted; more are "at least so many"
@@ -69,7 +70,7 @@ class Cron(Model):
 class Every(Model):
     """A fixed interval, counted from the end of the run that is watched."""
 
-    span: Span
+    span: Annotated[Span, HIGHER]
 
     def words(self) -> str:
         return f"every {age(self.span)}"

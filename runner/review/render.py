@@ -37,7 +37,7 @@ def render(playbook: Playbook) -> str:
             for number, (entry, card) in enumerate(_steps(playbook, made), start=1)
         ),
         _proof(playbook),
-        _monitors(playbook),
+        _monitors(made),
         _way_back(playbook, made),
         _limits(playbook),
         _inputs(playbook),
@@ -62,7 +62,12 @@ def _facts(playbook: Playbook, made: Plan) -> list[str]:
         "Runs on": escaped(", ".join(f"{one} {bound}" for one, bound in playbook.target if bound)),
         "Takes": escaped(playbook.takes),
         "Window": escaped(made.window),
-        "Requires": "<br>".join(code(one.playbook) + (f" within {age(one.within)}" if one.within else "") for one in playbook.requires),
+        "Requires": "<br>".join(
+            code(one.playbook)
+            + (f" within {age(one.within)}" if one.within else "")
+            + (f" settled for {age(one.settled)}" if one.settled else "")
+            for one in playbook.requires
+        ),
         "Undoes the effect of": "<br>".join(map(code, playbook.removes)),
         "Run it": code(f"runbook exec {playbook.name} --target NAME"),
     }  # fmt: skip
@@ -149,6 +154,10 @@ def _role(check: Check) -> str:
     return "; ".join(word for word in words if word)
 
 
+def _monitors(made: Plan) -> list[str]:
+    return ["## After the run", "", *(f"- {escaped(words)}" for words in made.monitors)] if made.monitors else []
+
+
 def _guards(guards: Sequence[Guard]) -> list[str]:
     if not guards:
         return []
@@ -195,12 +204,6 @@ def _proof(playbook: Playbook) -> list[str]:
     if playbook.unproven:
         return ["## Success criteria", "", f"None: {escaped(playbook.unproven)}. A run ends as *unproven*."]
     return ["## Success criteria", "", "Those of its steps."]
-
-
-def _monitors(playbook: Playbook) -> list[str]:
-    if not playbook.monitors:
-        return []
-    return ["## After the run", "", *(f"- {escaped(plan.monitor_words(one))}" for one in playbook.monitors)]
 
 
 def _way_back(playbook: Playbook, made: Plan) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runner.monitor.history import sparkline
-from runner.monitor.state import Answered, after, judge, silenced
+from runner.monitor.state import LookResult, after, judge, silenced
 from runner.playbook.model import Check, Monitor
 from runner.playbook.yaml_reader import Mark
 from steps.contract import Answer
@@ -23,11 +23,11 @@ def monitor(**keys: object) -> Monitor:
     return Monitor(check=check, every="1 day", alert=parse(str(alert)) if alert else None, **keys)
 
 
-def answered(answer: Answer, **names: float | None) -> Answered:
-    return Answered(answer, "text", names)
+def answered(answer: Answer, **names: float | None) -> LookResult:
+    return LookResult(answer, "text", names)
 
 
-def told(made: Monitor, readings: list[Answered]) -> list[tuple[bool, float | None]]:
+def told(made: Monitor, readings: list[LookResult]) -> list[tuple[bool, float | None]]:
     """For each of the readings, one a day: whether it broke, and since which day it alerts."""
     history: list[Observation] = []
     for day, one in enumerate(readings):
@@ -70,7 +70,7 @@ def test_what_does_not_pass_alerts_at_once_and_a_pass_ends_it():
 
 
 @pytest.mark.parametrize("undecided", [U, E])
-def test_undecided_is_no_pass(undecided: Answered):
+def test_undecided_is_no_pass(undecided: LookResult):
     assert told(monitor(that="n == 0"), [P, undecided, P]) == [(False, None), (True, 1), (False, None)]
     assert told(monitor(that="n == 0"), [F, undecided])[1] == (True, 0), "and it ends nothing"
 
@@ -89,7 +89,7 @@ def test_alert_has_a_bound_of_its_own_and_that_ends_it():
     """The target is 95, the alert comes under 90 and stays until the target is reached again."""
     made = monitor(that="pct >= 95", alert="pct < 90")
     readings = [(96, P), (93, F), (89, F), (93, F), (95, P)]
-    seen = told(made, [Answered(one.answer, "", {"pct": pct}) for pct, one in readings])
+    seen = told(made, [LookResult(one.answer, "", {"pct": pct}) for pct, one in readings])
     assert seen == [(False, None), (False, None), (True, 2), (False, 2), (False, None)]
 
 

@@ -424,6 +424,9 @@ def test_ledger_of_an_earlier_engine_is_read_and_kept(desk: InProcessCli, empty_
     for name in tables.ON_DEMAND:
         empty_database.script(f"DROP TABLE {_name(empty_database, name)}")
     assert desk.runbook("target", "check").out.count("✗ ledger") == 0
+    assert "made runbook" in desk.runbook("target", "init").out, "where the role of the runs may not make them"
+    for name in tables.ON_DEMAND:
+        empty_database.script(f"DROP TABLE {_name(empty_database, name)}")
     assert desk.runbook("monitor", "list").code == 0
     assert desk.runbook("monitor", "once").code == 0
     let_pass(empty_database, DAY)

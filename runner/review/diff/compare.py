@@ -9,7 +9,7 @@ from typing import cast
 
 from runner.plan import plan
 from runner.playbook.check_text import question
-from runner.playbook.model import Check, Entry, Guard, Playbook
+from runner.playbook.model import Check, Entry, Guard, Monitor, Playbook
 from runner.playbook.yaml_reader import Mark
 from runner.review.diff import decide
 from runner.review.diff.change import Direction, PlaybookChange, Reach
@@ -62,7 +62,7 @@ def changes(old: Playbook, new: Playbook) -> Iterator[PlaybookChange]:
     yield from _checks(pair, old.preconditions, new.preconditions, "precondition")
     yield from _steps(pair)
     yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion")
-    yield from _monitors(pair)
+    yield from _asked_again(pair, old.monitors, new.monitors, "monitor")
     yield from _way_back(pair)
     yield from _named(pair)
 
@@ -132,36 +132,31 @@ def _probe(pair: PlaybookPair, where: str, old: Check, new: Check, *, idle: bool
 
 
 def _guards(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
-    before, after = ({one.check.id: one for one in entry.guards} for entry in (old, new))
+    yield from _asked_again(pair, old.guards, new.guards, f"step {new.id}, guard")
+
+
+def _asked_again(
+    pair: PlaybookPair, old: Sequence[Guard | Monitor], new: Sequence[Guard | Monitor], role: str
+) -> Iterator[PlaybookChange]:
+    """Guards or monitors: checks that are asked again and again, by their ids."""
+    before, after = ({one.check.id: one for one in asked} for asked in (old, new))
     for name in dict.fromkeys((*before, *after)):
-        where = f"step {new.id}, guard {name}"
+        where = f"{role} {name}"
         if name not in after:
             yield _removed(pair, where, before[name].check, _decides(before[name].check))
         elif name not in before:
             yield _added(pair, where, after[name].check, _decides(after[name].check))
         else:
-            yield from _guard(pair, where, before[name], after[name])
+            yield from _asked_otherwise(pair, where, before[name], after[name])
 
 
-def _guard(pair: PlaybookPair, where: str, old: Guard, new: Guard) -> Iterator[PlaybookChange]:
+def _asked_otherwise(
+    pair: PlaybookPair, where: str, old: Guard | Monitor, new: Guard | Monitor
+) -> Iterator[PlaybookChange]:
     idle = not _decides(old.check) and not _decides(new.check)
     yield from _check(pair, where, old.check, new.check)
     for found in differences(old, new, pair.versions, skip=frozenset({"check"})):
         yield _change(pair, found, subject=where, where=where, mark=new.check.mark, idle=idle)
-
-
-def _monitors(pair: PlaybookPair) -> Iterator[PlaybookChange]:
-    before, after = ({one.check.id: one for one in playbook.monitors} for playbook in (pair.old, pair.new))
-    for name in dict.fromkeys((*before, *after)):
-        where = f"monitor {name}"
-        if name not in after:
-            yield _removed(pair, where, before[name].check, _decides(before[name].check))
-        elif name not in before:
-            yield _added(pair, where, after[name].check, _decides(after[name].check))
-        else:
-            yield from _check(pair, where, before[name].check, after[name].check)
-            for found in differences(before[name], after[name], pair.versions, skip=frozenset({"check"})):
-                yield _change(pair, found, subject=where, where=where, mark=after[name].check.mark)
 
 
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -326,19 +321,23 @@ def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, Expression, b
     """Every expression, with its check and whether it makes something stop where it holds."""
     for where, check, guard in _every(playbook):
         yield from ((where, check, one, False) for one in (check.that, check.warn) if one is not None)
+        if isinstance(guard, Monitor):
+            yield from ((where, check, one, True) for one in (guard.alert,) if one is not None)
+            continue
         if guard is not None and guard.resume is not None:
             yield where, check, guard.resume, False
         if guard is not None and guard.critical is not None:
             yield where, check, guard.critical, True
 
 
-def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | None]]:
+def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | Monitor | None]]:
     yield from ((f"precondition {one.id}", one, None) for one in playbook.preconditions)
     for entry in playbook.entries:
         yield from ((f"step {entry.id}, precondition {one.id}", one, None) for one in entry.preconditions)
         yield from ((f"step {entry.id}, guard {one.check.id}", one.check, one) for one in entry.guards)
         yield from ((f"step {entry.id}, criterion {one.id}", one, None) for one in entry.success_criteria)
     yield from ((f"criterion {one.id}", one, None) for one in playbook.success_criteria)
+    yield from ((f"monitor {one.check.id}", one.check, one) for one in playbook.monitors)
 
 
 def _query(pair: PlaybookPair, name: str, old: Query, new: Query) -> Iterator[PlaybookChange]:
