@@ -62,7 +62,7 @@ class Session:
 
     @property
     def place(self) -> RunPosition | None:
-        """Where in a run this is; between its steps the step is "": a check must know its own run there, too."""
+        """Where in a run this is; between its steps the step is ""."""
         return RunPosition(self.run, self.step, self.action) if self.run else None
 
     @property
