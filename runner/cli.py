@@ -49,6 +49,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("look", "Show what a run did and proved"),
         "trail": ("look", "Show a run's trail, or verify its hash chain"),
         "doctor": ("doctor", "Compare the target with a shape, playbook or run"),
+        "monitor": ("monitor", "Look again at what runs have left, when it is due"),
     },
     "Set up": {
         "init": ("begin", "Write a first playbook, or copy an example"),

@@ -69,13 +69,14 @@ class World:
         self._fillers = _fillers(rng, width)
         self._hashes = [f"{rng.getrandbits(256):064x}" for _ in range(500)]
 
-    def before(self) -> Iterator[Session]:
-        """The sessions that v16 finds, in the order of their insertion."""
-        return itertools.islice(self._all(), self.size - self._later)
+    def sessions(self) -> tuple[Iterator[Session], Iterator[Session]]:
+        """The sessions that v16 finds, in the order of their insertion, and then those that came after it."""
+        every = self._all()
+        return itertools.islice(every, self.size - self._later), every
 
-    def later(self) -> Iterator[Session]:
-        """The sessions that came after v16."""
-        return itertools.islice(self._all(), self.size - self._later, None)
+    def before(self) -> Iterator[Session]:
+        """The sessions that v16 finds."""
+        return self.sessions()[0]
 
     def late(self, count: int) -> Iterator[Session]:
         """Sessions that arrive during the run: newer than all others, with addresses of the inventory."""

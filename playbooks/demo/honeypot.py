@@ -41,9 +41,11 @@ def populate(
     world = World(sessions, store=store, seed=seed, width=width, documented=documented)
     with _opened(target) as connection:
         with _transaction(connection):
-            _v15(connection, world)
+            before, later = world.sessions()
+            _v15(connection, world, before)
             if version == 16:
-                _v16(connection, world)
+                _v16(connection, world, later)
+            _run(connection, migration.indexes(_dialect(connection)))  # last, since v16 writes every row twice
         connection.execute("ANALYZE" if _lite(connection) else "VACUUM (ANALYZE)")
 
 
@@ -66,28 +68,26 @@ def enrich(target: str | Connection, *, sessions: int, seed: int = 7) -> None:
         fill_inventories(connection, World(sessions, seed=seed).networks)
 
 
-def _v15(connection: Connection, world: World) -> None:
-    dialect = _dialect(connection)
-    _run(connection, migration.tables(dialect))
+def _v15(connection: Connection, world: World, sessions: Iterator[Session]) -> None:
+    _run(connection, migration.tables(_dialect(connection)))
     ids: list[str] = []
-    _insert(connection, "session_summaries", Session._fields, _noting(world.before(), ids))
+    _insert(connection, "session_summaries", Session._fields, _noting(sessions, ids))
     _insert(connection, "files", ("session_id", "shasum", "filename", "file_size"), world.files(ids))
     _insert(connection, "raw_events", ("session_id", "payload"), world.events(ids))
     _insert(connection, "password_tracking", ("id", "password_hash"), world.passwords())
     _insert(connection, "password_session_usage", ("password_id", "session_id"), world.uses(ids))
     _insert(connection, "longtail_detections", ("id", "detection_type"), [(n, "rare_command") for n in range(1, 6)])
     _insert(connection, "longtail_detection_sessions", ("detection_id", "session_id"), world.detections(ids))
-    _run(connection, migration.indexes(dialect))
 
 
-def _v16(connection: Connection, world: World) -> None:
+def _v16(connection: Connection, world: World, later: Iterator[Session]) -> None:
     statements = migration.v16(_dialect(connection))
     if world.documented:  # cleared before the table is written anew for its times, and never filled
         at = [each.name for each in statements].index("add_enrichment_at")
         cleared = migration.Statement(4, "clear", "UPDATE session_summaries SET source_ip = NULL")
         statements = [*statements[:at], cleared, *(each for each in statements[at:] if each.name != "fill_snapshots")]
     _run(connection, [each.sql for each in statements])
-    _insert(connection, "session_summaries", Session._fields, world.later())
+    _insert(connection, "session_summaries", Session._fields, later)
     if world.store != "raw":
         fill_inventories(connection, world.networks)
 

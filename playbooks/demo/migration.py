@@ -20,12 +20,12 @@ class Statement(NamedTuple):
 
 
 def tables(dialect: Dialect) -> list[str]:
-    """The statements that make the tables of v15."""
+    """The statements that make the tables of v15, and its version."""
     return _statements(_v15(dialect)[0])
 
 
 def indexes(dialect: Dialect) -> list[str]:
-    """The statements that end v15 once its rows are there: indexes, and the version."""
+    """The statements that make the indexes of v15, which is faster once its rows are there."""
     return _statements(_v15(dialect)[1])
 
 

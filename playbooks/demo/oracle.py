@@ -62,11 +62,12 @@ def expected(
 ) -> Expected:
     """Of such a store; `late` sessions are reached too."""
     world = World(sessions, store=store, seed=seed, documented=documented)
-    before = list(world.before())
+    found, later = world.sessions()
+    before = list(found)
     inventory = _inventory(world, before)
     stored = {} if documented else {each.session_id: _migrated(each) for each in before}
     rows, kinds, private, private_hit = {}, dict.fromkeys(("hit", "none", "unknown", "unreadable"), 0), 0, 0
-    for session in itertools.chain(before, world.later(), world.late(late)):
+    for session in itertools.chain(before, later, world.late(late)):
         was = stored.setdefault(session.session_id, After())
         ip = was.source_ip or _ip_in(_read(session.enrichment))
         kinds[

@@ -63,6 +63,8 @@ CREATE TABLE longtail_detection_sessions (
     PRIMARY KEY (detection_id, session_id)
 );
 
+INSERT INTO schema_state (key, value) VALUES ('schema_version', '15');
+
 -- after loading --
 CREATE INDEX ix_files_session_id ON files (session_id);
 CREATE INDEX ix_files_shasum ON files (shasum);
@@ -74,4 +76,3 @@ CREATE INDEX ix_session_summaries_ssh_keys ON session_summaries (ssh_key_injecti
 CREATE INDEX ix_password_tracking_hash ON password_tracking (password_hash);
 CREATE INDEX ix_password_session_session ON password_session_usage (session_id);
 CREATE INDEX ix_longtail_detection_sessions_session ON longtail_detection_sessions (session_id);
-INSERT INTO schema_state (key, value) VALUES ('schema_version', '15');

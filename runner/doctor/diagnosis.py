@@ -15,7 +15,7 @@ from runner.trail.events import StepOutcome
 from runner.trail.status import RunStatus
 from steps.catalog import leftovers, must_hold, shape_compare
 from steps.catalog.leftovers import Leftover
-from steps.catalog.must_hold import Answered
+from steps.catalog.must_hold import MustHoldAnswer
 from steps.catalog.shape import DeclaredShape, ResolvedShape, ShapeState
 from steps.catalog.shape_compare import Comparison
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, NoText, State
@@ -29,7 +29,7 @@ class Examined:
     """A shape compared with the target. data: what the target's rows say to its `must_hold`."""
 
     comparison: Comparison
-    data: tuple[Answered, ...] = ()
+    data: tuple[MustHoldAnswer, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -110,7 +110,7 @@ def _shapes(target: Connected, subject: Subject, unasked: list[str]) -> Iterator
         yield Examined(comparison, tuple(_data(target, shape, comparison)))
 
 
-def _data(target: Connected, shape: ResolvedShape, comparison: Comparison) -> Iterator[Answered]:
+def _data(target: Connected, shape: ResolvedShape, comparison: Comparison) -> Iterator[MustHoldAnswer]:
     """Where the migration has yet to run, and nobody holds a lock behind which the question would wait."""
     if comparison.state not in {ShapeState.ABSENT, ShapeState.HALF}:
         return

@@ -169,22 +169,32 @@ def _characters(sql: str) -> Any:
 def _collect(message: Any, up: TreeNode | None, nodes: list[TreeNode], characters: Any) -> None:
     """Append all nodes below a message; the wrappers (RawStmt, Node, List) are left out."""
     for descriptor, value in message.ListFields():
-        if descriptor.message_type is None:
+        name, kind, repeated = _FIELDS.get(descriptor) or _field(descriptor)
+        if not kind:
             continue
-        for one in (value,) if hasattr(value, "ListFields") else value:
-            kind = descriptor.message_type.name
-            inner = one
+        for one in value if repeated else (value,):
+            inner, found = one, kind
             if kind == "Node":
                 which = one.WhichOneof("node")
                 if which is None:
                     continue
                 inner = getattr(one, which)
-                kind = inner.DESCRIPTOR.name
-            if kind == "List":
+                found = inner.DESCRIPTOR.name
+            if found == "List":
                 _collect(inner, up, nodes, characters)
                 continue
             if characters is not int and getattr(inner, "location", 0) > 0:
                 inner.location = characters(inner.location)
-            node = TreeNode(kind, inner, up, descriptor.name)
+            node = TreeNode(found, inner, up, name)
             nodes.append(node)
             _collect(inner, node, nodes, characters)
+
+
+_FIELDS: dict[Any, tuple[str, str, bool]] = {}
+"""Field of a message → its name, the type of message that it holds ("" for a plain value), and whether it is a list."""
+
+
+def _field(descriptor: Any) -> tuple[str, str, bool]:
+    holds = descriptor.message_type.name if descriptor.message_type is not None else ""
+    _FIELDS[descriptor] = descriptor.name, holds, descriptor.is_repeated
+    return _FIELDS[descriptor]

@@ -37,6 +37,7 @@ def render(playbook: Playbook) -> str:
             for number, (entry, card) in enumerate(_steps(playbook, made), start=1)
         ),
         _proof(playbook),
+        _monitors(playbook),
         _way_back(playbook, made),
         _limits(playbook),
         _inputs(playbook),
@@ -62,6 +63,7 @@ def _facts(playbook: Playbook, made: Plan) -> list[str]:
         "Takes": escaped(playbook.takes),
         "Window": escaped(made.window),
         "Requires": "<br>".join(code(one.playbook) + (f" within {age(one.within)}" if one.within else "") for one in playbook.requires),
+        "Undoes the effect of": "<br>".join(map(code, playbook.removes)),
         "Run it": code(f"runbook exec {playbook.name} --target NAME"),
     }  # fmt: skip
     return table(["", ""], [[f"**{name}**", text] for name, text in facts.items() if text.strip(" ,")])
@@ -109,6 +111,7 @@ def _steps(playbook: Playbook, made: Plan) -> Iterable[tuple[Entry, Card]]:
 def _step(playbook: Playbook, entry: Entry, card: Card, number: str) -> list[str]:
     lines = [f"### {number} {code(entry.id)}: {escaped(card.what)}", *_paragraph(card.why)]
     facts = {
+        "Only when": question(entry.when) if entry.when is not None else "",
         "Message": entry.step.needs().message if isinstance(entry.step, Gate) else "",
         "Taking back": card.taking_back,
         "If it fails": card.on_failure if card.on_failure != "stop" else "",
@@ -192,6 +195,12 @@ def _proof(playbook: Playbook) -> list[str]:
     if playbook.unproven:
         return ["## Success criteria", "", f"None: {escaped(playbook.unproven)}. A run ends as *unproven*."]
     return ["## Success criteria", "", "Those of its steps."]
+
+
+def _monitors(playbook: Playbook) -> list[str]:
+    if not playbook.monitors:
+        return []
+    return ["## After the run", "", *(f"- {escaped(plan.monitor_words(one))}" for one in playbook.monitors)]
 
 
 def _way_back(playbook: Playbook, made: Plan) -> list[str]:

@@ -178,7 +178,7 @@ def test_generator_same_seed_same_rows() -> None:
     other = next(World(300, seed=4).before())
     assert one == two
     assert other.session_id != one[0].session_id
-    assert len({row.session_id for row in [*one, *World(300, seed=3).later()]}) == 300
+    assert len({row.session_id for part in World(300, seed=3).sessions() for row in part}) == 300
 
 
 def test_generator_large_store_has_snowshoe() -> None:

@@ -219,8 +219,9 @@ def test_phase1_sees_what_uses_the_column(honeypot: Database) -> None:
 def test_phase2_finds_work_in_every_store(honeypot: Database, _store: str) -> None:
     """With source_ip NULL everywhere, with it stored, and with snapshots that v16 filled. T: 11 23."""
     rename_types(honeypot)
-    wanted = ["v16_whole", "test_baseline_snapshot_coverage", "test_backfill_requirements", "network_data", "test_dry_run_batch_performance",
-              "test_sample_session_inspection", "test_production_readiness_checklist", "may_fill", "no_orphans"]  # fmt: skip
+    wanted = ["v16_whole", "test_baseline_snapshot_coverage", "test_backfill_requirements", "network_data",
+              "test_dry_run_batch_performance", "test_sample_session_inspection", "test_production_readiness_checklist",
+              "may_fill", "no_orphans"]  # fmt: skip
     assert _ask(honeypot, _named("adr007-phase2"), *wanted) == ["pass"] * len(wanted)
 
 

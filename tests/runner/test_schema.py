@@ -11,11 +11,11 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticUndefined
 
 from runner.common.errors import BadInput
-from runner.format import field_words
 from runner.format.json_schema import schema
 from runner.playbook import load
 from runner.playbook.yaml_reader import parse
 from steps import registry
+from steps.contract import field_words
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 HEAD = "runbook: 1\nname: one\ntitle: One\n"

@@ -20,8 +20,8 @@ from steps.expressions.evaluate import Expression
 _OWN = frozenset(
     {"entries", "preconditions", "success_criteria", "rollback", "rollback_steps", "limits", "queries", "monitors"}
 )
-_OF_ENTRY = frozenset({"id", "step", "preconditions", "success_criteria", "guards", "mark", "digest"})
-_OF_CHECK = frozenset({"id", "probe", "mark"})
+_OF_ENTRY = frozenset({"id", "step", "when", "preconditions", "success_criteria", "guards"})
+_OF_CHECK = frozenset({"id", "probe"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def changes(old: Playbook, new: Playbook) -> Iterator[PlaybookChange]:
     yield from _checks(pair, old.preconditions, new.preconditions, "precondition")
     yield from _steps(pair)
     yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion")
+    yield from _monitors(pair)
     yield from _way_back(pair)
     yield from _named(pair)
 
@@ -149,6 +150,20 @@ def _guard(pair: PlaybookPair, where: str, old: Guard, new: Guard) -> Iterator[P
         yield _change(pair, found, subject=where, where=where, mark=new.check.mark, idle=idle)
 
 
+def _monitors(pair: PlaybookPair) -> Iterator[PlaybookChange]:
+    before, after = ({one.check.id: one for one in playbook.monitors} for playbook in (pair.old, pair.new))
+    for name in dict.fromkeys((*before, *after)):
+        where = f"monitor {name}"
+        if name not in after:
+            yield _removed(pair, where, before[name].check, _decides(before[name].check))
+        elif name not in before:
+            yield _added(pair, where, after[name].check, _decides(after[name].check))
+        else:
+            yield from _check(pair, where, before[name].check, after[name].check)
+            for found in differences(before[name], after[name], pair.versions, skip=frozenset({"check"})):
+                yield _change(pair, found, subject=where, where=where, mark=after[name].check.mark)
+
+
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _steps(pair: PlaybookPair) -> Iterator[PlaybookChange]:
     before, after = ({entry.id: entry for entry in one.entries} for one in (pair.old, pair.new))
@@ -185,10 +200,20 @@ def _step(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange
     else:
         for found in differences(old.step, new.step, pair.versions):
             yield _change(pair, found, subject=where, where=where, mark=new.mark)
+    yield from _condition(pair, where, old.when, new.when)
     yield from _one_way(pair, where, old, new)
     yield from _checks(pair, old.preconditions, new.preconditions, "precondition", new.id)
     yield from _guards(pair, old, new)
     yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion", new.id)
+
+
+def _condition(pair: PlaybookPair, where: str, old: Check | None, new: Check | None) -> Iterator[PlaybookChange]:
+    """Whether a step is carried out at all: what decides that is never harmless."""
+    if old is not None and new is not None:
+        yield from _check(pair, f"{where}, condition", old, new)
+    elif old is not None or new is not None:
+        was, now = (question(one) if one is not None else "always" for one in (old, new))
+        yield pair.change(Direction.CHANGES, f"{where} when", was, now, where=where)
 
 
 def _one_way(pair: PlaybookPair, where: str, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
