@@ -62,8 +62,7 @@ class Session:
 
     @property
     def place(self) -> RunPosition | None:
-        """Where in a run this is; between its steps the step is ""."""
-        return RunPosition(self.run, self.step, self.action) if self.run else None
+        return RunPosition(self.run, self.step, self.action) if self.run else None  # between two steps the step is ""
 
     @property
     def application_name(self) -> str:
