@@ -40,6 +40,8 @@ def test_every_step_check_and_gate_is_told(path: Path):
             assert f"- {guard.check.id}: " in text.replace("\\", "")
     for check in (*playbook.preconditions, *playbook.success_criteria):
         assert f"| `{check.id}` |" in text
+    for monitor in playbook.monitors:
+        assert f"{monitor.check.id}: " in text.replace("\\", "")
     for role in playbook.contacts.values():
         assert role in text
     assert text == render(read_playbook(path))
