@@ -27,6 +27,7 @@ from steps.contract.direction import (
     OFF,
     SET,
     TIGHTENED,
+    TIGHTENED_IF_GIVEN,
     UNSET,
     ladder,
 )
@@ -246,12 +247,19 @@ class Monitor(Model):
 
     check: InstanceOf[Check]
     every: ScheduleField
-    alert: Annotated[InstanceOf[Expression] | None, TIGHTENED] = None  # None: it alerts where the check does not pass
+    alert: Annotated[InstanceOf[Expression] | None, TIGHTENED_IF_GIVEN] = (
+        None  # None: it alerts where the check does not pass
+    )
     alert_for: Annotated[Seconds, HIGHER] = 0.0  # `for:`, how long it must be broken before it alerts
     last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
     against: str = ""  # the step or check of the run with whose figures its own are compared
     missed: Annotated[Missed, BeforeValidator(_missed)] = Missed()
     takes_at_most: Annotated[Span, NO_EFFECT] = 300.0
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """All expressions that the monitor has."""
+        return tuple(one for one in (self.check.that, self.alert) if one is not None)
 
 
 class Entry(Model):
