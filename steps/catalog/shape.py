@@ -336,6 +336,10 @@ class DeclaredShape:
     name: str
     shapes: Mapping[str, ResolvedShape]  # dialect → shape
 
+    def __str__(self) -> str:
+        """Its name, as plan and report show what a check asks."""
+        return self.name or "declared in place"
+
     def on(self, dialect: str) -> ResolvedShape:
         """The shape for this kind of database; raises NoText where there is none."""
         found = self.shapes.get(str(dialect))

@@ -260,6 +260,33 @@ def test_what_no_session_holds_is_kept_and_comes_back(place: Database, desk: InP
     did(desk, "exec", book("adr007-recovery-check"))
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)
+@pytest.mark.parametrize(
+    "_store", [pytest.param(name, marks=pytest.mark.store(name)) for name in ("raw", "enriched", "rich")]
+)
+def test_real_store_keeps_its_enrichment(honeypot: Database, tmp_path: Path, _store: str) -> None:
+    """The real stores, with \\u0000, odd countries and private addresses; sessions that came after v16 get their address, too."""
+    desk = InProcessCli(tmp_path, honeypot.url)
+    known = "SELECT ip_address, current_asn, enrichment::text, geo_country, ip_types, enrichment_updated_at FROM ip_inventory"
+    networks = "SELECT asn_number, organization_name, organization_country, rir_registry, asn_type FROM asn_inventory"
+    before = {
+        *honeypot.rows(f"SELECT t::text FROM ({known}) AS t"),
+        *honeypot.rows(f"SELECT t::text FROM ({networks}) AS t"),
+    }
+    addresses = dict(honeypot.rows("SELECT session_id, source_ip FROM session_summaries WHERE source_ip IS NOT NULL"))
+    honeypot.script("DROP INDEX idx_session_snapshot_asn")
+    recovered(desk)
+    did(desk, "exec", book("adr007-v16"))
+    after = {
+        *honeypot.rows(f"SELECT t::text FROM ({known}) AS t"),
+        *honeypot.rows(f"SELECT t::text FROM ({networks}) AS t"),
+    }
+    assert before <= after
+    assert addresses.items() <= dict(honeypot.rows("SELECT session_id, source_ip FROM session_summaries")).items()
+    did(desk, "exec", book("adr007-recovery-check"))
+
+
 @on_18
 def test_recovery_is_taken_back(place: Database, desk: InProcessCli) -> None:
     """All that it dropped was kept aside: after a rollback the half-done v16 stands as it stood."""
