@@ -489,7 +489,8 @@ part AS (
              || CASE WHEN o.condeferred THEN ' DEFERRABLE INITIALLY DEFERRED' WHEN o.condeferrable THEN ' DEFERRABLE' ELSE '' END
            ELSE pg_get_constraintdef(o.oid) || CASE WHEN v.later THEN ' NOT VALID' ELSE '' END END]
          || CASE WHEN obj_description(o.oid, 'pg_constraint') IS NULL THEN '{}'::text[] ELSE
-              ARRAY[format('COMMENT ON CONSTRAINT %I ON %s IS %L', o.conname, b.sql, obj_description(o.oid, 'pg_constraint'))] END AS restore,
+              ARRAY[format('COMMENT ON CONSTRAINT %I ON %s IS %L', o.conname, b.sql, obj_description(o.oid, 'pg_constraint'))] END
+         || CASE WHEN i.indisclustered THEN ARRAY[format('ALTER TABLE %s CLUSTER ON %I', b.sql, x.relname)] ELSE '{}'::text[] END AS restore,
          CASE WHEN u.built THEN pg_get_indexdef(x.oid) ELSE '' END AS index_definition,
          CASE WHEN u.built THEN x.relname::text ELSE '' END AS index_name,
          coalesce(obj_description(x.oid, 'pg_class'), '') AS index_comment,
@@ -508,7 +509,13 @@ part AS (
   SELECT f.classid, f.objid, f.sub, 'index', x.name, i.indrelid,
          i.indrelid = f.rel AND i.indexprs IS NULL AND i.indpred IS NULL AND i.indnatts = 1 AND i.indkey[0] = f.column_number,
          format('DROP INDEX %s', x.sql),
-         CASE WHEN b.relkind = 'm' THEN ARRAY[pg_get_indexdef(x.oid)] ELSE '{}' END,
+         CASE WHEN b.relkind <> 'm' THEN '{}'::text[] ELSE ARRAY[pg_get_indexdef(x.oid)]
+           || CASE WHEN obj_description(x.oid, 'pg_class') IS NULL THEN '{}'::text[] ELSE
+                ARRAY[format('COMMENT ON INDEX %s IS %L', x.sql, obj_description(x.oid, 'pg_class'))] END END
+         || ARRAY(SELECT format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', x.sql, a.attnum, a.attstattarget)
+                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0 ORDER BY a.attnum)
+         || CASE WHEN i.indisclustered THEN ARRAY[format('ALTER %s %s CLUSTER ON %I',
+              CASE b.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END, b.sql, x.name)] ELSE '{}'::text[] END,
          CASE WHEN b.relkind = 'm' THEN '' ELSE pg_get_indexdef(x.oid) END, CASE WHEN b.relkind = 'm' THEN '' ELSE x.name END,
          coalesce(obj_description(x.oid, 'pg_class'), ''), '',
          CASE WHEN i.indisreplident THEN 'it is the replica identity of the table: choose another first'
@@ -536,8 +543,8 @@ part AS (
               ARRAY[format('ALTER TABLE %s OWNER TO %s', b.sql, c.relowner::regrole)] END,
          '', '', '', '',
          CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
-                           AND (a.attacl IS NOT NULL OR a.atthasdef))
-              THEN 'it has grants or defaults on columns, which would not come back' ELSE '' END
+                           AND (a.attacl IS NOT NULL OR a.atthasdef OR a.attoptions IS NOT NULL OR a.attstattarget >= 0))
+              THEN 'it has grants, defaults or settings on columns, which would not come back' ELSE '' END
   FROM found f JOIN owned b ON f.classid = 'pg_catalog.pg_class'::regclass AND b.oid = f.objid AND f.sub = 0 AND b.relkind IN ('v', 'm')
   JOIN pg_catalog.pg_class c ON c.oid = b.oid
   UNION ALL
@@ -569,7 +576,10 @@ part AS (
     AND NOT t.tgisinternal AND t.tgparentid = 0 JOIN owned b ON b.oid = t.tgrelid
   UNION ALL
   SELECT f.classid, f.objid, f.sub, 'rule', r.rulename::text, r.ev_class, false, format('DROP RULE %I ON %s', r.rulename, b.sql),
-         ARRAY[rtrim(pg_get_ruledef(r.oid), '; ')], '', '', '', '',
+         ARRAY[rtrim(pg_get_ruledef(r.oid), '; ')]
+         || CASE WHEN obj_description(r.oid, 'pg_rewrite') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON RULE %I ON %s IS %L', r.rulename, b.sql, obj_description(r.oid, 'pg_rewrite'))] END,
+         '', '', '', '',
          CASE r.ev_enabled WHEN 'O' THEN '' ELSE 'it is disabled, or for replicas: drop it with a sql step' END
   FROM found f JOIN pg_catalog.pg_rewrite r ON f.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = f.objid AND r.ev_type <> '1'
   JOIN owned b ON b.oid = r.ev_class
@@ -581,12 +591,20 @@ part AS (
            array_to_string(ARRAY(SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') FROM unnest(y.polroles) AS u(oid)
                                  LEFT JOIN pg_catalog.pg_roles r ON r.oid = u.oid ORDER BY 1), ', '))
            || coalesce(' USING (' || pg_get_expr(y.polqual, y.polrelid) || ')', '')
-           || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')], '', '', '', '', ''
+           || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')]
+         || CASE WHEN obj_description(y.oid, 'pg_policy') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON POLICY %I ON %s IS %L', y.polname, b.sql, obj_description(y.oid, 'pg_policy'))] END,
+         '', '', '', '', ''
   FROM found f JOIN pg_catalog.pg_policy y ON f.classid = 'pg_catalog.pg_policy'::regclass AND y.oid = f.objid
   JOIN owned b ON b.oid = y.polrelid
   UNION ALL
   SELECT f.classid, f.objid, f.sub, 'statistics', s.stxname::text, s.stxrelid, false,
-         format('DROP STATISTICS %I.%I', k.nspname, s.stxname), ARRAY[pg_get_statisticsobjdef(s.oid)], '', '', '', '', ''
+         format('DROP STATISTICS %I.%I', k.nspname, s.stxname), ARRAY[pg_get_statisticsobjdef(s.oid)]
+         || CASE WHEN s.stxstattarget >= 0 THEN
+              ARRAY[format('ALTER STATISTICS %I.%I SET STATISTICS %s', k.nspname, s.stxname, s.stxstattarget)] ELSE '{}'::text[] END
+         || CASE WHEN obj_description(s.oid, 'pg_statistic_ext') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON STATISTICS %I.%I IS %L', k.nspname, s.stxname, obj_description(s.oid, 'pg_statistic_ext'))] END,
+         '', '', '', '', ''
   FROM found f JOIN pg_catalog.pg_statistic_ext s ON f.classid = 'pg_catalog.pg_statistic_ext'::regclass AND s.oid = f.objid
   JOIN pg_catalog.pg_namespace k ON k.oid = s.stxnamespace
   UNION ALL
