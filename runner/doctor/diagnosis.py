@@ -67,7 +67,7 @@ def diagnose(target: Connected, subject: Subject) -> Diagnosis:
     """Ask the target; each kind of question in a snapshot of its own, so that one that fails spoils no other."""
     unasked: list[str] = []
     shapes = tuple(_shapes(target, subject, unasked))
-    left = _leftovers(target, subject)
+    left = _leftovers(target, subject, [one.comparison.shape for one in shapes if one.whole])
     ledger = tuple(_open_runs(target, unasked))
     status = subject.run.status if subject.run is not None else None
     run = advice.state_word(status, living=advice.alive(status)) if status is not None else ""
@@ -146,12 +146,12 @@ def _unseen(seen: Foreseen) -> str:
 
 
 # ─── what was left behind ───────────────────────────────────────────────────────────────────────────────────────────
-def _leftovers(target: Connected, subject: Subject) -> tuple[Leftover, ...]:
+def _leftovers(target: Connected, subject: Subject, whole: Sequence[ResolvedShape]) -> tuple[Leftover, ...]:
     dialect = target.database.dialect
     known: list[DeclaredShape] = [*subject.known]
     shapes = [one.on(dialect) for one in known if str(dialect) in one.shapes]
     with target.database.look() as look:
-        return tuple(leftovers.leftovers(look, shapes))
+        return tuple(leftovers.leftovers(look, shapes, whole))
 
 
 def _open_runs(target: Connected, unasked: list[str]) -> Iterator[str]:

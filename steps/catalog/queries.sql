@@ -663,38 +663,43 @@ SELECT 'index' AS kind, quote_ident(n.nspname) || '.' || quote_ident(x.relname) 
                  WHEN x.relname ~ '_ccold\d*$' THEN ', left by REINDEX CONCURRENTLY after its swap' ELSE '' END
          || coalesce(', being built by pid ' || b.pid, '') AS evidence,
        CASE WHEN b.pid IS NULL THEN 'DROP INDEX CONCURRENTLY ' || quote_ident(n.nspname) || '.' || quote_ident(x.relname) ELSE '' END AS mend,
-       b.pid IS NOT NULL AS at_work
+       b.pid IS NOT NULL AS at_work, '' AS schema, '' AS relation, '' AS part
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace
 LEFT JOIN pg_catalog.pg_stat_progress_create_index b ON b.relid = i.indrelid
 WHERE NOT (i.indisvalid AND i.indisready) AND x.relkind = 'i' AND n.nspname !~ '^pg_'
 UNION ALL
 SELECT 'constraint', quote_ident(o.conname) || ' on ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'convalidated is false',
-       'ALTER TABLE ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' VALIDATE CONSTRAINT ' || quote_ident(o.conname), false
+       'ALTER TABLE ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' VALIDATE CONSTRAINT ' || quote_ident(o.conname), false,
+       n.nspname::text, c.relname::text, o.conname::text
 FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT o.convalidated AND o.conparentid = 0 AND coalesce(to_jsonb(o) ->> 'conenforced', 'true') = 'true' AND n.nspname !~ '^pg_'
 UNION ALL
 SELECT 'trigger', quote_ident(t.tgname) || ' on ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname),
        concat_ws(', ', CASE WHEN t.tgenabled = 'D' THEN 'it is disabled (tgenabled is D)' END,
          CASE WHEN t.tgname ~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)' THEN 'its name is that of an online migration tool' END),
-       '', false
+       '', false, n.nspname::text, c.relname::text,
+       CASE WHEN t.tgname !~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)' THEN t.tgname::text ELSE '' END
 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT t.tgisinternal AND n.nspname !~ '^pg_'
   AND (t.tgenabled = 'D' OR t.tgname ~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)')
 UNION ALL
-SELECT 'table', quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'its name is that of an online migration tool', '', false
+SELECT 'table', quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'its name is that of an online migration tool', '', false, '', '', ''
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND c.relname ~ '^_.+_(gho|ghc|del|new|old|pt_new)$'
 UNION ALL
 SELECT 'prepared transaction', quote_literal(gid), 'of ' || owner || ', since ' || to_char(prepared, 'YYYY-MM-DD HH24:MI:SS TZ'),
-       'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), false
+       'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), false, '', '', ''
 FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
 ORDER BY 1, 2
 
 -- kept.postgresql --
-SELECT c.relname::text AS name, pg_catalog.obj_description(c.oid, 'pg_class') AS comment
+-- Tables of the ledger's schema, and of that in which steps keep things; sql: the name as a statement has it.
+SELECT CASE n.nspname WHEN :kept THEN '' ELSE c.relname::text END AS name,
+       quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS sql, pg_catalog.obj_description(c.oid, 'pg_class') AS comment
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = :schema AND c.relkind = 'r' ORDER BY 1
+WHERE n.nspname IN (:schema, :kept) AND c.relkind IN ('r', 'p') ORDER BY 2
 
 -- kept.sqlite --
-SELECT name, NULL AS comment FROM {schema}.sqlite_master WHERE type = 'table' AND name LIKE 'runbook\_%' ESCAPE '\' ORDER BY 1
+SELECT name, CASE WHEN name GLOB '*[^A-Za-z0-9_]*' THEN '"' || replace(name, '"', '""') || '"' ELSE name END AS sql, NULL AS comment
+FROM {schema}.sqlite_master WHERE type = 'table' AND name LIKE 'runbook\_%' ESCAPE '\' ORDER BY 1
