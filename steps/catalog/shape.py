@@ -336,6 +336,11 @@ class DeclaredShape:
     name: str
     shapes: Mapping[str, ResolvedShape]  # dialect → shape
 
+    def __str__(self) -> str:
+        """Its name, as its author writes it; of a shape in place, what it declares."""
+        parts = dict.fromkeys(str(part) for shape in self.shapes.values() for part in shape.parts.values())
+        return self.name or f"in place: {', '.join(parts)}"
+
     def on(self, dialect: str) -> ResolvedShape:
         """The shape for this kind of database; raises NoText where there is none."""
         found = self.shapes.get(str(dialect))

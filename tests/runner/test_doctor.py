@@ -129,6 +129,15 @@ def test_data_that_would_make_it_fail_is_shown_and_one_unreadable_row_stops_noth
     assert rules["address_was_seen_at_a_time"]["examples"] == ["address=10.8.8.8, sessions=1"]
 
 
+def test_a_rule_that_could_not_be_asked_is_no_row_at_fault(desk: InProcessCli, store: Database):
+    (desk.directory / "ours.yaml").write_text(
+        "runbook: 1\nshapes:\n  ours:\n    tables: {files: {columns: {note: text}}}\n"
+        "    must_hold: {named: {table: files, key: id, holds: no_such > 0}}\n"
+    )
+    done = desk.runbook("doctor", "ours.yaml")
+    assert done.code == 3 and "let named be asked" in done.out and "mend the rows" not in done.out, done.text
+
+
 def test_what_is_written_is_whole_and_the_same_each_time(desk: InProcessCli, store: Database):
     half_done.migrate(store)
     words = ("doctor", "--write", "now", "--tables", "session_summaries,ip_inventory,asn_inventory")
