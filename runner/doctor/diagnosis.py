@@ -67,7 +67,7 @@ def diagnose(target: Connected, subject: Subject) -> Diagnosis:
     """Ask the target; each kind of question in a snapshot of its own, so that one that fails spoils no other."""
     unasked: list[str] = []
     shapes = tuple(_shapes(target, subject, unasked))
-    left = _leftovers(target, subject)
+    left = _leftovers(target, subject, [one.comparison.shape for one in shapes if one.whole])
     ledger = tuple(_open_runs(target, unasked))
     status = subject.run.status if subject.run is not None else None
     run = advice.state_word(status, living=advice.alive(status)) if status is not None else ""
@@ -146,12 +146,12 @@ def _unseen(seen: Foreseen) -> str:
 
 
 # ─── what was left behind ───────────────────────────────────────────────────────────────────────────────────────────
-def _leftovers(target: Connected, subject: Subject) -> tuple[Leftover, ...]:
+def _leftovers(target: Connected, subject: Subject, whole: Sequence[ResolvedShape]) -> tuple[Leftover, ...]:
     dialect = target.database.dialect
     known: list[DeclaredShape] = [*subject.known]
     shapes = [one.on(dialect) for one in known if str(dialect) in one.shapes]
     with target.database.look() as look:
-        return tuple(leftovers.leftovers(look, shapes))
+        return tuple(leftovers.leftovers(look, shapes, whole))
 
 
 def _open_runs(target: Connected, unasked: list[str]) -> Iterator[str]:
@@ -184,8 +184,7 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
             f"or end it, if nobody needs it: SELECT pg_terminate_backend({one.pid})" for one in changers if one.pid
         )
         return
-    if any(not answered.holds for one in shapes for answered in one.data):
-        yield "mend the rows that are named above, or change the migration: it would fail on them"
+    yield from _about_data([answered for one in shapes for answered in one.data])
     whole = any(one.whole for one in shapes)
     for one in shapes:
         state = one.comparison.state
@@ -198,3 +197,10 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
     elif subject.playbook is not None:
         yield f"runbook plan {shlex.quote(subject.playbook.file)} -t {on}"
     yield from (one.mend for one in left if one.mend and not one.harmless)
+
+
+def _about_data(data: Sequence[Answered]) -> Iterator[str]:
+    if any(answered.rows or answered.unreadable for answered in data):
+        yield "mend the rows that are named above, or change the migration: it would fail on them"
+    if unknown := dict.fromkeys(answered.name for answered in data if answered.unknown):
+        yield f"let {', '.join(unknown)} be asked: a grant, or a must_hold that fits these tables; then ask again"

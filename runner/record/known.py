@@ -56,7 +56,7 @@ def refuse_replaced(look: Look, status: RunStatus, playbook: Playbook) -> None:
         return
     for entry in playbook.entries:
         place = RunPosition(status.run, entry.id, "apply")
-        found = touched_tables.replaced(look, place, entry.step, certain=True) if entry.id in status.steps else []
+        found = touched_tables.replaced(look, place, entry.step, going_on=True) if entry.id in status.steps else []
         if found:
             raise RunRefused(
                 f"cannot go on with {status.run}: {'; '.join(found)}",

@@ -125,6 +125,8 @@ def refused(look: Look, taken: Sequence[TakenAlong], target: DropTarget, cascade
             faults.append(f"{word} under cascade is {' and '.join(meant)}: write table.name, or schema.name")
     missing = [one for one in listed if not one.why_not and not one.called(look.schema) & set(cascade)]
     faults += [f"the {one} depends on it: {one.why_not}" for one in listed if one.why_not]
+    alone = [one for one in taken if target.column and one not in listed and one.kind != "sequence"]
+    faults += [f"the {one} would go with it: {one.why_not}" for one in alone if one.why_not]
     faults += [f"the {one} isn't this role's" for one in listed if not one.owned]
     if missing:
         names = ", ".join(map(str, missing))

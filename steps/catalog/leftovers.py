@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from steps.catalog import catalog, compiled_schema, scratch
-from steps.catalog.shape import ColumnSpec, Kind, ResolvedShape
+from steps.catalog.shape import ColumnSpec, ConstraintSpec, Kind, ResolvedShape, TriggerSpec
 from steps.contract import DatabaseFault, Look
 from steps.ledger import tables
 from steps.sql.unreadable import attempt
@@ -28,17 +28,32 @@ class Leftover(NamedTuple):
         return f"{self.kind} {self.name}: {self.evidence}"
 
 
-def leftovers(look: Look, shapes: Iterable[ResolvedShape] = ()) -> list[Leftover]:
-    """All that is found. shapes: declared ones, whose generated columns are looked at too."""
-    found = _on_server(look) if catalog.on_postgresql(look) else _in_file(look)
+def leftovers(look: Look, shapes: Iterable[ResolvedShape] = (), whole: Iterable[ResolvedShape] = ()) -> list[Leftover]:
+    """All that is found. shapes: declared ones, whose generated columns are looked at too; whole: those that the database has,
+    in which a constraint may be NOT VALID and a trigger disabled because they are declared so.
+    """
+    found = _on_server(look, _declared(look, whole)) if catalog.on_postgresql(look) else _in_file(look)
     return [*found, *_kept(look), *_not_generated(look, shapes)]
 
 
-def _on_server(look: Look) -> list[Leftover]:
+def _on_server(look: Look, declared: set[tuple[str, ...]]) -> list[Leftover]:
+    rows = catalog.answers(look, "leftovers", {})
     return [
         Leftover(r.text("kind"), r.text("name"), r.text("evidence"), r.text("mend"), harmless=r.flag("at_work"))
-        for r in catalog.answers(look, "leftovers", {})
+        for r in rows
+        if tuple(r.text(one) for one in ("kind", "schema", "relation", "part")) not in declared
     ]
+
+
+def _declared(look: Look, shapes: Iterable[ResolvedShape]) -> set[tuple[str, ...]]:
+    """Constraints that are declared as not validated, and triggers that are declared as disabled: kind, schema, table, name."""
+    return {
+        (str(part.kind), *catalog.named(look, part.table), part.name)
+        for shape in shapes
+        for part in shape.parts.values()
+        if (isinstance(part.wanted, ConstraintSpec) and not part.wanted.validated)
+        or (isinstance(part.wanted, TriggerSpec) and not part.wanted.enabled)
+    }
 
 
 def _in_file(look: Look) -> list[Leftover]:
@@ -51,13 +66,12 @@ def _in_file(look: Look) -> list[Leftover]:
 
 
 def _kept(look: Look) -> Iterator[Leftover]:
-    """Tables beside the ledger that are none of its own: copies which a run kept."""
+    """Tables that runs kept for their way back, and those beside the ledger that are none of its own."""
     pg = catalog.on_postgresql(look)
     own = {*tables.columns(look.dialect), *tables.FORMER.values()}
-    for row in catalog.answers(look, "kept", {"schema": tables.SCHEMA if pg else look.schema}):
-        name = row.text("name")
-        if name.removeprefix("" if pg else "runbook_") not in own:
-            shown = f"{tables.SCHEMA}.{name}" if pg else name
+    for row in catalog.answers(look, "kept", {"schema": tables.SCHEMA if pg else look.schema, "kept": tables.KEPT}):
+        if row.text("name").removeprefix("" if pg else "runbook_") not in own:
+            shown = row.text("sql")
             yield Leftover(
                 "kept table",
                 shown,

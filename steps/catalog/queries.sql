@@ -489,7 +489,8 @@ part AS (
              || CASE WHEN o.condeferred THEN ' DEFERRABLE INITIALLY DEFERRED' WHEN o.condeferrable THEN ' DEFERRABLE' ELSE '' END
            ELSE pg_get_constraintdef(o.oid) || CASE WHEN v.later THEN ' NOT VALID' ELSE '' END END]
          || CASE WHEN obj_description(o.oid, 'pg_constraint') IS NULL THEN '{}'::text[] ELSE
-              ARRAY[format('COMMENT ON CONSTRAINT %I ON %s IS %L', o.conname, b.sql, obj_description(o.oid, 'pg_constraint'))] END AS restore,
+              ARRAY[format('COMMENT ON CONSTRAINT %I ON %s IS %L', o.conname, b.sql, obj_description(o.oid, 'pg_constraint'))] END
+         || CASE WHEN i.indisclustered THEN ARRAY[format('ALTER TABLE %s CLUSTER ON %I', b.sql, x.relname)] ELSE '{}'::text[] END AS restore,
          CASE WHEN u.built THEN pg_get_indexdef(x.oid) ELSE '' END AS index_definition,
          CASE WHEN u.built THEN x.relname::text ELSE '' END AS index_name,
          coalesce(obj_description(x.oid, 'pg_class'), '') AS index_comment,
@@ -508,7 +509,13 @@ part AS (
   SELECT f.classid, f.objid, f.sub, 'index', x.name, i.indrelid,
          i.indrelid = f.rel AND i.indexprs IS NULL AND i.indpred IS NULL AND i.indnatts = 1 AND i.indkey[0] = f.column_number,
          format('DROP INDEX %s', x.sql),
-         CASE WHEN b.relkind = 'm' THEN ARRAY[pg_get_indexdef(x.oid)] ELSE '{}' END,
+         CASE WHEN b.relkind <> 'm' THEN '{}'::text[] ELSE ARRAY[pg_get_indexdef(x.oid)]
+           || CASE WHEN obj_description(x.oid, 'pg_class') IS NULL THEN '{}'::text[] ELSE
+                ARRAY[format('COMMENT ON INDEX %s IS %L', x.sql, obj_description(x.oid, 'pg_class'))] END END
+         || ARRAY(SELECT format('ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %s', x.sql, a.attnum, a.attstattarget)
+                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0 ORDER BY a.attnum)
+         || CASE WHEN i.indisclustered THEN ARRAY[format('ALTER %s %s CLUSTER ON %I',
+              CASE b.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END, b.sql, x.name)] ELSE '{}'::text[] END,
          CASE WHEN b.relkind = 'm' THEN '' ELSE pg_get_indexdef(x.oid) END, CASE WHEN b.relkind = 'm' THEN '' ELSE x.name END,
          coalesce(obj_description(x.oid, 'pg_class'), ''), '',
          CASE WHEN i.indisreplident THEN 'it is the replica identity of the table: choose another first'
@@ -536,8 +543,8 @@ part AS (
               ARRAY[format('ALTER TABLE %s OWNER TO %s', b.sql, c.relowner::regrole)] END,
          '', '', '', '',
          CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
-                           AND (a.attacl IS NOT NULL OR a.atthasdef))
-              THEN 'it has grants or defaults on columns, which would not come back' ELSE '' END
+                           AND (a.attacl IS NOT NULL OR a.atthasdef OR a.attoptions IS NOT NULL OR a.attstattarget >= 0))
+              THEN 'it has grants, defaults or settings on columns, which would not come back' ELSE '' END
   FROM found f JOIN owned b ON f.classid = 'pg_catalog.pg_class'::regclass AND b.oid = f.objid AND f.sub = 0 AND b.relkind IN ('v', 'm')
   JOIN pg_catalog.pg_class c ON c.oid = b.oid
   UNION ALL
@@ -569,7 +576,10 @@ part AS (
     AND NOT t.tgisinternal AND t.tgparentid = 0 JOIN owned b ON b.oid = t.tgrelid
   UNION ALL
   SELECT f.classid, f.objid, f.sub, 'rule', r.rulename::text, r.ev_class, false, format('DROP RULE %I ON %s', r.rulename, b.sql),
-         ARRAY[rtrim(pg_get_ruledef(r.oid), '; ')], '', '', '', '',
+         ARRAY[rtrim(pg_get_ruledef(r.oid), '; ')]
+         || CASE WHEN obj_description(r.oid, 'pg_rewrite') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON RULE %I ON %s IS %L', r.rulename, b.sql, obj_description(r.oid, 'pg_rewrite'))] END,
+         '', '', '', '',
          CASE r.ev_enabled WHEN 'O' THEN '' ELSE 'it is disabled, or for replicas: drop it with a sql step' END
   FROM found f JOIN pg_catalog.pg_rewrite r ON f.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = f.objid AND r.ev_type <> '1'
   JOIN owned b ON b.oid = r.ev_class
@@ -581,12 +591,20 @@ part AS (
            array_to_string(ARRAY(SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') FROM unnest(y.polroles) AS u(oid)
                                  LEFT JOIN pg_catalog.pg_roles r ON r.oid = u.oid ORDER BY 1), ', '))
            || coalesce(' USING (' || pg_get_expr(y.polqual, y.polrelid) || ')', '')
-           || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')], '', '', '', '', ''
+           || coalesce(' WITH CHECK (' || pg_get_expr(y.polwithcheck, y.polrelid) || ')', '')]
+         || CASE WHEN obj_description(y.oid, 'pg_policy') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON POLICY %I ON %s IS %L', y.polname, b.sql, obj_description(y.oid, 'pg_policy'))] END,
+         '', '', '', '', ''
   FROM found f JOIN pg_catalog.pg_policy y ON f.classid = 'pg_catalog.pg_policy'::regclass AND y.oid = f.objid
   JOIN owned b ON b.oid = y.polrelid
   UNION ALL
   SELECT f.classid, f.objid, f.sub, 'statistics', s.stxname::text, s.stxrelid, false,
-         format('DROP STATISTICS %I.%I', k.nspname, s.stxname), ARRAY[pg_get_statisticsobjdef(s.oid)], '', '', '', '', ''
+         format('DROP STATISTICS %I.%I', k.nspname, s.stxname), ARRAY[pg_get_statisticsobjdef(s.oid)]
+         || CASE WHEN s.stxstattarget >= 0 THEN
+              ARRAY[format('ALTER STATISTICS %I.%I SET STATISTICS %s', k.nspname, s.stxname, s.stxstattarget)] ELSE '{}'::text[] END
+         || CASE WHEN obj_description(s.oid, 'pg_statistic_ext') IS NULL THEN '{}'::text[] ELSE
+              ARRAY[format('COMMENT ON STATISTICS %I.%I IS %L', k.nspname, s.stxname, obj_description(s.oid, 'pg_statistic_ext'))] END,
+         '', '', '', '', ''
   FROM found f JOIN pg_catalog.pg_statistic_ext s ON f.classid = 'pg_catalog.pg_statistic_ext'::regclass AND s.oid = f.objid
   JOIN pg_catalog.pg_namespace k ON k.oid = s.stxnamespace
   UNION ALL
@@ -645,38 +663,43 @@ SELECT 'index' AS kind, quote_ident(n.nspname) || '.' || quote_ident(x.relname) 
                  WHEN x.relname ~ '_ccold\d*$' THEN ', left by REINDEX CONCURRENTLY after its swap' ELSE '' END
          || coalesce(', being built by pid ' || b.pid, '') AS evidence,
        CASE WHEN b.pid IS NULL THEN 'DROP INDEX CONCURRENTLY ' || quote_ident(n.nspname) || '.' || quote_ident(x.relname) ELSE '' END AS mend,
-       b.pid IS NOT NULL AS at_work
+       b.pid IS NOT NULL AS at_work, '' AS schema, '' AS relation, '' AS part
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace
 LEFT JOIN pg_catalog.pg_stat_progress_create_index b ON b.relid = i.indrelid
 WHERE NOT (i.indisvalid AND i.indisready) AND x.relkind = 'i' AND n.nspname !~ '^pg_'
 UNION ALL
 SELECT 'constraint', quote_ident(o.conname) || ' on ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'convalidated is false',
-       'ALTER TABLE ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' VALIDATE CONSTRAINT ' || quote_ident(o.conname), false
+       'ALTER TABLE ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' VALIDATE CONSTRAINT ' || quote_ident(o.conname), false,
+       n.nspname::text, c.relname::text, o.conname::text
 FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class c ON c.oid = o.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT o.convalidated AND o.conparentid = 0 AND coalesce(to_jsonb(o) ->> 'conenforced', 'true') = 'true' AND n.nspname !~ '^pg_'
 UNION ALL
 SELECT 'trigger', quote_ident(t.tgname) || ' on ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname),
        concat_ws(', ', CASE WHEN t.tgenabled = 'D' THEN 'it is disabled (tgenabled is D)' END,
          CASE WHEN t.tgname ~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)' THEN 'its name is that of an online migration tool' END),
-       '', false
+       '', false, n.nspname::text, c.relname::text,
+       CASE WHEN t.tgname !~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)' THEN t.tgname::text ELSE '' END
 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT t.tgisinternal AND n.nspname !~ '^pg_'
   AND (t.tgenabled = 'D' OR t.tgname ~* '^(_pgroll_|pgroll_|pt_osc_|repack_|z_repack)')
 UNION ALL
-SELECT 'table', quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'its name is that of an online migration tool', '', false
+SELECT 'table', quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'its name is that of an online migration tool', '', false, '', '', ''
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND c.relname ~ '^_.+_(gho|ghc|del|new|old|pt_new)$'
 UNION ALL
 SELECT 'prepared transaction', quote_literal(gid), 'of ' || owner || ', since ' || to_char(prepared, 'YYYY-MM-DD HH24:MI:SS TZ'),
-       'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), false
+       'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid), false, '', '', ''
 FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()
 ORDER BY 1, 2
 
 -- kept.postgresql --
-SELECT c.relname::text AS name, pg_catalog.obj_description(c.oid, 'pg_class') AS comment
+-- Tables of the ledger's schema, and of that in which steps keep things; sql: the name as a statement has it.
+SELECT CASE n.nspname WHEN :kept THEN '' ELSE c.relname::text END AS name,
+       quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS sql, pg_catalog.obj_description(c.oid, 'pg_class') AS comment
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = :schema AND c.relkind = 'r' ORDER BY 1
+WHERE n.nspname IN (:schema, :kept) AND c.relkind IN ('r', 'p') ORDER BY 2
 
 -- kept.sqlite --
-SELECT name, NULL AS comment FROM {schema}.sqlite_master WHERE type = 'table' AND name LIKE 'runbook\_%' ESCAPE '\' ORDER BY 1
+SELECT name, CASE WHEN name GLOB '*[^A-Za-z0-9_]*' THEN '"' || replace(name, '"', '""') || '"' ELSE name END AS sql, NULL AS comment
+FROM {schema}.sqlite_master WHERE type = 'table' AND name LIKE 'runbook\_%' ESCAPE '\' ORDER BY 1

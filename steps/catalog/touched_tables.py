@@ -153,11 +153,11 @@ def _read(touch: Touch, run: str) -> _Act:
     return _Act(found[0], found[-1], touch.run == run or bool(documents[-1]["rebuilt"]))
 
 
-def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = False) -> list[str]:
+def replaced(look: Look, place: RunPosition, step: object, *, going_on: bool = False) -> list[str]:
     """The tables that this step changed and that have since been replaced, each in words.
 
-    Replacements by this run (its apply or undo), and rebuilds by any run, don't count. certain: leave out those that only may
-    have been replaced (SQLite).
+    Replacements by this run (its apply or undo), and rebuilds by any run, don't count. going_on: the step stands, and its run goes
+    on: then neither count those that only may have been replaced (SQLite), nor those that the run has dropped and created again.
     """
     touches = step_commits.touches(look, place)
     acts = [_read(one, place.run) for one in touches]
@@ -168,22 +168,28 @@ def replaced(look: Look, place: RunPosition, step: object, *, certain: bool = Fa
     for name in sorted(changed & set(now.tables)):
         mine = [n for n in own if name in acts[n].after.tables]
         then = acts[mine[-1]].after
-        if certain and now.order and not then.made_again(now, name):
+        if going_on and now.order and not then.made_again(now, name):
             continue
-        if not all(_leads_to(now, name, acts[n:]) or _undisturbed(now, name, acts[n:]) for n in mine):
+        led = (_leads_to(now, name, acts[n:], anew=going_on) or _undisturbed(now, name, acts[n:]) for n in mine)
+        if not all(led):
             found.append(_describe_replaced(name, then, now))
     return found
 
 
-def _leads_to(now: Identity, name: str, acts: Sequence[_Act]) -> bool:
-    """Whether the table is the one that the first of these commits left, or a trusted replacement of it."""
-    known = [acts[0].after]
+def _leads_to(now: Identity, name: str, acts: Sequence[_Act], *, anew: bool) -> bool:
+    """Whether the table is the one that the first of these commits left, or a trusted replacement of it.
+
+    anew: also one that a trusted commit created after another had dropped that one.
+    """
+    known, dropped = [acts[0].after], False
     for act in acts[1:]:
-        there = name in act.before.tables and name in act.after.tables
-        if not there or not any(one.same(act.before, name) for one in known):
+        before, after = name in act.before.tables, name in act.after.tables
+        ours = any(one.same(act.before, name) for one in known) if before else dropped
+        if not ours or not (before or after):
             continue
-        if act.trusted or act.before.tables[name] == act.after.tables[name]:
+        if after and (act.trusted or act.before.tables.get(name) == act.after.tables[name]):
             known.append(act.after)
+        dropped = anew and act.trusted and not after
     return any(one.same(now, name) for one in known)
 
 

@@ -11,6 +11,7 @@ from steps.contract import DatabaseFault, Look, Work
 from steps.contract.dialect import Dialect
 
 SCHEMA = "runbook"
+KEPT = "runbook_kept"  # what steps keep for their way back; on SQLite a prefix
 BEGAN = "runbook.began"  # a PostgreSQL setting, local to each of our transactions: when it began (seconds since 1970)
 
 # The columns of each table. {id}: an ascending number; {now}: the server's clock; {texts}: an array of texts; {at}: a timestamp.

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from steps.catalog import catalog, dropping
 from steps.contract import LONGEST_NAME, Context, DatabaseFault, Look, StepError, Work
 from steps.contract.dialect import Dialect
+from steps.ledger import tables as ledger
 from steps.sql.dialect import quote
 from steps.types import concurrent_index
 
-SCHEMA = "runbook_kept"
+SCHEMA = ledger.KEPT
 
 
 def name(look: Look, *parts: str) -> str:

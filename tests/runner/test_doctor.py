@@ -10,7 +10,7 @@ import half_done
 import pytest
 from command import Done, proven
 from databases import Database
-from inside import InProcessCli
+from inside import InProcessCli, written
 
 from playbooks.demo import migration
 
@@ -129,6 +129,15 @@ def test_data_that_would_make_it_fail_is_shown_and_one_unreadable_row_stops_noth
     assert rules["address_was_seen_at_a_time"]["examples"] == ["address=10.8.8.8, sessions=1"]
 
 
+def test_a_rule_that_could_not_be_asked_is_no_row_at_fault(desk: InProcessCli, store: Database):
+    (desk.directory / "ours.yaml").write_text(
+        "runbook: 1\nshapes:\n  ours:\n    tables: {files: {columns: {note: text}}}\n"
+        "    must_hold: {named: {table: files, key: id, holds: no_such > 0}}\n"
+    )
+    done = desk.runbook("doctor", "ours.yaml")
+    assert done.code == 3 and "let named be asked" in done.out and "mend the rows" not in done.out, done.text
+
+
 def test_what_is_written_is_whole_and_the_same_each_time(desk: InProcessCli, store: Database):
     half_done.migrate(store)
     words = ("doctor", "--write", "now", "--tables", "session_summaries,ip_inventory,asn_inventory")
@@ -141,6 +150,39 @@ def test_what_is_written_is_whole_and_the_same_each_time(desk: InProcessCli, sto
     assert (done.code, shape_of(done, "now")["parts"], shape_of(done, "now")["more"]) == (0, [], [])
     store.script("ALTER TABLE ip_inventory ADD COLUMN note text")
     assert shape_of(desk.runbook("doctor", "now.yaml", "--json"), "now")["more"] == ["column ip_inventory.note"]
+
+
+def test_what_is_declared_so_is_not_left_behind(desk: InProcessCli, store: Database):
+    """A constraint that is declared as not validated, a disabled trigger; in a shape that the target hasn't they don't count."""
+    store.script("""ALTER TABLE files ADD CONSTRAINT "it's new" CHECK (id > 0) NOT VALID;
+        CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER rests BEFORE INSERT ON files FOR EACH ROW EXECUTE FUNCTION nothing(); ALTER TABLE files DISABLE TRIGGER rests""")
+    assert desk.runbook("doctor", "--write", "now", "--tables", "files", "-o", "now.yaml").code == 0
+    done = desk.runbook("doctor", "now.yaml", "--json")
+    assert (done.code, answer(done)["leftovers"]) == (0, [])
+    store.script("ALTER TABLE files ADD COLUMN note text")
+    done = desk.runbook("doctor", "now.yaml", "--json")
+    assert (done.code, len(answer(done)["leftovers"])) == (3, 2)
+
+
+def test_what_runs_keep_is_named_and_harmless(desk: InProcessCli, store: Database):
+    """By the name that a statement needs, whatever was kept in whichever way."""
+    store.script("""CREATE TABLE "We're ""here"" " (id int PRIMARY KEY, n int)""")
+    written(
+        desk,
+        """
+- {id: copy, type: keep, what: SELECT 1 AS one, into: copied, because: a test}
+- {id: column, type: drop_column, column: 'We''re "here" .n'}
+- {id: gone, type: drop_table, table: 'We''re "here" '}
+""",
+    )
+    assert desk.runbook("exec", "change.yaml").code == 0
+    done = desk.runbook("doctor", "--json")
+    left = answer(done)["leftovers"]
+    assert (done.code, len(left)) == (0, 3) and all(one["harmless"] for one in left)
+    for one in left:
+        store.script(f"DROP TABLE {one['name']}")
+    assert answer(desk.runbook("doctor", "--json"))["leftovers"] == []
 
 
 def test_only_the_difference_to_a_base_is_written(desk: InProcessCli, store: Database):

@@ -295,6 +295,22 @@ def cards(desk: InProcessCli, name: str, *, code: int = 0) -> dict:
 
 
 @on_both
+def test_plan_names_a_shape_as_its_author_does(desk: InProcessCli, empty_database: Database) -> None:
+    """By its name, or by what it declares in place."""
+    head = "shapes: {now: {tables: {t: {columns: {x: {type: integer}}}}}}\n"
+    for shape, words in (
+        ("now", "shape (shape: now), that: state == 'absent'"),
+        (
+            "{tables: {t: {columns: {x: text}}}}",
+            "shape (shape: in place: table t, column t.x), that: state == 'absent'",
+        ),
+    ):
+        step = MAYBE.replace(WHEN, f"when: {{check: shape, shape: {shape}, that: state == 'absent'}}")
+        card = cards(desk, written(desk, step, head))["maybe"]
+        assert card["when"] == words
+
+
+@on_both
 def test_plan_says_whether_the_step_would_run(desk: InProcessCli, empty_database: Database) -> None:
     name = written(desk, MAYBE)
     card = cards(desk, name)["maybe"]
@@ -339,7 +355,7 @@ def test_plan_does_not_guess_what_earlier_steps_decide(desk: InProcessCli, empty
 
 
 # ─── every step type ────────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.shape("stored")
+@pytest.mark.store("enriched")
 @pytest.mark.parametrize("honeypot", ["sqlite", "pg18"], indirect=True)
 def test_every_step_type_can_be_skipped(honeypot: Database, tmp_path: Path) -> None:
     """All steps of the examples, with a condition that does not hold: nothing is sent, and nothing is there to take back."""

@@ -166,7 +166,11 @@ def test_odd_dependants_each_by_name(databases: Databases, kind: str) -> None:
             CREATE FUNCTION n() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
             CREATE TRIGGER of_ip BEFORE UPDATE OF "Ip" ON "Odd S"."T ""x" FOR EACH ROW EXECUTE FUNCTION n();
             ALTER TABLE "Odd S"."T ""x" ENABLE ROW LEVEL SECURITY; CREATE POLICY own_ip ON "Odd S"."T ""x" USING ("Ip" = current_user);
-            CREATE MATERIALIZED VIEW kept_rows AS SELECT "Ip" FROM "Odd S"."T ""x"; CREATE INDEX of_kept ON kept_rows ("Ip")""")
+            CREATE MATERIALIZED VIEW kept_rows AS SELECT "Ip" FROM "Odd S"."T ""x"; CREATE INDEX of_kept ON kept_rows ("Ip");
+            COMMENT ON STATISTICS both_of IS 'it''s both'; ALTER STATISTICS both_of SET STATISTICS 70; COMMENT ON INDEX of_kept IS 'kept';
+            COMMENT ON POLICY own_ip ON "Odd S"."T ""x" IS 'own'; ALTER INDEX "Odd S".lowered ALTER COLUMN 1 SET STATISTICS 50;
+            CREATE INDEX alone ON "Odd S"."T ""x" ("Ip"); ALTER TABLE "Odd S"."T ""x" CLUSTER ON alone;
+            ALTER MATERIALIZED VIEW kept_rows CLUSTER ON of_kept""")
         before, rows = schema(database), database.rows('SELECT id, "Ip", b, made FROM "Odd S"."T ""x"')
         names = ["pair", "made", "partly", "lowered", "both_of", "to_pair", "of_ip", "own_ip", "kept_rows"]
         qualified = {"partly", "lowered"}
@@ -192,9 +196,11 @@ def test_generated_partitioned_and_published(databases: Databases, kind: str) ->
             INSERT INTO g VALUES (1, 1); CREATE TABLE p (id int PRIMARY KEY, a int, b text) PARTITION BY RANGE (id);
             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9); INSERT INTO p VALUES (1, 2, 'x');
             CREATE PUBLICATION sent FOR TABLE g (id, a);
+            CREATE INDEX parted ON p (b); CREATE TABLE r (id int PRIMARY KEY, a int NOT NULL, b int NOT NULL UNIQUE);
+            CREATE UNIQUE INDEX named ON r (a); ALTER TABLE r REPLICA IDENTITY USING INDEX named;
             CREATE TABLE h (id int PRIMARY KEY, a int CONSTRAINT "it's there" NOT NULL); INSERT INTO h VALUES (1, 1)""")
         before = schema(database)
-        for column in ("g.b", "h.a", "p.a", "p.b"):
+        for column in ("g.b", "h.a", "p.a", "r.b"):
             trial = Trial(database, _drop(column=column))
             assert trial.preflight() == []
             trial.apply()
@@ -207,6 +213,8 @@ def test_generated_partitioned_and_published(databases: Databases, kind: str) ->
             ("p1.a", "inherited from p"),
             ("g.a", "publication sent"),
             ("g.s", "next number"),
+            ("p.b", "index parted would go with it: it belongs to a partitioned table"),
+            ("r.a", "index named would go with it: it is the replica identity"),
         ):
             assert any(why in one for one in Trial(database, _drop(column=column)).preflight()), column
         assert Trial(database, _drop(column="g.s", keep=False)).preflight() == []

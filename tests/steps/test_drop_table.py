@@ -161,6 +161,7 @@ def test_odd_dependants_each_by_name(databases: Databases, kind: str) -> None:
             CREATE TRIGGER i INSTEAD OF INSERT ON "Upper" FOR EACH ROW EXECUTE FUNCTION n();
             CREATE TABLE other (id int, CONSTRAINT "o t" FOREIGN KEY (id) REFERENCES "Odd S"."T ""x" (id) ON DELETE CASCADE);
             CREATE RULE copied AS ON INSERT TO other DO ALSO UPDATE "Odd S"."T ""x" SET v = 'y';
+            COMMENT ON RULE copied ON other IS 'it''s copied'; COMMENT ON INDEX of_kept IS 'kept';
             ALTER TABLE other ENABLE ROW LEVEL SECURITY;
             CREATE POLICY seen ON other USING (id IN (SELECT id FROM "Odd S"."T ""x"))""")
         listed = ["kept_rows", "Upper", "other.o t", "copied", "other.seen"]

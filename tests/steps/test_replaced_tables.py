@@ -239,3 +239,46 @@ def test_resume_does_not_take_a_namesake_for_the_table(desk: InProcessCli, empty
     assert desk.runbook("resume", "latest", "--accept-changes", "--reason", "its rows were copied").code == 0
     (resumed,) = desk.events("run_resumed")
     assert resumed.reason == "its rows were copied"
+
+
+ANEW = {
+    "steps of their own": """
+- {id: gone, type: drop_table, table: t}
+- {id: anew, type: create_table, table: t, columns: {id: integer NOT NULL, n: integer, v: text}, primary_key: id}
+""",
+    "sql": f"""
+- {{id: gone, type: sql, text: DROP TABLE t, revert: "{MADE}"}}
+- {{id: anew, type: sql, text: "{MADE}", revert: DROP TABLE t}}
+""",
+}  # fmt: skip
+LOOK = "- {id: look, type: checkpoint, approval: {by: [ines]}}"
+
+
+def waiting(desk: InProcessCli, steps: str) -> None:
+    """The run has done these steps and waits behind them; the way on is free."""
+    written(desk, f"{UP}\n{steps}\n{LOOK}")
+    found = desk.runbook("exec", "change.yaml", "--operator", "dana")
+    assert found.code == 5, found.text
+    assert desk.runbook("approve", "latest", "--as", "ines", "--reason", "looked").code == 0
+
+
+@on_both
+@pytest.mark.parametrize("how", ANEW)
+def test_resume_knows_the_table_that_the_run_made_anew(desk: InProcessCli, empty_database: Database, how: str) -> None:
+    """What it did to the first table went by its own word: nobody has to accept that."""
+    waiting(desk, ANEW[how])
+    resumed = desk.runbook("resume", "latest")
+    assert resumed.code == 0, resumed.text
+    if how != "sql":
+        assert desk.runbook("rollback", "latest").code == 0
+        assert empty_database.rows("SELECT id, n FROM t ORDER BY id") == [(1, 0), (2, 0), (3, 0)]
+
+
+@on_both
+def test_resume_refuses_a_namesake_of_the_table_that_the_run_made_anew(
+    desk: InProcessCli, empty_database: Database
+) -> None:
+    waiting(desk, ANEW["steps of their own"])
+    again(empty_database)
+    stopped = desk.runbook("resume", "latest")
+    assert stopped.code == 6 and "is another table now" in stopped.err, stopped.text

@@ -20,16 +20,18 @@ POSTGRESQL = {
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum WHERE {HERE} AND c.relkind NOT IN ('i', 'I')""",
     "constraints": f"""SELECT o.conrelid::regclass::text, o.conname, pg_get_constraintdef(o.oid), o.convalidated,
         obj_description(o.oid, 'pg_constraint') FROM {RELATION} JOIN pg_constraint o ON o.conrelid = c.oid WHERE {HERE}""",
-    "indexes": f"""SELECT pg_get_indexdef(c.oid), i.indisvalid, i.indisready, i.indisprimary, i.indisreplident,
+    "indexes": f"""SELECT pg_get_indexdef(c.oid), i.indisvalid, i.indisready, i.indisprimary, i.indisreplident, i.indisclustered,
+        ARRAY(SELECT coalesce(a.attstattarget, -1) FROM pg_attribute a WHERE a.attrelid = c.oid ORDER BY a.attnum),
         obj_description(c.oid, 'pg_class') FROM {RELATION} JOIN pg_index i ON i.indexrelid = c.oid WHERE {HERE}""",
     "triggers": f"""SELECT pg_get_triggerdef(t.oid), t.tgenabled, obj_description(t.oid, 'pg_trigger')
         FROM {RELATION} JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal WHERE {HERE}""",
-    "rules": f"""SELECT pg_get_ruledef(r.oid) FROM {RELATION} JOIN pg_rewrite r ON r.ev_class = c.oid
+    "rules": f"""SELECT pg_get_ruledef(r.oid), obj_description(r.oid, 'pg_rewrite') FROM {RELATION} JOIN pg_rewrite r ON r.ev_class = c.oid
         WHERE {HERE} AND r.ev_type <> '1'""",
     "policies": f"""SELECT c.oid::regclass::text, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[]::text,
-        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid), obj_description(p.oid, 'pg_policy')
         FROM {RELATION} JOIN pg_policy p ON p.polrelid = c.oid WHERE {HERE}""",
-    "statistics": f"""SELECT pg_get_statisticsobjdef(s.oid) FROM {RELATION} JOIN pg_statistic_ext s ON s.stxrelid = c.oid
+    "statistics": f"""SELECT pg_get_statisticsobjdef(s.oid), coalesce(s.stxstattarget, -1),
+        obj_description(s.oid, 'pg_statistic_ext') FROM {RELATION} JOIN pg_statistic_ext s ON s.stxrelid = c.oid
         WHERE {HERE}""",
     "publications": "SELECT pubname, prrelid::regclass::text FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid",
 }
