@@ -337,14 +337,9 @@ class DeclaredShape:
     shapes: Mapping[str, ResolvedShape]  # dialect → shape
 
     def __str__(self) -> str:
-<<<<<<< HEAD
-        """Its name, as plan and report show what a check asks."""
-        return self.name or "declared in place"
-=======
         """Its name, as its author writes it; of a shape in place, what it declares."""
         parts = dict.fromkeys(str(part) for shape in self.shapes.values() for part in shape.parts.values())
         return self.name or f"in place: {', '.join(parts)}"
->>>>>>> j-strangers
 
     def on(self, dialect: str) -> ResolvedShape:
         """The shape for this kind of database; raises NoText where there is none."""
