@@ -199,7 +199,7 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
     yield from (one.mend for one in left if one.mend and not one.harmless)
 
 
-def _about_data(data: Sequence[Answered]) -> Iterator[str]:
+def _about_data(data: Sequence[MustHoldAnswer]) -> Iterator[str]:
     if any(answered.rows or answered.unreadable for answered in data):
         yield "mend the rows that are named above, or change the migration: it would fail on them"
     if unknown := dict.fromkeys(answered.name for answered in data if answered.unknown):
