@@ -201,14 +201,39 @@ def _on_sqlite(look: Look, target: DropTarget) -> list[TakenAlong]:
     found = [_of_a_pragma(row, target) for row in catalog.answers(look, "goes_with", params)]
     with scratch.memory(look) as memory:
         sound = compiled_schema.broken(memory)
+    rows = {row.text("name"): row for row in catalog.answers(look, "whole_schema", {})}
+    naming = [_of_the_schema(rows[name]) for name in reversed(_naming(look, target))]
     with scratch.memory(look) as memory, contextlib.suppress(DatabaseFault):  # what it refuses, `not_dropped` says
         _drop_in_memory(memory, target)
+        for one in naming:
+            memory.execute(one.drop)
         fails = compiled_schema.broken(memory)
-        rows = {row.text("name"): row for row in catalog.answers(look, "whole_schema", {})}
         found += [_of_the_schema(rows[name]) for name in reversed(fails) if name not in sound]
+    found += naming
     if not target.column:
         found += _own_triggers(look, target, {one.name for one in found})
     return found
+
+
+def _naming(look: Look, target: DropTarget) -> list[str]:
+    """Views and triggers that name the column: those that SQLite writes anew where it is renamed. They may compile without it,
+    since SQLite then takes "name" for a text.
+    """
+    if not target.column:
+        return []
+    with scratch.memory(look) as memory, contextlib.suppress(DatabaseFault):  # something is broken already
+        before = _stored(memory)
+        table = quote(catalog.named(memory, target.table)[1])
+        memory.execute(f"ALTER TABLE {table} RENAME COLUMN {quote(target.column)} TO runbook_named")
+        after = _stored(memory)
+        return [name for name, sql in before.items() if after.get(name) != sql]
+    return []
+
+
+def _stored(memory: scratch.ScratchDatabase) -> dict[str, str]:
+    """The text of each view and trigger."""
+    rows = catalog.answers(memory, "whole_schema", {})
+    return {row.text("name"): row.text("sql") for row in rows if row.text("type") in {"view", "trigger"}}
 
 
 def not_dropped(look: Look, target: DropTarget) -> str:

@@ -10,7 +10,9 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from steps.catalog import catalog
+from steps.catalog.scratch import READ_ONLY, fault_text
 from steps.contract import (
+    INSUFFICIENT_PRIVILEGE,
     UNDEFINED,
     Context,
     DatabaseFault,
@@ -19,6 +21,7 @@ from steps.contract import (
     Look,
     Model,
     Refused,
+    Row,
     State,
     Statement,
     Step,
@@ -37,7 +40,6 @@ from steps.types import absence, kept_aside
 
 NUMBER = "{rows}"  # in `counted`: how many
 MISSING = "cannot keep anything"  # no further query can be asked in that snapshot
-TRIES = 3  # of a copy whose rows others change meanwhile
 
 
 class Kept(Model):
@@ -125,7 +127,20 @@ class Keep(Step[Kept]):
             require_all_rows(look, source)
         except Unknown as fault:
             faults.append(f"cannot keep what can't be seen: {fault}")
-        return faults
+        return faults or self._no_table_of(look, source)
+
+    def _no_table_of(self, look: Look, source: str) -> list[str]:
+        """Why no table can have the query's columns: two of one name, or one that is no value."""
+        if look.dialect is Dialect.SQLITE or look.assumed:
+            return []
+        try:
+            with look.trial("columns") as work:
+                work.execute(f"CREATE TEMPORARY TABLE runbook_columns AS {_whole(source)} WITH NO DATA")
+        except DatabaseFault as fault:
+            if fault.sqlstate in {READ_ONLY, INSUFFICIENT_PRIVILEGE}:
+                return []  # it can't be asked beforehand
+            return [f"cannot keep these columns: {fault_text(fault)}; give each a name and a type in the query"]
+        return []
 
     def verify(self, look: Look) -> Effect:
         table, kept = _table(look, self.into), self._remembered(look)
@@ -171,49 +186,41 @@ class Keep(Step[Kept]):
     def _made(self, look: Look) -> list[str]:
         table = _table(look, self.into)
         schema = [] if "." in self.into else kept_aside.schema_made(look)
-        made = f"CREATE TABLE {table} AS SELECT * FROM ({self._source(look)}) AS kept"
+        made = f"CREATE TABLE {table} AS {_whole(self._source(look))}"
         if look.dialect is Dialect.SQLITE:
             return [made]
-        return [*schema, made, f"COMMENT ON TABLE {table} IS {literal(f'kept by runbook: {self.because}')}"]
+        comment = f"COMMENT ON TABLE {table} IS {literal(f'kept by runbook: {self.because}')}"
+        return [*schema, f"{made} WITH NO DATA", comment, _filled(table, self._source(look))]
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────
     def apply(self, ctx: Context) -> KeepResult:
         with ctx.db.look() as look:
-            faults = self.preflight(look)
-            source = None if faults or self._remembered(look) else _content(look, self._source(look))
-        if faults:
-            raise Refused("; ".join(faults))
-        for last in (*[False] * (TRIES - 1), True):
-            if source is not None:
-                source = self._copy(ctx, source, last=last)
+            if faults := self.preflight(look):
+                raise Refused("; ".join(faults))
+            kept = self._remembered(look)
+        if kept is None:
+            ctx.patiently("keep", lambda work: self._copy(work, ctx))
         with ctx.db.look() as look:
             return self.result(look)
 
-    def _copy(self, ctx: Context, source: Content, *, last: bool) -> Content | None:
-        """Make the copy, if it has what the query gave before; else what it gives now, as others have changed it."""
-        found = source
-        with ctx.db.look() as look:
-            table = _table(look, self.into)
-        ctx.remember(Kept(table=table, rows=source.rows, checksum=source.checksum))
-
-        def make(work: Work) -> None:
-            nonlocal found
-            for statement in self._made(work):
-                work.execute(statement)
-            found = _content(work, f"SELECT * FROM {table}")
-            if found != source:
-                raise _Changed
-
-        try:
-            ctx.patiently("keep", make)
-        except _Changed:
-            if last:
-                raise StepError(
-                    f"cannot keep a copy that is sure: the rows changed while they were copied, {TRIES} times ({source.rows:,} "
-                    f"rows, then {found.rows:,}); resume when nobody writes them"
-                ) from None
-            return found
-        return None
+    def _copy(self, work: Work, ctx: Context) -> None:
+        """Make the copy and compare it with the query, in one snapshot: others may go on writing the rows."""
+        table, source = _table(work, self.into), self._source(work)
+        *made, last = self._made(work)
+        for statement in made:
+            work.execute(statement)
+        if work.dialect is Dialect.SQLITE:
+            work.execute(last)
+            given = _content(work, source)
+        else:
+            given = _found(work.row(last))
+        copied = _content(work, f"SELECT * FROM {table}")
+        if copied != given:
+            raise StepError(
+                f"cannot keep a copy that is sure: it has {copied.rows:,} rows, and the query gave {given.rows:,}, not all of them "
+                "the same; let the query give the same rows each time"
+            )
+        ctx.remember(Kept(table=table, rows=copied.rows, checksum=copied.checksum))
 
     def result(self, look: Look) -> KeepResult:
         kept = self._remembered(look)
@@ -233,10 +240,6 @@ class Keep(Step[Kept]):
             work.execute(f"DROP TABLE {before.table}")
 
         ctx.patiently("drop", drop)
-
-
-class _Changed(Exception):
-    """The copy has other rows than the query had just before."""
 
 
 def _named(look: Look, into: str) -> str:
@@ -264,9 +267,25 @@ def _content(look: Look, source: str) -> Content:
         names = look.columns(source)
         texts = " || ',' || ".join(f"quote(kept.{quote(name)})" for name in names)
         return _summed([row.text("t") for row in look.rows(f"SELECT {texts} AS t FROM ({source}) AS kept")])
-    # 60 bits of each row's md5, so that the sum of any number of them is exact
-    bits = "CAST(CAST('x' || left(md5(CAST(kept AS text)), 15) AS bit(60)) AS bigint)"
-    row = look.row(f"SELECT count(*) AS n, CAST(coalesce(sum({bits}), 0) AS text) AS checksum FROM ({source}) AS kept")
+    return _found(look.row(f"SELECT {_FIGURES} FROM ({source}) AS kept"))
+
+
+# rows, and a sum over 60 bits of each row's md5, which is exact for any number of them
+_FIGURES = """count(*) AS n,
+    CAST(coalesce(sum(CAST(CAST('x' || left(md5(CAST(kept AS text)), 15) AS bit(60)) AS bigint)), 0) AS text) AS checksum"""
+
+
+def _filled(table: str, source: str) -> str:
+    """The statement that asks the query once, fills the copy with its rows, and returns what it gave (PostgreSQL)."""
+    return f"""WITH kept AS MATERIALIZED ({_whole(source)}), copied AS (INSERT INTO {table} SELECT * FROM kept)
+        SELECT {_FIGURES} FROM kept"""
+
+
+def _whole(source: str) -> str:
+    return f"SELECT * FROM ({source}) AS kept"
+
+
+def _found(row: Row) -> Content:
     return Content(row.integer("n"), row.text("checksum"))
 
 

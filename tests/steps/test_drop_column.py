@@ -218,3 +218,21 @@ def test_generated_partitioned_and_published(databases: Databases, kind: str) ->
         ):
             assert any(why in one for one in Trial(database, _drop(column=column)).preflight()), column
         assert Trial(database, _drop(column="g.s", keep=False)).preflight() == []
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_sqlite_view_that_would_take_the_name_for_a_text(empty_database: Database) -> None:
+    """Without the column it compiles, and would give its name in each row; so it goes with it, and what reads it too."""
+    empty_database.script("""CREATE TABLE w (id integer PRIMARY KEY, "odd name" text, b text); INSERT INTO w VALUES (1, 'x', 'y');
+        CREATE VIEW shown AS SELECT "odd name" AS o FROM w; CREATE VIEW again AS SELECT o FROM shown;
+        CREATE TRIGGER of_it AFTER UPDATE OF "odd name" ON w BEGIN UPDATE w SET b = 'z'; END""")
+    before = schema(empty_database)
+    [fault] = Trial(empty_database, _drop(column="w.odd name")).preflight()
+    assert "view shown" in fault and "view again" in fault and "trigger of_it" in fault
+    trial = Trial(empty_database, _drop(column="w.odd name", cascade=["shown", "again", "of_it"]))
+    assert trial.preflight() == []
+    trial.apply()
+    assert empty_database.rows("SELECT name FROM sqlite_master WHERE type IN ('view', 'trigger')") == []
+    trial.revert()
+    assert empty_database.rows("SELECT * FROM again") == [("x",)]
+    assert differences(before, schema(empty_database)) == []

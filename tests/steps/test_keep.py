@@ -12,6 +12,8 @@ from steps.contract import Refused, State, StepError
 from steps.types.fill.step import FillTable
 from steps.types.keep import Keep, KeepResult
 
+on_pg = pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
+
 
 def keep(**words: Any) -> Keep:
     own = {
@@ -101,7 +103,30 @@ def test_source_that_is_gone_is_fine_only_where_declared(addresses: Database) ->
     assert fine.preflight() == []
 
 
-@pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
+@on_pg
+def test_rows_that_change_all_the_time_are_copied_as_of_one_moment(addresses: Database) -> None:
+    """The query is asked once, so that writers, and a query that never gives the same twice, stop nothing."""
+    trial = Trial(addresses, keep(what="SELECT id, random() AS chance, clock_timestamp() AS at FROM address"))
+    trial.apply()
+    assert trial.state() is State.DONE
+    assert addresses.value("SELECT count(*) FROM runbook_kept.notes") == 4
+    trial.revert()
+
+
+@on_pg
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("SELECT a.id, b.id FROM address a CROSS JOIN address b", 'column "id" specified more than once'),
+        ("SELECT (id, note) AS both_of FROM address", "pseudo-type record"),
+    ],
+)
+def test_columns_that_no_table_can_have_are_refused_beforehand(addresses: Database, what: str, why: str) -> None:
+    [fault] = Trial(addresses, keep(what=what)).preflight()
+    assert why in fault and "give each a name and a type" in fault
+
+
+@on_pg
 def test_copy_in_a_schema_of_choice_with_its_reason(addresses: Database) -> None:
     addresses.script('CREATE SCHEMA aside; CREATE TABLE raw (j json); INSERT INTO raw VALUES (\'{"a": "\\u0000"}\')')
     trial = Trial(addresses, keep(what="SELECT * FROM raw", into="aside.raw_then"))

@@ -65,10 +65,10 @@ def _key_faults(look: Look, table: str, shape: FillShape) -> Iterator[str]:
         if len(found) > 1 and found[0].kind != "p":
             yield f"cannot fill {table}: other tables inherit from it, and its key {', '.join(names)} doesn't hold in them"
     else:
-        unique = is_rowid(look, table, names) or any(
-            {name.lower() for name in one.columns} == {name.lower() for name in names}
-            and one.unique
-            and not one.predicate
+        wanted = {name.lower() for name in names}
+        own = {name.lower() for name in catalog.primary_key(look, table)}  # WITHOUT ROWID, no index stands for it
+        unique = wanted == own or any(
+            {name.lower() for name in one.columns} == wanted and one.unique and not one.predicate
             for one in catalog.indexes(look, table)
         )
     if not unique:

@@ -289,3 +289,22 @@ def test_fault_told_before_the_start(hosts: Database, case: str) -> None:
     words, said = FAULTS[case]
     found = Trial(hosts, fill(**words)).preflight()
     assert any(said in one for one in found), found
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "form", ["PRIMARY KEY (k, n)", "PRIMARY KEY (k, n)) WITHOUT ROWID", "PRIMARY KEY (N, K)) STRICT, WITHOUT ROWID"]
+)
+def test_each_form_of_a_primary_key_tells_rows_apart(empty_database: Database, form: str) -> None:
+    """Also one without an index of its own: there, and back."""
+    end = "" if form.endswith("ROWID") else ")"
+    empty_database.script(f"""CREATE TABLE w (k text NOT NULL, n int NOT NULL, v int, {form}{end};
+        INSERT INTO w VALUES ('a', 1, 7); CREATE TABLE s (k text, n int, v int);
+        INSERT INTO s VALUES ('a', 1, 8), ('a', 2, 9), ('b', 1, NULL)""")
+    step = fill(table="w", source="SELECT k, n, v FROM s", columns=["k", "n", "v"], key=())
+    trial = Trial(empty_database, step)
+    assert trial.preflight() == []
+    assert figures(outcome(trial)) == (3, 2, 1, 0, 0)
+    assert empty_database.rows("SELECT * FROM w ORDER BY 1, 2") == [("a", 1, 7), ("a", 2, 9), ("b", 1, None)]
+    trial.revert()
+    assert empty_database.rows("SELECT * FROM w") == [("a", 1, 7)]
