@@ -90,7 +90,7 @@ def run(
 ):
     """Apply with the application at work; (result, reports)."""
     database = PlainDatabase(trial.target, RunPosition(trial.run, "step", "apply"), lock_timeout=lock_timeout)
-    context = Watched(database, act, tuning)
+    context = Watched(database, act=act, tuning=tuning)
     result = trial.step.apply(context)
     assert isinstance(result, BackfillResult)
     return result, context.seen
