@@ -24,7 +24,7 @@ SETTINGS = {  # what happens by the clock would hit one side and spare the other
 }
 WAL_PER_ROW = 4000  # bytes that a benchmark writes between two checkpoints; the backfill takes 2,700
 WAL_AT_ONCE = 8_000_000
-FILL = "from playbooks.demo import honeypot; import sys; honeypot.populate(sys.argv[1], sessions=int(sys.argv[2]))"
+FILL = "from playbooks.demo import honeypot; import sys; honeypot.populate(sys.argv[1], sessions=int(sys.argv[2]), documented=True)"
 PHASE_1 = """
 ALTER TABLE session_summaries ALTER snapshot_ip_types TYPE text USING snapshot_ip_types[1];
 ALTER TABLE session_summaries RENAME snapshot_ip_types TO snapshot_ip_type;

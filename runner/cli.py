@@ -48,6 +48,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "runs": ("look", "List the runs in the runs directory"),
         "report": ("look", "Show what a run did and proved"),
         "trail": ("look", "Show a run's trail, or verify its hash chain"),
+        "monitor": ("monitor", "Look again at what runs have left, when it is due"),
         "doctor": ("doctor", "Compare the target with a shape, playbook or run"),
     },
     "Set up": {

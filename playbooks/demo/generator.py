@@ -138,7 +138,7 @@ class World:
         kinds = [kind for kind, count in counts.items() for _ in range(count)]
         kinds += ["known"] * (self.size - len(kinds))
         rng.shuffle(kinds)
-        unreadable = 0 if self.documented else max(2, round(self.size * UNREADABLE_SHARE))
+        unreadable = 0 if self.documented else max(1, round(self.size * UNREADABLE_SHARE))
         for number in range(unreadable):
             kinds[self.size - self._later + number * self._later // unreadable] = "unreadable"
         return kinds

@@ -43,7 +43,7 @@ def lint_command(
 
     \b
     runbook lint adr007-phase1 adr007-phase3
-    runbook lint playbooks/*.yaml --strict
+    runbook lint playbooks/examples/*.yaml --strict
     runbook lint change.yaml --effects
     """
     from runner.common.errors import PlaybookFaulty

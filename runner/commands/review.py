@@ -134,6 +134,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     """
     from runner.common.errors import PlaybookFaulty
     from runner.plan import plan
+    from runner.playbook.monitor_builder import share
     from runner.review.refusal import refuse_errors
 
     cwd = Path.cwd()
@@ -154,6 +155,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
                     "name": playbook.name,
                     "digest": playbook.digest,
                     "steps": len(playbook.entries),
+                    "monitors": {one.check.id: share(one) for one in playbook.monitors},
                     "warnings": plan.warnings(playbook),
                 }
             )
@@ -164,8 +166,11 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
             terminal.say(
                 f"{one['file']}: good, {one['steps']} step{'' if one['steps'] == 1 else 's'}, digest {str(one['digest'])[:16]}…"
             )
-            for warning in one["warnings"]:
-                terminal.say(f"  warning: {warning}")
+            for line in (
+                *(f"monitor {name}: {words}" for name, words in one["monitors"].items()),
+                *(f"warning: {warning}" for warning in one["warnings"]),
+            ):
+                terminal.say(f"  {line}")
     if faults:
         again = " ".join(shlex.quote(name) for name in playbooks)
         raise PlaybookFaulty(

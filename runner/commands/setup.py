@@ -16,7 +16,7 @@ from runner.target.workplace import Workplace
 @click.command("demo", short_help="A complete demonstration on a private PostgreSQL")
 @click.option(
     "--sessions",
-    default=100_000,
+    default=50_000,
     show_default=True,
     type=click.IntRange(2_000, 20_000_000),
     help="Number of sessions in the demo's database.",

@@ -128,6 +128,13 @@ class LeaseLost(RunbookError):
     title = "lease lost"
 
 
+class MonitorAlert(RunbookError):
+    """A monitor alerts, and nobody has approved or muted that; the change that it watches is open again."""
+
+    exit_code = 14
+    title = "alert"
+
+
 class Weakens(RunbookError):
     """A change of playbooks weakens something, or that can't be decided."""
 
@@ -150,6 +157,7 @@ EXIT_CODES: dict[int, str] = {
     11: "trail broken: the record can't be written or does not verify",
     12: "target unreachable: the database can't be reached or was lost",
     13: "lease lost: another run took over this target",
+    14: "alert: a monitor of a run on this target alerts",
     15: "weakens: a diff of playbooks weakens something, or may",
     130: "interrupted: cancelled at once by a second ^C",
 }

@@ -8,7 +8,7 @@ from typing import Any
 from runner.common import terminal
 from runner.common.secrets import Masks
 from runner.doctor.diagnosis import Diagnosis, Examined, StepSeen
-from steps.catalog.must_hold import Answered
+from steps.catalog.must_hold import MustHoldAnswer
 from steps.catalog.shape import ShapeState
 from steps.catalog.shape_compare import Comparison, PartState
 
@@ -82,7 +82,7 @@ def _state(seen: Comparison) -> str:
     return _WORDS[seen.state]
 
 
-def _data_lines(one: Answered) -> Iterator[str]:
+def _data_lines(one: MustHoldAnswer) -> Iterator[str]:
     why = f" ({one.why})" if one.why else ""
     if one.unknown:
         yield f"    ? {one.name}: could not be asked: {one.unknown}"
@@ -95,7 +95,7 @@ def _data_lines(one: Answered) -> Iterator[str]:
     yield from (f"        e.g. {example}" for example in one.examples)
 
 
-def _unreadable(one: Answered) -> str:
+def _unreadable(one: MustHoldAnswer) -> str:
     least = "at least " if one.cut else ""
     return f"{least}{one.unreadable:,} rows for which it can't be evaluated" if one.unreadable else ""
 

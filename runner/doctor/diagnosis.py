@@ -15,7 +15,7 @@ from runner.trail.events import StepOutcome
 from runner.trail.status import RunStatus
 from steps.catalog import leftovers, must_hold, shape_compare
 from steps.catalog.leftovers import Leftover
-from steps.catalog.must_hold import Answered
+from steps.catalog.must_hold import MustHoldAnswer
 from steps.catalog.shape import DeclaredShape, ResolvedShape, ShapeState
 from steps.catalog.shape_compare import Comparison
 from steps.contract import INSUFFICIENT_PRIVILEGE, DatabaseFault, NoText, State
@@ -29,7 +29,7 @@ class Examined:
     """A shape compared with the target. data: what the target's rows say to its `must_hold`."""
 
     comparison: Comparison
-    data: tuple[Answered, ...] = ()
+    data: tuple[MustHoldAnswer, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -110,7 +110,7 @@ def _shapes(target: Connected, subject: Subject, unasked: list[str]) -> Iterator
         yield Examined(comparison, tuple(_data(target, shape, comparison)))
 
 
-def _data(target: Connected, shape: ResolvedShape, comparison: Comparison) -> Iterator[Answered]:
+def _data(target: Connected, shape: ResolvedShape, comparison: Comparison) -> Iterator[MustHoldAnswer]:
     """Where the migration has yet to run, and nobody holds a lock behind which the question would wait."""
     if comparison.state not in {ShapeState.ABSENT, ShapeState.HALF}:
         return
@@ -199,7 +199,7 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
     yield from (one.mend for one in left if one.mend and not one.harmless)
 
 
-def _about_data(data: Sequence[Answered]) -> Iterator[str]:
+def _about_data(data: Sequence[MustHoldAnswer]) -> Iterator[str]:
     if any(answered.rows or answered.unreadable for answered in data):
         yield "mend the rows that are named above, or change the migration: it would fail on them"
     if unknown := dict.fromkeys(answered.name for answered in data if answered.unknown):

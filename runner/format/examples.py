@@ -52,10 +52,11 @@ def _written(kind: str, key: str, directory: Path) -> str:
 
 
 def _places(data: Data, kind: str, key: str, place: Place = ()) -> Iterator[Place]:
-    """The paths of list items with `type: kind` or `check: kind`."""
+    """The paths of list items with `type: kind` or `check: kind`; not of monitors, whose keys are not those of every check."""
     if isinstance(data, dict):
         for name, value in data.items():
-            yield from _places(value, kind, key, (*place, name))
+            if name != "monitors":
+                yield from _places(value, kind, key, (*place, name))
     elif isinstance(data, list):
         for index, value in enumerate(data):
             if isinstance(value, dict) and value.get(key) == kind and "id" in value:

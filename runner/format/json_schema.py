@@ -11,6 +11,7 @@ from runner.format.field_schema import definitions
 from runner.playbook import load
 from runner.playbook.check_builder import NOT_OF_CONDITIONS
 from runner.playbook.model import CLOCK, FORMAT, ID, NAME, GuardAction, Input, LockPolicy, RetryPolicy, Timeouts
+from runner.playbook.schedule import SCHEDULE
 from steps import registry
 from steps.catalog.shape import ShapeSpec
 from steps.contract import Step
@@ -46,8 +47,11 @@ def schema() -> dict[str, Any]:
     for kind, probe in probes.items():
         defs[f"check.{kind}"] = _check(kind, shapes.of[probe], summary=probe.summary)
         defs[f"guard.{kind}"] = _guard(defs[f"check.{kind}"])
+        if not probe.runs_programs:
+            defs[f"monitor.{kind}"] = _monitor(defs[f"check.{kind}"])
     defs["guard.own"] = _guard(defs["own"])
     defs |= {f"guards.{key}": shape for key, shape in _guard_keys().items()}
+    defs |= {f"monitors.{key}": shape for key, shape in _monitor_keys().items()}
     for kind, step in kinds.items():
         defs[f"step.{kind}"] = _step(kind, shapes.of[step], step)
     defs["condition"] = {
@@ -56,6 +60,8 @@ def schema() -> dict[str, Any]:
     defs["check"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/due"}]}
     defs["criterion"] = {"oneOf": [*_refs("check", probes), {"$ref": "#/$defs/own"}]}
     defs["guard"] = {"oneOf": [*_refs("guard", probes), {"$ref": "#/$defs/guard.own"}]}
+    looking = {kind: probe for kind, probe in probes.items() if not probe.runs_programs}
+    defs["monitor"] = {"oneOf": _refs("monitor", looking)}
     defs["step"] = {"oneOf": _refs("step", kinds)}
     described = describe_fields({"playbook": {"properties": _header()}, **defs})
     properties = described.pop("playbook")["properties"]
@@ -133,6 +139,7 @@ def _header() -> dict[str, Schema]:
         "preconditions": _list("check", "What must hold before the run begins."),
         "steps": {**_list("step", "The changes and gates, in order."), "minItems": 1},
         "success_criteria": _criteria(),
+        "monitors": _list("monitor", "Checks that go on being asked after the run: runbook monitor."),
         "rollback": _rollback(),
     }
 
@@ -193,6 +200,10 @@ def _requirement() -> Schema:
         "playbook": name,
         "as": {**_ID, "description": "Short name for the figures of that run."},
         "within": {**_SPAN, "description": "How old that run may be."},
+        "settled": {
+            **_SPAN,
+            "description": "How long it must have stood since it succeeded, without an alert of its monitors.",
+        },
     }
     return {"anyOf": [name, _object(fields, required=["playbook"])]}
 
@@ -294,6 +305,50 @@ def _guard_keys() -> dict[str, Schema]:
             **_SPAN,
             "description": "How long it may hold before the run ends, to be resumed. Default: 1 h.",
         },
+    }
+
+
+_LATER = frozenset({"due", "still", "judge", "within", "every"})  # keys of a check that a monitor doesn't have
+
+
+def _monitor(check: Schema) -> Schema:
+    own = {key: one for key, one in check["properties"].items() if key not in _LATER}
+    more = {key: {"$ref": f"#/$defs/monitors.{key}"} for key in _monitor_keys()}
+    return {**check, "properties": {**own, **more}, "required": [*check["required"], "every"]}
+
+
+def _monitor_keys() -> dict[str, Schema]:
+    return {
+        "every": {
+            **SCHEDULE,
+            "description": "When it is due: a time span, counted from the run's end, or cron and zone.",
+        },
+        "alert": {
+            "type": ["string", "boolean"],
+            "description": "When this is true, it alerts. Default: when the check does not pass.",
+        },
+        "for": {**_SPAN, "description": "How long it must be broken before it alerts."},
+        "last": {
+            "type": "string",
+            "pattern": "^[1-9][0-9]? of [1-9][0-9]?$",
+            "description": "How many of the last observations must have broken, such as: 2 of 3",
+        },
+        "against": {
+            "type": "string",
+            "pattern": r"^run(\.[a-z][a-z0-9_]*){0,2}$",
+            "description": "Compares its figures with the run's: run (the check that asks the same), or run.ID; gives change_pct.x.",
+        },
+        "missed": {
+            "description": "What becomes of a due time at which nobody looked. Default: catch_up, once and late.",
+            "anyOf": [
+                {"const": "catch_up"},
+                _object(
+                    {"skip_after": {**_SPAN, "description": "Skipped when it is later than that."}},
+                    required=["skip_after"],
+                ),
+            ],
+        },
+        "takes_at_most": {**_SPAN, "description": "How long one observation may take. Default: 5 min."},
     }
 
 

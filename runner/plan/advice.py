@@ -73,11 +73,12 @@ def state_word(status: RunStatus, *, living: bool | None) -> str:
     """The state in a few words; a running run whose process is gone is called interrupted."""
     if status.state is RunState.RUNNING and living is False:
         return "interrupted: its process is gone"
-    return status.state.replace("_", " ")
+    return status.state.replace("_", " ") + (f", {status.alert}" if status.alert else "")
 
 
 def _state(playbook: Playbook, status: RunStatus, here: Here) -> str:
     words = state_word(status, living=here.alive) + (f", held: {status.held}" if status.held else "")
+    words += "".join(f"; {one.monitor}: {one.text}" for one in status.alerts.values())
     words += f"; {counted(playbook, status)}"
     back = ", ".join(step.id for step in status.steps.values() if step.open == "revert")
     words += f"; {back} half taken back" if back else ""
@@ -123,6 +124,10 @@ def _at(playbook: Playbook, status: RunStatus) -> StepStatus | None:
 
 def _leave(playbook: Playbook, status: RunStatus) -> str:
     """Whether the run may be left as it is: `if_stopped_here` of the current step, else of the last one done."""
+    if status.alerts:
+        return (
+            f"nothing is left half done, but {', '.join(status.alerts)} alert{'s' if len(status.alerts) == 1 else ''}"
+        )
     if status.state in _OVER:
         return "yes: nothing is left half done"
     if status.state in {RunState.ROLLED_BACK_IN_PART, RunState.CLOSED}:

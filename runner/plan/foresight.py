@@ -13,6 +13,7 @@ from runner.playbook.model import Check, Entry, Playbook
 from runner.playbook.scope import Scope
 from runner.trail.events import CheckAnswered
 from steps.contract import (
+    LOCK_NOT_AVAILABLE,
     UNDEFINED,
     Answer,
     Conditional,
@@ -164,6 +165,9 @@ class Foresight:
         except (StepError, NoText) as error:
             if isinstance(error, DatabaseFault) and error.lost:
                 raise
+            if isinstance(error, DatabaseFault) and error.sqlstate == LOCK_NOT_AVAILABLE:
+                found.later.append(f"can't be seen now, since others hold a lock: {error}")
+                return otherwise
             absent = isinstance(error, DatabaseFault) and error.sqlstate in UNDEFINED and bool(self.traces)
             self._sort(entry, found, [str(error)], absent=absent)
             return otherwise

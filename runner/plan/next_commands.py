@@ -63,9 +63,11 @@ def onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
 
 def _onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
     say = _Say(status.run, here.options)
+    if status.alerts:
+        return _alerting(status, say)
     match status.state:
         case RunState.SUCCEEDED | RunState.ENDED_UNPROVEN | RunState.ROLLED_BACK | RunState.CLOSED:
-            return Onward((say("report"),))
+            return Onward((say("report"),), _watching(playbook, status, here))
         case RunState.ROLLED_BACK_IN_PART:
             return Onward((say("report", "--rows refused" if refused(status) else ""),))
         case RunState.RUNNING:
@@ -80,6 +82,22 @@ def _onward(playbook: Playbook, status: RunStatus, here: Here) -> Onward:
             return _waiting(playbook, status, here, say)
         case _:
             return _ended(playbook, status, here, say)
+
+
+def _watching(playbook: Playbook, status: RunStatus, here: Here) -> str:
+    """Who asks the monitors of a run that succeeded: nobody does by itself."""
+    if not playbook.monitors or status.state not in {RunState.SUCCEEDED, RunState.ENDED_UNPROVEN}:
+        return ""
+    units = f"runbook monitor units {here.options}".rstrip()
+    return f"its monitors are asked by whoever calls `runbook monitor once`: see `{units}`"
+
+
+def _alerting(status: RunStatus, say: _Say) -> Onward:
+    """For a run that succeeded, and of which a monitor alerts since."""
+    name = next(iter(status.alerts))
+    accept = say("monitor approve", f"{name} --for '3 days' {REASON}")
+    when = f"mend what it shows, and the next `runbook monitor once` ends the alert; or accept it: `{accept}`"
+    return Onward((say("monitor history", name),), when)
 
 
 @dataclass(frozen=True)

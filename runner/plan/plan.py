@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from runner.common.durations import age, format_duration
 from runner.playbook.check_text import question
-from runner.playbook.model import Check, Entry, Guard, LockPolicy, Playbook, RetryPolicy, Timeouts
+from runner.playbook.model import Check, Entry, Guard, LockPolicy, Monitor, Playbook, RetryPolicy, Timeouts
+from runner.playbook.monitor_builder import share
 from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement, UsesFigures
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Plan:
     success_criteria: tuple[str, ...]
     requires: tuple[str, ...]
     rollback: str
+    monitors: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     window: str = ""
     patience: str = ""
@@ -88,9 +90,13 @@ def plan(playbook: Playbook, *, foresight: Foresight | None = None, target: str 
         preconditions=tuple(words(check) for check in playbook.preconditions),
         success_criteria=tuple(words(check) for check in playbook.success_criteria),
         requires=tuple(
-            one.playbook + (f" within {age(one.within)}" if one.within else "") for one in playbook.requires
+            one.playbook
+            + (f" within {age(one.within)}" if one.within else "")
+            + (f" settled for {age(one.settled)}" if one.settled else "")
+            for one in playbook.requires
         ),
         rollback=_rollback_words(playbook),
+        monitors=tuple(map(monitor_words, playbook.monitors)),
         limits=tuple(f"{name} = {value}" for name, value in sorted(playbook.limits.items())),
         window=_window(playbook),
         patience=common,
@@ -143,6 +149,18 @@ def guard_words(guard: Guard) -> str:
     critical = f"; {guard.critical.text}: {rest}" if guard.critical is not None else ""
     acts = guard.action.replace("_", " ")
     return f"while it runs, {words(guard.check)}; broken{often}{lasting}: {acts}{until}{critical}"
+
+
+def monitor_words(monitor: Monitor) -> str:
+    """A monitor in one line: what is asked when, and what makes it alert."""
+    often = f" {monitor.last.broken} times of {monitor.last.samples}" if monitor.last.samples > 1 else ""
+    lasting = f" for {age(monitor.alert_for)}" if monitor.alert_for else ""
+    alert = f"; alerts when {monitor.alert.text}" if monitor.alert is not None else "; alerts when it doesn't pass"
+    beside = f", compared with {monitor.against} of the run" if monitor.against else ""
+    late = monitor.missed.skip_after
+    missed = f"; skipped when more than {age(late)} late" if late is not None else ""
+    alert = "" if monitor.check.record_only else f"{alert}{often}{lasting}"
+    return f"{monitor.every.words()}, {words(monitor.check)}{beside}{alert}{missed}; {share(monitor)}"
 
 
 def _card(entry: Entry, seen: Foreseen | None, common: str) -> Card:

@@ -10,12 +10,15 @@ from pathlib import Path
 from runner.common.durations import age, ago
 from runner.common.errors import BadInput, RunRefused
 from runner.common.secrets import MASK
+from runner.plan import settled
 from runner.playbook.load import load_file
 from runner.playbook.model import Playbook, Requirement
 from runner.trail.events import CheckAnswered, Json
 from steps.contract import Answer, Look, Value
 from steps.contract.values import decode_all, readable_all
 from steps.ledger import runs, step_commits, tables
+
+SETTLING = "monitors"  # what is asked where the run stands, and has to stand for longer
 
 
 def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, Value]]:
@@ -27,12 +30,14 @@ def ask(playbook: Playbook, look: Look) -> tuple[list[CheckAnswered], dict[str, 
         row = _newest(requirement, look) if there else None
         beside = _Beside(Path(playbook.file).parent / f"{requirement.playbook}.yaml", requirement.playbook)
         why = _why_not(requirement, row, beside) or _other_inputs(playbook, row, beside)
+        unsettled = "" if why or row is None else settled.why_not(look, row, requirement.settled)
+        why = why or unsettled
         answers.append(
             CheckAnswered(
                 step="",
                 role="requirement",
                 id=requirement.playbook,
-                probe="ledger",
+                probe=SETTLING if unsettled else "ledger",
                 answer=Answer.FAIL if why else Answer.PASS,
                 text=why or (_told(row, beside) if row else ""),
             )
@@ -144,8 +149,15 @@ def refuse_unmet(answers: list[CheckAnswered], playbook: Playbook, *, doing: str
             f"cannot {doing}: {', '.join(one.id for one in unmet)} must have succeeded on this target first",
             why="; ".join(f"{one.id}: {one.text}" for one in unmet),
             state="nothing was changed by this command",
-            then=f"runbook exec {shlex.quote(_named(unmet[0].id, playbook))}",
+            then=_then(unmet[0], playbook),
         )
+
+
+def _then(unmet: CheckAnswered, playbook: Playbook) -> str:
+    """What to do about the first unmet requirement: run that playbook, or look at how it has stood since."""
+    if unmet.probe == SETTLING:
+        return "runbook monitor list, and then this again"
+    return f"runbook exec {shlex.quote(_named(unmet.id, playbook))}"
 
 
 def _named(short: str, playbook: Playbook) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from types import NoneType, UnionType
@@ -27,6 +27,7 @@ OWN = frozenset({"id", "check", "that", "warn", *_PLAIN})
 NOT_OF_CONDITIONS = frozenset({"warn", *_PLAIN} - {"why"})
 GUARD = ("for", "else", "resume", "critical", "hibernate", "last", "every", "longest_hold")
 _GUARD_FIELDS = {"for": "hold_for", "else": "action"}  # where the key is no name for a field
+CHANGES = ("grown", "per_min")  # prefixes of a figure's changes while a step runs
 STATUS_AGE = "status_age_s"  # of the run's status files, the one that was written longest ago
 ALWAYS = ("elapsed_s", "eta_s", "window_left_s", "done", "total", STATUS_AGE)  # what guards may read of every step
 
@@ -70,6 +71,20 @@ class Builder:
         else:
             self._ids[name] = path
 
+    def after_the_run(self, steps: Mapping[str, str]) -> Builder:
+        """A builder for one check that is asked after the run: it knows limits, inputs, and the run's figures as run.x.
+
+        steps: the step of each check, so that its figures can also be named with the step.
+        """
+        later = Builder(self.sources, self.queries, limits={}, inputs={}, shapes=self.shapes)
+        later._ids = self._ids
+        for name in self._known:
+            for known in _after(name, steps):
+                later._known.add(known)
+                if name in self._kinds:
+                    later._kinds[known] = self._kinds[name]
+        return later
+
     def done(self, name: str, kind: type[Step]) -> None:
         """Make the figures of a step's result available to later expressions."""
         self._known |= {f"{name}.{field}" for field in kind.Result.model_fields}
@@ -81,6 +96,10 @@ class Builder:
         if name not in self._known and f"{root}.*" not in self._known:
             self.sources.fault(path, f"unknown name {name!r}: no earlier step or check has it{near(name, self._known)}")
 
+    def knows(self, name: str) -> bool:
+        """Whether a step or check of this name has figures."""
+        return any(known.startswith(f"{name}.") for known in self._known)
+
     def step_names(self, kind: type[Step]) -> Mapping[str, ValueKind]:
         """The figures that the criteria of a step of this type may name."""
         return {**kinds_of(kind.Result), STATUS_AGE: ValueKind.NUMBER}
@@ -90,7 +109,7 @@ class Builder:
         if not isinstance(data, list):
             self.sources.fault(path, f"cannot read {path[-1]}: it must be a list of checks")
             return ()
-        found = [self._check(one, (*path, index), own=own) for index, one in enumerate(data)]
+        found = [self.check(one, (*path, index), own=own) for index, one in enumerate(data)]
         return tuple(check for check in found if check is not None)
 
     def condition(self, data: Data, path: Place, *, step: str) -> Check | None:
@@ -105,7 +124,7 @@ class Builder:
                 key=True,
             )
         named = {"id": f"{step}_when", **{key: data[key] for key in data if key not in NOT_OF_CONDITIONS}}
-        check = self._check(named, path, own=None)
+        check = self.check(named, path, own=None)
         if check is not None and check.probe is not None and not check.probe.conditional:
             fit = sorted(name for name, kind in registry.probe_types().items() if kind.conditional)
             self.sources.fault(
@@ -131,15 +150,14 @@ class Builder:
     def _guard(self, data: dict[str, Data], path: Place, told: RunningFigures) -> Guard | None:
         plain = {key: value for key, value in data.items() if key not in GUARD}
         own = dict.fromkeys((*ALWAYS, *told.names), ValueKind.NUMBER)
-        check = self._check(plain, path, own=own, guard=True)
+        check = self.check(plain, path, own=own, changes=CHANGES, sampled="a guard")
         if check is None:
             return None
-        names = _guard_names(check.probe, self._own_names(check.probe) if check.probe else frozenset(own))
+        own_names = self.own_names(check.probe) if check.probe else frozenset(own)
+        names = changing_names(check.probe, own_names, CHANGES)
         values: dict[str, object] = {_GUARD_FIELDS.get(key, key): data[key] for key in GUARD if key in data}
         kinds = kinds_of(check.probe.Result) if isinstance(check.probe, Probe) else {}
-        values |= {
-            key: self._expression(data, key, path, names, kinds) for key in ("resume", "critical") if key in data
-        }
+        values |= {key: self.expression(data, key, path, names, kinds) for key in ("resume", "critical") if key in data}
         guard = validated(
             self.sources, Guard, {"check": check, **values}, path=path, aliases={"hold_for": "for", "action": "else"}
         )
@@ -148,36 +166,49 @@ class Builder:
                 self.sources.fault((*path, key), f"cannot use `{key}` here: {why}", key=True)
         return guard
 
-    def _check(
-        self, data: Data, path: Place, *, own: Mapping[str, ValueKind] | None, guard: bool = False
+    def check(
+        self,
+        data: Data,
+        path: Place,
+        *,
+        own: Mapping[str, ValueKind] | None,
+        changes: Collection[str] = (),
+        sampled: str = "",
+        decided: bool = False,
     ) -> Check | None:
+        """Build one check.
+
+        own: figures of the step's own result. changes: prefixes under which its numbers have changes as further names.
+        sampled: "a guard" or "a monitor", which is asked again by itself. decided: another key decides.
+        """
         if not isinstance(data, dict):
             self.sources.fault(path, "cannot read this check: it must be a mapping with `id:` and `check:`")
             return None
         self.claim(data.get("id"), path)
-        for key in sorted({"judge", "within", "otherwise"} & set(data)) if guard else []:
+        for key in sorted({"judge", "within", "otherwise"} & set(data)) if sampled else []:
             self.sources.fault(
-                (*path, key), f"cannot use `{key}` here: a guard is asked again and again by itself", key=True
+                (*path, key), f"cannot use `{key}` here: {sampled} is asked again and again by itself", key=True
             )
         if "every" in data and "within" not in data:
             self.sources.fault((*path, "every"), "cannot use `every` without `within`: it is asked once", key=True)
         probe, names = self._probe(data, path, own=own)
         if isinstance(probe, Probe) and probe.default_that:
             data = {"that": probe.default_that, **data}
-        names = _guard_names(probe, names) if guard else names
+        names = changing_names(probe, names, changes)
         kinds = kinds_of(probe.Result) if isinstance(probe, Probe) else own or {}
         check: dict[str, object] = {
             "id": data.get("id"),
             "probe": probe,
-            "that": self._expression(data, "that", path, names, kinds),
-            "warn": self._expression(data, "warn", path, names, kinds),
+            "that": self.expression(data, "that", path, names, kinds),
+            "warn": self.expression(data, "warn", path, names, kinds),
             "mark": self.sources.mark(path),
             **{key: data[key] for key in _PLAIN if key in data},
         }
         built = validated(self.sources, Check, check, path=path)
         if built is not None:
-            self._must_decide(built, data, path)
-            self._known |= {f"{built.id}.{name}" for name in self._own_names(probe)}
+            if not decided:
+                self._must_decide(built, data, path)
+            self._known |= {f"{built.id}.{name}" for name in self.own_names(probe)}
             self._kinds |= {f"{built.id}.{name}": kind for name, kind in kinds.items()} if probe is not None else {}
         return built
 
@@ -203,14 +234,14 @@ class Builder:
         fields = {key: value for key, value in data.items() if key not in OWN}
         known = {"queries": self.queries, "shapes": self.shapes}
         probe = validated(self.sources, kinds[kind], fields, path=path, known=known, also=OWN)
-        return probe, self._own_names(probe) if probe is not None else frozenset({"*"})
+        return probe, self.own_names(probe) if probe is not None else frozenset({"*"})
 
-    def _own_names(self, probe: BaseModel | None) -> frozenset[str]:
+    def own_names(self, probe: BaseModel | None) -> frozenset[str]:
         if not isinstance(probe, Probe):
             return frozenset()
         return frozenset({"*"} if probe.open_names else set()) | frozenset(probe.Result.model_fields)
 
-    def _expression(
+    def expression(
         self, data: dict[str, Data], key: str, path: Place, names: frozenset[str], kinds: Mapping[str, ValueKind]
     ) -> Expression | None:
         text = data.get(key)
@@ -282,6 +313,17 @@ class Builder:
             yield f"unknown name {name!r}: while it runs, {entry.step.kind} tells {', '.join(ALWAYS)}"
 
 
+def _after(name: str, steps: Mapping[str, str]) -> Iterator[str]:
+    """The names of a limit, an input or a figure once the run has ended."""
+    root = name.partition(".")[0]
+    if root in {"limits", "inputs"}:
+        yield name
+        return
+    yield f"run.{name}"
+    if root in steps:
+        yield f"run.{steps[root]}.{name}"
+
+
 def _figure(name: str) -> str:
     """The figure that `grown.x` or `per_min.x` refers to; any other name itself."""
     return name.removeprefix("grown.").removeprefix("per_min.")
@@ -302,12 +344,12 @@ def _idle_keys(guard: Guard, data: dict[str, Data]) -> Iterator[tuple[str, str]]
         yield "resume", f"a guard with `else: {guard.action}` holds nothing that could go on"
 
 
-def _guard_names(probe: BaseModel | None, names: frozenset[str]) -> frozenset[str]:
-    """Names for a guard's expressions: also `grown.x` and `per_min.x` for each numeric figure x."""
+def changing_names(probe: BaseModel | None, names: frozenset[str], changes: Collection[str]) -> frozenset[str]:
+    """Names for expressions of what is asked repeatedly: also `grown.x` (or another change) for each numeric figure x."""
     numbers = names if probe is None else {name for name, one in _result(probe).items() if _is_number(one.annotation)}
     if isinstance(probe, Probe) and probe.open_names:
         numbers = frozenset("*")
-    return names | {f"{change}.{name}" for change in ("grown", "per_min") for name in numbers}
+    return names | {f"{change}.{name}" for change in changes for name in numbers}
 
 
 def _result(probe: BaseModel) -> Mapping[str, FieldInfo]:

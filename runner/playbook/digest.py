@@ -12,7 +12,9 @@ from runner.common.plain_data import Data
 SPOKEN = frozenset(
     {"title", "description", "why", "owner", "contacts", "links", "revision", "reviewed", "review_after", "takes"}
 )
-LISTS = frozenset({"steps", "preconditions", "success_criteria", "guards"})  # lists whose items may have a `why`
+LISTS = frozenset(
+    {"steps", "preconditions", "success_criteria", "guards", "monitors"}
+)  # lists whose items may have a `why`
 
 
 def of_playbook(data: Mapping[str, Data], programs: Mapping[str, str] | None = None) -> str:

@@ -18,7 +18,21 @@ from steps.sql.templates import has_template
 _QUERIES = frozenset({"queries", "query", "source", "what", "a", "b", "applied_if"})
 _STATEMENTS = frozenset({"statements", "sql", "text", "revert"})
 _PARTS = frozenset(
-    {"match", "where", "using", "check", "checks", "default", "of_type", "generated", "fires", "does", "that", "warn"}
+    {
+        "match",
+        "where",
+        "using",
+        "check",
+        "checks",
+        "default",
+        "of_type",
+        "generated",
+        "fires",
+        "does",
+        "that",
+        "warn",
+        "alert",
+    }
 )
 SQL = _QUERIES | _STATEMENTS | _PARTS
 SPOKEN = frozenset(

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from runner.common.errors import BadInput
 from runner.common.plain_data import Data
-from runner.playbook import check_builder, digest, included, programs
+from runner.playbook import check_builder, digest, included, monitor_builder, programs
 from runner.playbook import inputs as given
 from runner.playbook.fill_data import fill_data
 from runner.playbook.model import FORMAT, ID, NAME, Entry, LockPolicy, Playbook, Requirement, RetryPolicy, Timeouts
@@ -30,6 +30,11 @@ SHARED = _POLICY_KEYS | {
     "schema",
     "search_path",
     "target",
+    "owner",
+    "links",
+    "revision",
+    "reviewed",
+    "review_after",
     "inputs",
     "limits",
     "queries",
@@ -37,7 +42,7 @@ SHARED = _POLICY_KEYS | {
     "contacts",
     "scope",
 }
-_FLOW = frozenset({"preconditions", "steps", "success_criteria", "rollback"})
+_FLOW = frozenset({"preconditions", "steps", "success_criteria", "monitors", "rollback"})
 HEADER = SHARED | _ABOUT | _FLOW | {"name", "include", "requires", "removes", "window", "open"}
 _CHECKED = frozenset({"preconditions", "success_criteria", "guards"})
 COMMON = _POLICY_KEYS | _CHECKED | {"id", "type", "why", "when", "on_failure", "if_stopped_here"}
@@ -250,8 +255,10 @@ def _playbook(
         "file": sources.main.file,
         "source": sources.texts,
     }
+    asked = (*built["preconditions"], *built.get("success_criteria", ()))
+    built["monitors"] = monitor_builder.monitors(builder, data.get("monitors", []), built["entries"], asked)
     builder.finish(built["entries"])
-    builder.still((*built["preconditions"], *built.get("success_criteria", ())))
+    builder.still(asked)
     _must_prove(sources, built)
     built |= _meaning(sources, raw, built, kept)
     playbook = validated(sources, Playbook, built, path=(), aliases={"db_schema": "schema"})

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, JsonValue, field_validator, model_validator
 
+from runner.playbook.schedule import ScheduleField
 from runner.playbook.yaml_reader import Mark
 from steps.catalog.shape import DeclaredShape
 from steps.contract import Model, Probe, Query, Seconds, Step, refuse_unknown_zone, seconds
@@ -26,6 +27,7 @@ from steps.contract.direction import (
     OFF,
     SET,
     TIGHTENED,
+    TIGHTENED_IF_GIVEN,
     UNSET,
     ladder,
 )
@@ -120,6 +122,7 @@ class Requirement(Model):
     playbook: Annotated[str, Field(pattern=NAME)]
     short: Annotated[str, Field(pattern=ID, alias="as")] = ""
     within: Annotated[Seconds | None, HIGHER] = None
+    settled: Annotated[Seconds | None, LOWER] = None  # how long it must have stood, with its monitors holding
 
     @model_validator(mode="before")
     @classmethod
@@ -173,7 +176,7 @@ class Check(Model):
     within: Annotated[Seconds | None, HIGHER_IF_GIVEN] = None  # how long it may take until it holds
     every: Annotated[Seconds, Field(gt=0), NO_EFFECT] = 10.0
     still: Annotated[bool, OFF] = False  # at a gate: asked again before each later step
-    mark: InstanceOf[Mark]
+    mark: Annotated[InstanceOf[Mark], NO_EFFECT]
 
 
 class GuardAction(StrEnum):
@@ -229,6 +232,36 @@ class Guard(Model):
         return self.action in {GuardAction.ABORT, GuardAction.ROLLBACK}
 
 
+class Missed(Model):
+    """What becomes of a due time at which nobody looked: looked at once, however late, or skipped when it is too late."""
+
+    skip_after: Annotated[Seconds | None, LOWER] = None  # None: caught up
+
+
+def _missed(data: object) -> object:
+    return {} if data == "catch_up" else data
+
+
+class Monitor(Model):
+    """A check that goes on being asked after the run, at its times, for as long as the run's change stands."""
+
+    check: InstanceOf[Check]
+    every: ScheduleField
+    alert: Annotated[InstanceOf[Expression] | None, TIGHTENED_IF_GIVEN] = (
+        None  # None: it alerts where the check does not pass
+    )
+    alert_for: Annotated[Seconds, HIGHER] = 0.0  # `for:`, how long it must be broken before it alerts
+    last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
+    against: str = ""  # the step or check of the run with whose figures its own are compared
+    missed: Annotated[Missed, BeforeValidator(_missed)] = Missed()
+    takes_at_most: Annotated[Span, NO_EFFECT] = 300.0
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """All expressions that the monitor has."""
+        return tuple(one for one in (self.check.that, self.alert) if one is not None)
+
+
 class Entry(Model):
     """A step of a playbook: the step itself, and what the engine does around it."""
 
@@ -244,8 +277,8 @@ class Entry(Model):
     timeout: Timeouts = Timeouts()
     lock: LockPolicy = LockPolicy()
     retry: RetryPolicy = RetryPolicy()
-    mark: InstanceOf[Mark]
-    digest: str
+    mark: Annotated[InstanceOf[Mark], NO_EFFECT]
+    digest: Annotated[str, NO_EFFECT]
 
 
 Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
@@ -316,6 +349,7 @@ class Playbook(Model):
     entries: tuple[InstanceOf[Entry], ...]
     success_criteria: tuple[InstanceOf[Check], ...] = ()
     unproven: Annotated[str, SET] = ""  # why it has no success criterion
+    monitors: Annotated[tuple[InstanceOf[Monitor], ...], FEWER] = ()
     rollback: Literal["reverse", "none"] = "reverse"
     rollback_reason: Annotated[str, NO_EFFECT] = ""
     rollback_steps: tuple[str, ...] = ()  # ids in the order of undoing; (): all in reverse order

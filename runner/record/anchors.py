@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from runner.trail import old_words
 from runner.trail.events import (
+    AlertEnded,
+    AlertRaised,
     Approved,
     Closed,
     Event,
@@ -29,8 +31,8 @@ from steps.contract import Look
 from steps.ledger import runs
 from steps.ledger.anchors import anchors_of
 
-# What may follow a run's end: events that people cause, and a process that takes the run up again.
-_AFTER_THE_END = (Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)
+# What may follow a run's end: events that people and monitors cause, and a process that takes the run up again.
+_AFTER_THE_END = (AlertEnded, AlertRaised, Approved, EvidenceGiven, Judged, Noted, Settled, SqlByHand, TornTail)
 _GOES_ON = (RunResumed, RollbackStarted, Closed)
 
 

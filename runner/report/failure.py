@@ -28,7 +28,9 @@ class Typed:
 
 
 # Commands that take a target but are not about a run (options.pointing completes the latter).
-_ON_A_TARGET = re.compile(r"runbook (?:target check|target init(?! --print)|(?:exec|plan) [^\s;,()]+)")
+_ON_A_TARGET = re.compile(
+    r"runbook (?:target check|target init(?! --print)|monitor (?:list|once)|(?:exec|plan) [^\s;,()]+)"
+)
 _ON_RUNS = re.compile(r"runbook runs\b")
 _STATES: dict[type[RunbookError], str] = {
     RunRefused: "nothing was changed by this command",

@@ -92,7 +92,7 @@ def _header(pen: _Pen, plan: Plan, checks: Answers) -> None:
     pen.labelled("window", plan.window)
     pen.labelled("waits", plan.patience)
     answered = {one.id: one for one in checks}
-    _asked(pen, "requires", plan.requires, answered, name=lambda words: words.split(" within ")[0])
+    _asked(pen, "requires", plan.requires, answered, name=lambda words: words.split(" ")[0])
     _asked(pen, "before", plan.preconditions, answered, name=lambda words: words.split(":")[0])
 
 
@@ -198,6 +198,7 @@ def _broken(line: str, room: int) -> list[str]:
 def _footer(pen: _Pen, plan: Plan) -> None:
     pen.line()
     pen.each("proves it", plan.success_criteria)
+    pen.each("monitors", plan.monitors)
     pen.labelled("rollback", plan.rollback)
     pen.each("notes", plan.notes)
     pen.each("faults", plan.faults, colour="red")
@@ -232,6 +233,7 @@ def document(plan: Plan) -> dict[str, Json]:
         "preconditions": list(plan.preconditions),
         "steps": [_document(card) for card in plan.cards],
         "success_criteria": list(plan.success_criteria),
+        "monitors": list(plan.monitors),
         "rollback": plan.rollback,
         "notes": list(plan.notes),
         "faults": cast("list[Json]", plan.faults),
@@ -306,6 +308,7 @@ def markdown(plan: Plan) -> str:
     lines += ["", f"**Window** {escaped(plan.window)}"] if plan.window else []
     lines += _bullets("Requires", plan.requires) + _bullets("Before it begins", plan.preconditions)
     lines += ["", *rows(plan.cards), *_bullets("What proves it", plan.success_criteria)]
+    lines += _bullets("What goes on being asked", plan.monitors)
     lines += ["", f"**Rollback** {escaped(plan.rollback)}"]
     lines += _bullets("Notes", plan.notes) + _bullets("Faults", plan.faults)
     for card in plan.cards:

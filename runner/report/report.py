@@ -64,6 +64,7 @@ def markdown(found: Found, playbook: Playbook, here: next_commands.Here | None =
         _section("Steps", _steps(records, playbook, status)),
         _section("Figures", _figures(playbook, status)),
         _section("Checks", checks_table.checks(records, playbook)),
+        _section("Monitors", _monitors(playbook, status)),
         _section("Approvals", checks_table.approvals(records, status)),
         _section("Evidence", checks_table.evidence(records)),
         _section("Timeline", timeline(records)),
@@ -74,6 +75,16 @@ def markdown(found: Found, playbook: Playbook, here: next_commands.Here | None =
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *lines] if lines else []
+
+
+def _monitors(playbook: Playbook, status: RunStatus) -> list[str]:
+    """What goes on being asked, and the alerts that this trail has; `runbook monitor history` has every observation."""
+    rows = []
+    for monitor in playbook.monitors:
+        alert = status.alerts.get(monitor.check.id)
+        told = f"**alert** since {clock(alert.since)}: {escaped(alert.text)}" if alert is not None else ""
+        rows.append([code(monitor.check.id), escaped(plan.monitor_words(monitor)), told])
+    return table(["monitor", "asked", "alert (UTC)"], rows)
 
 
 # ─── the verdict ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,7 +116,8 @@ def verdict(status: RunStatus) -> str:
     """The outcome of the run in words; a running run whose process is gone is called interrupted."""
     if status.state is RunState.RUNNING and advice.alive(status) is False:
         return "Interrupted: its process is gone"
-    return _VERDICTS[status.state] + (f", held: {escaped(status.held)}" if status.held else "")
+    words = _VERDICTS[status.state] + (f", {status.alert}" if status.alert else "")
+    return words + (f", held: {escaped(status.held)}" if status.held else "")
 
 
 def _proof(playbook: Playbook, status: RunStatus) -> str:

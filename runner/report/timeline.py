@@ -112,6 +112,17 @@ def _of_engine(event: Event) -> str:
             lost = f"a trail of {event.lost_length} records was lost (its head: {code(event.lost_head)})"
             return f"**recovered** from the ledger by {_process(event.process)}: {lost}"
         case _:
+            return _of_monitors(event)
+
+
+def _of_monitors(event: Event) -> str:
+    match event:
+        case events.AlertRaised():
+            return f"**alert** of {code(event.monitor)} since {clock(event.since)}: {escaped(event.text)}"
+        case events.AlertEnded():
+            who = f", by {escaped(event.by)}" if event.by else ""
+            return f"the alert of {code(event.monitor)} is over{who}: {escaped(event.text)}"
+        case _:
             return ""
 
 

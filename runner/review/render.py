@@ -37,6 +37,7 @@ def render(playbook: Playbook) -> str:
             for number, (entry, card) in enumerate(_steps(playbook, made), start=1)
         ),
         _proof(playbook),
+        _monitors(made),
         _way_back(playbook, made),
         _limits(playbook),
         _inputs(playbook),
@@ -61,7 +62,13 @@ def _facts(playbook: Playbook, made: Plan) -> list[str]:
         "Runs on": escaped(", ".join(f"{one} {bound}" for one, bound in playbook.target if bound)),
         "Takes": escaped(playbook.takes),
         "Window": escaped(made.window),
-        "Requires": "<br>".join(code(one.playbook) + (f" within {age(one.within)}" if one.within else "") for one in playbook.requires),
+        "Requires": "<br>".join(
+            code(one.playbook)
+            + (f" within {age(one.within)}" if one.within else "")
+            + (f" settled for {age(one.settled)}" if one.settled else "")
+            for one in playbook.requires
+        ),
+        "Undoes the effect of": "<br>".join(map(code, playbook.removes)),
         "Run it": code(f"runbook exec {playbook.name} --target NAME"),
     }  # fmt: skip
     return table(["", ""], [[f"**{name}**", text] for name, text in facts.items() if text.strip(" ,")])
@@ -109,6 +116,7 @@ def _steps(playbook: Playbook, made: Plan) -> Iterable[tuple[Entry, Card]]:
 def _step(playbook: Playbook, entry: Entry, card: Card, number: str) -> list[str]:
     lines = [f"### {number} {code(entry.id)}: {escaped(card.what)}", *_paragraph(card.why)]
     facts = {
+        "Only when": question(entry.when) if entry.when is not None else "",
         "Message": entry.step.needs().message if isinstance(entry.step, Gate) else "",
         "Taking back": card.taking_back,
         "If it fails": card.on_failure if card.on_failure != "stop" else "",
@@ -144,6 +152,10 @@ def _role(check: Check) -> str:
         f"if not: {check.otherwise}" if check.otherwise else "",
     ]
     return "; ".join(word for word in words if word)
+
+
+def _monitors(made: Plan) -> list[str]:
+    return ["## After the run", "", *(f"- {escaped(words)}" for words in made.monitors)] if made.monitors else []
 
 
 def _guards(guards: Sequence[Guard]) -> list[str]:

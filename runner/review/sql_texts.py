@@ -34,7 +34,7 @@ class Role(StrEnum):
 class Use(NamedTuple):
     """Where a piece of SQL is used: at which step or check, of which kind, under which key."""
 
-    group: str  # "steps", "preconditions", "success_criteria", "guards"
+    group: str  # "steps", "preconditions", "success_criteria", "guards", "monitors"
     kind: str  # of the step or probe
     name: str  # id of the step or check
     key: str
@@ -72,7 +72,7 @@ _ROLES |= {"checks": Role.CONDITION}
 _NO_SQL = frozenset(
     {"of_type", "columns", "fires", "does"}
 )  # parts of a definition, which are no statement by themselves
-_CHECKS = ("preconditions", "success_criteria", "guards")
+_CHECKS = ("preconditions", "success_criteria", "guards", "monitors")
 
 
 def texts_of(written: WrittenPlaybook) -> Iterator[SqlText]:

@@ -81,11 +81,12 @@ class LintSubject:
         )
 
     def checks(self) -> Iterator[Check]:
-        """All preconditions, criteria and guards."""
+        """All preconditions, criteria, guards and monitors."""
         yield from self.playbook.preconditions
         for entry in self.playbook.entries:
             yield from (*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards))
         yield from self.playbook.success_criteria
+        yield from (monitor.check for monitor in self.playbook.monitors)
 
     @functools.cached_property
     def one_way(self) -> Mapping[str, str]:

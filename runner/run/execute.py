@@ -32,9 +32,9 @@ from runner.common.secrets import MASK, Masks, SecretTooShort
 from runner.plan import advice, next_commands, preflight
 from runner.playbook import digest, programs
 from runner.playbook.find import read_written
-from runner.playbook.load import load
 from runner.playbook.model import Entry, Playbook
 from runner.playbook.scope import Scope, given
+from runner.playbook.stored import stored as stored
 from runner.review.refusal import refuse_errors
 from runner.run import run_row
 from runner.run.control import Control, signals
@@ -296,24 +296,6 @@ class _Both:
 
 def _scope(playbook: Playbook, more: Mapping[str, Value]) -> Scope:
     return Scope({**more, **given(playbook)})
-
-
-def stored(
-    texts: Mapping[str, str],
-    values: Mapping[str, str] | None = None,
-    *,
-    file: str = "",
-    programs: Mapping[str, str] | None = None,
-) -> Playbook:
-    """Load a playbook from the copy that a run stores: the first text is the playbook, the others its includes."""
-    main = next(iter(texts))
-
-    def read(name: str) -> str:
-        if name not in texts:
-            raise BadInput(f"cannot read {name!r}: the run keeps no copy of it")
-        return texts[name]
-
-    return load(main, read, shown=file or main, values=values, kept=programs or {})
 
 
 def path_of(status: RunStatus, playbook: Playbook) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ class Session:
 
     @property
     def place(self) -> RunPosition | None:
-        return RunPosition(self.run, self.step, self.action) if self.run and self.step else None
+        return RunPosition(self.run, self.step, self.action) if self.run else None  # step: "" between steps, for checks
 
     @property
     def application_name(self) -> str:
@@ -176,7 +176,7 @@ class RunDatabase:
             DatabaseFault: lost=True if it can't be determined whether the COMMIT took effect.
         """
         place, fence, longest = self.session.place, self.session.fence, self.session.keep_s
-        if place is None:
+        if place is None or not place.step:
             raise StepError("cannot commit outside of a run")
         asked = leases.standing(self.dialect, place, label=label, scope=fence.scope, epoch=fence.epoch)
         with (
@@ -244,7 +244,7 @@ class RunDatabase:
 
     def _wholes(self, changes: Sequence[Change]) -> list[transactions.Whole]:
         place, fence, dialect = self.session.place, self.session.fence, self.dialect
-        if place is None:
+        if place is None or not place.step:
             raise StepError("cannot commit outside of a run")
         stands = leases.standing_or_fault(scope=fence.scope, epoch=fence.epoch) if fence.epoch else None
         return [

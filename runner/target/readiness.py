@@ -109,15 +109,15 @@ def init(place: Workplace) -> str:
     with connected(place) as target:
         database: RunDatabase = target.database
         with database.look() as look:
-            found = _mendable(look)
+            found, whole = _mendable(look), tables.tables(look) >= tables.ON_DEMAND
         already = f"the ledger is there already in {target.name}"
-        if found.good:
+        if found.good and whole:
             return already
         try:
             with database.own(fenced=False) as work:
                 form.keep_to_itself(work)  # one migration at a time; so look again once we have the lock
                 found = _mendable(work)
-                if found.good:  # another process has done it meanwhile
+                if found.good and tables.tables(work) >= tables.ON_DEMAND:  # another process has done it meanwhile
                     return already
                 if found.there:
                     lease_holder.refuse_any_held(work)

@@ -60,6 +60,10 @@ class Connected:
         """A further, independent RunDatabase of the same target, for another thread."""
         return RunDatabase(self.arguments, schema=self.database.schema, session=session, path=self.database.path)
 
+    def for_playbook(self, schema: str, path: Sequence[str], session: Session) -> RunDatabase:
+        """A further RunDatabase of the same target, as a playbook with this schema and search_path sees it."""
+        return RunDatabase(self.arguments, schema=schema, session=session, path=path)
+
 
 @contextmanager
 def connected(

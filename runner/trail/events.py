@@ -6,7 +6,6 @@ Names and fields of events are persisted: docs/trail-format.md specifies them, d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -20,6 +19,9 @@ from pydantic import (
     ValidationInfo,
 )
 
+from runner.trail.states import RunKind as RunKind
+from runner.trail.states import RunState as RunState
+from runner.trail.states import StepOutcome as StepOutcome
 from steps.contract import Answer, State, Value
 from steps.contract.values import decode_all, encode_all
 
@@ -38,57 +40,6 @@ else:  # values are written together with their types, and read back as the same
 
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
-
-
-class RunKind(StrEnum):
-    """The kind of a run; it is recorded, so that a demo or a rollback can't pass for a real run."""
-
-    REAL = "real"
-    DEMO = "demo"
-    ROLLBACK = (
-        "rollback"  # a persisted word; a way back is recorded in the run that it takes back, so no run has it yet
-    )
-
-
-class StepOutcome(StrEnum):
-    """The outcome of a step."""
-
-    DONE = "done"  # applied, and verified afterwards
-    ALREADY_APPLIED = "already_applied"  # `verify` found the change in place before anything was sent
-    PASSED = "passed"  # a gate; it changes nothing
-    SKIPPED = "skipped"  # its condition (`when:`) did not hold; nothing was sent
-    PASSED_EARLIER = "passed_earlier"  # a gate before --from: another run passed it, on this target and for this digest
-    FAILED = "failed"
-    CRITERIA_NOT_MET = "criteria_not_met"  # applied, but a criterion did not hold
-    CONTINUED = "continued"  # failed, and the playbook allows the run to continue, with a reason
-    PAUSED = "paused"  # waits at a gate of its own
-    STOPPED = "stopped"  # stopped at a safe point
-    REVERTED = "reverted"
-    NOTHING_TO_REVERT = "nothing_to_revert"
-    LEFT_STANDING = "left_standing"  # in a rollback a person chose to keep it
-
-    @property
-    def words(self) -> str:
-        """The outcome in words, for people."""
-        told = {"reverted": "taken back", "nothing_to_revert": "nothing to take back"}
-        return told.get(self.value, self.value.replace("_", " "))
-
-
-class RunState(StrEnum):
-    """The state of a run."""
-
-    RUNNING = "running"
-    WAITING = "waiting"  # at a gate
-    SUCCEEDED = "succeeded"  # every criterion evaluated and held
-    ENDED_UNPROVEN = "ended_unproven"  # done, but the playbook declares that it has no success criterion
-    FAILED = "failed"  # a step could not make its change
-    CRITERIA_NOT_MET = "criteria_not_met"
-    ABORTED = "aborted"  # stopped by a person or a signal
-    IN_DOUBT = "in_doubt"  # a person must settle a step
-    ROLLED_BACK = "rolled_back"
-    ROLLED_BACK_IN_PART = "rolled_back_in_part"  # some rows could not be restored, or a step was left in place
-    ROLLBACK_FAILED = "rollback_failed"
-    CLOSED = "closed"  # a person closed it as it was; nothing was undone
 
 
 class Process(_Event):
@@ -435,6 +386,27 @@ class WindowOverrun(_Event):
     seconds: float
 
 
+class AlertRaised(_Event):
+    """A monitor of the run alerts; the run, which had succeeded, is open again."""
+
+    event: Literal["alert_raised"] = "alert_raised"
+    monitor: str
+    since: str  # by the server's clock (ISO 8601)
+    answer: Answer
+    text: str
+    trust: str = ""
+
+
+class AlertEnded(_Event):
+    """The alert is over: the check passes again, or a person approved or muted it, or the run is not watched any more."""
+
+    event: Literal["alert_ended"] = "alert_ended"
+    monitor: str
+    text: str
+    by: str = ""  # who approved or muted it
+    trust: str = ""
+
+
 class RunEnded(_Event):
     """The process ends; the state in which it leaves the run."""
 
@@ -476,6 +448,8 @@ Event = (
     | Recovered
     | WindowOverrun
     | Judged
+    | AlertRaised
+    | AlertEnded
     | RunEnded
 )
 ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

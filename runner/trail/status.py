@@ -129,6 +129,7 @@ class RunStatus:
     started_at: str = ""
     last_at: str = ""
     holds: dict[str, Holding] = field(default_factory=dict)  # by whom the run is held
+    alerts: dict[str, events.AlertRaised] = field(default_factory=dict)  # by monitor
     met_before: set[str] = field(default_factory=set)  # the playbook's preconditions that were asked, and held
     given: list[Given] = field(default_factory=list)  # approvals and evidence, with their time and what they are for
     operators: dict[str, str] = field(default_factory=dict)  # who has operated → the system's user, where it is known
@@ -144,6 +145,12 @@ class RunStatus:
     @property
     def run(self) -> str:
         return self.started.run if self.started else ""
+
+    @property
+    def alert(self) -> str:
+        """Since when its monitors alert, for people; "" where none does."""
+        first = min((one.since for one in self.alerts.values()), default="")
+        return f"alert since {when(datetime.fromisoformat(first))}" if first else ""
 
     @property
     def held(self) -> str:
@@ -214,13 +221,12 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
             _given(status, event, record.at)
         case events.Judged():
             status.judgements.append(event)
+        case events.AlertRaised() | events.AlertEnded():
+            _alerted(status, event)
         case events.SqlByHand() | events.Tuned():
             _steered(status, event)
-        case events.Held():
-            known = status.holds.get(event.by)
-            status.holds[event.by] = Holding(event.reason, known.since if known is not None else record.at)
-        case events.Released():
-            _released(status, event)
+        case events.Held() | events.Released():
+            _held(status, event, record.at)
         case (
             events.TornTail()
             | events.LedgerCreated()
@@ -275,8 +281,18 @@ def _tuned(status: RunStatus, event: events.Tuned) -> None:
         _operated(status, event.by)
 
 
-def _released(status: RunStatus, event: events.Released) -> None:
-    if event.held_by:
+def _alerted(status: RunStatus, event: events.AlertRaised | events.AlertEnded) -> None:
+    if isinstance(event, events.AlertRaised):
+        status.alerts[event.monitor] = event
+    else:
+        status.alerts.pop(event.monitor, None)
+
+
+def _held(status: RunStatus, event: events.Held | events.Released, at: str) -> None:
+    if isinstance(event, events.Held):
+        known = status.holds.get(event.by)
+        status.holds[event.by] = Holding(event.reason, known.since if known is not None else at)
+    elif event.held_by:
         status.holds.pop(event.held_by, None)
     else:
         status.holds.clear()
@@ -293,6 +309,7 @@ def _run(
     at: str,
 ) -> None:
     status.holds.clear()  # holds apply to a process, and this event means that the last one has ended
+    status.alerts.clear()  # a run that goes on, or back, is not watched
     match event:
         case events.RunStarted():
             status.started, status.process, status.started_at = event, event.process, at

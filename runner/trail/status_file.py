@@ -162,6 +162,10 @@ def document_of(status: RunStatus) -> dict[str, Json]:
         "why": status.why,
         "held": status.held,
         "holds": [{"by": by, "reason": one.reason, "since": one.since} for by, one in tuple(status.holds.items())],
+        "alerts": [
+            {"monitor": one.monitor, "since": one.since, "answer": one.answer, "text": one.text}
+            for one in tuple(status.alerts.values())
+        ],
         "started_at": status.started_at,
         "last_at": status.last_at,
         "trail": {"head": status.head, "length": status.length},

@@ -23,7 +23,7 @@ SHOWN = 120  # characters of one example
 
 
 @dataclass
-class Answered:
+class MustHoldAnswer:
     """A rule, and the rows at fault. unreadable: those for which it can't be evaluated. unknown: why it could not be asked."""
 
     name: str
@@ -40,9 +40,9 @@ class Answered:
         return not (self.rows or self.unreadable or self.unknown)
 
 
-def ask(look: Look, name: str, rule: MustHold) -> Answered:
+def ask(look: Look, name: str, rule: MustHold) -> MustHoldAnswer:
     """Ask one rule."""
-    found = Answered(name, rule.why)
+    found = MustHoldAnswer(name, rule.why)
     try:
         if rule.query is not None:
             _by_query(look, text_of(rule.query, look), found)
@@ -58,7 +58,7 @@ def ask(look: Look, name: str, rule: MustHold) -> Answered:
     return found
 
 
-def _by_query(look: Look, sql: str, found: Answered) -> None:
+def _by_query(look: Look, sql: str, found: MustHoldAnswer) -> None:
     with attempt(look):
         require_all_rows(look, sql)
         found.rows = look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS at_fault").integer("n")
@@ -89,7 +89,9 @@ class _Range:
 class _ByRow:
     """Evaluates a condition on all rows of a table: at once, and where that fails in ranges of its key."""
 
-    def __init__(self, look: Look, table: str, key: str, holds: str, show: tuple[str, ...], found: Answered) -> None:
+    def __init__(
+        self, look: Look, table: str, key: str, holds: str, show: tuple[str, ...], found: MustHoldAnswer
+    ) -> None:
         self.look, self.found, self.key_name = look, found, key
         self.table, self.key = catalog.sql_name(look, table), f"target.{quote(key)}"
         self.holds = holds

@@ -43,6 +43,7 @@ MORE_OR_NONE = Weaker("more")
 ON, OFF = Weaker("on"), Weaker("off")
 SET, UNSET = Weaker("set"), Weaker("unset")
 LOOSENED, TIGHTENED = Weaker("loosened"), Weaker("tightened")
+TIGHTENED_IF_GIVEN = Weaker("tightened", absent="strictest")
 NO_EFFECT = Weaker("nothing")
 
 

@@ -106,7 +106,11 @@ def form(look: Look) -> Form:
         return Form(there=True, version=1, planted=planted)
     version = _version(look, found)
     renamed = [f"{table(old, look.dialect)} is {table(name, look.dialect)} today" for name, old in former.items()]
-    wanted = [name for name in tables.columns(look.dialect) if name not in found and name not in former]
+    wanted = [
+        name
+        for name in tables.columns(look.dialect)
+        if name not in found and name not in former and name not in tables.ON_DEMAND
+    ]
     missing = [f"{table(name, look.dialect)} is missing" for name in wanted]
     missing_columns, foreign = _differences(look, found)
     return Form(there=True, version=version, outdated=(*renamed, *missing, *missing_columns), foreign=foreign)

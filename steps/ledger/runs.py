@@ -100,6 +100,21 @@ def all_runs(look: Look) -> list[RunRow]:
     return _runs(look, where="1 = 1", params={})
 
 
+def playbooks(look: Look) -> list[str]:
+    """The names of the playbooks that have run on this target."""
+    rows = look.rows(f"SELECT DISTINCT playbook FROM {table('run', look.dialect)} ORDER BY playbook")
+    return [row.text("playbook") for row in rows]
+
+
+def ended_at(look: Look, run: str) -> int:
+    """When the run ended (began, where it hasn't), in whole seconds since 1970 by the server's clock."""
+    column = "coalesce(ended_at, started_at)"
+    pg = look.dialect is Dialect.POSTGRESQL
+    seconds = f"floor(extract(epoch FROM {column}))" if pg else f"CAST(strftime('%s', {column}) AS integer)"
+    sql = f"SELECT {seconds} AS s FROM {table('run', look.dialect)} WHERE run = :run"
+    return look.row(sql, {"run": run}).integer("s")
+
+
 def latest_standing(look: Look, playbook: str) -> RunRow | None:
     """The newest run of a playbook whose changes stand; None where there is none."""
     runs = [run for run in latest_runs(look, playbook=playbook) if not (run.rolled_back or run.removed_by)]

@@ -44,9 +44,19 @@ _TABLES: Mapping[str, str] = {
     "anchor": """seq {id}, run text NOT NULL, what text NOT NULL, trail_head text NOT NULL, trail_length bigint NOT NULL,
         at {at} NOT NULL DEFAULT {now}""",
     "meta": "name text PRIMARY KEY, value text NOT NULL",
+    "observation": """seq {id}, run text NOT NULL, monitor text NOT NULL, due_at {at} NOT NULL, at {at} NOT NULL DEFAULT {now},
+        answer text NOT NULL, text text NOT NULL, figures text NOT NULL, broken_since {at}, alert_since {at},
+        seconds double precision NOT NULL, missed bigint NOT NULL, host text NOT NULL, UNIQUE (run, monitor, due_at)""",
+    "monitor_claim": """run text NOT NULL, monitor text NOT NULL, holder text NOT NULL, until {at} NOT NULL,
+        PRIMARY KEY (run, monitor)""",
+    "monitor_act": """seq {id}, run text NOT NULL, monitor text NOT NULL, act text NOT NULL, by_whom text NOT NULL,
+        os_user text NOT NULL, host text NOT NULL, reason text NOT NULL, until {at}, at {at} NOT NULL DEFAULT {now}""",
 }
 VERSION = 3  # of this schema; 1 had no anchor and no meta, 2 had other names for some tables and no step_commit.touched
 _LATER = frozenset({"anchor", "meta"})  # tables that version 1 didn't have
+ON_DEMAND = frozenset(
+    {"observation", "monitor_claim", "monitor_act"}
+)  # a ledger is whole without them: monitors make them
 # renamed in version 3: table → its former name, and a step's former state → its name today
 FORMER: Mapping[str, str] = {"step_commit": "act", "backfill_pass": "pass", "skipped_row": "dead"}
 FORMER_STATES: Mapping[str, str] = {"already_so": "already_applied"}
@@ -120,7 +130,7 @@ def exists(look: Look) -> bool:
     found = _there(look, [*_TABLES, *FORMER.values()])
     if not found.isdisjoint(FORMER.values()):
         raise OldLedger("cannot read the ledger in this target: an earlier version made it")
-    return set(_TABLES) - _LATER <= found
+    return set(_TABLES) - _LATER - ON_DEMAND <= found
 
 
 def tables(look: Look) -> set[str]:

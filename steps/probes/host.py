@@ -44,6 +44,8 @@ class _HostProbe(Probe):
     @field_validator("url")
     @classmethod
     def _http(cls, url: str | None) -> str | None:
+        """An empty address is none: an input that wasn't given."""
+        url = url or None
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError(f"cannot fetch {url!r}: a node exporter's page has an http:// or https:// address")
         if url is not None and "@" in url.split("/")[2]:

@@ -17,6 +17,7 @@ from steps.contract import (
     DatabaseFault,
     Effect,
     Identifier,
+    Identifiers,
     Look,
     Model,
     Refused,
@@ -54,7 +55,10 @@ class CreateIndexResult(StepResult):
 
 
 class CreateIndex(Step[CreatedIndex]):
-    """Builds an index while reads and writes go on; repairs what an interrupted build left."""
+    """Builds an index while reads and writes go on; repairs what an interrupted build left.
+
+    descending: those of the columns that are sorted in descending order.
+    """
 
     kind: ClassVar[str] = "create_index"
     summary: ClassVar[str] = "build an index while the table stays in use; repairs an interrupted build"
@@ -68,10 +72,11 @@ class CreateIndex(Step[CreatedIndex]):
     method: Annotated[str, Field(pattern=r"^[a-z_]+$")] = "btree"
     collation: Mapping[Identifier, str] = {}
     operator_class: Mapping[Identifier, str] = {}
+    descending: Identifiers = ()
 
     @model_validator(mode="after")
     def _of_its_columns(self) -> CreateIndex:
-        if odd := [one for one in (*self.collation, *self.operator_class) if one not in self.columns]:
+        if odd := [one for one in (*self.collation, *self.operator_class, *self.descending) if one not in self.columns]:
             raise ValueError(f"cannot say how {odd[0]!r} is compared: it is none of the index's columns")
         return self
 
@@ -85,7 +90,7 @@ class CreateIndex(Step[CreatedIndex]):
         method = "" if self.method == "btree" else f" using {self.method}"
         keys = (
             f"{one}{f' collate {self.collation[one]}' if one in self.collation else ''}"
-            f"{f' {self.operator_class[one]}' if one in self.operator_class else ''}"
+            f"{f' {self.operator_class[one]}' if one in self.operator_class else ''}{self._order(one)}"
             for one in self.columns
         )
         on = f"{self.table}{method} ({', '.join(keys)}){part}"
@@ -194,13 +199,16 @@ class CreateIndex(Step[CreatedIndex]):
 
     def _wanted(self, look: Look) -> compare.WantedIndex:
         where = self.where.text(look.dialect) if self.where else ""
-        keys = ", ".join(f"{self._compared(look, one)}{self._class(one)}" for one in self.columns)
+        keys = ", ".join(f"{self._compared(look, one)}{self._class(one)}{self._order(one)}" for one in self.columns)
         return compare.WantedIndex(self.table, keys, self.method, self.unique, where)
 
     def _compared(self, look: Look, column: str) -> str:
         """The column as SQL, with the collation under which the index compares it."""
         named = self.collation.get(column)
         return f"{quote(column)} COLLATE {catalog.collation(look, named)}" if named else quote(column)
+
+    def _order(self, column: str) -> str:
+        return " DESC" if column in self.descending else ""
 
     def _class(self, column: str) -> str:
         named = self.operator_class.get(column, "")

@@ -50,6 +50,8 @@ steps:
   - {id: change, type: sql, text: UPDATE t SET a = 1 WHERE b = 2, lock: {wait: 1 s}}
 success_criteria:
   - {id: covered, check: query, query: SELECT 99 AS pct, that: pct >= limits.covered_pct}
+monitors:
+  - {id: still_covered, check: query, query: SELECT 99 AS pct, that: pct >= limits.covered_pct, every: 1 d}
 rollback: {none: nothing to keep}
 """
 SHARED = "runbook: 1\nlimits: {accurate_pct: 99}\nqueries: {theirs: SELECT 2 AS two}\n"
@@ -88,6 +90,7 @@ def test_every_header_key_arrives():
         7 * 86400,
     )
     assert playbook.removes == ("gone",)
+    assert [one.check.id for one in playbook.monitors] == ["still_covered"]
     assert (playbook.rollback, playbook.rollback_reason) == ("none", "nothing to keep")
     entry = playbook.entry("change")
     assert (entry.lock.wait, entry.lock.retry_for) == (1.0, 300.0), "a step changes a part of the header's policy"

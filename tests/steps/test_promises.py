@@ -24,6 +24,7 @@ ELSEWHERE = {
     "sql",
     "undo",
     "analyze",
+    "end_sessions",
     "reindex",
     "vacuum",
     "create_table",

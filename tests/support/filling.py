@@ -8,8 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import yaml
 from command import Cli
 from databases import DOCUMENTED, Database, described
 from plain_context import PlainContext, PlainDatabase, Trial
@@ -18,14 +20,8 @@ from playbooks.demo.oracle import expected
 from steps.contract import Progress, Query, RunPosition, Tuning
 from steps.types.backfill.step import Backfill, BackfillResult
 
-SOURCE = """SELECT ip_address AS source_ip, enrichment_updated_at AS enrichment_at,
-    CASE WHEN NOT is_bogon THEN current_asn END AS snapshot_asn,
-    CASE WHEN NOT is_bogon THEN nullif(geo_country, 'XX') END AS snapshot_country,
-    CASE WHEN NOT is_bogon THEN {first} END AS snapshot_ip_type FROM ip_inventory"""
-QUERY = Query(
-    name="snapshot_source",
-    texts={"postgresql": SOURCE.format(first="ip_types[1]"), "sqlite": SOURCE.format(first="ip_types ->> 0")},
-)
+SHARED = Path(__file__).parents[2] / "playbooks" / "adr007-common.yaml"
+QUERY = Query(name="snapshot_source", texts=yaml.safe_load(SHARED.read_text())["queries"]["snapshot_source"])
 MATCH = """source.source_ip = coalesce(target.source_ip, target.enrichment -> 'session_metadata' ->> 'source_ip',
     target.enrichment -> 'dshield' -> 'ip' ->> 'number')"""
 FILL = ["source_ip", "snapshot_asn", "snapshot_country", "snapshot_ip_type", "enrichment_at"]
@@ -94,7 +90,7 @@ def run(
 ):
     """Apply with the application at work; (result, reports)."""
     database = PlainDatabase(trial.target, RunPosition(trial.run, "step", "apply"), lock_timeout=lock_timeout)
-    context = Watched(database, act, tuning)
+    context = Watched(database, act=act, tuning=tuning)
     result = trial.step.apply(context)
     assert isinstance(result, BackfillResult)
     return result, context.seen

@@ -57,7 +57,10 @@ def _tables_of_keys() -> list[str]:
     of_steps = {
         key: node for key, node in step.items() if all(key in defs[name]["properties"] for name in _kinds(defs, "step"))
     }
-    guard = {key.partition(".")[2]: node for key, node in defs.items() if key.startswith("guards.")}
+    more = {
+        group: {key.partition(".")[2]: node for key, node in defs.items() if key.startswith(f"{group}s.")}
+        for group in ("guard", "monitor")
+    }
     kind: Schema = {"type": "string", "description": "Which step type: see below."}
     probe: Schema = {
         "type": "string",
@@ -67,7 +70,7 @@ def _tables_of_keys() -> list[str]:
         ("Keys of a playbook", whole["properties"]),
         ("Keys of every step", {**of_steps, "type": kind}),
         ("Keys of every check", {"id": check["id"], "check": probe, **check}),
-        ("More keys of a guard", guard),
+        *((f"More keys of a {group}", keys) for group, keys in more.items()),
     ]
     return [f"## {title}\n\n{_keys(nodes, shapes)}" for title, nodes in tables]
 
@@ -76,7 +79,12 @@ def _kinds(defs: dict[str, Schema], group: str) -> list[str]:
     return [name for name in defs if name.startswith(f"{group}.")]
 
 
-_LISTS = {"steps": "list of steps", "preconditions": "list of checks", "guards": "list of guards"}
+_LISTS = {
+    "steps": "list of steps",
+    "preconditions": "list of checks",
+    "guards": "list of guards",
+    "monitors": "list of monitors",
+}
 _LISTS["success_criteria"] = f"{_LISTS['preconditions']}, or {{none: reason}} for the playbook"
 
 

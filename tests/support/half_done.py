@@ -140,7 +140,19 @@ def running(database: Database) -> Iterator[int]:
             if statement.phase == 1:
                 connection.execute(statement.sql)
         yield connection.info.backend_pid
-        connection.rollback()
+        with contextlib.suppress(psycopg.OperationalError):  # somebody may have ended it
+            connection.rollback()
+
+
+@contextlib.contextmanager
+def running_on(database: Database) -> Iterator[int]:
+    """v16 run again on a store where it broke off: an open transaction that has locked the sessions; its server process."""
+    with psycopg.connect(database.url) as connection:
+        connection.execute("ALTER TABLE session_summaries ADD COLUMN IF NOT EXISTS source_ip varchar(45)")
+        connection.execute("LOCK TABLE session_summaries IN ACCESS EXCLUSIVE MODE")
+        yield connection.info.backend_pid
+        with contextlib.suppress(psycopg.OperationalError):
+            connection.rollback()
 
 
 def _only(database: Database, *names: str) -> None:

@@ -24,7 +24,7 @@ from runner.target.targets_file import _KEYS as TARGET_KEYS
 from runner.trail import events
 from runner.trail.status import Holding, RunStatus, StepStatus
 from runner.trail.status_file import StatusFile
-from steps.contract import Progress
+from steps.contract import Answer, Progress
 from steps.contract.dialect import Dialect
 from steps.ledger import form, tables
 from steps.registry import probe_types, step_types
@@ -109,7 +109,8 @@ def _figures() -> Words:
 def _status_file() -> Words:
     """The keys of the file that monitors read, with their paths."""
     step, hold = StepStatus("a"), Holding("", "2026-12-01T00:00:00+00:00")
-    status = RunStatus(steps={step.id: step}, holds={"guard a": hold})
+    alert = events.AlertRaised(monitor="a", since="2026-12-01T00:00:00+00:00", answer=Answer.FAIL, text="")
+    status = RunStatus(steps={step.id: step}, holds={"guard a": hold}, alerts={alert.monitor: alert})
     stop = {one.name: "" for one in fields(Stop)}
     before = set(threading.enumerate())
     with tempfile.TemporaryDirectory() as directory:
@@ -132,7 +133,7 @@ def _paths(data: Any, path: str = "") -> Iterator[str]:
 
 # ─── YAML ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 Keys = dict[str, Words]  # the path of a key → the words that may stand behind it, where these are few and fixed
-_APART = {"check", "criterion", "guard", "step", "SQL", "query"}  # have groups of their own
+_APART = {"check", "criterion", "guard", "monitor", "step", "SQL", "query"}  # have groups of their own
 
 
 def _yaml() -> Words:
@@ -145,8 +146,9 @@ def _yaml() -> Words:
         shared = set.intersection(*map(set, each.values())) - {"check", "type"}
         found[every] = {key: words for key, words in next(iter(each.values())).items() if key in shared}
         found |= {name: {key: one for key, one in keys.items() if key not in shared} for name, keys in each.items()}
-    of_guards = {name.partition(".")[2]: one for name, one in defs.items() if name.startswith("guards.")}
-    found["every guard"] = _keys({"properties": of_guards}, defs)
+    for group in ("guard", "monitor"):
+        own = {name.partition(".")[2]: one for name, one in defs.items() if name.startswith(f"{group}s.")}
+        found[f"every {group}"] = _keys({"properties": own}, defs)
     return {place: dict(sorted(keys.items())) for place, keys in found.items()}
 
 

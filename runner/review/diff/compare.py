@@ -9,7 +9,7 @@ from typing import cast
 
 from runner.plan import plan
 from runner.playbook.check_text import question
-from runner.playbook.model import Check, Entry, Guard, Playbook
+from runner.playbook.model import Check, Entry, Guard, Monitor, Playbook
 from runner.playbook.yaml_reader import Mark
 from runner.review.diff import decide
 from runner.review.diff.change import Direction, PlaybookChange, Reach
@@ -20,8 +20,8 @@ from steps.expressions.evaluate import Expression
 _OWN = frozenset(
     {"entries", "preconditions", "success_criteria", "rollback", "rollback_steps", "limits", "queries", "monitors"}
 )
-_OF_ENTRY = frozenset({"id", "step", "preconditions", "success_criteria", "guards", "mark", "digest"})
-_OF_CHECK = frozenset({"id", "probe", "mark"})
+_OF_ENTRY = frozenset({"id", "step", "when", "preconditions", "success_criteria", "guards"})
+_OF_CHECK = frozenset({"id", "probe"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def changes(old: Playbook, new: Playbook) -> Iterator[PlaybookChange]:
     yield from _checks(pair, old.preconditions, new.preconditions, "precondition")
     yield from _steps(pair)
     yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion")
+    yield from _asked_again(pair, old.monitors, new.monitors, "monitor")
     yield from _way_back(pair)
     yield from _named(pair)
 
@@ -131,18 +132,27 @@ def _probe(pair: PlaybookPair, where: str, old: Check, new: Check, *, idle: bool
 
 
 def _guards(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
-    before, after = ({one.check.id: one for one in entry.guards} for entry in (old, new))
+    yield from _asked_again(pair, old.guards, new.guards, f"step {new.id}, guard")
+
+
+def _asked_again(
+    pair: PlaybookPair, old: Sequence[Guard | Monitor], new: Sequence[Guard | Monitor], role: str
+) -> Iterator[PlaybookChange]:
+    """Guards or monitors: checks that are asked again and again, by their ids."""
+    before, after = ({one.check.id: one for one in asked} for asked in (old, new))
     for name in dict.fromkeys((*before, *after)):
-        where = f"step {new.id}, guard {name}"
+        where = f"{role} {name}"
         if name not in after:
             yield _removed(pair, where, before[name].check, _decides(before[name].check))
         elif name not in before:
             yield _added(pair, where, after[name].check, _decides(after[name].check))
         else:
-            yield from _guard(pair, where, before[name], after[name])
+            yield from _asked_otherwise(pair, where, before[name], after[name])
 
 
-def _guard(pair: PlaybookPair, where: str, old: Guard, new: Guard) -> Iterator[PlaybookChange]:
+def _asked_otherwise(
+    pair: PlaybookPair, where: str, old: Guard | Monitor, new: Guard | Monitor
+) -> Iterator[PlaybookChange]:
     idle = not _decides(old.check) and not _decides(new.check)
     yield from _check(pair, where, old.check, new.check)
     for found in differences(old, new, pair.versions, skip=frozenset({"check"})):
@@ -185,10 +195,20 @@ def _step(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange
     else:
         for found in differences(old.step, new.step, pair.versions):
             yield _change(pair, found, subject=where, where=where, mark=new.mark)
+    yield from _condition(pair, where, old.when, new.when)
     yield from _one_way(pair, where, old, new)
     yield from _checks(pair, old.preconditions, new.preconditions, "precondition", new.id)
     yield from _guards(pair, old, new)
     yield from _checks(pair, old.success_criteria, new.success_criteria, "criterion", new.id)
+
+
+def _condition(pair: PlaybookPair, where: str, old: Check | None, new: Check | None) -> Iterator[PlaybookChange]:
+    """Whether a step is carried out at all: what decides that is never harmless."""
+    if old is not None and new is not None:
+        yield from _check(pair, f"{where}, condition", old, new)
+    elif old is not None or new is not None:
+        was, now = (question(one) if one is not None else "always" for one in (old, new))
+        yield pair.change(Direction.CHANGES, f"{where} when", was, now, where=where)
 
 
 def _one_way(pair: PlaybookPair, where: str, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
@@ -301,19 +321,23 @@ def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, Expression, b
     """Every expression, with its check and whether it makes something stop where it holds."""
     for where, check, guard in _every(playbook):
         yield from ((where, check, one, False) for one in (check.that, check.warn) if one is not None)
+        if isinstance(guard, Monitor):
+            yield from ((where, check, one, True) for one in (guard.alert,) if one is not None)
+            continue
         if guard is not None and guard.resume is not None:
             yield where, check, guard.resume, False
         if guard is not None and guard.critical is not None:
             yield where, check, guard.critical, True
 
 
-def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | None]]:
+def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | Monitor | None]]:
     yield from ((f"precondition {one.id}", one, None) for one in playbook.preconditions)
     for entry in playbook.entries:
         yield from ((f"step {entry.id}, precondition {one.id}", one, None) for one in entry.preconditions)
         yield from ((f"step {entry.id}, guard {one.check.id}", one.check, one) for one in entry.guards)
         yield from ((f"step {entry.id}, criterion {one.id}", one, None) for one in entry.success_criteria)
     yield from ((f"criterion {one.id}", one, None) for one in playbook.success_criteria)
+    yield from ((f"monitor {one.check.id}", one.check, one) for one in playbook.monitors)
 
 
 def _query(pair: PlaybookPair, name: str, old: Query, new: Query) -> Iterator[PlaybookChange]:

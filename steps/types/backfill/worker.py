@@ -26,6 +26,7 @@ FIRST = 1000  # rows of the first batch, where nobody else works
 AGAIN = 8  # tries of one batch after lock timeouts, deadlocks and serialization failures, before it is made smaller
 SMALLER, LARGER = 0.5, 2.0  # how fast the batch size may change, per batch
 LARGER_ALONE = 4.0  # where nobody else works; rows that need nothing are soon gone over
+DENSER = 32  # times as many rows a range of pages may hold as the one before, where VACUUM has left holes
 SMOOTHING = 0.3  # of the rate that guards read
 TOGETHER_S = 0.5  # that short batches may take which are sent together: until then nobody can stop or hold them
 
@@ -242,7 +243,7 @@ class Worker:
         """How many rows to look at, and whether it must not be one more (a page may hold more)."""
         rows, until, cap = self._fitting, self._port.until_pause(), self.trouble.cap
         a_page = max(self._density, self._port.state().start.rows_per_page)
-        near = until is not None and until < max(rows, a_page)
+        near = until is not None and until < max(DENSER * rows, a_page)
         return min(one for one in (rows, until, cap) if one is not None), cap is not None or near
 
     def _window(self, part: Range, at: str, *, rows: int, exact: bool) -> Window:

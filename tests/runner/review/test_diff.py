@@ -52,6 +52,8 @@ steps:
 success_criteria:
   - {id: enough, check: rows, table: t, at_least: 5}
   - {id: coverage, check: query, query: left, that: pct >= limits.coverage_pct and n < 100}
+monitors:
+  - {id: daily, check: rows, table: t, that: rows >= 5, alert: rows < 3, every: 1 day}
 rollback: reverse
 """
 COMMON = """limits: {lag_s: 10, coverage_pct: 95, unused: 3}
@@ -116,6 +118,11 @@ WEAKER = [
     ("that: n == 0}", "that: n == 0, record_only: for now}"),
     ("that: n == 0}", "that: n == 0, judge: dba}"),
     ("at_least: 5}", "at_least: 5, due: other}"),
+    ("alert: rows < 3", "alert: rows < 2"),
+    ("that: rows >= 5, alert: rows < 3", "that: rows >= 5, alert: rows < 3, for: 2 days"),
+    ("that: rows >= 5, ", "that: rows >= 5, record_only: for now, "),
+    ("every: 1 day", "every: 7 days"),
+    ("  - {id: daily, check: rows, table: t, that: rows >= 5, alert: rows < 3, every: 1 day}\n", "  []\n"),
     ("rollback: reverse", "rollback: [add]"),
     ("rollback: reverse", "rollback: {none: never}"),
     ("of_type: text", "of_type: text\n    on_failure: {continue: never mind}"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from runner.playbook.find import read_playbook
-from runner.playbook.model import Playbook
+from runner.playbook.model import Monitor, Playbook
 from runner.review.diff import decide
 from runner.review.diff.change import Direction
 from runner.review.diff.compare import _every, changes
@@ -134,6 +134,15 @@ def test_every_expression_loosened_and_tightened(shipped: list[Playbook]):
     assert tried > 200 and decided > tried * 0.6, (tried, decided)
 
 
+def asked_at(playbook: Playbook, place: str) -> Iterator[tuple[Expression, bool]]:
+    """The expressions of the check at this place, and whether each stops or alerts where it holds."""
+    for where, check, more in _every(playbook):
+        if where == place and check.that is not None:
+            yield check.that, False
+        if where == place and isinstance(more, Monitor) and more.alert is not None:
+            yield more.alert, True
+
+
 def test_every_limit_raised_and_lowered(shipped: list[Playbook]):
     seen = set()
     for playbook in shipped:
@@ -146,13 +155,12 @@ def test_every_limit_raised_and_lowered(shipped: list[Playbook]):
                     assert change.subject == f"limit {name}"
                     seen.add((name, change.direction))
                     for reach in change.reaches:
-                        (expression,) = [
-                            one.that
-                            for where, one, _ in _every(playbook)
-                            if where == reach.where and one.that is not None
-                        ][:1]
-                        weaker, stricter = behaviour(expression, expression, limits(playbook), limits(edited))
-                        if f"limits.{name}" in expression.names:
+                        for expression, stops in asked_at(playbook, reach.where):
+                            if f"limits.{name}" not in expression.names:
+                                continue
+                            weaker, stricter = behaviour(expression, expression, limits(playbook), limits(edited))
+                            if stops:  # an alert: where it holds more often, the monitor is stricter
+                                weaker, stricter = stricter, weaker
                             assert agrees(reach.direction, weaker, stricter), (name, value, other, reach)
     assert {direction for _, direction in seen} >= {Direction.WEAKENS, Direction.STRENGTHENS}
     assert len({name for name, _ in seen}) > 10

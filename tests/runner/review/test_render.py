@@ -34,12 +34,15 @@ def test_every_step_check_and_gate_is_told(path: Path):
     for number, entry in enumerate(playbook.entries, start=1):
         assert f"### {number}. `{entry.id}`" in text
         assert len(re.findall(rf"^    s{number}[\[{{]", text, re.MULTILINE)) == 1
+        assert entry.when is None or "- **Only when**" in text
         for check in (*entry.preconditions, *entry.success_criteria):
             assert f"| `{check.id}` |" in text
         for guard in entry.guards:
             assert f"- {guard.check.id}: " in text.replace("\\", "")
     for check in (*playbook.preconditions, *playbook.success_criteria):
         assert f"| `{check.id}` |" in text
+    for monitor in playbook.monitors:
+        assert monitor.check.id in text.partition("## After the run")[2].replace("\\", "")
     for role in playbook.contacts.values():
         assert role in text
     assert text == render(read_playbook(path))

@@ -314,7 +314,8 @@ def test_rows_that_the_application_moves_are_reached(ready: Database, order: str
     def work(progress):
         turn = next(turns)
         ready.script(f"""UPDATE session_summaries SET risk_score = {turn}, first_event_at = NULL WHERE event_count = {3 + 2 * (turn % 8)};
-                         DELETE FROM session_summaries WHERE event_count = {19 + 2 * (turn % 4)} AND login_attempts < 12;""")
+                         DELETE FROM session_summaries WHERE event_count = {19 + 2 * (turn % 4)} AND login_attempts < 12
+                            AND session_id NOT IN (SELECT session_id FROM password_session_usage);""")
         if ready.dialect != "sqlite" and turn % 3 == 0:
             ready.script("VACUUM session_summaries")
 

@@ -1,0 +1,97 @@
+"""What calls `runbook monitor once`: systemd reads the units, and the line for cron does what cron would do with it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from command import Cli, Done
+from databases import Database
+
+kind = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def desk(empty_database: Database, tmp_path: Path) -> Cli:
+    """A directory and a target with signs in their names that units and cron give a meaning to."""
+    directory = tmp_path / 'a % of $HOME\'s; "plans"'
+    directory.mkdir()
+    database = directory / "100% app.sqlite"
+    shutil.copyfile(empty_database.name, database)
+    return Cli(directory, f"sqlite:///{database}")
+
+
+def _units(desk: Cli, *words: str) -> dict[str, str]:
+    done: Done = desk.runbook("monitor", "units", "--write", "units", *words)
+    assert done.code == 0, done.text
+    return {path.suffix: path.read_text() for path in sorted((desk.directory / "units").iterdir())}
+
+
+@kind
+@pytest.mark.parametrize("every", ["15 min", "1 min", "1 h"])
+def test_units_are_good_for_systemd(desk: Cli, every: str):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not on this machine")
+    texts = _units(desk, "--every", every)
+    assert {".service", ".timer", ".cron", ".yaml"} == texts.keys()
+    paths = [str(path) for path in (desk.directory / "units").iterdir() if path.suffix in {".service", ".timer"}]
+    done = subprocess.run(["systemd-analyze", "verify", *paths], text=True, capture_output=True, check=False)
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "runbook-monitor" in line]
+    assert (done.returncode, ours) == (0, [])
+
+
+@kind
+def test_command_of_the_service_is_the_one_that_is_meant(desk: Cli):
+    """What systemd would make of ExecStart=, asked of systemd itself where it can be; the words are those of `once`."""
+    text = _units(desk)[".service"]
+    line = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1]
+    words = [
+        (quoted.replace('\\"', '"').replace("\\\\", "\\") if quoted or not bare else bare)
+        .replace("$$", "$")
+        .replace("%%", "%")
+        for quoted, bare in re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line)
+    ]
+    assert words[1:4] == ["monitor", "once", "--quiet"]
+    assert words[words.index("--target") + 1] == desk.target
+    assert words[words.index("--runs") + 1] == str(desk.directory / "runs")
+
+
+@kind
+def test_line_for_cron_does_what_cron_does_with_it(desk: Cli):
+    """Cron takes five fields, makes \\% a %, and gives the rest to sh with hardly an environment."""
+    *_, command = _units(desk)[".cron"].split(" ", 5)
+    assert not re.search(r"(?<!\\)%", command)
+    environment = {"HOME": str(desk.directory), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "root"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.rstrip("\n").replace("\\%", "%")],
+        env=environment,
+        cwd="/",
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@kind
+def test_cron_job_is_good_yaml(desk: Cli):
+    job = yaml.safe_load(_units(desk, "--image", "registry.example/runbook:1")[".yaml"])
+    assert (job["kind"], job["apiVersion"]) == ("CronJob", "batch/v1")
+    assert job["spec"]["schedule"] == "*/15 * * * *"
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/runbook:1"
+    assert container["args"][:2] == ["monitor", "once"]
+    assert desk.target in container["args"]
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
+
+
+@kind
+def test_interval_that_cron_cannot_say_is_refused(desk: Cli):
+    for every in ("7 min", "2 h", "10 s", "often"):
+        done = desk.runbook("monitor", "units", "--every", every)
+        assert done.code == 2, (every, done.text)
+    assert "divides an hour" in done.err or "time span" in done.err
