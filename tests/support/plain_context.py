@@ -199,7 +199,7 @@ class PlainContext:
     """What the engine lends to a step, without the engine."""
 
     db: PlainDatabase
-    folder: Path | None = None
+    folder: Path | None = field(default=None, kw_only=True)
 
     def pulse(self, progress: Progress) -> Tuning:
         return Tuning()
