@@ -17,6 +17,7 @@ from runner.review.findings import LINT, Finding, RuleSummary, Severity
 from runner.review.parse_tree import Parsed, plain
 from runner.review.sql_texts import Role
 from runner.review.subject import LintSubject
+from steps.contract import cutting
 
 TIMEOUT_S = 60
 
@@ -123,7 +124,7 @@ def _known(statement: Parsed, said: set[tuple[str, int, int]]) -> bool:
 
 def _sentence(mapped: Mapped, statement: Parsed) -> str:
     words = " ".join(statement.sql.split())
-    return f"{mapped.title[0].lower()}{mapped.title[1:]}: {words[:80]}{'…' if len(words) > 80 else ''}"
+    return f"{mapped.title[0].lower()}{mapped.title[1:]}: {cutting.shortened(words, 80)}"
 
 
 def _by_version(subjects: Iterable[LintSubject]) -> dict[str, list[Parsed]]:
@@ -154,5 +155,7 @@ def _asked(sql: str, version: str) -> list[dict[str, object]]:
     try:
         found = json.loads(done.stdout or "[]")
     except ValueError:
-        raise BadInput(f"cannot use squawk: exit code {done.returncode}, {done.stderr.strip()[:300]}") from None
+        raise BadInput(
+            f"cannot use squawk: exit code {done.returncode}, {cutting.shortened(done.stderr.strip(), 300)}"
+        ) from None
     return [one for one in found if isinstance(one, dict)]

@@ -212,6 +212,7 @@ PLAIN = {  # what is cut here holds no secret: hashes, names of our own, numbers
     "runner/target/workplace.py",
     "runner/target/database.py",
     "runner/run/lease.py",
+    "runner/monitor/units.py",
     "steps/sql/session_statements.py",
     "steps/types/rebuild.py",
     "steps/types/indexes.py",

@@ -14,6 +14,7 @@ from runner.common.errors import BadInput, PlaybookFaulty
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
 from runner.playbook.yaml_reader import Faulty, Mark, parse
+from steps.contract import cutting
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _git(*words: str, index: str = "") -> str:
         raise BadInput("cannot compare revisions: git is not on this machine") from error
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        raise BadInput(f"cannot compare revisions: git {' '.join(words)[:80]} says {said[-1] if said else 'nothing'}")
+        raise BadInput(
+            f"cannot compare revisions: git {cutting.shortened(' '.join(words), 80)} says {said[-1] if said else 'nothing'}"
+        )
     return done.stdout
 
 

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from runner.review.findings import Severity
 from runner.review.rule import Hit, rule
 from runner.review.subject import LintSubject, Program
+from steps.contract import cutting
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
 _LOCAL = frozenset({"df", "du", "free", "vmstat", "iostat", "top", "uptime", "lsblk", "nproc"})
@@ -58,7 +59,7 @@ def pipe_hides_the_end(subject: LintSubject) -> Iterator[Hit]:
         if (piped and "pipefail" not in _script(one)) or re.search(
             r"\|\|\s*(true|:)|;\s*(true|exit 0)\b", _script(one)
         ):
-            why = f"the exit code of {_script(one)[:60]!r} is that of its last program: a failure before it looks like success"
+            why = f"the exit code of {cutting.shortened(_script(one), 60)!r} is that of its last program: a failure before it looks like success"
             yield Hit(one.mark, why, "run the program by its argv; its output is recorded", one.id)
 
 
