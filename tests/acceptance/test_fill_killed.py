@@ -22,7 +22,7 @@ steps:
     throttle: none
     dead_letters: {max: 5, pct: 50}
     success_criteria:
-      - {id: whole, that: visited == 60 and written == 58 and skipped == 1 and dead == 1 and left == 0}
+      - {id: whole, that: visited == 60 and written == 58 and already == 1 and dead == 1 and left == 0}
 success_criteria: [{id: there, check: rows, table: host, exactly: 59}]
 rollback: reverse
 """

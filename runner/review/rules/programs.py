@@ -59,7 +59,8 @@ def pipe_hides_the_end(subject: LintSubject) -> Iterator[Hit]:
         if (piped and "pipefail" not in _script(one)) or re.search(
             r"\|\|\s*(true|:)|;\s*(true|exit 0)\b", _script(one)
         ):
-            why = f"the exit code of {cutting.shortened(_script(one), 60)!r} is that of its last program: a failure before it looks like success"
+            shown = cutting.shortened(_script(one), 60)
+            why = f"the exit code of {shown!r} is that of its last program: a failure before it looks like success"
             yield Hit(one.mark, why, "run the program by its argv; its output is recorded", one.id)
 
 
