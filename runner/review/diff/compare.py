@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -14,11 +14,22 @@ from runner.playbook.yaml_reader import Mark
 from runner.review.diff import decide
 from runner.review.diff.change import Direction, PlaybookChange, Reach
 from runner.review.diff.fields import FieldDifference, Versions, differences, same_sql, sql_diff
+from steps.catalog.shape import DeclaredShape
 from steps.contract import Gate, Query, Value
 from steps.expressions.evaluate import Expression
 
 _OWN = frozenset(
-    {"entries", "preconditions", "success_criteria", "rollback", "rollback_steps", "limits", "queries", "monitors"}
+    {
+        "entries",
+        "preconditions",
+        "success_criteria",
+        "rollback",
+        "rollback_steps",
+        "limits",
+        "queries",
+        "shapes",
+        "monitors",
+    }
 )
 _OF_ENTRY = frozenset({"id", "step", "when", "preconditions", "success_criteria", "guards"})
 _OF_CHECK = frozenset({"id", "probe"})
@@ -298,6 +309,10 @@ def _named(pair: PlaybookPair) -> Iterator[PlaybookChange]:
         before = pair.old.queries.get(name)
         if before is not None and not same_sql(before.texts, query.texts):
             yield from _query(pair, name, before, query)
+    for name, shape in pair.new.shapes.items():
+        declared = pair.old.shapes.get(name)
+        if declared is not None and declared != shape:
+            yield from _shape(pair, name, declared, shape)
 
 
 def _limit(pair: PlaybookPair, name: str) -> Iterator[PlaybookChange]:
@@ -333,6 +348,7 @@ def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, Expression, b
 def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | Monitor | None]]:
     yield from ((f"precondition {one.id}", one, None) for one in playbook.preconditions)
     for entry in playbook.entries:
+        yield from ((f"step {entry.id}, condition", one, None) for one in (entry.when,) if one is not None)
         yield from ((f"step {entry.id}, precondition {one.id}", one, None) for one in entry.preconditions)
         yield from ((f"step {entry.id}, guard {one.check.id}", one.check, one) for one in entry.guards)
         yield from ((f"step {entry.id}, criterion {one.id}", one, None) for one in entry.success_criteria)
@@ -341,20 +357,36 @@ def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | Monitor | N
 
 
 def _query(pair: PlaybookPair, name: str, old: Query, new: Query) -> Iterator[PlaybookChange]:
-    def uses(value: object) -> bool:
-        return isinstance(value, Query) and value.name == name
+    reaches = _users(pair, lambda value: isinstance(value, Query) and value.name == name)
+    yield from _told_once(f"query {name}", reaches, sql_diff(old.texts, new.texts))
 
-    reaches = [
+
+def _shape(pair: PlaybookPair, name: str, old: DeclaredShape, new: DeclaredShape) -> Iterator[PlaybookChange]:
+    reaches = _users(pair, lambda value: isinstance(value, DeclaredShape) and value.name == name)
+    before, after = (
+        {f"on {dialect}: {part}: {part.wanted}" for dialect, one in shape.shapes.items() for part in one.parts.values()}
+        for shape in (old, new)
+    )
+    lines = (*(f"-{line}" for line in sorted(before - after)), *(f"+{line}" for line in sorted(after - before)))
+    yield from _told_once(f"shape {name}", reaches, lines or ("what must not be there, or what the data must hold",))
+
+
+def _users(pair: PlaybookPair, uses: Callable[[object], bool]) -> tuple[Reach, ...]:
+    """The checks and steps of the new version that use something named."""
+    checks = [
         Reach(pair.new.name, where, Direction.CHANGES if _decides(check) else Direction.NEUTRAL)
         for where, check, _ in _every(pair.new)
         if check.probe is not None and any(map(uses, dict(check.probe).values()))
     ]
-    reaches += [
+    steps = [
         Reach(pair.new.name, f"step {entry.id}", Direction.CHANGES)
         for entry in pair.new.entries
         if any(map(uses, dict(entry.step).values()))
     ]
+    return (*checks, *steps)
+
+
+def _told_once(subject: str, reaches: tuple[Reach, ...], lines: tuple[str, ...]) -> Iterator[PlaybookChange]:
     if reaches:
         direction = min((one.direction for one in reaches), key=lambda one: one.order)
-        lines = sql_diff(old.texts, new.texts)
-        yield PlaybookChange(direction, f"query {name}", "", "", None, tuple(reaches), lines=lines)
+        yield PlaybookChange(direction, subject, "", "", None, reaches, lines=lines)

@@ -12,6 +12,7 @@ from runner.playbook.check_text import is_time, shown
 from runner.review.diff import decide
 from runner.review.diff.change import Direction
 from runner.review.diff.locks import strongest
+from steps.catalog.shape import DeclaredShape
 from steps.contract import Query, Text
 from steps.contract.dialect import Dialect
 from steps.contract.direction import Weaker
@@ -80,6 +81,8 @@ def _between(
 
 
 def _values(old: Any, new: Any, weaker: Weaker, folders: tuple[str, str], *, time: bool) -> Iterator[FieldDifference]:
+    if isinstance(old, DeclaredShape) and isinstance(new, DeclaredShape) and old.name == new.name != "":
+        return  # a named shape is told once, with all that it reaches
     before, after = (_beside(value, folder) for value, folder in zip((old, new), folders, strict=True))
     if before != after:
         yield FieldDifference((), direction_of(old, new, weaker), _words(before, time=time), _words(after, time=time))

@@ -210,6 +210,23 @@ def test_query_is_told_once_with_its_diff_and_all_that_it_reaches(desk: Cli):
     assert [one["where"] for one in found["reaches"]] == ["step fill, criterion filled", "criterion coverage"]
 
 
+def test_shape_is_told_once_with_all_that_it_reaches(desk: Cli):
+    """Also where it is a step's condition; a shape that nothing uses is none of this playbook's."""
+    shapes = "shapes:\n  whole: {tables: {t: {columns: {id: integer, note: text}}}}\n  other: {tables: {x: {}}}\n"
+    criterion = "success_criteria:\n  - {id: is_whole, check: shape, shape: whole}\n  - {id: enough"
+    condition = "    of_type: text\n    when: {check: shape, shape: whole, that: state != 'whole'}\n"
+    for name in ("old", "new"):
+        (desk.directory / name / "common.yaml").write_text(COMMON + shapes)
+        text = PLAYBOOK.replace("success_criteria:\n  - {id: enough", criterion)
+        (desk.directory / name / "fill.yaml").write_text(text.replace("    of_type: text\n", condition))
+    assert diff(desk, 0) == []
+    edited(desk, ("note: text}", "note: varchar}"), ("x: {}", "y: {}"), file="common.yaml")
+    (found,) = diff(desk, 15)
+    assert (found["subject"], found["direction"]) == ("shape whole", "changes effect")
+    assert [one["where"] for one in found["reaches"]] == ["step add, condition", "criterion is_whole"]
+    assert any("varchar" in line for line in found["diff"])
+
+
 def test_step_that_leaves_its_gate_behind(desk: Cli):
     lines = "  - id: add\n    type: add_column\n    column: t.note\n    of_type: text\n"
     edited(desk, (lines, ""), ("steps:\n", f"steps:\n{lines}"))
