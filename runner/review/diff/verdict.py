@@ -74,6 +74,9 @@ _COUNTED: Mapping[Direction, str] = {
 def judge(old: Side, new: Side) -> DiffVerdict:
     """Compare two sides, playbook by playbook, matched by their names."""
     found: list[PlaybookChange] = []
+    if len(old.playbooks) == len(new.playbooks) == 1:  # two files: one playbook, whatever it is called now
+        found += changes(next(iter(old.playbooks.values())), next(iter(new.playbooks.values())))
+        return _verdict(old, new, found)
     for name in dict.fromkeys((*old.playbooks, *new.playbooks)):
         before, after = old.playbooks.get(name), new.playbooks.get(name)
         if before is not None and after is not None:
@@ -82,6 +85,10 @@ def judge(old: Side, new: Side) -> DiffVerdict:
             found.append(_whole(after, Direction.NEUTRAL, old="", new=after.title))
         elif before is not None:
             found.append(_whole(before, Direction.CHANGES, old=before.title, new=""))
+    return _verdict(old, new, found)
+
+
+def _verdict(old: Side, new: Side, found: list[PlaybookChange]) -> DiffVerdict:
     return DiffVerdict(
         old, new, tuple(replace(one, mark=new.shown(one.mark) if one.mark else None) for one in together(found))
     )

@@ -48,9 +48,10 @@ def step_cannot_run(subject: LintSubject) -> Iterator[Hit]:
 
 
 def _misfits(step: StaticallyChecked, dialect: Dialect) -> list[str]:
+    """Also what can't be read as this database's SQL: a text without a dialect may be meant for the other one."""
     try:
         return step.misfits(dialect)
-    except NoText as error:
+    except (NoText, BadSql) as error:
         return [str(error)]
 
 

@@ -294,6 +294,12 @@ def test_program_beside_the_playbook_belongs_to_it(desk: Cli):
     assert found["subject"].startswith("programs") and found["direction"] == "changes effect"
 
 
+def test_two_files_are_one_playbook_whatever_it_is_called(desk: Cli):
+    edited(desk, ("name: fill", "name: fill-again"), ("need: 2", "need: 1"))
+    found = {one["subject"]: one["direction"] for one in diff(desk, 15)}
+    assert found == {"name": "changes effect", "step go approval.need": "weakens"}
+
+
 def test_invalid_sides(desk: Cli):
     edited(desk, ("window: 2 h", "windoe: 2 h"))
     new = desk.runbook("diff", "old", "new")

@@ -60,6 +60,29 @@ def test_errors_end_with_4_also_in_validate_plan_and_exec(desk: InProcessCli) ->
     assert not (desk.directory / "store.db").exists()
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TRIGGER s BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE TRIGGER s AFTER INSERT ON t BEGIN UPDATE t SET a = 1 WHERE b = 2; END",
+        "DO $$ BEGIN PERFORM 1; END $$",
+        "SELECT $tag$ it's $tag$",
+    ],
+)
+def test_sql_that_one_of_the_databases_cannot_read_is_no_fault_of_ours(desk: InProcessCli, sql: str) -> None:
+    """A text without a dialect may be meant for either."""
+    (desk.directory / "one.yaml").write_text(
+        'runbook: 1\nname: one\ntitle: T\nsteps:\n  - {id: s, type: sql, expect_rows: any, text: "'
+        + sql
+        + '", revert: [DROP TRIGGER s]}\n'
+        "success_criteria: {none: not needed here}\n"
+    )
+    for words in (("validate",), ("lint",), ("lint", "--effects"), ("render",)):
+        done = desk.runbook(*words, "one.yaml")
+        assert "internal error" not in done.text and done.code in (0, 4), (words, done.text)
+    assert desk.runbook("validate", "one.yaml").code == 0
+
+
 def test_secret_in_the_file_is_refused_and_not_repeated(desk: InProcessCli) -> None:
     text = WHOLE.replace(
         "type: sql, text: DELETE FROM sessions", "type: command, argv: [fill, --password=correct-horse-battery]"
