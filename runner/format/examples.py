@@ -129,6 +129,8 @@ def _value(node: Schema, shapes: Shapes, *, field: str) -> Data:
             return [_value(node.get("items", {}), shapes, field=field.removesuffix("s"))]
         case "object":
             fields: dict[str, Schema] = node.get("properties", {})
+            if node.get("minProperties"):  # names of the author's own
+                return {"some_name": _value(node["additionalProperties"], shapes, field="name")}
             return {name: _value(fields[name], shapes, field=name) for name in node.get("required", [])}
         case kind:
             value = node.get("minimum", _VALUES.get(str(kind), "some_{field}"))
