@@ -128,13 +128,17 @@ def _value(node: Schema, shapes: Shapes, *, field: str) -> Data:
         case "array":
             return [_value(node.get("items", {}), shapes, field=field.removesuffix("s"))]
         case "object":
-            fields: dict[str, Schema] = node.get("properties", {})
-            if node.get("minProperties"):  # names of the author's own
-                return {"some_name": _value(node["additionalProperties"], shapes, field="name")}
-            return {name: _value(fields[name], shapes, field=name) for name in node.get("required", [])}
+            return _mapping(node, shapes)
         case kind:
             value = node.get("minimum", _VALUES.get(str(kind), "some_{field}"))
             return value.format(field=field) if isinstance(value, str) else value
+
+
+def _mapping(node: Schema, shapes: Shapes) -> dict[str, Data]:
+    if node.get("minProperties"):  # names of the author's own
+        return {"some_name": _value(node["additionalProperties"], shapes, field="name")}
+    fields: dict[str, Schema] = node.get("properties", {})
+    return {name: _value(fields[name], shapes, field=name) for name in node.get("required", [])}
 
 
 def _condition(model: type[Probe]) -> str:
