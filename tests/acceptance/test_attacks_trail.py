@@ -250,7 +250,9 @@ def test_words_at_an_unreachable_target_are_marked(there: Attacked):
 
 # ─── while it runs ──────────────────────────────────────────────────────────────────────────────────────────────────
 def removed(path: Path) -> None:
-    shutil.rmtree(path.parent)
+    """The whole folder; the run may write its status into it once more meanwhile."""
+    while path.parent.exists():
+        shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def replaced(path: Path) -> None:

@@ -190,7 +190,7 @@ def filling(stay: Stay) -> Iterator[subprocess.Popen[str]]:
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     with contextlib.closing(demo.stdout):
         for line in demo.stdout:
-            if "filling it" in line:
+            if "sessions …" in line:
                 break
         assert stay.servers()
         yield demo
