@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from runner.playbook.load import WrittenPlaybook, load_written
 from runner.review import lint
 from runner.review.rule import apply_rules
-from runner.review.subject import Subject
+from runner.review.subject import LintSubject
 
 PLAYBOOKS, STEPS, PAIRS = 100, 50, 3
 _FIVE = """\
@@ -70,7 +70,7 @@ def _linted(written: list[WrittenPlaybook]) -> float:
     gc.disable()  # as the command does
     began = time.process_time()
     for one in written:
-        list(apply_rules(Subject(one, lint.today()), known))
+        list(apply_rules(LintSubject(one, lint.today()), known))
     taken = time.process_time() - began
     gc.enable()
     return taken
