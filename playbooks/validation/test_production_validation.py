@@ -84,7 +84,9 @@ def test_query_performance_snapshot_vs_join(store: Store) -> None:
     _needs_snapshots(store)
     for name in ("country", "pair", "rare"):
         snapshot, join = store.row(store.text(name))["n"], store.row(store.text(f"{name}_join"))["n"]
-        apart = 0.5 if name == "rare" else 0.05  # addresses move, and snapshots stay; of few sessions one is a large part
+        apart = (
+            0.5 if name == "rare" else 0.05
+        )  # addresses move, and snapshots stay; of few sessions one is a large part
         assert abs(snapshot - join) <= apart * max(snapshot, join)
         assert snapshot > 0 or name == "rare"
     for name in ("country", "pair"):
