@@ -397,3 +397,28 @@ def test_not_a_repository_and_no_such_revision(tmp_path: Path, repository: Cli):
     assert done.code not in (0, 15) and "git" in done.err
     done = repository.runbook("diff", "nowhere..HEAD")
     assert done.code not in (0, 15) and "nowhere" in done.err
+
+
+def test_approvals_of_open_runs_that_would_be_void_are_named(tmp_path: Path):
+    """With --runs: only where the new text differs from what the open run began with, and somebody has approved it."""
+    desk = Cli(tmp_path, "sqlite:///db.sqlite")
+    (tmp_path / "db.sqlite").touch()
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    text = (
+        "runbook: 1\nname: gated\ntitle: T\nsteps:\n  - {id: go, type: checkpoint, approval: {roles: [dba], need: 2}}\n"
+        "  - {id: make, type: sql, expect_rows: any, statements: [CREATE TABLE t (a int)], revert: [DROP TABLE t]}\n"
+        "success_criteria:\n  - {id: there, check: columns, table: t, has: [a]}\n"
+    )
+    (tmp_path / "old" / "gated.yaml").write_text(text)
+    (tmp_path / "new" / "gated.yaml").write_text(text.replace("title: T", "title: Another"))
+    assert desk.runbook("exec", "old/gated.yaml").code == 5
+    words = ("diff", "old", "new", "--runs", "runs")
+    assert "voids" not in desk.runbook(*words).out
+    assert desk.runbook("approve", "latest", "--as", "ann", "--role", "dba", "--reason", "read it").code == 0
+    assert "voids" not in desk.runbook(*words).out, "text for people is no part of what was approved"
+    (tmp_path / "new" / "gated.yaml").write_text(text.replace("a int", "a text"))
+    done = desk.runbook(*words)
+    assert done.code == 15 and "voids approvals of the open run gated-" in done.out and "go by ann as dba" in done.out
+    voided = json.loads(desk.runbook(*words, "--json").out)["voided"]
+    assert [one["approvals"] for one in voided] == [["go by ann as dba"]]
