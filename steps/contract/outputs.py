@@ -33,7 +33,7 @@ class Recorder:
         self._held, self._line = "", ""
         self._in_traceback = False
         self._written = self._left_out = 0
-        self._file = None if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = None if path is None else _opened(path)
 
     def take(self, chunk: bytes) -> None:
         self._held = cutting.masked(self._held + self._decoder.decode(chunk))
@@ -86,3 +86,14 @@ class Recorder:
 
     def _found(self, line: str) -> None:
         self.first_error = cutting.shortened(line.strip(), SHOWN)
+
+
+def _opened(path: Path) -> int | None:
+    """None where no file can be made: the program's output is worth less than the program, and its end is in memory.
+
+    That the run's own folder has gone is said by the trail, at the next record.
+    """
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError:
+        return None

@@ -60,3 +60,10 @@ def test_file_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = (tmp_path / "out").read_text()
     assert text.count("z") == 100_000
     assert "400,000 bytes left out" in text
+
+
+def test_file_that_cannot_be_made_stops_no_program(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "gone" / "out")
+    recorder.take(b"Traceback (most recent call last):\nValueError: no\n")
+    recorder.close()
+    assert recorder.first_error == "ValueError: no"
