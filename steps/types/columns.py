@@ -10,7 +10,7 @@ from steps.contract import Column, Context, Effect, Identifier, Look, Model, Ref
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import concurrent_index
+from steps.types.shared import declared
 
 
 class Renamed(Model):
@@ -84,13 +84,13 @@ class RenameColumn(Step[Renamed]):
             raise Refused("; ".join(faults))
         change = Renamed(table=self.column.table, old=self.column.column, new=self.to)
         ctx.remember(change)
-        ctx.patiently("rename", lambda work: concurrent_index.execute(work, [_rename(work, change)]))
+        ctx.patiently("rename", lambda work: declared.execute(work, [_rename(work, change)]))
         return StepResult()
 
     def revert(self, ctx: Context, before: Renamed) -> None:
         """Rename it back."""
         back = Renamed(table=before.table, old=before.new, new=before.old)
-        ctx.patiently("rename", lambda work: concurrent_index.execute(work, [_rename(work, back)]))
+        ctx.patiently("rename", lambda work: declared.execute(work, [_rename(work, back)]))
 
     def _verify_dependants(self, look: Look) -> Effect:
         """SQLite stores views and triggers as text; with legacy_alter_table on, a rename leaves the old name in them."""

@@ -33,7 +33,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import concurrent_index
+from steps.types.shared import concurrent_index, declared
 
 SHOWN_ROWS = 5
 COUNTED_ROWS = 10_000  # limit for counting violating rows; the message says "more than" beyond it
@@ -205,7 +205,7 @@ class AddConstraint(Step[Earlier]):
         def act(work: Work) -> None:
             if label == "validate":  # a scan of the whole table, which blocks nobody
                 work.execute("SET LOCAL statement_timeout = 0")
-            concurrent_index.execute(work, statements)
+            declared.execute(work, statements)
 
         try:
             ctx.patiently(label, act)

@@ -34,7 +34,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
-from steps.types import concurrent_index
+from steps.types.shared import declared
 
 _TARGET = "runbook_target"
 
@@ -292,7 +292,7 @@ class CreateTable(Step[CreatedTable]):
 
     def _create(self, work: Work, ctx: Context) -> None:
         with feasibility.refusal_explained(f"create {self.table}"):
-            concurrent_index.execute(work, self.statements(work))
+            declared.execute(work, self.statements(work))
         ctx.remember(CreatedTable(table=self.table))
 
     # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────

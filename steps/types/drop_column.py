@@ -26,7 +26,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
-from steps.types import absence, column_rewrite, concurrent_index, kept_aside
+from steps.types.shared import absence, column_rewrite, declared, kept_aside
 
 _ENABLED = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 
@@ -192,7 +192,7 @@ class DropColumn(Step[DroppedColumn]):
         if found is None:
             raise Refused(f"cannot drop {self.column}: somebody has dropped or renamed it just now")
         before = self._before(work, found, taken)
-        concurrent_index.execute(work, self._statements(work, found, taken))
+        declared.execute(work, self._statements(work, found, taken))
         ctx.remember(before.model_copy(update={"oid": kept_aside.oid(work, before.kept) if before.kept else 0}))
 
     def _before(self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong]) -> DroppedColumn:

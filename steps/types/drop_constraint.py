@@ -23,7 +23,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import absence, concurrent_index, kept_aside
+from steps.types.shared import absence, declared, kept_aside
 
 
 class DroppedConstraint(Model):
@@ -114,7 +114,7 @@ class DropConstraint(Step[DroppedConstraint]):
         ):  # somebody may have added to it meanwhile
             raise Refused("; ".join(faults))
         ctx.remember(DroppedConstraint(gone=self._what(work), taken=(*taken, self._itself(work))))
-        concurrent_index.execute(work, self._statements(work, taken))
+        declared.execute(work, self._statements(work, taken))
 
     def revert(self, ctx: Context, before: DroppedConstraint) -> None:
         """Restore it, and what went with it."""

@@ -23,7 +23,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import absence, concurrent_index, kept_aside
+from steps.types.shared import absence, declared, kept_aside
 
 _TABLES = {"table", "partitioned table", "partition"}
 
@@ -182,7 +182,7 @@ class DropTable(Step[DroppedTable]):
                 taken=tuple(back),
             )
         )
-        concurrent_index.execute(work, self._statements(work, taken))
+        declared.execute(work, self._statements(work, taken))
 
     def _comes_back(self, look: Look, one: dropping.TakenAlong) -> bool:
         """Whether its definition is needed for the way back: what moves along with the table comes back with it."""

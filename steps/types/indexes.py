@@ -32,8 +32,8 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import absence, concurrent_index
-from steps.types.maintenance import Maintenance
+from steps.types.shared import absence, concurrent_index
+from steps.types.shared.maintenance import Maintenance
 
 SHOWN_KEYS = 5
 # Transient names of REINDEX CONCURRENTLY; an invalid index with such a name is left over from an interrupted one.

@@ -36,7 +36,7 @@ from steps.ledger import step_commits
 from steps.ledger import tables as ledger
 from steps.sql.dialect import literal, quote
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
-from steps.types import absence, kept_aside
+from steps.types.shared import absence, kept_aside
 
 NUMBER = "{rows}"  # in `counted`: how many
 MISSING = "cannot keep anything"  # no further query can be asked in that snapshot

@@ -29,7 +29,7 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
-from steps.types import concurrent_index
+from steps.types.shared import declared
 
 OWN_FIELDS = "collation, identity, generated, default, not_null, references and check are fields of their own"
 
@@ -375,7 +375,7 @@ class AddColumn(Step[Added]):
     def _add(self, work: Work, ctx: Context, statements: list[Statement], *, rewrites: bool) -> None:
         own = work.row("SELECT pg_current_xact_id()::xid::text AS id").text("id") if rewrites else ""
         with feasibility.refusal_explained(f"add {self.column}"):
-            concurrent_index.execute(work, statements)
+            declared.execute(work, statements)
         value = None if rewrites else self._value(work)
         ctx.remember(Added(table=self.column.table, column=self.column.column, transaction=own, value=value))
 

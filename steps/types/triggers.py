@@ -29,7 +29,7 @@ from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
 from steps.sql.scanner import scan
-from steps.types import absence, concurrent_index
+from steps.types.shared import absence, declared
 
 _STATES = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s."]+)'
@@ -121,7 +121,7 @@ class CreateTrigger(Step[CreatedTrigger]):
 
     def _create(self, work: Work, ctx: Context) -> None:
         with feasibility.refusal_explained(f"create trigger {self.name}"):
-            concurrent_index.execute(work, self.statements(work))
+            declared.execute(work, self.statements(work))
         found = _found(work, self.table, self.name)
         ctx.remember(CreatedTrigger(definition=found.definition if found else ""))
 
@@ -258,7 +258,7 @@ class DropTrigger(Step[DroppedTrigger]):
             row = _state(work, self.table, self.name)
             kept = kept.model_copy(update={"state": row.text("state"), "comment": row.maybe_text("comment") or ""})
         ctx.remember(kept)
-        concurrent_index.execute(work, self.statements(work))
+        declared.execute(work, self.statements(work))
 
     def revert(self, ctx: Context, before: DroppedTrigger) -> None:
         """Create it again."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from steps.catalog import catalog
 from steps.contract import Identifier, Look, Statement
 from steps.contract.dialect import Dialect
-from steps.types.maintenance import Maintenance
+from steps.types.shared.maintenance import Maintenance
 
 
 class Vacuum(Maintenance):

@@ -165,7 +165,7 @@ def test_guard_loads_no_step_type_that_the_playbook_does_not_name(tmp_path):
         "runbook: 1\nname: guarded\ntitle: Guarded\nsuccess_criteria: {none: it only reads}\n"
         "steps:\n- {id: count, type: analyze, table: t, guards: [{id: slow, that: elapsed_s < 60}]}\n"
     )
-    types = ["steps.types.upkeep", "steps.types.backfill.step", "steps.types.sql"]
+    types = ["steps.types.upkeep", "steps.types.backfill.step", "steps.types.sql.step"]
     assert _loaded_by("validate", str(playbook), among=types) == ["steps.types.upkeep"]
 
 

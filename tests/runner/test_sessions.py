@@ -12,7 +12,7 @@ from steps.contract.dialect import Dialect
 from steps.probes.trial import Trial as TrialProbe
 from steps.sql.queries import ReadQuery
 from steps.sql.session_statements import POLICY, void
-from steps.types.sql import Sql
+from steps.types.sql.step import Sql
 
 LITE = Dialect.SQLITE
 ALWAYS = [  # void, or worse, in a transaction of its own and in one with others

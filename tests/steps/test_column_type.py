@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from steps.catalog import catalog
 from steps.contract import DatabaseFault, Refused, State
-from steps.types.column_type import ChangeColumnType
+from steps.types.column_type.step import ChangeColumnType
 
 SESSIONS = "session_summaries"
 

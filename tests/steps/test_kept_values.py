@@ -11,8 +11,8 @@ from plain_context import PlainContext, Trial
 
 from steps.contract import ColumnRef, Refused, State, StepError, TakenBack
 from steps.ledger import step_commits
-from steps.types import kept_values
-from steps.types.column_type import ChangeColumnType
+from steps.types.column_type.step import ChangeColumnType
+from steps.types.shared import kept_values
 
 KEYS = {
     "text": "k varchar(64) PRIMARY KEY DEFAULT md5(random()::text)",

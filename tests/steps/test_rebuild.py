@@ -10,7 +10,7 @@ from databases import Database
 from plain_context import Trial
 
 from steps.contract import Refused, State, StepError
-from steps.types.rebuild import RebuildTable
+from steps.types.rebuild.step import RebuildTable
 
 TABLES = """
     CREATE TABLE authors (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT COLLATE NOCASE, born INTEGER, code TEXT UNIQUE);

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from steps.contract import Query, Refused, State, StepError
 from steps.contract.dialect import Dialect
 from steps.sql.statements import is_dml, lock_of, whole_table_verb
-from steps.types.sql import Sql
+from steps.types.sql.step import Sql
 
 QUERIES = {
     "two_there": Query(name="two_there", texts={"": "SELECT CASE WHEN count(*) = 2 THEN 1 ELSE 0 END AS ok FROM t"})

@@ -16,7 +16,7 @@ from steps.catalog import catalog
 from steps.catalog.definitions import IndexInfo
 from steps.contract import QUERY_CANCELED, ColumnRef, Context, DatabaseFault, Look, Model, Refused, Work
 from steps.sql.dialect import literal, quote
-from steps.types import concurrent_index, kept_values
+from steps.types.shared import concurrent_index, kept_values
 
 PROOF = "3s"  # timeout of the proof that the column is empty, while everybody waits for the lock
 _ANY_TYPE = {"btree", "hash", "brin"}  # methods with a default operator class for nearly every type; not gin and gist

@@ -42,7 +42,7 @@ from steps.sql.queries import ReadQuery
 from steps.sql.scanner import BadSql, split
 from steps.sql.session_statements import void
 from steps.sql.statements import is_dml, lock_of, waits_in_the_way, what_goes_with_it, whole_table_verb
-from steps.types.sql_back import (
+from steps.types.sql.back import (
     BEGUN,
     ENDED,
     GIVEN_UP,

@@ -7,7 +7,7 @@ from typing import ClassVar
 from steps.contract import Context, Effect, Look, Refused, State, Statement, Step, StepResult
 from steps.contract.dialect import Dialect
 from steps.ledger import step_commits
-from steps.types import concurrent_index
+from steps.types.shared import declared
 
 DONE = "done"
 
@@ -45,9 +45,9 @@ class Maintenance(Step):
         if faults:
             raise Refused("; ".join(faults))
         if ctx.db.dialect is Dialect.SQLITE:
-            ctx.patiently(DONE, lambda work: concurrent_index.execute(work, needed))
+            ctx.patiently(DONE, lambda work: declared.execute(work, needed))
         elif DONE not in ctx.db.committed():
-            concurrent_index.run(ctx, needed, label=self.kind)
+            declared.execute_outside(ctx, needed, label=self.kind)
             with ctx.db.commit(DONE):
                 pass  # the ledger's row is all that this commit writes
         return StepResult()

@@ -31,8 +31,8 @@ from steps.contract import (
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import rebuild_parts
-from steps.types.rebuild_parts import OFF, Move, Rebuilt
+from steps.types.rebuild import parts
+from steps.types.rebuild.parts import OFF, Move, Rebuilt
 
 _LENGTH = "one rewrite"
 
@@ -103,7 +103,7 @@ class RebuildTable(Step[Rebuilt]):
                 State.UNKNOWN, f"{self.table} is a {there.kind}" if there else f"there is no table {self.table}"
             )
         try:
-            same = rebuild_parts.same(self._create(self._bare(look)), found)
+            same = parts.same(self._create(self._bare(look)), found)
         except scratch.Unusable as fault:
             return Effect(State.UNKNOWN, str(fault))
         if same:
@@ -146,7 +146,7 @@ class RebuildTable(Step[Rebuilt]):
     def _try(self, memory: scratch.ScratchDatabase, move: Move) -> None:
         """Rehearse the whole rebuild in memory, without rows: finds conflicts with indexes, triggers and views."""
         with scratch.understood(f"rebuild {self.table}"):
-            rebuild_parts.safely(memory, lambda: move.carry_out(memory))
+            parts.safely(memory, lambda: move.carry_out(memory))
         after = self.verify(memory)
         if after.state is not State.DONE:
             raise StepError(
@@ -201,9 +201,9 @@ class RebuildTable(Step[Rebuilt]):
     def _rebuild(self, work: Work, ctx: Context) -> None:
         with scratch.memory(work) as memory:
             move = self._move(memory)
-        ctx.remember(move.before(catalog.definition(work, self.table), rebuild_parts.pieces(work, move.table)))
+        ctx.remember(move.before(catalog.definition(work, self.table), parts.pieces(work, move.table)))
         with feasibility.refusal_explained(f"rebuild {self.table}"):
-            rebuild_parts.safely(work, lambda: move.carry_out(work))
+            parts.safely(work, lambda: move.carry_out(work))
 
     # ── undo ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def revert(self, ctx: Context, before: Rebuilt) -> RebuildBack:
@@ -217,7 +217,7 @@ class RebuildTable(Step[Rebuilt]):
             raise StepError(
                 f"cannot take the rebuild of {self.table} back: {before.kept}, which had its old rows, is gone"
             )
-        lost = rebuild_parts.homeless(work, before)
+        lost = parts.homeless(work, before)
         if lost and self.taken_back != "drop":
             raise StepError(
                 f"cannot take the rebuild of {self.table} back: {lost} rows hold values that somebody wrote since and that "
@@ -227,7 +227,7 @@ class RebuildTable(Step[Rebuilt]):
         with feasibility.refusal_explained(
             f"take the rebuild of {self.table} back", then="mend the rows, then roll back again"
         ):
-            rebuild_parts.safely(work, lambda: rebuild_parts.go_back(work, before))
+            parts.safely(work, lambda: parts.go_back(work, before))
         return lost
 
     # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -245,7 +245,7 @@ class RebuildTable(Step[Rebuilt]):
     def _move(self, memory: scratch.ScratchDatabase) -> Move:
         for one in self.values.values():
             scratch.one_piece(one, Dialect.SQLITE)
-        create, name = self._create(rebuild_parts.NEW), self._bare(memory)
+        create, name = self._create(parts.NEW), self._bare(memory)
         kept = self._kept() if self.keep_old else ""
         with scratch.understood(f"rebuild {self.table}"):
-            return rebuild_parts.move(memory, name, create=create, values=self.values, kept=kept)
+            return parts.move(memory, name, create=create, values=self.values, kept=kept)

@@ -14,7 +14,7 @@ from steps.contract import LONGEST_NAME, Context, DatabaseFault, Look, StepError
 from steps.contract.dialect import Dialect
 from steps.ledger import tables as ledger
 from steps.sql.dialect import quote
-from steps.types import concurrent_index
+from steps.types.shared import concurrent_index
 
 SCHEMA = ledger.KEPT
 

@@ -24,7 +24,7 @@ from steps.catalog.definitions import IndexInfo
 from steps.contract import DEADLOCK, LOCK_NOT_AVAILABLE, Context, DatabaseFault, Look, Model, Refused, Statement, Work
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import literal
-from steps.sql.statements import waits_in_the_way
+from steps.types.shared import declared
 
 UNIQUE_VIOLATION = "23505"
 TRIES = 3  # attempts at a build that lost a deadlock or a lock; each of them scans the table again
@@ -120,7 +120,9 @@ def create(ctx: Context, build: Build, *, label: str) -> None:
     """
     for attempt in range(1, TRIES + 1):
         try:
-            run(ctx, _needed(ctx, build), label=label if attempt == 1 else f"{label}, try {attempt}")
+            declared.execute_outside(
+                ctx, _needed(ctx, build), label=label if attempt == 1 else f"{label}, try {attempt}"
+            )
             break
         except DatabaseFault as fault:
             if fault.sqlstate == UNIQUE_VIOLATION:
@@ -136,24 +138,7 @@ def remove(ctx: Context, name: str, *, table: str, label: str) -> None:
     """Drop the index if it exists."""
     with ctx.db.look() as look:
         needed = [drop_statement(look, name, table=table)] if catalog.index(look, name) else []
-    run(ctx, needed, label=label)
-
-
-def run(ctx: Context, needed: list[Statement], *, label: str) -> None:
-    """Run statements that can't be in a transaction on PostgreSQL: there each in autocommit, on SQLite all in one commit."""
-    if not needed:
-        return
-    if ctx.db.dialect is Dialect.SQLITE:
-        ctx.patiently(label, lambda work: execute(work, needed))
-        return
-    bounded = any(waits_in_the_way(one.lock) for one in needed)
-    ctx.patiently_outside(label, lambda work: execute(work, needed), bounded=bounded)
-
-
-def execute(work: Work, needed: list[Statement]) -> None:
-    """Execute declared statements in order."""
-    for one in needed:
-        work.execute(one.sql, one.params)
+    declared.execute_outside(ctx, needed, label=label)
 
 
 def _needed(ctx: Context, build: Build) -> list[Statement]:

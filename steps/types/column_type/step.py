@@ -29,7 +29,8 @@ from steps.contract.dialect import Dialect
 from steps.contract.fields import one_or_more
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
-from steps.types import column_rewrite, concurrent_index, convertible, kept_values, type_trial
+from steps.types.column_type import convertible, trial
+from steps.types.shared import column_rewrite, concurrent_index, kept_values
 
 _DEFAULT = 'pg_catalog."default"'
 _REBUILT = {"foreign key", "statistics"}  # dependants that ALTER TYPE rebuilds by itself
@@ -98,22 +99,22 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         pg = look.dialect is Dialect.POSTGRESQL
         return catalog.collation(look, self.collation) if self.collation and pg else ""
 
-    def _tried(self, look: Look, found: ColumnInfo) -> type_trial.Tried:
+    def _tried(self, look: Look, found: ColumnInfo) -> trial.Tried:
         using = self.using or ""
         if self._replaces and not using:  # no values: only the default needs a conversion, and one through text will do
             using = f"CAST(CAST({quote(self.column.column)} AS text) AS {self.to})"
-        change = type_trial.TypeChange(
+        change = trial.TypeChange(
             self.column, self.to, using, self.collation or "", empty=self._replaces, nulls=self.treat_as_null
         )
-        return type_trial.tried(look, change, found)
+        return trial.tried(look, change, found)
 
-    def _conversion(self, found: ColumnInfo, tried: type_trial.Tried) -> kept_values.ValueChange:
+    def _conversion(self, found: ColumnInfo, tried: trial.Tried) -> kept_values.ValueChange:
         """What becomes of the values. Those of a replaced column are NULL or mean nothing."""
         new = "NULL" if self._replaces else tried.new
         back = new if self._replaces else column_rewrite.turned_back(new, found.type, new=self.to)
         return kept_values.ValueChange(self.column, new, back)
 
-    def _told(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> str:
+    def _told(self, look: Look, found: ColumnInfo, tried: trial.Tried) -> str:
         """What the plan says of the old values that will be kept; "" where the column is yet to come."""
         if not self._loses(look, found, tried) or any(self.column.column == one.name for one in look.assumed):
             return ""
@@ -227,7 +228,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
     def _replaces(self) -> bool:
         return self.while_all_null == "replace"
 
-    def _replace_now(self, work: Work, ctx: Context, tried: type_trial.Tried) -> None:
+    def _replace_now(self, work: Work, ctx: Context, tried: trial.Tried) -> None:
         work.execute(column_rewrite.lock(work, self.column))
         if column_rewrite.is_filled(work, self.column, nothing=tried.nothing):
             raise Refused(column_rewrite.FILLED.format(self.column))
@@ -267,11 +268,11 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         return Statement(sql, lock="ACCESS EXCLUSIVE", length="instant", table=self.column.table, note=note)
 
     # ── rewrite ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _rewrite(self, look: Look, tried: type_trial.Tried) -> Statement:
+    def _rewrite(self, look: Look, tried: trial.Tried) -> Statement:
         sql = f"ALTER TABLE {catalog.sql_name(look, self.column.table)} {', '.join(tried.actions)}"
         return Statement(sql, lock="ACCESS EXCLUSIVE", length=tried.length, table=self.column.table, note=tried.note)
 
-    def _rewrite_now(self, work: Work, ctx: Context, tried: type_trial.Tried) -> None:
+    def _rewrite_now(self, work: Work, ctx: Context, tried: trial.Tried) -> None:
         work.execute(column_rewrite.lock(work, self.column))
         found = catalog.columns(work, self.column.table)[self.column.column]
         before = self._read(work, found, tried)
@@ -281,7 +282,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
                 kept_values.keep(work, self._conversion(found, tried), before.kept)
             work.execute(self._rewrite(work, tried).sql)
 
-    def _loses(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> bool:
+    def _loses(self, look: Look, found: ColumnInfo, tried: trial.Tried) -> bool:
         if not self.keep_values or found.generated:  # the undo computes generated values anew
             return False
         if self._replaces:
@@ -289,7 +290,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         changed = self.using is not None or bool(tried.nothing)
         return changed or not compare.conversion(look, tried.source, tried.target).keeps
 
-    def _not_convertible(self, look: Look, tried: type_trial.Tried) -> list[str]:
+    def _not_convertible(self, look: Look, tried: trial.Tried) -> list[str]:
         """The rows that ALTER TYPE would fail at, under its lock and after rewriting half of the table."""
         if self._replaces or tried.length != "one rewrite" or look.assumed:
             return []
@@ -300,7 +301,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
         more = f"{len(rows)} row{'s' * (len(rows) > 1)} can't be converted ({named}{'; …' * (len(rows) > 3)})"
         return [f"cannot change {self.column}: {more}; mend them, or say in `using` what becomes of them"]
 
-    def _not_restorable(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> list[str]:
+    def _not_restorable(self, look: Look, found: ColumnInfo, tried: trial.Tried) -> list[str]:
         if not self._loses(look, found, tried):
             return []
         faults = []
@@ -311,7 +312,7 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
             faults.append(f"nothing turns {self.to} back into {tried.source.name}")
         return [f"cannot revert {self.column}: {why}; keep_values: false makes it one-way" for why in faults]
 
-    def _read(self, look: Look, found: ColumnInfo, tried: type_trial.Tried) -> column_rewrite.Converted:
+    def _read(self, look: Look, found: ColumnInfo, tried: trial.Tried) -> column_rewrite.Converted:
         kept = (
             [concurrent_index.KeptIndex.of(one) for one in column_rewrite.indexes(look, self.column)]
             if self._replaces

@@ -1,0 +1,3 @@
+"""The step type `change_column_type`: another type for a column, with its values kept for the way back."""
+
+from __future__ import annotations
