@@ -50,8 +50,17 @@ class Stay:
 
     def keeper(self) -> psutil.Process:
         """The process that holds the server."""
-        [record] = self.temporary.glob("runbook-stays-*/demo.json")
-        return psutil.Process(json.loads(record.read_text())["pid"])
+        [pid] = self.recorded()
+        return psutil.Process(pid)
+
+    def recorded(self) -> list[int]:
+        """The keepers on record. One that ends empties its record last; one that is killed leaves it as it was."""
+        records = [path.read_text() for path in self.temporary.glob("runbook-stays-*/demo.json")]
+        return [json.loads(record)["pid"] for record in records if record]
+
+    def keepers(self) -> list[int]:
+        """The keepers that run: one still removes its data when its server is down already."""
+        return [pid for pid in self.recorded() if _runs(pid)]
 
     def servers(self) -> list[int]:
         """PostgreSQL's processes on data below our two directories."""
@@ -64,13 +73,23 @@ class Stay:
 
     def nothing_is_left(self) -> None:
         until = time.monotonic() + PATIENCE_S
-        while (left := [*self.servers(), *self.sockets()]) and time.monotonic() < until:
+        while (left := [*self.servers(), *self.sockets(), *self.keepers()]) and time.monotonic() < until:
             time.sleep(0.05)
         assert left == []
         assert "nothing to stop" in self.demo("--stop").out
 
     def sockets(self) -> list[Path]:
-        return [path for place in (self.kept, self.temporary) for path in place.rglob(".s.PGSQL*")]
+        found = []
+        for place in (self.kept, self.temporary):
+            for folder, _, names in os.walk(place):  # a folder that is removed meanwhile is no error to it
+                found += [Path(folder, name) for name in names if name.startswith(".s.PGSQL")]
+        return found
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE  # which a container's first process may leave
+    return False
 
 
 def lines(out: str, after: str, before: str = "") -> list[str]:
