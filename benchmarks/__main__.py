@@ -13,7 +13,7 @@ from pathlib import Path
 
 from measuring import Broken, Options, Report, Skipped, stolen
 
-NAMES = ("startup", "noop", "lint", "peers", "backfill", "traffic")
+NAMES = ("startup", "noop", "lint", "peers", "backfill", "traffic", "mission")
 
 
 def _arguments() -> argparse.Namespace:
@@ -23,9 +23,16 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all when none is named")
     parser.add_argument("--pairs", type=int, help="how often each side is measured, in turns")
-    parser.add_argument("--rows", type=int, help="backfill: sessions (default 100,000)")
-    parser.add_argument("--full", action="store_true", help="backfill: all 1,682,827 sessions; takes long, needs 30 GB")
-    parser.add_argument("--pg", type=int, help="backfill: PostgreSQL's major version (default: the newest here)")
+    parser.add_argument("--rows", type=int, help="backfill, mission: sessions (default 100,000; 20,000)")
+    parser.add_argument(
+        "--full", action="store_true", help="backfill, mission: all 1,682,827 sessions; takes long, needs 30 GB"
+    )
+    parser.add_argument(
+        "--pg", type=int, help="backfill, mission: PostgreSQL's major version (default: the newest here)"
+    )
+    parser.add_argument(
+        "--store", choices=("enriched", "rich"), help="mission: the store that is made (default: enriched)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measured value there too")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a limit is missed")
     given = parser.parse_args()
@@ -38,7 +45,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit code: 0; 2 when a benchmark broke; 1 for a missed limit, with --strict only."""
     given = _arguments()
-    options = Options(full=given.full, pairs=given.pairs, rows=given.rows, pg=given.pg)
+    options = Options(full=given.full, pairs=given.pairs, rows=given.rows, pg=given.pg, store=given.store)
     print(f"{_machine()['python']}, {_machine()['system']}, {os.cpu_count()} CPUs, load {_load()}")
     reports: dict[str, Report] = {}
     broken = False

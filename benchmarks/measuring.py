@@ -36,6 +36,7 @@ class Options:
     pairs: int | None = None
     rows: int | None = None
     pg: int | None = None
+    store: str | None = None
 
 
 @dataclass(frozen=True)
