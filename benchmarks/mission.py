@@ -7,7 +7,6 @@ breaks the benchmark, and so does a row or a definition that is not what it was 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -139,5 +138,5 @@ def _definitions(connection: psycopg.Connection) -> list[tuple[object, ...]]:
 
 def _end(log: Path) -> str:
     with log.open("rb") as file:
-        file.seek(max(0, os.path.getsize(log) - 3000))
+        file.seek(max(0, log.stat().st_size - 3000))
         return file.read().decode(errors="replace")
