@@ -192,7 +192,7 @@ class Foresight:
             (
                 one.name or f"the rows of {one.table}"
                 for one in self.traces
-                if one.kind != "column" and one.table in tables
+                if one.kind not in {"column", "kept"} and one.table in tables
             ),
             "",
         )

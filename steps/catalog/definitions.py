@@ -31,7 +31,7 @@ class Relation(NamedTuple):
 
 
 class ColumnInfo(NamedTuple):
-    """A column. settings: the ALTER COLUMN clauses that restore its statistics target, options and storage."""
+    """A column. settings: the ALTER COLUMN clauses that restore its statistics target, options, storage and compression."""
 
     name: str
     type: str

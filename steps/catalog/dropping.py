@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from steps.catalog import catalog, compiled_schema, scratch
+from steps.catalog import access, catalog, compiled_schema, descendants, scratch
 from steps.contract import DatabaseFault, Look, Model, Row, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
@@ -27,6 +27,7 @@ _OF_A_TABLE = {
     "statistics",
     "generated column",
 }  # named within their table
+_VIEWS = {"view", "materialized view"}
 SHOWN = 8
 
 
@@ -46,7 +47,8 @@ class TakenAlong(Model):
     """An object that goes with what is dropped.
 
     via: "own" goes silently, "bound" only where CASCADE is said, "with" goes with something bound. alone: it is about the dropped
-    column and no other. drop, restore, finish: SQL; finish validates a constraint that restore makes NOT VALID. index_definition:
+    column and no other. drop, restore, finish: SQL; finish validates a constraint that restore makes NOT VALID. grants: all that a
+    restored view is to have; None in records of earlier versions, where restore has them. index_definition:
     where it is, or stands on, an index that is built without blocking anybody. why_not: why no step takes it along.
     """
 
@@ -62,6 +64,7 @@ class TakenAlong(Model):
     index_name: str = ""
     index_comment: str = ""
     finish: str = ""
+    grants: tuple[str, ...] | None = None
     why_not: str = ""
     owned: bool = True
 
@@ -116,6 +119,15 @@ def _own_alone(one: TakenAlong, target: DropTarget) -> bool:
     return one.alone or one.kind == "sequence"
 
 
+def below(look: Look, target: DropTarget, taken: Sequence[TakenAlong]) -> list[str]:
+    """Why a column can't be dropped from partitions and inheriting tables: they have something about it that the table hasn't."""
+    known, faults = {(one.kind, one.name) for one in taken}, []
+    for table in descendants.tables(look, target.table):
+        own = goes_with(look, DropTarget(table, column=target.column))
+        faults += [f"the {one} depends on {table}.{target.column}" for one in own if (one.kind, one.name) not in known]
+    return [f"cannot drop {target}: {one}; drop that in a step of its own first" for one in faults]
+
+
 def refused(look: Look, taken: Sequence[TakenAlong], target: DropTarget, cascade: Sequence[str]) -> list[str]:
     """Why it can't be dropped: what depends on it and isn't listed, and what no step takes along."""
     listed, faults = must_be_listed(taken, target), []
@@ -160,7 +172,18 @@ def _asked(look: Look, target: DropTarget, *, itself: bool) -> list[TakenAlong]:
     schema, table = catalog.named(look, target.table)
     params = {"schema": schema, "table": table, "column": target.column, "constraint": target.constraint}
     with _qualified(look):  # the server then prints definitions that hold under any search_path
-        return [_taken(row) for row in catalog.answers(look, "goes_with", {**params, "itself": itself})]
+        found = [_taken(row) for row in catalog.answers(look, "goes_with", {**params, "itself": itself})]
+        return [one.model_copy(update=_as_it_stands(look, one)) for one in found]
+
+
+def _as_it_stands(look: Look, one: TakenAlong) -> dict[str, object]:
+    """What comes back by further statements: a trigger's state in each partition, a view's grants."""
+    if one.kind == "trigger":
+        states = descendants.trigger_states(look, f"{one.schema_name}.{one.table}", one.name)
+        return {"restore": (*one.restore, *states)}
+    if one.kind in _VIEWS:
+        return {"grants": access.grants(look, f"{one.schema_name}.{one.name}")}
+    return {}
 
 
 @contextlib.contextmanager
@@ -308,3 +331,5 @@ def put_back(work: Work, taken: Sequence[TakenAlong]) -> None:
     for one in reversed(taken):
         for sql in one.restore:
             work.execute(sql)
+        if one.grants is not None:
+            access.give(work, f"{one.schema_name}.{one.name}", one.grants)

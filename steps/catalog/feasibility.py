@@ -317,14 +317,18 @@ def no_index_on(look: Look, table: str, name: str) -> list[str]:
 
 
 def no_table_in(look: Look, table: str) -> list[str]:
-    """Why no table can be created in the schema; [] on SQLite."""
+    """Why this table can't be created in its schema; [] on SQLite."""
     if look.dialect is Dialect.SQLITE:
         return []
-    schema = catalog.named(look, table)[0]
-    sql = """SELECT has_schema_privilege(n.oid, 'CREATE') AS may FROM pg_catalog.pg_namespace n WHERE n.nspname = :schema"""
-    rows = look.rows(sql, {"schema": schema})
+    schema, name = catalog.named(look, table)
+    sql = """SELECT has_schema_privilege(n.oid, 'CREATE') AS may, EXISTS (SELECT 1 FROM pg_catalog.pg_type t
+               WHERE t.typnamespace = n.oid AND t.typname = :name AND t.typcategory <> 'A') AS taken
+             FROM pg_catalog.pg_namespace n WHERE n.nspname = :schema"""
+    rows = look.rows(sql, {"schema": schema, "name": name})
     if not rows:
         return [f"there is no schema {schema}"]
+    if rows[0].flag("taken"):
+        return [f"there is a type {schema}.{name}, and a table makes a type of its name"]
     return [] if rows[0].flag("may") else [f"this role may not create in the schema {schema}: GRANT CREATE ON it"]
 
 

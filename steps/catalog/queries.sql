@@ -47,7 +47,8 @@ SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
          CASE WHEN a.attstattarget >= 0 THEN 'SET STATISTICS ' || a.attstattarget END,
          CASE WHEN a.attoptions IS NOT NULL THEN 'SET (' || array_to_string(a.attoptions, ', ') || ')' END,
          CASE WHEN a.attstorage <> t.typstorage THEN 'SET STORAGE ' || CASE a.attstorage WHEN 'p' THEN 'PLAIN'
-              WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END], NULL) AS settings,
+              WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END,
+         CASE a.attcompression WHEN 'p' THEN 'SET COMPRESSION pglz' WHEN 'l' THEN 'SET COMPRESSION lz4' END], NULL) AS settings,
        ARRAY(SELECT x.privilege_type || CASE WHEN x.is_grantable THEN '*' ELSE '' END || '='
                     || coalesce(r.rolname::text, '')
              FROM aclexplode(a.attacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee ORDER BY 1) AS grants
@@ -535,10 +536,6 @@ part AS (
          || ARRAY(SELECT format('COMMENT ON COLUMN %s.%I IS %L', b.sql, a.attname, col_description(c.oid, a.attnum))
                   FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
                   AND col_description(c.oid, a.attnum) IS NOT NULL ORDER BY a.attnum)
-         || ARRAY(SELECT format('GRANT %s ON %s TO %s%s', p.privilege_type, b.sql, coalesce(quote_ident(r.rolname), 'PUBLIC'),
-                    CASE WHEN p.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-                  FROM aclexplode(c.relacl) p LEFT JOIN pg_catalog.pg_roles r ON r.oid = p.grantee
-                  WHERE p.grantee <> c.relowner ORDER BY 1)
          || CASE WHEN c.relowner = current_user::regrole THEN '{}'::text[] ELSE
               ARRAY[format('ALTER TABLE %s OWNER TO %s', b.sql, c.relowner::regrole)] END,
          '', '', '', '',
@@ -567,8 +564,6 @@ part AS (
   UNION ALL
   SELECT f.classid, f.objid, f.sub, 'trigger', t.tgname::text, t.tgrelid, false, format('DROP TRIGGER %I ON %s', t.tgname, b.sql),
          ARRAY[pg_get_triggerdef(t.oid)]
-         || CASE t.tgenabled WHEN 'O' THEN '{}'::text[] ELSE ARRAY[format('ALTER TABLE %s %s TRIGGER %I', b.sql,
-              CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, t.tgname)] END
          || CASE WHEN obj_description(t.oid, 'pg_trigger') IS NULL THEN '{}'::text[] ELSE
               ARRAY[format('COMMENT ON TRIGGER %I ON %s IS %L', t.tgname, b.sql, obj_description(t.oid, 'pg_trigger'))] END,
          '', '', '', '', ''
@@ -644,6 +639,71 @@ FROM {schema}.sqlite_master m JOIN pragma_foreign_key_list(m.name, :schema) f
 WHERE m.type = 'table' AND f."table" = :table COLLATE NOCASE AND m.name <> :table COLLATE NOCASE
   AND (:column = '' OR coalesce(f."to", '') IN ('', :column))
 ORDER BY 1, 2
+
+-- grants.postgresql --
+SELECT format('GRANT %s ON %I.%I TO %s%s', p.privilege_type, n.nspname, c.relname, coalesce(quote_ident(r.rolname), 'PUBLIC'),
+         CASE WHEN p.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) AS sql
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace CROSS JOIN LATERAL aclexplode(c.relacl) p
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = p.grantee WHERE n.nspname = :schema AND c.relname = :table ORDER BY 1
+
+-- revokes.postgresql --
+SELECT DISTINCT format('REVOKE ALL ON %I.%I FROM %s', n.nspname, c.relname, coalesce(quote_ident(r.rolname), 'PUBLIC')) AS sql
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) p
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = p.grantee
+WHERE n.nspname = :schema AND c.relname = :table AND (CAST(:owner AS boolean) OR p.grantee <> c.relowner) ORDER BY 1
+
+-- descendants.postgresql --
+WITH RECURSIVE below AS (
+  SELECT c.oid, 0 AS depth FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = :schema AND c.relname = :table
+  UNION
+  SELECT i.inhrelid, b.depth + 1 FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)
+SELECT n.nspname::text || '.' || c.relname AS name FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid AND b.depth > 0
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace GROUP BY 1 ORDER BY min(b.depth), 1
+
+-- differing_descendants.postgresql --
+-- A column that is added to the table gets the same type, default and generation below it, and nothing else.
+WITH RECURSIVE below AS (
+  SELECT c.oid, 0 AS depth FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = :schema AND c.relname = :table
+  UNION
+  SELECT i.inhrelid, b.depth + 1 FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid),
+part AS (
+  SELECT b.depth, c.oid, n.nspname::text || '.' || c.relname AS name, pg_get_expr(d.adbin, d.adrelid) AS default_value, a.attnotnull,
+         coalesce(a.attstattarget, -1) AS target, a.attstorage,
+         a.attacl IS NOT NULL OR a.attoptions IS NOT NULL OR a.attcompression <> '' OR col_description(c.oid, a.attnum) IS NOT NULL AS more
+  FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :column AND NOT a.attisdropped
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum)
+SELECT p.name FROM part p JOIN part t ON t.depth = 0
+WHERE p.depth > 0 AND (p.more OR p.default_value IS DISTINCT FROM t.default_value OR (p.attnotnull, p.target, p.attstorage)
+  IS DISTINCT FROM (t.attnotnull, t.target, t.attstorage)) ORDER BY 1
+
+-- trigger_states.postgresql --
+-- ONLY: else the state would be handed on to the partitions, each of which has its own.
+WITH RECURSIVE own AS (
+  SELECT t.oid, t.tgrelid, t.tgname, t.tgenabled FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = :schema AND c.relname = :table AND t.tgname = :name AND NOT t.tgisinternal
+  UNION
+  SELECT t.oid, t.tgrelid, t.tgname, t.tgenabled FROM own o JOIN pg_catalog.pg_trigger t ON t.tgparentid = o.oid)
+SELECT format('ALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname,
+         CASE o.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, o.tgname) AS sql
+FROM own o JOIN pg_catalog.pg_class c ON c.oid = o.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE o.tgenabled <> 'O' ORDER BY 1
+
+-- enabled_triggers.postgresql --
+WITH RECURSIVE below AS (
+  SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = :schema AND c.relname = :table
+  UNION
+  SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)
+SELECT format('ALTER TABLE ONLY %I.%I DISABLE TRIGGER %I', n.nspname, c.relname, t.tgname) AS rest,
+       format('ALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname,
+         CASE t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, t.tgname) AS wake
+FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') ORDER BY 1
 
 -- exists.postgresql --
 -- Only that it exists: its size can't be read while somebody holds ACCESS EXCLUSIVE on it.

@@ -171,7 +171,8 @@ class Trace(NamedTuple):
     """An object that a step will create or drop: later steps are planned against it as well as against today's catalogue.
 
     kind: "column", "index", "constraint", "trigger", "table", "rows" where only values change; "gone" for a column that is dropped,
-    "dropped" for anything else (a table under its own name). was: the column's old name, where it is renamed or changes its type.
+    "dropped" for anything else (a table under its own name); "kept" for a table or index that a step puts aside, which is no change of
+    any other step's tables. was: the column's old name, where it is renamed or changes its type.
     type: the column's type as the playbook writes it.
     """
 

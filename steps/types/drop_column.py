@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from steps.catalog import catalog, dropping, feasibility, scratch, touched_tables
+from steps.catalog import catalog, descendants, dropping, feasibility, scratch, touched_tables
 from steps.catalog.definitions import ColumnInfo
 from steps.contract import (
     Column,
@@ -28,19 +28,22 @@ from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
 from steps.types.shared import absence, column_rewrite, declared, kept_aside
 
-_ENABLED = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
-
 
 class DroppedColumn(Model):
     """A column as it was. clauses: what follows its name in ADD COLUMN; after: SQL for all else about it.
 
-    not_null_name: of the constraint, which PostgreSQL 18
-    names. kept: the table with its values, "" where there are none to restore. key: the columns by which a row is found again.
+    type_after, default_after: what it gets once its values are back, since a default would be evaluated for all rows, and a domain
+    may refuse rows without a value; default_since: the value of rows that come meanwhile. not_null_name: of the constraint, which
+    PostgreSQL 18 names. kept: the table with its values, "" where there are none to restore. key: the columns by which a row is
+    found again.
     """
 
     gone: str
     column: ColumnRef
     clauses: str
+    type_after: str = ""
+    default_after: str = ""
+    default_since: str = ""
     not_null: bool
     not_null_name: str = ""
     generated: bool
@@ -124,7 +127,9 @@ class DropColumn(Step[DroppedColumn]):
         return touched_tables.qualified(look, self.column.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
-        return (Trace("gone", self.column.table, self.column.column), *dropping.traces(look, self._target))
+        found = self._found(look)
+        kept = kept_aside.traces(self._kept(look)) if found is not None and self._keeps(found) else ()
+        return (Trace("gone", self.column.table, self.column.column), *dropping.traces(look, self._target), *kept)
 
     def preflight(self, look: Look) -> list[str]:
         found = self._found(look)
@@ -137,6 +142,7 @@ class DropColumn(Step[DroppedColumn]):
         ]
         taken = dropping.goes_with(look, self._target)
         faults += dropping.refused(look, taken, self._target, self.cascade)
+        faults += dropping.below(look, self._target, taken)
         if look.dialect is Dialect.SQLITE and not faults and (why := dropping.not_dropped(look, self._target)):
             faults.append(f"cannot drop {self.column}: {why}; rebuild_table gives the table a definition without it")
         if self.keep:
@@ -154,6 +160,10 @@ class DropColumn(Step[DroppedColumn]):
             reasons += [f"{table} has no primary key by which its values could be put back"] * (not key)
             reasons += ["it is part of the primary key, by which its values would be put back"] * (found.name in key)
             reasons += [why] if (why := _not_updated(look, table)) else []
+            reasons += [
+                f"{one} has a default, grants, a comment or settings of its own for it, which would not come back"
+                for one in descendants.differing(look, table, found.name)
+            ]
             reasons += [f"row-level security hides rows of {table} from this role"] * catalog.row_security(
                 look, table
             ).applies
@@ -200,26 +210,34 @@ class DropColumn(Step[DroppedColumn]):
         if look.dialect is Dialect.SQLITE:
             with scratch.memory(look) as memory:
                 collation = scratch.collation(memory, self.column.table, found.name)
-        words = [found.type, *([f"COLLATE {collation}"] if collation else [])]
-        if found.generated and look.dialect is Dialect.POSTGRESQL:
+        pg, kept = look.dialect is Dialect.POSTGRESQL, self._keeps(found)
+        base, usual = _below_domain(look, self._target) if pg and kept else ("", "")
+        collated = [f"COLLATE {collation}"] if collation else []
+        words = [base or found.type, *collated]
+        if found.generated and pg:
             words.append(f"GENERATED ALWAYS AS ({found.generated}) {_storage(look, self._target)}")
-        if found.default is not None:
-            words.append(f"DEFAULT {found.default if look.dialect is Dialect.POSTGRESQL else f'({found.default})'}")
+        if found.default is not None and not (pg and kept):
+            words.append(f"DEFAULT {found.default if pg else f'({found.default})'}")
         table, name = catalog.sql_name(look, self.column.table), quote(found.name)
+        not_null, constrained = _not_null(look, self._target)
         comment = [f"COMMENT ON COLUMN {table}.{name} IS {literal(found.comment)}"] if found.comment else []
         return DroppedColumn(
             gone=self._what(look),
             column=self.column,
             clauses=" ".join(words),
+            type_after=" ".join([found.type, *collated]) if base else "",
+            default_after=(found.default or "") if pg and kept else "",
+            default_since=(found.default or usual) if pg and kept else "",
             not_null=found.not_null,
-            not_null_name=_not_null_name(look, self._target),
+            not_null_name=not_null,
             generated=bool(found.generated),
             after=(
                 *(f"ALTER TABLE {table} ALTER COLUMN {name} {one}" for one in found.settings),
                 *(column_rewrite.grant(table, name, one) for one in found.grants),
                 *comment,
+                *constrained,
             ),
-            kept=self._kept(look) if self._keeps(found) else "",
+            kept=self._kept(look) if kept else "",
             key=catalog.primary_key(look, self.column.table),
             taken=tuple(one for one in taken if one.restore or one.index_definition),
         )
@@ -278,14 +296,15 @@ class DropColumn(Step[DroppedColumn]):
         return dropping.count(look, self.column.table, f"{quote(self.column.column)} IS NOT NULL")
 
     def _copy(self, look: Look, found: ColumnInfo) -> str:
-        """Without a default, rows without a value need none restored."""
+        """Where no default can fill them in, rows without a value need none restored."""
         names = ", ".join(map(quote, (*catalog.primary_key(look, self.column.table), found.name)))
-        some = f" WHERE {quote(found.name)} IS NOT NULL" if found.default is None else ""
+        bare = found.default is None and not _below_domain(look, self._target)[0]
+        some = f" WHERE {quote(found.name)} IS NOT NULL" if bare else ""
         kept = kept_aside.quoted(self._kept(look))
         return f"CREATE TABLE {kept} AS SELECT {names} FROM {catalog.sql_name(look, self.column.table)}{some}"
 
     def _kept(self, look: Look) -> str:
-        return kept_aside.name(look, catalog.named(look, self.column.table)[1], self.column.column)
+        return kept_aside.name_of_column(look, self.column.table, self.column.column)
 
     def _what(self, look: Look) -> str:
         return f"column {'.'.join((*catalog.named(look, self.column.table), self.column.column))}"
@@ -298,43 +317,72 @@ def _storage(look: Look, target: dropping.DropTarget) -> str:
     return "STORED" if row.flag("stored") else "VIRTUAL"
 
 
-def _not_null_name(look: Look, target: dropping.DropTarget) -> str:
+def _below_domain(look: Look, target: dropping.DropTarget) -> tuple[str, str]:
+    """The type that the column's domain is made of, and the domain's default; "" where there is none."""
     if look.dialect is Dialect.SQLITE:
-        return ""
-    sql = """SELECT o.conname::text AS name FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_attribute a
+        return "", ""
+    sql = """WITH RECURSIVE below AS (
+               SELECT t.typtype, t.typbasetype, t.typtypmod, '' AS name, coalesce(t.typdefault, '') AS usual FROM pg_catalog.pg_attribute a
+               JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+               WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = :column
+               UNION ALL
+               SELECT t.typtype, t.typbasetype, t.typtypmod, pg_catalog.format_type(t.oid, b.typtypmod), b.usual
+               FROM below b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd')
+             SELECT name, usual FROM below WHERE typtype <> 'd' AND name <> ''"""
+    rows = look.rows(sql, {"table": catalog.sql_name(look, target.table), "column": target.column})
+    return (rows[0].text("name"), rows[0].text("usual")) if rows else ("", "")
+
+
+def _not_null(look: Look, target: dropping.DropTarget) -> tuple[str, tuple[str, ...]]:
+    """The name of the constraint that is the column's NOT NULL, as PostgreSQL 18 has it, and what makes it as it was besides:
+    its comment, and itself where it is not validated.
+    """
+    if look.dialect is Dialect.SQLITE:
+        return "", ()
+    sql = """SELECT o.conname::text AS name, pg_get_constraintdef(o.oid) AS definition, o.convalidated AS validated,
+                    coalesce(obj_description(o.oid, 'pg_constraint'), '') AS comment
+             FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_attribute a
              ON a.attrelid = o.conrelid AND o.conkey = ARRAY[a.attnum] AND a.attname = :column
              WHERE o.conrelid = CAST(:table AS regclass) AND o.contype = 'n'"""
-    rows = look.rows(sql, {"table": catalog.sql_name(look, target.table), "column": target.column})
-    return rows[0].text("name") if rows else ""
+    table = catalog.sql_name(look, target.table)
+    rows = look.rows(sql, {"table": table, "column": target.column})
+    if not rows:
+        return "", ()
+    [row] = rows
+    name, after = quote(row.text("name")), []
+    if not row.flag("validated"):
+        after.append(f"ALTER TABLE {table} ADD CONSTRAINT {name} {row.text('definition')}")
+    if row.text("comment"):
+        after.append(f"COMMENT ON CONSTRAINT {name} ON {table} IS {literal(row.text('comment'))}")
+    return row.text("name") if row.flag("validated") else "", tuple(after)
 
 
 def _fill(work: Work, before: DroppedColumn, table: str, name: str) -> int:
     """Restore the values by key, with the table's triggers at rest: nothing is written that wasn't there before."""
+    kept = kept_aside.quoted(before.kept)
     same = " AND ".join(f"target.{quote(one)} = kept.{quote(one)}" for one in before.key)
     resting = _resting(work, before.column.table)
     for sql in resting:
         work.execute(sql)
-    restored = work.execute(
-        f"UPDATE {table} AS target SET {name} = kept.{name} FROM {kept_aside.quoted(before.kept)} AS kept WHERE {same}"
-    )
+    restored = work.execute(f"UPDATE {table} AS target SET {name} = kept.{name} FROM {kept} AS kept WHERE {same}")
+    if before.default_since:
+        since = f"NOT EXISTS (SELECT 1 FROM {kept} AS kept WHERE {same})"
+        work.execute(f"UPDATE {table} AS target SET {name} = {before.default_since} WHERE {since}")
+    column = f"ALTER TABLE {table} ALTER COLUMN {name}"
+    if before.type_after:
+        work.execute(f"{column} TYPE {before.type_after}")
+    if before.default_after:
+        work.execute(f"{column} SET DEFAULT {before.default_after}")
     for sql in resting.values():
         work.execute(sql)
     return restored
 
 
 def _resting(work: Work, table: str) -> dict[str, str]:
-    """Statements that put each trigger of the table to rest → those that wake it again."""
+    """Statements that put each trigger of the table and its partitions to rest → those that wake it again."""
     if work.dialect is Dialect.SQLITE:
         return {f"DROP TRIGGER {quote(one.name)}": one.definition for one in catalog.triggers(work, table)}
-    name = catalog.sql_name(work, table)
-    sql = """SELECT quote_ident(tgname) AS name, tgenabled::text AS state FROM pg_catalog.pg_trigger
-             WHERE tgrelid = CAST(:table AS regclass) AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgparentid = 0"""
-    return {
-        f"ALTER TABLE {name} DISABLE TRIGGER {row.text('name')}": (
-            f"ALTER TABLE {name} {_ENABLED[row.text('state')]} TRIGGER {row.text('name')}"
-        )
-        for row in work.rows(sql, {"table": name})
-    }
+    return descendants.enabled_triggers(work, table)
 
 
 def _not_updated(look: Look, table: str) -> str:

@@ -113,7 +113,11 @@ class DropTable(Step[DroppedTable]):
         return touched_tables.qualified(look, self.table)
 
     def leaves(self, look: Look) -> tuple[Trace, ...]:
-        return (Trace("dropped", self.table, catalog.named(look, self.table)[1]), *dropping.traces(look, self._target))
+        gone = (Trace("dropped", self.table, catalog.named(look, self.table)[1]), *dropping.traces(look, self._target))
+        if not self.keep or not self._there(look):
+            return gone
+        taken = dropping.goes_with(look, self._target)
+        return (*gone, *kept_aside.traces(self._kept(look), self._relations(look, taken)))
 
     def preflight(self, look: Look) -> list[str]:
         found = catalog.relation(look, self.table)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from steps.catalog import catalog, compare, compiled_schema, feasibility, scratch, touched_tables
+from steps.catalog import catalog, compare, compiled_schema, descendants, feasibility, scratch, touched_tables
 from steps.catalog.definitions import TriggerInfo
 from steps.contract import (
     Context,
@@ -31,7 +31,7 @@ from steps.sql.dialect import literal, quote
 from steps.sql.scanner import scan
 from steps.types.shared import absence, declared
 
-_STATES = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
+_STATES = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}  # as in records of earlier versions
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s."]+)'
 _PRINTED = re.compile(rf"CREATE (CONSTRAINT )?TRIGGER {_NAME} (.*?) ON {_NAME}\.{_NAME} (.*)", re.DOTALL)
 
@@ -189,11 +189,12 @@ class CreateTrigger(Step[CreatedTrigger]):
 
 
 class DroppedTrigger(Model):
-    """A trigger as it was. state: pg_trigger.tgenabled."""
+    """A trigger as it was. states: statements that disable it again, or enable it otherwise, in the table and its partitions."""
 
     gone: str
     definition: str
     state: str = "O"
+    states: tuple[str, ...] = ()
     comment: str = ""
 
 
@@ -256,7 +257,8 @@ class DropTrigger(Step[DroppedTrigger]):
         kept = DroppedTrigger(gone=self._what(work), definition=found.definition)
         if work.dialect is Dialect.POSTGRESQL:
             row = _state(work, self.table, self.name)
-            kept = kept.model_copy(update={"state": row.text("state"), "comment": row.maybe_text("comment") or ""})
+            states = descendants.trigger_states(work, self.table, self.name)
+            kept = kept.model_copy(update={"states": states, "comment": row.maybe_text("comment") or ""})
         ctx.remember(kept)
         declared.execute(work, self.statements(work))
 
@@ -274,6 +276,8 @@ class DropTrigger(Step[DroppedTrigger]):
         table, name = catalog.sql_name(work, self.table), quote(self.name)
         if before.state in _STATES:
             work.execute(f"ALTER TABLE {table} {_STATES[before.state]} TRIGGER {name}")
+        for sql in before.states:
+            work.execute(sql)
         if before.comment:
             work.execute(f"COMMENT ON TRIGGER {name} ON {table} IS {literal(before.comment)}")
 
@@ -296,7 +300,7 @@ def _elsewhere(look: Look, table: str, name: str) -> str:
 
 
 def _state(look: Look, table: str, name: str) -> Row:
-    sql = """SELECT t.tgenabled::text AS state, t.tgparentid <> 0 AS cloned, obj_description(t.oid, 'pg_trigger') AS comment
+    sql = """SELECT t.tgparentid <> 0 AS cloned, obj_description(t.oid, 'pg_trigger') AS comment
              FROM pg_catalog.pg_trigger t WHERE t.tgrelid = CAST(:table AS regclass) AND t.tgname = :name AND NOT t.tgisinternal"""
     return look.row(sql, {"table": catalog.sql_name(look, table), "name": name})
 

@@ -147,7 +147,9 @@ def test_definition_that_the_server_refuses(database: Database) -> None:
         {"columns": {"a": "integer DEFAULT (b)"}, "primary_key": [], "unique": {}, "checks": {}, "foreign_keys": {}},
     ]
     if database.server:
+        database.script("CREATE TYPE taken AS ENUM ('a')")
         odd += [
+            {"table": "taken"},
             {"foreign_keys": {"to": {"columns": ["current_asn"], "references": "nowhere.id"}}},
             {"foreign_keys": {"to": {"columns": ["ip_address"], "references": "asn_inventory.asn_number"}}},
             {"table": "nowhere.t"},

@@ -199,3 +199,23 @@ def test_drops_that_clear_the_way_for_each_other(database: Database, tmp_path: P
     assert desk.runbook("rollback", "latest").code == 0
     assert differences(before, schema(database)) == []
     assert database.rows("SELECT id, ip, asn FROM s") == rows
+
+
+@on_pg
+def test_plan_knows_the_names_that_its_own_steps_keep(database: Database, tmp_path: Path) -> None:
+    """Of two tables of one name only one can be kept aside; values of their columns have names of their own."""
+    database.script(
+        "CREATE SCHEMA b; CREATE TABLE b.old (id integer PRIMARY KEY, v text); INSERT INTO b.old VALUES (2, 'y')"
+    )
+    desk, before = InProcessCli(tmp_path, database.url), schema(database)
+    written(desk, "- {id: one, type: drop_table, table: old}\n- {id: two, type: drop_table, table: b.old}")
+    for words in ("plan", "exec"):
+        done = desk.runbook(words, "change.yaml")
+        assert done.code == 6, done.text
+        assert "an earlier step of the playbook keeps something as runbook_kept.old" in " ".join(done.text.split())
+    assert schema(database) == before
+    written(desk, "- {id: one, type: drop_column, column: old.v}\n- {id: two, type: drop_column, column: b.old.v}")
+    assert desk.runbook("exec", "change.yaml").code == 0
+    assert desk.runbook("rollback", "latest").code == 0
+    assert differences(before, schema(database)) == []
+    assert database.rows("SELECT * FROM old UNION ALL SELECT * FROM b.old") == [(1, "x"), (2, "y")]

@@ -15,7 +15,7 @@ POSTGRESQL = {
     "columns": f"""SELECT c.oid::regclass::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
         a.attgenerated, pg_get_expr(d.adbin, d.adrelid), a.attcollation::regcollation::text, a.attacl::text,
         col_description(c.oid, a.attnum),
-        CASE WHEN a.attstattarget >= 0 THEN a.attstattarget END, a.attoptions::text, a.attstorage
+        CASE WHEN a.attstattarget >= 0 THEN a.attstattarget END, a.attoptions::text, a.attstorage, a.attcompression
         FROM {RELATION} JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum WHERE {HERE} AND c.relkind NOT IN ('i', 'I')""",
     "constraints": f"""SELECT o.conrelid::regclass::text, o.conname, pg_get_constraintdef(o.oid), o.convalidated,

@@ -64,6 +64,11 @@ def _key_faults(look: Look, table: str, shape: FillShape) -> Iterator[str]:
         )
         if len(found) > 1 and found[0].kind != "p":
             yield f"cannot fill {table}: other tables inherit from it, and its key {', '.join(names)} doesn't hold in them"
+        if shape.skip and (late := _deferrable(look, shape, names)):
+            yield (
+                f"cannot skip the rows that {table} has: its key {late} is deferrable, and ON CONFLICT can't use it; "
+                "write on_conflict: refuse, or make the constraint NOT DEFERRABLE"
+            )
     else:
         wanted = {name.lower() for name in names}
         own = {name.lower() for name in catalog.primary_key(look, table)}  # WITHOUT ROWID, no index stands for it
@@ -76,6 +81,15 @@ def _key_faults(look: Look, table: str, shape: FillShape) -> Iterator[str]:
             f"cannot tell which rows {table} has already: no unique index is on exactly {', '.join(names)}; "
             "create one, or name other columns with key"
         )
+
+
+def _deferrable(look: Look, shape: FillShape, names: tuple[str, ...]) -> str:
+    """The constraint on exactly these columns that is checked only later; "" where each is checked at once."""
+    sql = """SELECT o.conname::text AS name, ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = o.conrelid AND a.attnum = ANY(o.conkey)) AS columns
+             FROM pg_catalog.pg_constraint o WHERE o.conrelid = CAST(:oid AS oid) AND o.contype IN ('p', 'u') AND o.condeferrable"""
+    found = look.rows(sql, {"oid": shape.oid})
+    return next((row.text("name") for row in found if set(row.texts("columns")) == set(names)), "")
 
 
 def _trigger_faults(look: Look, table: str) -> Iterator[str]:

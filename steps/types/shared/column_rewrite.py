@@ -107,7 +107,7 @@ def replaced(look: Look, before: Converted, *, back: bool = False, everywhere: s
     collation = before.collation if back else before.new_collation
     default = before.default if back else before.new_default
     # a storage setting may not fit the new type; only the old type gets it back
-    settings = [one for one in before.settings if back or not one.startswith("SET STORAGE")]
+    settings = [one for one in before.settings if back or not one.startswith(("SET STORAGE", "SET COMPRESSION"))]
     comment = [f"COMMENT ON COLUMN {table}.{name} IS {literal(before.comment)}"] if before.comment else []
     gone = _set_aside(look, before) if before.aside and not back else [f"ALTER TABLE {table} DROP COLUMN {name}"]
     value = "" if everywhere is None else f" DEFAULT CAST({literal(everywhere)} AS {wanted})"

@@ -12,11 +12,18 @@ from collections.abc import Sequence
 from steps.catalog import catalog, dropping
 from steps.contract import LONGEST_NAME, Context, DatabaseFault, Look, StepError, Work
 from steps.contract.dialect import Dialect
+from steps.contract.look import Trace
 from steps.ledger import tables as ledger
 from steps.sql.dialect import quote
 from steps.types.shared import concurrent_index
 
 SCHEMA = ledger.KEPT
+
+
+def name_of_column(look: Look, table: str, column: str) -> str:
+    """`schema.table` under which a column's values are kept; the table's schema is part of it where it isn't the usual one."""
+    schema, bare = catalog.named(look, table)
+    return name(look, *([] if schema == look.schema else [schema]), bare, column)
 
 
 def name(look: Look, *parts: str) -> str:
@@ -30,8 +37,14 @@ def name(look: Look, *parts: str) -> str:
 
 def no_room(look: Look, kept: str, relations: Sequence[str] = ()) -> list[str]:
     """Why nothing can be kept under this name. relations: further names that come along, such as those of indexes."""
-    taken = [one for one in (kept, *(f"{SCHEMA}.{other}" for other in relations)) if catalog.relation(look, one)]
+    names = _names(kept, relations)
+    taken = [one for one in names if catalog.relation(look, one)]
     faults = [f"{taken[0]} is still there from an earlier drop: drop or rename it"] if taken else []
+    soon = [one.table for one in look.assumed if one.kind in {"kept", "table"} and one.table in names]
+    if soon and not taken:
+        faults.append(
+            f"an earlier step of the playbook keeps something as {soon[0]}: do it in another run, once that is dropped"
+        )
     if look.dialect is Dialect.SQLITE:
         return faults
     sql = """SELECT has_database_privilege(current_database(), 'CREATE') AS may_make, n.oid IS NOT NULL AS there,
@@ -46,6 +59,15 @@ def no_room(look: Look, kept: str, relations: Sequence[str] = ()) -> list[str]:
     if not row.flag("trusted"):
         faults.append(f"the schema {SCHEMA} belongs to {row.text('owner')!r}, who could drop what is kept there")
     return faults + [f"this role may not create in the schema {SCHEMA}: GRANT CREATE ON it"] * (not row.flag("may_use"))
+
+
+def traces(kept: str, relations: Sequence[str] = ()) -> tuple[Trace, ...]:
+    """The names that are taken once something is kept, for the steps that follow in a plan."""
+    return tuple(Trace("kept", one) for one in _names(kept, relations))
+
+
+def _names(kept: str, relations: Sequence[str]) -> tuple[str, ...]:
+    return (kept, *(f"{SCHEMA}.{other}" for other in relations))
 
 
 def schema_made(look: Look) -> list[str]:

@@ -291,6 +291,25 @@ def test_fault_told_before_the_start(hosts: Database, case: str) -> None:
     assert any(said in one for one in found), found
 
 
+@pytest.mark.parametrize("empty_database", ["pg15", "pg18"], indirect=True)
+@pytest.mark.parametrize("when", ["DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"])
+def test_key_that_is_checked_later_skips_nothing(empty_database: Database, when: str) -> None:
+    empty_database.script(f"CREATE TABLE thing (id integer, up integer, CONSTRAINT late PRIMARY KEY (id) {when})")
+    words = {
+        "table": "thing",
+        "source": "SELECT n AS id FROM generate_series(1, 9) AS n",
+        "columns": ["id"],
+        "key": "id",
+    }
+    [fault] = Trial(empty_database, fill(**words)).preflight()
+    assert "its key late is deferrable" in fault
+    trial = Trial(empty_database, fill(**words, on_conflict="refuse"))
+    assert trial.preflight() == []
+    assert figures(outcome(trial)) == (9, 9, 0, 0, 0)
+    trial.revert()
+    assert empty_database.rows("SELECT count(*) FROM thing") == [(0,)]
+
+
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "form", ["PRIMARY KEY (k, n)", "PRIMARY KEY (k, n)) WITHOUT ROWID", "PRIMARY KEY (N, K)) STRICT, WITHOUT ROWID"]
