@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import platform
@@ -45,6 +46,7 @@ def alive(process: Process) -> bool | None:
     return pids.alive(ProcessId(process.pid, process.boot_id, process.pid_ns, process.ticks, process.started))
 
 
+@functools.cache
 def version() -> str:
     """The version of the engine."""
     from importlib.metadata import PackageNotFoundError

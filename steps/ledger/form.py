@@ -6,10 +6,13 @@ objects could plant a ledger with such code, so nothing is written before this c
 
 from __future__ import annotations
 
+import functools
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from steps.contract import Look, Work
+from steps.contract import Look, Value, Work
 from steps.contract.dialect import Dialect
 from steps.ledger import tables
 from steps.ledger.tables import SCHEMA, VERSION, table
@@ -92,6 +95,21 @@ _KEYS = """
 SELECT c.relname::text AS tab, pg_catalog.pg_get_constraintdef(k.oid) AS words
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'runbook' AND c.relname = ANY(:names) AND k.contype IN ('p', 'u')"""
+
+_SQLITE_COLUMNS = f"""
+SELECT substr(m.name, {len(SCHEMA) + 2}) AS tab, i.name, lower(i.type) AS type, i."notnull" = 1 AS needed, i.dflt_value IS NOT NULL AS given
+FROM sqlite_master AS m, pragma_table_info(m.name) AS i
+WHERE m.type = 'table' AND m.name IN (SELECT '{SCHEMA}_' || value FROM json_each(:names))"""
+
+# An integer that is the primary key has no index: it is the row's own number.
+_SQLITE_KEYS = f"""
+WITH ours AS (SELECT name, substr(name, {len(SCHEMA) + 2}) AS tab FROM sqlite_master
+              WHERE type = 'table' AND name IN (SELECT '{SCHEMA}_' || value FROM json_each(:names)))
+SELECT o.tab, CASE l.origin WHEN 'pk' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END AS kind, l.seq, i.seqno, i.name AS col
+FROM ours AS o, pragma_index_list(o.name) AS l, pragma_index_info(l.name) AS i WHERE l."unique" = 1 AND l.origin IN ('pk', 'u')
+UNION ALL
+SELECT o.tab, 'PRIMARY KEY', -1, 0, i.name FROM ours AS o, pragma_table_info(o.name) AS i WHERE i.pk = 1 AND lower(i.type) = 'integer'
+ORDER BY 1, 3, 4"""  # an integer that is the primary key has no index: it is the row's own number
 
 _LONG = {"timestamptz": "timestamp with time zone"}  # our DDL's abbreviation → the name that format_type returns
 
@@ -177,38 +195,32 @@ def _differences(look: Look, found: set[str]) -> tuple[tuple[str, ...], tuple[st
 
 def _columns_there(look: Look, names: list[str]) -> dict[str, dict[str, _Column]]:
     found: dict[str, dict[str, _Column]] = {name: {} for name in names}
-    if look.dialect is Dialect.POSTGRESQL:
-        for row in look.rows(_COLUMNS, {"names": [*names]}):
-            needed = row.flag("needed") and not row.flag("given")
-            found[row.text("tab")][row.text("name")] = _Column(row.text("type"), needed)
-        return found
-    for name in names:
-        sql = f"""SELECT name, lower(type) AS type, "notnull" = 1 AND dflt_value IS NULL AS needed
-                  FROM pragma_table_info('{table(name, look.dialect)}')"""
-        found[name] = {row.text("name"): _Column(row.text("type"), row.flag("needed")) for row in look.rows(sql)}
+    sql = _COLUMNS if look.dialect is Dialect.POSTGRESQL else _SQLITE_COLUMNS
+    for row in look.rows(sql, _named(look.dialect, names)):
+        needed = row.flag("needed") and not row.flag("given")
+        found[row.text("tab")][row.text("name")] = _Column(row.text("type"), needed)
     return found
 
 
 def _keys_there(look: Look, names: list[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set() for name in names}
     if look.dialect is Dialect.POSTGRESQL:
-        for row in look.rows(_KEYS, {"names": [*names]}):
+        for row in look.rows(_KEYS, _named(look.dialect, names)):
             found[row.text("tab")].add(row.text("words"))
         return found
-    for name in names:
-        shown = table(name, look.dialect)
-        sql = f"""SELECT l.origin, i.name AS col FROM pragma_index_list('{shown}') AS l, pragma_index_info(l.name) AS i
-                  WHERE l."unique" = 1 ORDER BY l.seq, i.seqno"""
-        grouped: dict[str, list[str]] = {}
-        for row in look.rows(sql):
-            grouped.setdefault(row.text("origin"), []).append(row.text("col"))
-        kinds = {"pk": "PRIMARY KEY", "u": "UNIQUE"}
-        found[name] = {f"{kinds[origin]} ({', '.join(cols)})" for origin, cols in grouped.items() if origin in kinds}
-        own = look.rows(f"SELECT name FROM pragma_table_info('{shown}') WHERE pk = 1 AND lower(type) = 'integer'")
-        found[name] |= {f"PRIMARY KEY ({row.text('name')})" for row in own}
+    keys: dict[tuple[str, str, int], list[str]] = {}
+    for row in look.rows(_SQLITE_KEYS, _named(look.dialect, names)):
+        keys.setdefault((row.text("tab"), row.text("kind"), row.integer("seq")), []).append(row.text("col"))
+    for (name, kind, _), cols in keys.items():
+        found[name].add(f"{kind} ({', '.join(cols)})")
     return found
 
 
+def _named(dialect: Dialect, names: list[str]) -> dict[str, Value]:
+    return {"names": [*names] if dialect is Dialect.POSTGRESQL else json.dumps(names)}
+
+
+@functools.cache
 def _parts(dialect: Dialect, name: str) -> list[str]:
     """The column and constraint definitions of one of our tables, split at the commas outside of parentheses."""
     return [part.strip() for part in re.split(r",(?![^(]*\))", tables.columns(dialect)[name])]
@@ -217,7 +229,8 @@ def _parts(dialect: Dialect, name: str) -> list[str]:
 _COLUMN = re.compile(r"([a-z_]+) (double precision|\S+)(.*)")
 
 
-def wanted_columns(dialect: Dialect, name: str) -> dict[str, str]:
+@functools.cache
+def wanted_columns(dialect: Dialect, name: str) -> Mapping[str, str]:
     """A table's columns and their types, as the database calls them."""
     found = {}
     for part in _parts(dialect, name):
@@ -227,6 +240,7 @@ def wanted_columns(dialect: Dialect, name: str) -> dict[str, str]:
     return found
 
 
+@functools.cache
 def _wanted_keys(dialect: Dialect, name: str) -> list[str]:
     found = []
     for part in _parts(dialect, name):

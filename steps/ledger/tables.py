@@ -5,6 +5,7 @@ On PostgreSQL they are in a schema of their own, `runbook`; on SQLite their name
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from steps.contract import DatabaseFault, Look, Work
@@ -104,7 +105,8 @@ def ddl(dialect: Dialect) -> list[str]:
     return statements
 
 
-def columns(dialect: Dialect) -> dict[str, str]:
+@functools.cache
+def columns(dialect: Dialect) -> Mapping[str, str]:
     """Each ledger table → its columns and constraints as SQL."""
     return {name: " ".join(words.format(**_WORDS[dialect]).split()) for name, words in _TABLES.items()}
 
