@@ -26,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "store(name): the honeypot's store: raw, enriched, rich, bad, documented")
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is marked `soak` is left out
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if VERSIONS[0] in parameters and item.get_closest_marker("newest"):
+            item.add_marker(pytest.mark.soak)
+
+
 def pytest_report_header() -> str:
     servers = ", ".join(".".join(map(str, each.version)) for each in find_binaries()) or "none"
     drivers = f"psycopg {version('psycopg')}, SQLAlchemy {version('sqlalchemy')}"

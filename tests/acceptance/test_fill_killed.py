@@ -71,9 +71,8 @@ def _killed(hosts: Database, tmp_path: Path, forward: list[str], back: list[str]
         assert _addresses(hosts) == before, point
 
 
+@pytest.mark.newest
 def test_fill_killed_anywhere(hosts: Database, tmp_path: Path) -> None:
-    if hosts.major == 15:
-        pytest.skip("one server is enough for this one; the soak takes both")
     _killed(hosts, tmp_path, [*FORWARD], [*BACK])
 
 

@@ -16,6 +16,8 @@ from runner.playbook.find import read_playbook
 from runner.sandbox import first_playbook
 from runner.sandbox.first_playbook import EXAMPLES, examples
 
+pytestmark = pytest.mark.newest
+
 NAMES = [one.name for one in examples()]
 
 

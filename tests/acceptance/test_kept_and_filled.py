@@ -8,6 +8,8 @@ import pytest
 from command import KILLED, Cli
 from databases import Database
 
+pytestmark = pytest.mark.newest
+
 PLAYBOOK = """
 runbook: 1
 name: move

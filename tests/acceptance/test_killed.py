@@ -97,10 +97,9 @@ def test_values_that_mean_nothing_killed_anywhere(honeypot: Database, tmp_path: 
         assert (_columns(honeypot), honeypot.rows(values)) == (columns, rows), point
 
 
+@pytest.mark.newest
 def test_rollback_killed_anywhere(honeypot: Database, tmp_path: Path) -> None:
     """A rollback that was killed is rolled back again. F: F01."""
-    if honeypot.dialect != "sqlite" and honeypot.major == 15:
-        pytest.skip("one server is enough for this one")
     before = _columns(honeypot)
     for point in ("trail.after:3", "commit.before:3", "commit.after:3", "commit.after:4"):
         directory = tmp_path / point.replace(":", "-")

@@ -132,7 +132,7 @@ def test_mission_without_network_data(mission: Mission, store: str) -> None:
     assert mission.trial().code == 6
     data.enrich(mission.database.url, sessions=mission.sessions, seed=SEED)
     _ok(mission.cli.runbook("resume", "latest"))
-    if mission.database.major == 15:
+    if mission.database.major != 18:
         return  # what follows is the enriched store's, and tried there
     _ok(mission.trial())
     _ok(mission.backfill())

@@ -16,6 +16,8 @@ import pytest
 from databases import Database
 from inside import InProcessCli
 
+pytestmark = pytest.mark.newest
+
 SECRETS = {
     "quoted": "Zq'7\"x\\Wk\tv9 %2F+=",
     "lines": "-----BEGIN QXZ KEY-----\nMIIZqxv7Wkd0\nqXw8/Zkv+3==\n\n  indented Zq7xW line\n-----END QXZ KEY-----",

@@ -20,6 +20,8 @@ from runner.target import network_waits
 from runner.target.drivers import translated
 from steps.contract.dialect import Dialect
 
+pytestmark = pytest.mark.newest
+
 BUMP = """runbook: 1
 name: bump
 title: One more

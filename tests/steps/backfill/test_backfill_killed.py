@@ -16,6 +16,8 @@ from filling import checksum, counting, fill_stock, fill_stock_one_by_one, ledge
 
 from playbooks.demo.oracle import expected
 
+pytestmark = pytest.mark.newest
+
 ROWS, SESSIONS = 5000, 2000
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 

@@ -30,6 +30,8 @@ from filling import (
 from inside import InProcessCli, until
 from proxy import Proxy
 
+pytestmark = pytest.mark.newest
+
 ROWS = 2000  # about 80 batches
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)

@@ -18,6 +18,8 @@ from plain_context import Trial
 from steps.contract import Paused, State
 from steps.types.backfill.step import BackfillResult
 
+pytestmark = pytest.mark.newest
+
 COMMON = settings(
     max_examples=20, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

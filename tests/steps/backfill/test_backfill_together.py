@@ -29,6 +29,8 @@ from plain_context import PlainDatabase, Trial
 from steps.contract import Paused, RunPosition
 from steps.types.backfill.step import BackfillResult
 
+pytestmark = pytest.mark.newest
+
 ROWS = 20_000
 BUSY = "    throttle: {traffic: 0, batch: 10 ms, rest: 0}\n"
 on_18 = pytest.mark.parametrize("empty_database", ["pg18"], indirect=True)
