@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from steps.catalog import catalog, descendants, dropping, feasibility, scratch, touched_tables
+from steps.catalog import catalog, column_text, descendants, dropping, feasibility, touched_tables
 from steps.catalog.definitions import ColumnInfo
 from steps.contract import (
     Column,
@@ -160,6 +160,7 @@ class DropColumn(Step[DroppedColumn]):
             reasons += [f"{table} has no primary key by which its values could be put back"] * (not key)
             reasons += ["it is part of the primary key, by which its values would be put back"] * (found.name in key)
             reasons += [why] if (why := _not_updated(look, table)) else []
+            reasons += [f"{n} rows have NULL in the primary key"] if (n := _keyless(look, table, key)) else []
             reasons += [
                 f"{one} has a default, grants, a comment or settings of its own for it, which would not come back"
                 for one in descendants.differing(look, table, found.name)
@@ -173,6 +174,8 @@ class DropColumn(Step[DroppedColumn]):
         reasons += ["it has an identity, whose next number would not come back"] * bool(found.identity)
         if sqlite and found.not_null and found.default is None:
             reasons.append("SQLite adds no NOT NULL column without a default: rebuild_table")
+        elif sqlite and not found.generated and (why := column_text.read(look, table, found.name).why_not):
+            reasons.append(f"{why}; rebuild_table gives the table a definition without it")
         return [f"{why}, or write keep: false" for why in reasons]
 
     # ── the change ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,29 +209,26 @@ class DropColumn(Step[DroppedColumn]):
         ctx.remember(before.model_copy(update={"oid": kept_aside.oid(work, before.kept) if before.kept else 0}))
 
     def _before(self, look: Look, found: ColumnInfo, taken: list[dropping.TakenAlong]) -> DroppedColumn:
-        collation = found.collation
-        if look.dialect is Dialect.SQLITE:
-            with scratch.memory(look) as memory:
-                collation = scratch.collation(memory, self.column.table, found.name)
         pg, kept = look.dialect is Dialect.POSTGRESQL, self._keeps(found)
         base, usual = _below_domain(look, self._target) if pg and kept else ("", "")
-        collated = [f"COLLATE {collation}"] if collation else []
+        collated = [f"COLLATE {found.collation}"] if found.collation else []
         words = [base or found.type, *collated]
         if found.generated and pg:
             words.append(f"GENERATED ALWAYS AS ({found.generated}) {_storage(look, self._target)}")
-        if found.default is not None and not (pg and kept):
-            words.append(f"DEFAULT {found.default if pg else f'({found.default})'}")
+        if found.default is not None and not kept:
+            words.append(f"DEFAULT {found.default}")
+        own_text = "" if pg else column_text.read(look, self.column.table, found.name).clauses
         table, name = catalog.sql_name(look, self.column.table), quote(found.name)
         not_null, constrained = _not_null(look, self._target)
         comment = [f"COMMENT ON COLUMN {table}.{name} IS {literal(found.comment)}"] if found.comment else []
         return DroppedColumn(
             gone=self._what(look),
             column=self.column,
-            clauses=" ".join(words),
+            clauses=" ".join(words) if pg else own_text,
             type_after=" ".join([found.type, *collated]) if base else "",
             default_after=(found.default or "") if pg and kept else "",
             default_since=(found.default or usual) if pg and kept else "",
-            not_null=found.not_null,
+            not_null=found.not_null and pg,  # on SQLite it is among the clauses
             not_null_name=not_null,
             generated=bool(found.generated),
             after=(
@@ -383,6 +383,13 @@ def _resting(work: Work, table: str) -> dict[str, str]:
     if work.dialect is Dialect.SQLITE:
         return {f"DROP TRIGGER {quote(one.name)}": one.definition for one in catalog.triggers(work, table)}
     return descendants.enabled_triggers(work, table)
+
+
+def _keyless(look: Look, table: str, key: tuple[str, ...]) -> int:
+    """Rows that the key doesn't name: on SQLite a primary key may be NULL."""
+    if look.dialect is Dialect.POSTGRESQL or not key:
+        return 0
+    return dropping.count(look, table, " OR ".join(f"{quote(one)} IS NULL" for one in key))
 
 
 def _not_updated(look: Look, table: str) -> str:

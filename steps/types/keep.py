@@ -118,8 +118,8 @@ class Keep(Step[Kept]):
         faults = catalog.no_place_in(look, catalog.named(look, name)[0]) if "." in self.into else []
         if catalog.relation(look, name) is not None:
             faults.append(
-                f"cannot keep a copy in {self.into}: {name} is there, with other content; name another table, or drop that one if "
-                "nobody needs it"
+                f"cannot keep a copy in {self.into}: {name} is there, with other content ({evidence}); let `into` name another "
+                f"table, or, {kept_aside.cleared(look, name)}"
             )
         elif "." not in self.into:
             faults += [f"cannot keep a copy in {self.into}: {one}" for one in kept_aside.no_room(look, name)]
@@ -157,7 +157,8 @@ class Keep(Step[Kept]):
         if source is not None and source == _content(look, f"SELECT * FROM {table}"):
             return Effect(State.DONE, f"{table} has these {source.rows:,} rows already")
         rows = source.rows if source else _count(look, self._source(look))
-        return Effect(State.NOT_DONE, f"{self._counted(rows)}, and no copy of them")
+        other = f"; {table} has {_count(look, f'SELECT * FROM {table}'):,} rows, not these" if there else ""
+        return Effect(State.NOT_DONE, f"{self._counted(rows)}, and no copy of them{other}")
 
     def _remembered(self, look: Look) -> Kept | None:
         """What this run recorded of the copy; None before that, and outside of a run."""

@@ -8,6 +8,7 @@ from definitions import differences, schema
 from plain_context import Trial
 
 from steps.contract import Refused, State, StepError
+from steps.sql.dialect import quote
 from steps.types.drop_column import DropColumn
 
 TABLE = """CREATE TABLE t (id integer PRIMARY KEY, ip varchar(45), n integer NOT NULL DEFAULT 7, other integer);
@@ -236,3 +237,52 @@ def test_sqlite_view_that_would_take_the_name_for_a_text(empty_database: Databas
     trial.revert()
     assert empty_database.rows("SELECT * FROM again") == [("x",)]
     assert differences(before, schema(empty_database)) == []
+
+
+WRITTEN = {  # how a column stands in CREATE TABLE on SQLite, its name and the rest: the rest comes back as it was written
+    "foreign key": ("c", "integer REFERENCES t ON DELETE CASCADE ON UPDATE SET NULL"),
+    "check": ("c", 'integer CONSTRAINT "few, or" CHECK (c <> 9)'),
+    "on conflict": ("c", "text NOT NULL ON CONFLICT IGNORE DEFAULT 'x, y'"),
+    "computed": ("[c]", "text DEFAULT ('a' || 'b')"),
+    "comment": ("`c`", "text COLLATE NOCASE -- why, and\n DEFAULT 3 /* more, of it */"),
+    "no type": ("'c'", ""),
+    "quoted": ('"c ""d"', "varchar(5)"),
+}
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("case", WRITTEN)
+@pytest.mark.parametrize("place", ["first", "last", "keyed"])
+def test_sqlite_column_comes_back_as_it_was_written(empty_database: Database, case: str, place: str) -> None:
+    name, rest = WRITTEN[case]
+    parts = {
+        "first": f"{name} {rest}, id integer PRIMARY KEY, d text",
+        "last": f"id integer PRIMARY KEY, d text, {name} {rest}",
+        "keyed": f"d text, {name} {rest}, id integer, CONSTRAINT k PRIMARY KEY (id), CHECK (d <> '')",
+    }
+    empty_database.script(f"{TABLE}; CREATE TABLE u ({parts[place]}) {'WITHOUT ROWID' * (place == 'keyed')}")
+    empty_database.script(f"INSERT INTO u (id, d, {name}) VALUES (1, 'x', 1), (2, NULL, '2')")
+    column = 'c "d' if case == "quoted" else "c"
+    shown = f"SELECT id, d, {quote(column)}, typeof({quote(column)}) FROM u"
+    before, rows = schema(empty_database), empty_database.rows(shown)
+    trial = Trial(empty_database, _drop(column=f"u.{column}"))
+    if case == "computed":
+        [fault] = trial.preflight()
+        assert "non-constant default" in fault
+        return
+    assert trial.preflight() == []
+    trial.apply()
+    trial.revert()
+    assert f"{quote(column)} {rest}".strip() in empty_database.value("SELECT sql FROM sqlite_master WHERE name = 'u'")
+    assert empty_database.rows(shown) == rows
+    assert differences(before, schema(empty_database)) == []
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+def test_sqlite_key_that_is_null_names_no_row(empty_database: Database) -> None:
+    empty_database.script(
+        "CREATE TABLE u (k text PRIMARY KEY, v text); INSERT INTO u VALUES (NULL, 'a'), (NULL, 'b'), ('k', 'c')"
+    )
+    [fault] = Trial(empty_database, _drop(column="u.v")).preflight()
+    assert "2 rows have NULL in the primary key" in fault
+    assert Trial(empty_database, _drop(column="u.v", keep=False)).preflight() == []

@@ -75,10 +75,16 @@ def test_existing_table_never_replaced(addresses: Database) -> None:
     addresses.script("INSERT INTO address VALUES (5, 'new')")
     again = trial.again()
     assert again.state() is State.NOT_DONE
-    assert any("is there, with other content" in one for one in again.preflight())
+    [fault] = again.preflight()
+    assert "is there, with other content" in fault
+    assert "has 3 rows, not these" in fault
     with pytest.raises(Refused):
         again.apply()
     assert addresses.rows(f"SELECT count(*) FROM {copy_of(addresses)}") == [(3,)]
+    addresses.script(fault.partition("any more: ")[2])  # the command that it names
+    assert again.preflight() == []
+    again.apply()
+    assert again.state() is State.DONE
 
 
 def test_changed_copy_is_not_dropped(addresses: Database) -> None:

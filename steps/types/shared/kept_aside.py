@@ -39,7 +39,7 @@ def no_room(look: Look, kept: str, relations: Sequence[str] = ()) -> list[str]:
     """Why nothing can be kept under this name. relations: further names that come along, such as those of indexes."""
     names = _names(kept, relations)
     taken = [one for one in names if catalog.relation(look, one)]
-    faults = [f"{taken[0]} is still there from an earlier drop: drop or rename it"] if taken else []
+    faults = [f"{taken[0]} is still there from an earlier run; {cleared(look, kept)}"] if taken else []
     soon = [one.table for one in look.assumed if one.kind in {"kept", "table"} and one.table in names]
     if soon and not taken:
         faults.append(
@@ -59,6 +59,14 @@ def no_room(look: Look, kept: str, relations: Sequence[str] = ()) -> list[str]:
     if not row.flag("trusted"):
         faults.append(f"the schema {SCHEMA} belongs to {row.text('owner')!r}, who could drop what is kept there")
     return faults + [f"this role may not create in the schema {SCHEMA}: GRANT CREATE ON it"] * (not row.flag("may_use"))
+
+
+def cleared(look: Look, kept: str) -> str:
+    """How to make room under a name at which something is kept, in words with the command."""
+    found = catalog.relation(look, kept)
+    if found is None or found.kind != "table":
+        return "rename or drop it"
+    return f"if nobody needs it any more: DROP TABLE {catalog.sql_name(look, kept)}"
 
 
 def traces(kept: str, relations: Sequence[str] = ()) -> tuple[Trace, ...]:
