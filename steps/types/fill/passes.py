@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Sequence
 from math import ceil
 
 from steps.contract import (
@@ -18,13 +19,14 @@ from steps.contract import (
     Value,
     Work,
 )
+from steps.sql.unreadable import UnreadableRow, attempt, caused_by_a_row
 from steps.types.backfill import store
 from steps.types.backfill.errors import Meaning, RetryState, meaning
 from steps.types.backfill.limits import BatchSize, DeadLetters
 from steps.types.backfill.store import SWEEP, Batch, DeadRow, Totals
 from steps.types.backfill.throttle import Pace, Throttle, rest_for
 from steps.types.backfill.worker import FIRST, LARGER, LARGER_ALONE, SMALLER, SMOOTHING
-from steps.types.fill import sql
+from steps.types.fill import sql, unreadable
 from steps.types.fill.batch import run_batch
 from steps.types.fill.progress import progress
 from steps.types.fill.shape import FillShape
@@ -51,6 +53,7 @@ class FillState(Model):
 
     in_range: rows of the source; ranges: the numbers (after, up to) of the rows of the work table that are to be written: those of
     the start, then those of each later look at the source. left: rows that are not in the table at the end, and not dead either.
+    unreadable: keys of rows whose values the source can't compute; they are dead, and it isn't asked for them again.
     """
 
     oid: int
@@ -60,6 +63,7 @@ class FillState(Model):
     looked: bool = False  # the source was asked until nothing new came, or ROUNDS times
     finished: bool = False
     left: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 class FillPass:
@@ -93,13 +97,17 @@ class FillPass:
         self._open()
         with self.ctx.db.commit(f"reopen {self._numbered()}") as work:
             rows = store.reopen(work, self.place)
-            self._create(work)
+            self.state = self.state.model_copy(update={"unreadable": ()})
+            bad = self._read(work, self._create)
+            known = self._bury(work, bad)
             gone = work.execute(sql.forget_deferred(self.shape, self.work, there=False), self._ours())
             there = work.execute(sql.forget_deferred(self.shape, self.work, there=True), self._ours())
-            figures = Totals(seen=-gone, already=there, deferred=rows - gone - there, dead=-rows)
+            late = len(bad) - known
+            back = rows - gone - there - known
+            figures = Totals(seen=late - gone, already=there, deferred=back, dead=len(bad) - rows)
             store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
             missing = _pending(work, self.work)
-            come = missing - (self.totals.deferred + rows - gone - there)
+            come = missing - (self.totals.deferred + back) + late
             again = {
                 "ranges": (*self.state.ranges, (0, missing)),
                 "in_range": self.state.in_range - gone + come,
@@ -132,20 +140,46 @@ class FillPass:
         self.ctx.patiently("begin", self._begin)
         with self.ctx.db.look() as look:
             self._reload(look)
+        self._keep_to_budget("the source can't compute them")
 
     def _begin(self, work: Work) -> None:
-        self._create(work)
+        self.state = FillState(oid=self.shape.oid, in_range=0, ranges=())  # it may be tried again
+        bad = self._read(work, self._create)
         found = work.row(sql.figures_of_work(self.work))
         rows, there, keyless = (found.integer(name) for name in ("rows", "there", "keyless"))
-        self._refuse(work, rows=rows, there=there)
-        self.state = FillState(oid=self.shape.oid, in_range=rows, ranges=((0, rows - there - keyless),))
-        figures = Totals(1, seen=there + keyless, already=there, no_key=keyless)
+        self._refuse(work, rows=rows + len(bad), there=there)
+        begun = {"in_range": rows + len(bad), "ranges": ((0, rows - there - keyless),)}
+        self.state = self.state.model_copy(update=begun)
+        figures = Totals(1, seen=there + keyless + len(bad), already=there, no_key=keyless, dead=len(bad))
+        self._bury(work, bad)
         store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
         self._keep(work)
 
-    def _create(self, work: Work) -> None:
-        for statement in sql.create_work(self.shape, self.work):
-            work.execute(statement)
+    def _create(self, work: Work, shape: FillShape) -> int:
+        return sum(work.execute(statement) for statement in sql.create_work(shape, self.work))
+
+    def _read(self, work: Work, act: Callable[[Work, FillShape], int]) -> list[UnreadableRow]:
+        """Ask the source; where single rows make that fail, ask it for all others. Those rows are then known as unreadable."""
+        shape = unreadable.without(self.shape, self.state.unreadable)
+        try:
+            with attempt(work):
+                act(work, shape)
+            return []
+        except DatabaseFault as fault:
+            if not caused_by_a_row(fault, shape.dialect):
+                raise
+            bad = unreadable.find(work, shape, self.settings.dead)
+            if not bad:
+                raise
+        keys = (*self.state.unreadable, *(one.key for one in bad))
+        self.state = self.state.model_copy(update={"unreadable": keys})
+        act(work, unreadable.without(self.shape, keys))
+        return bad
+
+    def _bury(self, work: Work, bad: Sequence[UnreadableRow]) -> int:
+        """Record unreadable rows as dead; how many of them were to be tried again."""
+        rows = [DeadRow(one.key, one.sqlstate, f"the source can't compute it: {one.message}") for one in bad]
+        return sum(store.set_aside(work, self.place, one, action=store.DEAD_ACTION) for one in rows)
 
     def _refuse(self, work: Work, *, rows: int, there: int) -> None:
         """Raises StepError where nothing may be written; the transaction leaves nothing behind then."""
@@ -312,14 +346,29 @@ class FillPass:
         """The rows that came into the source since; how many."""
         with self.ctx.db.commit(f"look {self._numbered()}") as work:
             base = work.row(sql.last_number(self.work)).integer("n")
-            rows = work.execute(sql.append_work(self.shape, self.work), {"base": base})
+            bad = self._read(work, lambda work, shape: work.execute(sql.append_work(shape, self.work), {"base": base}))
+            known = self._numbered_already(work, bad)
+            bad = [one for one in bad if one.key not in known]
+            self._bury(work, bad)
+            figures = Totals(seen=len(bad), dead=len(bad))
+            if bad:
+                store.add_batch(work, self.place, Batch(self.number, SWEEP, "", "", figures))
+            rows = work.row(sql.last_number(self.work)).integer("n") - base
             more = ((base, base + rows),) if rows else ()
             looked = rows == 0 or len(self.state.ranges) > ROUNDS
-            grown = {"in_range": self.state.in_range + rows, "late": self.state.late + rows}
+            come = rows + len(bad)
+            grown = {"in_range": self.state.in_range + come, "late": self.state.late + come}
             ranges = (*self.state.ranges, *more)
             self.state = self.state.model_copy(update={**grown, "ranges": ranges, "looked": looked})
             self._keep(work)
-        return rows
+        self.totals = self.totals.plus(figures)
+        self._keep_to_budget("the source can't compute them")
+        return rows + len(bad)
+
+    def _numbered_already(self, work: Work, rows: Sequence[UnreadableRow]) -> set[str]:
+        """The keys of those that the work table has: they could be read before."""
+        keys = [one.key for one in rows]
+        return {row.text("key") for row in work.rows(sql.those_in_work(self.shape, self.work, keys))} if keys else set()
 
     def _end(self) -> None:
         with self.ctx.db.commit(f"end {self._numbered()}") as work:

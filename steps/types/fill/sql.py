@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from steps.contract.dialect import Dialect
 from steps.ledger.tables import table as ledger_table
-from steps.sql.dialect import quote
+from steps.sql.dialect import literal, quote
 from steps.types.backfill.sql import wrap
 from steps.types.backfill.store import DEAD_ACTION, DEFERRED
 from steps.types.fill.shape import FillColumn, FillShape
@@ -205,6 +205,11 @@ def forget_deferred(shape: FillShape, work: str, *, there: bool) -> str:
 def key_of(shape: FillShape, work: str) -> str:
     """The SELECT of the key of row :n of the work table."""
     return f"SELECT {key_of_work(shape)} AS key FROM {work} AS rb_w WHERE rb_w.rb_n = :n"
+
+
+def those_in_work(shape: FillShape, work: str, keys: Sequence[str]) -> str:
+    """The SELECT of those of the keys that the work table has."""
+    return f"SELECT {key_of_work(shape)} AS key FROM {work} AS rb_w WHERE {key_of_work(shape)} IN ({', '.join(map(literal, keys))})"
 
 
 def last_number(work: str) -> str:

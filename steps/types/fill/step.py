@@ -41,9 +41,10 @@ from steps.types.fill.undo import Filled, take_back
 class FillResult(StepResult):
     """The counters of a fill. visited = written + already + no_key + deferred + dead; each row of the source counts once.
 
-    in_range: the source's rows; already: the table had their key; no_key: their key is NULL; dead: the table refused them;
-    deferred: others held them to the end; late: came into the source after the start; left: rows that were seen and are not in the
-    table at the end; seconds: from the first batch to the last, without the time in which no process worked on it.
+    in_range: the source's rows; already: the table had their key; no_key: their key is NULL; dead: the table refused them, or the
+    source can't compute them; deferred: others held them to the end; late: came into the source after the start; left: rows that
+    were seen and are not in the table at the end; seconds: from the first batch to the last, without the time in which no process
+    worked on it.
     """
 
     in_range: int
@@ -65,8 +66,8 @@ class FillTable(Step[Filled]):
     """Writes rows of a query into a table, each by its key: one that the table has already is left as it is.
 
     The source is evaluated once, into a work table beside the ledger (it may be an aggregate), and again at the end for rows that
-    came meanwhile. A row that the table refuses is counted as dead, and never stops the others. The undo deletes exactly the rows
-    that were written, where nobody has changed them and nothing refers to them.
+    came meanwhile. A row that the table refuses, or whose values the source can't compute, is dead: it never stops the others. The
+    undo deletes exactly the rows that were written, where nobody has changed them and nothing refers to them.
     key: unique columns of the table, which are among `columns`; the primary key by default.
     """
 

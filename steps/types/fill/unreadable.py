@@ -9,7 +9,7 @@ from math import ceil
 
 from steps.contract import DatabaseFault, StepError, Value, Work
 from steps.sql.dialect import literal
-from steps.sql.unreadable import UnreadableRow, sift
+from steps.sql.unreadable import UnreadableRow, attempt, caused_by_a_row, sift
 from steps.types.backfill.limits import DeadLetters
 from steps.types.backfill.sql import wrap
 from steps.types.fill.shape import FillShape
@@ -26,9 +26,19 @@ def without(shape: FillShape, keys: Sequence[str]) -> FillShape:
 
 
 def find(work: Work, shape: FillShape, budget: DeadLetters) -> list[UnreadableRow]:
-    """These rows, by key; raises StepError where they are more than `budget` allows, or where two rows have one key."""
+    """These rows, by key; [] where the source fails whichever of its rows are asked for.
+
+    Raises StepError where they are more than `budget` allows, or where two rows have one key.
+    """
     sql = f"SELECT {_key(shape)} AS key FROM ({shape.source}\n) AS rb_u WHERE {_keyed(shape)}"
-    keys = [row.text("key") for row in work.rows(sql)]
+    try:
+        with attempt(work):
+            keys = [row.text("key") for row in work.rows(sql)]
+            work.rows(_evaluated(shape), _listed(shape, []))
+    except DatabaseFault as fault:
+        if not caused_by_a_row(fault, shape.dialect):
+            raise
+        return []
     several = len(keys) - len(set(keys))
     if several:
         raise StepError(

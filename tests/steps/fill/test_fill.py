@@ -327,3 +327,75 @@ def test_each_form_of_a_primary_key_tells_rows_apart(empty_database: Database, f
     assert empty_database.rows("SELECT * FROM w ORDER BY 1, 2") == [("a", 1, 7), ("a", 2, 9), ("b", 1, None)]
     trial.revert()
     assert empty_database.rows("SELECT * FROM w") == [("a", 1, 7)]
+
+
+@pytest.fixture
+def texts(empty_database: Database) -> Database:
+    """40 rows; the source of `doubled` can't compute the third and the 30th."""
+    empty_database.script(
+        "CREATE TABLE raw (id integer PRIMARY KEY, facts text); CREATE TABLE doubled (id integer PRIMARY KEY, n integer)"
+    )
+    rows = ", ".join(f"({n}, '{'no json' if n in (3, 30) else '[1]'}')" for n in range(1, 41))
+    empty_database.script(f"INSERT INTO raw VALUES {rows}; INSERT INTO doubled VALUES (4, 0)")
+    return empty_database
+
+
+def _doubled(database: Database, where: str = "", **words: Any) -> FillTable:
+    length = "json_array_length(CAST(facts AS json))" if database.server else "json_array_length(facts)"
+    source = f"SELECT id, 2 * {length} AS n FROM raw {where}"
+    return fill(**{"table": "doubled", "source": source, "columns": ["id", "n"], "key": "id", **words})
+
+
+def _dead(database: Database) -> list[str]:
+    skipped = "runbook_skipped_row" if database.dialect == "sqlite" else "runbook.skipped_row"
+    rows = database.rows(f"SELECT key, message FROM {skipped} WHERE action = 'apply' ORDER BY key")
+    assert all("the source can't compute it" in message for _, message in rows), rows
+    return [key for key, _ in rows]
+
+
+def test_rows_that_the_source_cannot_compute_stop_no_others(texts: Database) -> None:
+    trial = Trial(texts, _doubled(texts))
+    assert trial.preflight() == []
+    assert figures(outcome(trial)) == (40, 37, 1, 2, 0)
+    assert trial.state() is State.DONE
+    assert len(_dead(texts)) == 2
+    assert texts.value("SELECT count(*) FROM doubled") == 38
+    texts.script("UPDATE raw SET facts = '[1, 2]' WHERE id = 3")
+    assert isinstance(trial.step, FillTable)
+    trial.step.reopen(PlainContext(trial.database("apply")))
+    assert figures(outcome(trial)) == (40, 38, 1, 1, 0)
+    assert len(_dead(texts)) == 1
+    assert texts.value("SELECT n FROM doubled WHERE id = 3") == 4
+    trial.revert()
+    assert texts.rows("SELECT id, n FROM doubled") == [(4, 0)]
+
+
+def test_more_unreadable_rows_than_allowed_stop_the_step(texts: Database) -> None:
+    trial = Trial(texts, _doubled(texts, dead_letters={"max": 1, "pct": 100}))
+    with pytest.raises(StepError, match="can't be read, and dead_letters allows 1"):
+        trial.apply()
+    assert texts.value("SELECT count(*) FROM doubled") == 1
+
+
+def test_unreadable_row_that_comes_meanwhile_is_named_too(texts: Database) -> None:
+    came = []
+
+    def act(progress: Progress) -> None:
+        if progress.done > 5 and not came:
+            came.append(1)
+            texts.script("INSERT INTO raw VALUES (50, '[1]'), (51, 'no json')")
+
+    trial = Trial(texts, _doubled(texts))
+    found = FillResult.model_validate(trial.step.apply(Watched(trial.database("apply"), act)).model_dump())
+    assert (found.visited, found.written, found.dead, found.late, found.left) == (42, 38, 3, 2, 0)
+
+
+def test_source_that_fails_whatever_is_asked_of_it_says_so(texts: Database) -> None:
+    """One value for all rows: none of them is at fault."""
+    total = "(SELECT sum(json_array_length(CAST(r.facts AS json))) FROM raw r)"
+    total = total if texts.server else "(SELECT sum(json_array_length(r.facts)) FROM raw r)"
+    trial = Trial(texts, _doubled(texts, source=f"SELECT id, {total} AS n FROM raw LIMIT 50"))
+    with pytest.raises(StepError) as failed:
+        trial.apply()
+    assert "dead_letters" not in str(failed.value)
+    assert "json" in str(failed.value).lower()
