@@ -184,17 +184,20 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
             f"or end it, if nobody needs it: SELECT pg_terminate_backend({one.pid})" for one in changers if one.pid
         )
         return
-    yield from _about_data([answered for one in shapes for answered in one.data])
     whole = any(one.whole for one in shapes)
-    for one in shapes:
-        state = one.comparison.state
-        if state in one.comparison.shape.next and not (whole and state is not ShapeState.ABSENT):
-            yield f"runbook plan {one.comparison.shape.next[state]} -t {on}"
-        if one.comparison.state is ShapeState.UNKNOWN:
-            yield "let this role see what it can't (GRANT SELECT …), and ask again"
+    seen = [(one.comparison.state, one.comparison.shape.next) for one in shapes]
+    first = [then[state] for state, then in seen if state is ShapeState.HALF and state in then and not whole]
+    yield from (f"runbook plan {playbook} -t {on}" for playbook in first)
+    yield from _about_data([answered for one in shapes for answered in one.data])
+    later = [then[state] for state, then in seen if state in then and (state is ShapeState.ABSENT or not whole)]
+    yield from (f"runbook plan {playbook} -t {on}" for playbook in later)
+    if any(state is ShapeState.UNKNOWN for state, _ in seen):
+        yield "let this role see what it can't (GRANT SELECT …), and ask again"
     if subject.run is not None:
         yield f"runbook status {shlex.quote(subject.run.status.run)}"
-    elif subject.playbook is not None:
+    if first:  # before it the playbook would be refused, and with it goes what else is left
+        return
+    if subject.run is None and subject.playbook is not None:
         yield f"runbook plan {shlex.quote(subject.playbook.file)} -t {on}"
     yield from (one.mend for one in left if one.mend and not one.harmless)
 

@@ -241,7 +241,7 @@ def _check_keys() -> dict[str, Schema]:
         "due": _text("The playbook that decides this check; here it is only named."),
         "still": {"type": "boolean", "description": "At a checkpoint: asked again before each step behind it."},
         "record_only": _text("Why the answer is recorded and gates nothing."),
-        "otherwise": _text("The playbook that is the next command where the criterion is not met."),
+        "otherwise": _text("The playbook that is the next command where the criterion or precondition is not met."),
         "judge": _one_or_list(_TEXT, "Roles of which one may answer where the check can't decide (unknown)."),
         "within": {**_SPAN, "description": "How long it may take until it holds; asked again meanwhile."},
         "every": {**_SPAN, "description": "With within: how long to wait before it is asked again. Default: 10 s."},

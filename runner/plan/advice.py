@@ -147,7 +147,8 @@ def _leave(playbook: Playbook, status: RunStatus) -> str:
 
 
 def _reached(step: StepStatus) -> bool:
-    return bool(step.outcome or step.open or step.gate)
+    """Whether it was begun; a step that was skipped has changed nothing."""
+    return bool((step.outcome and step.outcome is not StepOutcome.SKIPPED) or step.open or step.gate)
 
 
 def _back(playbook: Playbook, status: RunStatus, here: Here) -> str:

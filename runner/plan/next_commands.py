@@ -159,9 +159,10 @@ def _ended(
 
 def _otherwise(playbook: Playbook, status: RunStatus) -> str:
     """The playbook that an unmet check names as what to run next; "" where none does."""
-    checks = [*playbook.success_criteria, *(one for entry in playbook.entries for one in entry.success_criteria)]
+    of_steps = (one for entry in playbook.entries for one in (*entry.preconditions, *entry.success_criteria))
+    checks = [*playbook.preconditions, *playbook.success_criteria, *of_steps]
     named = {check.id: check.otherwise for check in checks if check.otherwise}
-    last = {answer.id: answer for answer in status.checks if answer.role == "criterion"}
+    last = {answer.id: answer for answer in status.checks if answer.role in {"criterion", "precondition"}}
     unmet = (name for name in named if name in last and last[name].answer is not Answer.PASS)
     return next((named[name] for name in unmet if not last[name].records_only), "")
 

@@ -98,9 +98,24 @@ def test_status_that_cannot_be_written_is_seen_by_a_criterion(desk: Cli):
     assert done.code == 3 and "watched" in done.err, done.text
 
 
-def test_an_unmet_criterion_names_what_to_run_next(desk: Cli):
-    """`otherwise:` stands first among the next commands, with the target and runs that were typed."""
-    desk.playbook("fill", FILL.replace("at_least: 2", "at_least: 3"))
+UNMET = "{id: unmet, check: rows, table: t, at_least: 3, otherwise: other-way}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(FILL.replace("at_least: 2", "at_least: 3"), id="criterion"),
+        pytest.param(FILL.replace("steps:", f"preconditions: [{UNMET}]\nsteps:"), id="precondition"),
+        pytest.param(FILL.replace("- {id: watched, that: status_age_s <= 15}", f"- {UNMET}"), id="of_a_step"),
+        pytest.param(
+            FILL.replace("    success_criteria:", f"    preconditions: [{UNMET}]\n    success_criteria:"),
+            id="before_a_step",
+        ),
+    ],
+)
+def test_an_unmet_check_names_what_to_run_next(desk: Cli, text: str):
+    """`otherwise:` stands first among the next commands, with the target and runs that were typed, wherever the check stands."""
+    desk.playbook("fill", text)
     done = desk.runbook("exec", "fill.yaml", "--runs", "here")
     assert done.code == 3
     assert re.search(r"next +runbook exec other-way --runs \S+", done.err), done.err

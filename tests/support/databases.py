@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,8 +138,7 @@ class Cluster:
         self.server.start()  # a test may have stopped or killed it
         template = "template0" if store is None else self._template(store, sessions)
         name = f"test_{next(self._numbers)}"
-        # copying the files takes two thirds of the CPU that going over their pages takes, where nothing waits for a disk
-        self._admin(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        self._copy(template, name)
         database = Database(name, "postgresql", self.server.url(name), self.major, self.server, store)
         try:
             yield database
@@ -147,6 +146,30 @@ class Cluster:
             database.close()
             self.server.start()
             self._admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    @contextlib.contextmanager
+    def saved(self, database: Database) -> Iterator[Callable[[], None]]:
+        """Within: a function that makes this database again what it is now, with its name and oid, as a restored one can't be
+        told from it; whoever is connected is thrown out.
+        """
+        copy = f"{database.name}_saved"
+        oid = database.value("SELECT oid FROM pg_database WHERE datname = current_database()")
+        database.close()
+        self._copy(database.name, copy)
+
+        def restore() -> None:
+            database.close()
+            self._admin(f"DROP DATABASE {database.name} WITH (FORCE)")
+            self._copy(copy, database.name, f"OID {oid}")
+
+        try:
+            yield restore
+        finally:
+            self._admin(f"DROP DATABASE {copy}")
+
+    def _copy(self, template: str, name: str, more: str = "") -> None:
+        # copying the files takes two thirds of the CPU that going over their pages takes, where nothing waits for a disk
+        self._admin(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY {more}")
 
     def _template(self, store: str, sessions: int) -> str:
         name = f"honeypot_{store}_{sessions}"
