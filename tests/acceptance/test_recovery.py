@@ -336,7 +336,7 @@ def _killed(databases: Databases, place: Database, desk: InProcessCli, points: I
             if done.code != KILLED:  # there are no more
                 assert done.code == 0, done.text
                 break
-            count += 1; print(point, time.time(), flush=True)
+            count += 1
             did(desk, "resume", "latest")
             assert Seen.of(place, **ROWS) - before == [], point
     return count

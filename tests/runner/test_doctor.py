@@ -60,7 +60,9 @@ def test_each_half_done_state_is_3_and_proposes_the_recovery(desk: InProcessCli,
     assert "shape v16: half" in done.out
     assert "index idx_session_snapshot_asn on session_summaries: is INVALID (indisvalid is false)" in done.out
     then = answer(desk.runbook("doctor", "v16", "--json"))["next"]
-    assert [one.partition(" -t ")[0] for one in then] == ["runbook plan adr007-recovery"], "and nothing that goes around it"
+    assert [one.partition(" -t ")[0] for one in then] == ["runbook plan adr007-recovery"], (
+        "and nothing that goes around it"
+    )
 
 
 def test_a_version_row_is_a_finding_and_no_proof(desk: InProcessCli, store: Database):

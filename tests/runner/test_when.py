@@ -68,7 +68,9 @@ def test_condition_that_fails_skips_the_step(empty_database: Database, tmp_path:
 def test_skipped_step_says_nothing_of_how_things_stand(desk: InProcessCli) -> None:
     """Its `if_stopped_here` tells of a change that was never begun."""
     maybe = f"{MAYBE[:-1]}, if_stopped_here: half of it is gone}}"
-    gate = "- {id: gate, type: checkpoint, success_criteria: [{id: no, check: query, query: SELECT 1 AS n, that: n > 1}]}"
+    gate = (
+        "- {id: gate, type: checkpoint, success_criteria: [{id: no, check: query, query: SELECT 1 AS n, that: n > 1}]}"
+    )
     done = desk.runbook("exec", written(desk, f"{maybe}\n{gate}"))
     assert done.code == 3 and "maybe skipped" in done.text, done.text
     assert "nothing was changed" in done.text and "half of it is gone" not in done.text
