@@ -69,8 +69,8 @@ class Keep(Step[Kept]):
     """Copies a query's rows into a new table, compares copy and query, and leaves the copy there when the run ends.
 
     into: without a schema, `runbook_kept.NAME` (on SQLite `runbook_kept_NAME`), where it is no part of your schema. An existing
-    table is never touched. counted: says in words how many rows there are, as {rows}. The undo drops the copy while it
-    is as it was made; else you drop it when nobody needs it any more.
+    table is never touched; where it has all of the rows, they are kept already. counted: says in words how many rows there are,
+    as {rows}. The undo drops the copy while it is as it was made; else you drop it when nobody needs it any more.
     """
 
     kind: ClassVar[str] = "keep"
@@ -118,8 +118,8 @@ class Keep(Step[Kept]):
         faults = catalog.no_place_in(look, catalog.named(look, name)[0]) if "." in self.into else []
         if catalog.relation(look, name) is not None:
             faults.append(
-                f"cannot keep a copy in {self.into}: {name} is there, with other content ({evidence}); let `into` name another "
-                f"table, or, {kept_aside.cleared(look, name)}"
+                f"cannot keep a copy in {self.into}: {name} is there, with other content ({evidence}); it may be the only copy of that: "
+                f"put it aside with ALTER TABLE {catalog.sql_name(look, name)} RENAME TO …, or let `into` name another table"
             )
         elif "." not in self.into:
             faults += [f"cannot keep a copy in {self.into}: {one}" for one in kept_aside.no_room(look, name)]
@@ -154,11 +154,22 @@ class Keep(Step[Kept]):
                 return Effect(State.DONE, f"nothing to keep (absent: fine): {missing}")
             return Effect(State.NOT_DONE, f"{MISSING}: {missing}")
         source = _content(look, self._source(look)) if there else None
-        if source is not None and source == _content(look, f"SELECT * FROM {table}"):
+        if source is not None and self._held(look, table, source):
             return Effect(State.DONE, f"{table} has these {source.rows:,} rows already")
         rows = source.rows if source else _count(look, self._source(look))
         other = f"; {table} has {_count(look, f'SELECT * FROM {table}'):,} rows, not these" if there else ""
         return Effect(State.NOT_DONE, f"{self._counted(rows)}, and no copy of them{other}")
+
+    def _held(self, look: Look, table: str, source: Content) -> bool:
+        """Whether an earlier copy has all rows of the query, with the same columns. It may have more, which nobody can derive
+        again either, once what they came from is gone: then the query gives no rows, and the copy is all that is left of them.
+        """
+        if source == _content(look, f"SELECT * FROM {table}"):
+            return True
+        if look.columns(self._source(look)) != look.columns(f"SELECT * FROM {table}"):
+            return False
+        missing = f"{_texts(look, self._source(look))} EXCEPT {_texts(look, f'SELECT * FROM {table}')}"
+        return not look.row(f"SELECT EXISTS ({missing}) AS missing").flag("missing")
 
     def _remembered(self, look: Look) -> Kept | None:
         """What this run recorded of the copy; None before that, and outside of a run."""
@@ -265,10 +276,16 @@ def _count(look: Look, source: str) -> int:
 def _content(look: Look, source: str) -> Content:
     """The number of rows, and a checksum over the texts of all of them in any order: no two rows are told apart by their place."""
     if look.dialect is Dialect.SQLITE:
-        names = look.columns(source)
-        texts = " || ',' || ".join(f"quote(kept.{quote(name)})" for name in names)
-        return _summed([row.text("t") for row in look.rows(f"SELECT {texts} AS t FROM ({source}) AS kept")])
+        return _summed([row.text("t") for row in look.rows(_texts(look, source))])
     return _found(look.row(f"SELECT {_FIGURES} FROM ({source}) AS kept"))
+
+
+def _texts(look: Look, source: str) -> str:
+    """A query for each row as one text, `t`."""
+    text = "CAST(kept AS text)"
+    if look.dialect is Dialect.SQLITE:
+        text = " || ',' || ".join(f"quote(kept.{quote(name)})" for name in look.columns(source))
+    return f"SELECT {text} AS t FROM ({source}) AS kept"
 
 
 # rows, and a sum over 60 bits of each row's md5, which is exact for any number of them

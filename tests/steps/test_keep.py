@@ -69,6 +69,28 @@ def test_second_run_finds_the_same_copy(addresses: Database) -> None:
     assert trial.again().preflight() == []
 
 
+@pytest.mark.parametrize(
+    "lost", ["DELETE FROM address", "DELETE FROM address WHERE id = 1", "UPDATE address SET note = NULL"]
+)
+def test_copy_that_has_more_is_all_that_is_left_of_it(addresses: Database, lost: str) -> None:
+    """A second recovery, after what was kept had not come back yet: it must not ask to drop the only copy."""
+    trial = Trial(addresses, keep())
+    trial.apply()
+    addresses.script(lost)
+    assert trial.again().state() is State.DONE
+    assert trial.again().preflight() == []
+    assert addresses.rows(f"SELECT count(*) FROM {copy_of(addresses)}") == [(3,)]
+
+
+def test_table_of_other_columns_is_no_copy(addresses: Database) -> None:
+    """Even where the query gives no rows, all of which any table has."""
+    Trial(addresses, keep(what="SELECT id FROM address")).apply()
+    addresses.script("DELETE FROM address")
+    again = Trial(addresses, keep())
+    assert again.state() is State.NOT_DONE
+    assert any("with other content" in one for one in again.preflight())
+
+
 def test_existing_table_never_replaced(addresses: Database) -> None:
     trial = Trial(addresses, keep())
     trial.apply()

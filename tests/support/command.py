@@ -19,6 +19,7 @@ from pathlib import Path
 
 RUNBOOK = Path(sys.executable).with_name("runbook")
 KILLED = -signal.SIGKILL
+LIMIT = 600  # seconds: it ends a test that hangs, and says nothing of speed, even where others take the machine
 
 
 HOLDS = "success_criteria: [{id: always, check: query, query: SELECT 1 AS one, that: one == 1}]\n"
@@ -75,7 +76,7 @@ class _Loaded:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
-        assert select.select([self._process.stdout], [], [], 120)[0], "the command did not end"
+        assert select.select([self._process.stdout], [], [], LIMIT)[0], "the command did not end"
         return int(self._process.stdout.readline())
 
     @staticmethod
@@ -108,7 +109,7 @@ class Cli:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=LIMIT,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
