@@ -360,7 +360,7 @@ def test_recovery_killed_anywhere(
 ) -> None:
     """At every record and commit of the recovery, on 2,000 sessions; in parts of every fifth, which can run side by side."""
     points = (f"{kind}:{number}" for number in itertools.count(first, STRIDE))
-    assert _killed(databases, place, desk, points, sessions=2000) > 40 // STRIDE
+    assert _killed(databases, place, desk, points, sessions=2000) >= 7  # 35 commits, 60 records
 
 
 # ─── the project's own program ──────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from textwrap import indent
 from typing import Any
 
 import psycopg
-from command import Cli, Done
+from command import LIMIT, Cli, Done
 from databases import Database
 
 from runner.cli import main
@@ -64,7 +64,7 @@ class InProcessCli(Cli):
         )
 
 
-def until(true: Callable[[], Any], seconds: float = 30) -> Any:
+def until(true: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait until something is so, and return it; an assertion fails when it never is."""
     end = time.monotonic() + seconds
     while True:
@@ -94,7 +94,7 @@ def meanwhile(act: Callable[[], object]) -> Iterator[None]:
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(act)
         yield
-        future.result(60)
+        future.result(LIMIT)
 
 
 @contextlib.contextmanager
