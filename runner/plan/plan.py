@@ -11,7 +11,7 @@ from runner.common.durations import age, format_duration
 from runner.playbook.check_text import question
 from runner.playbook.model import Check, Entry, Guard, LockPolicy, Monitor, Playbook, RetryPolicy, Timeouts
 from runner.playbook.monitor_builder import share
-from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement, UsesFigures
+from steps.contract import Conditional, Effect, Gate, HalfDone, Oneway, Reversible, Statement, UsesFigures, able
 
 if TYPE_CHECKING:
     from runner.plan.foresight import Foreseen, Foresight
@@ -194,7 +194,7 @@ def taking_back(entry: Entry, condition: str | None = None) -> str:
     condition: as the target reports it; None without a target.
     """
     step = entry.step
-    if isinstance(step, Gate) or not step.changes:
+    if able(step, Gate) or not step.changes:
         return ""
     if not step.lasting:
         return "nothing to take back (maintenance)"
@@ -202,7 +202,7 @@ def taking_back(entry: Entry, condition: str | None = None) -> str:
     if reason:
         return f"one way: {reason}"
     if condition is None:
-        condition = step.back_if(None) if isinstance(step, Conditional) else ""
+        condition = step.back_if(None) if able(step, Conditional) else ""
     return f"yes, {condition}" if condition else "yes"
 
 
@@ -211,9 +211,9 @@ def one_way(entry: Entry) -> str:
     step = entry.step
     if not step.changes or not step.lasting:
         return ""
-    if not isinstance(step, Reversible):
+    if not able(step, Reversible):
         return f"{step.kind} has no way back"
-    return step.one_way() if isinstance(step, Oneway) else ""
+    return step.one_way() if able(step, Oneway) else ""
 
 
 def _rollback_words(playbook: Playbook) -> str:
@@ -233,7 +233,7 @@ def _hanging(playbook: Playbook) -> Iterator[tuple[str, str, str]]:
     for entry in playbook.entries:
         checks = [*entry.preconditions, *entry.success_criteria, *([entry.when] if entry.when else [])]
         asks += [(check.id, entry.id, _names(check)) for check in checks]
-        asks += [(entry.id, entry.id, entry.step.figures())] if isinstance(entry.step, UsesFigures) else []
+        asks += [(entry.id, entry.id, entry.step.figures())] if able(entry.step, UsesFigures) else []
     for who, within, names in asks:
         for name in names:
             step = name.partition(".")[0]
@@ -267,7 +267,7 @@ def warnings(playbook: Playbook) -> list[str]:
 
 def half_way_back(entry: Entry) -> str:
     """Why the step can't be undone automatically if it ends half done; "" if it can."""
-    return entry.step.half_way_back() if isinstance(entry.step, HalfDone) else ""
+    return entry.step.half_way_back() if able(entry.step, HalfDone) else ""
 
 
 def _notes(playbook: Playbook, today: date) -> tuple[str, ...]:

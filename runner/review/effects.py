@@ -60,6 +60,13 @@ class StatementEffect(NamedTuple):
 def effect_of(statement: Parsed) -> StatementEffect:
     """The effect of a statement, the strongest part of it."""
     root = statement.root
+    if root.kind == "ExplainStmt":
+        explained = (one for kind in _OF for one in statement.find(kind) if one.up is root)
+        return _of(next(explained, root), statement) if has_option(statement, "analyze") else StatementEffect()
+    return _of(root, statement)
+
+
+def _of(root: TreeNode, statement: Parsed) -> StatementEffect:
     found = _OF.get(root.kind, _nothing)(root, statement)
     if root.kind == "SelectStmt":  # WITH x AS (UPDATE …) SELECT …
         inner = [_OF[node.kind](node, statement) for node in statement.find("UpdateStmt", "DeleteStmt", "InsertStmt")]
@@ -126,7 +133,7 @@ _COUNTED = frozenset({"serial", "bigserial", "smallserial", "serial4", "serial8"
 
 def _added(node: TreeNode, statement: Parsed) -> StatementEffect:
     """ADD COLUMN: instant, unless each row gets a value of its own, or a constraint has to be proven."""
-    below = [one for one in statement.tree.nodes if _is_below(one, node)]
+    below = [one for one in statement.find("Constraint", "FuncCall", "TypeName") if _is_below(one, node)]
     pb = _enum()
     kinds = {pb.ConstrType.Name(one.message.contype) for one in below if one.kind == "Constraint"}
     calls = {one.message.funcname[-1].string.sval for one in below if one.kind == "FuncCall"}
@@ -176,24 +183,27 @@ def _vacuum(_root: TreeNode, statement: Parsed) -> StatementEffect:
 
 
 def has_option(statement: Parsed, name: str) -> bool:
-    """Whether a statement gives this option, as EXPLAIN (…), VACUUM (…) and REINDEX (…) have them."""
-    return any(one.message.defname == name for one in statement.find("DefElem"))
+    """Whether a statement switches this option on, as EXPLAIN (…), VACUUM (…) and REINDEX (…) have them."""
+    return any(one.message.defname == name and not _is_off(one.message.arg) for one in statement.find("DefElem"))
+
+
+def _is_off(value: Any) -> bool:
+    """Whether an option's value is `false`, `off` or 0; without one it is on."""
+    kind = value.WhichOneof("node")
+    return (
+        (kind == "integer" and not value.integer.ival)
+        or (kind == "boolean" and not value.boolean.boolval)
+        or (kind == "string" and value.string.sval.lower() in {"false", "off"})
+    )
 
 
 def _refresh(root: TreeNode, _statement: Parsed) -> StatementEffect:
-    return StatementEffect("EXCLUSIVE" if root.message.concurrent else _EXCLUSIVE, REWRITE)
+    concurrent = StatementEffect("EXCLUSIVE", ROWS)  # writes wait, and nobody but another REFRESH writes to it
+    return concurrent if root.message.concurrent else StatementEffect(_EXCLUSIVE, REWRITE)
 
 
 def _lock(root: TreeNode, _statement: Parsed) -> StatementEffect:
     return StatementEffect(_ORDER[max(min(root.message.mode, len(_ORDER)), 1) - 1], ROWS)
-
-
-def _explain(root: TreeNode, statement: Parsed) -> StatementEffect:
-    if not has_option(statement, "analyze"):
-        return StatementEffect()
-    inner = root.message.query
-    kind = getattr(inner, inner.WhichOneof("node")).DESCRIPTOR.name
-    return _OF.get(kind, _nothing)(root, statement)
 
 
 def _enum() -> Any:
@@ -213,6 +223,8 @@ _OF: dict[str, Callable[[TreeNode, Parsed], StatementEffect]] = {
     "RenameStmt": _rename,
     "IndexStmt": _index,
     "DropStmt": _drop,
+    "DropOwnedStmt": _fixed(_EXCLUSIVE, INSTANT, "all that the role owns"),
+    "DropdbStmt": _fixed("", "", "all that is in it"),
     "TruncateStmt": _fixed(_EXCLUSIVE, INSTANT, "all rows"),
     "ReindexStmt": _reindex,
     "VacuumStmt": _vacuum,
@@ -221,5 +233,4 @@ _OF: dict[str, Callable[[TreeNode, Parsed], StatementEffect]] = {
     "LockStmt": _lock,
     "CreateTrigStmt": _fixed("SHARE ROW EXCLUSIVE", INSTANT),
     "RuleStmt": _fixed(_EXCLUSIVE, INSTANT),
-    "ExplainStmt": _explain,
 }

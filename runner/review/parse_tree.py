@@ -52,12 +52,12 @@ class TreeNode:
 
 
 class ParseTree(NamedTuple):
-    """One parsed statement: where it begins and ends in the text, and all nodes in order."""
+    """One parsed statement: where it begins and ends in the text, its first node, and all nodes by kind, in order."""
 
     start: int
     end: int
-    nodes: tuple[TreeNode, ...]
-    by_kind: Mapping[str, tuple[TreeNode, ...]]
+    root: TreeNode
+    by_kind: Mapping[str, list[TreeNode]]
 
 
 class SyntaxFault(NamedTuple):
@@ -78,7 +78,7 @@ class Parsed:
     @property
     def root(self) -> TreeNode:
         """The statement itself, as "UpdateStmt"."""
-        return self.tree.nodes[0]
+        return self.tree.root
 
     @property
     def sql(self) -> str:
@@ -149,12 +149,8 @@ def _trees(sql: str) -> tuple[ParseTree, ...] | SyntaxFault:
     for raw in found.stmts:
         start = characters(raw.stmt_location)
         end = characters(raw.stmt_location + raw.stmt_len) if raw.stmt_len else len(sql)
-        nodes: list[TreeNode] = []
-        _collect(raw, None, nodes, characters)
-        groups: dict[str, list[TreeNode]] = defaultdict(list)
-        for node in nodes:
-            groups[node.kind].append(node)
-        trees.append(ParseTree(start, end, tuple(nodes), {kind: tuple(one) for kind, one in groups.items()}))
+        nodes = nodes_below(raw, characters)
+        trees.append(ParseTree(start, end, next(iter(nodes.values()))[0], nodes))
     return tuple(trees)
 
 
@@ -166,35 +162,45 @@ def _characters(sql: str) -> Any:
     return lambda position: len(raw[:position].decode(errors="ignore"))
 
 
-def _collect(message: Any, up: TreeNode | None, nodes: list[TreeNode], characters: Any) -> None:
-    """Append all nodes below a message; the wrappers (RawStmt, Node, List) are left out."""
+def nodes_below(message: Any, characters: Any = int) -> Mapping[str, list[TreeNode]]:
+    """All nodes below a message by kind, in order. characters: maps the parser's positions, see `_characters`."""
+    nodes: dict[str, list[TreeNode]] = defaultdict(list)
+    _collect(message, None, nodes, characters)
+    return dict(nodes)
+
+
+def _collect(message: Any, up: TreeNode | None, nodes: dict[str, list[TreeNode]], characters: Any) -> None:
+    """Add all nodes below a message by kind; wrappers (RawStmt, Node, List) and plain values (String, Integer) are left out."""
     for descriptor, value in message.ListFields():
-        name, kind, repeated = _FIELDS.get(descriptor) or _field(descriptor)
-        if not kind:
+        name, repeated = _FIELDS.get(descriptor) or _field(descriptor)
+        if not name:
             continue
         for one in value if repeated else (value,):
-            inner, found = one, kind
-            if kind == "Node":
-                which = one.WhichOneof("node")
-                if which is None:
-                    continue
-                inner = getattr(one, which)
-                found = inner.DESCRIPTOR.name
-            if found == "List":
+            inner = _unwrapped(one) if type(one).__name__ == "Node" else one
+            kind = type(inner).__name__
+            if kind == "List":
                 _collect(inner, up, nodes, characters)
+            if kind in {"List", "NoneType"}:
                 continue
             if characters is not int and getattr(inner, "location", 0) > 0:
                 inner.location = characters(inner.location)
-            node = TreeNode(found, inner, up, name)
-            nodes.append(node)
-            _collect(inner, node, nodes, characters)
+            node = TreeNode(kind, inner, up, name)
+            nodes[kind].append(node)
+            if kind != "A_Const":
+                _collect(inner, node, nodes, characters)
 
 
-_FIELDS: dict[Any, tuple[str, str, bool]] = {}
-"""Field of a message → its name, the type of message that it holds ("" for a plain value), and whether it is a list."""
+def _unwrapped(node: Any) -> Any:
+    """What a Node holds; None for a plain value."""
+    which = node.WhichOneof("node")
+    return None if which is None or which in _PLAIN else getattr(node, which)
 
 
-def _field(descriptor: Any) -> tuple[str, str, bool]:
-    holds = descriptor.message_type.name if descriptor.message_type is not None else ""
-    _FIELDS[descriptor] = descriptor.name, holds, descriptor.is_repeated
+_PLAIN = frozenset({"string", "integer", "float", "boolean", "bit_string"})
+_FIELDS: dict[Any, tuple[str, bool]] = {}
+"""Field of a message → its name ("" for one that holds a plain value), and whether it is a list."""
+
+
+def _field(descriptor: Any) -> tuple[str, bool]:
+    _FIELDS[descriptor] = "" if descriptor.message_type is None else descriptor.name, descriptor.is_repeated
     return _FIELDS[descriptor]

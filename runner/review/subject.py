@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple, TypeGuard, TypeVar
+from typing import NamedTuple
 
 from runner.common.plain_data import Data
 from runner.plan import plan
@@ -15,23 +16,10 @@ from runner.playbook.model import Check, Entry, Playbook
 from runner.playbook.sources import Place
 from runner.playbook.yaml_reader import Mark
 from runner.review import parse_tree
-from runner.review.parse_tree import Parsed, SyntaxFault
+from runner.review.parse_tree import Parsed, SyntaxFault, TreeNode
 from runner.review.sql_texts import Role, SqlText, texts_of
-from steps.contract import RunsPrograms
+from steps.contract import RunsPrograms, able
 from steps.contract.dialect import Dialect
-
-A = TypeVar("A")
-
-
-def able(step: object, ability: type[A]) -> TypeGuard[A]:
-    """Whether a step or probe has an ability; as isinstance, which takes long for protocols, asked once a type."""
-    kinds: tuple[type, type] = (type(step), ability)
-    if kinds not in _ABLE:
-        _ABLE[kinds] = issubclass(*kinds)
-    return _ABLE[kinds]
-
-
-_ABLE: dict[tuple[type, type], bool] = {}
 
 
 class Program(NamedTuple):
@@ -80,13 +68,14 @@ class LintSubject:
             for n, (entry, one) in enumerate(zip(self.playbook.entries, each, strict=True))
         )
 
-    def checks(self) -> Iterator[Check]:
+    @functools.cached_property
+    def checks(self) -> tuple[Check, ...]:
         """All preconditions, criteria, guards and monitors."""
-        yield from self.playbook.preconditions
-        for entry in self.playbook.entries:
-            yield from (*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards))
-        yield from self.playbook.success_criteria
-        yield from (monitor.check for monitor in self.playbook.monitors)
+        playbook = self.playbook
+        found = [*playbook.preconditions]
+        for entry in playbook.entries:
+            found += (*entry.preconditions, *entry.success_criteria, *(guard.check for guard in entry.guards))
+        return (*found, *playbook.success_criteria, *(monitor.check for monitor in playbook.monitors))
 
     @functools.cached_property
     def one_way(self) -> Mapping[str, str]:
@@ -98,7 +87,7 @@ class LintSubject:
     def programs(self) -> tuple[Program, ...]:
         """The programs that steps and checks run."""
         steps = ((entry.step, entry.mark, entry.id) for entry in self.playbook.entries)
-        probes = ((check.probe, check.mark, check.id) for check in self.checks())
+        probes = ((check.probe, check.mark, check.id) for check in self.checks)
         return tuple(
             Program(one.words, mark, name)
             for each, mark, name in (*steps, *probes)
@@ -139,6 +128,18 @@ class LintSubject:
     def parsed_as(self, *roles: Role) -> Iterator[Parsed]:
         """Those that are for this."""
         return (one for one in self.parsed if one.text.role in roles)
+
+    @functools.cached_property
+    def _nodes(self) -> Mapping[str, list[tuple[Parsed, TreeNode]]]:
+        found: dict[str, list[tuple[Parsed, TreeNode]]] = defaultdict(list)
+        for statement in self.parsed:
+            for kind, nodes in statement.tree.by_kind.items():
+                found[kind] += [(statement, node) for node in nodes]
+        return found
+
+    def find(self, *kinds: str, roles: Collection[Role] = tuple(Role)) -> Iterator[tuple[Parsed, TreeNode]]:
+        """All nodes of these kinds in the SQL for PostgreSQL, each with its statement."""
+        return (one for kind in kinds for one in self._nodes.get(kind, ()) if one[0].text.role in roles)
 
     @property
     def unreadable(self) -> Iterator[tuple[SqlText, SyntaxFault]]:

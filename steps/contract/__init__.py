@@ -24,6 +24,7 @@ from steps.contract.abilities import (
     TellsFigures,
     UndoesRun,
     UsesFigures,
+    able,
     running_figures,
 )
 from steps.contract.dialect import Dialect
@@ -160,6 +161,7 @@ __all__ = [
     "Value",
     "Verdict",
     "Work",
+    "able",
     "refuse_unknown_zone",
     "running_figures",
     "seconds",

@@ -5,15 +5,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from steps.contract.gate import GateNeeds
 from steps.contract.look import Look, Trace
+from steps.contract.step import Before, Context, Statement, Step, StepResult, TakenBack
 from steps.contract.values import Value
 
 if TYPE_CHECKING:
     from steps.contract.dialect import Dialect
-from steps.contract.step import Before, Context, Statement, Step, StepResult, TakenBack
+
+A = TypeVar("A")
+
+
+def able(step: object, ability: type[A]) -> TypeGuard[A]:
+    """Whether a step or probe has an ability; as isinstance, which takes long for protocols, asked once a type."""
+    kinds: tuple[type, type] = (type(step), ability)
+    if kinds not in _ABLE:
+        _ABLE[kinds] = issubclass(*kinds)
+    return _ABLE[kinds]
+
+
+_ABLE: dict[tuple[type, type], bool] = {}
 
 
 @runtime_checkable

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from steps.contract import Look
 from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
-from steps.sql.scanner import Token, scan
+from steps.sql.scanner import Token, TokenKind, scan
 
 _DML = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE")
 _LOCKS = {
@@ -28,14 +29,14 @@ _LOCKS = {
 
 def is_dml(sql: str, dialect: Dialect) -> bool:
     """Whether the statement is INSERT, UPDATE, DELETE, MERGE or REPLACE, possibly after WITH."""
-    return _verb(list(_outer_words(sql, dialect))) in _DML
+    return _verb(_outer_words(sql, dialect)) in _DML
 
 
 def whole_table_verb(sql: str, dialect: Dialect) -> str:
     """UPDATE, DELETE or TRUNCATE where the statement has no WHERE, else ""."""
-    words = list(_outer_words(sql, dialect))
+    words = _outer_words(sql, dialect)
     verb = _verb(words)
-    if words[:1] == ["TRUNCATE"]:
+    if words[:1] == ("TRUNCATE",):
         return "TRUNCATE"
     return verb if verb in ("UPDATE", "DELETE") and "WHERE" not in words else ""
 
@@ -79,7 +80,7 @@ def what_goes_with_it(look: Look, sql: str) -> list[str]:
 
 def lock_of(sql: str) -> str:
     """The strongest lock that PostgreSQL takes on the statement's table, "" where its keywords don't tell."""
-    words = list(_outer_words(sql, Dialect.POSTGRESQL))
+    words = _outer_words(sql, Dialect.POSTGRESQL)
     first = _verb(words) or (words[0] if words else "")
     if "CONCURRENTLY" in words or (first == "REINDEX" and _says(sql, "CONCURRENTLY")):
         return "SHARE UPDATE EXCLUSIVE"
@@ -115,20 +116,23 @@ def _is_full(sql: str) -> bool:
 _OFF = (["FALSE"], ["OFF"], ["0"], ["'FALSE'"], ["'OFF'"])
 
 
-def _verb(words: list[str]) -> str:
+def _verb(words: tuple[str, ...]) -> str:
     """The main verb of a query or DML statement, "" for anything else."""
     if not words or words[0] not in (*_DML, "SELECT", "VALUES", "WITH"):
         return ""
     return next((word for word in words if word in (*_DML, "SELECT", "VALUES")), "")
 
 
-def _outer_words(sql: str, dialect: Dialect) -> Iterator[str]:
+@functools.lru_cache(maxsize=1024)  # each question above is asked of the same statement
+def _outer_words(sql: str, dialect: Dialect) -> tuple[str, ...]:
     """The bare words outside of parentheses, in upper case: those of the outer statement."""
-    depth = 0
-    for token in _meaningful(sql, dialect):
-        depth += {"(": 1, ")": -1}.get(token.sign, 0)
-        if depth == 0 and token.keyword:
-            yield token.keyword
+    depth, words = 0, []
+    for token in scan(sql, dialect):
+        if token.kind is TokenKind.OTHER:
+            depth += {"(": 1, ")": -1}.get(token.text, 0)
+        elif depth == 0 and (word := token.keyword):
+            words.append(word)
+    return tuple(words)
 
 
 def _meaningful(sql: str, dialect: Dialect) -> Iterator[Token]:

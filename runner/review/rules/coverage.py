@@ -123,7 +123,7 @@ def shows_others_data(subject: LintSubject) -> Iterator[Hit]:
             success_criteria:
               - {id: some, check: query, query: SELECT * FROM public.customers WHERE id < 9, show: [id, country], rows: 8}
     """
-    for check in subject.checks():
+    for check in subject.checks:
         shown = getattr(check.probe, "show", ())
         personal = [one for one in shown if isinstance(one, str) and _PERSONAL.search(one)]
         if len(shown) > _WIDE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,9 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import LintSubject, able
-from steps.contract import Declared, Foretold
+from runner.review.subject import LintSubject
+from steps.contract import Declared, Dialect, Foretold, able
+from steps.sql.scanner import BadSql, scan
 
 _SENT = (Role.STATEMENT, Role.REVERT)
 
@@ -42,9 +44,25 @@ def blocks_others(subject: LintSubject) -> Iterator[Hit]:
 
 
 def _own_table(statement: Parsed, subject: LintSubject) -> bool:
-    """Whether the playbook itself makes the table, so that nobody else waits for it."""
-    made = {name_of(one.message.relation) for each in subject.parsed for one in each.find("CreateStmt")}
-    return _table(statement) in made
+    """Whether the playbook itself has made all tables of the statement before, or they are temporary: nobody else waits for them."""
+    made = set()
+    for earlier in itertools.takewhile(lambda one: one is not statement, subject.parsed):
+        made |= {name_of(one) for one in _made_by(earlier)}
+    return all(name in made or name.startswith("pg_temp.") for name in _tables(statement))
+
+
+def _made_by(statement: Parsed) -> Iterator[Any]:
+    for node in statement.find("CreateStmt"):
+        if not node.message.if_not_exists:
+            yield node.message.relation
+    for node in statement.find("IntoClause"):  # CREATE TABLE … AS, SELECT … INTO
+        yield node.message.rel
+
+
+def _tables(statement: Parsed) -> list[str]:
+    """The tables that a statement names; what it drops, where it drops something."""
+    dropped = [".".join(_parts(one)) for node in statement.find("DropStmt") for one in node.message.objects]
+    return dropped or [name_of(node.message) for node in statement.find("RangeVar")] or [""]
 
 
 def _table(statement: Parsed) -> str:
@@ -88,8 +106,8 @@ def _altered_otherwise(statement: Parsed, table: str) -> str:
 def values_are_lost(subject: LintSubject) -> Iterator[Hit]:
     """A statement takes away values that nothing brings back.
 
-    DROP TABLE, DROP COLUMN and TRUNCATE take effect at once and leave nothing to take back. Rename the thing first, keep it for a
-    while, and drop it in a playbook of its own behind a gate that proves that nobody has missed it.
+    DROP TABLE, DROP COLUMN and TRUNCATE take effect at once and leave nothing to take back. The steps `drop_table` and `drop_column`
+    keep what they drop aside and put it back; `keep` copies a table before it is emptied.
 
     Found in::
 
@@ -99,16 +117,35 @@ def values_are_lost(subject: LintSubject) -> Iterator[Hit]:
     Instead::
 
         steps:
-          - {id: keep, type: sql, text: ALTER TABLE public.ip_inventory RENAME TO ip_inventory_old}
+          - {id: drop, type: drop_table, table: public.ip_inventory}
     """
     for statement in subject.parsed_as(Role.STATEMENT):
         lost = effect_of(statement).one_way
-        takes = statement.root.kind in ("DropStmt", "TruncateStmt", "AlterTableStmt") and "doesn't hold" not in lost
+        takes = statement.root.kind in _TAKES_AWAY and "doesn't hold" not in lost
         if lost and takes and not _own_table(statement, subject):
-            names = ", ".join(_dropped(statement)) or _table(statement)
-            why = f"{names}: {lost} are gone for good, and no rollback brings them back"
-            instead = f"rename {names} first, and drop it later behind a gate"
-            yield Hit(statement.mark(), why, instead, statement.text.step)
+            names = ", ".join(_dropped(statement) or _tables(statement))
+            why = f"{names + ': ' if names else ''}no rollback brings back {lost}"
+            yield Hit(statement.mark(), why, _kept_aside(statement), statement.text.step)
+
+
+_TAKES_AWAY = frozenset({"DropStmt", "TruncateStmt", "AlterTableStmt", "DropOwnedStmt"})
+
+
+def _kept_aside(statement: Parsed) -> str:
+    """The steps that keep what is dropped, with the names of the statement."""
+    message, table = statement.root.message, _table(statement)
+    match statement.root.kind, _name("ObjectType", getattr(message, "remove_type", getattr(message, "objtype", 0))):
+        case "DropStmt", "OBJECT_TABLE":
+            absent = ", absent: fine" if message.missing_ok else ""
+            steps = [f"{{type: drop_table, table: {one}{absent}}}" for one in _tables(statement)]
+        case "AlterTableStmt", "OBJECT_TABLE":
+            steps = [f"{{type: drop_column, column: {one}}}" for one in _dropped(statement)]
+        case "TruncateStmt", _:
+            into = table.rpartition(".")[2] + "_kept"
+            return f"copy it first: {{type: keep, what: SELECT * FROM {table}, into: {into}, because: …}}"
+        case _:
+            return "leave it to a playbook of its own, behind a gate that proves that nobody has missed it"
+    return f"use {' and '.join(steps)}, which keeps it aside for the way back"
 
 
 @rule("RB207", Severity.WARNING, parsed=True)
@@ -128,29 +165,33 @@ def cascades(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: drop, type: sql, text: "ALTER TABLE public.sessions DROP CONSTRAINT sessions_ip_fkey"}
     """
-    for statement in subject.parsed_as(*_SENT):
-        for node in statement.find("DropStmt", "TruncateStmt", "AlterTableCmd", "DropRoleStmt", "DropOwnedStmt"):
-            if _name("DropBehavior", getattr(node.message, "behavior", 0)) == "DROP_CASCADE":
-                names = ", ".join(_dropped(statement)) or _table(statement)
-                why = f"CASCADE takes away what depends on {names}, which the text doesn't name"
-                instead = f"leave CASCADE out: the database then names what depends on {names}; drop that by name first"
-                yield Hit(statement.mark(node), why, instead, statement.text.step)
+    for statement, node in subject.find(
+        "DropStmt", "TruncateStmt", "AlterTableCmd", "DropRoleStmt", "DropOwnedStmt", roles=_SENT
+    ):
+        if _name("DropBehavior", getattr(node.message, "behavior", 0)) == "DROP_CASCADE":
+            names = ", ".join(_dropped(statement)) or _table(statement)
+            why = f"CASCADE takes away what depends on {names}, which the text doesn't name"
+            instead = f"leave CASCADE out: the database then names what depends on {names}; drop that by name first"
+            yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 def _dropped(statement: Parsed) -> list[str]:
     """The names of what a statement drops."""
     found = []
     for node in statement.find("DropStmt"):
-        for one in node.message.objects:
-            kind = one.WhichOneof("node")
-            parts = one.list.items if kind == "list" else [one]
-            found.append(".".join(part.string.sval for part in parts if part.WhichOneof("node") == "string"))
+        found += [".".join(_parts(one)) for one in node.message.objects]
     found += [
         f"{_table(statement)}.{node.message.name}"
         for node in statement.find("AlterTableCmd")
         if _name("AlterTableType", node.message.subtype) == "AT_DropColumn"
     ]
     return [one for one in found if one]
+
+
+def _parts(named: Any) -> list[str]:
+    """The parts of a name: schema and table."""
+    parts = named.list.items if named.WhichOneof("node") == "list" else [named]
+    return [part.string.sval for part in parts if part.WhichOneof("node") == "string"]
 
 
 @rule("RB208", Severity.WARNING, parsed=True)
@@ -209,13 +250,12 @@ def readers_break(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: name, type: rename_column, column: sessions.ip_types, to: ip_type}
     """
-    for statement in subject.parsed_as(Role.STATEMENT):
-        for node in statement.find("RenameStmt"):
-            if _name("ObjectType", node.message.rename_type) == "OBJECT_COLUMN":
-                table, old, new = name_of(node.message.relation), node.message.subname, node.message.newname
-                why = f"programs that know {table}.{old} fail as soon as it is named {new}"
-                instead = f"use {{type: rename_column, column: {table}.{old}, to: {new}}}, and tell its readers first"
-                yield Hit(statement.mark(node), why, instead, statement.text.step)
+    for statement, node in subject.find("RenameStmt", roles=(Role.STATEMENT,)):
+        if _name("ObjectType", node.message.rename_type) == "OBJECT_COLUMN":
+            table, old, new = name_of(node.message.relation), node.message.subname, node.message.newname
+            why = f"programs that know {table}.{old} fail as soon as it is named {new}"
+            instead = f"use {{type: rename_column, column: {table}.{old}, to: {new}}}, and tell its readers first"
+            yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 _ON_OTHERS = {
@@ -249,19 +289,63 @@ def acts_on_others(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: mark, type: sql, text: UPDATE sessions SET seen = true WHERE id = 1}
     """
-    for statement in subject.parsed:
-        for node in statement.find("FuncCall"):
-            name = node.message.funcname[-1].string.sval
-            if name in _ON_OTHERS:
-                instead = (
-                    "use lock: {blockers: {end: [application_name]}}"
-                    if "backend" in name
-                    else "do it by hand, and note it"
-                )
-                yield Hit(statement.mark(node), f"{name}() {_ON_OTHERS[name]}", instead, statement.text.step)
-        for node in statement.find("AlterSystemStmt", "AlterDatabaseSetStmt", "AlterRoleSetStmt"):
-            why = "a setting of the server, database or role changes for everybody else too"
-            yield Hit(statement.mark(node), why, "write set: {…} at the step", statement.text.step)
+    for statement, node in subject.find("FuncCall"):
+        name = node.message.funcname[-1].string.sval
+        if name in _ON_OTHERS:
+            instead = (
+                "use lock: {blockers: {end: [application_name]}}" if "backend" in name else "do it by hand, and note it"
+            )
+            yield Hit(statement.mark(node), f"{name}() {_ON_OTHERS[name]}", instead, statement.text.step)
+    for statement, node in subject.find("AlterSystemStmt", "AlterDatabaseSetStmt", "AlterRoleSetStmt"):
+        why = "a setting of the server, database or role changes for everybody else too"
+        yield Hit(statement.mark(node), why, "write set: {…} at the step", statement.text.step)
+    for statement, node in subject.find("CopyStmt"):
+        if node.message.filename:
+            what = "runs a program" if node.message.is_program else "reads or writes a file"
+            why = f"COPY {what} on the database's host, with the rights of its server"
+            yield Hit(
+                statement.mark(node),
+                why,
+                "use {type: command, …}, which runs here and is recorded",
+                statement.text.step,
+            )
+
+
+_CHANGES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY", "CREATE", "ALTER", "DROP", "LOCK"})
+_CHANGES |= {"EXECUTE", "CALL", "REFRESH", "REINDEX", "GRANT", "REVOKE"}
+
+
+@rule("RB212", Severity.WARNING, parsed=True)
+def changes_in_a_block(subject: LintSubject) -> Iterator[Hit]:
+    """A DO block hides the statements that it runs.
+
+    Plan, lint and diff see one statement: no locks, no tables, no rows, and nothing of it can be taken back. What another rule says of
+    a DELETE without WHERE isn't said of one in a block.
+
+    Found in::
+
+        steps:
+          - {id: mark, type: sql, text: "DO $$ BEGIN UPDATE sessions SET seen = true WHERE id = 1; END $$"}
+
+    Instead::
+
+        steps:
+          - {id: mark, type: sql, text: UPDATE sessions SET seen = true WHERE id = 1}
+    """
+    for statement, node in subject.find("DoStmt", roles=_SENT):
+        bodies = [one.def_elem.arg.string.sval for one in node.message.args if one.def_elem.defname == "as"]
+        if verbs := sorted({verb for body in bodies for verb in _verbs(body)}):
+            why = f"the block runs {', '.join(verbs)}, of which plan, lint and diff show nothing"
+            instead = "write its statements as steps; a loop over rows is `type: backfill` or `type: fill_table`"
+            yield Hit(statement.mark(node), why, instead, statement.text.step)
+
+
+def _verbs(body: str) -> set[str]:
+    """The words in a body that begin statements that change something, outside of texts and comments."""
+    try:
+        return {token.keyword for token in scan(body, Dialect.POSTGRESQL)} & _CHANGES
+    except BadSql:
+        return {"what can't be read"}
 
 
 @rule("RB211", Severity.ERROR, parsed=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from runner.review import bounded
 from runner.review.effects import has_option, name_of
 from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
@@ -33,12 +34,11 @@ def whole_table(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: clear, type: sql, text: UPDATE public.sessions SET country = NULL WHERE id BETWEEN 1 AND 1000}
     """
-    for statement in subject.parsed_as(*_SENT):
-        for node in statement.find("UpdateStmt", "DeleteStmt"):
-            if not node.message.HasField("where_clause"):
-                table = name_of(node.message.relation)
-                why = f"{_verb(node)} without WHERE changes every row of {table} in one transaction"
-                yield Hit(statement.mark(node), why, _batched(node, table), statement.text.step)
+    for statement, node in subject.find("UpdateStmt", "DeleteStmt", roles=_SENT):
+        if not node.message.HasField("where_clause"):
+            table = name_of(node.message.relation)
+            why = f"{_verb(node)} without WHERE changes every row of {table} in one transaction"
+            yield Hit(statement.mark(node), why, _batched(node, table), statement.text.step)
 
 
 @rule("RB203", Severity.WARNING, parsed=True)
@@ -66,47 +66,17 @@ def unbounded(subject: LintSubject) -> Iterator[Hit]:
             match: source.ip = target.ip
             fill: [country]
     """
-    for statement in subject.parsed_as(*_SENT):
-        for node in statement.find("UpdateStmt", "DeleteStmt"):
-            if node.message.HasField("where_clause") and not _bounded(statement, node):
-                table = name_of(node.message.relation)
-                why = f"{_verb(node)} of as many rows of {table} as its WHERE finds, in one transaction"
-                yield Hit(statement.mark(node), why, _batched(node, table), statement.text.step)
-
-
-def _bounded(statement: Parsed, update: TreeNode) -> bool:
-    """Whether the WHERE names values of a column, or a range of them with both ends."""
-    ends: set[tuple[str, str]] = set()
-    for node in statement.find("A_Expr"):
-        if node.above(*_WRITES) is not update or not node.within("where_clause", update):
-            continue
-        left, right = node.message.lexpr, node.message.rexpr
-        sign = node.message.name[-1].string.sval
-        if _is_column(right) and _is_value(left):
-            left, right, sign = right, left, sign.translate(_MIRROR)
-        if not (_is_column(left) and _is_value(right)):
-            continue
-        if sign in ("=", "BETWEEN"):
-            return True
-        if sign in ("<", "<=", ">", ">="):
-            ends.add((left.column_ref.fields[-1].string.sval, sign[0]))
-    return any((column, "<") in ends for column, sign in ends if sign == ">")
-
-
-_MIRROR = str.maketrans("<>", "><")
-
-
-def _is_value(side: Any) -> bool:
-    kind = side.WhichOneof("node")
-    if kind == "type_cast":
-        return _is_value(side.type_cast.arg)
-    if kind == "list":
-        return all(_is_value(one) for one in side.list.items)
-    return kind == "param_ref" or bool(kind == "a_const" and not side.a_const.isnull)
-
-
-def _is_column(side: Any) -> bool:
-    return bool(side.WhichOneof("node") == "column_ref")
+    for statement, node in subject.find("UpdateStmt", "DeleteStmt", roles=_SENT):
+        if node.message.HasField("where_clause") and not bounded.names_its_rows(node.message):
+            table = name_of(node.message.relation)
+            why = f"{_verb(node)} of as many rows of {table} as its WHERE finds, in one transaction"
+            yield Hit(statement.mark(node), why, _batched(node, table), statement.text.step)
+    for statement, node in subject.find("MergeStmt", roles=_SENT):
+        if not bounded.has_few_rows(node.message.source_relation):
+            table = name_of(node.message.relation)
+            why = f"MERGE changes as many rows of {table} as its source has, in one transaction"
+            instead = f"use {{type: backfill, table: {table}, …}} for the rows that are there, fill_table for new ones"
+            yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 def _verb(node: TreeNode) -> str:
@@ -136,13 +106,12 @@ def explains_by_doing(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: look, type: sql, text: EXPLAIN DELETE FROM public.sessions WHERE id = 1}
     """
-    for statement in subject.parsed:
-        for node in statement.find("ExplainStmt"):
-            written = next(statement.find(*_WRITES), None)
-            if written is not None and has_option(statement, "analyze"):
-                why = f"EXPLAIN ANALYZE runs the {_verb(written)}, and its rows are changed"
-                instead = "write EXPLAIN without ANALYZE, or `check: trial`, which rolls back"
-                yield Hit(statement.mark(node), why, instead, statement.text.step)
+    for statement, node in subject.find("ExplainStmt"):
+        written = next(statement.find(*_WRITES), None)
+        if written is not None and has_option(statement, "analyze"):
+            why = f"EXPLAIN ANALYZE runs the {_verb(written)}, and its rows are changed"
+            instead = "write EXPLAIN without ANALYZE, or `check: trial`, which rolls back"
+            yield Hit(statement.mark(node), why, instead, statement.text.step)
 
 
 @rule("RB205", Severity.WARNING, parsed=True)
@@ -171,17 +140,16 @@ def pages_that_move(subject: LintSubject) -> Iterator[Hit]:
             match: source.ip = target.ip
             fill: [country]
     """
-    for statement in subject.parsed:
-        for node in statement.find("SelectStmt"):
-            message = node.message
-            if message.HasField("limit_offset") and not _is_zero(message.limit_offset):
-                yield _page(statement, node, "OFFSET counts rows that others insert and delete meanwhile")
-            elif message.HasField("limit_count") and node.above(*_WRITES) and not message.sort_clause:
-                yield _page(statement, node, "LIMIT without ORDER BY takes any rows, also those that it took before")
-        for node in statement.find("ColumnRef"):
-            fields = [one.string.sval for one in node.message.fields if one.WhichOneof("node") == "string"]
-            if fields[-1:] == ["ctid"] and statement.text.role in (*_SENT, Role.CONDITION):
-                yield _page(statement, node, "a ctid is another one after each update of its row")
+    for statement, node in subject.find("SelectStmt"):
+        message = node.message
+        if message.HasField("limit_offset") and not _is_zero(message.limit_offset):
+            yield _page(statement, node, "OFFSET counts rows that others insert and delete meanwhile")
+        elif message.HasField("limit_count") and node.above(*_WRITES) and not message.sort_clause:
+            yield _page(statement, node, "LIMIT without ORDER BY takes any rows, also those that it took before")
+    for statement, node in subject.find("ColumnRef"):
+        fields = [one.string.sval for one in node.message.fields if one.WhichOneof("node") == "string"]
+        if fields[-1:] == ["ctid"] and statement.text.role in (*_SENT, Role.CONDITION):
+            yield _page(statement, node, "a ctid is another one after each update of its row")
 
 
 def _page(statement: Parsed, node: TreeNode, why: str) -> Hit:

@@ -49,7 +49,7 @@ def limits_contradict(subject: LintSubject) -> Iterator[Hit]:
     for entry in subject.playbook.entries:
         for guard in entry.guards:
             yield from _of_guard(guard, known)
-    for check in subject.checks():
+    for check in subject.checks:
         holds = _of(check.that, known)
         for name, interval in holds.items():
             if interval.empty:

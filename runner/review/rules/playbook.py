@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from runner.review.findings import Severity
 from runner.review.rule import Hit, rule
-from runner.review.subject import LintSubject, able
-from steps.contract import Gate, HalfDone, Resting, running_figures
+from runner.review.subject import LintSubject
+from steps.contract import Gate, HalfDone, Resting, able, running_figures
 
 
 @rule("RB101", Severity.NOTE)

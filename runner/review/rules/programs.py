@@ -88,7 +88,7 @@ def looks_at_this_host(subject: LintSubject) -> Iterator[Hit]:
         if not _names(one) & _REACHES and (found := _names(one) & _LOCAL):
             why = f"{min(found)} measures the host that runs the playbook, not the database's"
             yield Hit(one.mark, why, "use `check: disk` or `check: memory` with host: database", one.id)
-    for check in subject.checks():
+    for check in subject.checks:
         host, path = getattr(check.probe, "host", ""), str(getattr(check.probe, "path", ""))
         if host == "runner" and re.search(r"postgres|pgsql|pgdata", path):
             why = f"{path} is looked at on the host that runs the playbook, not on the database's"

@@ -38,12 +38,11 @@ def limit_on_aggregate(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: go, type: checkpoint, success_criteria: [{id: enough, check: query, query: right, that: n > 990}]}
     """
-    for statement in subject.parsed:
-        for node in statement.find("SelectStmt"):
-            one_row = not node.message.group_clause and _aggregates(statement, node)
-            if node.message.HasField("limit_count") and one_row:
-                why = f"LIMIT limits nothing here: {one_row[0]}() is one row, over all rows"
-                yield Hit(statement.mark(one_row_node(statement, node)), why, _SAMPLE, statement.text.step)
+    for statement, node in subject.find("SelectStmt"):
+        one_row = not node.message.group_clause and _aggregates(statement, node)
+        if node.message.HasField("limit_count") and one_row:
+            why = f"LIMIT limits nothing here: {one_row[0]}() is one row, over all rows"
+            yield Hit(statement.mark(one_row_node(statement, node)), why, _SAMPLE, statement.text.step)
 
 
 _SAMPLE = "take the sample first: FROM (SELECT … ORDER BY md5(key::text) LIMIT n) AS s, or use `check: sample`"
@@ -87,19 +86,16 @@ def unordered_sample(subject: LintSubject) -> Iterator[Hit]:
             success_criteria:
               - {id: ten, check: query, query: "SELECT id FROM public.sessions ORDER BY md5(id::text || 'seed') LIMIT 10", rows: 10}
     """
-    for statement in subject.parsed:
-        for node in statement.find("SelectStmt"):
-            if not _takes_some(statement, node):
-                continue
-            if not node.message.sort_clause:
-                yield _unordered(
-                    statement, node, "LIMIT without ORDER BY takes the rows that lie first, and is no sample"
-                )
-            elif _calls_random(statement, node):
-                yield _unordered(statement, node, "ORDER BY random() takes other rows each time")
-        for node in statement.find("RangeTableSample"):
-            if not node.message.HasField("repeatable"):
-                yield _unordered(statement, node, "TABLESAMPLE without REPEATABLE takes other rows each time")
+    for statement, node in subject.find("SelectStmt"):
+        if not _takes_some(statement, node):
+            continue
+        if not node.message.sort_clause:
+            yield _unordered(statement, node, "LIMIT without ORDER BY takes the rows that lie first, and is no sample")
+        elif _calls_random(statement, node):
+            yield _unordered(statement, node, "ORDER BY random() takes other rows each time")
+    for statement, node in subject.find("RangeTableSample"):
+        if not node.message.HasField("repeatable"):
+            yield _unordered(statement, node, "TABLESAMPLE without REPEATABLE takes other rows each time")
 
 
 def _takes_some(statement: Parsed, select: TreeNode) -> bool:
@@ -140,14 +136,12 @@ def compares_with_null(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: mark, type: sql, text: UPDATE public.sessions SET seen = true WHERE id = 1 AND country IS NULL}
     """
-    for statement in subject.parsed:
-        for node in statement.find("A_Expr"):
+    for statement, null in subject.find("A_Const"):
+        node = null.up
+        if null.message.isnull and node is not None and _compares(node, "=", "<>", "!=", "<", ">", "<=", ">="):
             sign = _sign(node)
-            sides = (node.message.lexpr, node.message.rexpr)
-            null = any(one.WhichOneof("node") == "a_const" and one.a_const.isnull for one in sides)
-            if null and sign in {"=", "<>", "!=", "<", ">", "<=", ">="} and _kind(node) == "AEXPR_OP":
-                instead = "write IS NOT NULL" if sign in {"<>", "!="} else "write IS NULL"
-                yield Hit(statement.mark(node), f"`{sign} NULL` is never true", instead, statement.text.step)
+            instead = "write IS NOT NULL" if sign in {"<>", "!="} else "write IS NULL"
+            yield Hit(statement.mark(node), f"`{sign} NULL` is never true", instead, statement.text.step)
 
 
 @rule("RB304", Severity.WARNING, parsed=True)
@@ -175,20 +169,14 @@ def nulls_as_mismatches(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: go, type: checkpoint, success_criteria: [{id: enough, check: query, query: same, that: n > 990}]}
     """
-    for statement in subject.parsed:
-        for node in statement.find("A_Expr"):
-            sides = (node.message.lexpr, node.message.rexpr)
-            counted = node.above("CaseWhen") is not None or node.within("agg_filter")
-            if (
-                _sign(node) in {"=", "<>", "!="}
-                and _kind(node) == "AEXPR_OP"
-                and counted
-                and all(one.WhichOneof("node") == "column_ref" for one in sides)
-            ):
-                left, right = (_column(one) for one in sides)
-                word = "IS NOT DISTINCT FROM" if _sign(node) == "=" else "IS DISTINCT FROM"
-                why = f"where {left} and {right} are both NULL, `{_sign(node)}` is neither true nor false, and the row is counted wrongly"
-                yield Hit(statement.mark(node), why, f"write {left} {word} {right}", statement.text.step)
+    for statement, node in subject.find("A_Expr"):
+        counted = node.above("CaseWhen") is not None or node.within("agg_filter")
+        sides = (node.message.lexpr, node.message.rexpr) if counted and _compares(node, "=", "<>", "!=") else ()
+        if sides and all(one.WhichOneof("node") == "column_ref" for one in sides):
+            left, right = (_column(one) for one in sides)
+            word = "IS NOT DISTINCT FROM" if _sign(node) == "=" else "IS DISTINCT FROM"
+            why = f"where {left} and {right} are both NULL, `{_sign(node)}` is neither true nor false, and the row is counted wrongly"
+            yield Hit(statement.mark(node), why, f"write {left} {word} {right}", statement.text.step)
 
 
 def _sign(node: TreeNode) -> str:
@@ -196,10 +184,12 @@ def _sign(node: TreeNode) -> str:
     return str(names[-1].string.sval) if names else ""
 
 
-def _kind(node: TreeNode) -> str:
-    from postgast import pg_query_pb2
+_PLAIN_OPERATOR = 1  # A_Expr_Kind.AEXPR_OP: no BETWEEN, LIKE, IN, nor IS DISTINCT FROM
 
-    return str(pg_query_pb2.A_Expr_Kind.Name(node.message.kind))
+
+def _compares(node: TreeNode, *signs: str) -> bool:
+    """Whether it is a comparison by one of these signs."""
+    return node.kind == "A_Expr" and node.message.kind == _PLAIN_OPERATOR and _sign(node) in signs
 
 
 def _column(node: Any) -> str:
@@ -227,17 +217,16 @@ def naive_time(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: mark, type: sql, text: "UPDATE public.sessions SET seen = true WHERE id = 1 AND ended_at > '2025-11-06 00:00:00+00'"}
     """
-    for statement in subject.parsed:
-        for node in statement.find("A_Const"):
-            value = node.message.sval.sval
-            if _NAIVE.match(value) and (":" in value or _beside_time(node)):
-                instead = f"write the offset: '{value if ':' in value else value + ' 00:00:00'}+00'"
-                yield Hit(
-                    statement.mark(node),
-                    f"'{value}' has no zone: it is another moment in each session",
-                    instead,
-                    statement.text.step,
-                )
+    for statement, node in subject.find("A_Const"):
+        value = node.message.sval.sval
+        if _NAIVE.match(value) and (":" in value or _beside_time(node)):
+            instead = f"write the offset: '{value if ':' in value else value + ' 00:00:00'}+00'"
+            yield Hit(
+                statement.mark(node),
+                f"'{value}' has no zone: it is another moment in each session",
+                instead,
+                statement.text.step,
+            )
 
 
 def _beside_time(node: TreeNode) -> bool:
@@ -304,14 +293,13 @@ def unqualified(subject: LintSubject) -> Iterator[Hit]:
     """
     if subject.value("schema") or subject.value("search_path"):
         return
-    for statement in subject.parsed_as(Role.STATEMENT, Role.REVERT, Role.QUERY):
-        for node in statement.find("RangeVar"):
-            if not node.message.schemaname and node.message.relname not in _local(statement):
-                why = f"{node.message.relname} is named without its schema, and no `schema:` says which"
-                yield Hit(
-                    statement.mark(node), why, "write `schema: public`, or the schema's name, once", statement.text.step
-                )
-                return  # once a playbook: one line mends all
+    for statement, node in subject.find("RangeVar", roles=(Role.STATEMENT, Role.REVERT, Role.QUERY)):
+        if not node.message.schemaname and node.message.relname not in _local(statement):
+            why = f"{node.message.relname} is named without its schema, and no `schema:` says which"
+            yield Hit(
+                statement.mark(node), why, "write `schema: public`, or the schema's name, once", statement.text.step
+            )
+            return  # once a playbook: one line mends all
 
 
 def _local(statement: Parsed) -> set[str]:
@@ -345,14 +333,11 @@ def catalogue_of_any_schema(subject: LintSubject) -> Iterator[Hit]:
             success_criteria:
               - {id: there, check: columns, table: sessions, has: [ip]}
     """
-    for statement in subject.parsed:
-        for node in statement.find("RangeVar"):
-            if node.message.schemaname == "information_schema" and "table_schema" not in statement.sql.lower():
-                name = f"information_schema.{node.message.relname}"
-                why = f"{name} is asked without table_schema: a table of that name in another schema answers too"
-                yield Hit(
-                    statement.mark(node), why, "use `check: columns`, or add table_schema = '…'", statement.text.step
-                )
+    for statement, node in subject.find("RangeVar"):
+        if node.message.schemaname == "information_schema" and "table_schema" not in statement.sql.lower():
+            name = f"information_schema.{node.message.relname}"
+            why = f"{name} is asked without table_schema: a table of that name in another schema answers too"
+            yield Hit(statement.mark(node), why, "use `check: columns`, or add table_schema = '…'", statement.text.step)
 
 
 @rule("RB310", Severity.ERROR, parsed=True)
@@ -380,7 +365,7 @@ def unknown_figure(subject: LintSubject) -> Iterator[Hit]:
         for use in statement.text.uses:
             if use.key == "query" and use.group != "steps":
                 columns[use.name] = _result_columns(statement.root)
-    for check in subject.checks():
+    for check in subject.checks:
         known = columns.get(check.id)
         if check.probe is None or not check.probe.open_names or known is None:
             continue

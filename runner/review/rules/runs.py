@@ -11,10 +11,10 @@ from runner.playbook.yaml_reader import Mark
 from runner.review.findings import Severity
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import LintSubject, able
+from runner.review.subject import LintSubject
 from runner.review.suppressions import texts_of_files
 from steps.catalog import scratch
-from steps.contract import NoText, Query, StaticallyChecked, Text
+from steps.contract import NoText, Query, StaticallyChecked, Text, able
 from steps.contract.dialect import Dialect
 from steps.sql.scanner import BadSql, split
 from steps.sql.templates import as_names
@@ -79,14 +79,16 @@ def not_on_this_database(subject: LintSubject) -> Iterator[Hit]:
         steps:
           - {id: positive, type: add_constraint, table: sessions, name: positive, check: events >= 0}
     """
+    if not subject.declared:
+        return
     for path, entry, _written in subject.steps:
-        if entry.step.only and subject.declared and entry.step.only not in subject.declared:
+        if entry.step.only and entry.step.only not in subject.declared:
             why = f"step {entry.id}: {entry.step.kind} exists on {entry.step.only} only, and `target:` names {subject.declared[0]}"
             yield Hit(subject.mark(*path, "type"), why, step=entry.id)
         if not entry.step.only and not able(entry.step, StaticallyChecked):  # RB001 says it of those
             for dialect in _missing(entry.step, subject):
                 yield Hit(subject.mark(*path), f"step {entry.id} has no SQL for {dialect}", step=entry.id)
-    for check in subject.checks():
+    for check in subject.checks:
         for dialect in _missing(check.probe, subject) if check.probe is not None and not check.probe.only else ():
             yield Hit(check.mark, f"check {check.id} has no SQL for {dialect}", step=check.id)
 
@@ -183,10 +185,15 @@ _SECRETS = (
     (re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|xox[abp]-[\w-]{10,})"), "a token"),
     (re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)"), "a private key"),
 )
-_SUSPECT = re.compile(
-    r"(?i)://|pass|pwd|token|secret|api.?key|AKIA|ASIA|gh._|glpat|xox|PRIVATE"
-)  # else nothing below can match
+_SUSPECT: tuple[str, ...] = ("://", "pass", "pwd", "token", "secret", "api", "akia", "asia", "ghp_", "gho_", "ghu_")
+_SUSPECT += ("ghs_", "ghr_", "glpat", "xox", "private key")
 _NO_SECRET = re.compile(r"^[*x.…]+$|^[$<%:]|^(?:user|pass|password|secret|redacted|null)$", re.IGNORECASE)
+
+
+def _suspect(text: str) -> bool:
+    """Whether a pattern of a secret could match at all."""
+    lower = text.lower()
+    return any(one in lower for one in _SUSPECT)
 
 
 @rule("RB005", Severity.ERROR)
@@ -207,8 +214,8 @@ def secret_in_the_file(subject: LintSubject) -> Iterator[Hit]:
           - {id: fill, type: command, argv: [fill], database: true}
     """
     for file, text in texts_of_files(subject.written).items():
-        for number, line in enumerate(text.splitlines() if _SUSPECT.search(text) else (), 1):
-            for pattern, what in _SECRETS:
+        for number, line in enumerate(text.splitlines() if _suspect(text) else (), 1):
+            for pattern, what in _SECRETS if _suspect(line) else ():
                 found = pattern.search(line)
                 if found and not _NO_SECRET.match(found[1]):
                     why = f"{what} stands in the file: whoever can read it, its history or the trail has it"

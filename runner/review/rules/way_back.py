@@ -10,8 +10,8 @@ from runner.review.findings import Severity
 from runner.review.parse_tree import Parsed, TreeNode
 from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
-from runner.review.subject import LintSubject, able
-from steps.contract import Gate
+from runner.review.subject import LintSubject
+from steps.contract import Gate, able
 
 
 @rule("RB102", Severity.WARNING)
@@ -124,19 +124,15 @@ def rollback_of_other_rows(subject: LintSubject) -> Iterator[Hit]:
             revert: UPDATE sessions SET country = NULL WHERE country = 'DE' AND id = 7
     """
     forward: dict[str, set[str]] = {}
-    for statement in subject.parsed_as(Role.STATEMENT):
-        for node in statement.find("UpdateStmt"):
-            forward.setdefault(statement.text.step, set()).update(_written(node))
-    for statement in subject.parsed_as(Role.REVERT, Role.STATEMENT):
-        for node in statement.find("UpdateStmt", "DeleteStmt"):
-            back = statement.text.role is Role.REVERT
-            if (back or _clears(node)) and _only_by_time(statement, node):
-                yield _found(
-                    statement, node, "finds its rows by a time alone: others' rows too, and not all of its own"
-                )
-            more = sorted(_written(node) - forward.get(statement.text.step, set())) if back else []
-            if more and forward.get(statement.text.step):
-                yield _found(statement, node, f"also writes {', '.join(more)}, which the step didn't change")
+    for statement, node in subject.find("UpdateStmt", roles=(Role.STATEMENT,)):
+        forward.setdefault(statement.text.step, set()).update(_written(node))
+    for statement, node in subject.find("UpdateStmt", "DeleteStmt", roles=(Role.REVERT, Role.STATEMENT)):
+        back = statement.text.role is Role.REVERT
+        if (back or _clears(node)) and _only_by_time(statement, node):
+            yield _found(statement, node, "finds its rows by a time alone: others' rows too, and not all of its own")
+        more = sorted(_written(node) - forward.get(statement.text.step, set())) if back else []
+        if more and forward.get(statement.text.step):
+            yield _found(statement, node, f"also writes {', '.join(more)}, which the step didn't change")
 
 
 def _found(statement: Parsed, node: TreeNode, what: str) -> Hit:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-from linting import codes, linted
+import re
 
+import pytest
+from linting import codes, linted, written
+
+from runner.review import squawk
 from runner.review.findings import Severity
 from runner.review.lint import load_rules
+from runner.review.refusal import refuse_errors
+from steps import registry
 
 RULES = load_rules()
 
@@ -25,6 +30,50 @@ def test_rule_finds_its_bad_example(code: str) -> None:
 def test_rule_accepts_its_safe_form(code: str) -> None:
     text = RULES[code].instead
     assert code not in codes(text, environment=_environment(text))
+
+
+_FORM = re.compile(r"\{(type|check): (\w+)(?:, ((?:[^{}]|\{[^{}]*\})*))?\}")
+_NAMED = re.compile(r"`(type|check): (\w+)`")
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_safe_form_is_accepted_by_validate(code: str) -> None:
+    """The example of its page, and what a finding proposes with the names of the playbook; `…` is left to the author."""
+    rule = RULES[code]
+    refuse_errors(written(rule.instead))
+    for one in linted(rule.found_in, environment=_environment(rule.found_in)).findings:
+        for what, kind, fields in _FORM.findall(one.instead):
+            known = (registry.step_types() if what == "type" else registry.probe_types())[kind].model_fields
+            assert {name for name in re.findall(r"(?:^|, )(\w+):", fields) if name != "…"} <= set(known), one.instead
+            if "…" not in fields:
+                refuse_errors(written(f"steps:\n  - {{id: safe, {what}: {kind}, {fields}}}\n"))
+
+
+def test_types_in_advice_exist() -> None:
+    advice = [one.instead for one in squawk.RULES.values()]
+    advice += [one.instead for rule in RULES.values() for one in linted(rule.found_in).findings]
+    for what, kind in {found for text in advice for found in _NAMED.findall(text)}:
+        assert kind in (registry.step_types() if what == "type" else registry.probe_types()), kind
+
+
+DROPS = {
+    "DROP TABLE a.x": "{type: drop_table, table: a.x}",
+    "DROP TABLE IF EXISTS a.x, a.y": "{type: drop_table, table: a.y, absent: fine}",
+    "ALTER TABLE a.x DROP COLUMN c": "{type: drop_column, column: a.x.c}",
+    "TRUNCATE a.x": "{type: keep, what: SELECT * FROM a.x, into: x_kept, because: …}",
+}
+
+
+@pytest.mark.parametrize("sql", DROPS)
+def test_what_is_dropped_can_be_kept(sql: str) -> None:
+    (found,) = [
+        one
+        for one in linted(f"steps: [{{id: drop, type: sql, whole_table: true, text: '{sql}'}}]\n").open
+        if one.code == "RB206"
+    ]
+    assert DROPS[sql] in found.instead
+    for _what, kind, fields in _FORM.findall(found.instead):
+        refuse_errors(written(f"steps:\n  - {{id: safe, type: {kind}, {fields.replace('…', 'it is asked for')}}}\n"))
 
 
 @pytest.mark.parametrize("code", RULES)
