@@ -138,7 +138,7 @@ def shows_others_data(subject: LintSubject) -> Iterator[Hit]:
             yield Hit(check.mark, why, "show a count or the keys, or allow it here with the reason", check.id)
 
 
-_FULL_COUNT = re.compile(r"(?is)^\s*select\b(?=.*\bcount\s*\()(?!.*\bwhere\b)")
+_FULL_COUNT = re.compile(r"(?is)^\s*select\b(?=.*\b(?:count|sum|avg)\s*\()(?!.*\bwhere\b)")
 
 
 @rule("RB311", Severity.WARNING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
 from runner.review.findings import Severity
@@ -28,13 +28,21 @@ def _script(program: Program) -> str:
 
 def _names(program: Program) -> set[str]:
     """The programs that are called: the first word, and those that a shell's text calls, behind `time`, `sudo` and the like too."""
-    called = {PurePath(one).name for one in program.words[:1]}
-    for command in re.split(r"[|;&(\n]+", _script(program)):
-        for word in command.split():
-            called.add(PurePath(word).name)
-            if word not in _WRAPPERS:
-                break
-    return called
+    commands = [program.words, *(one.split() for one in re.split(r"[|;&(\n]+", _script(program)))]
+    return {name for command in commands for name in _called(command)}
+
+
+def _called(command: Iterable[str]) -> Iterator[str]:
+    """The program of a command, and the wrappers before it; their options and variables are left out."""
+    for word in command:
+        name = PurePath(word).name
+        if not word.startswith("-") and "=" not in word:
+            yield name
+            if name not in _WRAPPERS:
+                return
+
+
+_HIDES = re.compile(r"\|\|\s*(true|:)|[;\n]\s*(true|exit 0|echo|printf|date)\b[^;&|]*$|(?<!&)&\s*$")
 
 
 @rule("RB401", Severity.WARNING)
@@ -56,9 +64,7 @@ def pipe_hides_the_end(subject: LintSubject) -> Iterator[Hit]:
     """
     for one in subject.programs:
         piped = re.search(r"(?<!\|)\|(?!\|)", _script(one))
-        if (piped and "pipefail" not in _script(one)) or re.search(
-            r"\|\|\s*(true|:)|;\s*(true|exit 0)\b", _script(one)
-        ):
+        if (piped and "pipefail" not in " ".join(one.words)) or _HIDES.search(_script(one)):
             shown = cutting.shortened(_script(one), 60)
             why = f"the exit code of {shown!r} is that of its last program: a failure before it looks like success"
             yield Hit(one.mark, why, "run the program by its argv; its output is recorded", one.id)

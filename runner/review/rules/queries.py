@@ -170,7 +170,9 @@ def nulls_as_mismatches(subject: LintSubject) -> Iterator[Hit]:
           - {id: go, type: checkpoint, success_criteria: [{id: enough, check: query, query: same, that: n > 990}]}
     """
     for statement, node in subject.find("A_Expr"):
-        counted = node.above("CaseWhen") is not None or node.within("agg_filter")
+        call = node.above("FuncCall", "SelectStmt")
+        summed = call is not None and call.kind == "FuncCall" and _is_aggregate(call)
+        counted = summed or node.above("CaseWhen") is not None
         sides = (node.message.lexpr, node.message.rexpr) if counted and _compares(node, "=", "<>", "!=") else ()
         if sides and all(one.WhichOneof("node") == "column_ref" for one in sides):
             left, right = (_column(one) for one in sides)
@@ -197,7 +199,7 @@ def _column(node: Any) -> str:
 
 
 _NAIVE = re.compile(r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?$")
-_TIMELY = re.compile(r"(_at|_time|_ts|_on|date|time|timestamp|created|updated|modified)$")
+TIMELY = re.compile(r"(_at|_time|_ts|_on|date|time|timestamp|created|updated|modified)$")
 
 
 @rule("RB305", Severity.WARNING, parsed=True)
@@ -233,7 +235,7 @@ def _beside_time(node: TreeNode) -> bool:
     """Whether a date is compared with a column that holds a time, by its name."""
     above = node.above("A_Expr")
     sides = (above.message.lexpr, above.message.rexpr) if above is not None else ()
-    return any(one.WhichOneof("node") == "column_ref" and _TIMELY.search(_column(one)) for one in sides)
+    return any(one.WhichOneof("node") == "column_ref" and TIMELY.search(_column(one)) for one in sides)
 
 
 @rule("RB306", Severity.WARNING, parsed=True)
@@ -260,17 +262,23 @@ def hides_orphans(subject: LintSubject) -> Iterator[Hit]:
     for statement in subject.parsed_as(Role.QUERY):
         if not any(one.decides and one.group != "steps" and one.key == "query" for one in statement.text.uses):
             continue
-        for node in statement.find("JoinExpr"):
-            select = node.above("SelectStmt")
-            inner = node.message.jointype in (0, 1) and not node.message.is_natural
-            if inner and select is not None and len(_aggregates(statement, select)) > 1:
+        for select in _inner_joins(statement):
+            if len(_aggregates(statement, select)) > 1:
                 why = "the inner join leaves out rows without a partner, so the figures are of the others only"
-                yield Hit(
-                    statement.mark(select),
-                    why,
-                    "write LEFT JOIN, and count the rows without a partner too",
-                    statement.text.step,
-                )
+                instead = "write LEFT JOIN, and count the rows without a partner too"
+                yield Hit(statement.mark(select), why, instead, statement.text.step)
+
+
+def _inner_joins(statement: Parsed) -> Iterator[TreeNode]:
+    """The SELECTs that join tables so: by JOIN, or by a list of tables with a WHERE."""
+    for node in statement.find("JoinExpr"):
+        select = node.above("SelectStmt")
+        if node.message.jointype in (0, 1) and not node.message.is_natural and select is not None:
+            yield select
+    for node in statement.find("SelectStmt"):
+        tables = [one for one in node.message.from_clause if one.WhichOneof("node") == "range_var"]
+        if len(tables) > 1 and node.message.HasField("where_clause"):
+            yield node
 
 
 @rule("RB307", Severity.NOTE, parsed=True)
@@ -334,10 +342,18 @@ def catalogue_of_any_schema(subject: LintSubject) -> Iterator[Hit]:
               - {id: there, check: columns, table: sessions, has: [ip]}
     """
     for statement, node in subject.find("RangeVar"):
-        if node.message.schemaname == "information_schema" and "table_schema" not in statement.sql.lower():
+        catalogue = node.message.schemaname == "information_schema"
+        if catalogue and not any(_names_a_schema(one) for one in statement.find("ColumnRef")):
             name = f"information_schema.{node.message.relname}"
             why = f"{name} is asked without table_schema: a table of that name in another schema answers too"
             yield Hit(statement.mark(node), why, "use `check: columns`, or add table_schema = '…'", statement.text.step)
+
+
+def _names_a_schema(column: TreeNode) -> bool:
+    """Whether a column with the schema's name stands in a condition."""
+    return column.message.fields[-1].string.sval.endswith("_schema") and (
+        column.within("where_clause") or column.within("quals")
+    )
 
 
 @rule("RB310", Severity.ERROR, parsed=True)

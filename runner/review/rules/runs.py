@@ -13,7 +13,6 @@ from runner.review.rule import Hit, rule
 from runner.review.sql_texts import Role
 from runner.review.subject import LintSubject
 from runner.review.suppressions import texts_of_files
-from steps.catalog import scratch
 from steps.contract import NoText, Query, StaticallyChecked, Text, able
 from steps.contract.dialect import Dialect
 from steps.sql.scanner import BadSql, split
@@ -153,6 +152,8 @@ def _has_sqlite(subject: LintSubject) -> bool:
 def _sqlite_fault(sql: str, role: Role) -> str:
     """What SQLite's parser says of the text; "" where it can read it (it may still miss a table)."""
     import sqlite3
+
+    from steps.catalog import scratch
 
     framed = {Role.CONDITION: f"SELECT 1 WHERE ({sql}\n)", Role.VALUE: f"SELECT ({sql}\n)"}.get(role, sql)
     try:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from runner.plan.plan import taking_back
 from runner.review.findings import Severity
-from runner.review.parse_tree import Parsed, TreeNode
+from runner.review.parse_tree import Parsed, TreeNode, nodes_below
 from runner.review.rule import Hit, rule
+from runner.review.rules.queries import TIMELY
 from runner.review.sql_texts import Role
 from runner.review.subject import LintSubject
 from steps.contract import Gate, able
@@ -152,15 +153,17 @@ def _clears(node: TreeNode) -> bool:
 
 
 def _only_by_time(statement: Parsed, update: TreeNode) -> bool:
-    """Whether every comparison of the WHERE is with the text of a time."""
-    compared = [one for one in statement.find("A_Expr") if one.above("UpdateStmt", "DeleteStmt") is update]
-    compared = [one for one in compared if one.within("where_clause", update)]
-    times = [one for one in compared if any(_TIME.match(text) for text in _texts(one))]
-    return bool(times) and len(times) == len(compared)
+    """Whether every comparison of the WHERE is of a time: by the column's name, or by the text of a time."""
+    compared = [
+        one
+        for one in statement.find("A_Expr")
+        if one.above("UpdateStmt", "DeleteStmt", "A_Expr") is update and one.within("where_clause", update)
+    ]
+    return bool(compared) and all(any(map(_tells_a_time, nodes_below(one.message).items())) for one in compared)
 
 
-def _texts(node: TreeNode) -> Iterator[str]:
-    for side in (node.message.lexpr, node.message.rexpr):
-        inner = side.type_cast.arg if side.WhichOneof("node") == "type_cast" else side
-        if inner.WhichOneof("node") == "a_const":
-            yield inner.a_const.sval.sval
+def _tells_a_time(nodes: tuple[str, list[TreeNode]]) -> bool:
+    kind, found = nodes
+    if kind == "ColumnRef":
+        return any(TIMELY.search(one.message.fields[-1].string.sval) for one in found)
+    return kind == "A_Const" and any(_TIME.match(one.message.sval.sval) for one in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from linting import codes, finding
 
@@ -168,3 +170,79 @@ def test_fourteen_dangerous_statements_are_each_named() -> None:
     lines = {one.mark.line for one in found.findings if one.code != "RB206" or one.mark.line}
     assert set(range(9, 23)) <= lines, sorted(lines)
     assert "RB001" in {one.code for one in found.findings if one.severity == "error"}
+
+
+def _program(*argv: str) -> str:
+    return f"steps: [{{id: fill, type: command, argv: {json.dumps(argv)}}}]\n"
+
+
+def _asks(query: str) -> str:
+    check = f"{{id: right, check: query, query: {json.dumps(query)}, rows: 1}}"
+    return f"steps: [{{id: go, type: checkpoint, success_criteria: [{check}]}}]\n"
+
+
+def _watches(query: str) -> str:
+    guard = f"{{id: left, check: query, query: {json.dumps(query)}, that: n >= 0, every: 5 s, else: warn}}"
+    return f"steps: [{{id: go, type: sql, text: UPDATE s SET c = 1 WHERE id = 1, guards: [{guard}]}}]\n"
+
+
+def _goes_back(sql: str) -> str:
+    return f"steps: [{{id: go, type: sql, text: UPDATE s SET c = 1 WHERE id = 1, revert: {json.dumps(sql)}}}]\n"
+
+
+def _sends(sql: str) -> str:
+    return f"steps: [{{id: go, type: sql, text: {json.dumps(sql)}}}]\n"
+
+
+IN_OTHER_WORDS = [
+    (_program("bash", "-lc", "python fill.py || true"), "RB401"),
+    (_program("/bin/bash", "-o", "errexit", "-c", "python fill.py | tee -a fill.log"), "RB401"),
+    (_program("sh", "-c", "python fill.py; echo finished"), "RB401"),
+    (_program("sh", "-c", "python fill.py &"), "RB401"),
+    (_program("sh", "-c", "PGPASSWORD=correct-horse psql -h db"), "RB005"),
+    (_program("fill", "--password", "correct-horse"), "RB005"),
+    (_program("fill", "host=db user=fill password=correct-horse"), "RB005"),
+    (_asks("SELECT avg(s.asn) AS share FROM a.s LEFT JOIN a.i USING (ip) FETCH FIRST 500 ROWS ONLY"), "RB301"),
+    (_asks("SELECT count(*) AS all, count(s.asn) AS good FROM a.s, a.i WHERE s.ip = i.ip"), "RB306"),
+    (_asks("SELECT avg((s.asn = i.asn)::int) AS share FROM a.s LEFT JOIN a.i USING (ip)"), "RB304"),
+    (_asks("SELECT count(*) FILTER (WHERE s.asn <> i.asn) AS bad FROM a.s LEFT JOIN a.i USING (ip)"), "RB304"),
+    (_asks("SELECT count(*) AS n FROM (SELECT 1 FROM a.s OFFSET 5000 LIMIT 1000) AS x"), "RB205"),
+    (_program("/usr/bin/time", "-p", "psql", "-f", "query.sql"), "RB403"),
+    (_watches("SELECT sum(CASE WHEN c IS NULL THEN 1 ELSE 0 END) AS n FROM public.s"), "RB311"),
+    (_goes_back("UPDATE s SET c = NULL WHERE enriched_at >= now() - interval '1 day'"), "RB105"),
+    (_goes_back("UPDATE s SET c = NULL WHERE enriched_at::date = DATE '2025-11-06'"), "RB105"),
+    (_goes_back("UPDATE s SET c = NULL WHERE enriched_at BETWEEN '2025-11-06 00:00' AND '2025-11-07 00:00'"), "RB105"),
+    (_sends("REINDEX INDEX public.by_country"), "RB201"),
+    (_program("sh", "-c", "test $(df --output=avail /var/lib/postgresql | tail -1) -gt 1000"), "RB402"),
+    (_program("sudo", "-n", "df", "-h"), "RB402"),
+    (_asks("SELECT count(*) AS n FROM INFORMATION_SCHEMA.TABLES WHERE table_name = 's'"), "RB308"),
+    (_asks("SELECT table_schema AS n FROM information_schema.tables WHERE table_name = 's'"), "RB308"),
+    (_sends('ALTER TABLE IF EXISTS ONLY public."S" RENAME "a" TO b'), "RB209"),
+    (_sends("DROP EXTENSION IF EXISTS pgcrypto CASCADE"), "RB207"),
+    (_sends("DROP FUNCTION f(int) CASCADE"), "RB207"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), IN_OTHER_WORDS)
+def test_trap_in_other_words_is_found(text: str, code: str) -> None:
+    assert code in codes(text)
+
+
+SOUND = [
+    (_program("bash", "-o", "pipefail", "-c", "python fill.py | tee -a fill.log"), "RB401"),
+    (_program("sh", "-c", "echo begins; python fill.py"), "RB401"),
+    (_program("sh", "-c", "test -f done && echo done"), "RB401"),
+    (_program("sh", "-c", "PGPASSWORD=$SECRET fill"), "RB005"),
+    (_program("ssh", "db1", "df", "-P", "/var/lib/postgresql"), "RB402"),
+    (_program("env", "LANG=C", "fill", "--time"), "RB403"),
+    (_asks("SELECT count(*) AS n FROM a.s, a.i WHERE s.ip = i.ip"), "RB306"),
+    (_asks("SELECT count(*) AS n FROM a.s LEFT JOIN a.i ON s.ip = i.ip"), "RB304"),
+    (_asks("SELECT 1 AS n FROM information_schema.tables WHERE table_schema = 'a' AND table_name = 's'"), "RB308"),
+    (_watches("SELECT reltuples AS n FROM pg_class WHERE oid = 'public.s'::regclass"), "RB311"),
+    (_goes_back("UPDATE s SET c = NULL WHERE c = 'DE' AND enriched_at > '2025-11-06 00:00+00'"), "RB105"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), SOUND)
+def test_sound_form_is_left_alone(text: str, code: str) -> None:
+    assert code not in codes(text)
