@@ -227,7 +227,7 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     default="",
     metavar="TEXT",
     callback=options.own_words,
-    help="Why; recorded in the trail. Needed with --leave and --accept-changes.",
+    help="Why; recorded in the trail. Needed with --leave, --accept-changes and --despite-later-runs.",
 )
 @click.option(
     "--to",
@@ -249,6 +249,9 @@ def resume_command(  # noqa: PLR0913 - one parameter an option
     is_flag=True,
     help="Accept corrections of the undo in the playbook (revert, rollback).",
 )
+@click.option(
+    "--despite-later-runs", is_flag=True, help="Undo it although what later runs built on it (`requires`) still stands."
+)
 @options.recording
 @click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @options.as_json
@@ -263,6 +266,7 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     after: str,
     leave: tuple[str, ...],
     accept_changes: bool,
+    despite_later_runs: bool,
     status_dir: Path | None,
     status_name: str,
     verbose: bool,
@@ -281,8 +285,9 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
     from runner.commands.look import meant
     from runner.run.way_back import Asked, rollback
 
-    if (leave or accept_changes) and not reason:
-        raise click.UsageError("--leave and --accept-changes need --reason: it stands in the trail")
+    if (leave or accept_changes or despite_later_runs) and not reason:
+        needs = "--leave, --accept-changes and --despite-later-runs need --reason"
+        raise click.UsageError(f"{needs}: it stands in the trail")
     run = meant(run, target=target, runs=runs)
     orders = RunOptions(
         place=_place(target, runs, run),
@@ -291,7 +296,8 @@ def rollback_command(  # noqa: PLR0913 - one parameter an option
         status_name=status_name,
         view=_view(verbose=verbose, as_json=as_json),
     )
-    back = rollback(run, orders, Asked(reason or "asked by the operator", after, leave, accept_changes))
+    asked = Asked(reason or "asked by the operator", after, leave, accept_changes, despite_later_runs)
+    back = rollback(run, orders, asked)
     if not as_json:
         _well(orders.place, back.run, back.words)
 

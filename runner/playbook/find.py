@@ -92,19 +92,25 @@ def refuse_cycles(playbook: Playbook) -> None:
             if name in clean:
                 continue
             stack.append(name)
-            follow(_required_by(directory / f"{name}.yaml"))
+            follow(_required_by_file(directory / f"{name}.yaml"))
             stack.pop()
             clean.add(name)
 
     follow([one.playbook for one in playbook.requires])
 
 
-def _required_by(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
+def _required_by_file(path: Path) -> list[str]:
     try:
-        data = parse(path.read_text(encoding="utf-8"), str(path)).data
-    except (BadInput, OSError, UnicodeDecodeError):
+        return required_by(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else []
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def required_by(text: str, file: str) -> list[str]:
+    """The playbooks that a playbook's text requires; none where it can't be read."""
+    try:
+        data = parse(text, file).data
+    except BadInput:
         return []
     wanted = data.get("requires", []) if isinstance(data, dict) else []
     names = [

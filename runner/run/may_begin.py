@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from runner.common import private_files
 from runner.common.errors import RunbookError, RunRefused, TrailBroken
-from runner.plan import open_runs, preflight, requirements, starting_point
+from runner.plan import later_runs, open_runs, preflight, requirements, starting_point
 from runner.plan.open_runs import Loader
 from runner.playbook.model import Playbook
 from runner.target import ledger_check, runs, workplace
@@ -17,7 +18,9 @@ from runner.target.lease_holder import refuse_if_held
 from runner.target.server_clock import server_clock
 from runner.target.workplace import Connected
 from runner.trail.events import CheckAnswered
-from steps.contract import Look, Value
+from steps.contract import Look, UndoesRun, Value
+from steps.ledger import tables
+from steps.ledger.runs import latest_standing
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Beginning:
                 yield error
         if wrong:
             return  # the checks below need the ledger of the right database
-        for of_others in (self._inputs, self._required, self._passed, self._alone, self._folder):
+        for of_others in (self._inputs, self._required, self._passed, self._alone, self._last, self._folder):
             yield from _raised(of_others)
 
     # ─── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -112,6 +115,19 @@ class Beginning:
         if self.playbook.changes:
             refuse_if_held(self.target.database, self.playbook.scope)
             open_runs.refuse_open(self.playbook, self.target, self.runs, self.load, begin_at=self.begin_at)
+
+    def _last(self) -> None:
+        """Refuse to undo a run on which later ones were built, unless earlier steps undo these."""
+        gone: set[str] = set()
+        with self._look() as look:
+            for entry in self.playbook.entries:
+                if isinstance(entry.step, UndoesRun) and entry.when is None and tables.exists(look):
+                    row = latest_standing(look, entry.step.undoes())
+                    later = later_runs.built_on(look, row.run, self.load) if row is not None else []
+                    if row is not None:
+                        again = f"runbook exec {shlex.quote(self.playbook.file)}"
+                        later_runs.refuse([one for one in later if one.run not in gone], row.run, again=again)
+                        gone |= set() if entry.step.only_steps() else {row.run}
 
     def _folder(self) -> None:
         runs.refuse_too_long(self.runs / runs.new_run(self.playbook.name, workplace.now()))

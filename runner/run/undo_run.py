@@ -6,7 +6,9 @@ import contextlib
 import json
 from collections.abc import Callable
 
+from runner.plan import later_runs
 from runner.playbook.model import Entry, Playbook
+from runner.playbook.stored import stored
 from runner.record import known
 from runner.run.lease import Holder, other_scope
 from runner.run.rollback import Reverser
@@ -56,8 +58,10 @@ def _chosen(session: RunSession, step: UndoesRun, entry: Entry) -> RunRow:
         text = step_commits.remembered(look, run=session.status.run, step=entry.id)
         chosen = RunTakenBack.model_validate_json(text).run if text else ""
         row = runs.find_run(look, chosen) if chosen else runs.latest_standing(look, step.undoes())
+        later = later_runs.built_on(look, row.run, stored) if row is not None and not chosen else []
     if row is None:
         raise StepError(f"no run of {step.undoes()} stands on this target")
+    later_runs.refuse(later, row.run, again=f"runbook resume {session.status.run}")
     session.database.at(entry.id)
     session.database.remember(RunTakenBack(run=row.run))
     with contextlib.suppress(AlreadyCommitted), session.database.commit("begin"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.common.errors import RolledBack, RunRefused
 from runner.common.secrets import MASK
+from runner.plan import later_runs
 from runner.playbook.find import read_playbook
 from runner.playbook.model import Entry, Playbook
 from runner.record import removals, trust
@@ -29,12 +30,16 @@ from steps.ledger import runs
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of a rollback. leave: steps to leave in place; mended: use the corrected undo of the edited playbook."""
+    """The options of a rollback. leave: steps to leave in place; mended: use the corrected undo of the edited playbook.
+
+    despite_later: also if what later runs built on it still stands.
+    """
 
     reason: str
     after: str = ""
     leave: tuple[str, ...] = ()
     mended: bool = False
+    despite_later: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ def rollback(name: str, orders: RunOptions, asked: Asked) -> RunRollback:
             entries = reverser.order()
             _refuse_nothing_left(status, reverser, entries)
             _refuse_secrets_missing(status, entries)
+            asked = _despite_later(session, status, asked) if entries else asked
             reverser.refuse_at_work(entries)
             orders.view.begun(status.run, found.directory)
             first = _started(orders, asked, meant, reverser, entries)
@@ -131,6 +137,18 @@ def _refuse_gone(status: RunStatus, told: trust.Trust) -> None:
             f"cannot take back {status.run}: it has ended (rolled back)",
             then=f"runbook report {status.run}",
         )
+
+
+def _despite_later(session: RunSession, status: RunStatus, asked: Asked) -> Asked:
+    """Refuse if later runs were built on this one, unless that is accepted: then the reason in the trail names them."""
+    if status.rolling_back:
+        return asked  # it has begun
+    with session.database.look() as look:
+        later = later_runs.built_on(look, status.run, stored)
+    if not asked.despite_later:
+        later_runs.refuse(later, status.run)
+    names = ", ".join(one.run for one in later)
+    return replace(asked, reason=f"{asked.reason} (despite {names})") if names else asked
 
 
 def _started(
