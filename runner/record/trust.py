@@ -15,7 +15,7 @@ from enum import StrEnum
 from runner.common.errors import TrailBroken
 from runner.record import anchors
 from runner.record.anchors import TrailAnchor
-from runner.target import ledger_check, session_settings
+from runner.target import ledger_check
 from runner.target.database import RunDatabase
 from runner.target.runs import Found, load_run
 from runner.trail.events import (
@@ -35,7 +35,7 @@ from runner.trail.events import (
 from runner.trail.status import fold
 from runner.trail.trail import Verification
 from steps.contract import Look
-from steps.ledger import runs, step_commits, tables
+from steps.ledger import encoding, runs, step_commits, tables
 from steps.ledger.runs import RunRow
 
 # Events that may be in a trail before the run's row is in the ledger.
@@ -248,7 +248,7 @@ def _unfit(records: list[Record], row: RunRow) -> str:
         "text of the playbook": (json.loads(row.source), then.source),
         "inputs": (json.loads(row.inputs), started.inputs),
         "identity of the target": (json.loads(row.identity), started.identity),
-        "operator": (session_settings.readable(row.operator), session_settings.readable(started.process.operator)),
+        "operator": (encoding.readable(row.operator), encoding.readable(started.process.operator)),
     }
     unfit = [name for name, (ours, theirs) in pairs.items() if ours != theirs]
     return f"the target's ledger has another {', '.join(unfit)} for this run" if unfit else ""

@@ -24,7 +24,7 @@ from steps.catalog import touched_tables
 from steps.contract import AlreadyCommitted, Change, DatabaseFault, Look, Question, Row, RunPosition, StepError, Work
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.ledger import leases, step_commits
+from steps.ledger import encoding, leases, step_commits
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -497,4 +497,4 @@ class RunDatabase:
 
     def spell(self, text: str) -> str:
         """The text as the ledger stores it: characters that the database's encoding lacks are escaped."""
-        return session_settings.writable(text, self.inherited.encoding)
+        return encoding.writable(text, self.inherited.encoding)

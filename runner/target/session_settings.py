@@ -5,7 +5,6 @@ docs/session.md has the same table for people; a test compares them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -315,46 +314,3 @@ def resolved_path(schema: str, before: Inherited, chosen: Sequence[str] = ()) ->
     """
     wanted = chosen or ((schema, *before.path, *before.extensions) if before.schema_there else (schema,))
     return tuple(dict.fromkeys(one for one in wanted if one and one not in {_FIRST, _LAST}))
-
-
-# ─── texts that the database's encoding can't store ─────────────────────────────────────────────────────────────────
-def writable(text: str, encoding: str) -> str:
-    """Escape characters that the database's encoding lacks, as JSON does: `\\u0141`."""
-    if encoding in {"UTF8", "SQL_ASCII"} or text.isascii():
-        return text
-    codec = _codec(encoding)
-    return "".join(sign if _fits(sign, codec) else _escaped(sign) for sign in text)
-
-
-def _codec(encoding: str) -> str:
-    """Python's name of a server encoding; ASCII, a subset of them all, if Python doesn't know it."""
-    import codecs
-
-    name = f"cp{encoding[3:]}" if encoding.startswith("WIN") else encoding.replace("KOI8", "KOI8_")
-    try:
-        return codecs.lookup(name.replace("_", "-")).name
-    except LookupError:
-        return "ascii"
-
-
-def _fits(sign: str, codec: str) -> bool:
-    try:
-        sign.encode(codec)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _escaped(sign: str) -> str:
-    pairs = sign.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{pairs[n]:02x}{pairs[n + 1]:02x}" for n in range(0, len(pairs), 2))
-
-
-def readable(text: str) -> str:
-    """Undo `writable`; for comparing texts of the ledger with those of a trail."""
-    return re.sub(r"(?:\\u[0-9a-f]{4})+", _unescaped, text)
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    pairs = bytes.fromhex(found[0].replace("\\u", ""))
-    return pairs.decode("utf-16-be", "surrogatepass")

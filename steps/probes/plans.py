@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from steps.catalog import failing_row
 from steps.contract import Answer, Identifier, Look, Model, Probe, Row, Unknown, Value, Verdict
 from steps.contract.direction import FEWER, LOWER, UNSET
 from steps.contract.values import exact, sortable
@@ -137,9 +138,13 @@ class Compare(Probe):
         first, second = text_of(self.a, look), text_of(self.b, look)
         for sql in (first, second):
             require_all_rows(look, sql)
-            _require_few(look, sql)
+            with failing_row.named(look, sql):
+                _require_few(look, sql)
         for _ in range(self.warm_up):
-            a_rows, b_rows = look.rows(first), look.rows(second)  # counted beforehand
+            with failing_row.named(look, first):
+                a_rows = look.rows(first)  # counted beforehand
+            with failing_row.named(look, second):
+                b_rows = look.rows(second)
         a_ms, b_ms = [], []
         for _ in range(self.runs):
             a_ms.append(_timed(lambda: look.rows(first)))

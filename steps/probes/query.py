@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
-from steps.catalog import catalog
+from steps.catalog import catalog, failing_row
 from steps.contract import RESERVED, Answer, Figures, Identifier, Look, Model, Probe, StepError, Text, Verdict
 from steps.contract.direction import HIGHER, LOWER, NO_EFFECT, UNSET
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
@@ -61,10 +61,11 @@ class QueryProbe(Probe):
     def observe(self, look: Look) -> Figures:
         sql = text_of(self.query, look)
         require_all_rows(look, sql)
-        found = look.rows(f"SELECT * FROM (\n{sql}) AS the_query LIMIT {self.max_rows + 1}")
-        count = len(found)
-        if count > self.max_rows:
-            count = look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS the_query").integer("n")
+        with failing_row.named(look, sql):
+            found = look.rows(f"SELECT * FROM (\n{sql}) AS the_query LIMIT {self.max_rows + 1}")
+            count = len(found)
+            if count > self.max_rows:
+                count = look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS the_query").integer("n")
         missing = [name for name in self.show if found and name not in found[0]]
         if missing:
             raise StepError(f"cannot show {', '.join(missing)}: the query has {', '.join(found[0])}")
@@ -118,7 +119,8 @@ class RowsProbe(Probe):
     def observe(self, look: Look) -> RowsResult:
         sql = self._source(look)
         require_all_rows(look, sql)
-        return RowsResult(rows=look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS counted").integer("n"))
+        with failing_row.named(look, sql):
+            return RowsResult(rows=look.row(f"SELECT count(*) AS n FROM (\n{sql}) AS counted").integer("n"))
 
     def _source(self, look: Look) -> str:
         if self.query is not None:

@@ -32,7 +32,7 @@ from steps.contract import (
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
-from steps.ledger import step_commits
+from steps.ledger import encoding, step_commits
 from steps.ledger import tables as ledger
 from steps.sql.dialect import literal, quote
 from steps.sql.queries import ReadQuery, require_all_rows, text_of
@@ -201,7 +201,8 @@ class Keep(Step[Kept]):
         made = f"CREATE TABLE {table} AS {_whole(self._source(look))}"
         if look.dialect is Dialect.SQLITE:
             return [made]
-        comment = f"COMMENT ON TABLE {table} IS {literal(f'kept by runbook: {self.because}')}"
+        reason = encoding.stored(look, f"kept by runbook: {self.because}")
+        comment = f"COMMENT ON TABLE {table} IS {literal(reason)}"
         return [*schema, f"{made} WITH NO DATA", comment, _filled(table, self._source(look))]
 
     # ─── the change ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from runner.run.execute import RunOptions, execute
 from runner.target import session_settings
 from runner.target.database import RunDatabase
 from runner.target.workplace import Workplace
+from steps.ledger import encoding
 from steps.registry import probe_types
 
 EXAMPLES = Path(__file__).parents[2] / "playbooks/examples"
@@ -328,6 +329,39 @@ def test_database_of_another_encoding(odd: Database, tmp_path: Path) -> None:
     assert back.code == 0, back.text
 
 
+FILL = """
+runbook: 1
+name: fill
+title: A row that is dead, and a copy with its reason
+steps:
+  - {id: kept, type: keep, what: SELECT * FROM marks, into: copy, because: "złe → 😀"}
+  - id: filled
+    type: fill_table
+    table: doubled
+    source: SELECT id, CASE WHEN id = 2 THEN CAST(n AS integer) ELSE 1 END AS n FROM marks
+    columns: [id, n]
+"""
+
+
+@pytest.mark.parametrize("odd", ["LATIN1"], indirect=True)
+def test_words_of_ours_are_stored_in_any_encoding(odd: Database, tmp_path: Path) -> None:
+    """Why a row is dead, with the mark of what was left out; and a reason of the playbook's."""
+    odd.script("CREATE TABLE marks (id int PRIMARY KEY, n text); INSERT INTO marks VALUES (1, '1'), (2, '2')")
+    odd.script("CREATE TABLE doubled (id int PRIMARY KEY, n int); UPDATE marks SET n = 'x' WHERE id = 2")
+    desk = InProcessCli(tmp_path, odd.url)
+    desk.playbook("fill", FILL)
+    done = desk.runbook("exec", "fill.yaml")
+    assert done.code == 0, done.text
+    assert odd.rows("SELECT id, n FROM doubled") == [(1, 1)]
+    ((message,),) = odd.rows("SELECT message FROM runbook.skipped_row")
+    assert "can't compute it: invalid input syntax" in message
+    assert (
+        odd.value("SELECT obj_description('runbook_kept.copy'::regclass)")
+        == "kept by runbook: z\\u0142e \\u2192 \\ud83d\\ude00"
+    )
+    assert desk.runbook("rollback", "latest").code == 0
+
+
 @pytest.mark.parametrize("odd", ["SQL_ASCII"], indirect=True)
 def test_text_that_is_no_utf8_is_an_error_that_says_so(odd: Database, tmp_path: Path) -> None:
     odd.script(r"CREATE TABLE marks (id int, w text); INSERT INTO marks VALUES (1, E'caf\351')")
@@ -340,10 +374,10 @@ def test_text_that_is_no_utf8_is_an_error_that_says_so(odd: Database, tmp_path: 
 
 
 def test_letters_that_an_encoding_lacks_are_written_as_json_writes_them() -> None:
-    assert session_settings.writable("Łucja 😀 é", "LATIN1") == "\\u0141ucja \\ud83d\\ude00 é"
-    assert session_settings.writable("Łucja 😀 é", "UTF8") == "Łucja 😀 é"
-    assert session_settings.writable("жук Ł", "KOI8R") == "жук \\u0141"
-    assert session_settings.readable("\\u0141ucja \\ud83d\\ude00 é") == "Łucja 😀 é"
+    assert encoding.writable("Łucja 😀 é", "LATIN1") == "\\u0141ucja \\ud83d\\ude00 é"
+    assert encoding.writable("Łucja 😀 é", "UTF8") == "Łucja 😀 é"
+    assert encoding.writable("жук Ł", "KOI8R") == "жук \\u0141"
+    assert encoding.readable("\\u0141ucja \\ud83d\\ude00 é") == "Łucja 😀 é"
 
 
 # ─── one place ──────────────────────────────────────────────────────────────────────────────────────────────────────

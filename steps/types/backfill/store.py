@@ -12,6 +12,7 @@ from typing import cast
 
 from steps.contract import Look, Row, RunPosition, StepError, Value, Work, cutting
 from steps.contract.dialect import Dialect
+from steps.ledger import encoding
 from steps.ledger.skipped_rows import UNREADABLE
 from steps.ledger.step_commits import place_params
 from steps.ledger.tables import exists, table
@@ -199,7 +200,7 @@ def set_aside(work: Work, place: RunPosition, letter: DeadRow, *, action: str) -
         **place_params(place),
         "key": letter.key,
         "sqlstate": letter.sqlstate,
-        "message": cutting.shortened(cutting.masked(letter.message), _MESSAGE_LIMIT),
+        "message": encoding.stored(work, cutting.shortened(cutting.masked(letter.message), _MESSAGE_LIMIT)),
     }
     values["action"] = action
     known = work.execute(
@@ -224,7 +225,12 @@ def bury(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, n
 def recall(work: Work, place: RunPosition, keys: Sequence[str], *, message: str, action: str) -> None:
     """Record rows that were counted as written as skipped; the caller corrects the batch's counters."""
     skipped = table("skipped_row", work.dialect)
-    rows = {**place_params(place), "action": action, "message": message, "keys": json.dumps(list(keys))}
+    rows = {
+        **place_params(place),
+        "action": action,
+        "message": encoding.stored(work, message),
+        "keys": json.dumps(list(keys)),
+    }
     sqlstate = "55P03" if action == DEFERRED else ""
     work.execute(
         f"""INSERT INTO {skipped} (run, step, action, key, sqlstate, message, attempt)

@@ -113,3 +113,32 @@ def test_hidden_rows_are_unknown(empty_pg: Database):
                 look_at(empty_pg, one, user=user)
         assert answer(empty_pg, probe("rows", table="open_notes", exactly=0), user=user) is Answer.PASS
         assert answer(empty_pg, probe("rows", table="notes", exactly=2)) is Answer.PASS
+
+
+FAILING = {  # checks that one row makes impossible; {} is what fails at it
+    "query": {"query": "SELECT count({}) AS n, max(s.id) AS top FROM s JOIN other ON other.id = s.id"},
+    "rows": {"query": "SELECT id FROM (SELECT id, {} AS n FROM s) AS one WHERE n > 1"},
+    "compare": {"a": "WITH own AS (SELECT {} AS n FROM s) SELECT sum(n) FROM own", "b": "SELECT count(*) FROM other"},
+}
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite", "pg15", "pg18"], indirect=True)
+@pytest.mark.parametrize("kind", FAILING)
+def test_row_that_makes_a_query_fail_is_named(empty_database: Database, kind: str):
+    """Among many pages of rows, and by a key of two columns; a query that fails by itself names none."""
+    database = empty_database
+    database.script(
+        "CREATE TABLE s (id integer, part text, facts text, PRIMARY KEY (part, id)); CREATE TABLE other (id integer)"
+    )
+    numbers = "WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < 3000)"
+    database.script(f"{numbers} INSERT INTO s SELECT id, 'p', CASE WHEN id = 2741 THEN 'no json' ELSE '[1]' END FROM n")
+    database.script(f"{numbers} INSERT INTO other SELECT id FROM n")
+    fails = "json_array_length(CAST(facts AS json))" if database.server else "json_array_length(facts)"
+    keys = {name: text.format(fails) for name, text in FAILING[kind].items()}
+    with pytest.raises(StepError, match=r"(?si)json.*, first at the row part = p, id = 2741 of s"):
+        look_at(database, probe(kind, **keys))
+    alone = fails.replace("facts", "'no json'")
+    keys = {name: text.format(alone) for name, text in FAILING[kind].items()}
+    with pytest.raises(StepError) as failed:
+        look_at(database, probe(kind, **keys))
+    assert "first at" not in str(failed.value) or not database.server
