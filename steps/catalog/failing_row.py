@@ -6,6 +6,7 @@ A query is asked of part of a table by a common table expression of the table's 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from steps.contract.dialect import Dialect
 from steps.sql.dialect import quote
 from steps.sql.scanner import TokenKind, scan
 from steps.sql.unreadable import attempt, caused_by_a_row, tried
+
+LONGEST_S = 10.0  # how long it is looked for: who waits for the check's answer waits for this, too
 
 
 @contextlib.contextmanager
@@ -34,12 +37,13 @@ def named(look: Look, sql: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Part:
-    """A query asked of some rows of one table. used: SQL that has each of its columns computed."""
+    """A query asked of some rows of one table, until a time. used: SQL that has each of its columns computed."""
 
     look: Look
     sql: str
     table: str
     used: str
+    until: float
 
     def fails(self, where: str) -> bool:
         rows = f"SELECT * FROM {catalog.sql_name(self.look, self.table)} WHERE {where}"
@@ -60,7 +64,7 @@ def _of(look: Look, sql: str, table: str) -> str:
     """The first row of this table at which the query fails; "" where it is no row of this table's."""
     with contextlib.suppress(DatabaseFault), attempt(look):  # such as a table without rowid
         used = " + ".join(f"count(the_query.{quote(name)})" for name in look.columns(sql))
-        part = _Part(look, sql, table, used)
+        part = _Part(look, sql, table, used, time.monotonic() + LONGEST_S)
         return _on_sqlite(part) if look.dialect is Dialect.SQLITE else _on_postgresql(part)
     return ""
 
@@ -70,6 +74,8 @@ def _first(lo: int, hi: int, where: Callable[[int, int], str], part: _Part) -> i
     if part.fails("1 = 0") or not part.fails(where(lo, hi)):
         return None
     while hi - lo > 1:
+        if time.monotonic() > part.until:
+            return None
         middle = (lo + hi) // 2
         if part.fails(where(lo, middle)):
             hi = middle
