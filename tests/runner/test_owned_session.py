@@ -329,7 +329,7 @@ def test_database_of_another_encoding(odd: Database, tmp_path: Path) -> None:
     assert back.code == 0, back.text
 
 
-FILL = """
+DEAD_ROW = """
 runbook: 1
 name: fill
 title: A row that is dead, and a copy with its reason
@@ -349,7 +349,7 @@ def test_words_of_ours_are_stored_in_any_encoding(odd: Database, tmp_path: Path)
     odd.script("CREATE TABLE marks (id int PRIMARY KEY, n text); INSERT INTO marks VALUES (1, '1'), (2, '2')")
     odd.script("CREATE TABLE doubled (id int PRIMARY KEY, n int); UPDATE marks SET n = 'x' WHERE id = 2")
     desk = InProcessCli(tmp_path, odd.url)
-    desk.playbook("fill", FILL)
+    desk.playbook("fill", DEAD_ROW)
     done = desk.runbook("exec", "fill.yaml")
     assert done.code == 0, done.text
     assert odd.rows("SELECT id, n FROM doubled") == [(1, 1)]
