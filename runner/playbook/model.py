@@ -21,13 +21,13 @@ from steps.contract.direction import (
     HIGHER_OR_0,
     LOOSENED,
     LOWER,
+    LOWER_IF_GIVEN,
     MORE,
     MORE_OR_NONE,
     NO_EFFECT,
     OFF,
     SET,
     TIGHTENED,
-    TIGHTENED_IF_GIVEN,
     UNSET,
     ladder,
 )
@@ -131,10 +131,15 @@ class Requirement(Model):
 
 
 class TargetNeeds(Model):
-    """The kinds and versions of databases on which a playbook can run."""
+    """The kinds and versions of databases on which a playbook can run; neither: on all."""
 
     postgresql: str = ""
     sqlite: str = ""
+
+    def covers(self, other: TargetNeeds, /) -> bool:
+        """Whether it names all that the other one names; another condition on a version is not compared."""
+        ours, theirs = ({one: bound for one, bound in needs if bound} for needs in (self, other))
+        return not ours or (bool(theirs) and theirs.items() <= ours.items())
 
 
 class OnFailureSpec(Model):
@@ -169,7 +174,7 @@ class Check(Model):
     why: Annotated[str, NO_EFFECT] = ""
     due: Annotated[str, SET] = ""
     record_only: Annotated[str, SET] = ""
-    otherwise: Annotated[str, NO_EFFECT] = ""  # the playbook to run next where it is not met
+    otherwise: Annotated[str, UNSET] = ""  # the playbook to run next where it is not met
     judge: Annotated[
         tuple[str, ...], BeforeValidator(one_or_more), MORE
     ] = ()  # roles that may answer if the check can't
@@ -192,8 +197,16 @@ class GuardAction(StrEnum):
 class OfLast(Model):
     """How many of the last samples must be broken: `2 of 3`."""
 
-    broken: Annotated[int, HIGHER]
-    samples: Annotated[int, LOWER]
+    broken: int
+    samples: int
+
+    def covers(self, other: OfLast, /) -> bool:
+        """Whether the other one is met at the latest when this one is.
+
+        The hardest case for it: this one's broken samples, spread so thinly that none of the other's windows is met.
+        """
+        windows, rest = divmod(self.samples, other.samples)
+        return self.broken > (other.broken - 1) * windows + min(other.broken - 1, rest)
 
 
 def _of_last(data: object) -> object:
@@ -214,7 +227,8 @@ class Guard(Model):
     check: InstanceOf[Check]
     hold_for: Annotated[Seconds, HIGHER] = 0.0  # `for:`, how long it must be broken before the action is taken
     action: Annotated[GuardAction, ladder("rollback", "abort", "hold", "smaller_batches", "warn")] = GuardAction.HOLD
-    resume: InstanceOf[Expression] | None = None  # what ends a hold and brings batches back; None: `that`
+    # what ends a hold and brings batches back, besides `that`
+    resume: Annotated[InstanceOf[Expression] | None, LOOSENED] = None
     critical: Annotated[InstanceOf[Expression] | None, TIGHTENED] = None
     hibernate: Annotated[Span, LOWER] = 300.0
     last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
@@ -235,7 +249,7 @@ class Guard(Model):
 class Missed(Model):
     """What becomes of a due time at which nobody looked: looked at once, however late, or skipped when it is too late."""
 
-    skip_after: Annotated[Seconds | None, LOWER] = None  # None: caught up
+    skip_after: Annotated[Seconds | None, LOWER_IF_GIVEN] = None  # None: caught up
 
 
 def _missed(data: object) -> object:
@@ -247,9 +261,7 @@ class Monitor(Model):
 
     check: InstanceOf[Check]
     every: ScheduleField
-    alert: Annotated[InstanceOf[Expression] | None, TIGHTENED_IF_GIVEN] = (
-        None  # None: it alerts where the check does not pass
-    )
+    alert: Annotated[InstanceOf[Expression] | None, TIGHTENED] = None  # None: it alerts where the check does not pass
     alert_for: Annotated[Seconds, HIGHER] = 0.0  # `for:`, how long it must be broken before it alerts
     last: Annotated[OfLast, BeforeValidator(_of_last)] = OfLast(broken=1, samples=1)
     against: str = ""  # the step or check of the run with whose figures its own are compared
@@ -282,6 +294,7 @@ class Entry(Model):
 
 
 Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+_DAY = 24 * 60  # minutes
 DAYS: tuple[Day, ...] = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -303,15 +316,28 @@ def _days(value: object) -> object:
 class Calendar(Model):
     """When a run may change things: days of the week, and local times in a zone."""
 
-    days: Annotated[tuple[Day, ...], BeforeValidator(_days), MORE_OR_NONE] = DAYS
-    since: Annotated[str, Field(alias="from", pattern=CLOCK), LOWER]
-    to: Annotated[str, Field(pattern=CLOCK), HIGHER]
-    zone: Annotated[str, UNSET]
+    days: Annotated[tuple[Day, ...], BeforeValidator(_days)] = DAYS
+    since: Annotated[str, Field(alias="from", pattern=CLOCK)]
+    to: Annotated[str, Field(pattern=CLOCK)]
+    zone: str
 
     @property
     def weekdays(self) -> frozenset[int]:
         """The days as numbers of date.weekday(): Monday is 0."""
         return frozenset(DAYS.index(day) for day in self.days)
+
+    def covers(self, other: Calendar, /) -> bool:
+        """Whether it is open whenever the other one is; in another zone that isn't known."""
+        return self.zone == other.zone and self._minutes >= other._minutes
+
+    @functools.cached_property
+    def _minutes(self) -> frozenset[int]:
+        """The minutes of a week in which it is open."""
+        since, to = (int(one[:2]) * 60 + int(one[3:]) for one in (self.since, self.to))
+        length = (to - since) % _DAY or _DAY
+        return frozenset(
+            (day * _DAY + minute) % (7 * _DAY) for day in self.weekdays for minute in range(since, since + length)
+        )
 
     @model_validator(mode="after")
     def _known_zone(self) -> Calendar:
@@ -333,7 +359,7 @@ class Playbook(Model):
     review_after: Annotated[str, NO_EFFECT] = ""
     takes: Annotated[str, NO_EFFECT] = ""
     window: Annotated[Seconds | None, HIGHER] = None  # how long changes may take, counted from the first one
-    open: Calendar | None = None
+    open: Annotated[Calendar | None, UNSET] = None
     scope: str = "target"
     db_schema: str = "public"
     search_path: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # (): that of an ordinary session

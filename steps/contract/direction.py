@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, Self, runtime_checkable
 
 Sense = Literal[
     "higher",  # a larger number
@@ -18,6 +18,7 @@ Sense = Literal[
     "loosened",  # an expression that more values satisfy
     "tightened",  # an expression that fewer values satisfy
     "nothing",  # no value: it is for people, or for the program itself
+    "other",  # not declared: another value, or none, is another effect
 ]
 
 
@@ -43,10 +44,20 @@ MORE_OR_NONE = Weaker("more")
 ON, OFF = Weaker("on"), Weaker("off")
 SET, UNSET = Weaker("set"), Weaker("unset")
 LOOSENED, TIGHTENED = Weaker("loosened"), Weaker("tightened")
-TIGHTENED_IF_GIVEN = Weaker("tightened", absent="strictest")
+LOWER_IF_GIVEN = Weaker("lower", absent="strictest")
+OTHER = Weaker("other")
 NO_EFFECT = Weaker("nothing")
 
 
 def ladder(*values: str) -> Weaker:
     """Values from the strictest to the weakest."""
     return Weaker("later", ladder=values)
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """Fields that only together say what is let pass, such as the two ends of a window: they are compared as a whole."""
+
+    def covers(self, other: Self, /) -> bool:
+        """Whether it lets everything pass that the other one lets pass."""
+        ...

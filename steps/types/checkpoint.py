@@ -23,7 +23,7 @@ from steps.contract import (
     StepResult,
     refuse_unknown_zone,
 )
-from steps.contract.direction import FEWER, NO_EFFECT
+from steps.contract.direction import FEWER, NO_EFFECT, UNSET
 
 
 class EvidenceTerms(Model):
@@ -81,12 +81,12 @@ class Checkpoint(Step):
     summary: ClassVar[str] = "waits for criteria, approval, evidence or a time of day; changes nothing"
     changes: ClassVar[bool] = False
 
-    approval: ApprovalNeed | None = None
+    approval: Annotated[ApprovalNeed | None, UNSET] = None
     evidence: Annotated[
         tuple[EvidenceNeed, ...], BeforeValidator(_evidence, json_schema_input_type=WrittenEvidence), FEWER
     ] = ()
-    not_before: Moment = ""
-    not_after: Moment = ""
+    not_before: Annotated[Moment, UNSET] = ""
+    not_after: Annotated[Moment, UNSET] = ""
     zone: str = ""
     message: Annotated[str, NO_EFFECT] = ""
 

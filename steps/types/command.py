@@ -34,6 +34,7 @@ from steps.contract import (
     pids,
     processes,
 )
+from steps.contract.direction import HIGHER, MORE
 from steps.contract.pids import ProcessId
 from steps.ledger import step_commits
 from steps.sql.queries import ReadQuery
@@ -101,8 +102,8 @@ class Command(Step[CommandBefore]):
     Result: ClassVar[type[StepResult]] = CommandResult
 
     argv: Argv
-    takes_at_most: Seconds = Timespan(600)
-    exit_codes: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    takes_at_most: Annotated[Seconds, HIGHER] = Timespan(600)
+    exit_codes: Annotated[tuple[int, ...], Field(min_length=1), MORE] = (0,)
     cwd: str | None = None
     env_from: tuple[str, ...] = ()
     database: bool = False

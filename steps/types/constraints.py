@@ -8,7 +8,7 @@ CHECK (… IS NOT NULL) as its proof, and skips the scan that it would otherwise
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.direction import OFF
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
 from steps.types.shared import concurrent_index, declared
@@ -60,7 +61,7 @@ class AddConstraint(Step[Earlier]):
     foreign_key: foreign_keys.ForeignKey | None = None
     not_null: Identifier | None = None
     unique_index: Identifier | None = None
-    validated: bool = Field(default=True, alias="validate")  # pydantic has a method of that name
+    validated: Annotated[bool, OFF] = Field(default=True, alias="validate")  # pydantic has a method of that name
 
     @model_validator(mode="after")
     def _one_kind(self) -> AddConstraint:

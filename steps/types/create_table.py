@@ -32,6 +32,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.direction import ladder
 from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
 from steps.types.shared import declared
@@ -75,7 +76,7 @@ class CreateTable(Step[CreatedTable]):
     checks: Mapping[Identifier, Text] = {}
     foreign_keys: Mapping[Identifier, keys.ForeignKey] = {}
     comment: str | None = None
-    taken_back: Literal["unless_written", "drop"] = "unless_written"
+    taken_back: Annotated[Literal["unless_written", "drop"], ladder("unless_written", "drop")] = "unless_written"
     _later: later_steps.Later = PrivateAttr(default_factory=later_steps.Later)
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from steps.catalog import catalog, column_text, descendants, dropping, feasibility, touched_tables
 from steps.catalog.definitions import ColumnInfo
@@ -24,6 +24,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.direction import MORE, OFF
 from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
 from steps.types.shared import absence, column_rewrite, declared, kept_aside
@@ -74,8 +75,8 @@ class DropColumn(Step[DroppedColumn]):
     Result: ClassVar[type[StepResult]] = DropColumnResult
 
     column: Column
-    keep: bool = True
-    cascade: Identifiers = ()
+    keep: Annotated[bool, OFF] = True
+    cascade: Annotated[Identifiers, MORE] = ()
     absent: absence.Absent = "refused"
 
     def describe(self) -> str:

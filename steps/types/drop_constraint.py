@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from steps.catalog import catalog, dropping, touched_tables
 from steps.catalog.definitions import ConstraintInfo
@@ -21,6 +21,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.direction import MORE
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
 from steps.types.shared import absence, declared, kept_aside
@@ -45,7 +46,7 @@ class DropConstraint(Step[DroppedConstraint]):
 
     table: Identifier
     name: Identifier
-    cascade: Identifiers = ()
+    cascade: Annotated[Identifiers, MORE] = ()
     absent: absence.Absent = "refused"
 
     def describe(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import PrivateAttr, model_validator
 
@@ -27,6 +27,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.direction import ladder
 from steps.contract.look import Trace
 from steps.sql.dialect import literal, quote
 from steps.types.shared import declared
@@ -86,7 +87,7 @@ class AddColumn(Step[Added]):
     on_delete: Literal["no action", "restrict", "cascade", "set null", "set default"] = "no action"
     check: Text | None = None
     comment: str | None = None
-    taken_back: Literal["unless_written", "drop"] = "unless_written"
+    taken_back: Annotated[Literal["unless_written", "drop"], ladder("unless_written", "drop")] = "unless_written"
     _later: later_steps.Later = PrivateAttr(default_factory=later_steps.Later)
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from steps.contract import Context, Effect, Look, Refused, RunPosition, RunTakenBack, State, Step, StepError, StepResult
+from steps.contract.direction import OFF
 from steps.ledger import step_commits, tables
 from steps.ledger.runs import RunRow, latest_runs, latest_standing
 
@@ -25,7 +26,9 @@ class Undo(Step):
 
     of: Annotated[str, Field(min_length=1)]
     steps: tuple[str, ...] = ()
-    expect_run: bool = True  # fail where the playbook never ran here (its name may be mistyped); False: nothing to undo
+    expect_run: Annotated[bool, OFF] = (
+        True  # fail where the playbook never ran here (its name may be mistyped); False: nothing to undo
+    )
 
     def describe(self) -> str:
         part = f"{', '.join(self.steps)} of " if self.steps else ""

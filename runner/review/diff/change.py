@@ -24,6 +24,17 @@ class Direction(StrEnum):
         return list(Direction).index(self)
 
     @property
+    def turned(self) -> Direction:
+        """For what stops or alerts where it holds."""
+        turned = {Direction.WEAKENS: Direction.STRENGTHENS, Direction.STRENGTHENS: Direction.WEAKENS}
+        return turned.get(self, self)
+
+    @property
+    def undecided(self) -> Direction:
+        """For what decides whether a step is carried out: neither more nor less of it is harmless."""
+        return self if self is Direction.NEUTRAL else Direction.CHANGES
+
+    @property
     def counts(self) -> bool:
         """Whether it makes `diff` exit with 15."""
         return self in {Direction.WEAKENS, Direction.CHANGES}

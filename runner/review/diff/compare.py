@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
+
+from pydantic import BaseModel
 
 from runner.plan import plan
 from runner.playbook.check_text import question
@@ -16,7 +19,8 @@ from runner.review.diff.change import Direction, PlaybookChange, Reach
 from runner.review.diff.fields import FieldDifference, Versions, differences, same_sql, sql_diff
 from steps.catalog.shape import DeclaredShape
 from steps.contract import Gate, Query, Value
-from steps.expressions.evaluate import Expression
+from steps.expressions.evaluate import Expression, parse
+from steps.expressions.grammar import BadExpression
 
 _OWN = frozenset(
     {
@@ -166,8 +170,33 @@ def _asked_otherwise(
 ) -> Iterator[PlaybookChange]:
     idle = not _decides(old.check) and not _decides(new.check)
     yield from _check(pair, where, old.check, new.check)
-    for found in differences(old, new, pair.versions, skip=frozenset({"check"})):
+    one_alert = isinstance(old, Monitor) and isinstance(new, Monitor) and (old.alert is None) != (new.alert is None)
+    for found in differences(old, new, pair.versions, skip=frozenset({"check", *["alert"] * one_alert})):
         yield _change(pair, found, subject=where, where=where, mark=new.check.mark, idle=idle)
+    if isinstance(old, Monitor) and isinstance(new, Monitor) and one_alert:
+        yield _alert(pair, where, old, new, idle=idle)
+
+
+def _alert(pair: PlaybookPair, where: str, old: Monitor, new: Monitor, *, idle: bool) -> PlaybookChange:
+    """An expression for the alert that is new or gone: without one it alerts where the check doesn't pass."""
+    silent = [_silent(one) for one in (old, new)]
+    direction = Direction.CHANGES
+    if silent[0] is not None and silent[1] is not None:
+        direction = decide.compare(silent[0], silent[1], before=pair.versions.before, after=pair.versions.after)
+    was, now = (one.alert.text if one.alert is not None else "where it does not pass" for one in (old, new))
+    direction = Direction.NEUTRAL if idle else direction
+    return pair.change(direction, f"{where} alert", was, now, where=where, mark=new.check.mark)
+
+
+def _silent(monitor: Monitor) -> Expression | None:
+    """What holds for as long as it doesn't alert; None where typed fields of its probe decide that, too."""
+    if monitor.alert is None:
+        probe = monitor.check.probe
+        return None if probe is not None and probe.decides() else monitor.check.that
+    try:
+        return parse(f"not ({monitor.alert.text})")
+    except BadExpression:  # longer than an expression may be
+        return None
 
 
 # ─── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -216,10 +245,15 @@ def _step(pair: PlaybookPair, old: Entry, new: Entry) -> Iterator[PlaybookChange
 def _condition(pair: PlaybookPair, where: str, old: Check | None, new: Check | None) -> Iterator[PlaybookChange]:
     """Whether a step is carried out at all: what decides that is never harmless."""
     if old is not None and new is not None:
-        yield from _check(pair, f"{where}, condition", old, new)
+        for one in _check(pair, f"{where}, condition", old, new):
+            yield replace(one, direction=one.direction.undecided, reaches=tuple(_undecided(one.reaches)))
     elif old is not None or new is not None:
         was, now = (question(one) if one is not None else "always" for one in (old, new))
         yield pair.change(Direction.CHANGES, f"{where} when", was, now, where=where)
+
+
+def _undecided(reaches: Sequence[Reach]) -> Iterator[Reach]:
+    yield from (replace(one, direction=one.direction.undecided) for one in reaches)
 
 
 def _one_way(pair: PlaybookPair, where: str, old: Entry, new: Entry) -> Iterator[PlaybookChange]:
@@ -239,9 +273,9 @@ def _order(pair: PlaybookPair) -> Iterator[PlaybookChange]:
         passed = _gates_passed(pair, name) if entry.step.changes else ""
         if passed:
             was, now, direction = f"after {passed}", f"before {passed}", Direction.WEAKENS
-        elif name not in stayed and not isinstance(entry.step, Gate):
+        elif name not in stayed:
             was, now = (f"after {_before(one.ids, name)}" for one in (pair.old, pair.new))
-            direction = Direction.CHANGES
+            direction = Direction.STRENGTHENS if _gate_only_earlier(pair, name) else Direction.CHANGES
         else:
             continue
         yield pair.change(direction, f"{where} order", was, now, where=where, mark=entry.mark)
@@ -251,6 +285,12 @@ def _gates_passed(pair: PlaybookPair, name: str) -> str:
     """Gates that stood before this step, and stand after it now."""
     passed = (_gates_before(pair.old, name) - _gates_before(pair.new, name)) & set(pair.new.ids)
     return ", ".join(gate for gate in pair.old.ids if gate in passed)
+
+
+def _gate_only_earlier(pair: PlaybookPair, name: str) -> bool:
+    """Whether this is a gate that stands before all that it stood before, and before further steps now."""
+    before, after = (set(one.ids[: one.ids.index(name)]) for one in (pair.old, pair.new))
+    return isinstance(pair.new.entry(name).step, Gate) and after & set(pair.old.ids) <= before
 
 
 def _gates_before(playbook: Playbook, name: str) -> set[str]:
@@ -264,8 +304,6 @@ def _before(ids: Sequence[str], name: str) -> str:
 
 
 def _longest_common(old: Sequence[str], new: Sequence[str]) -> set[str]:
-    import difflib
-
     blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
     return {name for block in blocks for name in new[block.b : block.b + block.size]}
 
@@ -321,28 +359,38 @@ def _limit(pair: PlaybookPair, name: str) -> Iterator[PlaybookChange]:
         {**pair.versions.after, f"limits.{name}": one.get(name)} for one in (pair.old.limits, pair.new.limits)
     )
     reaches = []
-    for where, check, expression, reverse in _expressions(pair.new):
-        if f"limits.{name}" in expression.names and _decides(check):
+    known = {(where, key, expression.text) for where, _, key, expression in _expressions(pair.old)}
+    for where, check, key, expression in _expressions(pair.new):
+        # one that reads otherwise now was compared with each version's own limits
+        if f"limits.{name}" in expression.names and _decides(check) and (where, key, expression.text) in known:
             direction = decide.compare(expression, expression, before=before, after=after)
-            turned = {Direction.WEAKENS: Direction.STRENGTHENS, Direction.STRENGTHENS: Direction.WEAKENS}
-            reaches.append(Reach(pair.new.name, where, turned.get(direction, direction) if reverse else direction))
+            reaches.append(Reach(pair.new.name, where, _MEANS[key](direction)))
     if reaches:
         direction = min((one.direction for one in reaches), key=lambda one: one.order)
         was, now = (str(one.get(name, "")) for one in (pair.old.limits, pair.new.limits))
         yield PlaybookChange(direction, f"limit {name}", was, now, None, tuple(reaches))
 
 
-def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, Expression, bool]]:
-    """Every expression, with its check and whether it makes something stop where it holds."""
-    for where, check, guard in _every(playbook):
-        yield from ((where, check, one, False) for one in (check.that, check.warn) if one is not None)
-        if isinstance(guard, Monitor):
-            yield from ((where, check, one, True) for one in (guard.alert,) if one is not None)
-            continue
-        if guard is not None and guard.resume is not None:
-            yield where, check, guard.resume, False
-        if guard is not None and guard.critical is not None:
-            yield where, check, guard.critical, True
+_MEANS: Mapping[str, Callable[[Direction], Direction]] = {
+    "that": lambda direction: direction,
+    "warn": lambda direction: direction,
+    "resume": lambda direction: direction,
+    "critical": lambda direction: direction.turned,
+    "alert": lambda direction: direction.turned,
+    "when": lambda direction: direction.undecided,
+}
+
+
+def _expressions(playbook: Playbook) -> Iterator[tuple[str, Check, str, Expression]]:
+    """Every expression, with its place, its check and its key."""
+    for where, check, more in _every(playbook):
+        condition = where.endswith(", condition")
+        found = {"when" if condition else "that": check.that, "warn": check.warn}
+        if isinstance(more, Monitor):
+            found |= {"alert": more.alert}
+        elif more is not None:
+            found |= {"resume": more.resume, "critical": more.critical}
+        yield from ((where, check, key, one) for key, one in found.items() if one is not None)
 
 
 def _every(playbook: Playbook) -> Iterator[tuple[str, Check, Guard | Monitor | None]]:
@@ -376,14 +424,24 @@ def _users(pair: PlaybookPair, uses: Callable[[object], bool]) -> tuple[Reach, .
     checks = [
         Reach(pair.new.name, where, Direction.CHANGES if _decides(check) else Direction.NEUTRAL)
         for where, check, _ in _every(pair.new)
-        if check.probe is not None and any(map(uses, dict(check.probe).values()))
+        if check.probe is not None and _contains(check.probe, uses)
     ]
     steps = [
         Reach(pair.new.name, f"step {entry.id}", Direction.CHANGES)
         for entry in pair.new.entries
-        if any(map(uses, dict(entry.step).values()))
+        if _contains(entry.step, uses)
     ]
     return (*checks, *steps)
+
+
+def _contains(value: object, uses: Callable[[object], bool]) -> bool:
+    """Whether it stands in this value, however deep."""
+    if uses(value):
+        return True
+    if isinstance(value, BaseModel):
+        return any(_contains(one, uses) for _, one in value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return any(_contains(one, uses) for one in parts)
 
 
 def _told_once(subject: str, reaches: tuple[Reach, ...], lines: tuple[str, ...]) -> Iterator[PlaybookChange]:

@@ -15,12 +15,11 @@ from runner.review.diff.locks import strongest
 from steps.catalog.shape import DeclaredShape
 from steps.contract import Query, Text
 from steps.contract.dialect import Dialect
-from steps.contract.direction import Weaker
+from steps.contract.direction import OTHER, Bound, Weaker
 from steps.expressions.evaluate import Expression
 from steps.sql.scanner import BadSql, scan
 
 Members = tuple[object, ...] | dict[str, object]
-_UNDECLARED = Weaker("unset")  # another value is another effect; one that is gone may have bounded something
 
 
 class FieldDifference(NamedTuple):
@@ -52,7 +51,7 @@ def differences(
     for name, field in type(new).model_fields.items():
         if name in skip:
             continue
-        weaker = next((one for one in field.metadata if isinstance(one, Weaker)), _UNDECLARED)
+        weaker = next((one for one in field.metadata if isinstance(one, Weaker)), OTHER)
         key = field.alias or name
         for found in _between(getattr(old, name), getattr(new, name), weaker, versions, time=is_time(field)):
             yield found._replace(path=(key, *found.path))
@@ -67,17 +66,24 @@ def _between(
         case (Query(), Query()) | (Text(), Text()):
             yield from _sql(old, new)
         case Expression(), Expression():
-            direction = decide.compare(old, new, before=versions.after, after=versions.after)
+            direction = decide.compare(old, new, before=versions.before, after=versions.after)
             if old.text != new.text:
                 yield FieldDifference((), _reversed(direction, weaker), old.text, new.text)
         case BaseModel(), BaseModel() if type(old) is type(new):
-            yield from differences(old, new, versions)
+            yield from _models(old, new, versions)
         case (tuple(), tuple()) | (dict(), dict()) if _named(old) and _named(new):
             yield from _members(_by_name(old), _by_name(new), weaker, versions)
         case (tuple(), tuple()) if _nameless(old) and _nameless(new):
             yield from _in_order(old, new, versions)
         case _:
             yield from _values(old, new, weaker, versions.folders, time=time)
+
+
+def _models(old: Any, new: Any, versions: Versions) -> Iterator[FieldDifference]:
+    if isinstance(old, Bound):
+        yield FieldDifference((), covered(old.covers(new), new.covers(old)), _words(old), _words(new))
+    else:
+        yield from differences(old, new, versions)
 
 
 def _values(old: Any, new: Any, weaker: Weaker, folders: tuple[str, str], *, time: bool) -> Iterator[FieldDifference]:
@@ -95,8 +101,7 @@ def _beside(value: Any, folder: str) -> Any:
 
 def _reversed(direction: Direction, weaker: Weaker) -> Direction:
     """For an expression that makes something stop where it holds, such as `critical:`."""
-    turned = {Direction.WEAKENS: Direction.STRENGTHENS, Direction.STRENGTHENS: Direction.WEAKENS}
-    return turned.get(direction, direction) if weaker.sense == "tightened" else direction
+    return direction.turned if weaker.sense == "tightened" else direction
 
 
 # ─── members by name ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,7 +126,7 @@ def _members(
         elif name not in old:
             yield FieldDifference((name,), _came(weaker), "", _words(new[name]))
         else:
-            for found in _between(old[name], new[name], _UNDECLARED, versions):
+            for found in _between(old[name], new[name], OTHER, versions):
                 yield found._replace(path=(name, *found.path))
 
 
@@ -145,7 +150,7 @@ def _in_order(old: tuple[Any, ...], new: tuple[Any, ...], versions: Versions) ->
         yield FieldDifference((), Direction.CHANGES, f"{len(old)}", f"{len(new)}", sql_diff({"": before}, {"": after}))
         return
     for number, (one, other) in enumerate(zip(old, new, strict=True), start=1):
-        for found in _between(one, other, _UNDECLARED, versions):
+        for found in _between(one, other, OTHER, versions):
             yield found._replace(path=(str(number), *found.path))
 
 
@@ -163,8 +168,17 @@ def direction_of(old: Any, new: Any, weaker: Weaker) -> Direction:
             return _by(_rank(new, weaker) - _rank(old, weaker))
         case "more" | "fewer":
             return _of_sets(old, new, weaker)
-        case _:
+        case "unset" | "loosened" | "tightened":
             return _by_absence(old, new)
+        case _:
+            return Direction.CHANGES
+
+
+def covered(old_covers: bool, new_covers: bool) -> Direction:  # noqa: FBT001 - a pair of answers
+    """The direction by whether the old version lets pass all that the new one does, and the other way round."""
+    if old_covers and new_covers:
+        return Direction.NEUTRAL
+    return Direction.STRENGTHENS if old_covers else Direction.WEAKENS if new_covers else Direction.CHANGES
 
 
 def _by(weaker: float) -> Direction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,9 @@ from runner.playbook.find import read_playbook
 from runner.playbook.model import Playbook
 from runner.playbook.yaml_reader import Faulty, Mark, parse
 from steps.contract import cutting
+
+_YAML = {".yaml", ".yml"}
+_MEANT = re.compile(r"""^[{"' ]*runbook["']?\s*:""", re.MULTILINE)  # a playbook, though it can't be read
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,7 @@ def _side(word: str) -> Iterator[Side]:
     """A file, a folder, or REV:PATH."""
     path = Path(word)
     if path.exists():
-        files = [path] if path.is_file() else sorted(path.rglob("*.yaml"))
-        yield _loaded(word, path if path.is_dir() else path.parent, files, alone=path.is_file())
+        yield _loaded(word, path if path.is_dir() else path.parent, _yaml_in(path), alone=path.is_file())
         return
     revision, colon, inside = word.partition(":")
     if not colon:
@@ -96,7 +99,7 @@ def _working_tree(paths: tuple[str, ...]) -> Side:
     listed = _git(
         "ls-files", "--cached", "--others", "--exclude-standard", "--full-name", "-z", "--", *(paths or (str(top),))
     )
-    files = [top / name for name in listed.split("\0") if name.endswith(".yaml") and (top / name).is_file()]
+    files = [top / name for name in listed.split("\0") if (top / name).suffix in _YAML and (top / name).is_file()]
     return _loaded("the working tree", top, sorted(set(files)))
 
 
@@ -107,7 +110,7 @@ def _below(top: Path, path: str) -> Path:
 
 
 def _yaml_in(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.yaml"))
+    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in _YAML)
 
 
 def _git(*words: str, index: str = "") -> str:
@@ -140,15 +143,19 @@ def _loaded(label: str, root: Path, files: Iterable[Path], *, alone: bool = Fals
             playbook = read_playbook(file)
         except PlaybookFaulty as error:
             faults[str(file.resolve().relative_to(root.resolve()))] = error.what
-        else:
-            playbooks[playbook.name] = playbook
+        else:  # the second one of a name is known by its file, too
+            where = str(file.resolve().relative_to(root.resolve()))
+            name = playbook.name if playbook.name not in playbooks else f"{playbook.name} in {where}"
+            playbooks[name] = playbook
     return Side(label, root, playbooks, faults)
 
 
 def _is_playbook(file: Path) -> bool:
     try:
         text = file.read_text(encoding="utf-8")
-        data = parse(text, str(file)).data if "runbook:" in text else None
-    except (OSError, UnicodeDecodeError, Faulty):
+        data = parse(text, str(file)).data if "runbook" in text and "steps" in text else None
+    except (OSError, UnicodeDecodeError):
         return False
+    except Faulty:
+        return _MEANT.search(text) is not None  # then its faults are told; without a name it would seem to be gone
     return isinstance(data, dict) and "runbook" in data and "steps" in data

@@ -79,6 +79,8 @@ def judge(old: Side, new: Side) -> DiffVerdict:
         return _verdict(old, new, found)
     for name in dict.fromkeys((*old.playbooks, *new.playbooks)):
         before, after = old.playbooks.get(name), new.playbooks.get(name)
+        if before is None and after is not None:  # perhaps a second file of the same name: either may be run
+            before = old.playbooks.get(after.name)
         if before is not None and after is not None:
             found += changes(before, after)
         elif after is not None:

@@ -24,6 +24,7 @@ from steps.contract import (
     Text,
     Value,
 )
+from steps.contract.direction import HIGHER, OFF, UNSET, ladder
 from steps.contract.look import Trace
 from steps.ledger import skipped_rows
 from steps.types.backfill import store
@@ -79,14 +80,14 @@ class Batched(Step[Written]):
     where: Text | None = None
     batch: BatchSize = BatchSize()
     order: Annotated[str, Field(min_length=1)] = "auto"
-    workers: Annotated[int, Field(ge=1, le=16)] = 1
+    workers: Annotated[int, Field(ge=1, le=16), HIGHER] = 1
     throttle: Throttle | Literal["none"] = Throttle()
-    pause_after: PauseAfter | None = None
+    pause_after: Annotated[PauseAfter | None, UNSET] = None
     stop_after: PauseAfter | None = None
-    expect_work: bool = True
-    undo: bool = True
+    expect_work: Annotated[bool, OFF] = True
+    undo: Annotated[bool, OFF] = True
     dead_letters: DeadLetters = DeadLetters()
-    triggers: Literal["refuse", "acknowledged"] = "refuse"
+    triggers: Annotated[Literal["refuse", "acknowledged"], ladder("refuse", "acknowledged")] = "refuse"
 
     @model_validator(mode="after")
     def _one_gate(self) -> Batched:

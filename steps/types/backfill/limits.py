@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from steps.contract import Model, Seconds
+from steps.contract.direction import HIGHER
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -14,7 +15,7 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 class BatchSize(Model):
     """The target duration of a batch, and the range of rows within which its size adapts."""
 
-    time: Annotated[Seconds, Field(gt=0, le=60)] = 0.25
+    time: Annotated[Seconds, Field(gt=0, le=60), HIGHER] = 0.25
     rows: tuple[Count, Count] = (100, 10_000)
 
     @model_validator(mode="after")
@@ -27,8 +28,8 @@ class BatchSize(Model):
 class PauseAfter(Model):
     """When the pass pauses once for a person: after so many rows written, or so many batches."""
 
-    written: Annotated[int, Field(ge=1)] | None = None
-    batches: Annotated[int, Field(ge=1)] | None = None
+    written: Annotated[Annotated[int, Field(ge=1)] | None, HIGHER] = None
+    batches: Annotated[Annotated[int, Field(ge=1)] | None, HIGHER] = None
 
     @model_validator(mode="after")
     def _one(self) -> PauseAfter:
@@ -40,5 +41,5 @@ class PauseAfter(Model):
 class DeadLetters(Model):
     """How many rows may be skipped as dead before the step stops: a number and a share of the rows in range; both limits apply."""
 
-    max: Annotated[int, Field(ge=0)] = 100
-    pct: Annotated[float, Field(ge=0, le=100)] = 1.0
+    max: Annotated[int, Field(ge=0), HIGHER] = 100
+    pct: Annotated[float, Field(ge=0, le=100), HIGHER] = 1.0

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from steps.contract import Database, DatabaseFault, Model, Seconds, Timespan, Tuning
 from steps.contract.dialect import Dialect
+from steps.contract.direction import HIGHER, LOWER
 
 LOOK_S = 1.0  # between two looks at the server's activity
 WINDOW_S = 4.0  # of the moving average of transactions; sessions report their counts once a second at most
@@ -36,9 +37,9 @@ class Throttle(Model):
     the time it worked: at 9 it works a tenth of the time, and 9 of 10 transactions of others don't overlap with it.
     """
 
-    traffic: Annotated[float, Field(ge=0)] = 20.0
-    batch: Annotated[Seconds, Field(gt=0, le=60)] = Timespan(0.015)
-    rest: Annotated[float, Field(ge=0, le=100)] = 9.0
+    traffic: Annotated[float, Field(ge=0), HIGHER] = 20.0
+    batch: Annotated[Seconds, Field(gt=0, le=60), HIGHER] = Timespan(0.015)
+    rest: Annotated[float, Field(ge=0, le=100), LOWER] = 9.0
 
 
 UNTHROTTLED = Throttle(rest=0.25)  # `throttle: none`: at full speed, yet a fifth of the time is left to others

@@ -26,6 +26,7 @@ from steps.contract import (
     Work,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.direction import MORE, OFF
 from steps.contract.fields import one_or_more
 from steps.contract.look import Trace
 from steps.sql.dialect import quote
@@ -53,9 +54,9 @@ class ChangeColumnType(Step[column_rewrite.Converted]):
     collation: str | None = None
     while_all_null: Literal["rewrite", "replace"] = "rewrite"
     treat_as_null: Annotated[
-        tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=tuple[str, ...] | str)
+        tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=tuple[str, ...] | str), MORE
     ] = ()
-    keep_values: bool = True
+    keep_values: Annotated[bool, OFF] = True
 
     @model_validator(mode="after")
     def _meaningful(self) -> ChangeColumnType:

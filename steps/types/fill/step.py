@@ -23,6 +23,7 @@ from steps.contract import (
     TakenBack,
     Value,
 )
+from steps.contract.direction import OFF, ladder
 from steps.contract.look import Trace
 from steps.sql.queries import ReadQuery
 from steps.types.backfill import store
@@ -83,9 +84,9 @@ class FillTable(Step[Filled]):
     on_conflict: Literal["skip", "refuse"] = "skip"
     batch: BatchSize = BatchSize()
     throttle: Throttle | Literal["none"] = Throttle()
-    expect_work: bool = True
+    expect_work: Annotated[bool, OFF] = True
     dead_letters: DeadLetters = DeadLetters()
-    triggers: Literal["refuse", "acknowledged"] = "refuse"
+    triggers: Annotated[Literal["refuse", "acknowledged"], ladder("refuse", "acknowledged")] = "refuse"
 
     def describe(self) -> str:
         there = "those with a known key skipped" if self.on_conflict == "skip" else "none of which may be there"

@@ -27,6 +27,7 @@ from steps.contract import (
     StepResult,
     Work,
     cutting,
+    direction,
 )
 from steps.contract.dialect import Dialect
 from steps.contract.look import Trace
@@ -65,9 +66,11 @@ class RebuildTable(Step[Rebuilt]):
     table: Identifier
     definition: Annotated[str, Field(min_length=1)]
     values: Mapping[Identifier, str] = {}
-    drops: tuple[Identifier, ...] = ()
-    keep_old: bool = True
-    taken_back: Literal["unless_written", "drop"] = "unless_written"
+    drops: Annotated[tuple[Identifier, ...], direction.MORE] = ()
+    keep_old: Annotated[bool, direction.OFF] = True
+    taken_back: Annotated[Literal["unless_written", "drop"], direction.ladder("unless_written", "drop")] = (
+        "unless_written"
+    )
 
     def describe(self) -> str:
         return f"rebuild table {self.table} as {cutting.on_one_line(self.definition, 80)}"

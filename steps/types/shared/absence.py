@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from steps.contract import Effect, Look, State
+from steps.contract.direction import ladder
 from steps.ledger import step_commits, tables
 
-Absent = Literal["refused", "fine"]
+Absent = Annotated[Literal["refused", "fine"], ladder("refused", "fine")]
 
 
 def effect(look: Look, what: str, *, absent: Absent, evidence: str = "") -> Effect:

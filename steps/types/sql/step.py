@@ -33,6 +33,7 @@ from steps.contract import (
     cutting,
 )
 from steps.contract.dialect import Dialect
+from steps.contract.direction import ON
 from steps.contract.look import Trace
 from steps.contract.values import NoPlace, decode, encode, for_sqlite
 from steps.ledger import step_commits
@@ -95,7 +96,7 @@ class Sql(Step[SqlBefore]):
     applied_if: ReadQuery | None = None
     way_back: Texts | None = Field(default=None, alias="revert")
     expect_rows: Literal["any", "some"] | Annotated[int, Field(ge=0)] = "some"
-    whole_table: bool = False
+    whole_table: Annotated[bool, ON] = False
     params: Mapping[str, str | int | float | bool | Figure | None] = {}
     wanted: settings.Settings = Field(default={}, alias="set")
     _bound: dict[str, Value] = PrivateAttr(default_factory=dict)  # values of earlier steps' figures, set when it starts

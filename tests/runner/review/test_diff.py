@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,15 +11,6 @@ from command import Cli
 
 from runner.review.diff.sides import sides
 from runner.review.diff.verdict import judge
-
-PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
-GIT = {
-    "GIT_AUTHOR_NAME": "a",
-    "GIT_AUTHOR_EMAIL": "a@x",
-    "GIT_COMMITTER_NAME": "a",
-    "GIT_COMMITTER_EMAIL": "a@x",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-}
 
 PLAYBOOK = """runbook: 1
 name: fill
@@ -127,6 +115,8 @@ WEAKER = [
     ("rollback: reverse", "rollback: {none: never}"),
     ("of_type: text", "of_type: text\n    on_failure: {continue: never mind}"),
     ("of_type: text", "of_type: text\n    lock: {wait: 10 s}"),
+    ("every: 1 day}", "every: 1 day, missed: {skip_after: 5 min}}"),
+    ("lag_s > 300", "lag_s > 300 and lag_s < 400"),
 ]
 STRICTER = [(new, old) for old, new in WEAKER]
 SAME = [
@@ -136,6 +126,9 @@ SAME = [
     ("n < 100", "100 > n"),
     ("pct >= limits.coverage_pct and n < 100", "n < 100 and limits.coverage_pct <= pct"),
     ("pct >= limits.coverage_pct and n < 100", "not (pct < limits.coverage_pct or n >= 100)"),
+    ("alert: rows < 3", "alert: not (rows >= 3)"),
+    ("roles: [dba, lead]", "roles: [lead, dba]"),
+    ("that: count == 0", "that: 0 == count"),
     ("UPDATE t SET note = 'x' WHERE", "update t  set note = 'x' /* all of them */ where"),
     (
         "  - id: add\n    type: add_column\n    column: t.note\n",
@@ -144,10 +137,22 @@ SAME = [
 ]
 OTHER = [
     ("SET note = 'x' WHERE", "SET note = 'y' WHERE"),
+    ("that: rows >= 5, alert: rows < 3", "that: rows >= 5, alert: not (rows < 3)"),
     ("column: t.note", "column: t.remark"),
     ("of_type: text", "of_type: varchar"),
     ("that: n == 0}", "that: abs(n) <= 0}"),
     ("  - id: add\n    type: add_column\n    column: t.note\n    of_type: text\n", ""),
+    # what was not written before is no stricter for being written: it says what is looked at, and what is done
+    ("table: t, at_least: 5", "table: t, where: id > 7, at_least: 5"),
+    ("window: 2 h", "search_path: [other, public]\nwindow: 2 h"),
+    ("window: 2 h", "removes: [prepare]\nwindow: 2 h"),
+    (
+        "window: 2 h",
+        "open: {from: '22:00', to: '23:00', zone: UTC}\ninputs: {a: {type: text, default: x}}\nwindow: 2 h",
+    ),
+    ("    of_type: text\n", "    of_type: text\n    collation: C\n"),
+    ("note = 'x'}\n    guards", "note = 'x'}\n    applied_if: left\n    guards"),
+    ("    of_type: text\n", "    of_type: text\n    when: {check: query, query: left, that: n > 5}\n"),
 ]
 
 
@@ -180,6 +185,88 @@ def test_what_cannot_be_decided_changes_the_effect(desk: Cli, old: str, new: str
     edited(desk, (old, new))
     found = diff(desk, 15)
     assert {"changes effect"} <= {one["direction"] for one in found}, found
+
+
+CONDITION = "    of_type: text\n    when: {{check: query, query: left, that: n > {bound}}}\n"
+
+
+@pytest.mark.parametrize("bound", ["5", "limits.unused"])
+@pytest.mark.parametrize("other", ["0", "9"])
+def test_condition_of_a_step_is_never_harmless(desk: Cli, bound: str, other: str):
+    """Neither a step that is carried out more often, nor one that is skipped more often; also by a limit."""
+    for name in ("old", "new"):
+        path = desk.directory / name / "fill.yaml"
+        path.write_text(PLAYBOOK.replace("    of_type: text\n", CONDITION.format(bound=bound)))
+    if bound == "5":
+        edited(desk, ("that: n > 5", f"that: n > {other}"))
+    else:
+        edited(desk, ("unused: 3", f"unused: {other}"), file="common.yaml")
+    assert {one["direction"] for one in diff(desk, 15)} == {"changes effect"}
+
+
+def test_limit_that_is_raised_while_its_check_takes_another(desk: Cli):
+    """What an expression meant before is decided by what its limits were before."""
+    edited(desk, ("lag_s <= limits.lag_s", "lag_s <= limits.unused"))
+    edited(desk, ("lag_s: 10", "lag_s: 60"), ("unused: 3", "unused: 50"), file="common.yaml")
+    assert [one["direction"] for one in diff(desk, 15)] == ["weakens"]
+
+
+@pytest.mark.parametrize(
+    ("alert", "direction"),
+    [
+        ("rows < 5", "neutral"),
+        ("not (rows >= 5)", "neutral"),
+        ("rows < 3", "weakens"),
+        ("rows < 7", "strengthens"),
+        ("rows > 9", "changes effect"),
+    ],
+)
+def test_alert_where_there_was_none(desk: Cli, alert: str, direction: str):
+    """Without one it alerts where the check does not pass: an alert by itself is neither stricter nor weaker. Both ways."""
+    bare = PLAYBOOK.replace(", alert: rows < 3", "")
+    given = PLAYBOOK.replace("alert: rows < 3", f"alert: {alert}")
+    turned = {"weakens": "strengthens", "strengthens": "weakens"}
+    for old, new, expected in ((bare, given, direction), (given, bare, turned.get(direction, direction))):
+        (desk.directory / "old" / "fill.yaml").write_text(old)
+        (desk.directory / "new" / "fill.yaml").write_text(new)
+        (found,) = diff(desk)
+        assert (found["subject"], found["direction"]) == ("monitor daily alert", expected), alert
+
+
+def test_alert_where_typed_fields_decide_the_check(desk: Cli):
+    edited(desk, ("table: t, that: rows >= 5, alert: rows < 3", "table: t, at_least: 5, alert: rows < 3"))
+    (desk.directory / "old" / "fill.yaml").write_text(
+        PLAYBOOK.replace("table: t, that: rows >= 5, alert: rows < 3", "table: t, at_least: 5")
+    )
+    assert [one["direction"] for one in diff(desk, 15)] == ["changes effect"]
+
+
+def test_second_file_of_the_same_name(desk: Cli):
+    """Either may be run, so each is compared with what had the name before; nothing hides behind a copy."""
+    (desk.directory / "new" / "zz.yaml").write_text(PLAYBOOK)
+    edited(desk, ("need: 2", "need: 1"))
+    assert [one["direction"] for one in diff(desk, 15)] == ["weakens"]
+    (desk.directory / "new" / "fill.yaml").write_text(PLAYBOOK)
+    assert diff(desk, 0) == []
+    edited(desk, ("need: 2", "need: 1"), file="zz.yaml")
+    assert [one["direction"] for one in diff(desk, 15)] == ["weakens"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("fill.yml", PLAYBOOK), ("fill.yaml", PLAYBOOK.replace("runbook: 1", '"runbook": 1'))]
+)
+def test_playbook_is_known_however_it_is_written(desk: Cli, name: str, text: str):
+    for side in ("old", "new"):
+        (desk.directory / side / "fill.yaml").unlink()
+        (desk.directory / side / name).write_text(text)
+    edited(desk, ("need: 2", "need: 1"), file=name)
+    assert [one["subject"] for one in diff(desk, 15)] == ["step go approval.need"]
+
+
+def test_new_text_that_is_no_yaml_is_a_fault_and_not_a_playbook_that_is_gone(desk: Cli):
+    edited(desk, ("need: 2", "need: [2"))
+    done = desk.runbook("diff", "old", "new")
+    assert done.code == 4 and "fill.yaml" in done.err
 
 
 def test_limit_is_told_once_with_every_check_that_it_loosens(desk: Cli):
@@ -305,98 +392,6 @@ def test_invalid_sides(desk: Cli):
     new = desk.runbook("diff", "old", "new")
     assert new.code == 4 and "windoe" in new.err
     assert desk.runbook("diff", "new", "old").code == 0, "an invalid one is mended: there is nothing to compare with"
-
-
-# ─── git ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.fixture
-def repository(tmp_path: Path) -> Cli:
-    """A repository with the shipped playbooks on main, and a branch."""
-    shutil.copytree(PLAYBOOKS, tmp_path / "db" / "playbooks", ignore=shutil.ignore_patterns("__pycache__", "demo"))
-    desk = Cli(tmp_path / "db", "")
-    git(desk, "init", "-q", "-b", "main")
-    commit(desk, "first")
-    git(desk, "switch", "-q", "-c", "change")
-    return desk
-
-
-def git(desk: Cli, *words: str) -> str:
-    done = subprocess.run(
-        ["git", *words], cwd=desk.directory, env={**os.environ, **GIT}, capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def commit(desk: Cli, message: str) -> None:
-    git(desk, "add", "-A")
-    git(desk, "commit", "-qm", message)
-
-
-def change(desk: Cli, name: str, old: str, new: str) -> None:
-    path = desk.directory / "playbooks" / name
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_revisions_working_tree_and_merge_base(repository: Cli):
-    """What main got meanwhile is no change of the branch's; what isn't committed yet is seen against a revision."""
-    assert repository.runbook("diff", "main..HEAD").code == 0
-    change(repository, "adr007-common.yaml", "errors_pct: 0.1", "errors_pct: 5")
-    assert repository.runbook("diff", "main..HEAD").code == 0
-    assert repository.runbook("diff", "main").code == 15
-    assert repository.runbook("diff", "main", "playbooks/adr007-phase1.yaml").code == 0
-    commit(repository, "weaker")
-    done = repository.runbook("diff", "main..HEAD")
-    assert done.code == 15
-    assert "limit errors_pct: 0.1 → 5" in done.out and "adr007-phase3: step fill, guard errors: weakens" in done.out
-    git(repository, "switch", "-q", "main")
-    change(repository, "adr007-common.yaml", "lag_s: 10 ", "lag_s: 5 ")
-    commit(repository, "stricter on main")
-    git(repository, "switch", "-q", "change")
-    assert "lag_s" in repository.runbook("diff", "main..HEAD").out
-    assert "lag_s" not in repository.runbook("diff", "main...HEAD").out
-    git(repository, "merge", "-q", "-m", "merge", "main")
-    assert "lag_s" not in repository.runbook("diff", "main..HEAD").out
-
-
-def test_renamed_and_deleted_files(repository: Cli):
-    git(repository, "mv", "playbooks/adr007-phase4.yaml", "playbooks/phase-four.yaml")
-    commit(repository, "renamed")
-    assert repository.runbook("diff", "main..HEAD").code == 0, "a playbook is known by its name, not by its file's"
-    git(repository, "rm", "-q", "playbooks/adr007-rollback3.yaml")
-    commit(repository, "deleted")
-    done = repository.runbook("diff", "main..HEAD")
-    assert done.code == 15 and "playbook adr007-rollback3" in done.out and "(gone)" in done.out
-    assert repository.runbook("diff", "main:playbooks/adr007-phase1.yaml", "playbooks/adr007-phase1.yaml").code == 0
-
-
-def test_markdown_and_sarif(repository: Cli):
-    """The first screen of the comment is the verdict and the weakenings; SARIF places each in the new file."""
-    change(repository, "adr007-phase3.yaml", "need: 2, not: operator", "need: 1")
-    change(repository, "adr007-phase3.yaml", "window: 2 h", "window: 1 h")
-    commit(repository, "weaker")
-    done = repository.runbook("diff", "main..HEAD", "--markdown", "comment.md", "--sarif", "diff.sarif")
-    assert done.code == 15
-    text = (repository.directory / "comment.md").read_text()
-    assert (
-        text.index("2 weakening") < text.index("### Weakens") < text.index("### Strengthens") < text.index("<details>")
-    )
-    assert "`2` → `1`" in text and "playbooks/adr007-phase3.yaml:" in text
-    assert "the steps as they are now" in text and "| 1 |" in text
-    sarif = json.loads((repository.directory / "diff.sarif").read_text())
-    results = sarif["runs"][0]["results"]
-    assert [one["ruleId"] for one in results] == ["DIFF1", "DIFF1"]
-    (place,) = {one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in results}
-    assert place == "playbooks/adr007-phase3.yaml"
-
-
-def test_not_a_repository_and_no_such_revision(tmp_path: Path, repository: Cli):
-    outside = Cli(tmp_path, "")
-    done = outside.runbook("diff", "main..HEAD")
-    assert done.code not in (0, 15) and "git" in done.err
-    done = repository.runbook("diff", "nowhere..HEAD")
-    assert done.code not in (0, 15) and "nowhere" in done.err
 
 
 def test_approvals_of_open_runs_that_would_be_void_are_named(tmp_path: Path):

@@ -6,21 +6,26 @@ tells are held against what the two versions answer for sampled values. Likewise
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from runner.plan.window import _closes
 from runner.playbook.find import read_playbook
-from runner.playbook.model import Monitor, Playbook
+from runner.playbook.model import Calendar, Monitor, OfLast, Playbook, TargetNeeds
 from runner.review.diff import decide
 from runner.review.diff.change import Direction
 from runner.review.diff.compare import _every, changes
-from runner.review.diff.fields import Versions, differences
+from runner.review.diff.fields import Versions, covered, differences, direction_of
 from steps.contract import Answer, Probe
+from steps.contract.direction import OTHER
 from steps.expressions.evaluate import BadOperand, Expression, evaluate, parse
 from steps.registry import probe_types
 
@@ -218,3 +223,64 @@ def worst_of(old: Probe, new: Probe) -> Direction:
 def good(probe: Probe, result: dict[str, object]) -> bool:
     verdict = probe.verdict(probe.Result.model_validate(result))
     return verdict is not None and verdict.answer is Answer.PASS
+
+
+# ─── fields that mean something only together ───────────────────────────────────────────────────────────────────────
+def told(old: BaseModel, new: BaseModel) -> Direction:
+    return covered(old.covers(new), new.covers(old))
+
+
+def by_behaviour(old: frozenset, new: frozenset) -> Direction:
+    """By all that each lets pass."""
+    return covered(old >= new, new >= old)
+
+
+WEEK = [datetime(2026, 3, 2, tzinfo=UTC) + timedelta(minutes=30 * n) for n in range(7 * 48)]
+
+
+def test_calendars_against_the_windows_that_they_open():
+    """Also across midnight, where an earlier end makes a longer window."""
+    times, found = ["00:00", "01:00", "05:00", "22:00", "23:30"], {}
+    for since, to, days in itertools.product(times, times, ["Mon-Sun", "Fri", "Fri-Sat"]):
+        calendar = Calendar.model_validate({"from": since, "to": to, "days": days, "zone": "UTC"})
+        found[calendar] = frozenset(now for now in WEEK if _closes(calendar, now) is not None)
+    for old, new in itertools.product(found, found):
+        assert told(old, new) is by_behaviour(found[old], found[new]), (old, new)
+
+
+def test_of_last_against_all_series_of_samples():
+    """How many of the last samples must be broken: one that fires whenever the other did, and sooner, is stricter."""
+
+    def fires(rule: OfLast, series: tuple[bool, ...]) -> bool:
+        return any(sum(series[max(0, end - rule.samples) : end]) >= rule.broken for end in range(1, len(series) + 1))
+
+    rules = [OfLast(broken=k, samples=n) for n in range(1, 6) for k in range(1, n + 1)]
+    every = list(itertools.product((False, True), repeat=9))
+    silent = {
+        (one.broken, one.samples): frozenset(n for n, series in enumerate(every) if not fires(one, series))
+        for one in rules
+    }
+    for old, new in itertools.product(rules, rules):
+        expected = by_behaviour(silent[old.broken, old.samples], silent[new.broken, new.samples])
+        assert told(old, new) is expected, (old, new)
+
+
+def test_targets_against_the_databases_that_they_admit():
+    needs = [
+        TargetNeeds(**one)
+        for one in ({}, {"postgresql": ">=14"}, {"sqlite": ">=3"}, {"postgresql": ">=14", "sqlite": ">=3"})
+    ]
+    kinds = {
+        one: frozenset(kind for kind, bound in one if bound) or frozenset({"postgresql", "sqlite", "more"})
+        for one in needs
+    }
+    for old, new in itertools.product(needs, needs):
+        assert told(old, new) is by_behaviour(kinds[old], kinds[new]), (old, new)
+    assert told(needs[1], TargetNeeds(postgresql=">=9")) is Direction.CHANGES
+
+
+@pytest.mark.parametrize("value", [("a",), "a", 7, True, {"a": 1}])
+def test_undeclared_field_is_never_called_stricter(value: object):
+    """What nobody declared a direction for is another effect, whether it is new, gone or another."""
+    for old, new in ((None, value), (value, None), ((), value), (value, ())):
+        assert direction_of(old, new, OTHER) is Direction.CHANGES
