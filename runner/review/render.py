@@ -20,7 +20,7 @@ from steps.contract import Gate
 
 Named = TypeVar("Named")
 MADE = "<!-- made by `runbook render` from {file}: edit that file, and render it again -->"
-_QUOTE = re.compile(r'[";#<>{}\[\]()|]')  # what a label in a diagram can't hold
+_QUOTE = re.compile(r'[";#<>{}\[\]()|`*~%&\\]')  # what a label in a diagram can't hold, or takes for Markdown
 
 
 def render(playbook: Playbook) -> str:
@@ -82,7 +82,7 @@ def _diagram(playbook: Playbook) -> list[str]:
     before = "start"
     for number, entry in enumerate(playbook.entries, start=1):
         node = f"s{number}"
-        lines.append(f"    {node}{_shape(entry, f'{number}. {entry.id}')}")
+        lines.append(f"    {node}{_shape(entry, f'{number} · {entry.id}')}")
         lines.append(f"    {before} --> {node}")
         before = node
     lines.append(f"    finish([{_label(_end(playbook))}])")
@@ -104,7 +104,7 @@ def _end(playbook: Playbook) -> str:
 
 
 def _label(text: str) -> str:
-    """A label in quotes; signs that end a label or a node are left out."""
+    """A label in quotes, without signs that end it or are Markdown there; `1. ` would be a list, which isn't drawn."""
     return f'"{_QUOTE.sub("", plain(text))}"'
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from runner.common import terminal
-from runner.common.markdown import code, escaped, fenced, plain
+from runner.common.markdown import code, fenced, plain
 from runner.plan import plan
 from runner.playbook.yaml_reader import Mark
 from runner.report import plan_cards
 from runner.review.diff.change import Direction, PlaybookChange
 from runner.review.diff.verdict import DiffVerdict
 from runner.review.findings import Finding, RuleSummary, Severity
+from steps.contract import cutting
 
+_CALL = re.compile(r"(?<!\w)@(?=\w)|(?<![\w&])#(?=\w)")
 _MARKS = {
     Direction.WEAKENS: ("✗", "red"),
     Direction.CHANGES: ("?", "yellow"),
@@ -26,6 +29,8 @@ _TITLES = {
     Direction.NEUTRAL: "Neutral",
 }
 MOST = 30  # places of one change that are listed
+MOST_LINES, LONGEST = 60, 300  # of one change's diff of texts, in a comment; and the characters of a line or a value
+MOST_CHARACTERS = 50_000  # of the whole comment: GitHub takes 65,536, and others add to it
 MARKER = "<!-- runbook diff -->"  # by which a comment is found again, to be updated
 
 
@@ -60,26 +65,53 @@ def _reached(one: PlaybookChange) -> Iterator[str]:
 
 # ─── Markdown ───────────────────────────────────────────────────────────────────────────────────────────────────────
 def markdown(verdict: DiffVerdict) -> str:
-    """The verdict and the weakenings first, then the rest, then the cards of the steps that differ."""
-    lines = [MARKER, f"## Playbooks: {verdict.words}", "", f"{code(verdict.old.label)} → {code(verdict.new.label)}"]
+    """The verdict and the weakenings first, then the rest, then the cards of the steps that differ.
+
+    All that a playbook says stands in code, where nothing is a link, a picture, or a call for somebody's attention. What would
+    make it longer than a comment may be is left out, from the end.
+    """
+    lines = [MARKER, f"## Playbooks: {verdict.words}", "", f"{_code(verdict.old.label)} → {_code(verdict.new.label)}"]
     for run in verdict.voided:
-        lines += ["", f"**Voids approvals** of the open run {code(run.run)}: {escaped(', '.join(run.approvals))}"]
+        lines += ["", f"**Voids approvals** of the open run {_code(run.run)}: {_code(', '.join(run.approvals))}"]
+    return _as_long_as_may_be(lines, [*_sections(verdict), *_cards(verdict)])
+
+
+def _as_long_as_may_be(lines: list[str], blocks: Sequence[Sequence[str]]) -> str:
+    room = MOST_CHARACTERS - sum(len(line) + 1 for line in lines)
+    for number, block in enumerate(blocks):
+        room -= sum(len(line) + 1 for line in block)
+        if room < 0:
+            left = len(blocks) - number
+            lines += ["", f"**Cut here**: {left} more part{'s' * (left > 1)} of this; `runbook diff` prints all of it."]
+            break
+        lines += block
+    return "\n".join(lines) + "\n"
+
+
+def _sections(verdict: DiffVerdict) -> Iterator[list[str]]:
+    """Each change by itself, under the title of its direction; what is neutral folded away."""
     for direction, title in _TITLES.items():
-        found = verdict.of(direction)
-        if found:
-            folded = direction is Direction.NEUTRAL
-            lines += ["", *([f"<details><summary>{title}: {len(found)}</summary>"] if folded else [f"### {title}"]), ""]
-            lines += [line for one in found for line in _item(one)]
-            lines += ["", "</details>"] if folded else []
-    return "\n".join([*lines, *_cards(verdict)]) + "\n"
+        found = [_item(one) for one in verdict.of(direction)]
+        if found and direction is Direction.NEUTRAL:
+            lines = [line for one in found for line in one]
+            yield ["", f"<details><summary>{title}: {len(found)}</summary>", "", *lines, "", "</details>"]
+        elif found:
+            yield ["", f"### {title}", "", *found[0]]
+            yield from found[1:]
+
+
+def _code(text: str) -> str:
+    return code(cutting.shortened(text, LONGEST))
 
 
 def _item(one: PlaybookChange) -> list[str]:
-    where = f" ({escaped(str(one.mark))})" if one.mark is not None else ""
-    lines = [f"- **{escaped(one.subject)}**{_values(one)}{where}"]
-    lines += [f"  - {escaped(line)}" for line in (*_reached(one), *([one.why] if one.why else []))]
+    where = f" ({_code(str(one.mark))})" if one.mark is not None else ""
+    lines = [f"- **{_code(one.subject)}**{_values(one)}{where}"]
+    lines += [f"  - {_code(line)}" for line in (*_reached(one), *([one.why] if one.why else []))]
     if one.lines:
-        lines += ["", *(f"  {line}" for line in fenced("\n".join(one.lines), "diff")), ""]
+        shown = [cutting.shortened(line, LONGEST) for line in one.lines[:MOST_LINES]]
+        shown += [f"… and {len(one.lines) - MOST_LINES} more lines"] * (len(one.lines) > MOST_LINES)
+        lines += ["", *(f"  {line}" for line in fenced("\n".join(shown), "diff")), ""]
     return lines
 
 
@@ -87,11 +119,11 @@ def _values(one: PlaybookChange) -> str:
     if one.lines or not (one.old or one.new):
         return ""
     if not one.old:
-        return f": new: {code(one.new)}"
-    return f": {code(one.old)} → {code(one.new)}" if one.new else f": gone: {code(one.old)}"
+        return f": new: {_code(one.new)}"
+    return f": {_code(one.old)} → {_code(one.new)}" if one.new else f": gone: {_code(one.old)}"
 
 
-def _cards(verdict: DiffVerdict) -> Iterator[str]:
+def _cards(verdict: DiffVerdict) -> Iterator[list[str]]:
     """The cards of the steps that a change reaches, as they are now."""
     steps: dict[str, set[str]] = {}
     for one in verdict.changes:
@@ -102,9 +134,13 @@ def _cards(verdict: DiffVerdict) -> Iterator[str]:
         playbook = verdict.new.playbooks[name]
         cards = [card for card in plan.plan(playbook).cards if card.id in ids]
         if cards:
-            yield from ("", f"<details><summary>{escaped(name)}: the steps as they are now</summary>", "")
-            yield from plan_cards.rows(cards)
-            yield from ("", "</details>")
+            table = [_quiet(line) for line in plan_cards.rows(cards)]
+            yield ["", f"<details><summary>{name}: the steps as they are now</summary>", "", *table, "", "</details>"]
+
+
+def _quiet(cells: str) -> str:
+    """A row of a table in which no name or number is called: `@somebody`, `#7`."""
+    return _CALL.sub(r"\g<0>&#8203;", cells)
 
 
 # ─── findings ───────────────────────────────────────────────────────────────────────────────────────────────────────

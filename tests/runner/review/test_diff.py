@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 from command import Cli
+from markdown_it import MarkdownIt
 
+from runner.review.diff import show
 from runner.review.diff.sides import sides
 from runner.review.diff.verdict import judge
 
@@ -417,3 +420,54 @@ def test_approvals_of_open_runs_that_would_be_void_are_named(tmp_path: Path):
     assert done.code == 15 and "voids approvals of the open run gated-" in done.out and "go by ann as dba" in done.out
     voided = json.loads(desk.runbook(*words, "--json").out)["voided"]
     assert [one["approvals"] for one in voided] == [["go by ann as dba"]]
+
+
+# ─── the comment ────────────────────────────────────────────────────────────────────────────────────────────────────
+EVIL = "@org/all #12 <img src=x onerror=1> </details> ![p](//e.x/p.png) [l](//e.x) <!-- --> ``` `` ~~~ | https://e.x **b** &lt;"
+
+
+def comment(desk: Cli) -> str:
+    with sides(str(desk.directory / "old"), str(desk.directory / "new"), ()) as (old, new):
+        return show.markdown(judge(old, new))
+
+
+def test_comment_in_which_texts_do_nothing(desk: Cli):
+    """Titles, reasons, names, values and SQL are shown, and are no link, picture, HTML or call for anybody's attention."""
+    quoted = json.dumps(EVIL)
+    edited(
+        desk,
+        ("title: Fill it", f"title: {quoted}"),
+        ("roles: [dba, lead]", f"roles: [{quoted}]"),
+        ("column: t.note\n", f"column: t.note\n    why: {quoted}\n    comment: {quoted}\n"),
+        (
+            "UPDATE t SET note = 'x' WHERE note IS NULL,",
+            json.dumps(f"UPDATE t SET note = '{EVIL}' WHERE note IS NULL") + ",",
+        ),
+        ("older_than: 5 min", "older_than: 9 min"),
+        ("table: t, at_least: 5", f"table: {json.dumps(EVIL[:60])}, at_least: 5"),
+        ("{id: quiet, ", f"{{id: quiet, why: {quoted}, "),
+    )
+    text = comment(desk)
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)
+    assert "org/all" in html and "onerror" in html, "it is shown"
+    bare = re.sub(r"<(code|pre)\b.*?</\1>", "", html, flags=re.DOTALL).replace("<!-- runbook diff -->", "")
+    assert not re.search(r"<(a|img|script)\b|<!--", bare), bare
+    assert not re.search(r"(?<!\w)[@#]\w", unescape(bare)), bare
+    assert bare.count("<details>") == bare.count("</details>") and html.rstrip().endswith("</details>")
+
+
+def test_comment_is_cut_from_the_end(desk: Cli):
+    """However much changes: the verdict and the weakenings stay, what is left out is said, and nothing is left open."""
+    steps = "".join(
+        f"  - {{id: s{n}, type: sql, expect_rows: any, why: {'w' * 200}, statements: [UPDATE t SET note = 'a{n}{'x' * 400}']}}\n"
+        for n in range(300)
+    )
+    for name in ("old", "new"):
+        text = PLAYBOOK.replace("success_criteria:\n  - {id: enough", f"{steps}success_criteria:\n  - {{id: enough")
+        (desk.directory / name / "fill.yaml").write_text(text if name == "old" else text.replace("'a", "'b"))
+    edited(desk, ("need: 2", "need: 1"))
+    text = comment(desk)
+    assert 40_000 < len(text) <= show.MOST_CHARACTERS + 200
+    assert text.index("1 weakening") < text.index("step go approval.need") < 1_000
+    assert "**Cut here**" in text[-200:] and text.count("<details>") == text.count("</details>")
+    assert sum(line.lstrip().startswith("```") for line in text.splitlines()) % 2 == 0

@@ -109,3 +109,25 @@ rollback: {none: "because | of"}
     assert "]] -->" not in diagram and 'a"b' not in diagram
     assert "````yaml" in text, "a fence longer than any in the text"
     assert not re.search(r"(?<!\\)<script>", text)
+
+
+def test_odd_playbooks(tmp_path: Path):
+    """Unicode, an empty description, names that mean something to Mermaid, 200 steps, all on one line: one node for each step.
+
+    Mermaid reads labels as Markdown, and draws none that is a list: `1. ` at its beginning.
+    """
+    steps = [
+        f"{{id: s{n}, type: sql, statements: [UPDATE t SET a = {n} WHERE b], expect_rows: any}}" for n in range(197)
+    ]
+    steps += ["{id: end, type: checkpoint, approval: {roles: ['漢字 `x` *y* %% z &amp; ~~']}}"]
+    steps += ["{id: subgraph, type: checkpoint}", "{id: graph, type: checkpoint, message: 'тест 🔥'}"]
+    (tmp_path / "odd.yaml").write_text(
+        "{runbook: 1, name: odd, title: Ünïcode — 漢字, description: '', "
+        f"success_criteria: {{none: x}}, rollback: {{none: x}}, steps: [{', '.join(steps)}]}}\n",
+        encoding="utf-8",
+    )
+    text = render(read_playbook(tmp_path / "odd.yaml"))
+    labels = re.findall(r'^    s\d+\W*"([^"]*)"\W*$', text, re.MULTILINE)
+    assert len(labels) == 200 and "漢字" in labels[197]
+    for label in labels:
+        assert not re.search(r"^\d+[.)]\s|[`*~%&<>#;(){}\[\]|]", label), label
