@@ -31,9 +31,17 @@ if TYPE_CHECKING:
 @click.option(
     "--sarif", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings to this file as SARIF."
 )
+@options.changed
 @options.as_json
 def lint_command(
-    *, playbooks: tuple[str, ...], target: str | None, strict: bool, effects: bool, sarif: Path | None, as_json: bool
+    *,
+    changed: bool,
+    playbooks: tuple[str, ...],
+    target: str | None,
+    strict: bool,
+    effects: bool,
+    sarif: Path | None,
+    as_json: bool,
 ) -> None:
     """Say what the text of playbooks shows: what would make a run fail, what is dangerous, what proves nothing.
 
@@ -50,6 +58,8 @@ def lint_command(
     from runner.playbook.find import find_playbook, read_written
     from runner.review import lint
 
+    if changed:
+        playbooks = options.those_of(playbooks)
     unreadable: list[Finding] = []
     written: list[WrittenPlaybook] = []
     for name in playbooks:

@@ -155,6 +155,22 @@ def by(function: F) -> F:
     )
 
 
+def changed(function: F) -> F:
+    """Add --changed, for hooks."""
+    return click.option(
+        "--changed",
+        is_flag=True,
+        help="The files are any that changed: take the playbooks that they belong to. For hooks.",
+    )(function)
+
+
+def those_of(files: tuple[str, ...]) -> tuple[str, ...]:
+    """The playbooks that these files belong to."""
+    from runner.review.changed import playbooks_of
+
+    return tuple(playbooks_of(files, Path.cwd()))
+
+
 def _user() -> str:
     import getpass
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from runner.commands import complete
+from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.errors import CriteriaNotMet
 from runner.playbook.find import find_playbook, read_playbook
@@ -19,10 +19,12 @@ from runner.playbook.find import find_playbook, read_playbook
 @click.option(
     "--check", is_flag=True, help="Only say whether NAME.md beside each playbook is up to date (exit code 3 if not)."
 )
-def render_command(*, playbooks: tuple[str, ...], write: bool, check: bool) -> None:
+@options.changed
+def render_command(*, playbooks: tuple[str, ...], write: bool, check: bool, changed: bool) -> None:
     """Write a playbook as the Markdown runbook that a person would have written, with a diagram of steps and gates.
 
-    The text depends on the playbook and the files it includes, and on nothing else, so it can be committed beside it.
+    The text depends on the playbook and the files it includes, and on nothing else, so it can be committed beside it. With
+    --changed only those are looked at that have a page already.
 
     \b
     runbook render adr007-phase3
@@ -33,6 +35,7 @@ def render_command(*, playbooks: tuple[str, ...], write: bool, check: bool) -> N
 
     if write and check:
         raise click.UsageError("cannot use --write with --check: one writes the files, the other only looks at them")
+    playbooks = _rendered(options.those_of(playbooks)) if changed else playbooks
     stale: list[str] = []
     for name in playbooks:
         path = find_playbook(name, Path.cwd())
@@ -55,6 +58,11 @@ def render_command(*, playbooks: tuple[str, ...], write: bool, check: bool) -> N
         )
     if check:
         terminal.say(f"{len(playbooks)} up to date")
+
+
+def _rendered(playbooks: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that have a page."""
+    return tuple(name for name in playbooks if Path(name).with_suffix(".md").is_file())
 
 
 def _is(file: Path, text: str) -> bool:

@@ -122,8 +122,9 @@ def dry_runs(
 
 @click.command("validate", short_help="List all faults of a playbook")
 @click.argument("playbooks", nargs=-1, required=True, metavar="PLAYBOOK…", shell_complete=complete.playbooks)
+@options.changed
 @options.as_json
-def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
+def validate_command(*, playbooks: tuple[str, ...], changed: bool, as_json: bool) -> None:
     """List all faults of playbooks with file:line:column. Nothing is run, and no database is used.
 
     These are the errors of `runbook lint` that need no extra; `runbook lint` also says what is dangerous or proves nothing.
@@ -138,6 +139,7 @@ def validate_command(*, playbooks: tuple[str, ...], as_json: bool) -> None:
     from runner.review.refusal import refuse_errors
 
     cwd = Path.cwd()
+    playbooks = options.those_of(playbooks) if changed else playbooks
     faults: list[str] = []
     good: list[dict[str, Any]] = []
     for name in playbooks:

@@ -23,7 +23,7 @@ def _places(files: Sequence[str], cwd: Path) -> Iterator[list[Path]]:
     for top in sorted({parts[0] for parts in tops if len(parts) > 1}):
         yield yaml_in(cwd / top)
     if any(len(parts) == 1 for parts in tops):
-        yield [one for one in yaml_in(cwd, deep=False)]
+        yield yaml_in(cwd, deep=False)
 
 
 def _part_of(file: Path, changed: set[Path]) -> bool:

@@ -62,7 +62,7 @@ def _side(word: str) -> Iterator[Side]:
     """A file, a folder, or REV:PATH."""
     path = Path(word)
     if path.exists():
-        yield _loaded(word, path if path.is_dir() else path.parent, _yaml_in(path), alone=path.is_file())
+        yield _loaded(word, path if path.is_dir() else path.parent, yaml_in(path), alone=path.is_file())
         return
     revision, colon, inside = word.partition(":")
     if not colon:
@@ -90,7 +90,7 @@ def _revision(revision: str, paths: tuple[str, ...]) -> Iterator[Side]:
         _git("-C", str(top), "read-tree", commit, index=index)
         _git("-C", str(top), "checkout-index", "--all", "--quiet", f"--prefix={root}/", index=index)
         wanted = [_below(top, path) for path in paths]
-        files = [one for path in wanted or [Path()] for one in _yaml_in(root / path)]
+        files = [one for path in wanted or [Path()] for one in yaml_in(root / path)]
         yield _loaded(revision, root, files, alone=len(paths) == 1 and bool(files) and files[0] == root / wanted[0])
 
 
@@ -109,8 +109,11 @@ def _below(top: Path, path: str) -> Path:
     return full.relative_to(top) if full.is_relative_to(top) else Path(path)
 
 
-def _yaml_in(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in _YAML)
+def yaml_in(path: Path, *, deep: bool = True) -> list[Path]:
+    """A file itself, or the YAML files in a folder; deep: and below it."""
+    if path.is_file():
+        return [path]
+    return sorted(one for one in (path.rglob("*") if deep else path.glob("*")) if one.suffix in _YAML)
 
 
 def _git(*words: str, index: str = "") -> str:
@@ -137,7 +140,7 @@ def _loaded(label: str, root: Path, files: Iterable[Path], *, alone: bool = Fals
     playbooks: dict[str, Playbook] = {}
     faults: dict[str, str] = {}
     for file in files:
-        if not alone and not _is_playbook(file):
+        if not alone and not is_playbook(file):
             continue
         try:
             playbook = read_playbook(file)
@@ -150,7 +153,8 @@ def _loaded(label: str, root: Path, files: Iterable[Path], *, alone: bool = Fals
     return Side(label, root, playbooks, faults)
 
 
-def _is_playbook(file: Path) -> bool:
+def is_playbook(file: Path) -> bool:
+    """Whether it has steps: an include, or another kind of file, has none."""
     try:
         text = file.read_text(encoding="utf-8")
         data = parse(text, str(file)).data if "runbook" in text and "steps" in text else None

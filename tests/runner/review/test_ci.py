@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from runner.review.changed import playbooks_of
+
 ROOT = Path(__file__).parents[3]
 ACTION = ROOT / ".github" / "actions" / "review"
 GIT = {
@@ -123,6 +125,46 @@ def test_review_of_an_invalid_playbook_and_of_a_stale_page(repository: Path, tmp
     commit(repository)
     invalid = review(repository, out)
     assert invalid.returncode == 1 and "windoe" in (out / "comment.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["playbooks/adr007-phase1.yaml"], {"phase1"}),
+        (["playbooks/adr007-shapes.yaml"], {"phase2", "recovery", "recovery-check", "v16", "v16-program"}),
+        (["playbooks/session_ip.sqlite.sql"], {"phase2", "phase2-10k", "phase3"}),
+        (["playbooks/validation/test_production_validation.py"], {"phase2", "phase4"}),
+        (["playbooks/adr007-rollback1.yaml", "playbooks/targets.yaml", "README.md"], {"rollback1"}),
+        (["README.md"], set()),
+    ],
+)
+def test_playbooks_that_a_changed_file_belongs_to(repository: Path, files: list[str], expected: set[str]):
+    """A hook gets files; what includes, reads or runs them is looked at, and an include alone never is."""
+    found = playbooks_of(files, repository)
+    assert set(found) == {f"playbooks/adr007-{name}.yaml" for name in expected}
+
+
+def test_hooks_as_they_are_called(repository: Path):
+    """With the files of a commit, as pre-commit calls them: a limit of an include makes the page of a phase stale."""
+    runbook = Path(sys.executable).with_name("runbook")
+    words = {
+        hook["id"]: hook["entry"].split()[1:] for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    }
+
+    def hook(name: str, *files: str) -> int:
+        return subprocess.run(
+            [runbook, *words[name], *files], cwd=repository, capture_output=True, check=False
+        ).returncode
+
+    subprocess.run(
+        [runbook, "render", "--write", "playbooks/adr007-phase3.yaml"], cwd=repository, check=True, capture_output=True
+    )
+    include = "playbooks/adr007-common.yaml"
+    assert [hook(name, include) for name in words] == [0, 0, 0]
+    edit(repository, "adr007-common.yaml", "errors_pct: 0.1", "errors_pct: 5")
+    assert hook("runbook-render", include) == 3
+    edit(repository, "adr007-common.yaml", "errors_pct: 5", "errors_pc: 5")
+    assert hook("runbook-validate", include) == 4 and hook("runbook-lint", include) == 4
 
 
 def test_action_and_hooks_are_well_formed():
