@@ -482,5 +482,8 @@ def _applied(step: StepRun) -> StepResult:
     result = step.apply()
     effect = step.verify("after")
     if effect.state is not State.DONE:
-        raise StepError(f"the change was sent, but verify says {effect.state}: {effect.evidence}")
+        said = effect.state.replace("_", " ")
+        raise StepError(
+            f"it ended without an error, but asked for its change the database says {said}: {effect.evidence}"
+        )
     return result

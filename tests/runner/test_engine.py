@@ -268,7 +268,7 @@ def test_change_that_does_not_verify_is_no_success(desk: InProcessCli, empty_dat
     step = BUMP.replace("type: sql", "type: sql, applied_if: is_two")
     query = "queries: {is_two: SELECT count(*) = 1 AS there FROM t WHERE id = 1 AND n = 2}\n"
     found = desk.runbook("exec", written(desk, step, query))
-    assert found.code == 1 and "verify says partly" in found.err, found.text
+    assert found.code == 1 and "the database says partly" in found.err, found.text
     assert rows(empty_database)[0] == (1, 1)
     assert desk.runbook("rollback", "latest").code == 0
     assert rows(empty_database)[0] == (1, 0)
