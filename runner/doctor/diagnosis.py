@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -174,6 +175,17 @@ def _told(row: RunRow) -> str:
     return f"run {row.run}: {state}, last seen {row.age_s:.0f} s ago by {row.operator or 'somebody'} (ledger)"
 
 
+def _standing_bases(target: Connected, subject: Subject, shapes: Sequence[Examined]) -> dict[str, str]:
+    """Half shapes from which a later one is declared that is there → that one: what the base lacks was changed on purpose."""
+    asked = [one.comparison for one in shapes]
+    half = [one.shape.name for one in asked if one.state is ShapeState.HALF]
+    for declared in subject.later:
+        with contextlib.suppress(NoText), target.database.look() as look:
+            asked.append(shape_compare.compare(look, declared.on(target.database.dialect)))
+    there = [one.shape for one in asked if one.state in {ShapeState.WHOLE, ShapeState.MORE} and one.shape.base]
+    return {one.base: one.name for one in there if one.base in half}
+
+
 # ─── next ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left: Sequence[Leftover]) -> Iterator[str]:
     on = shlex.quote(target.name)
@@ -185,6 +197,9 @@ def _next(target: Connected, subject: Subject, shapes: Sequence[Examined], left:
         )
         return
     whole = any(one.whole for one in shapes)
+    after = _standing_bases(target, subject, shapes)
+    yield from (f"runbook doctor {shlex.quote(name)} -t {on}, which comes after {base}" for base, name in after.items())
+    shapes = [one for one in shapes if one.comparison.shape.name not in after]
     seen = [(one.comparison.state, one.comparison.shape.next) for one in shapes]
     first = [then[state] for state, then in seen if state is ShapeState.HALF and state in then and not whole]
     yield from (f"runbook plan {playbook} -t {on}" for playbook in first)

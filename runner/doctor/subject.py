@@ -17,7 +17,10 @@ from steps.catalog.shape import DeclaredShape
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked about. one: a single shape was named, and it must be whole. known: further shapes, for leftovers only."""
+    """What is asked about. one: a single shape was named, and it must be whole. known: further shapes, for leftovers only.
+
+    later: the shapes that come after a shape that was named alone, being declared `from` it.
+    """
 
     name: str
     shapes: Mapping[str, DeclaredShape] = field(default_factory=dict)
@@ -27,6 +30,7 @@ class Subject:
     path: tuple[str, ...] = ()
     one: bool = False
     known: tuple[DeclaredShape, ...] = ()
+    later: tuple[DeclaredShape, ...] = ()
 
 
 def subject(name: str | None, place: Workplace, inputs: Mapping[str, str]) -> Subject:
@@ -39,7 +43,10 @@ def subject(name: str | None, place: Workplace, inputs: Mapping[str, str]) -> Su
     except RunRefused as missing:
         for file in files:
             if name in file.shapes:
-                return Subject(name, {name: file.shapes[name]}, schema=file.schema, one=True)
+                later = tuple(
+                    one for one in file.shapes.values() if any(each.base == name for each in one.shapes.values())
+                )
+                return Subject(name, {name: file.shapes[name]}, schema=file.schema, one=True, later=later)
         return _run(name, place, [missing.what, *(one.what for one in faulty)])
     if has_steps(path):
         return _playbook(name, read_playbook(path, inputs or None))

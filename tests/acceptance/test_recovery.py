@@ -17,6 +17,7 @@ from command import KILLED
 from databases import Database, Databases, kind_or_skip
 from definitions import differences, schema
 from inside import InProcessCli, meanwhile, until
+from phases import rename_types
 
 from playbooks.demo import migration
 
@@ -163,11 +164,23 @@ on_18 = pytest.mark.parametrize("place", ["pg18"], indirect=True)
 
 @on_18
 def test_whole_v16_is_left_alone(place: Database, desk: InProcessCli) -> None:
+    """Also with an index more, and after phase 1 of ADR-007, with and without the index of phase 3."""
+    (desk.directory / "playbooks").symlink_to(PLAYBOOKS)
     store(place)
     half_done.migrate(place)
     before = Seen.of(place, **ROWS, **MADE)
     assert "v16_is_not_whole (fail)" in did(desk, "exec", book("adr007-recovery"), code=3)
     assert Seen.of(place, **ROWS, **MADE) - before == []
+    more = "CREATE INDEX {} ON session_summaries (snapshot_country, event_count)"
+    place.script(more.format("mine"))
+    assert "phase1_is_not_whole (fail)" in did(desk, "exec", book("adr007-recovery"), code=3)
+    place.script("DROP INDEX mine")
+    rename_types(place)
+    for index in ("", "mine"):
+        place.script(more.format(index) if index else "SELECT 1")
+        assert "phase1_is_not_whole (fail)" in did(desk, "exec", book("adr007-recovery"), code=3), index
+        told = did(desk, "doctor", "v16", code=3)
+        assert "runbook doctor after_phase1" in told and "runbook plan adr007-recovery" not in told
 
 
 @on_18
