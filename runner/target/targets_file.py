@@ -23,7 +23,7 @@ _PASSWORD_KEYS = ("password_env", "passfile", "keyring")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PASSWORD_HERE = (
-    "refused: whoever can read this file, or its history, has seen the password: change it, and then use "
+    "cannot take the password from here: whoever can read this file, or its history, has seen it: change it, and then use "
     "password_env, passfile or keyring"
 )
 _Path: TypeAlias = tuple[str, ...]

@@ -210,7 +210,7 @@ def test_password_on_the_command_line_is_refused(here, url):
     with pytest.raises(PasswordInArgv) as caught:
         find(url, here)
     assert str(caught.value) == (
-        "refused: the password has been seen in the process list and in the shell's history: "
+        "cannot take a password from the command line: it has been seen in the process list and in the shell's history: "
         f"change it, and then use one of\n{WAYS}"
     )
 
@@ -221,7 +221,7 @@ def test_password_in_the_environments_target_is_refused(here, url):
     with pytest.raises(PasswordInEnvironment) as caught:
         find(None, here, RUNBOOK_TARGET=url)
     assert str(caught.value) == (
-        "refused: the password in RUNBOOK_TARGET is handed to every program and stands in their logs: "
+        "cannot take the password from RUNBOOK_TARGET: it is handed to every program, and stands in their logs: "
         f"change it, and then use one of\n{WAYS}"
     )
 
@@ -282,7 +282,7 @@ def test_any_url_is_read_or_refused(text):
 
 
 IN_FILE = (
-    "refused: whoever can read this file, or its history, has seen the password: change it, and then use "
+    "cannot take the password from here: whoever can read this file, or its history, has seen it: change it, and then use "
     "password_env, passfile or keyring"
 )
 
