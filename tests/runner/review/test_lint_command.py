@@ -9,6 +9,10 @@ import jsonschema
 import pytest
 from inside import InProcessCli
 
+from runner.playbook.yaml_reader import Mark
+from runner.review import sarif
+from runner.review.findings import Finding, Severity
+
 DANGER = """\
 runbook: 1
 name: danger
@@ -219,3 +223,9 @@ def test_mutation_is_found(desk: InProcessCli, mutation: str) -> None:
     other, code = MUTATIONS[mutation]
     assert mutation in WELL
     assert code in _codes(desk.runbook("lint", desk.playbook("well", WELL.replace(mutation, other, 1)), "--json").out)
+
+
+def test_sarif_names_files_as_uris() -> None:
+    found = Finding("RB101", Severity.NOTE, Mark("night plans/ü 1.yaml", 1, 1), "nothing proves it")
+    document = json.dumps(sarif.document([found], [], version="1"))
+    assert '"uri": "night%20plans/%C3%BC%201.yaml"' in document
