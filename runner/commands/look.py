@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from runner.commands import complete, options
+from runner.commands import complete, from_ledger, options
 from runner.common import terminal
 from runner.common.durations import format_duration, when
 from runner.common.errors import RunRefused, TrailBroken
 from runner.plan import advice, next_commands
-from runner.playbook.model import Entry
+from runner.playbook.model import Entry, Playbook
 from runner.record import removals
 from runner.run import resume
 from runner.run.opened_run import in_force
-from runner.target.runs import all_runs, find_run, find_trail
+from runner.target.runs import Found, all_runs, find_run, find_trail
 from runner.target.workplace import Workplace, connected, runs_of
 from runner.trail.events import RunState
 from runner.trail.status import RunStatus, StepStatus
 from runner.trail.status_file import document_of
 from steps.contract import cutting
 from steps.ledger import skipped_rows
+
+if TYPE_CHECKING:
+    from runner.monitor.from_ledger import LedgerRun
 
 
 def place_of_run(run: str, *, target: str | None, runs: Path | None) -> Workplace:
@@ -62,12 +67,27 @@ def meant(run: str, *, target: str | None, runs: Path | None) -> str:
 def status_command(*, run: str, target: str | None, runs: Path | None, as_json: bool) -> None:
     """Show the state of a run: its steps, what it waits for, whether it is safe to leave, and the next command.
 
+    With --target its alerts come from the target's ledger, too, and a run is found there whose folder lies elsewhere.
+
     \b
     runbook status
     runbook status adr007-phase3 --json
+    runbook status adr007-phase3 --target production
     """
     place = Workplace(target, runs)
-    found = find_run(runs_of(place), run)
+    ledger = from_ledger.asked(place)
+    try:
+        found = find_run(runs_of(place), run)
+    except RunRefused:
+        if not from_ledger.told(ledger, run, as_json=as_json):
+            raise
+        return
+    if ledger is not None:
+        ledger.bring_up(found.status)
+    _tell(found, as_json=as_json)
+
+
+def _tell(found: Found, *, as_json: bool) -> None:
     status, playbook = found.status, in_force(found)
     here = resume.here(found, options.inputs((), None))
     told = advice.stop(playbook, status, here)
@@ -82,13 +102,7 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
             f"target {status.started.target} · operator {who} · {_kind(status)}began {_time(status.started_at)}"
         )
     terminal.say()
-    steps = {entry.id: status.steps.get(entry.id) for entry in playbook.entries}
-    below = 4 + max(len(_word(step)) for step in steps.values())  # indentation of the lines below a step
-    for entry in playbook.entries:
-        step = steps[entry.id]
-        needs = next_commands.waits_for(playbook, status, step, here.now) if step is not None else []
-        for line in _step_lines(entry, status, step, needs, below=below):
-            terminal.say(line, hang=below + 2)
+    _tell_steps(playbook, status, here)
     terminal.say()
     if gone:
         terminal.labelled("effect", f"removed by run {gone}: no run can require it, resume it or take it back any more")
@@ -96,6 +110,16 @@ def status_command(*, run: str, target: str | None, runs: Path | None, as_json: 
         terminal.labelled("last", "\n".join(part for part in (status.what, status.why) if part))
     for label, text in told.labelled():
         terminal.labelled(label, text)
+
+
+def _tell_steps(playbook: Playbook, status: RunStatus, here: next_commands.Here) -> None:
+    steps = {entry.id: status.steps.get(entry.id) for entry in playbook.entries}
+    below = 4 + max(len(_word(step)) for step in steps.values())  # indentation of the lines below a step
+    for entry in playbook.entries:
+        step = steps[entry.id]
+        needs = next_commands.waits_for(playbook, status, step, here.now) if step is not None else []
+        for line in _step_lines(entry, status, step, needs, below=below):
+            terminal.say(line, hang=below + 2)
 
 
 def _word(step: StepStatus | None) -> str:
@@ -140,45 +164,69 @@ def _time(at: str) -> str:
     return when(datetime.fromisoformat(at)) if at else "-"
 
 
-@click.command("runs", short_help="List the runs in the runs directory")
+@click.command("runs", short_help="List the runs in the runs directory, and those of a target")
 @options.target
 @options.runs
 @options.as_json
 def runs_command(*, target: str | None, runs: Path | None, as_json: bool) -> None:
     """List the runs in the runs directory, newest first. A target may have its own runs directory.
 
+    With --target the target's ledger is asked, too: for alerts, and for runs whose folder lies elsewhere.
+
     \b
     runbook runs
     runbook runs --target production --json
     """
-    directory = runs_of(Workplace(target, runs))
+    place = Workplace(target, runs)
+    directory = runs_of(place)
     found, broken = all_runs(directory)
     for error in broken:
         terminal.warn(error.what)
+    ledger = from_ledger.asked(place)
+    if ledger is not None:
+        for one in found:
+            ledger.bring_up(one.status)
+    others = [one for one in ledger.runs if not os.path.lexists(directory / one.row.run)] if ledger is not None else []
     every = [one.status for one in found if one.status.started and one.status.started.removes]
     if as_json:
         options.print_json(
             [document_of(one.status) | {"removed_by": removals.remover(one.status, every)} for one in found]
+            + [from_ledger.document(one) for one in others]
         )
         return
-    if not found:
+    if not found and not others:
         terminal.say(f"no runs in {directory}; `runbook exec PLAYBOOK` makes one")
         return
-    states = [
-        advice.state_word(one.status, living=advice.alive(one.status))
-        + (" · held" if one.status.holds else "")
-        + (f" · effect removed by {by}" if (by := removals.remover(one.status, every)) else "")
-        for one in found
-    ]
-    width, wide = max(len(one.status.run) for one in found), max(map(len, states))
-    for one, state in zip(found, states, strict=True):
-        shown, status = one.status.started.target if one.status.started else "?", one.status
-        began = _time(status.started_at)
+    _table([_line(one, every) for one in found] + [_line_elsewhere(one) for one in others])
+
+
+_Line = tuple[str, str, str, str]  # run, time, state, target
+
+
+def _line(one: Found, every: list[RunStatus]) -> _Line:
+    status = one.status
+    state = (
+        advice.state_word(status, living=advice.alive(status))
+        + (" · held" if status.holds else "")
+        + (f" · effect removed by {by}" if (by := removals.remover(status, every)) else "")
+    )
+    return status.run, _time(status.started_at), state, status.started.target if status.started else "?"
+
+
+def _line_elsewhere(one: LedgerRun) -> _Line:
+    gone = f" · effect removed by {one.row.removed_by}" if one.row.removed_by else ""
+    state = f"{from_ledger.state_word(one)}{gone} · {from_ledger.elsewhere(one)}"
+    return one.row.run, when(one.at), state, one.row.target
+
+
+def _table(lines: list[_Line]) -> None:
+    width, wide = max(len(run) for run, *_ in lines), max(len(state) for _, _, state, _ in lines)
+    for run, began, state, shown in lines:
         if sys.stdout.isatty() and terminal.columns() <= width + len(began) + wide + 4:  # no room for a table
-            terminal.say(status.run)
+            terminal.say(run)
             terminal.say(f"  {began} · {state} · {shown}", hang=2)
         else:
-            terminal.say(f"{status.run:<{width}}  {began}  {state:<{wide}}  {shown}")
+            terminal.say(f"{run:<{width}}  {began}  {state:<{wide}}  {shown}")
 
 
 @click.command("report", short_help="Show what a run did and proved")
@@ -212,7 +260,10 @@ def report_command(
     """
     from runner.report import report
 
-    found = find_run(runs_of(Workplace(target, runs)), run)
+    place = Workplace(target, runs)
+    found = find_run(runs_of(place), run)
+    if not rows and (ledger := from_ledger.asked(place)) is not None:
+        ledger.bring_up(found.status)
     if rows:
         with connected(place_of_run(run, target=target, runs=runs)) as there:
             text = report.rows(there.database, found.status.run, kind=rows, as_json=as_json)

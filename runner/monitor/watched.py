@@ -80,6 +80,11 @@ class Census:
     watched: list[Watched] = field(default_factory=list)
     unwatched: list[Unwatched] = field(default_factory=list)
 
+    @property
+    def runs(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys([*(one.run for one in self.watched), *(one.run for one in self.unwatched)]))
+
     def find(self, name: str) -> Watched:
         """The watched run of this name, an unambiguous prefix, or `latest`; raises RunRefused."""
         if name == "latest" and self.watched:

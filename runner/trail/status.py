@@ -222,7 +222,7 @@ def add(status: RunStatus, record: Record) -> None:  # noqa: C901, PLR0912 - one
         case events.Judged():
             status.judgements.append(event)
         case events.AlertRaised() | events.AlertEnded():
-            _alerted(status, event)
+            alerted(status, event)
         case events.SqlByHand() | events.Tuned():
             _steered(status, event)
         case events.Held() | events.Released():
@@ -281,7 +281,8 @@ def _tuned(status: RunStatus, event: events.Tuned) -> None:
         _operated(status, event.by)
 
 
-def _alerted(status: RunStatus, event: events.AlertRaised | events.AlertEnded) -> None:
+def alerted(status: RunStatus, event: events.AlertRaised | events.AlertEnded) -> None:
+    """Fold one event of a monitor's alert."""
     if isinstance(event, events.AlertRaised):
         status.alerts[event.monitor] = event
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -101,6 +102,72 @@ def test_alert_reopens_the_change_and_ends_when_it_is_mended(desk: InProcessCli,
     assert desk.runbook("trail", "verify", run, "--against-target").code == 0
     history = desk.runbook("monitor", "history", run).out
     assert re.search(r"pct  █.*▁.*█  80 to 100", history), history
+
+
+@on_both
+def test_alert_is_seen_from_the_ledger_where_the_folder_is_not(
+    desk: InProcessCli, empty_database: Database, tmp_path_factory: pytest.TempPathFactory
+):
+    """Another machine looked and noted nothing here; a third one has no folder at all: both show the alert, and its end."""
+    run = watched(desk)
+    other = InProcessCli(tmp_path_factory.mktemp("other"), empty_database.url)
+    target = ("--target", empty_database.url)
+    empty_out(empty_database, 20)
+    let_pass(empty_database, DAY)
+    assert once(other)["code"] == 14
+    assert "alert" not in desk.runbook("runs").out, "nobody who gives no --target waits for the database"
+    for place in (desk, other):
+        for words in (("runs",), ("status", run), ("status", "fill")):
+            done = place.runbook(*words, *target)
+            assert (done.code, len(re.findall(r"succeeded, alert since \d{4}-", done.out))) == (0, 1), done.text
+        status = place.runbook("status", run, *target).out
+        assert f"runbook monitor history {run} coverage" in status
+        assert "pct=80" in status
+        document = json.loads(place.runbook("status", run, "--json", *target).out)
+        [listed] = json.loads(place.runbook("runs", "--json", *target).out)
+        assert [one["monitor"] for one in document["alerts"]] == ["coverage"]
+        assert {key: listed[key] for key in ("run", "state", "alerts", "trail")} == {
+            key: document[key] for key in ("run", "state", "alerts", "trail")
+        }
+    assert "Succeeded, alert since" in desk.runbook("report", run, *target).out
+    assert f"folder not here: it was begun on {socket.gethostname()}" in other.runbook("runs", *target).out
+
+    empty_out(empty_database, 0)
+    let_pass(empty_database, DAY)
+    assert once(desk)["code"] == 0
+    for place in (desk, other):
+        assert "alert" not in place.runbook("runs", *target).out
+        assert "alert" not in place.runbook("status", run, *target).out
+    assert f"runbook recover {run}" in other.runbook("status", run, *target).out
+    assert desk.runbook("rollback", run).code == 0
+    assert "rolled back · folder not here" in other.runbook("runs", *target).out
+    assert other.runbook("status", "nothing", *target).code == 6
+
+
+@on_file
+def test_lost_observations_end_no_alert(desk: InProcessCli, empty_database: Database):
+    """A ledger that was restored to before the alert is silent about it; silence proves nothing."""
+    watched(desk)
+    empty_out(empty_database, 50)
+    let_pass(empty_database, DAY)
+    assert once(desk)["code"] == 14
+    empty_database.script("DELETE FROM runbook_observation")
+    let_pass(empty_database, -DAY)  # not due again
+    desk.runbook("monitor", "once")
+    for words in (("runs",), ("runs", "--target", empty_database.url)):
+        assert "succeeded, alert since" in desk.runbook(*words).out
+    let_pass(empty_database, DAY)
+    empty_out(empty_database, 0)
+    assert once(desk)["code"] == 0
+    assert "alert" not in desk.runbook("runs").out
+
+
+@on_file
+def test_ledger_that_is_away_keeps_nobody_from_seeing_the_folder(desk: InProcessCli):
+    run = watched(desk)
+    done = desk.runbook("runs", "--target", "postgresql://nobody@127.0.0.1:1/nothing", "--runs", "runs")
+    assert (done.code, run in done.out) == (0, True), done.text
+    assert "shown without the ledger of postgresql://nobody@127.0.0.1:1/nothing: cannot reach" in done.err
 
 
 @on_file

@@ -1,4 +1,7 @@
-"""Lets time pass for a target: what its ledger has of runs and monitors becomes so much older. No clock is moved."""
+"""Lets time pass for a target: what its ledger has of runs and monitors becomes so much older. No clock is moved.
+
+With a negative number it becomes younger, as if the server's clock went back.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ def let_pass(database: Database, seconds: float) -> None:
         else:
             name = f"runbook_{table}"
             there = database.value(f"SELECT count(*) FROM sqlite_master WHERE name = '{name}'")
-            sets = ", ".join(f"{one} = strftime('%Y-%m-%dT%H:%M:%fZ', {one}, '-{seconds} seconds')" for one in columns)
+            sets = ", ".join(
+                f"{one} = strftime('%Y-%m-%dT%H:%M:%fZ', {one}, '{-seconds:+} seconds')" for one in columns
+            )
         if there:
             database.rows(f"UPDATE {name} SET {sets}")
