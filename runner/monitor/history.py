@@ -26,7 +26,7 @@ def read(target: Connected, run: str, name: str, *, most: int) -> tuple[list[Obs
     with target.database.look() as look:
         if not ledger.kept(look):
             return [], []
-        seen = ledger.observations(look, run=run, monitor=name, most=most)
+        seen = ledger.observations(look, run=run, monitor=name, most=most, ahead=True)
         acts = [one for one in ledger.acts(look, [run])[run] if one.monitor == name]
     return seen[::-1], acts[::-1]
 

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -124,8 +124,13 @@ class Observer:
 
     def _record(self, work: Work, seen: Observation) -> bool:
         """Record the observation together with the end of its claim; False where the claim was taken over."""
-        mine = ledger.release(work, run=seen.run, monitor=seen.monitor, holder=self._holder)
-        return mine and ledger.add_observation(work, seen)
+        place = {"run": seen.run, "monitor": seen.monitor}
+        if not ledger.release(work, **place, holder=self._holder):
+            return False
+        if gone := ledger.forget_ahead(work, **place):
+            words = f"the server's clock has gone back; forgotten are {gone} later observation{'s' if gone > 1 else ''}"
+            seen = replace(seen, text=f"{seen.text}; {words}")
+        return ledger.add_observation(work, seen)
 
     @cached_property
     def _holder(self) -> str:

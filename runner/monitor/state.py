@@ -10,6 +10,7 @@ from runner.playbook.model import Monitor
 from steps.contract import Answer, Value
 from steps.expressions.evaluate import BadOperand, Evaluation, Expression, UnknownName, evaluate, explain
 from steps.ledger.monitors import MonitorAct, Observation
+from steps.ledger.tables import AHEAD_S
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ def after(monitor: Monitor, history: Sequence[Observation], judged: Judgement, a
 def silenced(monitor: str, alert_since: float, acts: Sequence[MonitorAct], *, now: float) -> MonitorAct | None:
     """The act of a person by which this alert calls nobody: the monitor is muted, or this very alert was approved.
 
-    acts: newest first; of each kind the newest counts.
+    acts: newest first; of each kind the newest counts, unless it is from later than the server's clock: it would never end.
     """
     for kind in ("mute", "approve"):
         act = next((one for one in acts if (one.monitor, one.act) == (monitor, kind)), None)
         fits = act is not None and (kind == "mute" or act.at >= alert_since)
-        if act is not None and fits and (act.until is None or act.until > now):
+        if act is not None and fits and act.at <= now + AHEAD_S and (act.until is None or act.until > now):
             return act
     return None

@@ -139,6 +139,11 @@ def _add(found: Census, look: Look, rows: list[RunRow]) -> None:
         playbook = of_row(row, stored)
         if playbook is None:
             found.unwatched.append(Unwatched(row, "its playbook can't be read by this version", broken=True))
+        elif row.age_s < -tables.AHEAD_S:
+            why = (
+                "it ended later than the server's clock says, which has gone back; a new run of its playbook is watched"
+            )
+            found.unwatched.append(Unwatched(row, why, broken=True))
         elif playbook.monitors:
             if why := _gone(look, row, playbook):
                 found.unwatched.append(Unwatched(row, why))

@@ -89,9 +89,15 @@ def _why_not(requirement: Requirement, row: runs.RunRow | None, beside: _Beside)
         return f"a part of its run {row.run} is taken back"
     if row.state != "succeeded":
         return f"its newest run {row.run} is {row.state}"
-    if requirement.within is not None and row.age_s > requirement.within:
-        return f"its run {row.run} is {age(row.age_s)} old, and {age(requirement.within)} are allowed"
-    return _changed_since(row, beside)
+    return _too_old(row, requirement.within) or _changed_since(row, beside)
+
+
+def _too_old(row: runs.RunRow, within: float | None) -> str:
+    if within is not None and row.age_s > within:
+        return f"its run {row.run} is {age(row.age_s)} old, and {age(within)} are allowed"
+    if within is not None and row.age_s < -tables.AHEAD_S:
+        return f"its run {row.run} ended later than the server's clock says, which has gone back, so nobody knows how old it is"
+    return ""
 
 
 def _changed_since(row: runs.RunRow, beside: _Beside) -> str:

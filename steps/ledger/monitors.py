@@ -12,7 +12,7 @@ from typing import Literal
 
 from steps.contract import Look, Row, Value, Work
 from steps.contract.dialect import Dialect
-from steps.ledger.tables import ON_DEMAND, create, table, tables
+from steps.ledger.tables import AHEAD_S, ON_DEMAND, create, table, tables
 
 Act = Literal["approve", "mute"]
 
@@ -98,11 +98,23 @@ def add_observation(work: Work, seen: Observation) -> bool:
     return work.execute(sql, values) == 1
 
 
-def observations(look: Look, *, run: str, monitor: str, most: int) -> list[Observation]:
-    """A monitor's latest observations, newest first."""
+def observations(look: Look, *, run: str, monitor: str, most: int, ahead: bool = False) -> list[Observation]:
+    """A monitor's latest observations, newest first; ahead: with those from later than the server's clock, which went back."""
+    believed = "" if ahead else f"AND NOT ({_ahead(look.dialect, 'due_at')})"
     sql = f"""SELECT {_columns(look.dialect)} FROM {table("observation", look.dialect)}
-              WHERE run = :run AND monitor = :monitor ORDER BY due_at DESC LIMIT :most"""
+              WHERE run = :run AND monitor = :monitor {believed} ORDER BY due_at DESC LIMIT :most"""
     return [_observation(row) for row in look.rows(sql, {"run": run, "monitor": monitor, "most": most})]
+
+
+def forget_ahead(work: Work, *, run: str, monitor: str) -> int:
+    """Delete the observations from later than the server's clock, which would stand for looks to come; returns how many."""
+    sql = f"""DELETE FROM {table("observation", work.dialect)} WHERE run = :run AND monitor = :monitor
+              AND {_ahead(work.dialect, "due_at")}"""
+    return work.execute(sql, {"run": run, "monitor": monitor})
+
+
+def _ahead(dialect: Dialect, column: str) -> str:
+    return f"{_seconds(dialect, column)} > {_now(dialect)} + {AHEAD_S}"
 
 
 def alerts_since(look: Look, *, run: str, within_s: float) -> list[Observation]:
@@ -141,13 +153,13 @@ def _maybe(row: Row, name: str) -> float | None:
 def claim(work: Work, *, run: str, monitor: str, holder: str, seconds: float, dead: str = "") -> bool:
     """Claim a monitor for so many seconds; False where another process holds it.
 
-    dead: the holder that is known to have died, whose claim is void at once.
+    dead: the holder that is known to have died, whose claim is void at once; as is one for longer than anybody claims it.
     """
     until = _moment(work.dialect, f"{_now(work.dialect)} + :seconds")
     claims, now = table("monitor_claim", work.dialect), _moment(work.dialect, _now(work.dialect))
     sql = f"""INSERT INTO {claims} AS c (run, monitor, holder, until) VALUES (:run, :monitor, :holder, {until})
               ON CONFLICT (run, monitor) DO UPDATE SET holder = excluded.holder, until = excluded.until
-              WHERE c.until < {now} OR c.holder = :dead"""
+              WHERE c.until < {now} OR c.until > excluded.until OR c.holder = :dead"""
     values: dict[str, Value] = {"run": run, "monitor": monitor, "holder": holder, "seconds": seconds, "dead": dead}
     return work.execute(sql, values) == 1
 

@@ -77,6 +77,10 @@ _WORDS: Mapping[Dialect, Mapping[str, str]] = {
 }
 
 
+AHEAD_S = 60.0
+"""A time that lies so far ahead of the server's clock was written before that clock went back; nothing may rest on it."""
+
+
 def table(name: str, dialect: Dialect) -> str:
     """A ledger table's name as SQL: `runbook.batch`, or `runbook_batch` on SQLite."""
     return f"{SCHEMA}.{name}" if dialect is Dialect.POSTGRESQL else f"{SCHEMA}_{name}"

@@ -1,16 +1,23 @@
-"""What calls `runbook monitor once`: systemd reads the units, and the line for cron does what cron would do with it."""
+"""What calls `runbook monitor once`: systemd reads the units, sh and a real cron daemon run the line for cron."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
 import shutil
+import signal
+import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from command import Cli, Done
 from databases import Database
+from inside import until
 
 kind = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 
@@ -75,6 +82,72 @@ def test_line_for_cron_does_what_cron_does_with_it(desk: Cli):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+_ALONE = """
+mount -t tmpfs none /var/spool/cron && mkdir -m 755 /var/spool/cron/crontabs && mount -t tmpfs none /etc/cron.d \
+  && mount --bind /dev/null /etc/crontab && mount -t tmpfs none /run || exit 77
+install -m 600 "$1" /var/spool/cron/crontabs/root && exec cron -f
+"""  # sees no job of this machine, and leaves nothing on it
+
+
+@pytest.mark.soak
+@kind
+def test_real_cron_brings_observations_into_the_ledger(desk: Cli):
+    """Debian's cron, in mounts of its own, with the file that `monitor units` wrote: no shell of ours is in between."""
+    with contextlib.closing(sqlite3.connect(desk.target.removeprefix("sqlite:///"))) as connection:
+        connection.executescript("CREATE TABLE t (id int PRIMARY KEY, c text); INSERT INTO t VALUES (1, NULL)")
+    desk.playbook("fill", _EVERY_SECOND)
+    done = desk.runbook("exec", "fill.yaml")
+    assert done.code == 0, done.text
+    run = re.search(r"succeeded: (\S+)", done.text)[1]
+    _units(desk, "--every", "1 min")
+    [line] = (desk.directory / "units").glob("*.cron")
+    with _cron(line):
+        until(lambda: _seen(desk, run) >= 2, seconds=200)
+
+
+_EVERY_SECOND = """\
+runbook: 1
+name: fill
+title: Fill t
+steps: [{id: fill, type: sql, text: UPDATE t SET c = 'x' WHERE c IS NULL, revert: UPDATE t SET c = NULL WHERE id > 0}]
+monitors: [{id: full, check: rows, table: t, where: c IS NULL, exactly: 0, every: 1 s, takes_at_most: 500 ms}]
+"""
+
+
+@contextlib.contextmanager
+def _cron(crontab: Path) -> Iterator[None]:
+    """A cron daemon that has this file for root's crontab; skips the test where none can be started."""
+    if shutil.which("cron") is None or os.geteuid() != 0:
+        pytest.skip("needs Debian's cron, and root")
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ALONE, "sh", str(crontab)]
+    with subprocess.Popen(words, start_new_session=True) as daemon:
+        try:
+            if _ended(daemon) == 77:
+                pytest.skip("this machine gives no mounts of its own")
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(daemon.pid, signal.SIGTERM)
+
+
+def _ended(daemon: subprocess.Popen[bytes]) -> int | None:
+    """Wait until the daemon is cron itself, or has ended with this code."""
+
+    def settled() -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{daemon.pid}/comm").read_text() == "cron\n" or daemon.poll() is not None
+        return daemon.poll() is not None
+
+    until(settled)
+    return daemon.poll()
+
+
+def _seen(desk: Cli, run: str) -> int:
+    done = desk.runbook("monitor", "history", run, "full", "--json")
+    assert done.code == 0, done.text
+    return len(json.loads(done.out)["full"]["observations"])
 
 
 @kind

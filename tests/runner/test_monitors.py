@@ -440,6 +440,14 @@ def test_claim_of_another_machine_runs_out(desk: InProcessCli, empty_database: D
     let_pass(empty_database, DAY)
     assert once(desk)["code"] == 0
     let_pass(empty_database, DAY)
+    _claimed_elsewhere(empty_database)
+    assert once(desk)["coverage"]["busy"] == "a at elsewhere, pid 1"
+    let_pass(empty_database, 301)
+    assert once(desk)["coverage"]["fresh"] is True
+
+
+def _claimed_elsewhere(empty_database: Database) -> None:
+    """A claim for the default of takes_at_most and a minute, by a process of which nobody here knows whether it lives."""
     holder = '{"operator": "a", "user": "a", "host": "elsewhere", "pid": 1, "started": 1.0, "versions": {}, "boot_id": "another"}'
     until_ = (
         "clock_timestamp() + interval '5 min'"
@@ -450,9 +458,40 @@ def test_claim_of_another_machine_runs_out(desk: InProcessCli, empty_database: D
         f"INSERT INTO {_name(empty_database, 'monitor_claim')} SELECT DISTINCT run, monitor, '{holder}', {until_} "
         f"FROM {_name(empty_database, 'observation')}"
     )
-    assert once(desk)["coverage"]["busy"] == "a at elsewhere, pid 1"
-    let_pass(empty_database, 301)
-    assert once(desk)["coverage"]["fresh"] is True
+
+
+# ─── a clock that goes back ─────────────────────────────────────────────────────────────────────────────────────────
+@on_both
+def test_clock_that_goes_back_blinds_nobody(desk: InProcessCli, empty_database: Database):
+    """A good observation, a mute and a claim from ten days ahead keep no alert from coming at its time."""
+    run = watched(desk)
+    let_pass(empty_database, 20 * DAY)
+    assert once(desk)["coverage"]["state"] == "ok"
+    assert desk.runbook("monitor", "mute", run, "coverage", "--for", "1 h", "--reason", "moved").code == 0
+    _claimed_elsewhere(empty_database)
+    let_pass(empty_database, -10 * DAY)
+    listed = json.loads(desk.runbook("monitor", "list", "--json").out)["monitors"]
+    assert [one["state"] for one in listed] == ["not looked at yet"]
+    empty_out(empty_database, 50)
+    seen = once(desk)
+    assert (seen["code"], seen["coverage"]["state"], seen["coverage"]["fresh"]) == (14, "alert", True)
+    assert "the server's clock has gone back; forgotten are 1 later observation" in seen["coverage"]["text"]
+    let_pass(empty_database, DAY)
+    assert once(desk)["coverage"]["fresh"] is True, "each later time is looked at as it comes"
+    assert _observations(empty_database) == 2
+
+
+@on_both
+def test_run_that_ended_later_than_now_is_an_alert(desk: InProcessCli, empty_database: Database):
+    run = watched(desk)
+    desk.playbook("next", HEAD.format(name="next", more="requires: [{playbook: fill, within: 1 day}]") + COVERAGE)
+    let_pass(empty_database, -10 * DAY)
+    done = desk.runbook("monitor", "once")
+    assert (done.code, f"{run}: it ended later than the server's clock says" in done.err) == (14, True), done.text
+    done = desk.runbook("exec", "next.yaml")
+    assert (done.code, "nobody knows how old it is" in " ".join(done.text.split())) == (6, True), done.text
+    let_pass(empty_database, 10 * DAY)
+    assert once(desk)["code"] == 0
 
 
 # ─── who may only read ──────────────────────────────────────────────────────────────────────────────────────────────
