@@ -45,8 +45,12 @@ def test_reference_leads_somewhere(reference: str):
         assert rest in ids(read_playbook(ROOT / "playbooks" / f"{name}.yaml")), f"{name} has no {rest}"
 
 
-def test_every_step_and_monitor_of_the_mission_has_its_line():
+def test_every_playbook_and_monitor_of_the_mission_has_its_line():
     """What a playbook does that no line of the documents asks for would be a surprise to their readers."""
     told = {reference.partition(".")[0] for reference in FOUND}
     every = {path.stem for path in (ROOT / "playbooks").glob("adr007-*.yaml")}
     assert every == told
+    whole = {name: read_playbook(ROOT / "playbooks" / f"{name}.yaml") for name in every if "steps" in keys(name)}
+    monitors = {f"{name}.monitors.{one.check.id}" for name, playbook in whole.items() for one in playbook.monitors}
+    assert len(monitors) == 4
+    assert monitors <= set(FOUND)

@@ -41,7 +41,19 @@ def observed(desk: InProcessCli, run: str, monitor: str) -> list[dict]:
     return json.loads(done.out)[monitor]["observations"]
 
 
-# ─── two weeks, and a small table ───────────────────────────────────────────────────────────────────────────────────
+# ─── ten days, and a small table ────────────────────────────────────────────────────────────────────────────────────
+LOOKS = {  # day → hours in UTC: before and after each time at which something has to come, or must not
+    "10-27": (0, 6),
+    "10-28": (6,),
+    "10-29": (0, 6, 12),
+    "10-30": (0, 6, 12, 18),
+    "10-31": (0,),
+    "11-02": (18,),
+    "11-03": (0, 6),
+    "11-04": (6,),
+}
+
+
 SMALL = """\
 runbook: 1
 name: fill
@@ -54,7 +66,7 @@ monitors:
 
 
 def test_daily_monitor_over_a_change_of_the_clocks_and_an_outage(fast_path: Path, tmp_path: Path):
-    """Asked every six hours from 26 October on: 2:30 comes once on the day on which it is there twice, and after three days away once."""
+    """2:30 comes once on the day on which it is there twice, and after three days away once."""
     with server_at(fast_path, moment("2034-10-26T12:00"), SETTINGS) as clock:
         url = clock.server.url()
         desk = InProcessCli(tmp_path, url)
@@ -64,14 +76,13 @@ def test_daily_monitor_over_a_change_of_the_clocks_and_an_outage(fast_path: Path
         assert done.code == 0, done.text
         run = re.search(r"succeeded: (\S+)", done.text)[1]
         codes = {}
-        for hours in range(6, 10 * 24, 6):
-            now = moment("2034-10-26T12:00") + timedelta(hours=hours)
+        for now in [moment(f"2034-{day}T{hour:02}:00") for day, hours in LOOKS.items() for hour in hours]:
             clock.set(now)
             if now == moment("2034-10-31T00:00"):
                 clock.server.stop()
             if now == moment("2034-11-03T00:00"):
                 clock.start()
-            if now == moment("2034-10-28T12:00"):
+            if now == moment("2034-10-29T00:00"):
                 _sql(url, "UPDATE t SET c = NULL WHERE id = 1")
             if now == moment("2034-10-30T12:00"):
                 _sql(url, "UPDATE t SET c = 'x'")
@@ -85,7 +96,6 @@ def test_daily_monitor_over_a_change_of_the_clocks_and_an_outage(fast_path: Path
             ("2034-11-02T01:30", "pass", 2),  # caught up on 3 November, before that day's own time
             ("2034-11-03T01:30", "pass", 0),
             ("2034-11-04T01:30", "pass", 0),
-            ("2034-11-05T01:30", "pass", 0),
         ]
         assert raised(desk, run) == [
             ("alert_raised", "full_still", "2034-10-29T06:00"),
