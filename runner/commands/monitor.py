@@ -83,11 +83,7 @@ def list_command(*, target: str | None, as_json: bool) -> None:
         return
     if not found.standing and not found.census.unwatched:
         terminal.say(f"no run on {found.target} is watched")
-    for run in dict.fromkeys(one.watched.run for one in found.standing):
-        terminal.say(run)
-        for one in found.standing:
-            if one.watched.run == run:
-                terminal.say(f"  {_standing_words(one)}", hang=6)
+    _tell_standing(found.standing)
     _tell_unwatched(found)
 
 
@@ -226,9 +222,9 @@ def _say(
 
 # ─── words ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _tell(found: Round, *, quiet: bool) -> None:
-    for one in found.standing:
-        if one.news or (not quiet and (one.fresh or one.busy or one.skipped)):
-            terminal.say(_standing_words(one))
+    _tell_standing(
+        [one for one in found.standing if one.news or (not quiet and (one.fresh or one.busy or one.skipped))]
+    )
     if not quiet:
         _tell_unwatched(found)
     if found.not_recorded:
@@ -243,6 +239,15 @@ def _tell(found: Round, *, quiet: bool) -> None:
     elif not quiet and not any(one.fresh or one.busy or one.skipped for one in found.standing):
         following = min((one.next_at for one in found.standing if one.next_at is not None), default=None)
         terminal.say(f"nothing is due on {found.target}" + (f"; next at {when(following)}" if following else ""))
+
+
+def _tell_standing(chosen: list[Standing]) -> None:
+    """By run: two playbooks may have monitors of the same name."""
+    for run in dict.fromkeys(one.watched.run for one in chosen):
+        terminal.say(run)
+        for one in chosen:
+            if one.watched.run == run:
+                terminal.say(f"  {_standing_words(one)}", hang=6)
 
 
 def _tell_unwatched(found: Round) -> None:

@@ -34,7 +34,7 @@ from runner.trail.events import CheckAnswered, Process
 from steps.contract import INSUFFICIENT_PRIVILEGE, Answer, DatabaseFault, Value, Work
 from steps.contract.values import exact, in_json
 from steps.ledger import monitors as ledger
-from steps.ledger.monitors import Observation
+from steps.ledger.monitors import MonitorAct, Observation
 
 T = TypeVar("T")
 
@@ -75,6 +75,11 @@ class Observer:
                 return []
             name = monitor.check.id
             return ledger.observations(look, run=watched.run, monitor=name, most=max(monitor.last.samples, 2))
+
+    def said(self, watched: Watched) -> list[MonitorAct]:
+        """What people said about this run's monitors, newest first."""
+        with self.target.database.look() as look:
+            return ledger.acts(look, [watched.run])[watched.run] if ledger.kept(look) else []
 
     def claim(self, watched: Watched, monitor: Monitor) -> Busy | None:
         """Claim the monitor, so that nobody else looks meanwhile; Busy where somebody does."""

@@ -37,7 +37,8 @@ def once(target: Connected, runs: Path, *, operator: str | None) -> Round:
 
 
 def _due(observer: Observer, watched: Watched, monitor: Monitor, clock: Clock) -> Standing:
-    due = due_now(watched, monitor, observer.history(watched, monitor), clock())
+    said = observer.said(watched)
+    due = due_now(watched, monitor, observer.history(watched, monitor), said, clock())
     if due is None:
         return Standing(watched, monitor)
     if (late := monitor.missed.skip_after) is not None and (clock() - due.at).total_seconds() > late:
@@ -46,7 +47,7 @@ def _due(observer: Observer, watched: Watched, monitor: Monitor, clock: Clock) -
     if isinstance(busy, Busy):
         return Standing(watched, monitor, busy=busy.who)
     history = observer.history(watched, monitor)  # nobody else looks from here on
-    due = due_now(watched, monitor, history, clock())
+    due = due_now(watched, monitor, history, said, clock())
     if due is None:
         observer.release(watched, monitor)
         return Standing(watched, monitor)

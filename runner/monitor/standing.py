@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 
 from runner.common.durations import when
 from runner.common.errors import MonitorAlert
-from runner.monitor.state import silenced
+from runner.monitor.state import silence_over, silenced
 from runner.monitor.watched import Census, Watched, census
 from runner.playbook.model import Monitor
 from runner.playbook.schedule import Due, latest_due, next_due
@@ -45,8 +46,8 @@ class Standing:
 
     @property
     def news(self) -> bool:
-        """Whether this command has found it broken, or an alert of it over."""
-        seen = self.seen if self.fresh else None
+        """Whether this command has found it broken, with nobody's word that it calls nobody, or an alert of it over."""
+        seen = self.seen if self.fresh and self.silence is None else None
         return seen is not None and (seen.broken_since is not None or seen.alert_since != self.before)
 
     @property
@@ -132,8 +133,11 @@ def _standing(look: Look, known: Standing, acts: Sequence[MonitorAct], now: date
     newest = ledger.observations(look, run=watched.run, monitor=known.name, most=1) if kept else []
     if newest and (seen is None or newest[0].due_at >= seen.due_at):
         seen = newest[0]  # as the ledger rounds its times
-    alert = seen.alert_since if seen is not None else None
-    silence = silenced(known.name, alert, acts, now=now.timestamp()) if alert is not None else None
+    alert, broken = (seen.alert_since, seen.broken_since) if seen is not None else (None, None)
+    since = (
+        alert if alert is not None else math.inf if broken is not None else None
+    )  # what has not begun is not approved
+    silence = silenced(known.name, since, acts, now=now.timestamp()) if since is not None else None
     following = next_due(monitor.every, anchor=watched.ended, now=now)
     return replace(known, seen=seen, silence=silence, next_at=following)
 
@@ -142,7 +146,13 @@ def _when(seconds: float | None) -> str:
     return when(datetime.fromtimestamp(seconds, UTC)) if seconds is not None else "-"
 
 
-def due_now(watched: Watched, monitor: Monitor, history: Sequence[Observation], now: datetime) -> Due | None:
-    """The due time that nobody has looked at yet, if there is one."""
+def due_now(
+    watched: Watched, monitor: Monitor, history: Sequence[Observation], acts: Sequence[MonitorAct], now: datetime
+) -> Due | None:
+    """The due time that nobody has looked at yet, if there is one: by the schedule, or the end of a silence over an alert."""
     since = datetime.fromtimestamp(history[0].due_at, UTC) if history else watched.ended
-    return latest_due(monitor.every, anchor=watched.ended, since=since, now=now)
+    due = latest_due(monitor.every, anchor=watched.ended, since=since, now=now)
+    if due is None and history:
+        ended = silence_over(monitor.check.id, history[0], acts, now=now.timestamp())
+        due = Due(datetime.fromtimestamp(ended, UTC), 0) if ended is not None else None
+    return due

@@ -82,6 +82,16 @@ def after(monitor: Monitor, history: Sequence[Observation], judged: Judgement, a
     return Since(broken_since, alert_since)
 
 
+def silence_over(monitor: str, seen: Observation, acts: Sequence[MonitorAct], *, now: float) -> float | None:
+    """When a silence over the alert of this newest observation ended, of which no later look has told; None where none did."""
+    ends = [
+        act.until for act in acts if act.monitor == monitor and act.until is not None and seen.at < act.until <= now
+    ]
+    if seen.alert_since is None or not ends or silenced(monitor, seen.alert_since, acts, now=now) is not None:
+        return None
+    return max(ends)
+
+
 def silenced(monitor: str, alert_since: float, acts: Sequence[MonitorAct], *, now: float) -> MonitorAct | None:
     """The act of a person by which this alert calls nobody: the monitor is muted, or this very alert was approved.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+_NAME, _DIGEST = 36, 6  # signs of what follows `runbook-monitor-`, and of what tells similar targets apart
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,12 @@ class Call:
 
     @property
     def name(self) -> str:
-        """A name for files and units: letters, digits and hyphens."""
+        """A name for files and units: letters, digits and hyphens, at most 52, as a CronJob's; another one for each target."""
         plain = re.sub(r"[^a-z0-9]+", "-", self.target.rpartition("/")[2].lower()).strip("-")
-        return f"runbook-monitor-{plain[:40] or 'target'}".rstrip("-")
+        if plain != self.target or len(plain) > _NAME:
+            digest = hashlib.sha256(self.target.encode(errors="surrogateescape")).hexdigest()[:_DIGEST]
+            plain = f"{plain[: _NAME - _DIGEST - 1].rstrip('-') or 'target'}-{digest}"
+        return f"runbook-monitor-{plain}"
 
 
 def files(call: Call) -> dict[str, str]:

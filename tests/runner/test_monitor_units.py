@@ -19,6 +19,8 @@ from command import Cli, Done
 from databases import Database
 from inside import until
 
+from runner.monitor import units
+
 kind = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 
 
@@ -160,6 +162,18 @@ def test_cron_job_is_good_yaml(desk: Cli):
     assert container["args"][:2] == ["monitor", "once"]
     assert desk.target in container["args"]
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
+
+
+def test_each_target_has_a_name_of_its_own():
+    """Else the files of one target would replace those of another one, whose monitors nobody asks any more."""
+    targets = ["production", "Production", "postgresql://db1/app", "postgresql://db2/app", "app", "/a/app", "/", *LONG]
+    names = [units.Call(target, Path("runs"), Path("/"), 15, "runbook").name for target in targets]
+    assert len(set(names)) == len(names), names
+    assert names[0] == "runbook-monitor-production"
+    assert [name for name in names if len(name) > 52 or not re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)] == []
+
+
+LONG = [f"{'a-very-long-name-of-a-database-server' * 3}{end}" for end in "ab"]
 
 
 @kind

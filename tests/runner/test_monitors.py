@@ -254,6 +254,33 @@ def test_approved_alert_calls_nobody_until_the_next_one(desk: InProcessCli, empt
     assert len(desk.events("alert_raised")) == 2
 
 
+@on_one
+def test_silenced_alert_is_not_mailed_and_comes_again_when_the_silence_ends(
+    desk: InProcessCli, empty_database: Database
+):
+    """A look each day; cron mails what --quiet prints. The end of a silence is told once, and at once."""
+    run = watched(desk, COVERAGE + COVERAGE.replace("coverage", "slow", 1).replace("every", "for: 9 days, every"))
+    for name in ("coverage", "slow"):
+        done = desk.runbook("monitor", "mute", run, name, "--for", "36 h", "--reason", "moved")
+        assert done.code == 0, done.text
+    empty_out(empty_database, 50)
+    let_pass(empty_database, DAY + 60)
+    done = desk.runbook("monitor", "once", "--quiet")
+    assert (done.code, done.text) == (0, "")
+    let_pass(empty_database, DAY / 2)
+    done = desk.runbook("monitor", "once", "--quiet")
+    assert (done.code, "pct=50" in done.out, run in done.out) == (14, True, True), done.text
+    done = desk.runbook("monitor", "once", "--quiet")
+    assert (done.code, done.text) == (14, "")
+    done = desk.runbook("monitor", "approve", run, "coverage", "--for", "36 h", "--reason", "known")
+    assert done.code == 0, done.text
+    let_pass(empty_database, DAY)
+    assert "coverage" not in desk.runbook("monitor", "once", "--quiet").text
+    let_pass(empty_database, DAY / 2 + 60)
+    assert "pct=50" in desk.runbook("monitor", "once", "--quiet").text
+    assert len(desk.events("alert_raised")) == 2
+
+
 @on_both
 def test_muted_monitor_goes_on_looking(desk: InProcessCli, empty_database: Database):
     run = watched(desk)
