@@ -302,7 +302,7 @@ def test_what_was_rolled_back_has_no_monitors_any_more(desk: InProcessCli, empty
     empty_out(empty_database, 50)
     let_pass(empty_database, DAY)
     assert once(desk)["code"] == 14
-    assert desk.runbook("rollback", first).code == 0
+    assert desk.runbook("rollback", first, "--despite-later-runs", "--reason", "wrong").code == 0
     done = desk.runbook("monitor", "once")
     assert done.code == 0, done.text
     assert f"{first}: not watched: it was rolled back" in done.out
