@@ -57,14 +57,18 @@ class PasswordInArgv(PasswordSeen):
     """A password was given on the command line."""
 
     def __init__(self) -> None:
-        super().__init__("cannot take a password from the command line: it has been seen in the process list and in the shell's history")
+        super().__init__(
+            "cannot take a password from the command line: it has been seen in the process list and in the shell's history"
+        )
 
 
 class PasswordInEnvironment(PasswordSeen):
     """A password was given in RUNBOOK_TARGET, which every child process inherits and many programs log."""
 
     def __init__(self) -> None:
-        super().__init__("cannot take the password from RUNBOOK_TARGET: it is handed to every program, and stands in their logs")
+        super().__init__(
+            "cannot take the password from RUNBOOK_TARGET: it is handed to every program, and stands in their logs"
+        )
 
 
 class PasswordMissing(BadInput):
