@@ -119,13 +119,19 @@ def main(args: Sequence[str] | None = None) -> None:
     gc.disable()  # modules loaded at the start are no garbage; a run enables it again (run.execute.run_under_lease)
     try:
         words = terminal.typed(sys.argv[1:] if args is None else args)
-        code = cli.main(args=words, standalone_mode=False, obj=typed)
+        if "--json" in words:
+            typed["json"] = "asked"
+        code = cli.main(args=words, prog_name="runbook", standalone_mode=False, obj=typed)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         terminal.warn("aborted")
+        _as_json(typed, title="aborted", what="aborted", exit_code=130)
         sys.exit(130)
     except click.ClickException as error:
         error.show(sys.stderr)
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "runbook"
+        then = f"{path} --help"
+        _as_json(typed, title="usage", what=error.format_message(), exit_code=error.exit_code, then=then)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one boundary: known errors become messages, others a bug report
         from runner.report.failure import Typed, report_error
@@ -133,6 +139,14 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(report_error(error, Typed(**typed)))
     finally:
         gc.enable()  # for callers that use this as a function
+
+
+def _as_json(typed: dict[str, str], *, title: str, what: str, exit_code: int, then: str = "") -> None:
+    """An error in front of any command, for machines too; the others go by runner.report.failure."""
+    if typed.get("json") == "asked":
+        from runner.report.failure import print_error
+
+        print_error(title=title, what=what, exit_code=exit_code, then=then)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import click
 
 from runner.commands import complete, options
 from runner.commands.look import place_of_run
-from runner.common import terminal
 from runner.common.errors import RunbookError
+from runner.common.outcome import Fact, Outcome
 from runner.run.execute import RunOptions
 from runner.target.runs import find_run
 from runner.target.workplace import Workplace, runs_of
@@ -23,8 +23,9 @@ from runner.target.workplace import Workplace, runs_of
 @options.reason
 @options.target
 @options.runs
+@options.as_json
 @options.pointing
-def close_command(*, run: str, by: str, reason: str, target: str | None, runs: Path | None) -> None:
+def close_command(*, run: str, by: str, reason: str, target: str | None, runs: Path | None, as_json: bool) -> None:
     """End an open run in its current state: nothing is undone, and the steps still in place are listed.
 
     A new run of the playbook may then start. If the run's folder is lost, give its full name and --target.
@@ -36,11 +37,9 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
 
     place = place_of_run(run, target=target, runs=runs)
     ended = close(run, RunOptions(place=place, operator=by), ClosingDecision(by, reason))
-    terminal.say(f"closed: {ended.run}; nothing was taken back")
-    if ended.note:
-        terminal.labelled("", ended.note)
-    terminal.labelled("stands", ", ".join(ended.stands) or "nothing")
-    terminal.labelled("next", _on("report", ended.run, place))
+    facts: dict[str, Fact] = {"note": ended.note, "stands": ended.stands}
+    done = f"closed: {ended.run}; nothing was taken back"
+    options.print_outcome(Outcome(done, ended.run, facts, _on("report", ended.run, place)), as_json=as_json)
 
 
 @click.command("recover", short_help="Recreate a lost run's folder")
@@ -48,7 +47,8 @@ def close_command(*, run: str, by: str, reason: str, target: str | None, runs: P
 @options.target
 @options.runs
 @options.operator
-def recover_command(*, run: str, target: str | None, runs: Path | None, operator: str | None) -> None:
+@options.as_json
+def recover_command(*, run: str, target: str | None, runs: Path | None, operator: str | None, as_json: bool) -> None:
     """Recreate the folder of a run from the target's ledger. RUN is its full name; the trail records the recovery.
 
     What only the old trail had is lost: answers of checks, approvals, notes.
@@ -60,13 +60,13 @@ def recover_command(*, run: str, target: str | None, runs: Path | None, operator
 
     place = Workplace(target, runs)
     again = recover(run, RunOptions(place=place, operator=operator))
-    terminal.say(f"recovered: {again.run} ({again.state.replace('_', ' ')}), in {again.directory}")
-    terminal.labelled("next", _on("status", again.run, place))
+    done = f"recovered: {again.run} ({again.state.replace('_', ' ')}), in {again.directory}"
+    options.print_outcome(Outcome(done, again.run, next=_on("status", again.run, place)), as_json=as_json)
 
 
-def _on(verb: str, run: str, place: Workplace) -> str:
+def _on(verb: str, run: str, place: Workplace) -> tuple[str, ...]:
     """A command on this run, with the options that find it from here."""
     options = ""
     with contextlib.suppress(RunbookError):  # closed in the ledger alone, because its folder is lost
         options = find_run(runs_of(place), run).options()
-    return f"runbook {verb} {shlex.quote(run)} {options}".rstrip()
+    return (f"runbook {verb} {shlex.quote(run)} {options}".rstrip(),)

@@ -13,6 +13,7 @@ from runner.commands import complete, options
 from runner.common import terminal
 from runner.common.durations import when
 from runner.common.errors import MonitorAlert
+from runner.common.outcome import Outcome
 from runner.target.workplace import Workplace, connected
 
 if TYPE_CHECKING:
@@ -131,7 +132,10 @@ def history_command(*, run: str, monitor: str | None, most: int, target: str | N
 )
 @options.target
 @options.runs
-def units_command(*, every: str, image: str, write: Path | None, target: str | None, runs: Path | None) -> None:
+@options.as_json
+def units_command(
+    *, every: str, image: str, write: Path | None, target: str | None, runs: Path | None, as_json: bool
+) -> None:
     """Write a systemd timer and service, a line for cron, and a Kubernetes CronJob that call `runbook monitor once`.
 
     \b
@@ -146,8 +150,15 @@ def units_command(*, every: str, image: str, write: Path | None, target: str | N
     call = units.Call(resolved.name or resolved.url, directory, place.cwd, _minutes(every), image)
     texts = units.files(call)
     if write is not None:
-        for path in units.written(texts, write):
-            terminal.say(f"wrote {path}")
+        wrote = units.written(texts, write)
+        if as_json:
+            options.print_json({"wrote": [str(path) for path in wrote]})
+        else:
+            for path in wrote:
+                terminal.say(f"wrote {path}")
+        return
+    if as_json:
+        options.print_json(texts)
         return
     terminal.hand_over("\n".join(f"# ── {name}\n{text}" for name, text in texts.items()))
 
@@ -170,15 +181,24 @@ def _minutes(every: str) -> int:
 @options.reason
 @options.target
 @options.runs
-def approve_command(
-    *, run: str, monitor: str, for_: str | None, by: str, reason: str, target: str | None, runs: Path | None
+@options.as_json
+def approve_command(  # noqa: PLR0913 - one parameter an option
+    *,
+    run: str,
+    monitor: str,
+    for_: str | None,
+    by: str,
+    reason: str,
+    target: str | None,
+    runs: Path | None,
+    as_json: bool,
 ) -> None:
     """Accept an alert that stands: it no longer keeps the change open. A later alert of the same monitor is a new one.
 
     \b
     runbook monitor approve adr007-phase4 speed_weekly --for '3 days' --reason 'the index is being rebuilt'
     """
-    _say(run, monitor, "approve", (by, reason, for_), (target, runs))
+    _say(run, monitor, "approve", (by, reason, for_), (target, runs), as_json=as_json)
 
 
 @monitor_command.command("mute", short_help="Let a monitor call nobody for a time")
@@ -189,15 +209,16 @@ def approve_command(
 @options.reason
 @options.target
 @options.runs
-def mute_command(
-    *, run: str, monitor: str, for_: str, by: str, reason: str, target: str | None, runs: Path | None
+@options.as_json
+def mute_command(  # noqa: PLR0913 - one parameter an option
+    *, run: str, monitor: str, for_: str, by: str, reason: str, target: str | None, runs: Path | None, as_json: bool
 ) -> None:
     """Let a monitor call nobody for a time. It goes on looking, and its alerts stand in its history.
 
     \b
     runbook monitor mute adr007-phase4 coverage_daily --for '3 days' --reason 'the enricher is being moved'
     """
-    _say(run, monitor, "mute", (by, reason, for_), (target, runs))
+    _say(run, monitor, "mute", (by, reason, for_), (target, runs), as_json=as_json)
 
 
 def _say(
@@ -206,16 +227,19 @@ def _say(
     act: Act,
     words: tuple[str, str, str | None],
     where: tuple[str | None, Path | None],
+    *,
+    as_json: bool,
 ) -> None:
-    from runner.commands.people import _seconds
+    from runner.commands.people import time_given
     from runner.monitor.acts import Word, say
 
     by, reason, for_ = words
     place = Workplace(*where)
-    word = Word(act, by, reason, _seconds(for_) if for_ else None)
+    word = Word(act, by, reason, time_given(for_) if for_ else None)
     with connected(place) as there:
         standing, notes = say(there, place.runs_directory(there.target), word, run=run, name=monitor)
-    terminal.say(f"{act}d: {_standing_words(standing)}")
+    done = f"{act}d: {_standing_words(standing)}"
+    options.print_outcome(Outcome(done, standing.watched.run), as_json=as_json)
     for note in notes:
         terminal.warn(note)
 

@@ -14,9 +14,12 @@ import click
 
 from runner.commands import complete
 from runner.common.errors import BadInput, RunbookError
+from runner.common.outcome import Outcome
 
 # Prefix of environment variables for inputs; secrets must be given this way, not in a command line that others can see.
 INPUT = "RUNBOOK_INPUT_"
+
+PRINTED = "printed"  # of --json: the command's document is on standard output already
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -206,8 +209,23 @@ def inputs(given: tuple[str, ...], file: Path | None) -> Mapping[str, str]:
     return values
 
 
-def print_json(data: object) -> None:
-    """Print JSON to standard output."""
+def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """Print what a command did, for people in the layout of a stop message."""
     from runner.common import terminal
 
+    if as_json:
+        print_json(outcome.document())
+        return
+    terminal.say(outcome.done)
+    for label, text in outcome.labelled():
+        terminal.labelled(label, text)
+
+
+def print_json(data: object) -> None:
+    """Print JSON to standard output; an error after that adds none."""
+    from runner.common import terminal
+
+    context = click.get_current_context(silent=True)
+    if context is not None and isinstance(context.obj, dict):
+        context.obj["json"] = PRINTED
     terminal.hand_over(terminal.machine_text(json.dumps(data, indent=1, ensure_ascii=False, default=str)) + "\n")

@@ -30,6 +30,7 @@ from steps.contract import Value, cutting, seconds
 )
 @options.target
 @options.runs
+@options.as_json
 @options.pointing
 def approve_command(  # noqa: PLR0913 - one parameter an option
     *,
@@ -43,6 +44,7 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
     file: Path | None,
     target: str | None,
     runs: Path | None,
+    as_json: bool,
 ) -> None:
     """Approve a gate, or give its evidence. Works from any terminal with access to the runs directory.
 
@@ -55,10 +57,11 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
     run = meant(run, target=target, runs=runs)
     orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
     if evidence:
-        _say(interventions.submit_evidence(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file))
-        return
-    valid_s = _seconds(valid_for) if valid_for else None
-    _say(interventions.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s))
+        done = interventions.submit_evidence(run, orders, step=step, evidence=evidence, by=by, reason=reason, file=file)
+    else:
+        valid_s = time_given(valid_for) if valid_for else None
+        done = interventions.approve(run, orders, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
+    options.print_outcome(done, as_json=as_json)
 
 
 @click.command("settle", short_help="Decide whether a step in doubt was done")
@@ -69,9 +72,10 @@ def approve_command(  # noqa: PLR0913 - one parameter an option
 @options.reason
 @options.target
 @options.runs
+@options.as_json
 @options.pointing
-def settle_command(
-    *, run: str, step: str, answer: str, by: str, reason: str, target: str | None, runs: Path | None
+def settle_command(  # noqa: PLR0913 - one parameter an option
+    *, run: str, step: str, answer: str, by: str, reason: str, target: str | None, runs: Path | None, as_json: bool
 ) -> None:
     """Decide whether a step that was started and has no known outcome was done. Look at the database first.
 
@@ -83,7 +87,8 @@ def settle_command(
 
     run = meant(run, target=target, runs=runs)
     orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
-    _say(interventions.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason))
+    done = interventions.settle(run, orders, step=step, done=answer == "done", by=by, reason=reason)
+    options.print_outcome(done, as_json=as_json)
 
 
 @click.command("judge", short_help="Answer a check that could not decide")
@@ -95,9 +100,19 @@ def settle_command(
 @options.reason
 @options.target
 @options.runs
+@options.as_json
 @options.pointing
 def judge_command(  # noqa: PLR0913 - one parameter an option
-    *, run: str, check: str, answer: str, by: str, role: str, reason: str, target: str | None, runs: Path | None
+    *,
+    run: str,
+    check: str,
+    answer: str,
+    by: str,
+    role: str,
+    reason: str,
+    target: str | None,
+    runs: Path | None,
+    as_json: bool,
 ) -> None:
     """Answer a check that came out as unknown, if the playbook allows it with `judge:`.
 
@@ -108,7 +123,8 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
     from steps.contract import Answer
 
     orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
-    _say(interventions.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason))
+    done = interventions.judge(run, orders, check=check, answer=Answer(answer), by=by, role=role, reason=reason)
+    options.print_outcome(done, as_json=as_json)
 
 
 @click.command("note", short_help="Add a note to a run's timeline")
@@ -117,8 +133,9 @@ def judge_command(  # noqa: PLR0913 - one parameter an option
 @options.by
 @options.target
 @options.runs
+@options.as_json
 @options.pointing
-def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path | None) -> None:
+def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path | None, as_json: bool) -> None:
     """Add a note to a run's timeline, which the report shows.
 
     \b
@@ -126,7 +143,8 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
     """
     from runner.run import interventions
 
-    _say(interventions.note(run, RunOptions(place=place_of_run(run, target=target, runs=runs)), text=text, by=by))
+    orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
+    options.print_outcome(interventions.note(run, orders, text=text, by=by), as_json=as_json)
 
 
 @click.command("tune", short_help="Hold, release, stop or re-tune a running run")
@@ -136,9 +154,10 @@ def note_command(*, run: str, text: str, by: str, target: str | None, runs: Path
 @options.reason
 @options.target
 @options.runs
+@options.as_json
 @options.pointing
 def tune_command(
-    *, run: str, orders: tuple[str, ...], by: str, reason: str, target: str | None, runs: Path | None
+    *, run: str, orders: tuple[str, ...], by: str, reason: str, target: str | None, runs: Path | None, as_json: bool
 ) -> None:
     """Control a running run from another terminal. It obeys at its next safe point; orders are recorded in the trail.
 
@@ -160,20 +179,8 @@ def tune_command(
 
     run = meant(run, target=target, runs=runs)
     place = place_of_run(run, target=target, runs=runs)
-    _say(interventions.tune(run, RunOptions(place=place), order=_order(orders), by=by, reason=reason))
-
-
-_LABELS = frozenset({"next", "note", "gate"})
-
-
-def _say(text: str) -> None:
-    """Print the result, and labelled lines in the layout of a stop message."""
-    for line in text.split("\n"):
-        label, rest = line[: terminal.LABEL].rstrip(), line[terminal.LABEL :]
-        if line[terminal.LABEL - 1 : terminal.LABEL] == " " and (label in _LABELS or not label):
-            terminal.labelled(label, rest)
-        else:
-            terminal.say(line)
+    done = interventions.tune(run, RunOptions(place=place), order=_order(orders), by=by, reason=reason)
+    options.print_outcome(done, as_json=as_json)
 
 
 def _order(words: tuple[str, ...]) -> dict[str, Value]:
@@ -183,7 +190,7 @@ def _order(words: tuple[str, ...]) -> dict[str, Value]:
         if key in {"hold", "go", "stop"} and not sign:
             order[key] = True
         elif key == "batch" and sign:
-            order["batch_seconds"] = _seconds(value)
+            order["batch_seconds"] = time_given(value)
         elif key in {"rows", "workers"} and value.isdigit() and int(value) > 0:
             order["max_rows" if key == "rows" else key] = int(value)
         elif key == "rest" and re.fullmatch(r"\d{1,2}(\.\d{1,3})?|100", value):
@@ -196,7 +203,8 @@ def _order(words: tuple[str, ...]) -> dict[str, Value]:
     return order
 
 
-def _seconds(text: str) -> float:
+def time_given(text: str) -> float:
+    """A time span as typed, in seconds."""
     try:
         return float(str(float(seconds(text))))  # type: ignore[arg-type] # seconds() gives a Timespan or raises
     except ValueError as error:
@@ -210,8 +218,11 @@ def _seconds(text: str) -> float:
 @options.reason
 @options.target
 @options.runs
+@options.as_json
 @options.pointing
-def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str | None, runs: Path | None) -> None:
+def sql_command(
+    *, run: str, text: str | None, by: str, reason: str, target: str | None, runs: Path | None, as_json: bool
+) -> None:
     """Send SQL statements by hand under the run's name and timeouts; each is recorded in the trail.
 
     Each statement is committed before the next is sent. The number of rows is shown, the rows are not.
@@ -224,8 +235,13 @@ def sql_command(*, run: str, text: str | None, by: str, reason: str, target: str
 
     run = meant(run, target=target, runs=runs)
     orders = RunOptions(place=place_of_run(run, target=target, runs=runs))
-    for sent in interventions.sql(
-        run, orders, text=text if text is not None else sys.stdin.read(), by=by, reason=reason
-    ):
+    text = text if text is not None else sys.stdin.read()
+    done = interventions.sql(run, orders, text=text, by=by, reason=reason)
+    if as_json:
+        options.print_json(
+            {"statements": [{"sql": one.sql, "rows": one.rows if one.rows >= 0 else None} for one in done]}
+        )
+        return
+    for sent in done:
         rows = f"{sent.rows:,} row{'' if sent.rows == 1 else 's'}" if sent.rows >= 0 else "done"
         terminal.say(f"{rows}: {cutting.on_one_line(sent.sql, 100)}")

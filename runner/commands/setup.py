@@ -10,6 +10,7 @@ import click
 
 from runner.commands import options
 from runner.common import terminal
+from runner.common.outcome import Outcome
 from runner.target.workplace import Workplace
 
 
@@ -99,7 +100,8 @@ def check(*, target: str | None, as_json: bool) -> None:
     default="postgresql",
     help="With --print: the kind of database.",
 )
-def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> None:
+@options.as_json
+def init(*, target: str | None, only_print: bool, role: str, dialect: str, as_json: bool) -> None:
     """Create the ledger: the engine's own tables in the schema `runbook` (SQLite: tables runbook_…).
 
     \b
@@ -109,6 +111,10 @@ def init(*, target: str | None, only_print: bool, role: str, dialect: str) -> No
     from runner.target import readiness
 
     if only_print:
-        terminal.hand_over(readiness.statements(dialect, role))
+        text = readiness.statements(dialect, role)
+        if as_json:
+            options.print_json({"sql": text})
+        else:
+            terminal.hand_over(text)
         return
-    terminal.say(readiness.init(Workplace(target)))
+    options.print_outcome(Outcome(readiness.init(Workplace(target))), as_json=as_json)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shlex
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.common import terminal
@@ -25,6 +27,7 @@ class Typed:
     command: str = "runbook"  # including the subcommand
     target: str = ""
     runs: str = ""
+    json: str = ""  # of --json: "asked", or "printed" once the command's own document is
 
 
 # Commands that take a target but are not about a run (options.pointing completes the latter).
@@ -66,10 +69,17 @@ def report_error(error: Exception, typed: Typed | None = None) -> int:
         shown = cutting.shortened(str(error.filename or "a file"), SHOWN)
         refused = RunRefused(f"cannot use {shown!r}: {(error.strerror or '').lower()}", state="nothing was begun")
         return report_error(refused, typed)
+    return _internal(error, typed)
+
+
+def _internal(error: Exception, typed: Typed) -> int:
     if os.environ.get("RUNBOOK_TRACEBACK"):
         traceback.print_exception(error)
-    _title("internal error:", f"{type(error).__name__}: {error}")
+    what = f"{type(error).__name__}: {error}"
+    _title("internal error:", what)
     terminal.warn("this is a fault of runbook, not of your playbook; RUNBOOK_TRACEBACK=1 shows where")
+    if typed.json == "asked":
+        print_error(title="internal error", what=what, exit_code=1)
     return 1
 
 
@@ -78,13 +88,28 @@ def _known(error: RunbookError, typed: Typed) -> None:
     _title(f"{error.title}:", error.what)
     if error.why:
         terminal.labelled("why", error.why, out=sys.stderr)
+    for label, text in _stop(error, typed):
+        terminal.labelled(label, text, out=sys.stderr)
+    if typed.json == "asked":
+        stop = dict(_stop(error, typed))
+        then = stop.pop("next", "")
+        print_error(title=error.title, what=error.what, why=error.why, exit_code=error.exit_code, then=then, stop=stop)
+
+
+def _stop(error: RunbookError, typed: Typed) -> list[tuple[str, str]]:
+    """The lines of a stop message: those of the run, else the state and the next command."""
     if error.stop:
-        for label, text in error.stop:
-            terminal.labelled(label, text, out=sys.stderr)
-        return
-    if state := error.state or next((words for kind, words in _STATES.items() if isinstance(error, kind)), ""):
-        terminal.labelled("state", state, out=sys.stderr)
-    terminal.labelled("next", _completed(error, typed), out=sys.stderr)
+        return list(error.stop)
+    state = error.state or next((words for kind, words in _STATES.items() if isinstance(error, kind)), "")
+    return [*([("state", state)] if state else []), ("next", _completed(error, typed))]
+
+
+def print_error(
+    *, title: str, what: str, exit_code: int, why: str = "", then: str = "", stop: Mapping[str, str] | None = None
+) -> None:
+    """Print an error to standard output as one line of JSON, for --json: the whole document, or a stream's last line."""
+    told = {"title": title, "what": what, "why": why, "exit_code": exit_code, **(stop or {}), "next": then.splitlines()}
+    terminal.hand_over(terminal.machine_text(json.dumps({"error": told}, ensure_ascii=False)) + "\n")
 
 
 def _completed(error: RunbookError, typed: Typed) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from runner.common import person_names
 from runner.common.errors import RunRefused, StepFailed
-from runner.plan import advice, approvals, judgements, open_runs, original_gates
+from runner.common.outcome import Outcome
+from runner.plan import approvals, judgements, next_commands, open_runs, original_gates
 from runner.plan.next_commands import REASON
 from runner.plan.preflight import writing_session
 from runner.playbook.model import Entry, Playbook
@@ -46,13 +47,13 @@ from steps.sql.statements import lock_of, waits_in_the_way
 
 def approve(
     name: str, orders: RunOptions, *, step: str, by: str, role: str, reason: str, valid_s: float | None = None
-) -> str:
+) -> Outcome:
     """Record an approval of a gate, bound to the approval digest. It is unsigned, so only a claim, as every report says."""
     by = person_names.named(by)
     with open_run(name, orders, what="approve") as opened:
         entry, now, anchored = _approve(opened, step=step, by=by, role=role, reason=reason, valid_s=valid_s)
         said = _same_user(opened.found.status, run_process.this_process(by))
-    return _still_open(name, orders, entry, now, anchored + said)
+    return _still_open(name, orders, entry, now, anchored, note=said)
 
 
 def _approve(
@@ -131,12 +132,12 @@ def _why_not(need: ApprovalNeed, status: RunStatus, entry: Entry, *, by: str, ro
 def _same_user(status: RunStatus, who: Process) -> str:
     """A note if the approver has the operator's OS user: it may, but need not, be another person at the same machine."""
     names = ", ".join(name for name, user in status.operators.items() if user == who.user)
-    return f"\n{'note':<11}given by the same system user as the operator's: {who.user} ({names})" if names else ""
+    return f"given by the same system user as the operator's: {who.user} ({names})" if names else ""
 
 
 def submit_evidence(
     name: str, orders: RunOptions, *, step: str, evidence: str, by: str, reason: str, file: Path | None
-) -> str:
+) -> Outcome:
     """Record evidence for a gate, bound to the approval digest; a file is identified by its SHA-256."""
     by = person_names.named(by)
     with open_run(name, orders, what="take evidence for") as opened:
@@ -165,20 +166,23 @@ def submit_evidence(
     return _still_open(name, orders, entry, now, anchored)
 
 
-def _still_open(name: str, orders: RunOptions, entry: Entry, now: datetime, anchored: str) -> str:
+def _still_open(
+    name: str, orders: RunOptions, entry: Entry, now: datetime, anchored: str, *, note: str = ""
+) -> Outcome:
     found = _found(name, orders)
     needs = original_gates.needs(entry, in_force(found).kept_gates)
     open_needs = approvals.all_open(needs, found.status, step=entry.id, now=now)
     word = f"still waits for: {'; '.join(open_needs)}" if open_needs else "has all that it asks for"
-    return f"recorded{anchored}\n{'gate':<11}{entry.id} {word}\n{_next(found)}"
+    return _outcome(found, f"recorded{anchored}", note=note, gate=f"{entry.id} {word}")
 
 
-def _next(found: Found) -> str:
-    here = resume.here(found, {})
-    return "next       " + advice.stop(in_force(found), found.status, here).then.replace("\n", f"\n{'':<11}")
+def _outcome(found: Found, done: str, **facts: str) -> Outcome:
+    """What was done, with the run's next commands."""
+    then = next_commands.onward(in_force(found), found.status, resume.here(found, {}))
+    return Outcome(done, found.status.run, facts, then.commands, then.when)
 
 
-def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, reason: str) -> str:
+def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, reason: str) -> Outcome:
     """Record whether a step in doubt was done. Also possible if the record is contradicted; the event says so."""
     by = person_names.named(by)
     with open_run(name, orders, what="settle", contradicted=True) as opened:
@@ -194,10 +198,10 @@ def settle(name: str, orders: RunOptions, *, step: str, done: bool, by: str, rea
             )
         event = Settled(step=step, done=done, by=by, reason=reason, trust=opened.trust)
         anchored = opened.write(event, what=f"the settling of {step}")
-    return f"settled: {step} is {'done' if done else 'not done'}{anchored}\n{_next(_found(name, orders))}"
+    return _outcome(_found(name, orders), f"settled: {step} is {'done' if done else 'not done'}{anchored}")
 
 
-def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str, role: str, reason: str) -> str:
+def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str, role: str, reason: str) -> Outcome:
     """Record a person's answer to a check that could not decide, if the playbook allows it (`judge:`)."""
     by = person_names.named(by)
     with open_run(name, orders, what="judge") as opened:
@@ -225,18 +229,19 @@ def judge(name: str, orders: RunOptions, *, check: str, answer: Answer, by: str,
             chain_head=status.head, user=who.user, host=who.host, trust=opened.trust,
         )  # fmt: skip
         anchored = opened.write(event, what=f"the judgement of {check}")
-    return f"judged: {check} is a {answer.value}{anchored}\n{_next(_found(name, orders))}"
+    return _outcome(_found(name, orders), f"judged: {check} is a {answer.value}{anchored}")
 
 
-def note(name: str, orders: RunOptions, *, text: str, by: str) -> str:
+def note(name: str, orders: RunOptions, *, text: str, by: str) -> Outcome:
     """Record a note in the run's timeline."""
     by = person_names.named(by)
     with open_run(name, orders, what="note anything in") as opened:
         anchored = opened.write(Noted(by=by, text=text, trust=opened.trust), what="a note")
-    return f"noted in {opened.found.status.run}{anchored}"
+    run = opened.found.status.run
+    return Outcome(f"noted in {run}{anchored}", run)
 
 
-def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, reason: str) -> str:
+def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, reason: str) -> Outcome:
     """Send an order to a running run, which reads it at its next safe point."""
     by = person_names.named(by)
     found = _found(name, orders)
@@ -254,8 +259,9 @@ def tune(name: str, orders: RunOptions, *, order: Mapping[str, Value], by: str, 
         target.database.session.run = found.status.run
         with target.database.own(fenced=False) as work:
             commands.add_command(work, run=found.status.run, order=order, by=by, reason=reason)
-    told = f"told {found.status.run}: {order_words(order)}; it obeys at its next safe point"
-    return f"{told}\n{'next':<11}runbook status {found.status.run} {found.options()}".rstrip()
+    run = found.status.run
+    told = f"told {run}: {order_words(order)}; it obeys at its next safe point"
+    return Outcome(told, run, next=(f"runbook status {run} {found.options()}".rstrip(),))
 
 
 def _known_limits(status: RunStatus, order: Mapping[str, Value]) -> None:
