@@ -107,7 +107,7 @@ def _asn(country: str, number: int) -> Asn:
 
 def _private() -> list[Address]:
     """Private addresses that dshield reports name all the same; of the first the enricher finds all that a snapshot has."""
-    found = {"maxmind": {"country": "US"}}
+    found: dict[str, object] = {"maxmind": {"country": "US"}}
     first = Address("10.0.0.1", 64_512, ["DATACENTER"], "", found, enriched=True, updated_at=text(END))
     return [first, Address("10.0.0.2", None, [], "", {}, enriched=False, updated_at="")]
 
