@@ -125,7 +125,7 @@ class RunDatabase:
             connection = waiting or self._opened(self._reader)
             try:
                 with translated(self.dialect):
-                    transactions.begin_look(connection, self.dialect, settings)
+                    transactions.begin_look(connection, self.dialect, settings, pooled=self.inherited.pooled)
             except DatabaseFault:
                 self._shut(connection)
                 if waiting is None:

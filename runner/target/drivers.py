@@ -166,7 +166,7 @@ def _open_postgresql(arguments: ConnectArguments, *, reading: bool, patience: Pa
     connection = _bounded().connect(**words, prepare_threshold=None, autocommit=True)
     value_loaders.register(connection)
     connection.pid, connection.probe = connection.info.backend_pid, patience.probe
-    connection.execute(_STAY_OPEN, {"pid": connection.info.backend_pid})
+    psycopg.Cursor(connection).execute(_UNTIMED.format(pid=connection.info.backend_pid))
     connection.autocommit = False
     if reading:
         connection.read_only = True
@@ -221,9 +221,12 @@ def probe(arguments: ConnectArguments) -> network_waits.Probe:
 _STATES = "SELECT pid, state, state_change::text FROM pg_catalog.pg_stat_activity WHERE pid = ANY(%s)"
 
 
-# Our idle connections must not be timed out by the server. Behind a pooler (the pids differ) the setting is local to the statement,
-# because the session is not ours.
-_STAY_OPEN = "SELECT set_config('idle_session_timeout', '0', pg_backend_pid() <> %(pid)s)"
+# What ends an idle session or a statement of this role would end ours before it could set anything. SET LOCAL comes first, since it
+# looks up nothing: a timeout of a millisecond ends the first query of a new session. Behind a pooler (the pids differ) the
+# session isn't ours, and what is set ends with the transaction.
+_UNTIMED = """BEGIN; SET LOCAL statement_timeout = 0;
+SELECT set_config(name, '0', pg_backend_pid() <> {pid}) FROM unnest(ARRAY['idle_session_timeout', 'statement_timeout']) AS name;
+COMMIT"""
 
 
 def _one_statement() -> type:

@@ -260,10 +260,8 @@ def inherited(connection: Connection, version: tuple[int, ...], schema: str) -> 
     """Read the inherited settings, before any is set, and whether this schema exists."""
     raw: Any = connection.connection.driver_connection
     # What ends statements of this role would end these questions too, before anything could be set.
-    raw.execute(
-        "SELECT set_config(name, '0', true) FROM unnest(ARRAY['statement_timeout', 'lock_timeout', "
-        "'idle_in_transaction_session_timeout']) AS name"
-    )
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        raw.execute(f"SET LOCAL {name} = 0")
     row = raw.execute(
         _BEFORE.format(may_replicate=_MAY_REPLICATE[version >= (15,)]), {"schema": schema, "pid": raw.info.backend_pid}
     ).fetchone()

@@ -24,11 +24,14 @@ LOOKING_IDLE = "5min"  # idle timeout of a reading transaction
 _IN_THE_FUTURE = "22023"  # the xid is unknown: the server crashed before it was on disk
 
 
-def begin_look(connection: Connection, dialect: Dialect, settings: SessionSettings) -> None:
+def begin_look(connection: Connection, dialect: Dialect, settings: SessionSettings, *, pooled: bool) -> None:
+    """pooled: the session is a pooler's, which has the role's timeouts in each transaction anew."""
     if dialect is Dialect.SQLITE:
         connection.exec_driver_sql("BEGIN")
     else:
         drivers.limit(connection, settings.statement_s)
+        if pooled:
+            connection.exec_driver_sql(session_settings.UNTIMED[0])
         # After the first SELECT the transaction can't be made writable any more.
         sql, values = session_settings.to_set(replace(settings, idle=LOOKING_IDLE))
         connection.exec_driver_sql(bind(sql, dialect), dict(values)).fetchall()
