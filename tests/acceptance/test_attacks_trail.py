@@ -302,7 +302,7 @@ def test_trail_that_is_harmed_while_it_runs_stops_the_run(tmp_path: Path, harm: 
             written_into,
         }:  # seen with the next record; what is no longer the file of its name, at once
             (tmp_path / "go").touch()
-        out = run.communicate(timeout=60)[0]
+        out = run.communicate(timeout=300)[0]
     assert run.returncode == 11, out
     assert "cannot go on with the trail" in out and "nothing more is sent by this process" in out, out
     with sqlite3.connect(made) as connection:

@@ -22,7 +22,7 @@ NAMES = [one.name for one in examples()]
 
 
 def init(cwd: Path, *words: str, **env: str) -> Done:
-    done = subprocess.run([RUNBOOK, "init", *words], check=False, cwd=cwd, capture_output=True, text=True, timeout=60,
+    done = subprocess.run([RUNBOOK, "init", *words], check=False, cwd=cwd, capture_output=True, text=True, timeout=300,
                           env={**os.environ, **env})  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)
 

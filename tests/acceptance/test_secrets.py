@@ -298,7 +298,7 @@ def test_look_for_secrets_finds_them():
             assert_hidden(base64.b64encode(secret.encode()), "base64")
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", PASSWORD])
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while PASSWORD.encode() not in processes() and time.monotonic() < until:
             time.sleep(0.05)  # the process list is a moment behind on a busy machine
         with pytest.raises(AssertionError):

@@ -20,7 +20,7 @@ from command import RUNBOOK, Done
 
 from runner.sandbox.binaries import find_binaries
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_a_run_goes_its_way_though_nobody_reads(desk: Cli, how: str) -> None:
     for command, code in zip(commands, codes, strict=True):
         line = f"set -o pipefail; {RUNBOOK} {command} {how}"
         done = subprocess.run(
-            ["bash", "-c", line], cwd=desk.directory, env={**os.environ, "RUNBOOK_TARGET": desk.target}, capture_output=True, timeout=60,
+            ["bash", "-c", line], cwd=desk.directory, env={**os.environ, "RUNBOOK_TARGET": desk.target}, capture_output=True, timeout=300,
             check=False,
         )  # fmt: skip
         assert done.returncode == code, (command, done)
@@ -126,7 +126,7 @@ def test_a_document_that_the_disk_has_no_room_for_is_a_failure(desk: Cli) -> Non
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [RUNBOOK, "schema"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            [RUNBOOK, "schema"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False
         )
     assert done.returncode == 1
     assert "cannot write standard output: No space left" in done.stderr
@@ -269,7 +269,7 @@ def test_a_command_can_be_copied_from_a_narrow_terminal(desk: Cli) -> None:
     told = out.buffer.getvalue().decode().split("next       ")[1].replace("NAME", "ines").replace("'…'", "'I read it'")
     desk.runbook("status")
     done = subprocess.run(["bash", "-c", f"PATH={RUNBOOK.parent}:$PATH; {told}"], cwd=desk.directory, capture_output=True, text=True,
-                          timeout=60, check=False)  # fmt: skip
+                          timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, (told, done.stderr)
     assert "has all that it asks for" in done.stdout
 

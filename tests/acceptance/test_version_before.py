@@ -210,7 +210,7 @@ def test_two_at_once(desk: InProcessCli, empty_database: Database):
     rows = kept(empty_database)
     with ThreadPoolExecutor(2) as pool:
         started = [desk.start("target", "init") for _ in range(2)]
-        told = list(pool.map(lambda one: one.communicate(timeout=60)[0], started))
+        told = list(pool.map(lambda one: one.communicate(timeout=300)[0], started))
     assert [one.returncode for one in started] == [0, 0], told
     assert sorted("brought the ledger" in one for one in told) == [False, True], told
     assert kept(empty_database) == rows

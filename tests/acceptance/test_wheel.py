@@ -76,7 +76,7 @@ def test_a_first_playbook_and_a_copy_from_the_installed_command(runbook: Path, t
     for line in lines:
         if line.strip():
             done = subprocess.run(
-                ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+                ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
             )
             assert done.returncode == 0, (line, done)
             assert str(ROOT) not in done.stdout
@@ -96,7 +96,7 @@ def test_the_demo_from_the_installed_command(runbook: Path, tmp_path: Path) -> N
     for line in lines:
         if " demo " not in line:
             done = subprocess.run(
-                ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+                ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
             )
             assert done.returncode == 0, (line, done)
     assert list(tmp_path.glob("runbook-demo-*/server")) == []

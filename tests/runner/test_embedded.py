@@ -38,7 +38,7 @@ def _ask(server: embedded.Server, sql: str):
 
 
 def _wait_until(condition) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -102,7 +102,7 @@ def test_silent_runner_is_fenced(desk: InProcessCli, other: InProcessCli, empty_
         assert other.runbook("exec", "other.yaml").code == 0
         (desk.directory / "go").touch()
         first.send_signal(signal.SIGCONT)
-        assert first.wait(60) == 13, first.stdout.read()
+        assert first.wait(300) == 13, first.stdout.read()
     assert rows(empty_database) == [(1, 2), (2, 0)]
     assert [one.step for one in desk.events("step_ended")] == ["bump"]
 
@@ -132,7 +132,7 @@ def test_living_run_in_another_container_is_left_alone(
         assert refused.returncode == 6 and f"pid {first.pid}" in refused.stderr, refused.stderr
         assert elsewhere(desk, "resume", "latest").returncode == 6
         (desk.directory / "go").touch()
-        assert first.wait(60) == 0, first.stdout.read()
+        assert first.wait(300) == 0, first.stdout.read()
     assert rows(empty_database) == [(1, 1), (2, 0)]
 
 
@@ -153,7 +153,7 @@ def test_end_of_a_run_that_was_taken_over_is_not_its_own(desk: InProcessCli, emp
         finally:
             first.send_signal(signal.SIGCONT)
         assert taken.returncode == 0, taken.stderr
-        assert first.wait(60) == 13, first.stdout.read()
+        assert first.wait(300) == 13, first.stdout.read()
     assert len(desk.newest.read_bytes()) == length
     assert desk.status().state == "succeeded"
     assert empty_database.value("SELECT state FROM runbook.run") == "succeeded"
@@ -173,7 +173,7 @@ def test_step_of_the_servers_clock_makes_no_living_run_dead(
             empty_database.script(f"UPDATE runbook.heartbeat SET beat_at = clock_timestamp() {jump}")
             assert other.runbook("exec", "other.yaml").code == 6
         (desk.directory / "go").touch()
-        assert first.wait(60) == 0, first.stdout.read()
+        assert first.wait(300) == 0, first.stdout.read()
 
 
 def age(database: Database) -> None:
@@ -237,7 +237,7 @@ def test_server_restarted_in_the_middle(desk: InProcessCli, empty_database: Data
     with desk.start("exec", "change.yaml") as run:  # a process of its own, because its death frees the lease
         asleep(empty_database)
         empty_database.server.restart()
-        code = run.wait(60)
+        code = run.wait(300)
     assert code in {0, 12}, run.stdout.read()
     if code == 12:
         assert desk.runbook("resume", "latest").code == 0

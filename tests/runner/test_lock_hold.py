@@ -156,14 +156,14 @@ def test_operator_is_asked_at_the_terminal(databases: Databases, tmp_path: Path,
                 env={**os.environ, "RUNBOOK_TARGET": database.url, "TERM": "dumb"},
             )  # fmt: skip
             seen = ""
-            end = time.monotonic() + 60
+            end = time.monotonic() + 120
             while run.poll() is None and time.monotonic() < end:
                 if select.select([ours], [], [], 0.2)[0]:
                     seen += os.read(ours, 65536).decode(errors="replace")
                 if "y/N" in seen:
                     os.write(ours, answer.encode())
                     seen = seen.replace("y/N", "asked")
-            assert run.wait(30) == (0 if ended else 1), seen
+            assert run.wait(300) == (0 if ended else 1), seen
             told = [(one.by, one.application) for one in desk.events("blocker_ended")]
             assert told == ([("olga", "shop")] if ended else [])
             if not ended:

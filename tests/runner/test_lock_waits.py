@@ -66,7 +66,7 @@ def test_it_is_done_once_the_reader_has_gone(database: Database, tmp_path: Path)
         run.start()
         desk.reached("lock_waited")
         reading.rollback()
-        run.join(30)
+        run.join(300)
     assert desk.status().state == "succeeded"
     assert any("pid" in who for one in desk.events("lock_waited") for who in one.blockers)
 

@@ -456,7 +456,7 @@ def test_many_at_once_record_one_observation(desk: InProcessCli, empty_database:
     watched(desk)
     let_pass(empty_database, DAY)
     processes = [desk.start("monitor", "once") for _ in range(3)]
-    assert {process.wait(60) for process in processes} == {0}
+    assert {process.wait(300) for process in processes} == {0}
     assert _observations(empty_database) == 1
 
 

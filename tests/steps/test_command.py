@@ -153,7 +153,7 @@ Command(argv=("sleep", "600")).apply(PlainContext(db))
     step = command("sleep", "600")
 
     with subprocess.Popen([sys.executable, str(tmp_path / "engine.py")]) as engine:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not ctx.db.committed() and engine.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         time.sleep(0.2)  # it lets the command go after the record

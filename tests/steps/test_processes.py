@@ -25,7 +25,7 @@ def python(code: str) -> list[str]:
 
 
 def wait_for(path: Path) -> str:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         if path.exists() and path.read_text().strip():
             return path.read_text().strip()
@@ -34,7 +34,7 @@ def wait_for(path: Path) -> str:
 
 
 def gone(pid: int) -> bool:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
             if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":

@@ -56,7 +56,7 @@ class InProcessCli(Cli):
         """How the run stands."""
         return fold(trail.read(path or self.newest))
 
-    def reached(self, kind: str, *, count: int = 1, seconds: float = 30) -> None:
+    def reached(self, kind: str, *, count: int = 1, seconds: float = 120) -> None:
         """Wait until a running command has written so many records of this kind."""
         until(
             lambda: bool(list((self.directory / "runs").glob("*/trail.jsonl"))) and len(self.events(kind)) >= count,

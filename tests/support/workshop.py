@@ -109,7 +109,7 @@ class Workshop:
                     return 0, _rows([sql], connection, separator="|")
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", "-c", words], cwd=self.directory, env={**os.environ, "PATH": path}, text=True, timeout=60,
+            ["sh", "-c", words], cwd=self.directory, env={**os.environ, "PATH": path}, text=True, timeout=300,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout

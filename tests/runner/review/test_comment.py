@@ -112,7 +112,7 @@ def comment(forge: Forge, out: Path, text: str) -> subprocess.CompletedProcess[s
         "no_proxy": "*",
     }
     done = subprocess.run(
-        [sys.executable, SCRIPT], env=env, capture_output=True, text=True, check=False, timeout=60, cwd=out
+        [sys.executable, SCRIPT], env=env, capture_output=True, text=True, check=False, timeout=300, cwd=out
     )
     assert TOKEN not in done.stdout + done.stderr and "Traceback" not in done.stderr, done.stderr
     return done

@@ -74,7 +74,7 @@ def test_backends_terminated_again_and_again(desk: InProcessCli, empty_database:
         for _ in range(6):
             more(chance.randint(1, 5))
             empty_database.rows(ENDED)
-        assert process.wait(60) == 0, process.stdout.read()
+        assert process.wait(300) == 0, process.stdout.read()
     proves_all(desk, empty_database, rows=ROWS)
 
 
@@ -139,7 +139,7 @@ def test_idle_connections_are_ended_by_the_server(desk: InProcessCli, empty_data
         )
         freed = desk.runbook("tune", "latest", "go", "--as", "dana", "--reason", "it is over")
         assert freed.code == 0, freed.text
-        assert process.wait(60) == 0, process.stdout.read()
+        assert process.wait(300) == 0, process.stdout.read()
     proves_all(desk, empty_database, rows=ROWS)
 
 
@@ -174,7 +174,7 @@ def test_server_restarted_in_the_middle(
     with running(desk, empty_database) as (process, more):
         more(7)
         restarted(empty_database)
-        code = process.wait(60)
+        code = process.wait(300)
         assert code in {0, 12}, process.stdout.read()
     if code == 12:
         resumed = desk.runbook("resume", "latest")
@@ -252,7 +252,7 @@ def test_frozen_runner_writes_nothing_more(desk: InProcessCli, other: InProcessC
         taken = other.runbook("exec", "again.yaml")
         assert taken.code == 0, taken.text
         process.send_signal(signal.SIGCONT)
-        assert process.wait(60) == 13, process.stdout.read()
+        assert process.wait(300) == 13, process.stdout.read()
     proves_nothing_doubled(empty_database)
     assert other.status().step("fill").results["written"] == changed(empty_database) - written
     assert desk.runbook("resume", "latest").code == 0

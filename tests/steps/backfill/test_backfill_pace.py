@@ -63,7 +63,7 @@ def test_values_are_the_same_by_lookup(empty_database: Database) -> None:
 
 # ─── others at work ─────────────────────────────────────────────────────────────────────────────────────────────────
 def looks(pace: Pace, *, until_busy: bool) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while pace.busy is not until_busy:
         assert time.monotonic() < end
         pace.look(0)
@@ -94,7 +94,7 @@ def test_batches_shrink_while_somebody_waits_for_a_lock(empty_database: Database
         looks(pace, until_busy=True)
         holder.execute("BEGIN")
         holder.execute("SELECT 1 FROM t WHERE id = 1 FOR UPDATE")
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while pace.seconds(0.25) >= Throttle().batch and time.monotonic() < end:
             pace.look(0)
             pace.busy = True  # the only session at work waits now

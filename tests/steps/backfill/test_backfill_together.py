@@ -168,7 +168,7 @@ def test_source_with_two_rows_for_a_key_among_many(desk: InProcessCli, empty_dat
     with beside(empty_database), counting(empty_database) as count, desk.start("exec", "fill.yaml") as process:
         until(lambda: count() > 60 or process.poll() is not None)
         empty_database.script("INSERT INTO s VALUES (777, 'two', 2)")
-        process.wait(60)
+        process.wait(300)
         assert "the source has more than one row for a key" in process.stdout.read()
     batches, sent = messages(empty_database)
     assert batches > 4 * sent
@@ -186,7 +186,7 @@ def test_row_that_is_held_is_returned_to(desk: InProcessCli, empty_database: Dat
         deferred = "SELECT count(*) FROM runbook.skipped_row WHERE action = 'deferred'"
         until(lambda: empty_database.value(deferred) > 5 or process.poll() is not None)
         held.execute("ROLLBACK")
-        assert process.wait(60) == 0, process.stdout.read()
+        assert process.wait(300) == 0, process.stdout.read()
     proves(desk, empty_database)
 
 
@@ -230,7 +230,7 @@ def test_backends_terminated_within_messages(desk: InProcessCli, empty_database:
             wanted = count() + chance.randint(20, 90)
             until(lambda wanted=wanted: count() >= wanted or process.poll() is not None)
             empty_database.rows(ENDED)
-        assert process.wait(60) == 0, process.stdout.read()
+        assert process.wait(300) == 0, process.stdout.read()
     proves(desk, empty_database)
 
 

@@ -70,7 +70,7 @@ class Application:
             finally:
                 self.ended.set()
             for one in working:
-                one.result(60)
+                one.result(300)
 
     def _work(self, kind: str) -> None:
         turn: Callable[[Any, int, random.Random], None] = getattr(self, kind)
@@ -146,7 +146,7 @@ def running(desk: Cli, database: Database) -> Iterator[subprocess.Popen[str]]:
         try:
             until(lambda: batch() or process.poll() is not None)
             yield process
-            assert process.wait(60) == 0, process.stdout.read()
+            assert process.wait(300) == 0, process.stdout.read()
         finally:
             process.kill()
 
@@ -155,7 +155,7 @@ def beside(desk: InProcessCli, database: Database, *kinds: str, rate: float = 2.
     """Run the playbook, and the application from the first batch to the end."""
     application = Application(database, rate=rate)
     with running(desk, database) as process, application.at_work(*kinds):
-        process.wait(60)
+        process.wait(300)
     assert set(application.done) == set(kinds)
     return application
 

@@ -49,7 +49,7 @@ def waiting(database: Database, name: str, sql: str, *before: str) -> Iterator[N
             yield
         finally:
             database.value(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
-            thread.join(20)
+            thread.join(300)
             connection.close()
 
 
