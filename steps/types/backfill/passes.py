@@ -338,19 +338,21 @@ class Pass:
 
         A query over the whole table, by no order and no bound, finds all that can be filled. They are filled, and it is
         asked again: none of them may be found a second time. Whatever else is found then came after the first query, so it
-        was not there when the pass began; unless a row was not met under the key that it had, and is looked for again.
+        was not there when the pass began; unless a row was not met under the key that it had, and is looked for again: in its turn,
+        or when it was returned to since it was locked.
         """
-        worker, tried, all_met = self._new_worker(), set[str](), False
+        worker, tried, whole = self._new_worker(), set[str](), False
         for _ in range(ROUNDS):
             self._return_to_deferred(worker)
             keys = self._missed()
             fallen = self._take_up(keys)
             new = [key for key in keys if key not in fallen]
+            all_met = whole and not worker.vanished
             if not fallen and not (tried.intersection(new) if all_met else new):
                 return 0
             worker.vanished = 0
             worker.settle_all(new, worker=SWEEP)
-            all_met = len(keys) < AT_ONCE and not worker.vanished
+            whole = len(keys) < AT_ONCE
             tried.update(new)
             if len(tried) > AT_ONCE + self.document.start.rows:
                 break

@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -218,6 +218,31 @@ def test_rows_that_go_on_moving_are_reached(empty_database: Database) -> None:
     result, _ = run(Trial(empty_database, step), move)
     unfilled = empty_database.value("SELECT count(*) FROM t WHERE v IS NULL")
     assert (unfilled, result.left) == (0, 0)
+
+
+@on_postgresql
+def test_row_that_moves_while_it_is_locked_is_reached(empty_database: Database) -> None:
+    """The sweep finds it locked by who gives it another key; when it is returned to, that key has gone. F: B12"""
+    table(empty_database, rows=600)
+    deferred = "SELECT count(*) FROM runbook.skipped_row WHERE action = 'deferred'"
+    with session(empty_database, "SELECT 1") as other, ThreadPoolExecutor(1) as pool:
+        committed: list[Future[None]] = []
+
+        def commit() -> None:
+            until(lambda: empty_database.value(deferred))
+            other.commit()
+
+        def move(progress: Progress) -> None:
+            if progress.done == 100:  # behind the pass
+                empty_database.script("UPDATE t SET id = -1000 - id WHERE id = (SELECT max(id) FROM t WHERE v IS NULL)")
+            elif progress.done == 599 and not committed:
+                other.execute("UPDATE t SET id = id - 1000 WHERE id < -1000")
+                committed.append(pool.submit(commit))
+
+        result, _ = run(Trial(empty_database, simple(order="key", batch={"time": "250 ms", "rows": [100, 100]})), move)
+        committed[0].result()
+    unfilled = empty_database.value("SELECT count(*) FROM t WHERE v IS NULL")
+    assert (unfilled, result.left, result.deferred) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
