@@ -314,6 +314,7 @@ def test_recovery_is_taken_back(place: Database, desk: InProcessCli) -> None:
 
 
 @on_18
+@pytest.mark.soak
 def test_v16_is_safe_to_run_again(place: Database, desk: InProcessCli) -> None:
     """Broken off by kill -9 and resumed; once more on a whole v16, where it finds all of it; and no more once it is cleaned up."""
     store(place)

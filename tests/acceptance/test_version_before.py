@@ -17,6 +17,8 @@ from transplant import transplant
 from runner.trail import old_words, run_process, trail
 from steps.ledger import tables as ledger
 
+pytestmark = pytest.mark.newest
+
 VERSION_2 = Path(__file__).parents[1] / "support" / "version2"
 WRITTEN = "SELECT count(*) FROM t WHERE v IS NOT NULL"
 OLD = [*ledger.FORMER.values()]

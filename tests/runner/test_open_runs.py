@@ -13,6 +13,8 @@ from command import KILLED
 from databases import Database
 from inside import InProcessCli, until, written
 
+pytestmark = pytest.mark.newest
+
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 UP = "- {id: up, type: sql, text: UPDATE t SET n = n + 100 WHERE id = 1, revert: UPDATE t SET n = n - 100 WHERE id = 1}"
 GATE = "\n- {id: gate, type: checkpoint, approval: {need: 1}}"

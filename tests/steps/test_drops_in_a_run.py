@@ -11,6 +11,8 @@ from databases import Database
 from definitions import differences, schema
 from inside import InProcessCli, written
 
+pytestmark = pytest.mark.newest
+
 on_both = pytest.mark.parametrize("empty_database", ["sqlite", "pg18"], indirect=True)
 on_pg = pytest.mark.parametrize("empty_database", ["pg15"], indirect=True)
 TABLES = """CREATE TABLE p (id integer PRIMARY KEY); INSERT INTO p VALUES (1);

@@ -38,6 +38,8 @@ from plain_context import Trial
 
 from steps.contract import Progress
 
+pytestmark = pytest.mark.newest
+
 ROWS, LEAST = 2000, 25  # LEAST: rows of a batch
 BRISKLY = (
     "    throttle: {rest: 1}\n"  # the default one rests so long that a busy machine needs minutes for some of these
@@ -291,7 +293,9 @@ FAMILY = """CREATE TABLE p (id integer PRIMARY KEY, n integer NOT NULL); INSERT 
 
 
 @on_18
-@pytest.mark.parametrize(("wait", "workers"), [("50 ms", 1), ("10 s", 1), ("50 ms", 4), ("10 s", 4)])
+@pytest.mark.parametrize(
+    ("wait", "workers"), [("50 ms", 1), ("10 s", 1), ("50 ms", 4), pytest.param("10 s", 4, marks=pytest.mark.soak)]
+)
 def test_application_that_locks_in_another_order(
     desk: InProcessCli, empty_database: Database, wait: str, workers: int
 ) -> None:

@@ -18,6 +18,8 @@ from steps.contract import Paused, State, Stopped, Tuning
 from steps.ledger.tables import table as ledger_table
 from steps.types.backfill.pool import WorkerPool
 
+pytestmark = pytest.mark.newest
+
 on_postgresql = pytest.mark.parametrize("honeypot", ["pg15", "pg18"], indirect=True)
 SMALL = {"batch": {"time": "250 ms", "rows": [50, 100]}}
 
