@@ -166,7 +166,7 @@ def _open_postgresql(arguments: ConnectArguments, *, reading: bool, patience: Pa
     connection = _bounded().connect(**words, prepare_threshold=None, autocommit=True)
     value_loaders.register(connection)
     connection.pid, connection.probe = connection.info.backend_pid, patience.probe
-    psycopg.Cursor(connection).execute(_UNTIMED.format(pid=connection.info.backend_pid))
+    psycopg.Cursor(connection).execute(_FIRST.format(pid=connection.info.backend_pid))
     connection.autocommit = False
     if reading:
         connection.read_only = True
@@ -224,8 +224,8 @@ _STATES = "SELECT pid, state, state_change::text FROM pg_catalog.pg_stat_activit
 # What ends an idle session or a statement of this role would end ours before it could set anything. SET LOCAL comes first, since it
 # looks up nothing: a timeout of a millisecond ends the first query of a new session. Behind a pooler (the pids differ) the
 # session isn't ours, and what is set ends with the transaction.
-_UNTIMED = """BEGIN; SET LOCAL statement_timeout = 0;
-SELECT set_config(name, '0', pg_backend_pid() <> {pid}) FROM unnest(ARRAY['idle_session_timeout', 'statement_timeout']) AS name;
+_FIRST = f"""BEGIN; {session_settings.UNTIMED[0]};
+SELECT set_config(name, '0', pg_backend_pid() <> {{pid}}) FROM unnest(ARRAY['idle_session_timeout', 'statement_timeout']) AS name;
 COMMIT"""
 
 
